@@ -1,0 +1,63 @@
+# Everything lives in .venv/; outside the checkout nothing is installed except missing system packages, which
+# tools/system-packages names before it installs them (`make SYSTEM_PACKAGES=true ...` leaves them alone).
+# Steps that are done leave a stamp in .venv/, so a second run does only what changed.
+
+# nbdkit embeds the distribution's Python, and takes over a virtual environment only if it was made with the same one.
+PYTHON := /usr/bin/python3
+SYSTEM_PACKAGES := tools/system-packages
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
+
+NATIVE_SOURCES := $(wildcard preswapd/*/*.c preswapd/*/*.h preswapd/*/*.pyx preswapd/*/*.pxd)
+CYTHON_SOURCES := $(wildcard preswapd/*/*.pyx preswapd/*/*.pxd)
+
+.DELETE_ON_ERROR:
+.PHONY: build test demo check clean help
+
+build: $(VENV)/.built  ## make .venv with preswapd and preswapctl in .venv/bin (the default)
+
+test: $(VENV)/.packages-test build check  ## run every check and every test
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
+
+demo: $(VENV)/.packages-demo build  ## boot a Linux guest that swaps through preswapd
+	$(BIN)/preswapd demo
+
+check: build $(VENV)/.dev  ## lint and type-check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(if $(CYTHON_SOURCES),$(BIN)/cython-lint $(CYTHON_SOURCES))
+
+clean:  ## remove everything that was built
+	rm -rf $(VENV) build dist *.egg-info preswapd/*/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find preswapd nbd_plugin tests -name __pycache__ -prune -exec rm -rf {} +
+
+help:  ## say what the targets do
+	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+$(VENV)/.packages-%: tools/system-packages
+	$(SYSTEM_PACKAGES) $*
+	@mkdir -p $(VENV)
+	@touch $@
+
+# pip from 25.1 on knows dependency groups, which is how the tools come in without building the package again.
+$(VENV)/.created: $(VENV)/.packages-build
+	$(PYTHON) -m venv --system-site-packages $(VENV)
+	$(PIP) install --upgrade 'pip >= 25.1'
+	@touch $@
+
+# The build's own requirements are installed too, so that a changed C file is compiled here and not in a fresh sandbox.
+$(VENV)/.installed: $(VENV)/.created pyproject.toml
+	$(PIP) install $$($(BIN)/python -c 'import tomllib; \
+	  [print(r.replace(" ", "")) for r in tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"]]')
+	$(PIP) install --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.installed $(NATIVE_SOURCES)
+	$(BIN)/python -c 'import setuptools; setuptools.setup()' --quiet build_ext --inplace --force
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.created pyproject.toml
+	$(PIP) install --group dev
+	@touch $@
