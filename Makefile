@@ -9,9 +9,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
+# setuptools announces at every build that it calls two tables of pyproject.toml experimental: its version is pinned for that.
+KNOWN_EXPERIMENTAL := -W 'ignore:`[tool.'
+
 NATIVE_SOURCES := $(wildcard preswapd/*/*.c preswapd/*/*.h preswapd/*/*.pyx preswapd/*/*.pxd)
 CYTHON_SOURCES := $(wildcard preswapd/*/*.pyx preswapd/*/*.pxd)
 
+# The steps share .venv, pip and apt.
+.NOTPARALLEL:
 .DELETE_ON_ERROR:
 .PHONY: build test demo check clean help
 
@@ -55,7 +60,7 @@ $(VENV)/.installed: $(VENV)/.created pyproject.toml
 	@touch $@
 
 $(VENV)/.built: $(VENV)/.installed $(NATIVE_SOURCES)
-	$(BIN)/python -c 'import setuptools; setuptools.setup()' --quiet build_ext --inplace --force
+	$(BIN)/python $(KNOWN_EXPERIMENTAL) -c 'import setuptools; setuptools.setup()' --quiet build_ext --inplace --force
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.created pyproject.toml

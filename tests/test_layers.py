@@ -1,0 +1,142 @@
+"""Imports point down the layers only: docs/architecture.md has the picture this file holds true."""
+
+import ast
+import re
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+LEAVES = {"preswapd.errors", "preswapd.units", "preswapd.paths"}
+
+# Who may import what, besides itself; the longest name that fits a module is its layer.
+MAY_IMPORT: dict[str, set[str]] = {
+    "nbd_plugin": LEAVES | {"preswapd.server", "preswapd.preswap"},
+    "preswapd.__main__": LEAVES | {"preswapd.server", "preswapd.demo"},
+    "preswapd.demo": LEAVES | {"preswapd.guest", "preswapd.control.client"},
+    "preswapd.guest": {"preswapd.errors", "preswapd.units"},
+    "preswapd.cli": LEAVES | {"preswapd.control.client", "preswapd.control.protocol"},
+    "preswapd.server": LEAVES | {"preswapd.control", "preswapd.preswap"},
+    "preswapd.control.server": LEAVES | {"preswapd.control.protocol", "preswapd.preswap"},
+    "preswapd.control": LEAVES,
+    "preswapd.preswap": LEAVES | {"preswapd.tmem"},
+    "preswapd.tmem": {"preswapd.errors", "preswapd.units"},
+    "preswapd.paths": {"preswapd.errors"},
+    "preswapd.units": set(),
+    "preswapd.errors": set(),
+    "preswapd": set(),
+}
+# Cython is not Python to `ast`, but its imports are written one a line.
+CYTHON_IMPORT = re.compile(
+    r"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+c?import|c?import[ \t]+([\w.]+))", re.M
+)
+
+
+def sources(*suffixes: str) -> list[Path]:
+    return sorted(
+        path
+        for top in ("preswapd", "nbd_plugin")
+        for path in (ROOT / top).rglob("*")
+        if path.suffix in suffixes
+    )
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in sources(".py", ".pyx")}
+
+
+def nodes(name: str) -> Iterator[ast.AST]:
+    path = MODULES[name]
+    return ast.walk(ast.parse(path.read_text(), str(path)))
+
+
+def imports(name: str) -> set[str]:
+    """The modules of this project that a module names in its import statements."""
+    found: set[str] = set()
+    if MODULES[name].suffix == ".pyx":
+        for source, plain in CYTHON_IMPORT.findall(MODULES[name].read_text()):
+            found.add(source or plain)
+    else:
+        for node in nodes(name):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{name}: a relative import"
+                assert node.module
+                inner = {f"{node.module}.{alias.name}" for alias in node.names}
+                found |= (inner & MODULES.keys()) or {node.module}
+    return {target for target in found if target.split(".")[0] in {"preswapd", "nbd_plugin"}}
+
+
+def layer(name: str) -> str:
+    return max((top for top in MAY_IMPORT if f"{name}.".startswith(f"{top}.")), key=len)
+
+
+def with_parents(name: str) -> set[str]:
+    """Importing a module runs the packages above it first."""
+    parts = name.split(".")
+    return {".".join(parts[:end]) for end in range(1, len(parts) + 1)}
+
+
+def python_modules() -> list[str]:
+    return [name for name, path in MODULES.items() if path.suffix == ".py"]
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_imports_point_downwards(name: str) -> None:
+    allowed = MAY_IMPORT[layer(name)] | {layer(name)} - {"preswapd"}
+    upwards = {
+        target
+        for target in imports(name)
+        if not any(f"{target}.".startswith(f"{top}.") for top in allowed)
+    }
+    assert not upwards, f"{name} reaches outside its layer"
+
+
+def test_imports_form_no_cycle() -> None:
+    graph = {name: imports(name) - {name} for name in MODULES}
+    tuple(TopologicalSorter(graph).static_order())
+
+
+def test_preswapctl_never_loads_the_server() -> None:
+    reached: set[str] = set()
+    waiting = with_parents("preswapd.cli.main")
+    while waiting:
+        reached |= waiting
+        named = {target for name in waiting & MODULES.keys() for target in imports(name)}
+        waiting = {part for name in named for part in with_parents(name)} - reached
+    server_side = {
+        "preswapd.server",
+        "preswapd.preswap",
+        "preswapd.tmem",
+        "preswapd.control.server",
+    }
+    assert not reached & server_side
+
+
+@pytest.mark.parametrize("name", sorted(python_modules()))
+def test_imports_are_plain(name: str) -> None:
+    assert "preswapd" not in imports(name), "the package must not import itself as a whole"
+    for node in nodes(name):
+        if isinstance(node, ast.ImportFrom):
+            assert all(alias.name != "*" for alias in node.names), "a star import"
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            inside = [
+                n.lineno for n in ast.walk(node) if isinstance(n, ast.Import | ast.ImportFrom)
+            ]
+            assert not inside, f"imports inside {node.name}(), lines {inside}"
+
+
+@pytest.mark.parametrize("path", sources(".c", ".h"), ids=lambda path: path.name)
+def test_c_files_include_downwards(path: Path) -> None:
+    """tmem's C knows nothing of the device's, which sees tmem through its one public header."""
+    beside = {header.name for header in path.parent.glob("*.h")}
+    above = {"tmem.h"} if path.parent.name == "preswap" else set()
+    included = set(re.findall(r'^[ \t]*#[ \t]*include[ \t]*"([^"]+)"', path.read_text(), re.M))
+    assert included <= beside | above
