@@ -1,0 +1,43 @@
+"""What can go wrong, as the user meets it.
+
+    PreswapError        exit status 1: it was tried and failed
+    ├── UsageError      2: a bad option, name or value
+    ├── UnreachableError  3: no server answers
+    ├── RefusedError    4: nothing was changed
+    ├── PartialError    5: partly done, run it again to go on
+    └── PageDamagedError  a stored page that cannot be returned as it was put
+"""
+
+
+class PreswapError(Exception):
+    """Base of all errors that a person is told in one sentence."""
+
+    exit_status = 1
+
+
+class UsageError(PreswapError):
+    """A bad option, name, size or configuration value."""
+
+    exit_status = 2
+
+
+class UnreachableError(PreswapError):
+    """No server answers on the control socket."""
+
+    exit_status = 3
+
+
+class RefusedError(PreswapError):
+    """The request was refused and nothing was changed."""
+
+    exit_status = 4
+
+
+class PartialError(PreswapError):
+    """A part was done; running the command again goes on."""
+
+    exit_status = 5
+
+
+class PageDamagedError(PreswapError):
+    """A page's checksum does not fit: an I/O error to whoever reads it, never wrong data."""

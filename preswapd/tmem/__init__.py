@@ -1,0 +1,1 @@
+"""Transcendent memory: pools of compressed pages in shared memory that outlives the process."""

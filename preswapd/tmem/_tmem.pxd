@@ -1,0 +1,36 @@
+# cython: language_level=3
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+
+cdef extern from "tmem.h" nogil:
+    """
+    #include <stdbool.h>
+    """
+    ctypedef bint cbool "bool"
+    ctypedef struct tmem_host "struct tmem_host":
+        pass
+    ctypedef struct tmem_handle "struct tmem_handle":
+        uint64_t object
+        uint32_t index
+        uint32_t pool
+    ctypedef struct tmem_recovery "struct tmem_recovery":
+        uint64_t stored_pages, losers, damaged_slots, damaged_slabs, dropped_pages
+    ctypedef cbool (*tmem_keep)(void *ctx, const tmem_handle *handle) noexcept nogil
+    ctypedef int tmem_compress "enum tmem_compress"
+    ctypedef struct tmem_ops_t "struct tmem_ops":
+        pass
+
+
+cpdef int compress_number(str name) except -1
+
+
+cdef class Host:
+    cdef tmem_host *host
+    cdef readonly str path
+    # For the layer above: it works on the C interface, and holds this object as long.
+    cdef tmem_host *pointer(self) except NULL
+    cdef const tmem_ops_t *ops(self) noexcept
+    cdef uint8_t *table(self) except NULL
+    cdef object recover_with(self, tmem_keep keep, void *ctx)
+    cdef int check_pool(self, pool) except -1
+    cdef bint handle(self, pool, object, index, tmem_handle *to) except -1

@@ -1,0 +1,77 @@
+from collections.abc import Sequence
+from os import PathLike
+
+from typing_extensions import Buffer
+
+PAGE_SIZE: int
+PERSISTENT: int
+COMPRESS: tuple[str, ...]
+
+def compress_number(name: str) -> int:
+    """Position in COMPRESS; ValueError for another name."""
+
+class Host:
+    path: str
+    limit: int
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        limit: int,
+        *,
+        create: bool,
+        boot_id: str = "",
+        host_reserve: int = 0,
+        cgroup_files: Sequence[tuple[str, str, str]] = (),
+    ) -> None:
+        """Creates the arena `path` (FileExistsError), or opens it (RefusedError with the reason).
+
+        limit: bytes, of mem_used_total. host_reserve: bytes of MemAvailable that puts leave
+        alone. cgroup_files: limit, usage and statistics file of each memory cgroup of ours.
+        An opened arena must be recovered before its use.
+        """
+
+    @property
+    def boot_id(self) -> str: ...
+    @property
+    def uuid(self) -> str: ...
+    def table_reserve(self, size: int) -> None: ...
+    def table_reserved(self) -> int:
+        """Bytes of the arena's table for the layer above that may be touched."""
+
+    def recover(self) -> dict[str, int]:
+        """Rebuilds the index; counts of pages, damage and losers (DESIGN 4a)."""
+
+    def new_pool(self, uuid: bytes = ..., flags: int = ...) -> int: ...
+    def destroy_pool(self, pool: int) -> int:
+        """Pages dropped. KeyError: no such pool (so in every call that names one)."""
+
+    def freeze(self, pool: int, frozen: bool) -> None: ...
+    def set_max_pages(self, pool: int, pages: int) -> None:
+        """New pages beyond so many are rejected."""
+
+    def put_page(
+        self,
+        pool: int,
+        object: int,
+        index: int,
+        page: Buffer,
+        *,
+        compress: str = "lz4",
+        keep_old: bool = False,
+    ) -> bool:
+        """Copies 4096 bytes; False: rejected, and a page stored before is flushed
+        unless keep_old."""
+
+    def get_page(self, pool: int, object: int, index: int, into: Buffer) -> bool:
+        """Fills 4096 bytes; PageDamagedError when the checksum does not fit."""
+
+    def flush_page(self, pool: int, object: int, index: int) -> bool: ...
+    def flush_object(self, pool: int, object: int) -> int:
+        """Pages dropped."""
+
+    def maintain(self, all: bool = False) -> None:
+        """Gives empty slabs back (all: also those that fell empty just now) and moves pages out
+        of sparse ones. To be called some times a second, from any thread."""
+
+    def stats(self) -> dict[str, int]: ...
+    def close(self) -> None: ...

@@ -1,0 +1,263 @@
+# cython: language_level=3, binding=True
+"""The tmem host as Python sees it: ownership, errors and the GIL; the work is in the C files."""
+
+import errno
+import os
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from preswapd.errors import PageDamagedError, RefusedError
+
+PAGE_SIZE = 4096
+PERSISTENT = 1
+COMPRESS = ("lz4", "zstd", "none")
+
+cdef extern from "tmem.h" nogil:
+    ctypedef struct tmem_stats "struct tmem_stats":
+        uint64_t mem_limit, mem_used_total, mem_used_max, metadata_size
+        uint64_t stored_pages, same_filled_pages, huge_pages, compr_data_size, live_slot_bytes
+        uint64_t puts, good_puts, no_mem_puts, dup_puts_replaced, dup_puts_flushed
+        uint64_t gets, found_gets, flushes, flushes_found
+        uint64_t pool_limit_hit, reject_alloc_fail, checksum_errors, moved_pages
+
+    const tmem_ops_t tmem_ops_table "tmem_ops"
+    int tmem_create(const char *path, const char *boot_id, tmem_host **host)
+    int tmem_open(const char *path, tmem_host **host, char *why, size_t why_size)
+    int tmem_recover(tmem_host *, tmem_keep, void *ctx, tmem_recovery *)
+    void tmem_close(tmem_host *)
+    const char *tmem_boot_id(const tmem_host *)
+    const uint8_t *tmem_uuid(const tmem_host *)
+    uint8_t *tmem_table(tmem_host *)
+    int tmem_table_reserve(tmem_host *, size_t bytes)
+    size_t tmem_table_reserved(const tmem_host *)
+    void tmem_set_limit(tmem_host *, uint64_t)
+    void tmem_set_headroom(tmem_host *, uint64_t, const int (*)[3], size_t)
+    int tmem_new_pool(tmem_host *, const uint8_t *, uint32_t)
+    int64_t tmem_destroy_pool(tmem_host *, uint32_t)
+    int tmem_freeze(tmem_host *, uint32_t, cbool)
+    int tmem_set_max_pages(tmem_host *, uint32_t, uint64_t)
+    cbool tmem_pool_exists(const tmem_host *, uint32_t)
+    int tmem_put(tmem_host *, const tmem_handle *, const void *, tmem_compress, cbool)
+    int tmem_get(tmem_host *, const tmem_handle *, void *)
+    int tmem_flush(tmem_host *, const tmem_handle *)
+    int64_t tmem_flush_object(tmem_host *, uint32_t, uint64_t)
+    void tmem_maintain(tmem_host *, cbool)
+    void tmem_get_stats(tmem_host *, tmem_stats *)
+
+
+cpdef int compress_number(str name) except -1:
+    """Position in COMPRESS, which is the C enum's order."""
+    if name not in COMPRESS:
+        raise ValueError(f"compress must be one of {', '.join(COMPRESS)}, not {name!r}")
+    return COMPRESS.index(name)
+
+
+cdef class Host:
+    """One arena file and the pools in it."""
+
+    def __cinit__(self):
+        self.host = NULL
+
+    def __init__(self, path, uint64_t limit, *, bint create, str boot_id="",
+                 uint64_t host_reserve=0, cgroup_files=()):
+        cdef char why[200]
+        cdef int err
+        self.path = os.fspath(path)
+        name = os.fsencode(self.path)
+        cdef const char *cname = name
+        boot = boot_id.encode()
+        cdef const char *cboot = boot
+        if self.host != NULL:
+            raise ValueError("a host is opened once")
+        if create:
+            if os.path.lexists(self.path):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), self.path)
+            with nogil:
+                err = tmem_create(cname, cboot, &self.host)
+            if err < 0:
+                raise OSError(-err, os.strerror(-err), self.path)
+        else:
+            with nogil:
+                err = tmem_open(cname, &self.host, why, sizeof(why))
+            if err == -errno.ENOENT:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.path)
+            if err < 0:
+                raise RefusedError(f"the arena {self.path} cannot be used: {why.decode()}")
+        self.limit = limit
+        self._watch(host_reserve, cgroup_files)
+
+    def _watch(self, uint64_t host_reserve, cgroup_files):
+        cdef int fds[16][3]
+        cdef size_t n = 0
+        for paths in list(cgroup_files)[:16]:
+            opened = []
+            try:
+                for p in paths:
+                    opened.append(os.open(p, os.O_RDONLY | os.O_CLOEXEC))
+            except OSError:
+                for fd in opened:
+                    os.close(fd)
+                continue
+            for i in range(3):
+                fds[n][i] = opened[i]
+            n += 1
+        tmem_set_headroom(self.host, host_reserve, fds, n)
+
+    def __dealloc__(self):
+        if self.host != NULL:
+            tmem_close(self.host)
+            self.host = NULL
+
+    def close(self):
+        if self.host != NULL:
+            tmem_close(self.host)
+            self.host = NULL
+
+    cdef tmem_host *pointer(self) except NULL:
+        if self.host == NULL:
+            raise ValueError("the host is closed")
+        return self.host
+
+    cdef const tmem_ops_t *ops(self) noexcept:
+        return &tmem_ops_table
+
+    @property
+    def boot_id(self):
+        return tmem_boot_id(self.pointer()).decode()
+
+    @property
+    def uuid(self):
+        return (<const char *>tmem_uuid(self.pointer()))[:16].hex()
+
+    @property
+    def limit(self):
+        cdef tmem_stats s
+        tmem_get_stats(self.pointer(), &s)
+        return s.mem_limit
+
+    @limit.setter
+    def limit(self, uint64_t limit):
+        tmem_set_limit(self.pointer(), limit)
+
+    cdef uint8_t *table(self) except NULL:
+        return tmem_table(self.pointer())
+
+    def table_reserve(self, size_t size):
+        cdef int err = tmem_table_reserve(self.pointer(), size)
+        if err < 0:
+            raise OSError(-err, os.strerror(-err), self.path)
+
+    def table_reserved(self):
+        return tmem_table_reserved(self.pointer())
+
+    cdef object recover_with(self, tmem_keep keep, void *ctx):
+        cdef tmem_recovery found
+        cdef tmem_host *host = self.pointer()
+        cdef int err
+        with nogil:
+            err = tmem_recover(host, keep, ctx, &found)
+        if err < 0:
+            raise OSError(-err, os.strerror(-err), self.path)
+        return dict(found)
+
+    def recover(self):
+        return self.recover_with(NULL, NULL)
+
+    def new_pool(self, bytes uuid=bytes(16), uint32_t flags=PERSISTENT):
+        if len(uuid) != 16:
+            raise ValueError("a pool's uuid is 16 bytes")
+        if flags != PERSISTENT:
+            raise ValueError("only persistent private pools (flags=PERSISTENT) are supported")
+        cdef const uint8_t *u = uuid
+        cdef int pool = tmem_new_pool(self.pointer(), u, flags)
+        if pool < 0:
+            raise OSError(-pool, "no room for another pool")
+        return pool
+
+    cdef int check_pool(self, pool) except -1:
+        if not 0 <= pool < 1 << 32 or not tmem_pool_exists(self.pointer(), pool):
+            raise KeyError(f"no pool {pool}")
+        return 0
+
+    def destroy_pool(self, pool):
+        cdef int64_t dropped
+        self.check_pool(pool)
+        cdef uint32_t p = pool
+        with nogil:
+            dropped = tmem_destroy_pool(self.host, p)
+        return dropped
+
+    def freeze(self, pool, bint frozen):
+        self.check_pool(pool)
+        tmem_freeze(self.host, pool, frozen)
+
+    def set_max_pages(self, pool, uint64_t pages):
+        self.check_pool(pool)
+        tmem_set_max_pages(self.host, pool, pages)
+
+    cdef bint handle(self, pool, object, index, tmem_handle *to) except -1:
+        """False for an index over 32 bits: it is rejected, as in the seed."""
+        self.check_pool(pool)
+        if not 0 <= object < 1 << 64 or index < 0:
+            raise ValueError("an object is a 64-bit number, an index a 32-bit number")
+        if index >> 32:
+            return False
+        to.pool, to.object, to.index = pool, object, index
+        return True
+
+    def put_page(self, pool, object, index, const uint8_t[::1] page not None, *,
+                 str compress="lz4", bint keep_old=False):
+        cdef tmem_handle h
+        cdef int done, how = compress_number(compress)
+        if page.shape[0] != PAGE_SIZE:
+            raise ValueError("a page is 4096 bytes")
+        if not self.handle(pool, object, index, &h):
+            return False
+        with nogil:
+            done = tmem_put(self.host, &h, &page[0], <tmem_compress>how, keep_old)
+        return done == 1
+
+    def get_page(self, pool, object, index, uint8_t[::1] into not None):
+        cdef tmem_handle h
+        cdef int found
+        if into.shape[0] != PAGE_SIZE:
+            raise ValueError("a page is 4096 bytes")
+        if not self.handle(pool, object, index, &h):
+            return False
+        with nogil:
+            found = tmem_get(self.host, &h, &into[0])
+        if found == -errno.EIO:
+            raise PageDamagedError(
+                f"the stored page {index} of object {object} in pool {pool} is damaged")
+        if found < 0:
+            raise OSError(-found, os.strerror(-found))
+        return found == 1
+
+    def flush_page(self, pool, object, index):
+        cdef tmem_handle h
+        cdef int found
+        if not self.handle(pool, object, index, &h):
+            return False
+        with nogil:
+            found = tmem_flush(self.host, &h)
+        return found == 1
+
+    def flush_object(self, pool, object):
+        cdef tmem_handle h
+        cdef int64_t dropped
+        self.handle(pool, object, 0, &h)
+        with nogil:
+            dropped = tmem_flush_object(self.host, h.pool, h.object)
+        return dropped
+
+    def maintain(self, bint all=False):
+        cdef tmem_host *host = self.pointer()
+        with nogil:
+            tmem_maintain(host, all)
+
+    def stats(self):
+        cdef tmem_stats s
+        tmem_get_stats(self.pointer(), &s)
+        counters = dict(s)
+        counters["orig_data_size"] = PAGE_SIZE * counters["stored_pages"]
+        return counters

@@ -1,0 +1,29 @@
+/* One page, smaller: same-filled, LZ4, zstd or raw.  Pure functions over a thread's own scratch. */
+#ifndef PRESWAPD_CODEC_H
+#define PRESWAPD_CODEC_H
+
+#include "tmem.h"
+
+/* Numbers of the arena format (3 bits): 5 and 6 are kept for a reference to another slot and for
+ * a remote key. */
+enum codec { CODEC_SAME = 1, CODEC_RAW = 2, CODEC_LZ4 = 3, CODEC_ZSTD = 4 };
+
+/* What a page became: `bytes` points into the scratch, or at the page itself when raw. */
+struct packed {
+	const void *bytes;
+	uint16_t length;
+	uint8_t codec;
+};
+
+struct scratch;
+
+/* The calling thread's scratch, freed when it ends; NULL without memory. */
+struct scratch *scratch_of_thread(void);
+
+/* A compressed page longer than `most` is kept raw. */
+void codec_pack(struct scratch *, enum tmem_compress, const void *page, unsigned most,
+		struct packed *);
+/* 0, or -EIO when the bytes are not such a page. */
+int codec_unpack(struct scratch *, uint8_t codec, const void *bytes, unsigned length, void *page);
+
+#endif

@@ -1,0 +1,547 @@
+#include "host.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define POOL_TAG 0x706f6f6cull                 /* "pool" */
+
+/* --- Building, publishing, dropping ------------------------------------------------------- */
+
+void host_fill(struct tmem_host *h, uint32_t ref, const struct tmem_handle *handle, uint16_t what,
+	       const void *bytes)
+{
+	struct slot *s = arena_slot(&h->arena, ref);
+
+	__atomic_store_n(&s->object, handle->object, __ATOMIC_RELAXED);
+	__atomic_store_n(&s->index, handle->index, __ATOMIC_RELAXED);
+	__atomic_store_n(&s->pool, (uint16_t)handle->pool, __ATOMIC_RELAXED);
+	s->what = what;
+	memcpy(arena_payload(&h->arena, ref, h->slots.slabs[slab_of(ref)].class), bytes,
+	       length_of(what));
+}
+
+void host_bear(struct tmem_host *h, uint32_t ref, uint64_t seq, uint64_t digest)
+{
+	struct slot *s = arena_slot(&h->arena, ref);
+
+	__atomic_store_n(&s->seq, seq, __ATOMIC_RELAXED);
+	store_release(&s->state, slot_live_word(&h->arena, s, slot_sum(&h->arena, s, digest)));
+	host_gauge(h, s, 1);
+}
+
+static void die(struct tmem_host *h, uint32_t ref)
+{
+	struct slot *s = arena_slot(&h->arena, ref);
+
+	host_gauge(h, s, -1);
+	store_release(&s->state, 0);
+}
+
+void host_gauge(struct tmem_host *h, const struct slot *s, int change)
+{
+	uint64_t add = (uint64_t)(int64_t)change;
+
+	__atomic_fetch_add(&h->count.stored_pages, add, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&h->count.compr_data_size, add * length_of(s->what), __ATOMIC_RELAXED);
+	if (codec_of(s->what) == CODEC_SAME)
+		__atomic_fetch_add(&h->count.same_filled_pages, add, __ATOMIC_RELAXED);
+	else if (codec_of(s->what) == CODEC_RAW)
+		__atomic_fetch_add(&h->count.huge_pages, add, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&h->pools[s->pool].pages, add, __ATOMIC_RELAXED);
+}
+
+static int rejected(struct tmem_host *h, uint64_t *why)
+{
+	count_up(&h->count.puts);
+	count_up(&h->count.no_mem_puts);
+	if (why)
+		count_up(why);
+	return -ENOSPC;
+}
+
+/* Would a new page be too many?  Frozen pools and a shrink under way say so. */
+static bool is_full(const struct pool *p)
+{
+	return __atomic_load_n(&p->frozen, __ATOMIC_RELAXED) ||
+	       count_of(&p->pages) >= count_of(&p->max_pages);
+}
+
+static int host_build(struct tmem_host *h, const struct tmem_handle *handle, const void *page,
+		      enum tmem_compress how, unsigned flags, struct tmem_fresh *fresh)
+{
+	struct scratch *scratch = scratch_of_thread();
+	struct packed p;
+
+	/* Early and cheap: a rejected put of a full pool should cost next to nothing. */
+	if (!(flags & TMEM_REPLACE) && is_full(&h->pools[handle->pool]))
+		return rejected(h, &h->count.pool_limit_hit);
+	if (!scratch)
+		return rejected(h, &h->count.reject_alloc_fail);
+	codec_pack(scratch, how, page, arena_classes()->bytes[2], &p);
+	int err = slots_alloc(&h->slots, p.length, flags, &fresh->ref);
+	if (err == -EAGAIN)
+		return err;
+	if (err)
+		return rejected(h, NULL);      /* the allocator counts why */
+	fresh->what = what_of(p.length, p.codec);
+	fresh->digest = payload_digest(p.bytes, p.length);
+	host_fill(h, fresh->ref, handle, fresh->what, p.bytes);
+	return 0;
+}
+
+static void host_release(struct tmem_host *h, uint32_t ref)
+{
+	if (ref)
+		slots_release(&h->slots, ref);
+}
+
+static void host_discard(struct tmem_host *h, const struct tmem_fresh *fresh)
+{
+	slots_release(&h->slots, fresh->ref);
+}
+
+static void host_lock(struct tmem_host *h, const struct tmem_handle *handle)
+{
+	pthread_mutex_lock(&stripe_of(&h->index, handle)->mutex);
+}
+
+static bool host_trylock(struct tmem_host *h, const struct tmem_handle *handle)
+{
+	return pthread_mutex_trylock(&stripe_of(&h->index, handle)->mutex) == 0;
+}
+
+static void host_unlock(struct tmem_host *h, const struct tmem_handle *handle)
+{
+	pthread_mutex_unlock(&stripe_of(&h->index, handle)->mutex);
+}
+
+static struct tmem_found host_find(struct tmem_host *h, const struct tmem_handle *handle)
+{
+	uint32_t ref = index_get(&h->index, handle);
+
+	return (struct tmem_found){ref ? arena_slot(&h->arena, ref)->seq : 0, ref};
+}
+
+/* New slot LIVE, index, old slot 0: in that order (rules R1 to R3). */
+static int host_publish(struct tmem_host *h, const struct tmem_handle *handle,
+			const struct tmem_fresh *fresh, uint32_t *old)
+{
+	struct pool *pool = &h->pools[handle->pool];
+
+	*old = index_get(&h->index, handle);
+	if (!*old) {
+		if (is_full(pool))
+			return rejected(h, &h->count.pool_limit_hit);
+		if (index_prepare(&h->index, handle))
+			return rejected(h, &h->count.reject_alloc_fail);
+	}
+	uint64_t seq = __atomic_fetch_add(&h->seq, 1, __ATOMIC_RELAXED);
+	host_bear(h, fresh->ref, seq, fresh->digest);
+	index_set(&h->index, handle, fresh->ref);
+	if (*old) {
+		die(h, *old);
+		count_up(&h->count.dup_puts_replaced);
+	}
+	count_up(&h->count.puts);
+	count_up(&h->count.good_puts);
+	return 0;
+}
+
+static uint32_t host_drop(struct tmem_host *h, const struct tmem_handle *handle)
+{
+	uint32_t ref = index_clear(&h->index, handle);
+
+	if (ref)
+		die(h, ref);
+	return ref;
+}
+
+/* --- Reading ---------------------------------------------------------------------------------- */
+
+/* Under the lock no longer than a memcpy; decompression works on the copy.  A length that does
+ * not fit its class is damage, for open() to find. */
+static void host_copy(struct tmem_host *h, const struct tmem_found *found, struct tmem_copy *c)
+{
+	const struct slot *s = arena_slot(&h->arena, found->ref);
+	unsigned class = h->slots.slabs[slab_of(found->ref)].class;
+	uint64_t state = load_acquire(&s->state);
+
+	c->handle = handle_of(s);
+	c->seq = s->seq;
+	c->what = s->what;
+	c->sum = (uint32_t)state;
+	if (length_of(c->what) > arena_classes()->bytes[class] || length_of(c->what) > TMEM_PAGE)
+		c->what = 0;
+	memcpy(c->bytes, arena_payload(&h->arena, found->ref, class), length_of(c->what));
+}
+
+static int host_open(struct tmem_host *h, const struct tmem_copy *c, void *page)
+{
+	struct slot s = {.object = c->handle.object, .seq = c->seq, .index = c->handle.index,
+			 .pool = (uint16_t)c->handle.pool, .what = c->what};
+	struct scratch *scratch = scratch_of_thread();
+	uint64_t digest = payload_digest(c->bytes, length_of(c->what));
+
+	if (!scratch)
+		return -ENOMEM;
+	int err = slot_sum(&h->arena, &s, digest) != c->sum ? -EIO :
+		  codec_unpack(scratch, codec_of(c->what), c->bytes, length_of(c->what), page);
+	if (err == -EIO)
+		count_up(&h->count.checksum_errors);
+	return err;
+}
+
+static void host_count_get(struct tmem_host *h, bool found)
+{
+	count_up(&h->count.gets);
+	if (found)
+		count_up(&h->count.found_gets);
+}
+
+static void host_count_flush(struct tmem_host *h, bool found)
+{
+	count_up(&h->count.flushes);
+	if (found)
+		count_up(&h->count.flushes_found);
+}
+
+static int host_reserve_index(struct tmem_host *h, const struct tmem_handle *handle, uint32_t last)
+{
+	host_lock(h, handle);
+	int err = index_reserve(&h->index, handle, last);
+	host_unlock(h, handle);
+	return err;
+}
+
+static void host_forget_index(struct tmem_host *h, const struct tmem_handle *handle)
+{
+	host_lock(h, handle);
+	index_forget(&h->index, handle);
+	host_unlock(h, handle);
+}
+
+static void host_visit(struct tmem_host *h, const struct tmem_handle *handle, tmem_visit visit,
+		       void *ctx)
+{
+	struct tmem_handle at = {.object = handle->object, .pool = handle->pool};
+	uint32_t ref;
+
+	host_lock(h, &at);
+	while (index_next(&h->index, &at, &ref)) {
+		visit(ctx, at.index, arena_slot(&h->arena, ref)->seq);
+		if (at.index++ == UINT32_MAX)
+			break;
+	}
+	host_unlock(h, &at);
+}
+
+static void host_give_back(struct tmem_host *h, bool all)
+{
+	slots_give_back(&h->slots, all);
+}
+
+const struct tmem_ops tmem_ops = {
+	.build = host_build,
+	.discard = host_discard,
+	.lock = host_lock,
+	.trylock = host_trylock,
+	.unlock = host_unlock,
+	.find = host_find,
+	.publish = host_publish,
+	.drop = host_drop,
+	.copy = host_copy,
+	.release = host_release,
+	.open = host_open,
+	.count_get = host_count_get,
+	.count_flush = host_count_flush,
+	.reserve_index = host_reserve_index,
+	.forget_index = host_forget_index,
+	.visit = host_visit,
+	.give_back = host_give_back,
+};
+
+/* --- The contract in single calls ---------------------------------------------------------- */
+
+/* "A failed put over an existing page flushes the old one", unless the caller keeps it. */
+static int put_failed(struct tmem_host *h, const struct tmem_handle *handle, bool keep_old)
+{
+	if (keep_old)
+		return 0;
+	host_lock(h, handle);
+	uint32_t old = host_drop(h, handle);
+	host_unlock(h, handle);
+	if (old)
+		count_up(&h->count.dup_puts_flushed);
+	host_release(h, old);
+	return 0;
+}
+
+int tmem_put(struct tmem_host *h, const struct tmem_handle *handle, const void *page,
+	     enum tmem_compress how, bool keep_old)
+{
+	struct tmem_fresh fresh;
+	uint32_t old;
+
+	host_lock(h, handle);
+	unsigned flags = index_get(&h->index, handle) ? TMEM_REPLACE : 0;
+	host_unlock(h, handle);
+	if (host_build(h, handle, page, how, flags, &fresh))
+		return put_failed(h, handle, keep_old);
+	host_lock(h, handle);
+	int err = host_publish(h, handle, &fresh, &old);
+	host_unlock(h, handle);
+	if (err) {
+		host_discard(h, &fresh);
+		return put_failed(h, handle, keep_old);
+	}
+	host_release(h, old);
+	return 1;
+}
+
+int tmem_get(struct tmem_host *h, const struct tmem_handle *handle, void *page)
+{
+	struct tmem_copy copy;
+
+	host_lock(h, handle);
+	struct tmem_found found = host_find(h, handle);
+	if (found.ref)
+		host_copy(h, &found, &copy);
+	host_unlock(h, handle);
+	host_count_get(h, found.ref != 0);
+	if (!found.ref)
+		return 0;
+	int err = host_open(h, &copy, page);
+	return err ? err : 1;
+}
+
+int tmem_flush(struct tmem_host *h, const struct tmem_handle *handle)
+{
+	host_lock(h, handle);
+	uint32_t old = host_drop(h, handle);
+	host_unlock(h, handle);
+	host_count_flush(h, old != 0);
+	host_release(h, old);
+	return old != 0;
+}
+
+/* A few pages under each hold of the lock: others wait no longer than for a put. */
+int64_t tmem_flush_object(struct tmem_host *h, uint32_t pool, uint64_t object)
+{
+	struct tmem_handle at = {.object = object, .pool = pool};
+	uint32_t dead[16], n;
+	int64_t dropped = 0;
+
+	do {
+		n = 0;
+		host_lock(h, &at);
+		while (n < 16 && index_next(&h->index, &at, &dead[n])) {
+			host_drop(h, &at);
+			n++;
+		}
+		host_unlock(h, &at);
+		for (uint32_t i = 0; i < n; i++) {
+			host_count_flush(h, true);
+			host_release(h, dead[i]);
+		}
+		dropped += n;
+	} while (n == 16);
+	return dropped;
+}
+
+/* --- Pools ----------------------------------------------------------------------------------- */
+
+void host_pool_load(struct tmem_host *h, uint32_t id)
+{
+	const struct pool_entry *e = &arena_pools(&h->arena)[id];
+
+	h->pools[id] = (struct pool){.live = e->state != 0, .flags = (uint32_t)e->state,
+				     .max_pages = UINT64_MAX};
+}
+
+bool tmem_pool_exists(const struct tmem_host *h, uint32_t id)
+{
+	return id < POOLS_MAX && h->pools[id].live;
+}
+
+int tmem_new_pool(struct tmem_host *h, const uint8_t uuid[16], uint32_t flags)
+{
+	for (uint32_t id = 0; id < POOLS_MAX; id++) {
+		struct pool_entry *e = &arena_pools(&h->arena)[id];
+		if (h->pools[id].live)
+			continue;
+		memcpy(e->uuid, uuid, sizeof e->uuid);
+		e->check = arena_pool_check(&h->arena, e);
+		store_release(&e->state, POOL_TAG << 32 | flags);
+		host_pool_load(h, id);
+		return (int)id;
+	}
+	return -ENOSPC;
+}
+
+/* The pages go first: what a kill leaves is a pool with fewer pages. */
+int64_t tmem_destroy_pool(struct tmem_host *h, uint32_t id)
+{
+	int64_t dropped = 0;
+
+	if (!tmem_pool_exists(h, id))
+		return -ENOENT;
+	for (unsigned i = 0; i < STRIPES; i++) {
+		struct stripe *stripe = &h->index.stripes[i];
+		for (;;) {
+			pthread_mutex_lock(&stripe->mutex);
+			struct object *o = stripe->objects;
+			while (o && (o->pool != id || !o->pages))
+				o = o->next;
+			uint64_t object = o ? o->id : 0;
+			pthread_mutex_unlock(&stripe->mutex);
+			if (!o)
+				break;
+			dropped += tmem_flush_object(h, id, object);
+		}
+	}
+	h->pools[id].live = false;
+	store_release(&arena_pools(&h->arena)[id].state, 0);
+	return dropped;
+}
+
+int tmem_freeze(struct tmem_host *h, uint32_t id, bool frozen)
+{
+	if (!tmem_pool_exists(h, id))
+		return -ENOENT;
+	__atomic_store_n(&h->pools[id].frozen, frozen, __ATOMIC_RELAXED);
+	return 0;
+}
+
+int tmem_set_max_pages(struct tmem_host *h, uint32_t id, uint64_t pages)
+{
+	if (!tmem_pool_exists(h, id))
+		return -ENOENT;
+	__atomic_store_n(&h->pools[id].max_pages, pages, __ATOMIC_RELAXED);
+	return 0;
+}
+
+/* --- A host ---------------------------------------------------------------------------------- */
+
+static int host_make(struct arena *arena, struct tmem_host **host)
+{
+	struct tmem_host *h = calloc(1, sizeof *h);
+	int err = h ? 0 : -ENOMEM;
+
+	if (h) {
+		h->arena = *arena;
+		h->seq = 1;
+		err = slots_init(&h->slots, &h->arena);
+	}
+	if (err) {
+		free(h);
+		arena_close(arena);
+		return err;
+	}
+	index_init(&h->index);
+	*host = h;
+	return 0;
+}
+
+int tmem_create(const char *path, const char *boot_id, struct tmem_host **host)
+{
+	struct arena arena;
+	int err = arena_create(path, boot_id, &arena);
+
+	return err ? err : host_make(&arena, host);
+}
+
+int tmem_open(const char *path, struct tmem_host **host, char *why, size_t why_size)
+{
+	struct arena arena;
+	int err = arena_open(path, &arena, why, why_size);
+
+	if (err)
+		return err;
+	for (uint32_t id = 0; id < POOLS_MAX; id++) {
+		const struct pool_entry *e = &arena_pools(&arena)[id];
+		if (e->state && (e->state >> 32 != POOL_TAG ||
+				 e->check != arena_pool_check(&arena, e))) {
+			snprintf(why, why_size, "its pool table is damaged");
+			arena_close(&arena);
+			return -EINVAL;
+		}
+	}
+	snprintf(why, why_size, "not enough memory");
+	err = host_make(&arena, host);
+	for (uint32_t id = 0; !err && id < POOLS_MAX; id++)
+		host_pool_load(*host, id);
+	return err;
+}
+
+void tmem_close(struct tmem_host *h)
+{
+	index_destroy(&h->index);
+	slots_destroy(&h->slots);
+	arena_close(&h->arena);
+	free(h);
+}
+
+const char *tmem_boot_id(const struct tmem_host *h)
+{
+	return arena_boot_id(&h->arena);
+}
+
+const uint8_t *tmem_uuid(const struct tmem_host *h)
+{
+	return arena_uuid(&h->arena);
+}
+
+uint8_t *tmem_table(struct tmem_host *h)
+{
+	return arena_user_table(&h->arena);
+}
+
+size_t tmem_table_reserved(const struct tmem_host *h)
+{
+	return h->arena.table_reserved;
+}
+
+int tmem_table_reserve(struct tmem_host *h, size_t bytes)
+{
+	pthread_mutex_lock(&h->slots.mutex);
+	uint64_t before = h->arena.front_bytes;
+	int err = arena_reserve_user_table(&h->arena, bytes);
+	h->slots.used_bytes += h->arena.front_bytes - before;
+	pthread_mutex_unlock(&h->slots.mutex);
+	return err;
+}
+
+void tmem_set_limit(struct tmem_host *h, uint64_t bytes)
+{
+	pthread_mutex_lock(&h->slots.mutex);
+	h->slots.limit = bytes;
+	pthread_mutex_unlock(&h->slots.mutex);
+}
+
+void tmem_set_headroom(struct tmem_host *h, uint64_t host_reserve, const int (*cgroups)[3],
+		       size_t n)
+{
+	pthread_mutex_lock(&h->slots.mutex);
+	headroom_set(&h->slots.headroom, host_reserve, cgroups, n);
+	pthread_mutex_unlock(&h->slots.mutex);
+}
+
+void tmem_get_stats(struct tmem_host *h, struct tmem_stats *to)
+{
+	const uint64_t *from = (const uint64_t *)&h->count;
+
+	for (size_t i = 0; i < sizeof *to / sizeof *from; i++)
+		((uint64_t *)to)[i] = count_of(&from[i]);
+	pthread_mutex_lock(&h->slots.mutex);
+	to->mem_limit = h->slots.limit;
+	to->mem_used_total = h->slots.used_bytes;
+	to->mem_used_max = h->slots.used_max;
+	to->live_slot_bytes = h->slots.live_bytes;
+	to->pool_limit_hit += h->slots.limit_hits;
+	to->reject_alloc_fail += h->slots.alloc_fails;
+	to->metadata_size = (uint64_t)h->slots.high * sizeof(struct slab);
+	pthread_mutex_unlock(&h->slots.mutex);
+	to->metadata_size += count_of(&h->index.bytes);
+}

@@ -1,0 +1,53 @@
+/* What host.c, recover.c and mover.c share of a host.  Nobody else includes it. */
+#ifndef PRESWAPD_HOST_H
+#define PRESWAPD_HOST_H
+
+#include "arena.h"
+#include "codec.h"
+#include "index.h"
+#include "slots.h"
+
+struct pool {
+	bool live, frozen;
+	uint32_t flags;
+	uint64_t pages;                /* atomic */
+	uint64_t max_pages;            /* new pages beyond it are rejected; atomic */
+};
+
+struct tmem_host {
+	struct arena arena;
+	struct slots slots;
+	struct index index;
+	struct pool pools[POOLS_MAX];
+	uint64_t seq;                  /* the next one; atomic */
+	struct tmem_stats count;       /* counters and page gauges; atomic */
+};
+
+/* Fills a taken slot whose state word is 0, all but what is known under the lock only. */
+void host_fill(struct tmem_host *, uint32_t ref, const struct tmem_handle *, uint16_t what,
+	       const void *bytes);
+/* Gives a filled slot its seq and its birth. */
+void host_bear(struct tmem_host *, uint32_t ref, uint64_t seq, uint64_t digest);
+/* Births and deaths of pages in the gauges: +1 or -1. */
+void host_gauge(struct tmem_host *, const struct slot *, int change);
+void host_pool_load(struct tmem_host *, uint32_t id);
+
+static inline void count_up(uint64_t *counter)
+{
+	__atomic_fetch_add(counter, 1, __ATOMIC_RELAXED);
+}
+
+static inline uint64_t count_of(const uint64_t *counter)
+{
+	return __atomic_load_n(counter, __ATOMIC_RELAXED);
+}
+
+static inline struct tmem_handle handle_of(const struct slot *s)
+{
+	return (struct tmem_handle){
+		.object = __atomic_load_n(&s->object, __ATOMIC_RELAXED),
+		.index = __atomic_load_n(&s->index, __ATOMIC_RELAXED),
+		.pool = __atomic_load_n(&s->pool, __ATOMIC_RELAXED)};
+}
+
+#endif

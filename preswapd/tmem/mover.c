@@ -1,0 +1,92 @@
+/* Memory comes back only by moving: after a random half of the pages is freed, every layout
+ * without it keeps 98 to 100 % of its slabs.  The emptiest slabs are emptied into the others of
+ * their class, as zsmalloc's compaction does. */
+#include "host.h"
+
+#include <string.h>
+
+#define MOVE_BYTES_AT_ONCE (16u << 20)         /* a call of tmem_maintain: some 10 ms */
+
+struct moving {
+	struct tmem_copy copy;
+	struct tmem_found from;
+};
+
+/* Is the slot still the page's, with the same bytes?  Under the lock. */
+static bool is_still(struct tmem_host *h, const struct moving *m)
+{
+	struct tmem_found now = tmem_ops.find(h, &m->copy.handle);
+
+	return now.ref == m->from.ref && now.seq == m->from.seq;
+}
+
+static bool take_copy(struct tmem_host *h, uint32_t ref, struct moving *m)
+{
+	const struct slot *s = arena_slot(&h->arena, ref);
+
+	if (load_acquire(&s->state) == 0)
+		return false;                  /* being filled, or dead and not yet released */
+	m->copy.handle = handle_of(s);
+	if (m->copy.handle.pool >= POOLS_MAX)
+		return false;
+	tmem_ops.lock(h, &m->copy.handle);
+	m->from = tmem_ops.find(h, &m->copy.handle);
+	bool ours = m->from.ref == ref;
+	if (ours)
+		tmem_ops.copy(h, &m->from, &m->copy);
+	tmem_ops.unlock(h, &m->copy.handle);
+	return ours && m->copy.what != 0;
+}
+
+/* The copy keeps its seq (equal seq, equal bytes) and its checksum, right or wrong. */
+static bool move_slot(struct tmem_host *h, uint32_t ref)
+{
+	struct moving m;
+	uint32_t to;
+
+	if (!take_copy(h, ref, &m))
+		return true;
+	if (slots_alloc(&h->slots, length_of(m.copy.what), SLOTS_NOGROW, &to))
+		return false;
+	host_fill(h, to, &m.copy.handle, m.copy.what, m.copy.bytes);
+	tmem_ops.lock(h, &m.copy.handle);
+	bool moved = is_still(h, &m);
+	if (moved) {
+		struct slot *fresh = arena_slot(&h->arena, to), *old = arena_slot(&h->arena, ref);
+		__atomic_store_n(&fresh->seq, m.copy.seq, __ATOMIC_RELAXED);
+		store_release(&fresh->state, slot_live_word(&h->arena, fresh, m.copy.sum));
+		index_set(&h->index, &m.copy.handle, to);
+		store_release(&old->state, 0);
+	}
+	tmem_ops.unlock(h, &m.copy.handle);
+	slots_release(&h->slots, moved ? ref : to);
+	if (moved)
+		count_up(&h->count.moved_pages);
+	return true;
+}
+
+/* True when the slab was emptied. */
+static bool empty_slab(struct tmem_host *h, uint32_t slab)
+{
+	unsigned n = arena_classes()->slots[h->slots.slabs[slab].class];
+	bool room = true;
+
+	for (uint32_t i = 0; room && i < n; i++)
+		if (slots_taken(&h->slots, ref_of(slab, i)))
+			room = move_slot(h, ref_of(slab, i));
+	bool emptied = h->slots.slabs[slab].used == 0;
+	slots_return(&h->slots, slab);
+	return emptied;
+}
+
+void tmem_maintain(struct tmem_host *h, bool all)
+{
+	uint64_t left = all ? UINT64_MAX : MOVE_BYTES_AT_ONCE / SLAB_BYTES;
+
+	while (left-- && slots_sparse(&h->slots)) {
+		uint32_t slab = slots_take_emptiest(&h->slots);
+		if (!slab || !empty_slab(h, slab))
+			break;
+	}
+	slots_give_back(&h->slots, all);
+}

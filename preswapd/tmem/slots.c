@@ -1,0 +1,473 @@
+#include "slots.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+/* Slabs that fell empty are kept this long: a fresh one costs a fallocate, a punch and the
+ * first touches (30 us and 2 us a page). */
+#define KEEP_EMPTY_NS 1000000000ull
+/* The mover starts when less than this share of the held memory is live data ... */
+#define SPARSE_PERCENT 85u
+/* ... and leaves alone a pool so small that a slab for each class is most of it. */
+#define SPARSE_FROM_BYTES (1u << 20)
+
+enum place { NOWHERE, PARTIAL, FULL, EMPTY, MOVING };
+
+static uint64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
+	return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
+}
+
+static void list_push(struct slots *s, struct list *l, uint32_t n, bool front)
+{
+	struct slab *slab = &s->slabs[n];
+
+	slab->next = front ? l->first : 0;
+	slab->prev = front ? 0 : l->last;
+	if (slab->next)
+		s->slabs[slab->next].prev = n;
+	else
+		l->last = n;
+	if (slab->prev)
+		s->slabs[slab->prev].next = n;
+	else
+		l->first = n;
+}
+
+static void list_remove(struct slots *s, struct list *l, uint32_t n)
+{
+	struct slab *slab = &s->slabs[n];
+
+	if (slab->next)
+		s->slabs[slab->next].prev = slab->prev;
+	else
+		l->last = slab->prev;
+	if (slab->prev)
+		s->slabs[slab->prev].next = slab->next;
+	else
+		l->first = slab->next;
+	slab->next = slab->prev = 0;
+}
+
+static uint32_t slot_bytes(unsigned class)
+{
+	return HEADER_BYTES + arena_classes()->bytes[class];
+}
+
+static size_t words_for(unsigned class)
+{
+	return (arena_classes()->slots[class] + 63u) / 64u;
+}
+
+/* All slots free; the bits behind the last one are never free. */
+static uint64_t *fresh_bits(unsigned class)
+{
+	size_t words = words_for(class);
+	unsigned rest = arena_classes()->slots[class] % 64u;
+	uint64_t *bits = calloc(words, sizeof *bits);
+
+	if (bits && rest)
+		bits[words - 1] = ~0ull << rest;
+	return bits;
+}
+
+static uint32_t lowest_free(const struct slab *slab)
+{
+	for (size_t i = 0; i < words_for(slab->class); i++)
+		if (~slab->taken[i])
+			return (uint32_t)(i * 64) + (uint32_t)__builtin_ctzll(~slab->taken[i]);
+	return UINT32_MAX;
+}
+
+static bool is_reserved(const struct slab *slab, uint32_t slot)
+{
+	return payload_offset(slab->class, slot + 1) <= slab->reserved;
+}
+
+int slots_init(struct slots *s, struct arena *arena)
+{
+	*s = (struct slots){.arena = arena, .high = 1, .used_bytes = arena->front_bytes};
+	s->used_max = s->used_bytes;
+	headroom_init(&s->headroom);
+	s->slabs = calloc(arena->slabs, sizeof *s->slabs);
+	s->free_numbers = calloc(arena->slabs, sizeof *s->free_numbers);
+	if (!s->slabs || !s->free_numbers) {
+		free(s->slabs);
+		free(s->free_numbers);
+		return -ENOMEM;
+	}
+	pthread_mutex_init(&s->mutex, NULL);
+	return 0;
+}
+
+void slots_destroy(struct slots *s)
+{
+	for (uint32_t n = 1; n < s->high; n++)
+		free(s->slabs[n].taken);
+	free(s->slabs);
+	free(s->free_numbers);
+	headroom_close(&s->headroom);
+	pthread_mutex_destroy(&s->mutex);
+}
+
+/* New pages stop 1 % below the limit, so that replacements still find room. */
+static bool within_limit(const struct slots *s, uint32_t bytes, unsigned flags)
+{
+	uint64_t most = flags & SLOTS_REPLACE ? s->limit : s->limit - s->limit / 100;
+
+	return s->used_bytes + bytes <= most;
+}
+
+/* Reserves a slab's memory up to `to`: 0, or why not. */
+static int grow(struct slots *s, uint32_t n, uint32_t to, unsigned flags)
+{
+	struct slab *slab = &s->slabs[n];
+
+	to = (to + SLAB_STEP - 1) / SLAB_STEP * SLAB_STEP;
+	if (to <= slab->reserved)
+		return 0;
+	if (flags & SLOTS_NOGROW)
+		return -ENOSPC;
+	if (!within_limit(s, to - slab->reserved, flags)) {
+		s->limit_hits++;
+		return -ENOSPC;
+	}
+	if (flags & SLOTS_NOWAIT)
+		return -EAGAIN;
+	if (!headroom_there_is(&s->headroom) ||
+	    arena_reserve(s->arena, n, slab->reserved, to)) {
+		s->alloc_fails++;
+		return -ENOMEM;
+	}
+	s->used_bytes += to - slab->reserved;
+	if (s->used_bytes > s->used_max)
+		s->used_max = s->used_bytes;
+	slab->reserved = to;
+	return 0;
+}
+
+/* A slab that holds memory but no page, or a number without memory; 0 when there is none. */
+static uint32_t next_empty(struct slots *s)
+{
+	if (s->empty.first)
+		return s->empty.first;
+	if (s->n_free)
+		return s->free_numbers[s->n_free - 1];
+	return s->high < s->arena->slabs ? s->high : 0;
+}
+
+/* Cuts a slab for a class and puts it behind the others of the class: they fill first. */
+static int carve(struct slots *s, unsigned class, unsigned flags)
+{
+	uint32_t n = next_empty(s);
+	struct slab *slab = &s->slabs[n];
+
+	if (!n || (flags & SLOTS_NOGROW))
+		return -ENOSPC;
+	uint64_t *bits = fresh_bits(class);
+	if (!bits)
+		return -ENOMEM;
+	int err = grow(s, n, payload_offset(class, 1), flags);
+	if (err) {
+		free(bits);
+		return err;
+	}
+	if (slab->place == EMPTY)
+		list_remove(s, &s->empty, n);
+	else if (s->n_free && s->free_numbers[s->n_free - 1] == n)
+		s->n_free--;
+	else
+		s->high = n + 1;
+	free(slab->taken);
+	slab->taken = bits;
+	slab->class = (uint8_t)class;
+	slab->place = PARTIAL;
+	slab->used = 0;
+	arena_carve(s->arena, n, class);
+	list_push(s, &s->partial[class], n, false);
+	return 0;
+}
+
+static void take(struct slots *s, uint32_t n, uint32_t slot)
+{
+	struct slab *slab = &s->slabs[n];
+
+	slab->taken[slot / 64] |= 1ull << slot % 64;
+	slab->used++;
+	s->live_bytes += slot_bytes(slab->class);
+	if (slab->used == arena_classes()->slots[slab->class]) {
+		list_remove(s, &s->partial[slab->class], n);
+		slab->place = FULL;
+	}
+}
+
+static int alloc_in_class(struct slots *s, unsigned class, unsigned flags, uint32_t *ref)
+{
+	if (!s->partial[class].first) {
+		int err = carve(s, class, flags);
+		if (err)
+			return err;
+	}
+	uint32_t n = s->partial[class].first;
+	uint32_t slot = lowest_free(&s->slabs[n]);
+	int err = grow(s, n, payload_offset(class, slot + 1), flags);
+	if (err)
+		return err;
+	take(s, n, slot);
+	*ref = ref_of(n, slot);
+	return 0;
+}
+
+/* When nothing may grow, a longer slot that lies free will do. */
+static bool alloc_longer(struct slots *s, unsigned class, uint32_t *ref)
+{
+	while (--class > 0) {
+		uint32_t n = s->partial[class].first;
+		uint32_t slot = n ? lowest_free(&s->slabs[n]) : 0;
+		if (n && is_reserved(&s->slabs[n], slot)) {
+			take(s, n, slot);
+			*ref = ref_of(n, slot);
+			return true;
+		}
+	}
+	return false;
+}
+
+static int lock(struct slots *s, unsigned flags)
+{
+	if (flags & SLOTS_NOWAIT)
+		return pthread_mutex_trylock(&s->mutex) ? -EAGAIN : 0;
+	pthread_mutex_lock(&s->mutex);
+	return 0;
+}
+
+int slots_alloc(struct slots *s, unsigned length, unsigned flags, uint32_t *ref)
+{
+	unsigned class = arena_classes()->for_length[(length + 15) / 16];
+	int err = lock(s, flags);
+
+	if (err)
+		return err;
+	if (s->used_bytes > s->limit && !(flags & SLOTS_NOGROW)) {
+		s->limit_hits++;               /* the limit was lowered: nothing more gets in */
+		pthread_mutex_unlock(&s->mutex);
+		return -ENOSPC;
+	}
+	err = alloc_in_class(s, class, flags, ref);
+	if (err && err != -EAGAIN && !(flags & SLOTS_NOGROW) && alloc_longer(s, class, ref))
+		err = 0;
+	pthread_mutex_unlock(&s->mutex);
+	return err;
+}
+
+static void slab_emptied(struct slots *s, uint32_t n)
+{
+	struct slab *slab = &s->slabs[n];
+
+	if (slab->place == PARTIAL)
+		list_remove(s, &s->partial[slab->class], n);
+	slab->place = EMPTY;
+	slab->emptied_at = now_ns();
+	list_push(s, &s->empty, n, false);
+}
+
+void slots_release(struct slots *s, uint32_t ref)
+{
+	uint32_t n = slab_of(ref), slot = slot_in_slab(ref);
+	struct slab *slab = &s->slabs[n];
+
+	pthread_mutex_lock(&s->mutex);
+	slab->taken[slot / 64] &= ~(1ull << slot % 64);
+	slab->used--;
+	s->live_bytes -= slot_bytes(slab->class);
+	if (slab->used == 0 && slab->place != MOVING) {
+		slab_emptied(s, n);
+	} else if (slab->place == FULL) {
+		slab->place = PARTIAL;
+		list_push(s, &s->partial[slab->class], n, true);
+	}
+	pthread_mutex_unlock(&s->mutex);
+}
+
+/* Rule R6: class 0 first, then the hole.  The punch is outside the mutex: the slab is in no list
+ * meanwhile. */
+void slots_give_back(struct slots *s, bool all)
+{
+	uint64_t now = now_ns();
+
+	for (;;) {
+		pthread_mutex_lock(&s->mutex);
+		uint32_t n = s->empty.first;
+		struct slab *slab = &s->slabs[n];
+		if (!n || (!all && now - slab->emptied_at < KEEP_EMPTY_NS)) {
+			pthread_mutex_unlock(&s->mutex);
+			return;
+		}
+		list_remove(s, &s->empty, n);
+		slab->place = NOWHERE;
+		slab->class = 0;
+		free(slab->taken);
+		slab->taken = NULL;
+		pthread_mutex_unlock(&s->mutex);
+
+		uint64_t start = (uint64_t)n * SLAB_BYTES;
+		arena_uncarve(s->arena, n);
+		bool gone = arena_punch(s->arena, start, start + SLAB_BYTES) == 0;
+
+		pthread_mutex_lock(&s->mutex);
+		if (gone) {
+			s->used_bytes -= slab->reserved;
+			slab->reserved = 0;
+			s->free_numbers[s->n_free++] = n;
+		} else {
+			slab->place = EMPTY;
+			slab->emptied_at = now;
+			list_push(s, &s->empty, n, false);
+		}
+		pthread_mutex_unlock(&s->mutex);
+		if (!gone)
+			return;
+	}
+}
+
+int slots_adopt(struct slots *s, uint32_t n, unsigned class)
+{
+	struct slab *slab = &s->slabs[n];
+
+	slab->taken = fresh_bits(class);
+	if (!slab->taken)
+		return -ENOMEM;
+	slab->class = (uint8_t)class;
+	if (s->high <= n)
+		s->high = n + 1;
+	return 0;
+}
+
+void slots_mark(struct slots *s, uint32_t ref, bool taken)
+{
+	struct slab *slab = &s->slabs[slab_of(ref)];
+	uint64_t bit = 1ull << slot_in_slab(ref) % 64;
+	uint64_t *word = &slab->taken[slot_in_slab(ref) / 64];
+
+	if (taken) {
+		*word |= bit;
+		slab->used++;
+		s->live_bytes += slot_bytes(slab->class);
+	} else {
+		*word &= ~bit;
+		slab->used--;
+		s->live_bytes -= slot_bytes(slab->class);
+	}
+}
+
+static uint32_t end_of_highest(const struct slab *slab)
+{
+	uint32_t slot = arena_classes()->slots[slab->class];
+
+	while (slot > 0 && !(slab->taken[(slot - 1) / 64] >> (slot - 1) % 64 & 1))
+		slot--;
+	return payload_offset(slab->class, slot);
+}
+
+/* All that is not in a slab with a live slot is given back by R6, also where nothing seems to
+ * be: SEEK_DATA does not report what was allocated and never written. */
+void slots_adopt_done(struct slots *s)
+{
+	uint64_t from = SLAB_BYTES;
+
+	for (uint32_t n = 1; n < s->high; n++) {
+		struct slab *slab = &s->slabs[n];
+		uint64_t start = (uint64_t)n * SLAB_BYTES;
+		if (!slab->used) {
+			if (slab->class)
+				arena_uncarve(s->arena, n);
+			free(slab->taken);
+			*slab = (struct slab){0};
+			s->free_numbers[s->n_free++] = n;
+			continue;
+		}
+		arena_punch(s->arena, from, start);
+		slab->reserved = (end_of_highest(slab) + SLAB_STEP - 1) / SLAB_STEP * SLAB_STEP;
+		s->used_bytes += slab->reserved;
+		from = start + slab->reserved;
+		if (slab->used == arena_classes()->slots[slab->class]) {
+			slab->place = FULL;
+		} else {
+			slab->place = PARTIAL;
+			list_push(s, &s->partial[slab->class], n,
+				  is_reserved(slab, lowest_free(slab)));
+		}
+	}
+	arena_punch(s->arena, from, (uint64_t)s->arena->slabs * SLAB_BYTES);
+	s->used_max = s->used_bytes;
+}
+
+bool slots_sparse(struct slots *s)
+{
+	pthread_mutex_lock(&s->mutex);
+	uint64_t held = s->used_bytes - s->arena->front_bytes;
+	bool sparse = held > SPARSE_FROM_BYTES && s->live_bytes * 100 < held * SPARSE_PERCENT;
+	pthread_mutex_unlock(&s->mutex);
+	return sparse;
+}
+
+/* The emptiest slab whose pages fit into the others of its class; 0 when there is none.  Reads
+ * 40 bytes a slab, 0.2 ms a GiB: the caller empties several megabytes for one look. */
+uint32_t slots_take_emptiest(struct slots *s)
+{
+	uint64_t room[CLASSES_MAX] = {0};
+	uint32_t best = 0;
+	uint64_t best_share = UINT64_MAX;
+
+	pthread_mutex_lock(&s->mutex);
+	for (uint32_t n = 1; n < s->high; n++) {
+		const struct slab *slab = &s->slabs[n];
+		if (slab->place == PARTIAL)
+			room[slab->class] += arena_classes()->slots[slab->class] - slab->used;
+	}
+	for (uint32_t n = 1; n < s->high; n++) {
+		const struct slab *slab = &s->slabs[n];
+		if (slab->place != PARTIAL)
+			continue;
+		unsigned slots = arena_classes()->slots[slab->class];
+		uint64_t share = (uint64_t)slab->used * SLAB_BYTES / slots;
+		if (share < best_share && room[slab->class] - (slots - slab->used) >= slab->used) {
+			best = n;
+			best_share = share;
+		}
+	}
+	if (best) {
+		list_remove(s, &s->partial[s->slabs[best].class], best);
+		s->slabs[best].place = MOVING;
+	}
+	pthread_mutex_unlock(&s->mutex);
+	return best;
+}
+
+void slots_return(struct slots *s, uint32_t n)
+{
+	struct slab *slab = &s->slabs[n];
+
+	pthread_mutex_lock(&s->mutex);
+	slab->place = PARTIAL;
+	list_push(s, &s->partial[slab->class], n, is_reserved(slab, lowest_free(slab)));
+	if (slab->used == 0)
+		slab_emptied(s, n);
+	pthread_mutex_unlock(&s->mutex);
+}
+
+bool slots_taken(struct slots *s, uint32_t ref)
+{
+	const struct slab *slab = &s->slabs[slab_of(ref)];
+	uint32_t slot = slot_in_slab(ref);
+
+	pthread_mutex_lock(&s->mutex);
+	bool taken = slab->taken && (slab->taken[slot / 64] >> slot % 64 & 1);
+	pthread_mutex_unlock(&s->mutex);
+	return taken;
+}

@@ -1,0 +1,66 @@
+/* The allocator of slots: which are taken, which slabs have room, how much memory is held.
+ *
+ * All of it is private memory, derived from the arena at start.  One mutex; it is never held
+ * together with a page's lock (slots are released after the unlock), so that it may be held
+ * across the 15 us of an fallocate.
+ */
+#ifndef PRESWAPD_SLOTS_H
+#define PRESWAPD_SLOTS_H
+
+#include <pthread.h>
+
+#include "arena.h"
+#include "headroom.h"
+
+struct slab {
+	uint32_t next, prev;           /* in its class's list, or among the empty ones; 0 ends */
+	uint32_t reserved;             /* bytes, from the slab's beginning */
+	uint16_t used;
+	uint8_t class;                 /* 0: not carved */
+	uint8_t place;
+	uint64_t emptied_at;           /* ns */
+	uint64_t *taken;               /* a bit for each slot */
+};
+
+struct list {
+	uint32_t first, last;
+};
+
+struct slots {
+	struct arena *arena;
+	pthread_mutex_t mutex;
+	struct slab *slabs;
+	struct list partial[CLASSES_MAX];
+	struct list empty;             /* no slot taken; still holding their memory */
+	uint32_t *free_numbers;        /* a stack of slabs without memory */
+	uint32_t n_free, high;         /* high: no slab at or above it was ever used */
+	uint64_t limit, used_bytes, used_max, live_bytes;
+	struct headroom headroom;
+	uint64_t limit_hits, alloc_fails;
+};
+
+enum slots_flags {
+	SLOTS_REPLACE = TMEM_REPLACE,  /* may use the last 1 % of the limit */
+	SLOTS_NOWAIT = TMEM_NOWAIT,    /* -EAGAIN rather than a system call */
+	SLOTS_NOGROW = 4,              /* only where memory is already held (the mover) */
+};
+
+int slots_init(struct slots *, struct arena *);
+void slots_destroy(struct slots *);
+/* A taken slot for a payload of `length` bytes, its state word 0; or -ENOSPC, -ENOMEM, -EAGAIN. */
+int slots_alloc(struct slots *, unsigned length, unsigned flags, uint32_t *ref);
+void slots_release(struct slots *, uint32_t ref);
+void slots_give_back(struct slots *, bool all);
+
+/* Recovery, before anything runs: a slab with live slots is adopted, each slot marked. */
+int slots_adopt(struct slots *, uint32_t slab, unsigned class);
+void slots_mark(struct slots *, uint32_t ref, bool taken);
+void slots_adopt_done(struct slots *);
+
+/* The mover's side: a sparse slab to empty, out of reach of allocation until it is returned. */
+bool slots_sparse(struct slots *);
+uint32_t slots_take_emptiest(struct slots *);
+void slots_return(struct slots *, uint32_t slab);
+bool slots_taken(struct slots *, uint32_t ref);
+
+#endif

@@ -1,0 +1,153 @@
+/* The tmem host's interface: what the layers above may call, and nothing else.
+ *
+ * A host has pools, a pool has objects, an object has pages of 4096 bytes.  The six operations of
+ * transcendent memory (new_pool, destroy_pool, put, get, flush_page, flush_object) follow the
+ * Linux and Xen patches of 2009-2011.  A user who keeps state of its own beside each page (the
+ * swap device does) composes put and flush from the smaller steps of `struct tmem_ops`, so that
+ * its own stores fall inside the page's lock, in the order that the crash protocol wants:
+ *
+ *     build (compress, fill a slot; no lock)  ->  lock  ->  publish  ->  unlock  ->  release(old)
+ *
+ * Functions return 0 or a negative errno unless they say otherwise.  None of them needs the GIL.
+ */
+#ifndef PRESWAPD_TMEM_H
+#define PRESWAPD_TMEM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define TMEM_PAGE 4096u
+#define TMEM_TABLE_BYTES 32768u        /* room in the arena for a table of the user's own */
+
+struct tmem_host;
+
+struct tmem_handle {
+	uint64_t object;
+	uint32_t index;
+	uint32_t pool;
+};
+
+enum tmem_compress { TMEM_LZ4, TMEM_ZSTD, TMEM_NONE };
+
+enum tmem_flags {
+	TMEM_REPLACE = 1,              /* a page with this handle is thought to be stored */
+	TMEM_NOWAIT = 2,               /* -EAGAIN rather than a system call */
+};
+
+/* A page in a slot that nobody can find yet. */
+struct tmem_fresh {
+	uint32_t ref;
+	uint16_t what;
+	uint64_t digest;
+};
+
+/* Where a page is now.  ref 0: it is not stored.  Stale as soon as its lock is dropped: whoever
+ * comes back compares both, as a slot alone may have been freed and filled again. */
+struct tmem_found {
+	uint64_t seq;
+	uint32_t ref;
+};
+
+/* A stored page taken out of the arena, still compressed. */
+struct tmem_copy {
+	struct tmem_handle handle;
+	uint64_t seq;
+	uint32_t sum;
+	uint16_t what;
+	uint8_t bytes[TMEM_PAGE];
+};
+
+struct tmem_stats {
+	uint64_t mem_limit, mem_used_total, mem_used_max, metadata_size;
+	uint64_t stored_pages, same_filled_pages, huge_pages, compr_data_size, live_slot_bytes;
+	uint64_t puts, good_puts, no_mem_puts, dup_puts_replaced, dup_puts_flushed;
+	uint64_t gets, found_gets, flushes, flushes_found;
+	uint64_t pool_limit_hit, reject_alloc_fail, checksum_errors, moved_pages;
+};
+
+struct tmem_recovery {
+	uint64_t stored_pages, losers, damaged_slots, damaged_slabs, dropped_pages;
+};
+
+/* Recovery asks the user about each page it finds: false drops it. */
+typedef bool (*tmem_keep)(void *ctx, const struct tmem_handle *handle);
+/* Called for each stored page of an object, by index. */
+typedef void (*tmem_visit)(void *ctx, uint32_t index, uint64_t seq);
+
+struct tmem_ops {
+	/* Compresses `page` and fills a slot.  -ENOSPC, -ENOMEM: the put is rejected (and counted);
+	 * -EAGAIN: under TMEM_NOWAIT, it would have to wait. */
+	int (*build)(struct tmem_host *, const struct tmem_handle *, const void *page,
+		     enum tmem_compress, unsigned flags, struct tmem_fresh *);
+	void (*discard)(struct tmem_host *, const struct tmem_fresh *);
+
+	/* The lock of a page's object.  One at a time; no system call and no waiting inside. */
+	void (*lock)(struct tmem_host *, const struct tmem_handle *);
+	bool (*trylock)(struct tmem_host *, const struct tmem_handle *);
+	void (*unlock)(struct tmem_host *, const struct tmem_handle *);
+
+	/* Under the lock. */
+	struct tmem_found (*find)(struct tmem_host *, const struct tmem_handle *);
+	/* Makes a built page the page.  *old is the slot that it replaced, already dead, or 0: to be
+	 * given to release() after the unlock.  -ENOSPC, -ENOMEM: rejected, still to be discarded. */
+	int (*publish)(struct tmem_host *, const struct tmem_handle *, const struct tmem_fresh *,
+		       uint32_t *old);
+	/* The page is not stored any more.  Returns the dead slot, for release(), or 0. */
+	uint32_t (*drop)(struct tmem_host *, const struct tmem_handle *);
+	void (*copy)(struct tmem_host *, const struct tmem_found *, struct tmem_copy *);
+
+	/* Without the lock. */
+	void (*release)(struct tmem_host *, uint32_t ref);
+	/* Checks and decompresses.  -EIO (counted): the page is damaged. */
+	int (*open)(struct tmem_host *, const struct tmem_copy *, void *page);
+	void (*count_get)(struct tmem_host *, bool found);
+	void (*count_flush)(struct tmem_host *, bool found);
+	/* Allocates the upper levels of an object's index for pages 0..last. */
+	int (*reserve_index)(struct tmem_host *, const struct tmem_handle *, uint32_t last);
+	void (*forget_index)(struct tmem_host *, const struct tmem_handle *);
+	/* Visits an object's pages in order of index, under its lock; the visitor must be brief. */
+	void (*visit)(struct tmem_host *, const struct tmem_handle *, tmem_visit, void *ctx);
+	/* Empty slabs go back to the system, those only that are older than a second unless `all`. */
+	void (*give_back)(struct tmem_host *, bool all);
+};
+
+extern const struct tmem_ops tmem_ops;
+
+int tmem_create(const char *path, const char *boot_id, struct tmem_host **);
+int tmem_open(const char *path, struct tmem_host **, char *why, size_t why_size);
+int tmem_recover(struct tmem_host *, tmem_keep, void *ctx, struct tmem_recovery *);
+void tmem_close(struct tmem_host *);
+
+const char *tmem_boot_id(const struct tmem_host *);
+const uint8_t *tmem_uuid(const struct tmem_host *);                /* 16 bytes */
+/* The user's table: TMEM_TABLE_BYTES, zeros at first.  A part must be reserved before it is
+ * touched (a hole touched on a full tmpfs is SIGBUS). */
+uint8_t *tmem_table(struct tmem_host *);
+int tmem_table_reserve(struct tmem_host *, size_t bytes);
+/* How much of the table may be looked at. */
+size_t tmem_table_reserved(const struct tmem_host *);
+
+void tmem_set_limit(struct tmem_host *, uint64_t bytes);
+/* Bytes of MemAvailable that stay untouched, and open descriptors of memory cgroups:
+ * limit, usage and statistics of each. */
+void tmem_set_headroom(struct tmem_host *, uint64_t host_reserve, const int (*cgroups)[3], size_t n);
+
+int tmem_new_pool(struct tmem_host *, const uint8_t uuid[16], uint32_t flags);   /* id >= 0 */
+int64_t tmem_destroy_pool(struct tmem_host *, uint32_t pool);                   /* pages dropped */
+int tmem_freeze(struct tmem_host *, uint32_t pool, bool frozen);
+int tmem_set_max_pages(struct tmem_host *, uint32_t pool, uint64_t pages);
+bool tmem_pool_exists(const struct tmem_host *, uint32_t pool);
+
+/* The contract in single calls: 1 done, 0 not stored or not found, or a negative errno. */
+int tmem_put(struct tmem_host *, const struct tmem_handle *, const void *page, enum tmem_compress,
+	     bool keep_old);
+int tmem_get(struct tmem_host *, const struct tmem_handle *, void *page);
+int tmem_flush(struct tmem_host *, const struct tmem_handle *);
+int64_t tmem_flush_object(struct tmem_host *, uint32_t pool, uint64_t object);  /* pages dropped */
+
+/* Gives empty slabs back and moves pages out of the emptiest ones. */
+void tmem_maintain(struct tmem_host *, bool all);
+void tmem_get_stats(struct tmem_host *, struct tmem_stats *);
+
+#endif
