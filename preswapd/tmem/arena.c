@@ -2,7 +2,7 @@
 #include "arena.h"
 
 #if !__has_include(<xxhash.h>)
-#error "preswapd needs the xxHash library and its headers: on Debian or Ubuntu, apt-get install libxxhash-dev"
+#error "preswapd needs the xxHash library and its headers: on Debian or Ubuntu, apt-get install liblz4-dev libzstd-dev libxxhash-dev"
 #endif
 #include <errno.h>
 #include <fcntl.h>

@@ -1,10 +1,10 @@
 #include "codec.h"
 
 #if !__has_include(<lz4.h>)
-#error "preswapd needs the LZ4 library and its headers: on Debian or Ubuntu, apt-get install liblz4-dev"
+#error "preswapd needs the LZ4 library and its headers: on Debian or Ubuntu, apt-get install liblz4-dev libzstd-dev libxxhash-dev"
 #endif
 #if !__has_include(<zstd.h>)
-#error "preswapd needs the zstd library and its headers: on Debian or Ubuntu, apt-get install libzstd-dev"
+#error "preswapd needs the zstd library and its headers: on Debian or Ubuntu, apt-get install liblz4-dev libzstd-dev libxxhash-dev"
 #endif
 #include <errno.h>
 #include <lz4.h>
