@@ -1,0 +1,117 @@
+"""Where an instance keeps its files, and what it and its devices may be called."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from preswapd.errors import UsageError
+
+DEFAULT_INSTANCE = "default"
+CONFIG_ROOT = Path("/etc/preswapd")
+
+INSTANCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+# Fifteen bytes are what the label of a swap header holds.
+DEVICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}")
+
+
+def check_instance_name(name: str) -> str:
+    if not INSTANCE_NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} is not an instance name: letters, digits, '.', '_' and '-', at most 64"
+        )
+    return name
+
+
+def check_device_name(name: str) -> str:
+    if not DEVICE_NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} is not a device name: letters, digits, '.', '_' and '-', at most 15,"
+            " a letter or digit first"
+        )
+    return name
+
+
+@dataclass(frozen=True)
+class InstancePaths:
+    """The three directories of an instance and the files in them."""
+
+    runtime_dir: Path  # sockets; gone after a reboot of the host
+    shm_dir: Path  # shared memory; gone after a reboot of the host
+    state_dir: Path  # disk files; stay
+
+    @property
+    def nbd_socket(self) -> Path:
+        return self.runtime_dir / "nbd.sock"
+
+    @property
+    def control_socket(self) -> Path:
+        return self.runtime_dir / "control.sock"
+
+    @property
+    def locks(self) -> tuple[Path, Path, Path]:
+        return self.shm_dir / "lock", self.runtime_dir / "lock", self.state_dir / "lock"
+
+    @property
+    def arena(self) -> Path:
+        return self.shm_dir / "arena"
+
+    def map(self, device: str) -> Path:
+        """What each page of the device is, one byte a page."""
+        return self.shm_dir / f"{device}.map"
+
+    def image(self, device: str) -> Path:
+        """The disk file: pages that tmem did not take."""
+        return self.state_dir / f"{device}.img"
+
+    def sidecar(self, device: str) -> Path:
+        """What must be known of the device after a reboot."""
+        return self.state_dir / f"{device}.json"
+
+
+def is_root() -> bool:
+    return os.geteuid() == 0
+
+
+def runtime_root() -> Path:
+    """The directory that holds one runtime directory for each instance."""
+    if is_root():
+        return Path("/run/preswapd")
+    given = os.environ.get("XDG_RUNTIME_DIR")
+    if given and Path(given).is_absolute():
+        return Path(given) / "preswapd"
+    return Path(f"/run/user/{os.geteuid()}/preswapd")
+
+
+def state_root() -> Path:
+    if is_root():
+        return Path("/var/lib/preswapd")
+    given = os.environ.get("XDG_STATE_HOME")
+    if given and Path(given).is_absolute():
+        return Path(given) / "preswapd"
+    return Path.home() / ".local/state/preswapd"
+
+
+def default_runtime_dir(instance: str) -> Path:
+    return runtime_root() / instance
+
+
+def default_shm_dir(instance: str) -> Path:
+    # All users share /dev/shm, so an ordinary user's directory carries the user's number.
+    return Path("/dev/shm") / (
+        f"preswapd-{instance}" if is_root() else f"preswapd-{os.geteuid()}-{instance}"
+    )
+
+
+def default_state_dir(instance: str) -> Path:
+    return state_root() / instance
+
+
+def default_paths(instance: str) -> InstancePaths:
+    return InstancePaths(
+        default_runtime_dir(instance), default_shm_dir(instance), default_state_dir(instance)
+    )
+
+
+def config_file(instance: str) -> Path:
+    return CONFIG_ROOT / f"{instance}.toml"

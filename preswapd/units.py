@@ -1,0 +1,59 @@
+"""Sizes and page counts as people write and read them: powers of 1024."""
+
+import re
+from fractions import Fraction
+
+PAGE_SIZE = 4096
+
+UNITS = "KMGT"
+SIZE = re.compile(rf"([0-9]+(?:\.[0-9]+)?)(?:([{UNITS}])(?:iB|B)?|B)?", re.IGNORECASE)
+# What a signed 64-bit file offset can hold: no size in use here is larger.
+LARGEST = (1 << 63) - 1
+
+
+def parse_size(text: str) -> int:
+    """Bytes of "512M", "4G", "1GiB", "1.5G" or "4096"; ValueError says what is wrong with others."""
+    match = SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is not a size: write it like 512M, 4G, 1GiB or 4096")
+    number, unit = match.groups()
+    size = Fraction(number) * (1024 ** (UNITS.index(unit.upper()) + 1) if unit else 1)
+    if size.denominator != 1:
+        raise ValueError(f"{text!r} is not a whole number of bytes")
+    if size > LARGEST:
+        raise ValueError(f"{text!r} is too large")
+    return int(size)
+
+
+def parse_pages(text: str) -> int:
+    """Pages of "100" (a bare number counts pages) or "512M" (a size of whole pages)."""
+    if text.strip().isascii() and text.strip().isdigit():
+        pages = int(text)
+        if pages > LARGEST // PAGE_SIZE:
+            raise ValueError(f"{text!r} is too large")
+        return pages
+    size = parse_size(text)
+    if size % PAGE_SIZE:
+        raise ValueError(f"{text!r} is not a whole number of {PAGE_SIZE}-byte pages")
+    return size // PAGE_SIZE
+
+
+def format_size(size: int) -> str:
+    """Short and rounded, as "73B", "512M" or "1.5G"."""
+    if size < 1024:
+        return f"{size}B"
+    value = Fraction(size)
+    for unit in UNITS:
+        value /= 1024
+        # One decimal is shown, so what would round up to 1024 belongs to the next unit.
+        if value < Fraction(102395, 100) or unit == UNITS[-1]:
+            break
+    return f"{float(value):.1f}".removesuffix(".0") + unit
+
+
+def exact_size(size: int) -> str:
+    """The shortest text that parse_size reads back as the same number."""
+    for power, unit in reversed(list(enumerate(UNITS, 1))):
+        if size and size % 1024**power == 0:
+            return f"{size // 1024**power}{unit}"
+    return str(size)
