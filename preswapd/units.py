@@ -12,7 +12,7 @@ LARGEST = (1 << 63) - 1
 
 
 def parse_size(text: str) -> int:
-    """Bytes of "512M", "4G", "1GiB", "1.5G" or "4096"; ValueError says what is wrong with others."""
+    """Bytes of "512M", "4G", "1GiB", "1.5G" or "4096"; ValueError with a sentence for the user."""
     match = SIZE.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"{text!r} is not a size: write it like 512M, 4G, 1GiB or 4096")

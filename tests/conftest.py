@@ -1,0 +1,36 @@
+"""Fixtures shared by all tests: real servers on directories of their own."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from tests.running import RunningServer
+
+
+class StartServer(Protocol):
+    def __call__(self, **options: Any) -> RunningServer: ...
+
+
+@pytest.fixture
+def start_server(tmp_path: Path) -> Iterator[StartServer]:
+    """Starts servers with RunningServer's options; all are ended after the test."""
+    with ExitStack() as stack:
+        started: list[RunningServer] = []
+
+        def start(**options: Any) -> RunningServer:
+            tmp = options.pop("tmp", tmp_path / f"server{len(started)}")
+            tmp.mkdir(parents=True, exist_ok=True)
+            server = stack.enter_context(RunningServer(tmp, **options))
+            started.append(server)
+            return server
+
+        yield start
+
+
+@pytest.fixture
+def server(start_server: StartServer) -> RunningServer:
+    """A server with one device, g1 of 64M, and a pool of 32M."""
+    return start_server()
