@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-LEAVES = {"preswapd.errors", "preswapd.units", "preswapd.paths"}
+LEAVES = {
+    "preswapd.commandline",
+    "preswapd.errors",
+    "preswapd.filesystems",
+    "preswapd.nbdkit",
+    "preswapd.paths",
+    "preswapd.units",
+}
 
 # Who may import what, besides itself; the longest name that fits a module is its layer.
 MAY_IMPORT: dict[str, set[str]] = {
@@ -23,7 +30,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "preswapd.control": LEAVES,
     "preswapd.preswap": LEAVES | {"preswapd.tmem"},
     "preswapd.tmem": {"preswapd.errors", "preswapd.units"},
+    "preswapd.commandline": {"preswapd.errors", "preswapd.paths", "preswapd.units"},
+    "preswapd.nbdkit": {"preswapd.errors"},
     "preswapd.paths": {"preswapd.errors"},
+    "preswapd.filesystems": set(),
     "preswapd.units": set(),
     "preswapd.errors": set(),
     "preswapd": set(),

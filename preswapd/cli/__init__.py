@@ -1,0 +1,1 @@
+"""preswapctl: what the operator types, and nothing that the server needs."""

@@ -1,0 +1,46 @@
+"""`doctor`: what on this host is missing, wrong or worth knowing, and the mend for it."""
+
+import click
+
+from preswapd.cli.finding import FIX, Finding
+from preswapd.cli.host_checks import check_host
+from preswapd.cli.instance_checks import check_instance
+from preswapd.cli.instances import Instance, Instances
+from preswapd.cli.invocation import Invocation, pass_invocation
+from preswapd.cli.output import print_json
+from preswapd.errors import UnreachableError
+
+
+@click.command("doctor")
+@pass_invocation
+def doctor_command(invocation: Invocation) -> int:
+    """Check this host and the running instances, and say what to fix.
+
+    Works without a running server. Exit status 1 when something must be fixed.
+
+    \b
+    Example:
+      preswapctl doctor
+    """
+    findings = check_host()
+    for instance in reachable(invocation.instances, findings):
+        findings += check_instance(instance)
+    if invocation.json:
+        print_json({"checks": [finding.to_json() for finding in findings]})
+    else:
+        for finding in findings:
+            click.echo(finding.as_text())
+    return int(any(finding.status == FIX for finding in findings))
+
+
+def reachable(instances: Instances, findings: list[Finding]) -> list[Instance]:
+    """None running is worth a note; a named one that does not answer must be fixed."""
+    try:
+        found = instances.running()
+        for instance in found:
+            instance.client.facts()
+    except UnreachableError as error:
+        status = FIX if instances.named else "note"
+        findings.append(Finding(status, "server", str(error), "start it: preswapd serve"))
+        return []
+    return found

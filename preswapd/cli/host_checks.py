@@ -1,0 +1,162 @@
+"""doctor's checks of the host, whether or not a server runs."""
+
+import configparser
+import os
+import shutil
+from pathlib import Path
+
+from preswapd.cli.finding import FIX, NOTE, OK, Finding
+from preswapd.errors import RefusedError
+from preswapd.filesystems import existing_parent, free_bytes, has_direct_io, is_tmpfs, total_bytes
+from preswapd.nbdkit import choose_structured_replies, choose_threads, probe
+from preswapd.paths import state_root
+from preswapd.units import format_size
+
+SHARED_MEMORY = Path("/dev/shm")
+LOGIND_CONFIGS = ("/etc/systemd/logind.conf", "/run/systemd/logind.conf")
+LOGIND_DROP_INS = ("/usr/lib/systemd/logind.conf.d", "/etc/systemd/logind.conf.d")
+# Less than this is soon full of what a pool of the smallest size rejects.
+LITTLE_DISK = 1 << 30
+
+
+def check_host() -> list[Finding]:
+    return [
+        *check_nbdkit(),
+        check_shared_memory(SHARED_MEMORY, "shared memory"),
+        *check_huge_pages(),
+        *check_state_directory(state_root(), "disk files"),
+        *check_remove_ipc(os.geteuid()),
+        *check_managed_save(),
+    ]
+
+
+def check_nbdkit() -> list[Finding]:
+    try:
+        found = probe()
+    except RefusedError as error:
+        return [Finding(FIX, "nbdkit", str(error))]
+    version = found.version_text
+    text = f"version {version}, its plugin embeds Python {found.python}, as this one"
+    findings = [Finding(OK, "nbdkit", text)]
+    threads, why = choose_threads(found.version, None)
+    if threads == 1:
+        findings.append(
+            Finding(NOTE, "nbdkit", f"one worker thread: {why}", "1.34 or newer serves with 16")
+        )
+    structured, why = choose_structured_replies(found.version)
+    if not structured:
+        findings.append(Finding(NOTE, "nbdkit", f"no structured replies: {why}"))
+    return findings
+
+
+def check_shared_memory(directory: Path, subject: str) -> Finding:
+    if not directory.is_dir():
+        return Finding(FIX, subject, f"{directory} is not there", f"mount a tmpfs at {directory}")
+    if not is_tmpfs(directory):
+        return Finding(
+            FIX, subject, f"{directory} is not on a tmpfs", f"mount a tmpfs at {directory}"
+        )
+    total, free = total_bytes(directory), free_bytes(directory)
+    if total == 0:
+        return Finding(OK, subject, f"{directory} has no limit of its own")
+    return Finding(
+        OK, subject, f"{directory} holds {format_size(total)}, {format_size(free)} of it free"
+    )
+
+
+def check_huge_pages() -> list[Finding]:
+    """With huge pages everywhere, each small slab would take two megabytes."""
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, place, kind, options = line.split()[:4]
+        if kind == "tmpfs" and place == str(SHARED_MEMORY):
+            bad = {"huge=always", "huge=within_size"} & set(options.split(","))
+            if bad:
+                return [
+                    Finding(
+                        FIX,
+                        "shared memory",
+                        f"{place} is mounted with {bad.pop()}: a slab of 64K takes 2M there",
+                        f"mount -o remount,huge=never {place}",
+                    )
+                ]
+    return []
+
+
+def check_state_directory(directory: Path, subject: str) -> list[Finding]:
+    place = existing_parent(directory)
+    free = free_bytes(place)
+    text = f"{directory}: {format_size(free)} free"
+    if free < LITTLE_DISK:
+        space = Finding(
+            FIX, subject, text, "make room: what the pool does not take is written there"
+        )
+    else:
+        space = Finding(OK, subject, text)
+    return [space, *check_direct_io(place, subject)]
+
+
+def check_direct_io(place: Path, subject: str) -> list[Finding]:
+    try:
+        if has_direct_io(place):
+            return [Finding(OK, subject, f"{place} has O_DIRECT")]
+    except OSError as error:
+        return [Finding(NOTE, subject, f"O_DIRECT was not tried in {place}: {error.strerror}")]
+    return [
+        Finding(
+            NOTE,
+            subject,
+            f"{place} has no O_DIRECT: disk files there also fill the host's page cache",
+            "keep the disk files on ext4, XFS or btrfs",
+        )
+    ]
+
+
+def check_remove_ipc(user: int) -> list[Finding]:
+    """logind deletes the shared memory of ordinary users when they log out."""
+    if is_system_user(user) or not Path("/run/systemd/seats").is_dir():
+        return []
+    if removes_ipc():
+        return [
+            Finding(
+                FIX,
+                "logind",
+                f"deletes the shared memory of user {user} at logout, with the guests' pages",
+                "set RemoveIPC=no in /etc/systemd/logind.conf, or run as a system user",
+            )
+        ]
+    return [Finding(OK, "logind", "keeps shared memory at logout")]
+
+
+def is_system_user(user: int) -> bool:
+    """The numbers that systemd regards as a system's, unless it was built otherwise."""
+    return user < 1000
+
+
+def removes_ipc() -> bool:
+    """systemd's default is yes; what is read last counts."""
+    drop_ins = sorted(
+        (path for folder in LOGIND_DROP_INS for path in Path(folder).glob("*.conf")),
+        key=lambda path: path.name,
+    )
+    value = "yes"
+    for path in [*map(Path, LOGIND_CONFIGS), *drop_ins]:
+        config = configparser.ConfigParser(strict=False, interpolation=None)
+        try:
+            config.read(path)
+        except (configparser.Error, UnicodeDecodeError):
+            continue
+        value = config.get("Login", "RemoveIPC", fallback=value)
+    return value.strip().lower() in {"yes", "true", "on", "1", "y", "t"}
+
+
+def check_managed_save() -> list[Finding]:
+    if shutil.which("virsh") is None:
+        return []
+    return [
+        Finding(
+            NOTE,
+            "libvirt",
+            "a guest that is saved, restored or migrated finds none of its swapped pages again",
+            "swapoff in the guest first; ON_SHUTDOWN=shutdown in /etc/default/libvirt-guests",
+        )
+    ]

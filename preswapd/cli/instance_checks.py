@@ -1,0 +1,79 @@
+"""doctor's checks of a running instance and its devices."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from preswapd.cli.finding import FIX, NOTE, OK, Finding
+from preswapd.cli.host_checks import (
+    check_remove_ipc,
+    check_shared_memory,
+    check_state_directory,
+)
+from preswapd.cli.instances import Instance
+from preswapd.control.protocol import ServerFacts
+from preswapd.units import PAGE_SIZE, format_size
+
+Json = dict[str, Any]
+
+# A guest gives back whole clusters of 512 pages, so one that has written a few of them must have
+# given some back, unless it uses all it has ever swapped.
+PAGES_WITHOUT_TRIM = 16 * 512
+
+
+def check_instance(instance: Instance) -> list[Finding]:
+    facts = instance.client.facts()
+    stats = instance.client.stats()
+    name = f"instance {stats['instance']}"
+    shm_dir, state_dir = Path(facts.shm_dir), Path(facts.state_dir)
+    return [
+        *process(name, facts),
+        check_shared_memory(shm_dir, f"{name}, shared memory"),
+        *check_state_directory(state_dir, f"{name}, disk files"),
+        *check_remove_ipc(os.stat(shm_dir).st_uid),
+        *pool(name, stats["tmem"]),
+        *(
+            finding
+            for device, counters in stats["devices"].items()
+            for finding in check_device(f"{name}, device {device}", counters)
+        ),
+    ]
+
+
+def process(name: str, facts: ServerFacts) -> Iterator[Finding]:
+    threads = f"{facts.threads} worker thread{'s' if facts.threads > 1 else ''} a connection"
+    yield Finding(OK, name, f"process {facts.pid}, nbdkit {facts.nbdkit}")
+    yield Finding(OK, name, f"{threads}: {facts.threads_reason}")
+    offered = "structured replies" if facts.structured_replies else "no structured replies"
+    yield Finding(OK, name, f"{offered}: {facts.structured_replies_reason}")
+
+
+def pool(name: str, tmem: Json) -> Iterator[Finding]:
+    used, limit = tmem["mem_used_total"], tmem["mem_limit"]
+    yield Finding(OK, name, f"the pool has {format_size(used)} of {format_size(limit)} in use")
+    if tmem["checksum_errors"]:
+        yield Finding(
+            FIX,
+            name,
+            f"{tmem['checksum_errors']} reads found a damaged page",
+            "check the host's memory: the guest got I/O errors for these pages",
+        )
+
+
+def check_device(name: str, device: Json) -> Iterator[Finding]:
+    written = device["succ_stores"] + device["failed_stores"]
+    if device["trims"] == 0 and written > PAGES_WITHOUT_TRIM:
+        yield Finding(
+            FIX,
+            name,
+            f"no trims seen although {format_size(written * PAGE_SIZE)} were written: the guest's"
+            " disk is probably rotational, so freed swap stays here",
+            "attach it as `preswapctl qemu-args` says, and in the guest use swapon --discard",
+        )
+    if device["disk_errors"]:
+        yield Finding(
+            FIX, name, f"{device['disk_errors']} errors of its disk file", "see the server's log"
+        )
+    if device["connections"] == 0:
+        yield Finding(NOTE, name, "no client is connected")

@@ -1,0 +1,97 @@
+"""Which running instance a command speaks to."""
+
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from preswapd.control.client import Client
+from preswapd.errors import UnreachableError, UsageError
+from preswapd.paths import InstancePaths, default_paths, runtime_root
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One server; `name` is its own name once it was asked, else its directory's."""
+
+    name: str
+    runtime_dir: Path
+    client: Client
+
+    @property
+    def nbd_socket(self) -> Path:
+        return sockets(self.runtime_dir).nbd_socket
+
+
+class Instances:
+    """The instance that was named, or all that run under the default root."""
+
+    def __init__(self, runtime_dir: Path | None = None, name: str | None = None) -> None:
+        if runtime_dir is not None and name is not None:
+            raise UsageError("give --runtime-dir or --instance, not both")
+        self.named = runtime_dir is not None or name is not None
+        self.runtime_dir = default_paths(name).runtime_dir if name is not None else runtime_dir
+
+    def running(self) -> list[Instance]:
+        """At least one; the named one is not tried before its first use."""
+        if self.runtime_dir is not None:
+            return [at(self.runtime_dir.absolute())]
+        found = self.discovered()
+        if not found:
+            raise UnreachableError(f"no preswapd server runs under {runtime_root()}")
+        return found
+
+    def discovered(self) -> list[Instance]:
+        """Those that answer under the default root, perhaps none."""
+        try:
+            candidates = sorted(runtime_root().iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except PermissionError as error:
+            raise UnreachableError(f"{error.filename}: {error.strerror}") from None
+        # A killed server leaves its sockets behind.
+        return [at(path) for path in candidates if accepts(sockets(path).control_socket)]
+
+    def only(self) -> Instance:
+        """For what changes state: never a guess."""
+        found = self.running()
+        if len(found) > 1:
+            raise UsageError(f"several instances run ({names(found)}): name one with --instance")
+        return found[0]
+
+    def having(self, device: str) -> Instance:
+        """The one instance that has the device."""
+        found = self.running()
+        if self.named:
+            return found[0]
+        owners = [instance for instance in found if device in instance.client.devices()]
+        if not owners:
+            raise UsageError(f"there is no device {device!r} in {names(found)}")
+        if len(owners) > 1:
+            raise UsageError(
+                f"several instances have a device {device!r} ({names(owners)}):"
+                " name one with --instance"
+            )
+        return owners[0]
+
+
+def at(runtime_dir: Path) -> Instance:
+    return Instance(runtime_dir.name, runtime_dir, Client(sockets(runtime_dir).control_socket))
+
+
+def sockets(runtime_dir: Path) -> InstancePaths:
+    """Only the runtime directory counts here: the server alone knows the other two."""
+    return InstancePaths(runtime_dir, runtime_dir, runtime_dir)
+
+
+def names(instances: list[Instance]) -> str:
+    return ", ".join(instance.name for instance in instances)
+
+
+def accepts(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,65 @@
+"""The command preswapctl: its common options and the list of its commands."""
+
+import os
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from preswapd.cli.attach import qemu_args_command
+from preswapd.cli.devices import create_command, mkswap_command, remove_command
+from preswapd.cli.doctor import doctor_command
+from preswapd.cli.instances import Instances
+from preswapd.cli.invocation import Invocation
+from preswapd.cli.memory import shrink_command, swapoff_command, sysctl_command
+from preswapd.cli.show import list_command, stats_command
+from preswapd.commandline import INSTANCE, run
+
+RUNTIME_DIR_VARIABLE = "PRESWAPD_RUNTIME_DIR"
+
+
+@click.group(
+    commands=[
+        list_command,
+        stats_command,
+        sysctl_command,
+        shrink_command,
+        swapoff_command,
+        create_command,
+        remove_command,
+        mkswap_command,
+        qemu_args_command,
+        doctor_command,
+    ],
+    no_args_is_help=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.option(
+    "--runtime-dir",
+    type=click.Path(path_type=Path),
+    help="The runtime directory of the instance.",
+)
+@click.option("--instance", type=INSTANCE, help="The name of the instance.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.version_option(package_name="preswapd", message="preswapctl %(version)s")
+@click.pass_context
+def preswapctl(
+    context: click.Context, runtime_dir: Path | None, instance: str | None, as_json: bool
+) -> None:
+    """Look at and steer running preswapd servers.
+
+    Without --runtime-dir and --instance, PRESWAPD_RUNTIME_DIR names the instance; without that,
+    the commands speak to every instance that runs under the default root.
+
+    \b
+    Exit status: 0 done, 1 failed, 2 usage, 3 no server answers, 4 refused (nothing was changed),
+    5 partly done (run it again to go on).
+    """
+    given = os.environ.get(RUNTIME_DIR_VARIABLE)
+    if given and runtime_dir is None and instance is None:
+        runtime_dir = Path(given)
+    context.obj = Invocation(Instances(runtime_dir, instance), as_json)
+
+
+def main() -> NoReturn:
+    run(preswapctl, "preswapctl")

@@ -1,0 +1,86 @@
+"""What the two commands have in common: how they end, and the kinds of values they take."""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import NoReturn, TypeVar
+
+import click
+
+from preswapd.errors import PreswapError, UsageError
+from preswapd.paths import check_device_name, check_instance_name
+from preswapd.units import parse_pages, parse_size
+
+DEBUG_VARIABLE = "PRESWAPD_DEBUG"
+INTERRUPTED = 130
+
+T = TypeVar("T")
+
+
+def run(command: click.Command, name: str) -> NoReturn:
+    """Runs the command; whatever goes wrong is one line on stderr and an exit status."""
+    try:
+        result = command.main(prog_name=name, standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has gone (`preswapctl list | head`); a second complaint at exit helps nobody.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except BaseException as error:
+        sys.exit(report(error, name))
+    sys.exit(result if isinstance(result, int) else 0)
+
+
+def report(error: BaseException, name: str) -> int:
+    """Says in one line what went wrong; the exit status for it."""
+    if os.environ.get(DEBUG_VARIABLE):
+        traceback.print_exception(error)
+    if isinstance(error, SystemExit) and isinstance(error.code, int):
+        return error.code
+    message, status = sentence(error)
+    click.echo(f"{name}: {message}", err=True)
+    return status
+
+
+def sentence(error: BaseException) -> tuple[str, int]:
+    if isinstance(error, click.UsageError):
+        path = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
+        return one_line(error.format_message()) + path, UsageError.exit_status
+    if isinstance(error, click.ClickException):
+        return one_line(error.format_message()), error.exit_code
+    if isinstance(error, click.Abort | KeyboardInterrupt):
+        return "interrupted", INTERRUPTED
+    if isinstance(error, PreswapError):
+        return one_line(str(error)), error.exit_status
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return f"{where}{error.strerror}", PreswapError.exit_status
+    kind = type(error).__name__
+    return (
+        f"internal error, {kind}: {one_line(str(error))} ({DEBUG_VARIABLE}=1 shows where)",
+        PreswapError.exit_status,
+    )
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def reader(name: str, parse: Callable[[str], T]) -> Callable[[str], T]:
+    """The type of an option or argument: `parse` with its complaint turned into click's."""
+
+    def read(text: str) -> T:
+        try:
+            return parse(text)
+        except (ValueError, PreswapError) as error:
+            raise click.BadParameter(str(error)) from None
+
+    read.__name__ = name  # what `--help` calls the value
+    return read
+
+
+SIZE = reader("size", parse_size)
+PAGES = reader("n", parse_pages)
+DEVICE = reader("dev", check_device_name)
+INSTANCE = reader("name", check_instance_name)

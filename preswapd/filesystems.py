@@ -1,0 +1,59 @@
+"""What the operating system tells about the file systems that an instance lives on."""
+
+import ctypes
+import errno
+import os
+import tempfile
+from pathlib import Path
+
+TMPFS_MAGIC = 0x01021994
+# struct statfs of every Linux: f_type, a long, comes first; the whole is under 256 bytes.
+STATFS_BYTES = 256
+
+libc = ctypes.CDLL(None, use_errno=True)
+libc.statfs.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
+libc.statfs.restype = ctypes.c_int
+
+
+def magic(path: Path) -> int:
+    """The type of the file system that the path is on (statfs(2)); os.statvfs leaves it out."""
+    buffer = ctypes.create_string_buffer(STATFS_BYTES)
+    if libc.statfs(os.fsencode(path), buffer):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(path))
+    return ctypes.c_long.from_buffer(buffer).value
+
+
+def is_tmpfs(path: Path) -> bool:
+    return magic(path) == TMPFS_MAGIC
+
+
+def total_bytes(path: Path) -> int:
+    """The size of the path's file system, 0 for one without a limit."""
+    found = os.statvfs(path)
+    return found.f_blocks * found.f_frsize
+
+
+def free_bytes(path: Path) -> int:
+    found = os.statvfs(path)
+    return found.f_bavail * found.f_frsize
+
+
+def existing_parent(path: Path) -> Path:
+    """The path, or the closest directory above it that is there."""
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def has_direct_io(directory: Path) -> bool:
+    """True where a file can be opened past the page cache (O_DIRECT)."""
+    with tempfile.NamedTemporaryFile(dir=directory, prefix=".direct-io-") as file:
+        try:
+            descriptor = os.open(file.name, os.O_RDWR | os.O_DIRECT)
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                return False
+            raise
+        os.close(descriptor)
+    return True

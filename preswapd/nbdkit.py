@@ -1,0 +1,135 @@
+"""Which nbdkit is installed here, and what its version asks of whoever runs it."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from preswapd.errors import RefusedError
+
+Version = tuple[int, int, int]
+
+# The Python plugin has after_fork and cleanup from here on.
+OLDEST: Version = (1, 28, 0)
+# From here on a client that hangs up with requests in flight ends its connection, not the process.
+SURVIVES_HANG_UP: Version = (1, 33, 10)
+# CVE-2025-47711: the first fixed release of each series that got the fix; later series have it.
+BLOCK_STATUS_FIXED = {(1, 38): 6, (1, 40): 6, (1, 42): 2}
+BLOCK_STATUS_FIXED_SERIES = (1, 44)
+
+# QEMU has at most this many requests in flight; with fewer, one slow disk read stops the guest.
+THREADS = 16
+PROBE_SECONDS = 20
+
+OUR_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+@dataclass(frozen=True)
+class Nbdkit:
+    """The nbdkit that was found."""
+
+    path: str
+    version: Version
+    python: str  # major.minor of the Python that its plugin embeds
+
+    @property
+    def version_text(self) -> str:
+        return version_text(self.version)
+
+
+def version_text(version: Version) -> str:
+    return ".".join(map(str, version))
+
+
+def environment() -> dict[str, str]:
+    """Ours, made so that the embedded Python adopts the virtual environment that we run in."""
+    own_bin = str(Path(sys.executable).parent)
+    path = os.environ.get("PATH", os.defpath)
+    return {**os.environ, "PATH": f"{own_bin}{os.pathsep}{path}"}
+
+
+def probe() -> Nbdkit:
+    """Looks at the installed nbdkit; RefusedError says what to install when it will not do."""
+    path = shutil.which("nbdkit", path=environment()["PATH"])
+    if path is None:
+        raise RefusedError("nbdkit is not installed: install nbdkit and its Python plugin")
+    version = parse_version(answer(path, "--version"))
+    if version < OLDEST:
+        raise RefusedError(
+            f"nbdkit {version_text(version)} is too old: {version_text(OLDEST)} or newer is needed"
+        )
+    python = parse_python(answer(path, "python", "--dump-plugin"))
+    if python != OUR_PYTHON:
+        raise RefusedError(
+            f"nbdkit's plugin embeds Python {python}, this is Python {OUR_PYTHON}: install preswapd"
+            " into a virtual environment made with the distribution's own Python"
+            " (/usr/bin/python3 -m venv --system-site-packages)"
+        )
+    return Nbdkit(path, version, python)
+
+
+def answer(*command: str) -> str:
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            env=environment(),
+            timeout=PROBE_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise RefusedError(f"{' '.join(command)} gave no answer in {PROBE_SECONDS} s") from None
+    if done.returncode:
+        complaint = (done.stderr.strip() or "no message").splitlines()[0]
+        hint = (
+            ": its Python plugin is not installed (Debian: nbdkit-plugin-python)"
+            if "python" in command
+            else ""
+        )
+        raise RefusedError(f"{' '.join(command)} failed{hint}: {complaint}")
+    return done.stdout
+
+
+def parse_version(text: str) -> Version:
+    match = re.match(r"nbdkit (\d+)\.(\d+)\.(\d+)", text)
+    if match is None:
+        raise RefusedError(f"nbdkit --version says {text.strip()!r}, which is no version")
+    major, minor, micro = map(int, match.groups())
+    return major, minor, micro
+
+
+def parse_python(dump: str) -> str:
+    match = re.search(r"^python_version=(\d+\.\d+)", dump, re.MULTILINE)
+    if match is None:
+        raise RefusedError("nbdkit's Python plugin does not say which Python it embeds")
+    return match[1]
+
+
+def choose_threads(version: Version, asked: int | None) -> tuple[int, str]:
+    """How many worker threads a connection gets, and why."""
+    if asked is not None:
+        return asked, "as configured"
+    if version < SURVIVES_HANG_UP:
+        return 1, (
+            f"nbdkit before {version_text(SURVIVES_HANG_UP)} with more than one thread aborts when"
+            " a client hangs up with requests in flight"
+        )
+    return THREADS, "as many as QEMU has requests in flight"
+
+
+def choose_structured_replies(version: Version) -> tuple[bool, str]:
+    """Whether clients may ask for structured replies, and with them for block status, and why."""
+    series = version[:2]
+    if series >= BLOCK_STATUS_FIXED_SERIES or version[2] >= BLOCK_STATUS_FIXED.get(
+        series, version[2] + 1
+    ):
+        return True, "this nbdkit has the fix of CVE-2025-47711"
+    return False, (
+        "one block status request of a client can abort this nbdkit (CVE-2025-47711, fixed in"
+        " 1.38.6, 1.40.6 and 1.42.2)"
+    )
