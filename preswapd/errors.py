@@ -1,11 +1,11 @@
 """What can go wrong, as the user meets it.
 
-    PreswapError        exit status 1: it was tried and failed
-    ├── UsageError      2: a bad option, name or value
-    ├── UnreachableError  3: no server answers
-    ├── RefusedError    4: nothing was changed
-    ├── PartialError    5: partly done, run it again to go on
-    └── PageDamagedError  a stored page that cannot be returned as it was put
+PreswapError        exit status 1: it was tried and failed
+├── UsageError      2: a bad option, name or value
+├── UnreachableError  3: no server answers
+├── RefusedError    4: nothing was changed
+├── PartialError    5: partly done, run it again to go on
+└── PageDamagedError  a stored page that cannot be returned as it was put
 """
 
 

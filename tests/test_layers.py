@@ -13,6 +13,7 @@ LEAVES = {
     "preswapd.commandline",
     "preswapd.errors",
     "preswapd.filesystems",
+    "preswapd.logind",
     "preswapd.nbdkit",
     "preswapd.paths",
     "preswapd.units",
@@ -26,7 +27,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "preswapd.guest": {"preswapd.errors", "preswapd.units"},
     "preswapd.cli": LEAVES | {"preswapd.control.client", "preswapd.control.protocol"},
     "preswapd.server": LEAVES | {"preswapd.control", "preswapd.preswap"},
-    "preswapd.control.server": LEAVES | {"preswapd.control.protocol", "preswapd.preswap"},
+    "preswapd.control.server": LEAVES | {"preswapd.control", "preswapd.preswap"},
+    "preswapd.control.routes": LEAVES | {"preswapd.control.protocol", "preswapd.preswap"},
+    "preswapd.control.shrinking": LEAVES | {"preswapd.preswap"},
     "preswapd.control": LEAVES,
     "preswapd.preswap": LEAVES | {"preswapd.tmem"},
     "preswapd.tmem": {"preswapd.errors", "preswapd.units"},
@@ -34,6 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "preswapd.nbdkit": {"preswapd.errors"},
     "preswapd.paths": {"preswapd.errors"},
     "preswapd.filesystems": set(),
+    "preswapd.logind": set(),
     "preswapd.units": set(),
     "preswapd.errors": set(),
     "preswapd": set(),
@@ -126,6 +130,7 @@ def test_preswapctl_never_loads_the_server() -> None:
         "preswapd.preswap",
         "preswapd.tmem",
         "preswapd.control.server",
+        "preswapd.control.routes",
     }
     assert not reached & server_side
 

@@ -1,6 +1,5 @@
 """doctor's checks of the host, whether or not a server runs."""
 
-import configparser
 import os
 import shutil
 from pathlib import Path
@@ -8,13 +7,12 @@ from pathlib import Path
 from preswapd.cli.finding import FIX, NOTE, OK, Finding
 from preswapd.errors import RefusedError
 from preswapd.filesystems import existing_parent, free_bytes, has_direct_io, is_tmpfs, total_bytes
+from preswapd.logind import deletes_shared_memory_of, is_ordinary
 from preswapd.nbdkit import choose_structured_replies, choose_threads, probe
 from preswapd.paths import state_root
 from preswapd.units import format_size
 
 SHARED_MEMORY = Path("/dev/shm")
-LOGIND_CONFIGS = ("/etc/systemd/logind.conf", "/run/systemd/logind.conf")
-LOGIND_DROP_INS = ("/usr/lib/systemd/logind.conf.d", "/etc/systemd/logind.conf.d")
 # Less than this is soon full of what a pool of the smallest size rejects.
 LITTLE_DISK = 1 << 30
 
@@ -112,10 +110,9 @@ def check_direct_io(place: Path, subject: str) -> list[Finding]:
 
 
 def check_remove_ipc(user: int) -> list[Finding]:
-    """logind deletes the shared memory of ordinary users when they log out."""
-    if is_system_user(user) or not Path("/run/systemd/seats").is_dir():
+    if not is_ordinary(user):
         return []
-    if removes_ipc():
+    if deletes_shared_memory_of(user):
         return [
             Finding(
                 FIX,
@@ -125,28 +122,6 @@ def check_remove_ipc(user: int) -> list[Finding]:
             )
         ]
     return [Finding(OK, "logind", "keeps shared memory at logout")]
-
-
-def is_system_user(user: int) -> bool:
-    """The numbers that systemd regards as a system's, unless it was built otherwise."""
-    return user < 1000
-
-
-def removes_ipc() -> bool:
-    """systemd's default is yes; what is read last counts."""
-    drop_ins = sorted(
-        (path for folder in LOGIND_DROP_INS for path in Path(folder).glob("*.conf")),
-        key=lambda path: path.name,
-    )
-    value = "yes"
-    for path in [*map(Path, LOGIND_CONFIGS), *drop_ins]:
-        config = configparser.ConfigParser(strict=False, interpolation=None)
-        try:
-            config.read(path)
-        except (configparser.Error, UnicodeDecodeError):
-            continue
-        value = config.get("Login", "RemoveIPC", fallback=value)
-    return value.strip().lower() in {"yes", "true", "on", "1", "y", "t"}
 
 
 def check_managed_save() -> list[Finding]:

@@ -19,10 +19,16 @@ VM_PRESWAP = "vm.preswap"
 # While a shrink goes on there is a line at least this often.
 PROGRESS_SECONDS = 0.5
 
-# The `code` of an error, its HTTP status, and what the client raises for it.
+
+class NotFoundError(UsageError):
+    """No such device or path."""
+
+
+# The `code` of an error, its HTTP status, and what the client raises for it.  The first that fits
+# an exception is its code, so the narrower class stands before the wider.
 ERRORS: Mapping[str, tuple[int, type[PreswapError]]] = {
+    "not_found": (404, NotFoundError),
     "usage": (400, UsageError),
-    "not_found": (404, UsageError),
     "refused": (409, RefusedError),
     "partial": (500, PartialError),
     "failed": (500, PreswapError),
@@ -35,10 +41,7 @@ def error_body(code: str, message: str) -> dict[str, object]:
 
 def error_code(error: BaseException) -> str:
     """The code under which an exception travels."""
-    for code, (_, kind) in ERRORS.items():
-        if isinstance(error, kind) and kind is not PreswapError:
-            return code
-    return "failed"
+    return next((code for code, (_, kind) in ERRORS.items() if isinstance(error, kind)), "failed")
 
 
 def error_from(body: object) -> PreswapError | None:

@@ -1,0 +1,1 @@
+"""What nbdkit loads."""

@@ -1,0 +1,109 @@
+"""The script that nbdkit runs: it hands requests on to the swap device, and nothing else.
+
+`preswapd serve` starts it.  nbdkit runs it as `__main__` and looks its callbacks up by name, see
+nbdkit-python-plugin(3); those of single requests are native functions.
+"""
+
+import nbdkit
+
+from preswapd.preswap import _device
+from preswapd.preswap._device import Connection, extents, flush, pread, pwrite, trim, zero
+from preswapd.server.exports import Exports
+from preswapd.server.handover import Handover
+from preswapd.server.lifecycle import start
+
+API_VERSION = 2
+
+__all__ = ["extents", "flush", "pread", "pwrite", "trim", "zero"]
+
+_handover: Handover | None = None
+_exports: Exports
+
+
+def config(key: str, value: str) -> None:
+    global _handover
+    if key != "handover":
+        raise ValueError(f"unknown parameter {key}: this plugin is started by `preswapd serve`")
+    _handover = Handover.from_json(value)
+
+
+def config_complete() -> None:
+    if _handover is None:
+        raise ValueError("this plugin is started by `preswapd serve`")
+
+
+def thread_model() -> int:
+    return int(nbdkit.THREAD_MODEL_PARALLEL)
+
+
+def after_fork() -> None:
+    global _exports
+    assert _handover is not None
+    # An exception is EIO to the client unless this was called before it.
+    _device.set_error = nbdkit.set_error
+    _exports = start(_handover)
+
+
+def list_exports(readonly: bool, is_tls: bool) -> list[tuple[str, str]]:
+    return [(name, "swap disk") for name in _exports.names()]
+
+
+def default_export(readonly: bool, is_tls: bool) -> str:
+    return _exports.default()
+
+
+def open(readonly: bool) -> Connection:
+    return _exports.connect(nbdkit.export_name())
+
+
+def close(h: Connection) -> None:
+    h.close()
+
+
+def get_size(h: Connection) -> int:
+    return int(h.device.size)
+
+
+def block_size(h: Connection) -> tuple[int, int, int]:
+    """Smallest, preferred and largest request."""
+    return 1, 4096, 32 << 20
+
+
+def is_rotational(h: Connection) -> bool:
+    return False
+
+
+def can_write(h: Connection) -> bool:
+    return True
+
+
+def can_flush(h: Connection) -> bool:
+    return True
+
+
+def can_trim(h: Connection) -> bool:
+    return True
+
+
+def can_zero(h: Connection) -> bool:
+    return True
+
+
+def can_fast_zero(h: Connection) -> bool:
+    return True
+
+
+def can_extents(h: Connection) -> bool:
+    return True
+
+
+def can_multi_conn(h: Connection) -> bool:
+    return True
+
+
+def can_fua(h: Connection) -> int:
+    return int(nbdkit.FUA_NATIVE)
+
+
+def can_cache(h: Connection) -> int:
+    return int(nbdkit.CACHE_NONE)

@@ -1,0 +1,178 @@
+"""What each path of the control API does with the instance; no HTTP in here."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+from preswapd.control.protocol import PREFIX, VM_PRESWAP, NotFoundError, ServerFacts
+from preswapd.errors import UsageError
+from preswapd.preswap.instance import Instance
+from preswapd.units import parse_pages, parse_size
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request as far as the routes see it."""
+
+    query: Mapping[str, str]
+    body: Json
+
+
+class Reply(NamedTuple):
+    status: int
+    body: Json
+
+
+class ShrinkOrder(NamedTuple):
+    """A shrink that was asked for: it is answered line by line."""
+
+    pages: int
+    device: str | None
+
+
+class WrongMethodError(UsageError):
+    """The path exists, but not with this method."""
+
+    def __init__(self, allowed: list[str]) -> None:
+        super().__init__(f"this path takes only {' and '.join(allowed)}")
+        self.allowed = allowed
+
+
+class Api:
+    """The paths of the API, each with the method of this class that serves it."""
+
+    def __init__(self, instance: Instance, facts: ServerFacts) -> None:
+        self.instance = instance
+        self.facts = facts
+        self.routes: list[tuple[str, re.Pattern[str], Callable[..., Reply | ShrinkOrder]]] = [
+            ("GET", path("/stats"), self.stats),
+            ("GET", path("/devices"), self.devices),
+            ("POST", path("/devices"), self.create),
+            ("GET", path("/devices/{name}"), self.device),
+            ("DELETE", path("/devices/{name}"), self.remove),
+            ("POST", path("/devices/{name}/mkswap"), self.mkswap),
+            ("POST", path("/devices/{name}/swapoff"), self.swapoff),
+            ("GET", path("/sysctl"), self.sysctl),
+            ("POST", path("/shrink"), self.shrink),
+            ("GET", path("/doctor"), self.doctor),
+        ]
+
+    def serve(self, method: str, at: str, request: Request) -> Reply | ShrinkOrder:
+        allowed = []
+        for route_method, pattern, function in self.routes:
+            if match := pattern.fullmatch(at):
+                if route_method == method:
+                    return function(request, **match.groupdict())
+                allowed.append(route_method)
+        if allowed:
+            raise WrongMethodError(allowed)
+        raise NotFoundError(f"there is no {at}")
+
+    # --- reading ---
+
+    def all_stats(self) -> Json:
+        """What `preswapctl --json stats` prints."""
+        return {**self.instance.stats(), "server": asdict(self.facts)}
+
+    def stats(self, request: Request) -> Reply:
+        return Reply(200, self.all_stats())
+
+    def devices(self, request: Request) -> Reply:
+        names = self.instance.stats()["devices"]
+        return Reply(200, {"devices": {name: self.described(name) for name in names}})
+
+    def device(self, request: Request, name: str) -> Reply:
+        return Reply(200, self.described(name))
+
+    def sysctl(self, request: Request) -> Reply:
+        return Reply(200, {VM_PRESWAP: self.instance.pages_in_tmem()})
+
+    def doctor(self, request: Request) -> Reply:
+        return Reply(200, asdict(self.facts))
+
+    def described(self, name: str) -> Json:
+        self.known(name)
+        counters = self.instance.stats()["devices"][name]
+        device = self.instance.devices[name]
+        return {"name": name, **counters, "seconds_since_io": device.seconds_since_io}
+
+    def known(self, name: str) -> str:
+        if name not in self.instance.devices:
+            raise NotFoundError(f"there is no device {name!r} in {self.instance.name}")
+        return name
+
+    # --- changing ---
+
+    def create(self, request: Request) -> Reply:
+        body = Body(request.body, "name", "size", "compress")
+        name = body.text("name")
+        self.instance.create(name, body.number("size", parse_size), body.optional_text("compress"))
+        return Reply(201, self.described(name))
+
+    def remove(self, request: Request, name: str) -> Reply:
+        self.instance.remove(self.known(name), force=request.query.get("force") == "1")
+        return Reply(200, {"name": name})
+
+    def mkswap(self, request: Request, name: str) -> Reply:
+        force = Body(request.body, "force").flag("force")
+        self.instance.mkswap(self.known(name), force=force)
+        return Reply(200, {"name": name})
+
+    def swapoff(self, request: Request, name: str) -> Reply:
+        Body(request.body)
+        return Reply(200, asdict(self.instance.swapoff(self.known(name))))
+
+    def shrink(self, request: Request) -> ShrinkOrder:
+        body = Body(request.body, "pages", "device")
+        device = body.optional_text("device")
+        if device is not None:
+            self.known(device)
+        return ShrinkOrder(body.number("pages", parse_pages), device)
+
+
+def path(template: str) -> re.Pattern[str]:
+    return re.compile(PREFIX + re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", template))
+
+
+class Body:
+    """A request's JSON object, whose fields are checked as they are taken."""
+
+    def __init__(self, body: Json, *names: str) -> None:
+        unknown = sorted(body.keys() - set(names))
+        if unknown:
+            choices = ", ".join(names) or "none"
+            raise UsageError(f"unknown field {unknown[0]!r}: the choices are {choices}")
+        self.body = body
+
+    def text(self, name: str) -> str:
+        value = self.optional_text(name)
+        if value is None:
+            raise UsageError(f"{name} is missing")
+        return value
+
+    def optional_text(self, name: str) -> str | None:
+        value = self.body.get(name)
+        if value is not None and not isinstance(value, str):
+            raise UsageError(f"{name} must be a text")
+        return value
+
+    def flag(self, name: str) -> bool:
+        value = self.body.get(name, False)
+        if not isinstance(value, bool):
+            raise UsageError(f"{name} must be true or false")
+        return value
+
+    def number(self, name: str, parse: Callable[[str], int]) -> int:
+        """A number, or a text such as "512M"."""
+        value = self.body.get(name)
+        if isinstance(value, str):
+            try:
+                return parse(value)
+            except ValueError as error:
+                raise UsageError(f"{name}: {error}") from None
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise UsageError(f"{name} must be a number from 0 on")
+        return value

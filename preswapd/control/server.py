@@ -1,0 +1,284 @@
+"""The server's end of the control API: HTTP over a Unix socket, one thread a connection.
+
+It runs in the process that serves NBD and must not slow that down: answers are encoded by Python
+code, which hands the interpreter lock over every switch interval, and never by one long C call.
+"""
+
+import json
+import select
+import socket
+import socketserver
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
+from typing import Any, cast
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from preswapd.control.metrics import metrics_text
+from preswapd.control.protocol import (
+    ERRORS,
+    JSON_TYPE,
+    LINES_TYPE,
+    METRICS,
+    METRICS_TYPE,
+    PROGRESS_SECONDS,
+    error_body,
+    error_code,
+)
+from preswapd.control.routes import Api, Reply, Request, ShrinkOrder, WrongMethodError
+from preswapd.control.shrinking import Shrink
+from preswapd.errors import PreswapError, UsageError
+
+Json = dict[str, Any]
+Log = Callable[[int, str], None]
+
+# Parsing a body is one C call that keeps the interpreter lock, and no request needs more.
+LARGEST_BODY = 8192
+CONNECTIONS = 64
+# A client that says nothing, or does not read, for so long is let go.
+IDLE_SECONDS = 60
+HANG_UP_SECONDS = 0.1
+
+LOG_ERROR = 3
+
+
+class ControlServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    """Serves the API on a socket that listens already."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, listening: socket.socket, api: Api, log: Log) -> None:
+        super().__init__(str(listening.getsockname()), Handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listening
+        self.api = api
+        self.log = log
+        self.free = threading.BoundedSemaphore(CONNECTIONS)
+
+    def start(self) -> None:
+        threading.Thread(target=self.serve_forever, name="control", daemon=True).start()
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        try:
+            return super().get_request()
+        except OSError:
+            # Out of descriptors, say: the caller tries again at once, for ever.
+            time.sleep(HANG_UP_SECONDS)
+            raise
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self.free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self.free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        # What remains here is a connection that broke.
+        pass
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One connection: requests come in, routes decide, JSON goes out."""
+
+    protocol_version = "HTTP/1.1"
+    server_version = "preswapd"
+    sys_version = ""
+    timeout = IDLE_SECONDS
+    # Headers and body leave in one piece.
+    wbufsize = -1
+
+    @property
+    def control(self) -> ControlServer:
+        return cast(ControlServer, self.server)
+
+    # --- BaseHTTPRequestHandler's interface ---
+
+    def do_GET(self) -> None:
+        self.answer()
+
+    do_POST = do_PUT = do_DELETE = do_PATCH = do_HEAD = do_GET
+
+    def address_string(self) -> str:
+        return "control socket"
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing: there is no line for each request."""
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """For what is no HTTP at all; the base class would answer with a web page."""
+        self.close_connection = True
+        text = message or HTTPStatus(code).phrase
+        self.send(code, JSON_TYPE, encoded(error_body("usage", text)))
+
+    # --- one request ---
+
+    def answer(self) -> None:
+        try:
+            self.dispatch()
+        except (ConnectionError, TimeoutError):
+            self.close_connection = True
+        except Exception as error:
+            self.send_failure(error)
+
+    def dispatch(self) -> None:
+        url = urlsplit(self.path)
+        path = unquote(url.path)
+        if path == METRICS and self.command == "GET":
+            text = metrics_text(self.control.api.all_stats())
+            self.send(200, METRICS_TYPE, text.encode())
+            return
+        request = Request(dict(parse_qsl(url.query)), self.body())
+        reply = self.control.api.serve(self.command, path, request)
+        if isinstance(reply, ShrinkOrder):
+            self.shrink(reply)
+        else:
+            self.send_reply(reply)
+
+    def body(self) -> Json:
+        """The request's JSON object, empty where there is none."""
+        # Whatever is wrong with a body, the next request can't be found behind it.
+        keep, self.close_connection = self.close_connection, True
+        if "Transfer-Encoding" in self.headers:
+            raise UsageError("a request's body needs a Content-Length")
+        length = self.headers.get("Content-Length", "0")
+        if not (length.isascii() and length.isdigit()) or int(length[:9]) > LARGEST_BODY:
+            raise UsageError(f"a request's body has at most {LARGEST_BODY} bytes")
+        text = self.rfile.read(int(length))
+        if len(text) < int(length):
+            raise ConnectionResetError("the client hung up within a request")
+        self.close_connection = keep
+        return parsed(text)
+
+    # --- sending ---
+
+    def send_reply(self, reply: Reply) -> None:
+        self.send(reply.status, JSON_TYPE, encoded(reply.body))
+
+    def send(self, status: int, content_type: str, body: bytes, *headers: tuple[str, str]) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        for name, value in headers:
+            self.send_header(name, value)
+        if self.close_connection:
+            self.send_header("Connection", "close")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+        self.wfile.flush()
+
+    def send_failure(self, error: Exception) -> None:
+        body = encoded(self.failure(error))
+        if isinstance(error, WrongMethodError):
+            self.send(405, JSON_TYPE, body, ("Allow", ", ".join(error.allowed)))
+        else:
+            self.send(ERRORS[error_code(error)][0], JSON_TYPE, body)
+
+    def failure(self, error: Exception) -> Json:
+        """What the client is told; what nobody foresaw is logged as well."""
+        if isinstance(error, PreswapError):
+            return error_body(error_code(error), str(error))
+        if isinstance(error, OSError):
+            return error_body("failed", error.strerror or str(error))
+        self.control.log(LOG_ERROR, f"control request failed: {where(error)}")
+        return error_body("failed", f"internal error, {type(error).__name__}: {error}")
+
+    # --- shrink: the one answer that takes its time ---
+
+    def shrink(self, order: ShrinkOrder) -> None:
+        """Runs the shrink, with a line now and then; a client that hangs up stops it."""
+        shrink = Shrink(self.control.api.instance, order.pages, order.device)
+        lines = Lines(self)
+        shrink.start()
+        try:
+            while not shrink.ended.wait(HANG_UP_SECONDS):
+                if hung_up(self.connection):
+                    shrink.cancel()
+                if shrink.progress is not None:
+                    lines.now_and_then({"progress": asdict(shrink.progress)})
+        except (ConnectionError, TimeoutError):
+            shrink.cancel()
+            shrink.ended.wait()
+            raise
+        if shrink.error is None:
+            assert shrink.result is not None
+            lines.last({"result": asdict(shrink.result)})
+        elif lines.begun:
+            lines.last(self.failure(shrink.error))
+        else:
+            raise shrink.error
+
+
+class Lines:
+    """A chunked answer of one JSON object a line."""
+
+    def __init__(self, handler: Handler) -> None:
+        self.handler = handler
+        self.begun = False
+        self.next_time = time.monotonic() + PROGRESS_SECONDS
+
+    def now_and_then(self, line: Json) -> None:
+        now = time.monotonic()
+        if now >= self.next_time:
+            self.next_time = now + PROGRESS_SECONDS
+            self.write(line)
+
+    def last(self, line: Json) -> None:
+        self.write(line)
+        self.handler.wfile.write(b"0\r\n\r\n")
+        self.handler.wfile.flush()
+
+    def write(self, line: Json) -> None:
+        if not self.begun:
+            self.begun = True
+            self.handler.send_response(200)
+            self.handler.send_header("Content-Type", LINES_TYPE)
+            self.handler.send_header("Transfer-Encoding", "chunked")
+            self.handler.end_headers()
+        text = encoded(line)
+        self.handler.wfile.write(b"%x\r\n%b\r\n" % (len(text), text))
+        self.handler.wfile.flush()
+
+
+def parsed(text: bytes) -> Json:
+    if not text:
+        return {}
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        raise UsageError("the request's body is not JSON") from None
+    if not isinstance(value, dict):
+        raise UsageError("the request's body is not a JSON object")
+    return value
+
+
+def encoded(value: Json) -> bytes:
+    """One line of JSON; iterencode is Python code, see above."""
+    return ("".join(json.JSONEncoder().iterencode(value)) + "\n").encode()
+
+
+def hung_up(connection: socket.socket) -> bool:
+    """The client has closed its end, or the half that it sends on."""
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    if not poll.poll(0):
+        return False
+    return connection.recv(1, socket.MSG_PEEK) == b""
+
+
+def where(error: BaseException) -> str:
+    """The exception with the place it came from, in one line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}: {error}{place}"

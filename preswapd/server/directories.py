@@ -1,0 +1,62 @@
+"""The instance's directories: ours alone, where they must be, and large enough."""
+
+import os
+import stat
+from pathlib import Path
+
+from preswapd.errors import RefusedError
+from preswapd.filesystems import existing_parent, is_tmpfs, total_bytes
+from preswapd.paths import InstancePaths
+from preswapd.units import format_size
+
+# Guests' pages lie in shared memory under names that anyone could have taken first.
+NOBODY_ELSE = 0o077
+# QEMU's group may enter the runtime directory, and a state directory was perhaps made by hand; the
+# files in them are protected themselves.
+NOBODY_ELSE_WRITES = 0o022
+
+
+def prepare(paths: InstancePaths, pool_size: int) -> None:
+    """Makes the directories that are missing; refuses those that will not do."""
+    check_shared_memory(paths.shm_dir, pool_size)
+    make_private(paths.shm_dir, NOBODY_ELSE)
+    make_private(paths.runtime_dir, NOBODY_ELSE_WRITES)
+    make_private(paths.state_dir, NOBODY_ELSE_WRITES)
+
+
+def check_shared_memory(directory: Path, pool_size: int) -> None:
+    """By the size of the file system and not by what is free: a restart finds it full of ours."""
+    place = existing_parent(directory)
+    if not is_tmpfs(place):
+        raise RefusedError(
+            f"{directory} is not on a tmpfs: pages there would not be in memory (use a directory"
+            " under /dev/shm)"
+        )
+    total = total_bytes(place)
+    if 0 < total < pool_size:
+        raise RefusedError(
+            f"the pool of {format_size(pool_size)} does not fit into {place}, which holds"
+            f" {format_size(total)}: remount it with a larger size= or lower pool-size"
+        )
+
+
+def make_private(directory: Path, forbidden: int) -> None:
+    """The directory, made if it is missing, belongs to us and lets others do nothing forbidden."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except (FileExistsError, NotADirectoryError):
+        raise RefusedError(f"{directory} is a symbolic link or no directory") from None
+    except OSError as error:
+        raise RefusedError(f"{directory}: {error.strerror}") from None
+    try:
+        status = os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
+    if status.st_uid != os.geteuid():
+        raise RefusedError(f"{directory} belongs to user {status.st_uid}, not to us")
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & forbidden:
+        raise RefusedError(
+            f"{directory} is open to others (mode {mode:04o}): chmod {mode & ~forbidden:04o} it"
+        )

@@ -1,0 +1,152 @@
+"""Inside nbdkit: what starts when it serves, and how the process ends.
+
+nbdkit answers requests in flight with an error when it is told to stop, which a guest sees as a
+failed disk.  So its signals are kept from it: a thread of ours waits for them, writes what a clean
+stop writes and ends the process, and the client sends its requests again to the next server.
+"""
+
+import gc
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import NoReturn
+
+from preswapd.control.routes import Api
+from preswapd.control.server import ControlServer
+from preswapd.errors import PreswapError
+from preswapd.preswap.instance import Instance
+from preswapd.server.exports import Exports
+from preswapd.server.handover import Handover
+from preswapd.server.log import ERROR, INFO, log
+from preswapd.server.notify import notify
+
+# All that make nbdkit stop.
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
+# A request waits at most this long for the interpreter lock behind Python code of ours.
+SWITCH_SECONDS = 0.0001
+MAINTENANCE_SECONDS = 0.25
+# A fault that stays is not logged at every turn.
+REPEAT_SECONDS = 60.0
+
+
+def start(handover: Handover) -> Exports:
+    """Opens the instance and starts everything beside NBD; called once nbdkit has its process."""
+    # Threads inherit the mask, and nbdkit's workers start later than this.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    try:
+        return begin(handover)
+    except PreswapError as error:
+        log(ERROR, f"preswapd: {error}")
+        leave(error.exit_status)
+    except Exception as error:
+        log(ERROR, f"preswapd: {described(error)}")
+        leave(1)
+
+
+def begin(handover: Handover) -> Exports:
+    sys.setswitchinterval(SWITCH_SECONDS)
+    for descriptor in (*handover.locks, handover.control):
+        os.set_inheritable(descriptor, False)
+    # Before the instance is there a stop has nothing to write.
+    stop = Stop(handover)
+    spawn("signals", stop.wait)
+    instance = Instance(handover.settings, log=log)
+    stop.instance = instance
+    log_recovery(instance)
+    spawn("maintenance", Maintenance(instance).run)
+    listening = socket.socket(fileno=handover.control)
+    ControlServer(listening, Api(instance, handover.facts), log).start()
+    # What lives now lives on: a full collection would hold requests up for nothing.
+    gc.collect()
+    gc.freeze()
+    exports = Exports(instance)
+    announce(handover, exports)
+    return exports
+
+
+def log_recovery(instance: Instance) -> None:
+    found = instance.recovery
+    if found.stored_pages or found.damaged_slots or found.lost_pages:
+        log(
+            INFO,
+            f"recovered {found.stored_pages} pages in {found.seconds:.3f} s,"
+            f" {found.damaged_slots} damaged slots, {found.lost_pages} pages lost",
+        )
+
+
+def announce(handover: Handover, exports: Exports) -> None:
+    settings, facts = handover.settings, handover.facts
+    also = f" and {handover.listen}" if handover.listen else ""
+    text = (
+        f"instance {settings.instance}, devices {', '.join(exports.names()) or 'none'},"
+        f" NBD at {settings.paths.nbd_socket}{also}, control at {settings.paths.control_socket},"
+        f" nbdkit {facts.nbdkit} with {facts.threads} threads"
+    )
+    log(INFO, f"ready: {text}")
+    notify("READY=1", f"STATUS={text}")
+
+
+class Stop:
+    """Waits for a signal that asks the process to end."""
+
+    def __init__(self, handover: Handover) -> None:
+        self.own_sockets = handover.own_sockets
+        self.instance: Instance | None = None
+
+    def wait(self) -> NoReturn:
+        number = signal.sigwait(STOPPING)
+        notify("STOPPING=1")
+        log(INFO, f"stopping on {signal.Signals(number).name}")
+        status = 0
+        try:
+            if self.instance is not None:
+                self.instance.close()
+            for path in self.own_sockets:
+                path.unlink(missing_ok=True)
+        except Exception as error:
+            log(ERROR, f"the stop was not clean: {described(error)}")
+            status = 1
+        leave(status)
+
+
+class Maintenance:
+    """Calls Instance.maintain() some times a second, whatever happens in it."""
+
+    def __init__(self, instance: Instance) -> None:
+        self.instance = instance
+        self.next_complaint = 0.0
+
+    def run(self) -> NoReturn:
+        while True:
+            time.sleep(MAINTENANCE_SECONDS)
+            self.once()
+
+    def once(self) -> None:
+        try:
+            self.instance.maintain()
+        except Exception as error:
+            now = time.monotonic()
+            if now >= self.next_complaint:
+                self.next_complaint = now + REPEAT_SECONDS
+                log(ERROR, f"maintenance failed: {described(error)}")
+
+
+def spawn(name: str, target: Callable[[], object]) -> None:
+    """nbdkit waits for ever at its end for a thread that is not a daemon."""
+    threading.Thread(target=target, name=name, daemon=True).start()
+
+
+def described(error: Exception) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}: {error}{place}"
+
+
+def leave(status: int) -> NoReturn:
+    """Ends the process without a word to any client."""
+    os._exit(status)

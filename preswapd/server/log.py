@@ -1,0 +1,30 @@
+"""One line on stderr for each event that matters, with its priority where the journal reads it."""
+
+import os
+import sys
+
+# syslog(3)'s priorities.
+ERROR = 3
+WARNING = 4
+NOTICE = 5
+INFO = 6
+
+
+def stderr_is_journal() -> bool:
+    """systemd names the journal's socket as device:inode (systemd.exec(5), JOURNAL_STREAM)."""
+    try:
+        status = os.fstat(2)
+    except OSError:
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+def log(priority: int, text: str) -> None:
+    line = " ".join(text.split())
+    prefix = f"<{priority}>" if stderr_is_journal() else ""
+    try:
+        sys.stderr.write(f"{prefix}{line}\n")
+        sys.stderr.flush()
+    except OSError:
+        # Whoever read the log has gone; serving goes on.
+        pass

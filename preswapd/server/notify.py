@@ -1,0 +1,19 @@
+"""Messages to the service manager (sd_notify(3))."""
+
+import os
+import socket
+
+
+def notify(*assignments: str) -> None:
+    """Sends lines such as READY=1; without a service manager, and where it has gone, nothing."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.connect(address)
+            sock.sendall("\n".join(assignments).encode())
+        except OSError:
+            return

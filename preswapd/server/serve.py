@@ -1,0 +1,111 @@
+"""`preswapd serve`: every check and refusal, then this process becomes nbdkit."""
+
+import fcntl
+import os
+import socket
+from importlib.resources import files
+from typing import NoReturn
+
+from preswapd.control.protocol import ServerFacts
+from preswapd.logind import deletes_shared_memory_of
+from preswapd.nbdkit import (
+    Nbdkit,
+    choose_structured_replies,
+    choose_threads,
+    environment,
+    probe,
+)
+from preswapd.preswap.instance import check
+from preswapd.server import directories, locks, sockets
+from preswapd.server.config import Config, split_address
+from preswapd.server.handover import Handover
+from preswapd.server.log import WARNING, log
+
+# Named and not imported: only inside nbdkit is there what it imports.
+PLUGIN = files("nbd_plugin") / "preswap.py"
+# Descriptors that are kept through exec lie from here on, out of the way of the passed sockets.
+KEPT_FROM = 64
+
+
+def serve(config: Config) -> NoReturn:
+    settings = config.settings
+    found = probe()
+    passed = sockets.passed_by_systemd(os.environ)
+    sockets.check_lengths(settings.paths)
+    directories.prepare(settings.paths, settings.pool_size)
+    held = locks.take(settings.paths)
+    check(settings)
+    warn_of_logout()
+    address = split_address(config.listen) if config.listen else None
+    listening = sockets.listen_all(settings.paths, address, passed)
+    become_nbdkit(config, found, listening, held)
+
+
+def warn_of_logout() -> None:
+    user = os.geteuid()
+    if deletes_shared_memory_of(user):
+        log(
+            WARNING,
+            f"warning: logind will delete the guests' pages when user {user} logs out: set"
+            " RemoveIPC=no in /etc/systemd/logind.conf",
+        )
+
+
+def become_nbdkit(
+    config: Config, found: Nbdkit, listening: sockets.Listening, held: list[int]
+) -> NoReturn:
+    assert listening.control is not None
+    facts = facts_of(config, found)
+    handover = Handover(
+        settings=config.settings,
+        facts=facts,
+        locks=tuple(kept(descriptor) for descriptor in held),
+        control=kept(listening.control.fileno()),
+        own_sockets=tuple(listening.own),
+        listen=config.listen,
+    )
+    pass_on(listening.nbd)
+    passing = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(len(listening.nbd))}
+    os.execve(found.path, command(found, facts, handover), {**environment(), **passing})
+
+
+def facts_of(config: Config, found: Nbdkit) -> ServerFacts:
+    threads, threads_reason = choose_threads(found.version, config.threads)
+    structured, structured_reason = choose_structured_replies(found.version)
+    paths = config.settings.paths
+    return ServerFacts(
+        pid=os.getpid(),
+        nbdkit=found.version_text,
+        threads=threads,
+        threads_reason=threads_reason,
+        structured_replies=structured,
+        structured_replies_reason=structured_reason,
+        runtime_dir=str(paths.runtime_dir),
+        shm_dir=str(paths.shm_dir),
+        state_dir=str(paths.state_dir),
+    )
+
+
+def command(found: Nbdkit, facts: ServerFacts, handover: Handover) -> list[str]:
+    return [
+        found.path,
+        "--foreground",
+        f"--threads={facts.threads}",
+        *([] if facts.structured_replies else ["--no-sr"]),
+        "python",
+        str(PLUGIN),
+        f"handover={handover.to_json()}",
+    ]
+
+
+def kept(descriptor: int) -> int:
+    """A copy that survives exec."""
+    return fcntl.fcntl(descriptor, fcntl.F_DUPFD, KEPT_FROM)
+
+
+def pass_on(listening: list[socket.socket]) -> None:
+    """Puts the sockets where LISTEN_FDS says that they are; whatever was there is gone after."""
+    copies = [kept(sock.fileno()) for sock in listening]
+    for number, copy in enumerate(copies, sockets.FIRST_PASSED):
+        os.dup2(copy, number, inheritable=True)
+        os.close(copy)
