@@ -279,6 +279,6 @@ def hung_up(connection: socket.socket) -> bool:
 
 def where(error: BaseException) -> str:
     """The exception with the place it came from, in one line."""
-    frames = traceback.extract_tb(error.__traceback__)
+    frames = traceback.extract_tb(error.__traceback__, limit=-1)
     place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
     return f"{type(error).__name__}: {error}{place}"

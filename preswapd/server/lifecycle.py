@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
+from preswapd.commandline import DEBUG_VARIABLE
 from preswapd.control.routes import Api
 from preswapd.control.server import ControlServer
 from preswapd.errors import PreswapError
@@ -50,6 +51,9 @@ def start(handover: Handover) -> Exports:
 
 def begin(handover: Handover) -> Exports:
     sys.setswitchinterval(SWITCH_SECONDS)
+    if not os.environ.get(DEBUG_VARIABLE):
+        # nbdkit logs what a callback raises: one line for a client's wrong name, not a traceback.
+        sys.tracebacklimit = 0
     for descriptor in (*handover.locks, handover.control):
         os.set_inheritable(descriptor, False)
     # Before the instance is there a stop has nothing to write.
@@ -85,7 +89,7 @@ def announce(handover: Handover, exports: Exports) -> None:
     text = (
         f"instance {settings.instance}, devices {', '.join(exports.names()) or 'none'},"
         f" NBD at {settings.paths.nbd_socket}{also}, control at {settings.paths.control_socket},"
-        f" nbdkit {facts.nbdkit} with {facts.threads} threads"
+        f" nbdkit {facts.nbdkit}, worker threads: {facts.threads}"
     )
     log(INFO, f"ready: {text}")
     notify("READY=1", f"STATUS={text}")
@@ -142,7 +146,7 @@ def spawn(name: str, target: Callable[[], object]) -> None:
 
 
 def described(error: Exception) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
+    frames = traceback.extract_tb(error.__traceback__, limit=-1)
     place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
     return f"{type(error).__name__}: {error}{place}"
 

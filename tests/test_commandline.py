@@ -1,0 +1,57 @@
+"""How commands end."""
+
+import click
+import pytest
+
+from preswapd.commandline import SIZE, report, run
+from preswapd.errors import PartialError, RefusedError
+
+
+def ending(error: BaseException, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    status = report(error, "prog")
+    return status, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (RefusedError("no"), 4),
+        (PartialError("half"), 5),
+        (click.UsageError("what"), 2),
+        (OSError(28, "No space left on device"), 1),
+        (ValueError("bug"), 1),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_one_line_and_a_status(
+    error: BaseException, status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found, text = ending(error, capsys)
+    assert found == status
+    assert text.startswith("prog: ")
+    assert text.count("\n") == 1
+
+
+def test_message_over_lines_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ending(RefusedError("a\n  b"), capsys) == (4, "prog: a b\n")
+
+
+def test_returned_number_is_the_status() -> None:
+    @click.command()
+    def command() -> int:
+        return 3
+
+    with pytest.raises(SystemExit) as ended:
+        run_without_arguments(command)
+    assert ended.value.code == 3
+
+
+def run_without_arguments(command: click.Command) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["prog"])
+        run(command, "prog")
+
+
+def test_bad_value_becomes_clicks_complaint() -> None:
+    with pytest.raises(click.BadParameter, match="is not a size"):
+        SIZE("x")

@@ -1,0 +1,50 @@
+"""Names and places."""
+
+from pathlib import Path
+
+import pytest
+
+from preswapd import paths
+from preswapd.errors import UsageError
+
+
+@pytest.mark.parametrize("name", ["g1", "a", "0", "swap.0_x-y", "A" * 15])
+def test_device_names(name: str) -> None:
+    assert paths.check_device_name(name) == name
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "-a", "a/b", "A" * 16, "a b", "ä", "a\n"])
+def test_bad_device_names(name: str) -> None:
+    with pytest.raises(UsageError, match="device name"):
+        paths.check_device_name(name)
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden", "x" * 65])
+def test_bad_instance_names(name: str) -> None:
+    with pytest.raises(UsageError, match="instance name"):
+        paths.check_instance_name(name)
+
+
+def test_defaults_of_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("preswapd.paths.os.geteuid", lambda: 0)
+    found = paths.default_paths("vm1")
+    assert found.nbd_socket == Path("/run/preswapd/vm1/nbd.sock")
+    assert found.arena == Path("/dev/shm/preswapd-vm1/arena")
+    assert found.image("g1") == Path("/var/lib/preswapd/vm1/g1.img")
+
+
+def test_defaults_of_a_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("preswapd.paths.os.geteuid", lambda: 1234)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1234")
+    monkeypatch.setenv("XDG_STATE_HOME", "/home/u/state")
+    found = paths.default_paths("vm1")
+    assert found.control_socket == Path("/run/user/1234/preswapd/vm1/control.sock")
+    assert found.shm_dir == Path("/dev/shm/preswapd-1234-vm1")
+    assert found.state_dir == Path("/home/u/state/preswapd/vm1")
+
+
+def test_files_of_two_devices_never_meet() -> None:
+    found = paths.default_paths("x")
+    names = ["a", "a.map", "a.img", "a.json", "lock", "arena"]
+    files = [f(name) for name in names for f in (found.map, found.image, found.sidecar)]
+    assert len({*files, *found.locks, found.arena}) == len(files) + 4
