@@ -34,3 +34,10 @@ def start_server(tmp_path: Path) -> Iterator[StartServer]:
 def server(start_server: StartServer) -> RunningServer:
     """A server with one device, g1 of 64M, and a pool of 32M."""
     return start_server()
+
+
+@pytest.fixture(scope="module")
+def module_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """Like `server`, shared by the tests of a module that change nothing of what others look at."""
+    with RunningServer(tmp_path_factory.mktemp("server")) as running:
+        yield running

@@ -102,10 +102,15 @@ class RunningServer:
 
     def start(self) -> None:
         """Starts the server and waits until it is ready."""
+        self.launch(self.command())
+
+    def launch(self, command: Sequence[str], pass_fds: Sequence[int] = ()) -> None:
+        """Starts it by another command, for the same directories."""
         assert self.process is None, "the server runs already"
         before = len(self.lines)
         process = subprocess.Popen(
-            self.command(),
+            command,
+            pass_fds=pass_fds,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

@@ -114,7 +114,7 @@ class Client:
         connection = UnixConnection(self.socket_path, timeout)
         try:
             with self._connection_errors():
-                payload = None if body is None else json.dumps(body)
+                payload = None if body is None else json.dumps(body).encode()
                 headers = {} if body is None else {"Content-Type": JSON_TYPE}
                 connection.request(method, path, payload, headers)
                 sock = connection.sock

@@ -92,6 +92,8 @@ class Handler(BaseHTTPRequestHandler):
     """One connection: requests come in, routes decide, JSON goes out."""
 
     protocol_version = "HTTP/1.1"
+    # What a line that is no request is answered in: HTTP/0.9 would mean without a head.
+    default_request_version = "HTTP/1.0"
     server_version = "preswapd"
     sys_version = ""
     timeout = IDLE_SECONDS

@@ -67,10 +67,10 @@ def pool_size(text: str) -> int:
 
 def device_size(text: str) -> int:
     size = parse_size(text)
-    if size % PAGE_SIZE:
-        raise ValueError(f"a device's size is a multiple of {PAGE_SIZE}")
     if size < SMALLEST_DEVICE:
         raise ValueError(f"a device has at least {exact_size(SMALLEST_DEVICE)}")
+    if size % PAGE_SIZE:
+        raise ValueError(f"a device's size is a multiple of {PAGE_SIZE}")
     return size
 
 
@@ -270,11 +270,14 @@ def find_file(options: Options) -> ConfigFile | None:
 
 
 def merge_paths(defaults: InstancePaths, values: Mapping[str, Any]) -> InstancePaths:
-    return InstancePaths(
+    merged = [
         values.get("runtime-dir", defaults.runtime_dir).absolute(),
         values.get("shm-dir", defaults.shm_dir).absolute(),
         values.get("state-dir", defaults.state_dir).absolute(),
-    )
+    ]
+    if len(set(merged)) < len(merged):
+        raise UsageError("runtime-dir, shm-dir and state-dir are three different directories")
+    return InstancePaths(*merged)
 
 
 def merge_devices(

@@ -1,0 +1,110 @@
+"""`create`, `remove` and `mkswap`."""
+
+import json
+
+import nbd
+import pytest
+
+from tests.running import RunningServer
+
+PAGE = 4096
+
+
+@pytest.fixture
+def client(server: RunningServer) -> nbd.NBD:
+    found = nbd.NBD()
+    found.connect_uri(server.nbd_uri("g1"))
+    return found
+
+
+def swap_header(client: nbd.NBD) -> tuple[bytes, bytes]:
+    """The signature and the label."""
+    page = bytes(client.pread(PAGE, 0))
+    return page[-10:], page[1052:1068].rstrip(b"\0")
+
+
+def names(server: RunningServer) -> set[str]:
+    return set(server.json_stats()["devices"])
+
+
+def test_created_device_is_served(server: RunningServer) -> None:
+    server.ctl("create", "g2", "1M")
+    client = nbd.NBD()
+    client.connect_uri(server.nbd_uri("g2"))
+    assert client.get_size() == 1 << 20
+    assert swap_header(client) == (b"SWAPSPACE2", b"g2")
+
+
+def test_created_device_outlives_restarts(server: RunningServer) -> None:
+    server.ctl("create", "g2", "1M")
+    server.restart()
+    server.kill9()
+    server.start()
+    assert names(server) == {"g1", "g2"}
+
+
+def test_removed_device_stays_away(server: RunningServer) -> None:
+    server.ctl("create", "g2", "1M")
+    server.ctl("remove", "g2")
+    assert names(server) == {"g1"}
+    assert not list(server.state_dir.glob("g2*"))
+    assert not list(server.shm_dir.glob("g2*"))
+    server.restart()
+    assert names(server) == {"g1"}
+
+
+def test_removed_but_configured_device_comes_back_empty(
+    server: RunningServer, client: nbd.NBD
+) -> None:
+    client.pwrite(b"x" * PAGE, 8 * PAGE)
+    client.shutdown()
+    server.ctl("remove", "g1", "--yes")
+    server.restart()
+    again = nbd.NBD()
+    again.connect_uri(server.nbd_uri("g1"))
+    assert bytes(again.pread(PAGE, 8 * PAGE)) == bytes(PAGE)
+
+
+def test_name_that_is_taken(server: RunningServer) -> None:
+    done = server.ctl("create", "g1", "1M", check=False)
+    assert (done.returncode, done.stdout) == (4, "")
+
+
+@pytest.mark.parametrize("size", ["4K", "0", "1000000", "65535B"])
+def test_bad_size(server: RunningServer, size: str) -> None:
+    assert server.ctl("create", "g2", size, check=False).returncode == 2
+    assert names(server) == {"g1"}
+
+
+@pytest.mark.parametrize("command", ["remove", "mkswap"])
+def test_connected_device_is_left_alone(
+    server: RunningServer, client: nbd.NBD, command: str
+) -> None:
+    client.pwrite(b"x" * PAGE, 8 * PAGE)
+    done = server.ctl(command, "g1", check=False)
+    assert done.returncode == 4
+    assert done.stderr.count("\n") == 1
+    assert bytes(client.pread(PAGE, 8 * PAGE)) == b"x" * PAGE
+
+
+def test_remove_under_a_client_that_was_overruled(server: RunningServer, client: nbd.NBD) -> None:
+    server.ctl("remove", "g1", "--yes")
+    with pytest.raises(nbd.Error):
+        client.pread(PAGE, 0)
+    assert names(server) == set()
+
+
+def test_mkswap_writes_header_and_label(server: RunningServer, client: nbd.NBD) -> None:
+    client.pwrite(bytes(PAGE), 0)
+    server.ctl("mkswap", "g1", "--yes")
+    assert swap_header(client) == (b"SWAPSPACE2", b"g1")
+
+
+def test_new_device_has_a_header(client: nbd.NBD) -> None:
+    assert swap_header(client) == (b"SWAPSPACE2", b"g1")
+
+
+def test_json(server: RunningServer) -> None:
+    created = json.loads(server.ctl("--json", "create", "g2", "1M").stdout)
+    assert (created["name"], created["size"]) == ("g2", 1 << 20)
+    assert json.loads(server.ctl("--json", "remove", "g2").stdout) == {"name": "g2"}

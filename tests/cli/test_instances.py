@@ -1,0 +1,113 @@
+"""Which instance a command speaks to when several run."""
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from preswapd.cli.instances import Instances
+from preswapd.cli.main import preswapctl
+from preswapd.errors import PreswapError, UnreachableError, UsageError
+from tests.running import RunningServer
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A runtime root with the instances a (g1, shared) and b (g2, shared), and a killed one."""
+    with ExitStack() as stack:
+        first = RunningServer(tmp_path_factory.mktemp("a"), start=False)
+        stack.enter_context(first)
+        place = first.base / "root"
+        devices = {"a": {"g1": "1M", "shared": "1M"}, "b": {"g2": "1M", "shared": "1M"}}
+        for name, own in devices.items():
+            running = RunningServer(
+                tmp_path_factory.mktemp(name), own, extra=[f"--instance={name}"], start=False
+            )
+            stack.enter_context(running)
+            running.runtime_dir = place / name
+            running.start()
+        first.runtime_dir = place / "dead"
+        first.start()
+        first.kill9()
+        yield place
+
+
+@pytest.fixture(autouse=True)
+def use_root(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("preswapd.cli.instances.runtime_root", lambda: root)
+    monkeypatch.setattr("preswapd.paths.runtime_root", lambda: root)
+    monkeypatch.delenv("PRESWAPD_RUNTIME_DIR", raising=False)
+
+
+def ctl(*arguments: str) -> None:
+    preswapctl.main(list(arguments), standalone_mode=False)
+
+
+def test_those_that_answer_are_found() -> None:
+    assert [instance.name for instance in Instances().running()] == ["a", "b"]
+
+
+def test_device_of_one() -> None:
+    assert Instances().having("g2").name == "b"
+
+
+def test_device_of_two() -> None:
+    with pytest.raises(UsageError, match=r"several instances have a device 'shared' \(a, b\)"):
+        Instances().having("shared")
+
+
+def test_device_of_none() -> None:
+    with pytest.raises(UsageError, match="no device 'g9' in a, b"):
+        Instances().having("g9")
+
+
+def test_named_one() -> None:
+    assert Instances(name="b").only().client.stats()["instance"] == "b"
+
+
+def test_none_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for place in (tmp_path, tmp_path / "missing"):
+        monkeypatch.setattr("preswapd.cli.instances.runtime_root", lambda at=place: at)
+        with pytest.raises(UnreachableError, match="no preswapd server runs"):
+            Instances().running()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["sysctl", "vm.preswap=0"],
+        ["shrink", "0"],
+        ["create", "g3", "1M"],
+        ["shrink", "0", "shared"],
+        ["swapoff", "shared", "--yes"],
+        ["remove", "shared"],
+        ["mkswap", "shared"],
+        ["qemu-args", "shared"],
+        ["stats", "shared"],
+    ],
+    ids=" ".join,
+)
+def test_no_guessing(arguments: list[str]) -> None:
+    with pytest.raises(PreswapError) as refused:
+        ctl(*arguments)
+    assert refused.value.exit_status == 2
+
+
+@pytest.mark.parametrize("command", ["list", "stats"])
+def test_json_of_all(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    ctl("--json", command)
+    found = json.loads(capsys.readouterr().out)["instances"]
+    assert [answer["instance"] for answer in found] == ["a", "b"]
+
+
+def test_json_of_a_named_one(capsys: pytest.CaptureFixture[str]) -> None:
+    ctl("--instance=a", "--json", "stats")
+    assert json.loads(capsys.readouterr().out)["devices"].keys() == {"g1", "shared"}
+
+
+def test_list_shows_all(capsys: pytest.CaptureFixture[str]) -> None:
+    ctl("list")
+    rows = [line.split()[:2] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert rows == [["g1", "a"], ["shared", "a"], ["g2", "b"], ["shared", "b"]]

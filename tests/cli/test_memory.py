@@ -1,0 +1,157 @@
+"""`sysctl`, `shrink` and `swapoff`: taking memory back."""
+
+import json
+import os
+import signal
+import subprocess
+
+import nbd
+import pytest
+
+from tests.conftest import StartServer
+from tests.running import PRESWAPCTL, RunningServer
+
+PAGE = 4096
+PAGES = 2048
+
+
+@pytest.fixture
+def client(server: RunningServer) -> nbd.NBD:
+    return filled(server, "g1")
+
+
+def filled(server: RunningServer, export: str) -> nbd.NBD:
+    """A client that has written PAGES pages, behind the swap header."""
+    client = nbd.NBD()
+    client.connect_uri(server.nbd_uri(export))
+    client.pwrite(content(export), PAGE)
+    return client
+
+
+def content(export: str) -> bytes:
+    """Compressible, and different in each page."""
+    return b"".join(f"{export} {page:9}".encode().ljust(16, b".") * 256 for page in range(PAGES))
+
+
+def check_content(client: nbd.NBD, export: str) -> None:
+    assert bytes(client.pread(PAGES * PAGE, PAGE)) == content(export)
+
+
+def test_sysctl_reads_like_sysctl(server: RunningServer, client: nbd.NBD) -> None:
+    assert server.ctl("sysctl", "vm.preswap").stdout == f"vm.preswap = {PAGES}\n"
+
+
+@pytest.mark.parametrize("arguments", [["vm.preswap=0"], ["-w", "vm.preswap=0"]], ids=" ".join)
+def test_sysctl_shrinks(server: RunningServer, client: nbd.NBD, arguments: list[str]) -> None:
+    assert server.ctl("sysctl", *arguments).stdout == "vm.preswap = 0\n"
+    stats = server.json_stats()
+    assert stats["tmem"]["stored_pages"] == 0
+    assert stats["devices"]["g1"]["written_back_pages"] == PAGES
+    check_content(client, "g1")
+
+
+def test_sysctl_json(server: RunningServer, client: nbd.NBD) -> None:
+    text = server.ctl("--json", "sysctl", "vm.preswap").stdout
+    assert json.loads(text) == {"vm.preswap": PAGES}
+
+
+def test_shrink_to_a_part(server: RunningServer, client: nbd.NBD) -> None:
+    text = server.ctl("shrink", "1000").stdout
+    left = server.json_stats()["devices"]["g1"]["preswap_pages"]
+    assert left <= 1000
+    assert text.startswith(f"moved {PAGES - left} pages")
+    check_content(client, "g1")
+
+
+def test_shrink_takes_a_size(server: RunningServer, client: nbd.NBD) -> None:
+    report = json.loads(server.ctl("--json", "shrink", "2M").stdout)
+    assert report["left"] <= 512
+    assert report["complete"] is True
+
+
+def test_shrink_beyond_what_is_there_moves_nothing(server: RunningServer, client: nbd.NBD) -> None:
+    report = json.loads(server.ctl("--json", "shrink", "1G").stdout)
+    assert (report["moved"], report["left"]) == (0, PAGES)
+
+
+def test_shrink_of_one_device(start_server: StartServer) -> None:
+    server = start_server(devices={"g1": "64M", "g2": "64M"})
+    clients = [filled(server, name) for name in ("g1", "g2")]
+    server.ctl("shrink", "0", "g2")
+    devices = server.json_stats()["devices"]
+    assert (devices["g1"]["preswap_pages"], devices["g2"]["preswap_pages"]) == (PAGES, 0)
+    for name, client in zip(("g1", "g2"), clients, strict=True):
+        check_content(client, name)
+
+
+def test_shrunk_memory_goes_back_to_the_host(server: RunningServer, client: nbd.NBD) -> None:
+    before = server.arena.stat().st_blocks
+    server.ctl("shrink", "0")
+    assert server.arena.stat().st_blocks < before
+    assert server.json_stats()["tmem"]["mem_used_total"] < (32 << 20) // 100
+
+
+def test_interrupted_shrink_can_be_run_again(start_server: StartServer) -> None:
+    """Ctrl-C at any time: before, while or after pages move, no page is lost."""
+    server = start_server()
+    client = filled(server, "g1")
+    with subprocess.Popen(
+        [PRESWAPCTL, f"--runtime-dir={server.runtime_dir}", "shrink", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+    assert process.returncode in {0, 5, 130, -signal.SIGINT}
+    check_content(client, "g1")
+    assert server.ctl("sysctl", "vm.preswap=0").stdout == "vm.preswap = 0\n"
+    check_content(client, "g1")
+
+
+# --- swapoff ---
+
+
+def test_swapoff_drops_everything_but_the_header(server: RunningServer, client: nbd.NBD) -> None:
+    header = bytes(client.pread(PAGE, 0))
+    server.ctl("shrink", "1000")
+    report = json.loads(server.ctl("--json", "swapoff", "g1", "--yes").stdout)
+    assert report["pages"] + report["disk_pages"] >= PAGES
+    stats = server.json_stats()
+    assert stats["tmem"]["stored_pages"] == 0
+    assert stats["devices"]["g1"]["disk_pages"] <= 1
+    assert bytes(client.pread(PAGES * PAGE, PAGE)) == bytes(PAGES * PAGE)
+    assert bytes(client.pread(PAGE, 0)) == header
+
+
+def test_swapoff_warns_of_recent_io(server: RunningServer, client: nbd.NBD) -> None:
+    client.pread(PAGE, 0)
+    done = server.ctl("swapoff", "g1", "--yes")
+    assert "still in use" in done.stderr
+
+
+def test_swapoff_needs_yes_without_a_terminal(server: RunningServer, client: nbd.NBD) -> None:
+    done = server.ctl("swapoff", "g1", check=False)
+    assert done.returncode == 4
+    assert "--yes" in done.stderr
+    check_content(client, "g1")
+
+
+@pytest.mark.parametrize(("answer", "status"), [("n\n", 4), ("\n", 4), ("y\n", 0)])
+def test_swapoff_asks_at_a_terminal(
+    server: RunningServer, client: nbd.NBD, answer: str, status: int
+) -> None:
+    ours, theirs = os.openpty()
+    with subprocess.Popen(
+        [PRESWAPCTL, f"--runtime-dir={server.runtime_dir}", "swapoff", "g1"],
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        os.write(ours, answer.encode())
+        process.communicate(timeout=30)
+    os.close(ours)
+    os.close(theirs)
+    assert process.returncode == status
+    left = server.json_stats()["devices"]["g1"]["preswap_pages"]
+    assert left == (0 if status == 0 else PAGES)

@@ -1,0 +1,197 @@
+"""The control API of a real server, as curl or anything else would use it."""
+
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from preswapd.control.client import UnixConnection
+from tests.conftest import StartServer
+from tests.running import RunningServer
+
+Answer = tuple[int, Any]
+
+
+def request(server: RunningServer, method: str, path: str, body: object = None) -> Answer:
+    connection = UnixConnection(server.control_socket, 30)
+    try:
+        payload = None if body is None else json.dumps(body)
+        connection.request(method, path, payload)
+        response = connection.getresponse()
+        return response.status, json.loads(response.read())
+    finally:
+        connection.close()
+
+
+def error(answer: Answer) -> tuple[int, str]:
+    return answer[0], answer[1]["error"]["code"]
+
+
+@pytest.fixture
+def raw(module_server: RunningServer) -> Iterator[socket.socket]:
+    """A connection for bytes that no HTTP library would send."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(30)
+        sock.connect(str(module_server.control_socket))
+        yield sock
+
+
+def received(sock: socket.socket) -> bytes:
+    """Everything until the server closes the connection."""
+    return b"".join(iter(lambda: sock.recv(65536), b""))
+
+
+# --- what it answers ---
+
+
+def test_stats_are_what_preswapctl_prints(module_server: RunningServer) -> None:
+    status, stats = request(module_server, "GET", "/v1/stats")
+    assert status == 200
+    assert stats.keys() == module_server.json_stats().keys()
+
+
+def test_devices(module_server: RunningServer) -> None:
+    _, found = request(module_server, "GET", "/v1/devices")
+    assert found["devices"]["g1"]["size"] == 64 << 20
+
+
+def test_one_device(module_server: RunningServer) -> None:
+    _, device = request(module_server, "GET", "/v1/devices/g1")
+    assert (device["name"], device["size"]) == ("g1", 64 << 20)
+
+
+def test_sysctl(module_server: RunningServer) -> None:
+    assert request(module_server, "GET", "/v1/sysctl") == (200, {"vm.preswap": 0})
+
+
+def test_doctor_knows_the_process(module_server: RunningServer) -> None:
+    _, facts = request(module_server, "GET", "/v1/doctor")
+    assert facts["pid"] == module_server.pid
+    assert facts["threads_reason"]
+
+
+def test_create_and_remove(server: RunningServer) -> None:
+    status, device = request(server, "POST", "/v1/devices", {"name": "g2", "size": "1M"})
+    assert (status, device["size"]) == (201, 1 << 20)
+    assert request(server, "DELETE", "/v1/devices/g2") == (200, {"name": "g2"})
+    assert error(request(server, "GET", "/v1/devices/g2")) == (404, "not_found")
+
+
+def test_shrink_ends_with_its_result(module_server: RunningServer) -> None:
+    status, last = request(module_server, "POST", "/v1/shrink", {"pages": 0})
+    assert status == 200
+    assert last["result"]["complete"] is True
+
+
+def test_metrics(module_server: RunningServer) -> None:
+    connection = UnixConnection(module_server.control_socket, 30)
+    connection.request("GET", "/metrics")
+    response = connection.getresponse()
+    assert (response.headers["Content-Type"] or "").startswith("text/plain; version=0.0.4")
+    assert b'preswapd_device_size_bytes{instance="default",device="g1"} 67108864' in response.read()
+    connection.close()
+
+
+def test_connection_is_kept(module_server: RunningServer) -> None:
+    connection = UnixConnection(module_server.control_socket, 30)
+    for path in ("/v1/stats", "/v1/nothing", "/v1/sysctl"):
+        connection.request("GET", path)
+        sock = connection.sock
+        connection.getresponse().read()
+        assert connection.sock is sock is not None
+    connection.close()
+
+
+# --- what it refuses ---
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "expected"),
+    [
+        ("GET", "/", None, (404, "not_found")),
+        ("GET", "/v1/nothing", None, (404, "not_found")),
+        ("GET", "/v2/stats", None, (404, "not_found")),
+        ("GET", "/v1/devices/none", None, (404, "not_found")),
+        ("POST", "/v1/devices/none/swapoff", {}, (404, "not_found")),
+        ("POST", "/v1/shrink", {"pages": 0, "device": "none"}, (404, "not_found")),
+        ("POST", "/v1/stats", {}, (405, "usage")),
+        ("PUT", "/v1/devices/g1", {}, (405, "usage")),
+        ("POST", "/v1/shrink", {}, (400, "usage")),
+        ("POST", "/v1/shrink", {"pages": -1}, (400, "usage")),
+        ("POST", "/v1/shrink", {"pages": True}, (400, "usage")),
+        ("POST", "/v1/shrink", {"pages": 1.5}, (400, "usage")),
+        ("POST", "/v1/shrink", {"pages": 1, "more": 1}, (400, "usage")),
+        ("POST", "/v1/devices", {"name": "g2"}, (400, "usage")),
+        ("POST", "/v1/devices", {"name": 2, "size": "1M"}, (400, "usage")),
+        ("POST", "/v1/devices", {"name": "../x", "size": "1M"}, (400, "usage")),
+        ("POST", "/v1/devices", {"name": "g2", "size": "1X"}, (400, "usage")),
+        ("POST", "/v1/devices", {"name": "g2", "size": 1000}, (400, "usage")),
+        ("POST", "/v1/devices", {"name": "g2", "size": 0}, (400, "usage")),
+        ("POST", "/v1/devices", {"name": "g2", "size": "1M", "compress": "gz"}, (400, "usage")),
+        ("POST", "/v1/devices", {"name": "g1", "size": "1M"}, (409, "refused")),
+        ("POST", "/v1/devices/g1/mkswap", {"force": "yes"}, (400, "usage")),
+        ("POST", "/v1/devices", [], (400, "usage")),
+        ("POST", "/v1/devices", {"name": "x" * 10000}, (400, "usage")),
+    ],
+)
+def test_refused(
+    module_server: RunningServer,
+    method: str,
+    path: str,
+    body: object,
+    expected: tuple[int, str],
+) -> None:
+    assert error(request(module_server, method, path, body)) == expected
+    assert request(module_server, "GET", "/v1/devices")[1]["devices"].keys() == {"g1"}
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        (b"nonsense\r\n\r\n", b"400"),
+        (b"GET /" + b"x" * 70000 + b" HTTP/1.1\r\n\r\n", b"414"),
+        (b"GET /v1/stats HTTP/9.9\r\n\r\n", b"505"),
+        (b"BREW /v1/stats HTTP/1.1\r\n\r\n", b"501"),
+        (b"POST /v1/shrink HTTP/1.1\r\nContent-Length: x\r\n\r\n", b"400"),
+        (b"POST /v1/shrink HTTP/1.1\r\nContent-Length: -5\r\n\r\n", b"400"),
+        (b"POST /v1/shrink HTTP/1.1\r\nContent-Length: 9" + b"9" * 30 + b"\r\n\r\n", b"400"),
+        (b"POST /v1/shrink HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"400"),
+        (b"POST /v1/shrink HTTP/1.1\r\nContent-Length: 3\r\n\r\n{{{", b"400"),
+        (b"POST /v1/shrink HTTP/1.1\r\nContent-Length: 8000\r\n\r\n" + b"[" * 8000, b"400"),
+    ],
+)
+def test_bad_bytes_get_an_answer(raw: socket.socket, text: bytes, status: bytes) -> None:
+    raw.sendall(text)
+    raw.shutdown(socket.SHUT_WR)
+    head, _, body = received(raw).partition(b"\r\n\r\n")
+    assert head.split()[1] == status
+    assert json.loads(body)["error"]["code"] == "usage"
+
+
+def test_hanging_up_within_a_request(raw: socket.socket, module_server: RunningServer) -> None:
+    raw.sendall(b"POST /v1/shrink HTTP/1.1\r\nContent-Length: 100\r\n\r\n{")
+    raw.shutdown(socket.SHUT_WR)
+    assert received(raw) == b""
+    assert request(module_server, "GET", "/v1/sysctl")[0] == 200
+
+
+def test_idle_connections_do_not_keep_others_out(module_server: RunningServer) -> None:
+    idle = [socket.socket(socket.AF_UNIX) for _ in range(30)]
+    for sock in idle:
+        sock.connect(str(module_server.control_socket))
+    assert request(module_server, "GET", "/v1/sysctl")[0] == 200
+    for sock in idle:
+        sock.close()
+
+
+def test_socket_is_for_its_owner(module_server: RunningServer) -> None:
+    assert module_server.control_socket.stat().st_mode & 0o777 == 0o600
+
+
+def test_other_files_stay_out_of_reach(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server()
+    for name in ("..%2f..%2fetc", "%2e%2e", "a%2fb"):
+        assert error(request(server, "GET", f"/v1/devices/{name}"))[0] == 404

@@ -1,0 +1,204 @@
+"""The configuration: what is taken, what is refused and with which words."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from preswapd.errors import UsageError
+from preswapd.paths import InstancePaths
+from preswapd.preswap.instance import DeviceSpec, Settings
+from preswapd.server import config
+from preswapd.server.config import Config, Options, as_toml, load
+
+MIB = 1 << 20
+
+
+def load_text(tmp_path: Path, text: str, **options: object) -> Config:
+    path = tmp_path / "vm1.toml"
+    path.write_text(text)
+    return load(Options(config=path, **options))  # type: ignore[arg-type]
+
+
+def refusal(tmp_path: Path, text: str, **options: object) -> str:
+    with pytest.raises(UsageError) as refused:
+        load_text(tmp_path, text, **options)
+    return str(refused.value).removeprefix(f"{tmp_path}/")
+
+
+# --- what is taken ---
+
+
+def test_every_key(tmp_path: Path) -> None:
+    loaded = load_text(
+        tmp_path,
+        """
+        instance = "vm1"
+        runtime-dir = "/r"
+        shm-dir = "/dev/shm/x"
+        state-dir = "/s"
+        pool-size = "32M"
+        host-reserve = 1048576
+        compress = "zstd"
+        threads = 4
+        listen = "127.0.0.1:10809"
+        [device.g1]
+        size = "64M"
+        [device.g2]
+        size = 65536
+        compress = "none"
+        """,
+    )
+    assert loaded == Config(
+        Settings(
+            instance="vm1",
+            paths=InstancePaths(Path("/r"), Path("/dev/shm/x"), Path("/s")),
+            pool_size=32 * MIB,
+            devices=(DeviceSpec("g1", 64 * MIB), DeviceSpec("g2", 65536, "none")),
+            compress="zstd",
+            host_reserve=MIB,
+        ),
+        threads=4,
+        listen="127.0.0.1:10809",
+    )
+
+
+def test_options_win_over_the_file(tmp_path: Path) -> None:
+    loaded = load_text(tmp_path, 'pool-size = "32M"\nthreads = 4', pool_size=64 * MIB)
+    assert (loaded.settings.pool_size, loaded.threads) == (64 * MIB, 4)
+
+
+def test_devices_of_both(tmp_path: Path) -> None:
+    text = 'pool-size = "32M"\n[device.g1]\nsize = "64M"'
+    loaded = load_text(tmp_path, text, devices=(DeviceSpec("g2", MIB),))
+    assert [spec.name for spec in loaded.settings.devices] == ["g1", "g2"]
+
+
+def test_no_file_is_needed() -> None:
+    loaded = load(Options(instance="no-such-instance", pool_size=32 * MIB))
+    assert loaded.settings.compress == "lz4"
+    assert loaded.settings.paths.runtime_dir.name == "no-such-instance"
+
+
+# --- what is refused ---
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("pool_size = 1", "unknown key 'pool_size': the choices are instance,"),
+        ('pool-size = "1M"', "pool-size: a pool has at least 4M"),
+        ("pool-size = true", "pool-size: a size is expected"),
+        ("pool-size = 3.5", "pool-size: a size is expected"),
+        ('pool-size = "12X"', "pool-size: '12X' is not a size"),
+        ('compress = "gzip"', "compress: 'gzip' is not a codec: the choices are lz4, zstd, none"),
+        ("threads = 0", "threads: 0 threads: from 1 to 256"),
+        ('threads = "4"', "threads: a number is expected"),
+        ('listen = "0.0.0.0:10809"', "listen: '0.0.0.0:10809' can be reached from other hosts"),
+        ('listen = "[::]:10809"', "can be reached from other hosts"),
+        ('listen = "127.0.0.1"', "is not ADDR:PORT"),
+        ('listen = "127.0.0.1:99999"', "99999 is not a port"),
+        ('listen = "example.org:1"', "is not ADDR:PORT"),
+        ('runtime-dir = "run"', "runtime-dir: 'run' is not an absolute path"),
+        ('instance = "../x"', "instance: '../x' is not an instance name"),
+        ("discard-state = true", "unknown key 'discard-state'"),
+        ("device = 1", "devices are written as tables"),
+        ('device."a/b" = {}', "'a/b' is not a device name"),
+        ("device.g1 = 1", "a device is written as a table"),
+        ("device.g1 = {}", "size is missing"),
+        ('device.g1.size = "1K"', "size: a device has at least 64K"),
+        ("device.g1.size = 65537", "size: a device's size is a multiple of 4096"),
+        ('device.g1 = { size = "1M", codec = "lz4" }', "unknown key 'codec': the choices are"),
+    ],
+)
+def test_refused_with_its_line(tmp_path: Path, line: str, complaint: str) -> None:
+    text = refusal(tmp_path, f"# first\n\n{line}\n", pool_size=32 * MIB)
+    assert text.startswith("vm1.toml:3: ")
+    assert complaint in text
+
+
+def test_not_toml(tmp_path: Path) -> None:
+    assert "line 2" in refusal(tmp_path, "threads = 1\npool-size\n")
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="No such file"):
+        load(Options(config=tmp_path / "none.toml"))
+
+
+def test_pool_size_is_required(tmp_path: Path) -> None:
+    assert "--pool-size" in refusal(tmp_path, "threads = 1")
+
+
+def test_device_with_two_sizes(tmp_path: Path) -> None:
+    text = 'pool-size = "32M"\n[device.g1]\nsize = "64M"'
+    assert "64M and 1M" in refusal(tmp_path, text, devices=(DeviceSpec("g1", MIB),))
+
+
+def test_another_instances_file(tmp_path: Path) -> None:
+    text = refusal(tmp_path, 'instance = "vm2"\npool-size = "4M"', instance="vm1")
+    assert "--instance is vm1" in text
+
+
+def test_one_directory_for_two_purposes(tmp_path: Path) -> None:
+    text = refusal(tmp_path, 'state-dir = "/a"\nruntime-dir = "/a"', pool_size=32 * MIB)
+    assert "three different directories" in text
+
+
+@pytest.mark.parametrize("text", ["g1", "g1=", "=1M", "g1=1X", "a/b=1M"])
+def test_bad_device_option(text: str) -> None:
+    with pytest.raises((ValueError, UsageError)):
+        config.device(text)
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1:1", "127.9.9.9:80", "[::1]:10809", "localhost:10809"])
+def test_loopback_addresses(text: str) -> None:
+    assert config.listen(text) == text
+
+
+# --- --show-config ---
+
+names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}", fullmatch=True)
+directories = st.builds(
+    lambda name: Path("/") / name,
+    st.text(st.characters(blacklist_categories=["Cc", "Cs"], blacklist_characters="/"), min_size=1),
+).filter(lambda path: path.name not in {"", ".", ".."})
+devices = st.builds(
+    DeviceSpec,
+    name=names,
+    size=st.integers(16, 1 << 20).map(lambda pages: pages * 4096),
+    compress=st.sampled_from([None, *config.COMPRESS]),
+)
+configs = st.builds(
+    Config,
+    settings=st.builds(
+        Settings,
+        instance=names,
+        paths=st.lists(directories, min_size=3, max_size=3, unique=True).map(
+            lambda found: InstancePaths(*found)
+        ),
+        pool_size=st.integers(config.SMALLEST_POOL, 1 << 45),
+        devices=st.lists(devices, max_size=3, unique_by=lambda spec: spec.name).map(tuple),
+        compress=st.sampled_from(config.COMPRESS),
+        host_reserve=st.none() | st.integers(0, 1 << 45),
+        discard_state=st.just(False),
+    ),
+    threads=st.none() | st.integers(1, config.MOST_THREADS),
+    listen=st.none() | st.just("127.0.0.1:10809"),
+)
+
+
+@given(configs)
+def test_shown_config_says_the_same(
+    tmp_path_factory: pytest.TempPathFactory, shown: Config
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "shown.toml"
+    path.write_text(as_toml(shown), encoding="utf-8")
+    assert load(Options(config=path)) == shown
+
+
+def test_shown_config_is_toml() -> None:
+    loaded = load(Options(pool_size=32 * MIB, devices=(DeviceSpec("a.b", MIB),)))
+    assert tomllib.loads(as_toml(loaded))["device"]["a.b"]["size"] == "1M"

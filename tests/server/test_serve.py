@@ -1,0 +1,311 @@
+"""`preswapd serve` from its start to its end: real processes, real sockets."""
+
+import os
+import signal
+import socket
+import tomllib
+from pathlib import Path
+
+import nbd
+import pytest
+
+from tests.conftest import StartServer
+from tests.running import PRESWAPD, RunningServer, ServerDied, run
+
+
+def refused(server: RunningServer, *options: str) -> tuple[int, str]:
+    """Exit status and complaint of a server on the same directories with more options."""
+    done = run([*server.command(), *options])
+    assert not done.stdout
+    assert done.stderr.count("\n") == 1, f"not one line: {done.stderr}"
+    return done.returncode, done.stderr
+
+
+@pytest.fixture
+def idle(tmp_path: Path, start_server: StartServer) -> RunningServer:
+    """A server that was not started."""
+    return start_server(start=False)
+
+
+def connected(server: RunningServer, export: str = "") -> nbd.NBD:
+    client = nbd.NBD()
+    client.connect_uri(server.nbd_uri(export))
+    return client
+
+
+# --- start and stop ---
+
+
+def test_ready_line_tells_where(server: RunningServer) -> None:
+    line = server.wait_for_line("ready")
+    assert str(server.nbd_socket) in line
+    assert "g1" in line
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_ends_it_with_status_0(server: RunningServer, number: int) -> None:
+    assert server.stop(number) == 0
+
+
+def test_clean_stop_removes_its_sockets(server: RunningServer) -> None:
+    server.stop()
+    assert not server.nbd_socket.exists()
+    assert not server.control_socket.exists()
+
+
+def test_starts_over_the_sockets_of_a_killed_one(server: RunningServer) -> None:
+    server.kill9()
+    assert server.nbd_socket.exists()
+    server.start()
+    connected(server).shutdown()
+
+
+def test_stop_with_a_client_connected(server: RunningServer) -> None:
+    client = connected(server)
+    assert server.stop() == 0
+    with pytest.raises(nbd.Error):
+        client.pread(512, 0)
+
+
+def test_service_manager_is_told(start_server: StartServer, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(30)
+        server = start_server(env={"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        assert manager.recv(4096).startswith(b"READY=1\n")
+        server.stop()
+        assert manager.recv(4096) == b"STOPPING=1"
+
+
+def test_directories_and_files_are_private(server: RunningServer) -> None:
+    modes = {
+        path: path.stat().st_mode & 0o077
+        for folder in (server.runtime_dir, server.shm_dir, server.state_dir)
+        for path in (folder, *folder.iterdir())
+        if path != server.nbd_socket
+    }
+    assert not any(modes.values()), modes
+
+
+def test_log_of_a_quiet_life_is_short(server: RunningServer) -> None:
+    server.stop()
+    assert "Traceback" not in server.log
+    assert len(server.lines) <= 3
+
+
+# --- exports ---
+
+
+def test_only_device_is_the_default_export(module_server: RunningServer) -> None:
+    client = connected(module_server)
+    assert client.get_size() == 64 << 20
+    client.shutdown()
+
+
+def test_unknown_export_is_refused_in_one_line(server: RunningServer) -> None:
+    with pytest.raises(nbd.Error):
+        connected(server, "other")
+    assert "Traceback" not in server.log
+
+
+def test_several_devices_have_no_default(start_server: StartServer) -> None:
+    server = start_server(devices={"g1": "64M", "g2": "1M"})
+    with pytest.raises(nbd.Error):
+        connected(server)
+    assert connected(server, "g2").get_size() == 1 << 20
+
+
+def test_export_list_names_all(start_server: StartServer) -> None:
+    server = start_server(devices={"g1": "64M", "g2": "1M"})
+    client = nbd.NBD()
+    client.set_opt_mode(True)
+    client.connect_unix(str(server.nbd_socket))
+    names: list[str] = []
+    client.opt_list(lambda name, description: names.append(name))
+    client.opt_abort()
+    assert names == ["g1", "g2"]
+
+
+def test_server_without_devices(start_server: StartServer) -> None:
+    server = start_server(devices={})
+    with pytest.raises(nbd.Error):
+        connected(server)
+    assert server.json_stats()["devices"] == {}
+
+
+def test_what_the_disk_says_of_itself(module_server: RunningServer) -> None:
+    client = connected(module_server)
+    can = ("flush", "fua", "trim", "zero", "fast_zero", "multi_conn")
+    assert {name: getattr(client, f"can_{name}")() for name in can} == dict.fromkeys(can, True)
+    assert not client.is_rotational()
+    assert not client.is_read_only()
+    assert not client.can_cache()
+    sizes = (nbd.SIZE_MINIMUM, nbd.SIZE_PREFERRED, nbd.SIZE_MAXIMUM)
+    assert [client.get_block_size(which) for which in sizes] == [1, 4096, 32 << 20]
+    client.shutdown()
+
+
+def test_tcp_on_loopback(start_server: StartServer) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    server = start_server(extra=[f"--listen=127.0.0.1:{port}"])
+    client = nbd.NBD()
+    client.connect_tcp("127.0.0.1", str(port))
+    assert client.get_size() == 64 << 20
+    client.shutdown()
+    connected(server).shutdown()
+
+
+def test_sockets_of_systemd(start_server: StartServer, idle: RunningServer) -> None:
+    """As systemd does it: the socket is there before the server and outlives it."""
+    idle.runtime_dir.mkdir(parents=True, mode=0o700)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(idle.nbd_socket))
+        listening.listen()
+        script = 'exec 3<&$0; export LISTEN_PID=$$ LISTEN_FDS=1; exec "$@"'
+        number = str(listening.fileno())
+        idle.launch(["/bin/bash", "-c", script, number, *idle.command()], [listening.fileno()])
+        connected(idle).shutdown()
+        assert idle.stop() == 0
+    assert idle.nbd_socket.exists()
+
+
+# --- refusals ---
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--pool-size=1M"],
+        ["--pool-size=12X"],
+        ["--device=g1"],
+        ["--device=bad/name=1M"],
+        ["--device=g2=1000"],
+        ["--device=g2=4K"],
+        ["--device=g1=32M"],
+        ["--compress=gzip"],
+        ["--threads=0"],
+        ["--threads=x"],
+        ["--listen=0.0.0.0:10809"],
+        ["--listen=[::]:10809"],
+        ["--instance=a/b"],
+        ["--config=/nonexistent.toml"],
+        ["--no-such-option"],
+        ["surplus"],
+    ],
+    ids=lambda options: options[0],
+)
+def test_bad_options_exit_2(idle: RunningServer, options: list[str]) -> None:
+    status, _ = refused(idle, *options)
+    assert status == 2
+    assert not idle.runtime_dir.exists()
+
+
+def test_pool_size_is_required() -> None:
+    done = run([PRESWAPD, "serve", "--instance=none"])
+    assert done.returncode == 2
+    assert "--pool-size" in done.stderr
+
+
+def test_bad_config_value_exits_2_with_its_line(idle: RunningServer, tmp_path: Path) -> None:
+    path = tmp_path / "vm1.toml"
+    path.write_text('pool-size = "32M"\n\ncompres = "lz4"\n')
+    status, text = refused(idle, f"--config={path}")
+    assert status == 2
+    assert f"{path}:3: unknown key 'compres'" in text
+
+
+@pytest.mark.parametrize("shared", ["runtime-dir", "shm-dir", "state-dir"])
+@pytest.mark.parametrize("more", [[], ["--discard-state"]], ids=["plain", "discard"])
+def test_second_server_is_refused(
+    module_server: RunningServer, start_server: StartServer, shared: str, more: list[str]
+) -> None:
+    other = start_server(start=False)
+    directory = getattr(module_server, shared.replace("-", "_"))
+    status, text = refused(other, f"--{shared}={directory}", *more)
+    assert status == 4
+    assert f"{directory} is in use by another server" in text
+    assert module_server.json_stats()["instance"] == "default"
+
+
+def test_shared_memory_not_on_a_tmpfs(idle: RunningServer, tmp_path: Path) -> None:
+    status, text = refused(idle, f"--shm-dir={tmp_path / 'shm'}")
+    assert status == 4
+    assert "tmpfs" in text
+
+
+def test_pool_larger_than_the_file_system(idle: RunningServer) -> None:
+    status, text = refused(idle, "--pool-size=1000T")
+    assert status == 4
+    assert "does not fit" in text
+
+
+def test_port_in_use(idle: RunningServer) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        status, text = refused(idle, f"--listen=127.0.0.1:{taken.getsockname()[1]}")
+    assert status == 4
+    assert "in use" in text
+
+
+def test_no_nbdkit(idle: RunningServer, tmp_path: Path) -> None:
+    """The interpreter's own directory comes first in PATH, so it must not hold nbdkit either."""
+    (tmp_path / "empty").mkdir()
+    done = run(idle.command(), env={"PATH": str(tmp_path / "empty")})
+    assert done.returncode == 4
+    assert "nbdkit is not installed" in done.stderr
+
+
+# --- --show-config ---
+
+
+def test_show_config_prints_and_does_nothing(idle: RunningServer) -> None:
+    done = run([*idle.command(), "--show-config"])
+    shown = tomllib.loads(done.stdout)
+    assert shown["pool-size"] == "32M"
+    assert shown["device"] == {"g1": {"size": "64M"}}
+    assert not idle.runtime_dir.exists()
+
+
+def test_shown_config_serves_the_same(idle: RunningServer, tmp_path: Path) -> None:
+    path = tmp_path / "shown.toml"
+    path.write_text(run([*idle.command(), "--show-config"]).stdout)
+    idle.launch([PRESWAPD, "serve", f"--config={path}"])
+    assert idle.json_stats()["devices"].keys() == {"g1"}
+
+
+def test_help_needs_no_server() -> None:
+    done = run([PRESWAPD, "serve", "--help"])
+    assert done.returncode == 0
+    assert "Example" in done.stdout
+
+
+# --- what a client can do to it ---
+
+
+def test_hanging_up_with_requests_in_flight(server: RunningServer) -> None:
+    """Older nbdkits abort on this when several threads serve one connection."""
+    for _ in range(30):
+        client = connected(server)
+        buffers = [nbd.Buffer(1 << 20) for _ in range(16)]
+        for number, buffer in enumerate(buffers):
+            client.aio_pread(buffer, number << 20)
+        del client
+    connected(server).shutdown()
+
+
+def test_descriptors_are_not_leaked(server: RunningServer) -> None:
+    def descriptors() -> int:
+        return len(os.listdir(f"/proc/{server.pid}/fd"))
+
+    connected(server).shutdown()
+    before = descriptors()
+    for _ in range(20):
+        connected(server).shutdown()
+        server.json_stats()
+    assert descriptors() <= before + 2
+
+
+def test_failed_start_is_told(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("")
+    with pytest.raises(ServerDied, match="symbolic link or no directory"):
+        RunningServer(tmp_path)

@@ -1,0 +1,105 @@
+"""The sockets that the server listens on."""
+
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from preswapd.errors import RefusedError, UsageError
+from preswapd.paths import InstancePaths
+from preswapd.server import sockets
+
+
+@pytest.fixture
+def paths() -> Iterator[InstancePaths]:
+    with tempfile.TemporaryDirectory(prefix="preswapd-") as name:
+        yield InstancePaths(Path(name), Path(name), Path(name))
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as found:
+        yield found
+
+
+def opened(stack: ExitStack, found: sockets.Listening) -> sockets.Listening:
+    for sock in [*found.nbd, *([found.control] if found.control else [])]:
+        stack.enter_context(sock)
+    return found
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def test_both_are_made(paths: InstancePaths, stack: ExitStack) -> None:
+    found = opened(stack, sockets.listen_all(paths, None, []))
+    assert found.own == [paths.nbd_socket, paths.control_socket]
+    assert (mode(paths.nbd_socket), mode(paths.control_socket)) == (0o660, 0o600)
+
+
+def test_stale_socket_is_replaced(paths: InstancePaths, stack: ExitStack) -> None:
+    sockets.bind_unix(paths.nbd_socket, 0o600).close()
+    opened(stack, sockets.listen_all(paths, None, []))
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(paths.nbd_socket))
+
+
+def test_other_file_in_the_way_is_kept(paths: InstancePaths) -> None:
+    paths.nbd_socket.write_text("precious")
+    with pytest.raises(RefusedError, match="Address already in use"):
+        sockets.listen_all(paths, None, [])
+    assert paths.nbd_socket.read_text() == "precious"
+
+
+def test_tcp_beside_the_unix_socket(paths: InstancePaths, stack: ExitStack) -> None:
+    found = opened(stack, sockets.listen_all(paths, ("127.0.0.1", 0), []))
+    assert [sock.family for sock in found.nbd] == [socket.AF_UNIX, socket.AF_INET]
+
+
+def test_port_in_use(stack: ExitStack) -> None:
+    taken = stack.enter_context(sockets.bind_tcp("127.0.0.1", 0))
+    with pytest.raises(RefusedError, match="in use"):
+        sockets.bind_tcp(*taken.getsockname())
+
+
+def test_passed_socket_is_not_bound_again(paths: InstancePaths, stack: ExitStack) -> None:
+    passed = sockets.bind_unix(paths.nbd_socket, 0o600)
+    found = opened(stack, sockets.listen_all(paths, None, [passed]))
+    assert found.nbd == [passed]
+    assert found.own == [paths.control_socket]
+
+
+def test_passed_control_socket(paths: InstancePaths, stack: ExitStack) -> None:
+    passed = sockets.bind_unix(paths.control_socket, 0o600)
+    found = opened(stack, sockets.listen_all(paths, None, [passed]))
+    assert found.control is passed
+
+
+def test_passed_socket_off_loopback(paths: InstancePaths, stack: ExitStack) -> None:
+    passed = stack.enter_context(sockets.bind_tcp("0.0.0.0", 0))
+    with pytest.raises(UsageError, match="other hosts"):
+        sockets.listen_all(paths, None, [passed])
+
+
+def test_sockets_meant_for_another_process() -> None:
+    environment = {"LISTEN_PID": "1", "LISTEN_FDS": "1", "OTHER": "x"}
+    assert sockets.passed_by_systemd(environment) == []
+    assert environment == {"OTHER": "x"}
+
+
+def test_descriptor_that_is_no_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    with open(os.devnull) as file:
+        monkeypatch.setattr(sockets, "FIRST_PASSED", file.fileno())
+        with pytest.raises(UsageError, match="no socket"):
+            sockets.passed_by_systemd({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"})
+
+
+def test_path_too_long_for_a_socket() -> None:
+    deep = Path("/", "x" * 120)
+    with pytest.raises(UsageError, match="too long"):
+        sockets.check_lengths(InstancePaths(deep, deep, deep))
