@@ -112,14 +112,17 @@ def parse_python(dump: str) -> str:
 
 def choose_threads(version: Version, asked: int | None) -> tuple[int, str]:
     """How many worker threads a connection gets, and why."""
-    if asked is not None:
-        return asked, "as configured"
-    if version < SURVIVES_HANG_UP:
-        return 1, (
-            f"nbdkit before {version_text(SURVIVES_HANG_UP)} with more than one thread aborts when"
-            " a client hangs up with requests in flight"
-        )
-    return THREADS, "as many as QEMU has requests in flight"
+    fragile = (
+        f"nbdkit before {version_text(SURVIVES_HANG_UP)} with more than one thread aborts when"
+        " a client hangs up with requests in flight"
+    )
+    if asked is None:
+        if version < SURVIVES_HANG_UP:
+            return 1, fragile
+        return THREADS, "as many as QEMU has requests in flight"
+    if asked > 1 and version < SURVIVES_HANG_UP:
+        return asked, f"as configured, although {fragile}"
+    return asked, "as configured"
 
 
 def choose_structured_replies(version: Version) -> tuple[bool, str]:

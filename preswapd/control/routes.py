@@ -81,11 +81,10 @@ class Api:
         return Reply(200, self.all_stats())
 
     def devices(self, request: Request) -> Reply:
-        names = self.instance.stats()["devices"]
-        return Reply(200, {"devices": {name: self.described(name) for name in names}})
+        return Reply(200, {"devices": self.all_devices()})
 
     def device(self, request: Request, name: str) -> Reply:
-        return Reply(200, self.described(name))
+        return Reply(200, self.all_devices()[self.known(name)])
 
     def sysctl(self, request: Request) -> Reply:
         return Reply(200, {VM_PRESWAP: self.instance.pages_in_tmem()})
@@ -93,11 +92,19 @@ class Api:
     def doctor(self, request: Request) -> Reply:
         return Reply(200, asdict(self.facts))
 
-    def described(self, name: str) -> Json:
-        self.known(name)
-        counters = self.instance.stats()["devices"][name]
-        device = self.instance.devices[name]
-        return {"name": name, **counters, "seconds_since_io": device.seconds_since_io}
+    def all_devices(self) -> Json:
+        """Each device's counters, with what only changes decide on."""
+        counters = self.instance.stats()["devices"]
+        assert isinstance(counters, dict)
+        return {
+            name: {
+                "name": name,
+                **counters[name],
+                "seconds_since_io": device.seconds_since_io,
+            }
+            for name, device in list(self.instance.devices.items())
+            if name in counters
+        }
 
     def known(self, name: str) -> str:
         if name not in self.instance.devices:
@@ -110,7 +117,7 @@ class Api:
         body = Body(request.body, "name", "size", "compress")
         name = body.text("name")
         self.instance.create(name, body.number("size", parse_size), body.optional_text("compress"))
-        return Reply(201, self.described(name))
+        return Reply(201, self.all_devices()[self.known(name)])
 
     def remove(self, request: Request, name: str) -> Reply:
         self.instance.remove(self.known(name), force=request.query.get("force") == "1")

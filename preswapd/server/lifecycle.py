@@ -21,13 +21,12 @@ from preswapd.control.routes import Api
 from preswapd.control.server import ControlServer
 from preswapd.errors import PreswapError
 from preswapd.preswap.instance import Instance
+from preswapd.server import stopping
 from preswapd.server.exports import Exports
 from preswapd.server.handover import Handover
 from preswapd.server.log import ERROR, INFO, log
 from preswapd.server.notify import notify
 
-# All that make nbdkit stop.
-STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 # A request waits at most this long for the interpreter lock behind Python code of ours.
 SWITCH_SECONDS = 0.0001
 MAINTENANCE_SECONDS = 0.25
@@ -37,8 +36,8 @@ REPEAT_SECONDS = 60.0
 
 def start(handover: Handover) -> Exports:
     """Opens the instance and starts everything beside NBD; called once nbdkit has its process."""
-    # Threads inherit the mask, and nbdkit's workers start later than this.
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    # nbdkit's workers start later than this.
+    stopping.hold_back()
     try:
         return begin(handover)
     except PreswapError as error:
@@ -103,7 +102,7 @@ class Stop:
         self.instance: Instance | None = None
 
     def wait(self) -> NoReturn:
-        number = signal.sigwait(STOPPING)
+        number = signal.sigwait(stopping.SIGNALS)
         notify("STOPPING=1")
         log(INFO, f"stopping on {signal.Signals(number).name}")
         status = 0

@@ -16,7 +16,7 @@ from preswapd.nbdkit import (
     probe,
 )
 from preswapd.preswap.instance import check
-from preswapd.server import directories, locks, sockets
+from preswapd.server import directories, locks, sockets, stopping
 from preswapd.server.config import Config, split_address
 from preswapd.server.handover import Handover
 from preswapd.server.log import WARNING, log
@@ -28,6 +28,8 @@ KEPT_FROM = 64
 
 
 def serve(config: Config) -> NoReturn:
+    # A stop that is asked for on the way is done once the plugin waits for it: with status 0.
+    stopping.hold_back()
     settings = config.settings
     found = probe()
     passed = sockets.passed_by_systemd(os.environ)

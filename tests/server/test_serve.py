@@ -3,7 +3,9 @@
 import os
 import signal
 import socket
+import subprocess
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 
 import nbd
@@ -45,6 +47,16 @@ def test_ready_line_tells_where(server: RunningServer) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_ends_it_with_status_0(server: RunningServer, number: int) -> None:
     assert server.stop(number) == 0
+
+
+def test_stop_before_it_is_ready(idle: RunningServer) -> None:
+    """At any time: some of these fall before nbdkit runs, some after."""
+    for delay in (0.1, 0.2, 0.3, 0.4):
+        with subprocess.Popen(idle.command(), stderr=subprocess.DEVNULL) as process:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(delay)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) in {0, -signal.SIGTERM}
 
 
 def test_clean_stop_removes_its_sockets(server: RunningServer) -> None:

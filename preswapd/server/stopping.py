@@ -1,0 +1,11 @@
+"""The signals that end the server, and how they are kept from ending it the wrong way."""
+
+import signal
+
+# All that make nbdkit stop.
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
+
+
+def hold_back() -> None:
+    """From now on they wait until somebody asks for them, also after exec and in new threads."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
