@@ -63,13 +63,21 @@ def pool(name: str, tmem: Json) -> Iterator[Finding]:
 
 def check_device(name: str, device: Json) -> Iterator[Finding]:
     written = device["succ_stores"] + device["failed_stores"]
-    if device["trims"] == 0 and written > PAGES_WITHOUT_TRIM:
+    if written > PAGES_WITHOUT_TRIM and device["trims"] == 0:
         yield Finding(
             FIX,
             name,
-            f"no trims seen although {format_size(written * PAGE_SIZE)} were written: the guest's"
-            " disk is probably rotational, so freed swap stays here",
+            f"no trims seen although {format_size(written * PAGE_SIZE)} were written: freed swap"
+            " stays here",
             "attach it as `preswapctl qemu-args` says, and in the guest use swapon --discard",
+        )
+    elif written > PAGES_WITHOUT_TRIM and device["trims"] <= device["size"] // PAGE_SIZE:
+        # swapon discards the whole area once, also on a disk that is never trimmed again.
+        yield Finding(
+            NOTE,
+            name,
+            "no trims seen since swapon: if the guest has freed swap, its disk is rotational",
+            "attach it as `preswapctl qemu-args` says; the guest's dmesg should show SSDsc",
         )
     if device["disk_errors"]:
         yield Finding(

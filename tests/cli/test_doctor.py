@@ -8,11 +8,12 @@ import pytest
 
 from preswapd import logind
 from preswapd.cli import host_checks
-from preswapd.cli.finding import FIX, OK, Finding
+from preswapd.cli.finding import FIX, NOTE, OK, Finding
 from preswapd.cli.instance_checks import PAGES_WITHOUT_TRIM, check_device
 from tests.running import PRESWAPCTL, RunningServer, run
 
 DEVICE = {
+    "size": 1 << 30,
     "succ_stores": 0,
     "failed_stores": 0,
     "trims": 0,
@@ -56,8 +57,12 @@ def test_device_that_never_trims() -> None:
     assert statuses({"succ_stores": PAGES_WITHOUT_TRIM + 1}) == [FIX]
 
 
+def test_device_trimmed_at_swapon_only() -> None:
+    assert statuses({"succ_stores": PAGES_WITHOUT_TRIM + 1, "trims": 1 << 18}) == [NOTE]
+
+
 def test_device_that_trims() -> None:
-    assert statuses({"succ_stores": PAGES_WITHOUT_TRIM + 1, "trims": 1}) == []
+    assert statuses({"succ_stores": PAGES_WITHOUT_TRIM + 1, "trims": (1 << 18) + 512}) == []
 
 
 def test_device_that_has_hardly_written() -> None:
