@@ -1,0 +1,1 @@
+"""A real Linux guest in QEMU, without root and without an image: for the demo and the tests."""

@@ -1,0 +1,289 @@
+"""One guest: QEMU started, spoken to, watched and stopped."""
+
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from preswapd.guest import accelerator, initramfs
+from preswapd.guest.channel import Channel, ChannelClosedError, Outcome
+from preswapd.guest.faults import CommandError, GuestTimeoutError, LostGuestError
+from preswapd.guest.kernel import Kernel
+from preswapd.guest.monitor import Monitor
+from preswapd.guest.programs import find
+from preswapd.guest.readings import SwapArea, meminfo, swap_areas, troubles, vmstat
+
+# Under emulation on a busy machine; an idle one takes 4 s, KVM one.
+BOOT_SECONDS = 60.0
+COMMAND_SECONDS = 30.0
+# A guest that lives longer is stuck, or its caller is.
+LIFE_SECONDS = 600.0
+END_SECONDS = 10.0
+POLL_SECONDS = 0.3
+CONSOLE_LINES = 30
+PANIC = re.compile(r"Kernel panic[^\n]*")
+
+KERNEL_OPTIONS = (
+    "console=ttyS0",
+    "quiet",
+    "panic=-1",  # a panic is a reboot at once, which -no-reboot makes QEMU's end
+    "rootfstype=ramfs",  # a tmpfs would be swapped out itself
+    "mitigations=off",
+    "no_timer_check",
+)
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What the guest is made of; `disks` are QEMU's options, as qemu-args prints them."""
+
+    memory: int
+    processors: int = 2
+    disks: Sequence[str] = ()
+    # Shown read-only as /dev/vda.
+    material: Path | None = None
+
+
+@dataclass(frozen=True)
+class Software:
+    """What runs in it: a kernel, programs of this host, and files by their path in the guest."""
+
+    kernel: Kernel
+    programs: Sequence[Path] = ()
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+
+class Guest:
+    """A running guest while the `with` block lasts.
+
+    Everything that waits has a limit.  LostGuestError when QEMU ends or the guest panics,
+    GuestTimeoutError when the guest does not answer.
+    """
+
+    def __init__(
+        self,
+        hardware: Hardware,
+        software: Software,
+        cache: Path,
+        *,
+        life: float = LIFE_SECONDS,
+    ) -> None:
+        self.hardware = hardware
+        self.software = software
+        self.life = life
+        self.qemu = find("qemu-system-x86_64", "qemu-system-x86")
+        self.accelerator = accelerator.choose(self.qemu, software.kernel, cache)
+        self.kernel_version = ""
+        self._stack = ExitStack()
+
+    # --- its life ---
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def _start(self) -> None:
+        enter = self._stack.enter_context
+        self._deadline = time.monotonic() + self.life
+        self._folder = Path(enter(tempfile.TemporaryDirectory(prefix="preswapd-guest-")))
+        built = initramfs.build(
+            self.software.kernel.modules, self.software.programs, self.software.files
+        )
+        (self._folder / "initramfs").write_bytes(built)
+        # Sockets that have no name leave no file behind and let nobody else in.
+        commands, commands_there = socket.socketpair()
+        monitor, monitor_there = socket.socketpair()
+        self._channel = enter(closing(Channel(commands)))
+        with commands_there, monitor_there, monitor:
+            self._spawn(commands_there.fileno(), monitor_there.fileno())
+            commands_there.close()
+            monitor_there.close()
+            self._monitor = enter(closing(Monitor(monitor.dup())))
+        self.kernel_version = self._reply(
+            "the guest did not boot", self._channel.greeting, BOOT_SECONDS
+        ).output.strip()
+
+    def _spawn(self, commands: int, monitor: int) -> None:
+        with (self._folder / "qemu.log").open("wb") as log:
+            self._process = subprocess.Popen(
+                # Nothing is left behind either when we are killed outright; a session of its own
+                # keeps it from ending at Ctrl-C before what it runs was looked at.
+                ["setpriv", "--pdeathsig=KILL", "--", *self._command(commands, monitor)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(commands, monitor),
+                start_new_session=True,
+            )
+        self._stack.callback(self._end)
+
+    def _end(self) -> None:
+        self._process.kill()
+        self._process.wait(END_SECONDS)
+
+    def _command(self, commands: int, monitor: int) -> list[str]:
+        hardware = self.hardware
+        material = (
+            f"if=none,id=material,file={hardware.material},format=raw,readonly=on,cache=writeback",
+            "virtio-blk-pci,drive=material,serial=material",
+        )
+        return [
+            *(str(self.qemu), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
+            *("-name", "preswapd-guest", "-machine", "q35,usb=off,smbus=off"),
+            *accelerator.ACCELERATORS[self.accelerator],
+            *("-m", f"{hardware.memory >> 20}M", "-smp", str(hardware.processors)),
+            *("-kernel", str(self.software.kernel.image)),
+            *("-initrd", str(self._folder / "initramfs"), "-append", " ".join(KERNEL_OPTIONS)),
+            *("-serial", f"file:{self._folder / 'console'}", "-device", "virtio-rng-pci"),
+            *("-chardev", f"socket,id=monitor,fd={monitor}", "-mon", "monitor,mode=control"),
+            *("-chardev", f"socket,id=commands,fd={commands}", "-device", "virtio-serial-pci"),
+            *("-device", "virtserialport,chardev=commands,name=preswapd.commands"),
+            *(("-drive", material[0], "-device", material[1]) if hardware.material else ()),
+            *hardware.disks,
+        ]
+
+    # --- commands ---
+
+    def run(self, command: str, timeout: float = COMMAND_SECONDS, *, check: bool = True) -> Outcome:
+        """Runs a shell command; CommandError when it fails, unless `check` is off."""
+        outcome = self._reply(
+            f"no answer from the guest to {command!r}",
+            lambda limit: self._channel.run(command, limit),
+            timeout,
+        )
+        if check and outcome.status:
+            raise CommandError(
+                f"in the guest, {command!r} ended with status {outcome.status}: {outcome.output}"
+            )
+        return outcome
+
+    def start(self, name: str, command: str) -> "Job":
+        """Runs a shell command beside others."""
+        job = Job(self, name)
+        script = f"{{ {command}\n}} >{job.log} 2>&1; echo $? >{job.status}"
+        self.run(f"rm -f {job.status}; setsid sh -c {shlex.quote(script)} >/dev/null 2>&1 &")
+        return job
+
+    def read(self, path: str) -> str:
+        return self.run(f"cat {shlex.quote(path)}").output
+
+    # --- swap ---
+
+    def swapon(self, label: str) -> SwapArea:
+        """Turns on the swap area with this label, with discards."""
+        before = {area.path for area in self.swaps()}
+        self.run(f'swapon -d "$(findfs LABEL={shlex.quote(label)})"')
+        return next(area for area in self.swaps() if area.path not in before)
+
+    def swapoff(self, path: str, timeout: float = 120.0) -> None:
+        """All that was swapped must fit into memory again."""
+        self.run(f"swapoff {shlex.quote(path)}", timeout)
+
+    def swaps(self) -> list[SwapArea]:
+        return swap_areas(self.read("/proc/swaps"))
+
+    def meminfo(self) -> dict[str, int]:
+        return meminfo(self.read("/proc/meminfo"))
+
+    def vmstat(self) -> dict[str, int]:
+        return vmstat(self.read("/proc/vmstat"))
+
+    # --- what went wrong ---
+
+    def troubles(self) -> list[str]:
+        """I/O errors, killed processes and the like in the guest's log."""
+        return troubles(self.run("dmesg").output)
+
+    def stops(self) -> list[dict[str, object]]:
+        """I/O errors that QEMU saw: with werror=stop it pauses the guest, which then sees none."""
+        return self._monitor.events("BLOCK_IO_ERROR", "STOP", "RESET", "GUEST_PANICKED")
+
+    def console(self) -> str:
+        """The console's last lines, then QEMU's own."""
+        texts = [self._folder / "console", self._folder / "qemu.log"]
+        lines = [
+            line
+            for path in texts
+            if path.exists()
+            for line in path.read_text(errors="replace").splitlines()
+        ]
+        return "\n".join(lines[-CONSOLE_LINES:])
+
+    def _reply(self, complaint: str, ask: Callable[[float], Outcome], timeout: float) -> Outcome:
+        limit = min(timeout, self._deadline - time.monotonic())
+        try:
+            return ask(max(limit, 0.0))
+        except ChannelClosedError:
+            raise self._lost() from None
+        except TimeoutError:
+            why = (
+                f"its {self.life:.0f} s were over" if limit < timeout else f"after {timeout:.0f} s"
+            )
+            raise GuestTimeoutError(f"{complaint} ({why})", self.console()) from None
+
+    def _lost(self) -> LostGuestError:
+        try:
+            status = self._process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            return LostGuestError("the guest closed its command port", self.console())
+        console = self.console()
+        if panic := PANIC.search(console):
+            return LostGuestError(f"the guest's kernel panicked: {panic[0]}", console)
+        how = f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
+        last = console.splitlines()[-1:] or ["it said nothing"]
+        return LostGuestError(f"QEMU ended with {how}: {last[0]}", console)
+
+
+class Job:
+    """A command that runs in the guest beside others."""
+
+    def __init__(self, guest: Guest, name: str) -> None:
+        self.guest = guest
+        self.name = name
+        self.log = f"/run/{name}.log"
+        self.status = f"/run/{name}.status"
+
+    def poll(self) -> Outcome | None:
+        """None while it runs."""
+        done = self.guest.run(f"cat {self.status} && tail -c 4000 {self.log}", check=False)
+        if done.status:
+            return None
+        status, _, output = done.output.partition("\n")
+        return Outcome(int(status), output)
+
+    def wait(self, timeout: float) -> Outcome:
+        """Waits for its end; CommandError when it failed."""
+        deadline = time.monotonic() + timeout
+        while (outcome := self.poll()) is None:
+            if time.monotonic() > deadline:
+                raise GuestTimeoutError(
+                    f"in the guest, {self.name} had not ended after {timeout:.0f} s",
+                    self.guest.console(),
+                )
+            time.sleep(POLL_SECONDS)
+        if outcome.status:
+            raise CommandError(
+                f"in the guest, {self.name} ended with status {outcome.status}: {outcome.output}"
+            )
+        return outcome
