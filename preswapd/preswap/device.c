@@ -1,0 +1,118 @@
+#include "device.h"
+
+/* Neighbouring pages share a byte but lie under different locks: plain or would lose bits. */
+static void set_bit(uint8_t *bits, uint64_t page, bool to, uint64_t *gauge)
+{
+	uint8_t bit = (uint8_t)(1u << page % 8), before;
+
+	if (to)
+		before = __atomic_fetch_or(&bits[page / 8], bit, __ATOMIC_RELAXED);
+	else
+		before = __atomic_fetch_and(&bits[page / 8], (uint8_t)~bit, __ATOMIC_RELAXED);
+	if ((before & bit) == 0 && to)
+		__atomic_fetch_add(gauge, 1, __ATOMIC_RELAXED);
+	else if ((before & bit) != 0 && !to)
+		__atomic_fetch_sub(gauge, 1, __ATOMIC_RELAXED);
+}
+
+static void show(struct device *d, uint64_t page, enum page_state state)
+{
+	set_bit(d->in_tmem, page, state == TMEM, &d->count.preswap_pages);
+	set_bit(d->on_disk, page, state == DISK, &d->count.disk_pages);
+}
+
+/* Nothing moves across this store, see store_release() in the arena. */
+static void store_state(struct device *d, uint64_t page, enum page_state state)
+{
+	uint8_t before = device_state(d, page);
+
+	__atomic_store_n(&d->map[page], (uint8_t)state, __ATOMIC_RELEASE);
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	if (before == LOST && state != LOST)
+		__atomic_fetch_sub(&d->count.lost_pages, 1, __ATOMIC_RELAXED);
+	else if (before != LOST && state == LOST)
+		__atomic_fetch_add(&d->count.lost_pages, 1, __ATOMIC_RELAXED);
+	if (before == DISK && state == HOLE)
+		set_bit(d->stale, page, true, &d->stale_pages);
+}
+
+uint32_t device_become(struct device *d, uint64_t page, const struct tmem_handle *handle,
+		       enum page_state state)
+{
+	store_state(d, page, state);
+	uint32_t dead = d->tmem->drop(d->host, handle);
+	show(d, page, state);
+	return dead;
+}
+
+int device_publish(struct device *d, uint64_t page, const struct tmem_handle *handle,
+		   const struct tmem_fresh *fresh, uint32_t *old)
+{
+	int err = d->tmem->publish(d->host, handle, fresh, old);
+
+	if (err)
+		return err;
+	if (!*old) {
+		store_state(d, page, TMEM);
+		show(d, page, TMEM);
+	}
+	return 0;
+}
+
+/* The slot is looked up again by drop(): one put meanwhile is older than this write or in flight
+ * with it, and goes. */
+void device_now_on_disk(struct device *d, uint64_t first, uint64_t pages)
+{
+	for (uint64_t page = first; page < first + pages; page++) {
+		struct tmem_handle handle = device_handle(d, page);
+		d->tmem->lock(d->host, &handle);
+		uint32_t dead = device_become(d, page, &handle, DISK);
+		d->tmem->unlock(d->host, &handle);
+		d->tmem->release(d->host, dead);
+	}
+}
+
+int device_disk_failed(struct device *d, int err)
+{
+	device_count(&d->count.disk_errors, 1);
+	__atomic_store_n(&d->last_error, -err, __ATOMIC_RELAXED);
+	return err;
+}
+
+struct attaching {
+	struct device *device;
+	uint64_t object;
+};
+
+static void attach_slot(void *ctx, uint32_t index, uint64_t seq)
+{
+	struct attaching *a = ctx;
+	uint64_t page = (uint64_t)index << 4 | a->object;
+
+	(void)seq;
+	if (device_state(a->device, page) != TMEM)
+		store_state(a->device, page, TMEM);
+	show(a->device, page, TMEM);
+}
+
+/* A live slot beats P (R2); TMEM without a slot, or a byte that is none of the four, is damage. */
+void device_attach(struct device *d)
+{
+	for (uint64_t page = 0; page < d->pages; page++)
+		if (device_state(d, page) == LOST)
+			d->count.lost_pages++;
+	for (uint64_t object = 0; object < 16; object++) {
+		struct attaching a = {d, object};
+		struct tmem_handle handle = device_handle(d, object);
+		d->tmem->visit(d->host, &handle, attach_slot, &a);
+	}
+	for (uint64_t page = 0; page < d->pages; page++) {
+		uint8_t state = device_state(d, page);
+		if (state == HOLE || state == LOST)
+			continue;
+		if (state == DISK)
+			show(d, page, DISK);
+		else if (state != TMEM || !(d->in_tmem[page / 8] >> page % 8 & 1))
+			store_state(d, page, LOST);
+	}
+}

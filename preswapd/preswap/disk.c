@@ -1,0 +1,84 @@
+#define _GNU_SOURCE
+#include "disk.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static pthread_key_t buffer_key;
+static pthread_once_t buffer_once = PTHREAD_ONCE_INIT;
+
+static void make_key(void)
+{
+	pthread_key_create(&buffer_key, free);
+}
+
+uint8_t *disk_buffer(void)
+{
+	pthread_once(&buffer_once, make_key);
+	uint8_t *b = pthread_getspecific(buffer_key);
+	if (b)
+		return b;
+	b = aligned_alloc(DISK_PAGE, DISK_RUN_PAGES * DISK_PAGE);
+	if (b && pthread_setspecific(buffer_key, b)) {
+		free(b);
+		b = NULL;
+	}
+	return b;
+}
+
+int disk_read(const struct disk *d, uint64_t first, uint32_t pages, uint8_t *buffer)
+{
+	size_t done = 0, all = (size_t)pages * DISK_PAGE;
+
+	while (done < all) {
+		ssize_t n = pread(d->fd, buffer + done, all - done,
+				  (off_t)(first * DISK_PAGE + done));
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n ? -errno : -EIO;
+		done += (size_t)n;
+	}
+	return 0;
+}
+
+int disk_write(const struct disk *d, uint64_t first, uint32_t pages, const uint8_t *buffer)
+{
+	size_t done = 0, all = (size_t)pages * DISK_PAGE;
+
+	while (done < all) {
+		ssize_t n = pwrite(d->fd, buffer + done, all - done,
+				   (off_t)(first * DISK_PAGE + done));
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n ? -errno : -EIO;
+		done += (size_t)n;
+	}
+	return 0;
+}
+
+int disk_sync(const struct disk *d)
+{
+	while (fdatasync(d->fd))
+		if (errno != EINTR)
+			return -errno;
+	return 0;
+}
+
+int disk_punch(struct disk *d, uint64_t first, uint64_t pages)
+{
+	if (d->no_punch)
+		return 0;
+	while (fallocate(d->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			 (off_t)(first * DISK_PAGE), (off_t)(pages * DISK_PAGE))) {
+		if (errno == EOPNOTSUPP)
+			d->no_punch = true;
+		if (errno != EINTR)
+			return errno == EOPNOTSUPP ? 0 : -errno;
+	}
+	return 0;
+}

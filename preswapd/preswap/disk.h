@@ -1,0 +1,25 @@
+/* The disk file of a device: what tmem did not take.  Whole pages only. */
+#ifndef PRESWAPD_DISK_H
+#define PRESWAPD_DISK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define DISK_PAGE 4096u
+#define DISK_RUN_PAGES 256u            /* one transfer, 1 MiB */
+
+struct disk {
+	int fd;
+	bool no_punch;                 /* the file system has no holes */
+};
+
+/* The thread's own aligned buffer of DISK_RUN_PAGES pages (O_DIRECT wants it aligned, and
+ * nbdkit's buffers are not); NULL without memory. */
+uint8_t *disk_buffer(void);
+/* 0 or a negative errno.  A short read is -EIO: the file was truncated underneath. */
+int disk_read(const struct disk *, uint64_t first, uint32_t pages, uint8_t *buffer);
+int disk_write(const struct disk *, uint64_t first, uint32_t pages, const uint8_t *buffer);
+int disk_sync(const struct disk *);
+int disk_punch(struct disk *, uint64_t first, uint64_t pages);
+
+#endif

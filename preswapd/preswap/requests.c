@@ -1,0 +1,494 @@
+/* A guest's requests.  Whole pages go page by page to tmem, what it does not take in runs to the
+ * disk; ragged ends are read-modify-write.  Requests are atomic for each page, not across pages. */
+#include "device.h"
+
+#include <errno.h>
+#include <string.h>
+
+enum found { IN_MEMORY, ON_DISK };
+
+static uint64_t min_of(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+/* --- Reading ---------------------------------------------------------------------------------- */
+
+/* A page without its disk: IN_MEMORY (`to` is filled), ON_DISK, or an error. */
+static int read_memory(struct device *d, uint64_t page, uint8_t *to, unsigned flags)
+{
+	struct tmem_handle handle = device_handle(d, page);
+	struct tmem_copy copy;
+
+	if (!d->tmem->trylock(d->host, &handle)) {
+		if (flags & REQUEST_NOWAIT)
+			return -EAGAIN;
+		d->tmem->lock(d->host, &handle);
+	}
+	struct tmem_found slot = d->tmem->find(d->host, &handle);
+	uint8_t state = device_state(d, page);
+	if (slot.ref)
+		d->tmem->copy(d->host, &slot, &copy);
+	d->tmem->unlock(d->host, &handle);
+
+	if (slot.ref) {
+		d->tmem->count_get(d->host, true);
+		device_count(&d->count.loads, 1);
+		return d->tmem->open(d->host, &copy, to);
+	}
+	if (state == DISK)
+		return ON_DISK;
+	if (state != HOLE)
+		return -EIO;
+	memset(to, 0, TMEM_PAGE);
+	return IN_MEMORY;
+}
+
+/* At most DISK_RUN_PAGES pages that were on disk a moment ago: only now, under the mark, their
+ * places are looked at. */
+static int read_run(struct device *d, uint64_t first, uint64_t pages, uint8_t *to)
+{
+	uint8_t *buffer = disk_buffer();
+	struct mark mark;
+	uint64_t run = 0;
+	int err = buffer ? 0 : -ENOMEM;
+
+	marks_take(&d->marks, &mark, first, pages, false);
+	for (uint64_t i = 0; !err && i <= pages; i++) {
+		int found = i == pages ? IN_MEMORY : read_memory(d, first + i,
+								 to + i * TMEM_PAGE, 0);
+		if (found == ON_DISK) {
+			run++;
+			continue;
+		}
+		if (run) {
+			err = disk_read(&d->disk, first + i - run, (uint32_t)run, buffer);
+			if (err) {
+				device_disk_failed(d, err);
+				break;
+			}
+			device_count(&d->count.disk_reads, run);
+			memcpy(to + (i - run) * TMEM_PAGE, buffer, run * TMEM_PAGE);
+			run = 0;
+		}
+		if (found < 0)
+			err = found;
+	}
+	marks_drop(&d->marks, &mark);
+	return err;
+}
+
+static int read_pages(struct device *d, uint64_t first, uint64_t pages, uint8_t *to,
+		      unsigned flags)
+{
+	uint64_t run = 0;
+
+	for (uint64_t i = 0; i <= pages; i++) {
+		int found = i == pages ? IN_MEMORY : read_memory(d, first + i,
+								 to + i * TMEM_PAGE, flags);
+		if (found < 0)
+			return found;
+		if (found == ON_DISK) {
+			if (flags & REQUEST_NOWAIT)
+				return -EAGAIN;
+			run++;
+		}
+		if (run && (found != ON_DISK || run == DISK_RUN_PAGES)) {
+			uint64_t end = found == ON_DISK ? i + 1 : i;
+			int err = read_run(d, first + end - run, run, to + (end - run) * TMEM_PAGE);
+			if (err)
+				return err;
+			run = 0;
+		}
+	}
+	return 0;
+}
+
+/* A part of one page. */
+static int read_part(struct device *d, uint64_t offset, uint64_t count, uint8_t *to,
+		     unsigned flags)
+{
+	uint8_t page[TMEM_PAGE];
+	int err = read_pages(d, offset / TMEM_PAGE, 1, page, flags);
+
+	if (!err)
+		memcpy(to, page + offset % TMEM_PAGE, count);
+	return err;
+}
+
+/* A device that came up dirty after a reboot may meet a guest that was suspended, whose pages are
+ * gone: it reads nothing but page 0 until that was written, or read as far as its last ten bytes,
+ * where the swap signature is.  A freshly booted guest does that first, a restored one never;
+ * QEMU itself reads the first 512 bytes at every start. */
+static int quarantine(struct device *d, uint64_t count, uint64_t offset, bool write)
+{
+	if (!__atomic_load_n(&d->quarantined, __ATOMIC_RELAXED))
+		return 0;
+	if (offset >= TMEM_PAGE)
+		return write ? 0 : -EIO;
+	if (write || offset + count >= TMEM_PAGE)
+		__atomic_store_n(&d->quarantined, false, __ATOMIC_RELAXED);
+	return 0;
+}
+
+int device_pread(struct device *d, void *to, uint64_t count, uint64_t offset, unsigned flags)
+{
+	uint8_t *at = to;
+	int err = quarantine(d, count, offset, false);
+
+	while (!err && count) {
+		uint64_t n = min_of(count, TMEM_PAGE - offset % TMEM_PAGE);
+		if (n == TMEM_PAGE) {
+			n = count / TMEM_PAGE * TMEM_PAGE;
+			err = read_pages(d, offset / TMEM_PAGE, n / TMEM_PAGE, at, flags);
+		} else {
+			err = read_part(d, offset, n, at, flags);
+		}
+		at += n;
+		offset += n;
+		count -= n;
+	}
+	if (err != -EAGAIN)
+		device_count(&d->count.read_requests, 1);
+	return err;
+}
+
+/* --- Writing ---------------------------------------------------------------------------------- */
+
+static bool over_quota(const struct device *d)
+{
+	return __atomic_load_n(&d->count.preswap_pages, __ATOMIC_RELAXED) >=
+	       __atomic_load_n(&d->max_pages, __ATOMIC_RELAXED);
+}
+
+/* 0: stored.  1: rejected, the page goes to disk, and an older one in tmem still serves until it
+ * is there. */
+static int put(struct device *d, uint64_t page, const uint8_t *from, unsigned flags)
+{
+	struct tmem_handle handle = device_handle(d, page);
+	struct tmem_fresh fresh;
+	uint32_t old;
+	unsigned how = (device_state(d, page) == TMEM ? TMEM_REPLACE : 0) |
+		       (flags & REQUEST_NOWAIT ? TMEM_NOWAIT : 0);
+
+	if (!(how & TMEM_REPLACE) && (flags & REQUEST_NO_TMEM || over_quota(d)))
+		return 1;
+	int err = d->tmem->build(d->host, &handle, from, d->compress, how, &fresh);
+	if (err)
+		return err == -EAGAIN ? err : 1;
+	if (!d->tmem->trylock(d->host, &handle)) {
+		if (flags & REQUEST_NOWAIT) {
+			d->tmem->discard(d->host, &fresh);
+			return -EAGAIN;
+		}
+		d->tmem->lock(d->host, &handle);
+	}
+	err = device_publish(d, page, &handle, &fresh, &old);
+	d->tmem->unlock(d->host, &handle);
+	if (err) {
+		d->tmem->discard(d->host, &fresh);
+		return 1;
+	}
+	d->tmem->release(d->host, old);
+	device_count(&d->count.succ_stores, 1);
+	return 0;
+}
+
+/* At most DISK_RUN_PAGES pages.  If the disk fails nothing changes: what was there still serves. */
+static int write_run(struct device *d, uint64_t first, uint64_t pages, const uint8_t *from,
+		     bool sync)
+{
+	uint8_t *buffer = disk_buffer();
+	struct mark mark;
+
+	if (!buffer)
+		return -ENOMEM;
+	memcpy(buffer, from, pages * TMEM_PAGE);
+	marks_take(&d->marks, &mark, first, pages, true);
+	int err = disk_write(&d->disk, first, (uint32_t)pages, buffer);
+	if (!err && sync)
+		err = disk_sync(&d->disk);
+	if (!err) {
+		device_count(&d->count.disk_writes, pages);
+		device_now_on_disk(d, first, pages);
+	} else {
+		device_disk_failed(d, err);
+	}
+	marks_drop(&d->marks, &mark);
+	return err;
+}
+
+/* Page 0 and FUA writes bypass tmem: a swap header must outlive the host's reboot. */
+static bool bypasses(uint64_t page, unsigned flags)
+{
+	return page == 0 || flags & REQUEST_FUA;
+}
+
+static int write_pages(struct device *d, uint64_t first, uint64_t pages, const uint8_t *from,
+		       unsigned flags)
+{
+	uint64_t run = 0;
+
+	for (uint64_t i = 0; i <= pages; i++) {
+		bool to_disk = false;
+		if (i < pages && bypasses(first + i, flags)) {
+			to_disk = true;
+		} else if (i < pages) {
+			int rejected = put(d, first + i, from + i * TMEM_PAGE, flags);
+			if (rejected < 0)
+				return rejected;
+			to_disk = rejected != 0;
+			if (rejected)
+				device_count(&d->count.failed_stores, 1);
+		}
+		if (to_disk && flags & REQUEST_NOWAIT)
+			return -EAGAIN;
+		run += to_disk;
+		if (run && (!to_disk || run == DISK_RUN_PAGES)) {
+			uint64_t end = to_disk ? i + 1 : i, start = end - run;
+			int err = write_run(d, first + start, run, from + start * TMEM_PAGE,
+					    bypasses(first + start, flags));
+			if (err)
+				return err;
+			run = 0;
+		}
+	}
+	return 0;
+}
+
+/* What a page is, noted under the lock: whoever comes back compares all three. */
+struct noted {
+	struct tmem_found slot;
+	uint8_t state;
+};
+
+static struct noted look(struct device *d, uint64_t page, const struct tmem_handle *handle)
+{
+	return (struct noted){d->tmem->find(d->host, handle), device_state(d, page)};
+}
+
+static bool same(const struct noted *a, const struct noted *b)
+{
+	return a->slot.ref == b->slot.ref && a->slot.seq == b->slot.seq && a->state == b->state;
+}
+
+/* The page as it is, with what was noted of it.  Under the mark. */
+static int read_noted(struct device *d, uint64_t page, struct noted *noted, uint8_t *to)
+{
+	struct tmem_handle handle = device_handle(d, page);
+	struct tmem_copy copy;
+
+	d->tmem->lock(d->host, &handle);
+	*noted = look(d, page, &handle);
+	if (noted->slot.ref)
+		d->tmem->copy(d->host, &noted->slot, &copy);
+	d->tmem->unlock(d->host, &handle);
+
+	if (noted->slot.ref)
+		return d->tmem->open(d->host, &copy, to);
+	if (noted->state == HOLE) {
+		memset(to, 0, TMEM_PAGE);
+		return 0;
+	}
+	if (noted->state != DISK)
+		return -EIO;
+	int err = disk_read(&d->disk, page, 1, to);
+	if (err)
+		return device_disk_failed(d, err);
+	device_count(&d->count.disk_reads, 1);
+	return 0;
+}
+
+/* 0: stored.  1: rejected.  -ESTALE: the page changed meanwhile. */
+static int put_noted(struct device *d, uint64_t page, const struct noted *noted,
+		     const uint8_t *from, unsigned flags)
+{
+	struct tmem_handle handle = device_handle(d, page);
+	struct tmem_fresh fresh;
+	uint32_t old = 0;
+
+	if (!noted->slot.ref && (flags & REQUEST_NO_TMEM || over_quota(d)))
+		return 1;
+	if (d->tmem->build(d->host, &handle, from, d->compress,
+			   noted->slot.ref ? TMEM_REPLACE : 0, &fresh))
+		return 1;
+	d->tmem->lock(d->host, &handle);
+	struct noted now = look(d, page, &handle);
+	int err = !same(&now, noted) ? -ESTALE :
+		  device_publish(d, page, &handle, &fresh, &old) ? 1 : 0;
+	d->tmem->unlock(d->host, &handle);
+	if (err) {
+		d->tmem->discard(d->host, &fresh);
+		return err;
+	}
+	d->tmem->release(d->host, old);
+	device_count(&d->count.succ_stores, 1);
+	return 0;
+}
+
+static int disk_write_noted(struct device *d, uint64_t page, const struct noted *noted,
+			    const uint8_t *from, bool sync)
+{
+	struct tmem_handle handle = device_handle(d, page);
+	uint32_t dead = 0;
+	int err = disk_write(&d->disk, page, 1, from);
+
+	if (!err && sync)
+		err = disk_sync(&d->disk);
+	if (err)
+		return device_disk_failed(d, err);
+	device_count(&d->count.disk_writes, 1);
+	d->tmem->lock(d->host, &handle);
+	struct noted now = look(d, page, &handle);
+	if (same(&now, noted))
+		dead = device_become(d, page, &handle, DISK);
+	else
+		err = -ESTALE;
+	d->tmem->unlock(d->host, &handle);
+	d->tmem->release(d->host, dead);
+	return err;
+}
+
+/* A part of one page: read, merged and written under the page's mark, again from the read when a
+ * put or trim came between.  `from` NULL writes zeros. */
+static int write_part(struct device *d, uint64_t offset, uint64_t count, const uint8_t *from,
+		      unsigned flags)
+{
+	uint64_t page = offset / TMEM_PAGE;
+	uint8_t *merged = disk_buffer();
+	struct noted noted;
+	struct mark mark;
+	int err;
+
+	if (!merged)
+		return -ENOMEM;
+	marks_take(&d->marks, &mark, page, 1, true);
+	do {
+		err = read_noted(d, page, &noted, merged);
+		if (err)
+			break;
+		if (from)
+			memcpy(merged + offset % TMEM_PAGE, from, count);
+		else
+			memset(merged + offset % TMEM_PAGE, 0, count);
+		err = bypasses(page, flags) ? 1 : put_noted(d, page, &noted, merged, flags);
+		if (err == 1) {
+			if (!bypasses(page, flags))
+				device_count(&d->count.failed_stores, 1);
+			err = disk_write_noted(d, page, &noted, merged, bypasses(page, flags));
+		}
+	} while (err == -ESTALE);
+	marks_drop(&d->marks, &mark);
+	return err;
+}
+
+int device_pwrite(struct device *d, const void *from, uint64_t count, uint64_t offset,
+		  unsigned flags)
+{
+	const uint8_t *at = from;
+	int err = quarantine(d, count, offset, true);
+
+	while (!err && count) {
+		uint64_t n = min_of(count, TMEM_PAGE - offset % TMEM_PAGE);
+		if (n == TMEM_PAGE) {
+			n = count / TMEM_PAGE * TMEM_PAGE;
+			err = write_pages(d, offset / TMEM_PAGE, n / TMEM_PAGE, at, flags);
+		} else if (flags & REQUEST_NOWAIT) {
+			err = -EAGAIN;
+		} else {
+			err = write_part(d, offset, n, at, flags);
+		}
+		at += n;
+		offset += n;
+		count -= n;
+	}
+	if (err != -EAGAIN)
+		device_count(&d->count.write_requests, 1);
+	return err;
+}
+
+int device_flush(struct device *d)
+{
+	int err = disk_sync(&d->disk);
+
+	return err ? device_disk_failed(d, err) : 0;
+}
+
+/* --- Trim and zeroes --------------------------------------------------------------------------- */
+
+/* A hole is passed over without its lock: a put in flight there is then the later of the two. */
+void device_forget(struct device *d, uint64_t first, uint64_t pages)
+{
+	for (uint64_t page = first; page < first + pages; page++) {
+		if (device_state(d, page) == HOLE)
+			continue;
+		struct tmem_handle handle = device_handle(d, page);
+		d->tmem->lock(d->host, &handle);
+		uint32_t dead = device_become(d, page, &handle, HOLE);
+		d->tmem->unlock(d->host, &handle);
+		d->tmem->release(d->host, dead);
+		d->tmem->count_flush(d->host, dead != 0);
+		if (dead)
+			device_count(&d->count.invalidates, 1);
+	}
+}
+
+/* The whole pages inside a range. */
+static int forget_inside(struct device *d, uint64_t count, uint64_t offset, unsigned flags)
+{
+	uint64_t first = (offset + TMEM_PAGE - 1) / TMEM_PAGE, end = (offset + count) / TMEM_PAGE;
+
+	if (first >= end)
+		return 0;
+	quarantine(d, (end - first) * TMEM_PAGE, first * TMEM_PAGE, true);
+	device_forget(d, first, end - first);
+	device_count(&d->count.trims, end - first);
+	if (!(flags & REQUEST_FUA))
+		return 0;
+	int err = device_punch(d, first, end - first, false);
+	return err ? err : device_flush(d);
+}
+
+int device_trim(struct device *d, uint64_t count, uint64_t offset, unsigned flags)
+{
+	device_count(&d->count.trim_requests, 1);
+	return forget_inside(d, count, offset, flags);
+}
+
+int device_zero(struct device *d, uint64_t count, uint64_t offset, unsigned flags)
+{
+	uint64_t head = min_of(count, (TMEM_PAGE - offset % TMEM_PAGE) % TMEM_PAGE);
+	uint64_t tail = (offset + count) % TMEM_PAGE;
+	int err = 0;
+
+	if (tail > count - head)
+		tail = 0;              /* it is in the head's page */
+	if (flags & REQUEST_FAST && (head || tail))
+		return -EOPNOTSUPP;    /* it may take a disk read and a disk write */
+	device_count(&d->count.trim_requests, 1);
+	if (head)
+		err = write_part(d, offset, head, NULL, flags);
+	if (!err)
+		err = forget_inside(d, count - head - tail, offset + head, flags);
+	if (!err && tail)
+		err = write_part(d, offset + count - tail, tail, NULL, flags);
+	return err;
+}
+
+size_t device_extents(const struct device *d, uint64_t count, uint64_t offset, struct extent *to,
+		      size_t most)
+{
+	uint64_t page = offset / TMEM_PAGE, end = (offset + count + TMEM_PAGE - 1) / TMEM_PAGE;
+	size_t n = 0;
+
+	if (end > d->pages)
+		end = d->pages;
+	while (page < end && n < most) {
+		bool hole = device_state(d, page) == HOLE;
+		uint64_t first = page;
+		while (page < end && (device_state(d, page) == HOLE) == hole)
+			page++;
+		to[n++] = (struct extent){first * TMEM_PAGE, (page - first) * TMEM_PAGE, hole};
+	}
+	return n;
+}

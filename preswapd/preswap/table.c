@@ -1,0 +1,101 @@
+#include "table.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <string.h>
+#include <xxhash.h>
+
+#define HEAD_MAGIC 0x656c626174707773ull       /* "swptable" */
+
+static const uint64_t state_words[] = {
+	[TABLE_FREE] = 0,
+	[TABLE_CREATING] = 0x474e495441455243ull,      /* "CREATING" */
+	[TABLE_SERVED] = 0x2020444556524553ull,        /* "SERVED  " */
+	[TABLE_REMOVING] = 0x474e49564f4d4552ull,      /* "REMOVING" */
+};
+
+struct head {
+	uint64_t magic;
+	uint64_t next_type;            /* and its complement above it: one store, self-checked */
+};
+
+static void store(uint64_t *word, uint64_t value)
+{
+	__atomic_store_n(word, value, __ATOMIC_RELEASE);
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+}
+
+static uint64_t counter_word(uint32_t n)
+{
+	return (uint64_t)~n << 32 | n;
+}
+
+static struct table_entry *entry_of(const void *table, uint32_t i)
+{
+	return (struct table_entry *)table + i;
+}
+
+static uint64_t check_of(const struct table_entry *e)
+{
+	return XXH3_64bits(&e->size, offsetof(struct table_entry, check) -
+					     offsetof(struct table_entry, size));
+}
+
+void table_init(void *table)
+{
+	struct head *h = table;
+
+	store(&h->next_type, counter_word(1));
+	store(&h->magic, HEAD_MAGIC);
+}
+
+bool table_head_fits(const void *table)
+{
+	const struct head *h = table;
+
+	return h->magic == HEAD_MAGIC && h->next_type == counter_word((uint32_t)h->next_type);
+}
+
+uint32_t table_draw_type(void *table)
+{
+	struct head *h = table;
+	uint32_t type = (uint32_t)h->next_type;
+
+	store(&h->next_type, counter_word(type + 1));
+	return type;
+}
+
+int table_read(const void *table, uint32_t i, struct table_entry *to, enum table_state *state)
+{
+	const struct table_entry *e = entry_of(table, i);
+
+	*to = *e;
+	for (unsigned s = TABLE_FREE; s <= TABLE_REMOVING; s++) {
+		if (e->state != state_words[s])
+			continue;
+		*state = (enum table_state)s;
+		if (s == TABLE_FREE || e->check == check_of(e))
+			return 0;
+	}
+	return -EINVAL;
+}
+
+void table_write(void *table, uint32_t i, const char *name, uint64_t size, uint32_t type,
+		 uint32_t compress)
+{
+	struct table_entry *e = entry_of(table, i);
+
+	memset(e->name, 0, sizeof e->name);
+	memcpy(e->name, name, strnlen(name, sizeof e->name - 1));
+	e->size = size;
+	e->type = type;
+	e->compress = compress;
+	memset(e->spare, 0, sizeof e->spare);
+	e->check = check_of(e);
+	table_set_state(table, i, TABLE_CREATING);
+}
+
+void table_set_state(void *table, uint32_t i, enum table_state state)
+{
+	store(&entry_of(table, i)->state, state_words[state]);
+}

@@ -1,0 +1,34 @@
+/* The devices of an instance, in the arena's table: name, swap type, size, and how far its making
+ * or removal got.  A type is drawn once from the table's counter and never used again: two devices
+ * that swap places in a configuration must not swap memory. */
+#ifndef PRESWAPD_TABLE_H
+#define PRESWAPD_TABLE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define TABLE_NAME_BYTES 16u
+
+enum table_state { TABLE_FREE, TABLE_CREATING, TABLE_SERVED, TABLE_REMOVING };
+
+struct table_entry {
+	uint64_t state;                /* a word for each state; the last store at birth */
+	uint64_t size;
+	uint32_t type;
+	uint32_t compress;
+	char name[TABLE_NAME_BYTES];
+	uint64_t check;                /* over size, type, compress and name */
+	uint8_t spare[16];
+};
+_Static_assert(sizeof(struct table_entry) == 64, "the entry is part of the arena's format");
+
+/* Entry 0 is the table's head; devices are entries 1 and up.  -EINVAL: damaged. */
+void table_init(void *table);
+bool table_head_fits(const void *table);
+uint32_t table_draw_type(void *table);
+int table_read(const void *table, uint32_t i, struct table_entry *to, enum table_state *state);
+void table_write(void *table, uint32_t i, const char *name, uint64_t size, uint32_t type,
+		 uint32_t compress);
+void table_set_state(void *table, uint32_t i, enum table_state);
+
+#endif

@@ -1,0 +1,167 @@
+/* Shrink: pages go from tmem to the disk file, which a host has where the kernel's preswap had
+ * guest memory; and disk space goes back where pages were trimmed. */
+#include "device.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* Copies one page of tmem into the buffer and notes its slot; ref 0 where there is none. */
+static struct tmem_found take(struct device *d, uint64_t page, uint8_t *to, struct writeback *w)
+{
+	struct tmem_handle handle = device_handle(d, page);
+	struct tmem_copy copy;
+	uint32_t dead = 0;
+
+	d->tmem->lock(d->host, &handle);
+	struct tmem_found slot = d->tmem->find(d->host, &handle);
+	if (slot.ref)
+		d->tmem->copy(d->host, &slot, &copy);
+	d->tmem->unlock(d->host, &handle);
+	if (!slot.ref || !d->tmem->open(d->host, &copy, to))
+		return slot;
+
+	/* It can't be read: it leaves tmem as lost, unless it was rewritten meanwhile. */
+	d->tmem->lock(d->host, &handle);
+	struct tmem_found now = d->tmem->find(d->host, &handle);
+	if (now.ref == slot.ref && now.seq == slot.seq) {
+		dead = device_become(d, page, &handle, LOST);
+		w->lost++;
+	}
+	d->tmem->unlock(d->host, &handle);
+	d->tmem->release(d->host, dead);
+	return (struct tmem_found){0};
+}
+
+/* The page left tmem only if it was not rewritten while its copy went to disk. */
+static bool leave(struct device *d, uint64_t page, const struct tmem_found *slot)
+{
+	struct tmem_handle handle = device_handle(d, page);
+	uint32_t dead = 0;
+
+	d->tmem->lock(d->host, &handle);
+	struct tmem_found now = d->tmem->find(d->host, &handle);
+	if (now.ref == slot->ref && now.seq == slot->seq)
+		dead = device_become(d, page, &handle, DISK);
+	d->tmem->unlock(d->host, &handle);
+	d->tmem->release(d->host, dead);
+	return dead != 0;
+}
+
+int device_writeback(struct device *d, uint64_t first, struct writeback *w)
+{
+	uint64_t pages = d->pages - first < EXTENT_PAGES ? d->pages - first : EXTENT_PAGES;
+	struct tmem_found slots[EXTENT_PAGES];
+	uint8_t *buffer = disk_buffer();
+	struct mark mark;
+	uint64_t run = 0;
+	int err = 0;
+
+	if (!buffer)
+		return -ENOMEM;
+	marks_take(&d->marks, &mark, first, pages, true);
+	for (uint64_t i = 0; i < pages; i++)
+		slots[i] = take(d, first + i, buffer + i * TMEM_PAGE, w);
+	for (uint64_t i = 0; !err && i <= pages; i++) {
+		if (i < pages && slots[i].ref) {
+			run++;
+			continue;
+		}
+		if (!run)
+			continue;
+		err = disk_write(&d->disk, first + i - run, (uint32_t)run,
+				 buffer + (i - run) * TMEM_PAGE);
+		if (err) {
+			device_disk_failed(d, err);
+			break;
+		}
+		device_count(&d->count.disk_writes, run);
+		for (uint64_t j = i - run; j < i; j++)
+			w->moved += leave(d, first + j, &slots[j]);
+		run = 0;
+	}
+	marks_drop(&d->marks, &mark);
+	device_count(&d->count.written_back_pages, w->moved);
+	return err;
+}
+
+struct ages {
+	uint64_t object, *pages;
+	double *seqs;
+};
+
+static void add_age(void *ctx, uint32_t index, uint64_t seq)
+{
+	struct ages *a = ctx;
+	uint64_t extent = ((uint64_t)index << 4 | a->object) / EXTENT_PAGES;
+
+	a->pages[extent]++;
+	a->seqs[extent] += (double)seq;
+}
+
+void device_ages(struct device *d, uint64_t *pages, double *seqs)
+{
+	for (uint64_t object = 0; object < 16; object++) {
+		struct ages a = {object, pages, seqs};
+		struct tmem_handle handle = device_handle(d, object);
+		d->tmem->visit(d->host, &handle, add_age, &a);
+	}
+}
+
+static bool is_stale(const struct device *d, uint64_t page)
+{
+	return __atomic_load_n(&d->stale[page / 8], __ATOMIC_RELAXED) >> page % 8 & 1;
+}
+
+static void not_stale(struct device *d, uint64_t page)
+{
+	uint8_t bit = (uint8_t)(1u << page % 8);
+
+	if (__atomic_fetch_and(&d->stale[page / 8], (uint8_t)~bit, __ATOMIC_RELAXED) & bit)
+		__atomic_fetch_sub(&d->stale_pages, 1, __ATOMIC_RELAXED);
+}
+
+/* P is looked at again under the mark: it becomes DISK under none other. */
+static int punch_run(struct device *d, uint64_t first, uint64_t pages)
+{
+	struct mark mark;
+	uint64_t run = 0;
+	int err = 0;
+
+	marks_take(&d->marks, &mark, first, pages, true);
+	for (uint64_t i = 0; !err && i <= pages; i++) {
+		if (i < pages) {
+			not_stale(d, first + i);
+			if (device_state(d, first + i) != DISK) {
+				run++;
+				continue;
+			}
+		}
+		if (run) {
+			err = disk_punch(&d->disk, first + i - run, run);
+			device_count(&d->count.punched_pages, run);
+			run = 0;
+		}
+	}
+	marks_drop(&d->marks, &mark);
+	return err;
+}
+
+#define PUNCH_PAGES 512u               /* holds a guest's requests up no longer than a trim does */
+
+int device_punch(struct device *d, uint64_t first, uint64_t pages, bool all)
+{
+	uint64_t run = 0, end = first + pages;
+
+	for (uint64_t page = first; page <= end; page++) {
+		bool wanted = page < end && (all ? device_state(d, page) != DISK :
+						   is_stale(d, page));
+		if (run && (!wanted || run == PUNCH_PAGES)) {
+			int err = punch_run(d, page - run, run);
+			if (err)
+				return err;
+			run = 0;
+		}
+		run += wanted;
+	}
+	return 0;
+}
