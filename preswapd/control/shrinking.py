@@ -2,7 +2,8 @@
 
 import threading
 
-from preswapd.preswap.instance import Instance, ShrinkProgress, ShrinkResult
+from preswapd.preswap.instance import Instance
+from preswapd.preswap.shrink import ShrinkProgress, ShrinkResult
 
 
 class Shrink:

@@ -15,6 +15,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
+from preswapd.preswap._table cimport Entry
 from preswapd.tmem._tmem cimport (
     Host,
     cbool,
@@ -37,6 +38,8 @@ EXTENT_HOLE_ZERO = 3
 cdef enum:
     EXTENTS_AT_ONCE = 512
 
+cdef int EAGAIN = -errno.EAGAIN
+
 # Requests up to two pages keep the GIL: giving it away and taking it back costs as much as they do.
 cdef enum:
     SMALL = 8192
@@ -54,8 +57,12 @@ cdef extern from "sys/mman.h" nogil:
         MAP_SHARED
     void *MAP_FAILED
 
+cdef extern from "unistd.h" nogil:
+    int close_fd "close"(int)
+
 cdef extern from "device.h" nogil:
     enum:
+        FLIGHTS_OURS
         REQUEST_FUA
         REQUEST_NOWAIT
         REQUEST_FAST
@@ -71,7 +78,7 @@ cdef extern from "device.h" nogil:
         pass
     ctypedef struct device_counters "struct device_counters":
         uint64_t preswap_pages, disk_pages, lost_pages
-        uint64_t loads, succ_stores, failed_stores, invalidates
+        uint64_t loads, succ_stores, failed_stores, invalidates, lost_reads
         uint64_t disk_reads, disk_writes, disk_errors, punched_pages
         uint64_t trims, written_back_pages
         uint64_t read_requests, write_requests, trim_requests
@@ -90,7 +97,7 @@ cdef extern from "device.h" nogil:
         marks marks
         flights flights
         uint64_t max_pages
-        cbool quarantined
+        uint64_t *quarantined
         int last_error
         device_counters count
     ctypedef struct extent "struct extent":
@@ -105,10 +112,10 @@ cdef extern from "device.h" nogil:
     void flights_destroy(flights *)
     uint64_t flights_connect(flights *)
     void flights_disconnect(flights *)
-    cbool flights_begin(flights *, flight *)
+    int flights_begin(flights *, flight *, uint64_t)
+    int flights_try_begin(flights *, flight *, uint64_t)
     void flights_end(flights *, flight *)
-    cbool flights_older(flights *, uint64_t)
-    void flights_wait_older(flights *, uint64_t)
+    cbool flights_park(flights *, unsigned)
     void flights_close(flights *)
     uint64_t flights_now()
 
@@ -119,8 +126,11 @@ cdef extern from "device.h" nogil:
     int device_zero(device *, uint64_t, uint64_t, unsigned)
     int device_flush(device *)
     size_t device_extents(const device *, uint64_t, uint64_t, extent *, size_t)
-    int device_writeback(device *, uint64_t, writeback_count *)
-    void device_ages(device *, uint64_t *, double *)
+    int device_writeback(device *, uint64_t, uint64_t, writeback_count *)
+    ctypedef struct aged "struct aged":
+        double seq
+        uint64_t pages, extent
+    size_t device_coldest(device *, aged *)
     int device_punch(device *, uint64_t, uint64_t, cbool)
     void device_forget(device *, uint64_t, uint64_t)
 
@@ -138,8 +148,30 @@ cdef object failed(int err):
     return OSError(-err, os.strerror(-err))
 
 
+cdef class Extents:
+    """The extents of a device with pages in tmem, the coldest first."""
+
+    cdef aged *found
+    cdef size_t n
+
+    def __cinit__(self):
+        self.found = NULL
+
+    def __dealloc__(self):
+        free(self.found)
+
+    def __len__(self):
+        return self.n
+
+    def __getitem__(self, i):
+        if not 0 <= i < self.n:
+            raise IndexError(i)
+        cdef aged *a = &self.found[i]
+        return a.seq, a.pages, a.extent
+
+
 cdef class Device:
-    """One swap device.  Its owner closes it when nobody uses it any more."""
+    """One swap device.  Its owner closes it when it is removed or the server stops."""
 
     cdef device d
     cdef Host host
@@ -160,26 +192,22 @@ cdef class Device:
         memset(&self.d, 0, sizeof(self.d))
         self.d.disk.fd = -1
         self.attached = False
+        marks_init(&self.d.marks)
+        flights_init(&self.d.flights)
 
-    def __init__(self, Host host, *, uint32_t pool, uint32_t type, str name, uint64_t size,
-                 str compress, int map_fd, int image_fd, bint quarantined, bint tmem_dirty,
-                 on_first_put):
-        """Takes over image_fd. map_fd: one state byte for each page, allocated in full.
-
-        on_first_put() is called before a page enters tmem for the first time; if it raises
-        OSError, tmem stays closed to this device and it is asked again at the next write.
-        """
+    def __init__(self, Host host, *, uint32_t pool, Entry entry not None, str compress, int map_fd,
+                 int image_fd, bint tmem_dirty, on_first_put):
         if self.attached:
             raise ValueError("a device is opened once")
-        cdef uint64_t pages = size // PAGE_SIZE
-        self.host, self.name, self.size, self.compress = host, name, size, compress
+        cdef uint64_t pages = entry.size // PAGE_SIZE
+        self.host, self.name, self.size, self.compress = host, entry.name, entry.size, compress
         self.tmem_dirty, self.on_first_put = tmem_dirty, on_first_put
         self.dirty_lock = threading.Lock()
         self.d.tmem, self.d.host = host.ops(), host.pointer()
-        self.d.pool, self.d.type, self.d.pages = pool, type, pages
+        self.d.pool, self.d.type, self.d.pages = pool, entry.type, pages
         self.d.compress = <tmem_compress>compress_number(compress)
         self.d.max_pages = <uint64_t>-1
-        self.d.quarantined = quarantined
+        self.d.quarantined = entry.quarantine_word()
         self.map_bytes = (pages + PAGE_SIZE - 1) // PAGE_SIZE * PAGE_SIZE
         self.d.stale = <uint8_t *>calloc((pages + 7) // 8, 1)
         if self.d.stale == NULL:
@@ -187,9 +215,7 @@ cdef class Device:
         self.d.map = <uint8_t *>mmap(NULL, self.map_bytes, PROT_READ | PROT_WRITE, MAP_SHARED,
                                      map_fd, 0)
         if <void *>self.d.map == MAP_FAILED:
-            self.d.map = NULL
             free(self.d.stale)
-            self.d.stale = NULL
             raise OSError(errno.ENOMEM, "the device's map cannot be mapped")
         # Exported, so that they can't be resized: native code holds their buffers.
         self.preswap_map = bitarray(pages, endian="little")
@@ -200,39 +226,34 @@ cdef class Device:
         PyObject_GetBuffer(self.disk_map, &self.disk_bits, PyBUF_WRITABLE)
         self.d.in_tmem = <uint8_t *>self.tmem_bits.buf
         self.d.on_disk = <uint8_t *>self.disk_bits.buf
-        marks_init(&self.d.marks)
-        flights_init(&self.d.flights)
         self.d.disk.fd = image_fd
         self.attached = True
         with nogil:
             device_attach(&self.d)
 
     def close(self):
-        """No request begins any more; those in flight end first."""
-        if not self.attached:
-            return
+        """Nothing begins any more, what is in flight ends, and what it holds is given back."""
         with nogil:
             flights_close(&self.d.flights)
-        self._free()
-
-    cdef _free(self):
+        if not self.attached:
+            return
         self.attached = False
         PyBuffer_Release(&self.tmem_bits)
         PyBuffer_Release(&self.disk_bits)
         munmap(self.d.map, self.map_bytes)
         free(self.d.stale)
         os.close(self.d.disk.fd)
-        marks_destroy(&self.d.marks)
-        flights_destroy(&self.d.flights)
 
     def __dealloc__(self):
+        # Whoever was in flight held a reference: the gate and the marks may go now.
         if self.attached:
-            self._free()
-
-    cdef int check(self) except -1:
-        if not self.attached:
-            raise ValueError(f"the device {self.name} is closed")
-        return 0
+            PyBuffer_Release(&self.tmem_bits)
+            PyBuffer_Release(&self.disk_bits)
+            munmap(self.d.map, self.map_bytes)
+            free(self.d.stale)
+            close_fd(self.d.disk.fd)
+        marks_destroy(&self.d.marks)
+        flights_destroy(&self.d.flights)
 
     # --- what it is ---
 
@@ -253,19 +274,25 @@ cdef class Device:
         return self.d.count.preswap_pages
 
     @property
+    def disk_pages(self):
+        return self.d.count.disk_pages
+
+    @property
     def quarantined(self):
-        return self.d.quarantined
+        return self.attached and self.d.quarantined[0] != 0
 
     @property
     def seconds_since_io(self):
-        """None when there was no request yet."""
         if self.d.flights.last_io == 0:
             return None
         return (flights_now() - self.d.flights.last_io) / 1e9
 
     @property
+    def disk_errors(self):
+        return self.d.count.disk_errors
+
+    @property
     def last_disk_error(self):
-        """The newest errno of the disk file, 0 for none."""
         return self.d.last_error
 
     @property
@@ -277,8 +304,8 @@ cdef class Device:
         self.d.max_pages = pages
 
     def state_bytes(self):
-        """A copy of the map: one state byte for each page."""
-        self.check()
+        if not self.attached:
+            raise ValueError(f"the device {self.name} is closed")
         return bytes((<const uint8_t *>self.d.map)[:self.d.pages])
 
     def stats(self):
@@ -286,18 +313,16 @@ cdef class Device:
         counters["size"] = self.size
         counters["connections"] = self.d.flights.connections
         counters["stale_pages"] = self.d.stale_pages
-        counters["quarantined"] = bool(self.d.quarantined)
+        counters["quarantined"] = self.quarantined
         counters["compress"] = self.compress
         return counters
 
     def metadata_size(self):
-        """Bytes of the map and the three bitarrays."""
         return self.map_bytes + 3 * ((self.d.pages + 7) // 8)
 
     # --- what its owner does with it ---
 
     def connect(self):
-        self.check()
         return Connection(self)
 
     cdef bint mark_dirty(self) except -1:
@@ -311,119 +336,146 @@ cdef class Device:
                 self.tmem_dirty = True
         return True
 
-    def clean(self):
-        """Called when the sidecar says that tmem holds nothing of this device."""
-        self.tmem_dirty = False
-
-    def write_page_zero(self, bytes page):
-        """Written through to disk, and synced."""
-        cdef const char *from_ = page
-        cdef flight mine
+    cdef int begin(self, flight *mine) except -1:
+        """Work of our own, which a removal waits for."""
         cdef int err
-        self.check()
-        if len(page) != PAGE_SIZE:
-            raise ValueError("a page is 4096 bytes")
         with nogil:
-            if flights_begin(&self.d.flights, &mine):
-                err = device_pwrite(&self.d, from_, 4096, 0, REQUEST_FUA)
-                flights_end(&self.d.flights, &mine)
-            else:
-                err = -108     # ESHUTDOWN
+            err = flights_begin(&self.d.flights, mine, FLIGHTS_OURS)
+        if err < 0:
+            raise OSError(-err, f"the device {self.name} is being removed")
+        return 0
+
+    cdef int end(self, flight *mine, int err) except -1:
+        flights_end(&self.d.flights, mine)
         if err < 0:
             raise OSError(-err, os.strerror(-err))
+        return 0
 
-    def writeback(self, uint64_t extent):
-        """Moves the extent's pages from tmem to disk: (moved, lost, errno or 0)."""
-        cdef writeback_count w
+    def write_page_zero(self, const uint8_t[::1] page not None):
+        cdef flight mine
         cdef int err
-        self.check()
+        if page.shape[0] != PAGE_SIZE:
+            raise ValueError("a page is 4096 bytes")
+        self.begin(&mine)
+        with nogil:
+            err = device_pwrite(&self.d, &page[0], 4096, 0, REQUEST_FUA)
+        self.end(&mine, err)
+
+    def writeback(self, uint64_t extent, uint64_t most=EXTENT_PAGES):
+        cdef writeback_count w
+        cdef flight mine
+        cdef int err
         w.moved = w.lost = 0
         if extent * EXTENT_PAGES >= self.d.pages:
             raise ValueError("no such extent")
+        self.begin(&mine)
         with nogil:
-            err = device_writeback(&self.d, extent * 256, &w)
+            err = device_writeback(&self.d, extent * 256, most, &w)
+        flights_end(&self.d.flights, &mine)
         return w.moved, w.lost, -err
 
-    def ages(self):
-        """[(mean sequence number, pages, extent)] of the extents with pages in tmem."""
-        cdef uint64_t n = (self.d.pages + EXTENT_PAGES - 1) // EXTENT_PAGES, i
-        cdef uint64_t *pages
-        cdef double *seqs
-        self.check()
-        pages = <uint64_t *>calloc(n, sizeof(uint64_t))
-        seqs = <double *>calloc(n, sizeof(double))
-        try:
-            if pages == NULL or seqs == NULL:
-                raise MemoryError()
-            with nogil:
-                device_ages(&self.d, pages, seqs)
-            return [(seqs[i] / pages[i], pages[i], i) for i in range(n) if pages[i]]
-        finally:
-            free(pages)
-            free(seqs)
+    def coldest(self):
+        cdef flight mine
+        cdef Extents extents = Extents()
+        cdef uint64_t most = (self.d.pages + EXTENT_PAGES - 1) // EXTENT_PAGES
+        extents.found = <aged *>calloc(most, sizeof(aged))
+        if extents.found == NULL:
+            raise MemoryError()
+        self.begin(&mine)
+        with nogil:
+            extents.n = device_coldest(&self.d, extents.found)
+        self.end(&mine, 0)
+        return extents
+
+    cdef int check_range(self, uint64_t first, uint64_t pages) except -1:
+        if first > self.d.pages or pages > self.d.pages - first:
+            raise ValueError("out of range")
+        return 0
 
     def punch(self, uint64_t first, uint64_t pages, bint all=False):
-        """Gives disk space back where pages were trimmed (all: wherever no page is on disk)."""
+        cdef flight mine
         cdef int err
-        self.check()
-        if first > self.d.pages or pages > self.d.pages - first:
-            raise ValueError("out of range")
+        self.check_range(first, pages)
         if not all and self.d.stale_pages == 0:
             return
+        self.begin(&mine)
         with nogil:
             err = device_punch(&self.d, first, pages, all)
-        if err < 0:
-            raise OSError(-err, os.strerror(-err))
+        self.end(&mine, err)
 
     def forget(self, uint64_t first, uint64_t pages):
-        """The pages read as zeros afterwards, as after a trim."""
-        self.check()
-        if first > self.d.pages or pages > self.d.pages - first:
-            raise ValueError("out of range")
+        cdef flight mine
+        self.check_range(first, pages)
+        self.begin(&mine)
         with nogil:
             device_forget(&self.d, first, pages)
+        self.end(&mine, 0)
+
+    def empty(self):
+        """For a device whose requests have ended for good."""
+        if not self.attached or not self.is_closed():
+            raise ValueError(f"the device {self.name} is still served")
+        with nogil:
+            device_forget(&self.d, 0, self.d.pages)
+        for_each_object(self, False)
+
+    cdef bint is_closed(self) noexcept:
+        cdef flight mine
+        if flights_try_begin(&self.d.flights, &mine, FLIGHTS_OURS) == -errno.ESHUTDOWN:
+            return True
+        flights_end(&self.d.flights, &mine)
+        return False
 
     def stop(self):
-        """No request begins any more; returns when those in flight have ended."""
-        self.check()
         with nogil:
             flights_close(&self.d.flights)
 
-    def forget_index(self):
-        """Frees the index's upper levels, after the last page is gone."""
-        forget_index(self)
+    def park(self, unsigned milliseconds):
+        cdef bint ended
+        with nogil:
+            ended = flights_park(&self.d.flights, milliseconds)
+        return ended
+
+    def punch_parked(self):
+        """Like punch(), for a device that was parked and whose requests have ended."""
+        cdef int err
+        with nogil:
+            err = device_punch(&self.d, 0, self.d.pages, False)
+        if err < 0:
+            raise OSError(-err, os.strerror(-err))
+
+    def sync(self):
+        os.fsync(self.d.disk.fd)
 
 
 cdef extern from "tmem.h" nogil:
-    ctypedef struct forget_ops "struct tmem_ops":
-        int (*reserve_index)(tmem_host *, const tmem_handle *, uint32_t)
-        void (*forget_index)(tmem_host *, const tmem_handle *)
-        void (*give_back)(tmem_host *, cbool)
+    ctypedef struct index_ops "struct tmem_ops":
+        int (*reserve_index)(tmem_host *, const tmem_handle *, uint32_t) noexcept nogil
+        void (*forget_index)(tmem_host *, const tmem_handle *) noexcept nogil
+        void (*give_back)(tmem_host *, cbool) noexcept nogil
 
 
-cdef forget_index(Device device):
-    cdef const forget_ops *ops = <const forget_ops *>device.d.tmem
+cdef int for_each_object(Device device, bint reserve) except -1:
+    """The index's upper levels of the sixteen objects: made, or freed after the last page."""
+    cdef const index_ops *ops = <const index_ops *>device.d.tmem
     cdef tmem_handle h
     h.pool, h.index = device.d.pool, 0
     for i in range(16):
         h.object = <uint64_t>device.d.type << 4 | <uint64_t>i
-        ops.forget_index(device.d.host, &h)
-
-
-def reserve_index(Host host, uint32_t pool, uint32_t type, uint64_t pages):
-    """The index's upper levels for a device; MemoryError when there is no room for them."""
-    cdef const forget_ops *ops = <const forget_ops *>host.ops()
-    cdef tmem_handle h
-    h.pool, h.index = pool, 0
-    for i in range(16):
-        h.object = <uint64_t>type << 4 | <uint64_t>i
-        if ops.reserve_index(host.pointer(), &h, <uint32_t>((pages - 1) >> 4)):
+        if not reserve:
+            ops.forget_index(device.d.host, &h)
+        elif ops.reserve_index(device.d.host, &h, <uint32_t>((device.d.pages - 1) >> 4)):
             raise MemoryError("no memory for the device's index")
+    return 0
 
 
-def give_back(Host host):
-    """Empty slabs go back to the system at once."""
-    cdef const forget_ops *ops = <const forget_ops *>host.ops()
+def reserve_index(Device device not None):
+    """MemoryError when there is no room for it."""
+    for_each_object(device, True)
+
+
+def give_back(Host host not None):
+    cdef const index_ops *ops = <const index_ops *>host.ops()
     cdef tmem_host *pointer = host.pointer()
     with nogil:
         ops.give_back(pointer, True)
@@ -434,46 +486,35 @@ cdef class Connection:
 
     cdef readonly Device device
     cdef uint64_t epoch
-    cdef bint fenced, closed
+    cdef bint closed
 
     def __init__(self, Device device not None):
         self.device = device
         self.epoch = flights_connect(&device.d.flights)
-        self.fenced = False
         self.closed = False
 
     def close(self):
         if not self.closed:
             self.closed = True
-            if self.device.attached:
-                flights_disconnect(&self.device.d.flights)
-
-    def __dealloc__(self):
-        if self.device is not None and not self.closed and self.device.attached:
             flights_disconnect(&self.device.d.flights)
 
-    cdef bint may_be_quick(self) noexcept:
-        """The requests of older connections have ended (DESIGN 4b), as far as a look tells."""
-        if not self.fenced:
-            self.fenced = not flights_older(&self.device.d.flights, self.epoch)
-        return self.fenced
+    def __dealloc__(self):
+        if self.device is not None and not self.closed:
+            flights_disconnect(&self.device.d.flights)
 
     cdef int begin(self, flight *mine) noexcept nogil:
-        if not self.fenced:
-            flights_wait_older(&self.device.d.flights, self.epoch)
-            self.fenced = True
-        return 0 if flights_begin(&self.device.d.flights, mine) else -108     # ESHUTDOWN
+        return flights_begin(&self.device.d.flights, mine, self.epoch)
 
     cdef int read(self, void *to, uint64_t count, uint64_t offset) noexcept:
         cdef device *d = &self.device.d
         cdef flight mine
-        cdef int err = -11                                                     # EAGAIN
-        if count <= SMALL and self.may_be_quick():
-            if not flights_begin(&d.flights, &mine):
-                return -108
-            err = device_pread(d, to, count, offset, REQUEST_NOWAIT)
-            flights_end(&d.flights, &mine)
-        if err != -11:
+        cdef int err = EAGAIN
+        if count <= SMALL:
+            err = flights_try_begin(&d.flights, &mine, self.epoch)
+            if err == 0:
+                err = device_pread(d, to, count, offset, REQUEST_NOWAIT)
+                flights_end(&d.flights, &mine)
+        if err != EAGAIN:
             return err
         with nogil:
             err = self.begin(&mine)
@@ -486,13 +527,13 @@ cdef class Connection:
                    unsigned flags) noexcept:
         cdef device *d = &self.device.d
         cdef flight mine
-        cdef int err = -11
-        if count <= SMALL and self.may_be_quick():
-            if not flights_begin(&d.flights, &mine):
-                return -108
-            err = device_pwrite(d, from_, count, offset, flags | REQUEST_NOWAIT)
-            flights_end(&d.flights, &mine)
-        if err != -11:
+        cdef int err = EAGAIN
+        if count <= SMALL:
+            err = flights_try_begin(&d.flights, &mine, self.epoch)
+            if err == 0:
+                err = device_pwrite(d, from_, count, offset, flags | REQUEST_NOWAIT)
+                flights_end(&d.flights, &mine)
+        if err != EAGAIN:
             return err
         with nogil:
             err = self.begin(&mine)
@@ -502,13 +543,11 @@ cdef class Connection:
         return err
 
     cdef int inside(self, uint64_t count, uint64_t offset) except -1:
-        self.device.check()
         if offset > self.device.size or count > self.device.size - offset:
-            raise failed(-22)                                                  # EINVAL
+            raise failed(-errno.EINVAL)
         return 0
 
     def pread(self, buf, uint64_t offset, int flags=0):
-        """Fills the writable buffer."""
         cdef Py_buffer view
         cdef int err
         PyObject_GetBuffer(buf, &view, PyBUF_WRITABLE)
@@ -520,6 +559,12 @@ cdef class Connection:
         if err < 0:
             raise failed(err)
 
+    cdef unsigned admission(self) except *:
+        """No page enters tmem before the sidecar says that some may be there."""
+        if self.device.tmem_dirty or self.device.mark_dirty():
+            return 0
+        return REQUEST_NO_TMEM
+
     def pwrite(self, buf, uint64_t offset, int flags=0):
         cdef Py_buffer view
         cdef int err
@@ -527,9 +572,8 @@ cdef class Connection:
         PyObject_GetBuffer(buf, &view, PyBUF_SIMPLE)
         try:
             self.inside(<uint64_t>view.len, offset)
-            if not self.device.tmem_dirty and not how and offset + view.len > PAGE_SIZE:
-                if not self.device.mark_dirty():
-                    how |= REQUEST_NO_TMEM
+            if not how and offset + view.len > PAGE_SIZE:
+                how = self.admission()
             err = self.write(view.buf, <uint64_t>view.len, offset, how)
         finally:
             PyBuffer_Release(&view)
@@ -539,7 +583,6 @@ cdef class Connection:
     def flush(self, int flags=0):
         cdef flight mine
         cdef int err
-        self.device.check()
         with nogil:
             err = self.begin(&mine)
             if err == 0:
@@ -564,12 +607,10 @@ cdef class Connection:
     def zero(self, uint64_t count, uint64_t offset, int flags=0):
         cdef flight mine
         cdef int err
-        cdef unsigned how = REQUEST_FUA if flags & FLAG_FUA else 0
+        cdef unsigned how = REQUEST_FUA if flags & FLAG_FUA else self.admission()
         if flags & FLAG_FAST_ZERO:
             how |= REQUEST_FAST
         self.inside(count, offset)
-        if not self.device.tmem_dirty and not self.device.mark_dirty():
-            how |= REQUEST_NO_TMEM             # ragged ends may enter tmem
         with nogil:
             err = self.begin(&mine)
             if err == 0:
@@ -579,12 +620,18 @@ cdef class Connection:
             raise failed(err)
 
     def extents(self, uint64_t count, uint64_t offset, int flags=0):
-        """[(offset, length, type)] as nbdkit wants them; at most 512, from offset on."""
         cdef extent found[EXTENTS_AT_ONCE]
-        cdef size_t n, i
+        cdef flight mine
+        cdef size_t n = 0, i
+        cdef int err
         self.inside(count, offset)
         with nogil:
-            n = device_extents(&self.device.d, count, offset, found, EXTENTS_AT_ONCE)
+            err = self.begin(&mine)
+            if err == 0:
+                n = device_extents(&self.device.d, count, offset, found, EXTENTS_AT_ONCE)
+                flights_end(&self.device.d.flights, &mine)
+        if err < 0:
+            raise failed(err)
         return [(found[i].offset, found[i].length, EXTENT_HOLE_ZERO if found[i].hole else 0)
                 for i in range(n)]
 

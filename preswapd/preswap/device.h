@@ -20,7 +20,7 @@ enum page_state { HOLE = 0x00, DISK = 0x0f, TMEM = 0xf0, LOST = 0xff };
 
 struct device_counters {
 	uint64_t preswap_pages, disk_pages, lost_pages;                     /* gauges */
-	uint64_t loads, succ_stores, failed_stores, invalidates;
+	uint64_t loads, succ_stores, failed_stores, invalidates, lost_reads;
 	uint64_t disk_reads, disk_writes, disk_errors, punched_pages;       /* pages; events */
 	uint64_t trims, written_back_pages;                                 /* pages */
 	uint64_t read_requests, write_requests, trim_requests;
@@ -40,7 +40,7 @@ struct device {
 	struct marks marks;
 	struct flights flights;
 	uint64_t max_pages;            /* puts beyond it are rejected; atomic */
-	bool quarantined;              /* see device_pread; atomic */
+	uint64_t *quarantined;         /* in the arena's table, not 0: see requests.c; atomic */
 	int last_error;                /* of the disk, positive errno; atomic */
 	struct device_counters count;  /* atomic */
 };
@@ -109,10 +109,15 @@ size_t device_extents(const struct device *, uint64_t count, uint64_t offset, st
 struct writeback {
 	uint64_t moved, lost;
 };
-/* Moves the pages of tmem among [first, first + EXTENT_PAGES) to disk. */
-int device_writeback(struct device *, uint64_t first, struct writeback *);
-/* For each extent: its pages in tmem and the sum of their sequence numbers. */
-void device_ages(struct device *, uint64_t *pages, double *seqs);
+/* Moves at most `most` pages of tmem among [first, first + EXTENT_PAGES) to disk. */
+int device_writeback(struct device *, uint64_t first, uint64_t most, struct writeback *);
+
+struct aged {
+	double seq;                    /* the mean of its pages in tmem */
+	uint64_t pages, extent;
+};
+/* The extents with pages in tmem, the coldest first; `to` has room for all extents. */
+size_t device_coldest(struct device *, struct aged *to);
 /* Holes of the disk file where a trim left blocks behind; all: wherever no page is on disk. */
 int device_punch(struct device *, uint64_t first, uint64_t pages, bool all);
 /* Forgets [first, first + pages) as a trim does. */

@@ -1,5 +1,7 @@
+#define _GNU_SOURCE
 #include "flights.h"
 
+#include <errno.h>
 #include <time.h>
 
 uint64_t flights_now(void)
@@ -15,13 +17,13 @@ void flights_init(struct flights *f)
 	*f = (struct flights){.epoch = 1};
 	f->all.next = f->all.prev = &f->all;
 	pthread_mutex_init(&f->mutex, NULL);
-	pthread_cond_init(&f->landed, NULL);
+	pthread_cond_init(&f->changed, NULL);
 }
 
 void flights_destroy(struct flights *f)
 {
 	pthread_mutex_destroy(&f->mutex);
-	pthread_cond_destroy(&f->landed);
+	pthread_cond_destroy(&f->changed);
 }
 
 uint64_t flights_connect(struct flights *f)
@@ -40,19 +42,44 @@ void flights_disconnect(struct flights *f)
 	pthread_mutex_unlock(&f->mutex);
 }
 
-bool flights_begin(struct flights *f, struct flight *mine)
+static bool has_older(const struct flights *f, uint64_t epoch)
+{
+	return f->all.next != &f->all && f->all.next->epoch < epoch;
+}
+
+/* Under the mutex. */
+static int try_begin(struct flights *f, struct flight *mine, uint64_t epoch)
+{
+	if (f->gate == FLIGHTS_CLOSED)
+		return -ESHUTDOWN;
+	if (f->gate == FLIGHTS_PARKED || has_older(f, epoch))
+		return -EAGAIN;
+	mine->epoch = f->epoch;
+	mine->next = &f->all;
+	mine->prev = f->all.prev;
+	mine->prev->next = f->all.prev = mine;
+	if (epoch != FLIGHTS_OURS)
+		f->last_io = flights_now();
+	return 0;
+}
+
+int flights_try_begin(struct flights *f, struct flight *mine, uint64_t epoch)
 {
 	pthread_mutex_lock(&f->mutex);
-	bool open = !f->closed;
-	if (open) {
-		mine->epoch = f->epoch;
-		mine->next = &f->all;
-		mine->prev = f->all.prev;
-		mine->prev->next = f->all.prev = mine;
-		f->last_io = flights_now();
-	}
+	int err = try_begin(f, mine, epoch);
 	pthread_mutex_unlock(&f->mutex);
-	return open;
+	return err;
+}
+
+int flights_begin(struct flights *f, struct flight *mine, uint64_t epoch)
+{
+	int err;
+
+	pthread_mutex_lock(&f->mutex);
+	while ((err = try_begin(f, mine, epoch)) == -EAGAIN)
+		pthread_cond_wait(&f->changed, &f->mutex);
+	pthread_mutex_unlock(&f->mutex);
+	return err;
 }
 
 void flights_end(struct flights *f, struct flight *mine)
@@ -62,36 +89,37 @@ void flights_end(struct flights *f, struct flight *mine)
 	mine->prev->next = mine->next;
 	mine->next->prev = mine->prev;
 	if (oldest)
-		pthread_cond_broadcast(&f->landed);
+		pthread_cond_broadcast(&f->changed);
 	pthread_mutex_unlock(&f->mutex);
 }
 
-static bool older(const struct flights *f, uint64_t epoch)
+bool flights_park(struct flights *f, unsigned milliseconds)
 {
-	return f->all.next != &f->all && f->all.next->epoch < epoch;
-}
+	struct timespec end;
 
-bool flights_older(struct flights *f, uint64_t epoch)
-{
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	end.tv_sec += milliseconds / 1000u;
+	end.tv_nsec += (long)(milliseconds % 1000u) * 1000000;
+	if (end.tv_nsec >= 1000000000) {
+		end.tv_sec++;
+		end.tv_nsec -= 1000000000;
+	}
 	pthread_mutex_lock(&f->mutex);
-	bool found = older(f, epoch);
+	f->gate = FLIGHTS_PARKED;
+	int err = 0;
+	while (f->all.next != &f->all && err != ETIMEDOUT)
+		err = pthread_cond_clockwait(&f->changed, &f->mutex, CLOCK_MONOTONIC, &end);
+	bool all_ended = f->all.next == &f->all;
 	pthread_mutex_unlock(&f->mutex);
-	return found;
-}
-
-void flights_wait_older(struct flights *f, uint64_t epoch)
-{
-	pthread_mutex_lock(&f->mutex);
-	while (older(f, epoch))
-		pthread_cond_wait(&f->landed, &f->mutex);
-	pthread_mutex_unlock(&f->mutex);
+	return all_ended;
 }
 
 void flights_close(struct flights *f)
 {
 	pthread_mutex_lock(&f->mutex);
-	f->closed = true;
+	f->gate = FLIGHTS_CLOSED;
+	pthread_cond_broadcast(&f->changed);
 	while (f->all.next != &f->all)
-		pthread_cond_wait(&f->landed, &f->mutex);
+		pthread_cond_wait(&f->changed, &f->mutex);
 	pthread_mutex_unlock(&f->mutex);
 }

@@ -10,15 +10,15 @@
 static pthread_key_t pin_key;
 static _Thread_local int pin_done;
 
-/* Ensure takes the GIL with the pinned state; the two releases bring its count to 0. */
-static void pin_undo(void *pinned)
+/* The C library has emptied Python's own key by now, so that PyGILState would not find the state:
+ * it is taken by its address. */
+static void pin_undo(void *state)
 {
-	(void)pinned;
 	if (!Py_IsInitialized())
 		return;
-	PyGILState_Ensure();
-	PyGILState_Release(PyGILState_LOCKED);
-	PyGILState_Release(PyGILState_UNLOCKED);
+	PyEval_RestoreThread(state);
+	PyThreadState_Clear(state);
+	PyThreadState_DeleteCurrent();
 }
 
 static int pin_init(void)
@@ -32,7 +32,7 @@ static inline void pin_thread(void)
 	if (pin_done)
 		return;
 	pin_done = 1;
-	if (pthread_setspecific(pin_key, &pin_key) == 0)
+	if (pthread_setspecific(pin_key, PyThreadState_Get()) == 0)
 		PyGILState_Ensure();
 }
 

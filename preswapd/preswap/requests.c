@@ -12,6 +12,12 @@ static uint64_t min_of(uint64_t a, uint64_t b)
 	return a < b ? a : b;
 }
 
+static int lost(struct device *d)
+{
+	device_count(&d->count.lost_reads, 1);
+	return -EIO;
+}
+
 /* --- Reading ---------------------------------------------------------------------------------- */
 
 /* A page without its disk: IN_MEMORY (`to` is filled), ON_DISK, or an error. */
@@ -39,7 +45,7 @@ static int read_memory(struct device *d, uint64_t page, uint8_t *to, unsigned fl
 	if (state == DISK)
 		return ON_DISK;
 	if (state != HOLE)
-		return -EIO;
+		return lost(d);
 	memset(to, 0, TMEM_PAGE);
 	return IN_MEMORY;
 }
@@ -119,22 +125,34 @@ static int read_part(struct device *d, uint64_t offset, uint64_t count, uint8_t 
 /* A device that came up dirty after a reboot may meet a guest that was suspended, whose pages are
  * gone: it reads nothing but page 0 until that was written, or read as far as its last ten bytes,
  * where the swap signature is.  A freshly booted guest does that first, a restored one never;
- * QEMU itself reads the first 512 bytes at every start. */
-static int quarantine(struct device *d, uint64_t count, uint64_t offset, bool write)
+ * QEMU itself reads the first 512 bytes at every start.  The word lies in the arena: it outlives
+ * the process as long as the guest can, and not the reboot. */
+static bool is_quarantined(const struct device *d)
 {
-	if (!__atomic_load_n(&d->quarantined, __ATOMIC_RELAXED))
+	return __atomic_load_n(d->quarantined, __ATOMIC_RELAXED) != 0;
+}
+
+static void page_zero_seen(struct device *d)
+{
+	if (is_quarantined(d))
+		__atomic_store_n(d->quarantined, 0, __ATOMIC_RELEASE);
+}
+
+static int check_quarantine(struct device *d, uint64_t count, uint64_t offset)
+{
+	if (!is_quarantined(d))
 		return 0;
 	if (offset >= TMEM_PAGE)
-		return write ? 0 : -EIO;
-	if (write || offset + count >= TMEM_PAGE)
-		__atomic_store_n(&d->quarantined, false, __ATOMIC_RELAXED);
+		return lost(d);
+	if (offset + count >= TMEM_PAGE)
+		page_zero_seen(d);
 	return 0;
 }
 
 int device_pread(struct device *d, void *to, uint64_t count, uint64_t offset, unsigned flags)
 {
 	uint8_t *at = to;
-	int err = quarantine(d, count, offset, false);
+	int err = check_quarantine(d, count, offset);
 
 	while (!err && count) {
 		uint64_t n = min_of(count, TMEM_PAGE - offset % TMEM_PAGE);
@@ -278,6 +296,8 @@ static int read_noted(struct device *d, uint64_t page, struct noted *noted, uint
 	struct tmem_handle handle = device_handle(d, page);
 	struct tmem_copy copy;
 
+	if (page && is_quarantined(d))
+		return lost(d);
 	d->tmem->lock(d->host, &handle);
 	*noted = look(d, page, &handle);
 	if (noted->slot.ref)
@@ -291,7 +311,7 @@ static int read_noted(struct device *d, uint64_t page, struct noted *noted, uint
 		return 0;
 	}
 	if (noted->state != DISK)
-		return -EIO;
+		return lost(d);
 	int err = disk_read(&d->disk, page, 1, to);
 	if (err)
 		return device_disk_failed(d, err);
@@ -386,8 +406,10 @@ int device_pwrite(struct device *d, const void *from, uint64_t count, uint64_t o
 		  unsigned flags)
 {
 	const uint8_t *at = from;
-	int err = quarantine(d, count, offset, true);
+	int err = 0;
 
+	if (offset < TMEM_PAGE)
+		page_zero_seen(d);
 	while (!err && count) {
 		uint64_t n = min_of(count, TMEM_PAGE - offset % TMEM_PAGE);
 		if (n == TMEM_PAGE) {
@@ -440,7 +462,8 @@ static int forget_inside(struct device *d, uint64_t count, uint64_t offset, unsi
 
 	if (first >= end)
 		return 0;
-	quarantine(d, (end - first) * TMEM_PAGE, first * TMEM_PAGE, true);
+	if (first == 0)
+		page_zero_seen(d);
 	device_forget(d, first, end - first);
 	device_count(&d->count.trims, end - first);
 	if (!(flags & REQUEST_FUA))

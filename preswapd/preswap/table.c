@@ -12,6 +12,7 @@ static const uint64_t state_words[] = {
 	[TABLE_CREATING] = 0x474e495441455243ull,      /* "CREATING" */
 	[TABLE_SERVED] = 0x2020444556524553ull,        /* "SERVED  " */
 	[TABLE_REMOVING] = 0x474e49564f4d4552ull,      /* "REMOVING" */
+	[TABLE_ADOPTING] = 0x474e4954504f4441ull,      /* "ADOPTING" */
 };
 
 struct head {
@@ -49,6 +50,16 @@ void table_init(void *table)
 	store(&h->magic, HEAD_MAGIC);
 }
 
+/* A kill between the two stores of table_init() leaves the counter alone. */
+bool table_is_blank(const void *table)
+{
+	static const uint8_t zeros[4096 - sizeof(struct head)];
+	const struct head *h = table;
+
+	return h->magic == 0 && (h->next_type == 0 || h->next_type == counter_word(1)) &&
+	       memcmp(h + 1, zeros, sizeof zeros) == 0;
+}
+
 bool table_head_fits(const void *table)
 {
 	const struct head *h = table;
@@ -70,7 +81,7 @@ int table_read(const void *table, uint32_t i, struct table_entry *to, enum table
 	const struct table_entry *e = entry_of(table, i);
 
 	*to = *e;
-	for (unsigned s = TABLE_FREE; s <= TABLE_REMOVING; s++) {
+	for (unsigned s = TABLE_FREE; s <= TABLE_ADOPTING; s++) {
 		if (e->state != state_words[s])
 			continue;
 		*state = (enum table_state)s;
@@ -80,22 +91,22 @@ int table_read(const void *table, uint32_t i, struct table_entry *to, enum table
 	return -EINVAL;
 }
 
-void table_write(void *table, uint32_t i, const char *name, uint64_t size, uint32_t type,
-		 uint32_t compress)
+void table_write(void *table, uint32_t i, const struct table_entry *from, enum table_state state)
 {
 	struct table_entry *e = entry_of(table, i);
 
-	memset(e->name, 0, sizeof e->name);
-	memcpy(e->name, name, strnlen(name, sizeof e->name - 1));
-	e->size = size;
-	e->type = type;
-	e->compress = compress;
-	memset(e->spare, 0, sizeof e->spare);
+	memcpy((uint8_t *)e + sizeof e->state, (const uint8_t *)from + sizeof from->state,
+	       sizeof *e - sizeof e->state);
 	e->check = check_of(e);
-	table_set_state(table, i, TABLE_CREATING);
+	table_set_state(table, i, state);
 }
 
 void table_set_state(void *table, uint32_t i, enum table_state state)
 {
 	store(&entry_of(table, i)->state, state_words[state]);
+}
+
+uint64_t *table_quarantined(void *table, uint32_t i)
+{
+	return &entry_of(table, i)->quarantined;
 }

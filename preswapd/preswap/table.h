@@ -9,26 +9,33 @@
 
 #define TABLE_NAME_BYTES 16u
 
-enum table_state { TABLE_FREE, TABLE_CREATING, TABLE_SERVED, TABLE_REMOVING };
+/* ADOPTING: the disk file and sidecar were there before, and stay if it is not finished. */
+enum table_state {
+	TABLE_FREE, TABLE_CREATING, TABLE_SERVED, TABLE_REMOVING, TABLE_ADOPTING
+};
 
 struct table_entry {
 	uint64_t state;                /* a word for each state; the last store at birth */
 	uint64_t size;
 	uint32_t type;
-	uint32_t compress;
+	uint32_t spare_word;
 	char name[TABLE_NAME_BYTES];
-	uint64_t check;                /* over size, type, compress and name */
-	uint8_t spare[16];
+	uint64_t check;                /* over size to name */
+	uint64_t quarantined;          /* not 0: see requests.c; changes while it is served */
+	uint8_t spare[8];
 };
 _Static_assert(sizeof(struct table_entry) == 64, "the entry is part of the arena's format");
 
 /* Entry 0 is the table's head; devices are entries 1 and up.  -EINVAL: damaged. */
 void table_init(void *table);
+/* Nothing was ever written to its first page. */
+bool table_is_blank(const void *table);
 bool table_head_fits(const void *table);
 uint32_t table_draw_type(void *table);
 int table_read(const void *table, uint32_t i, struct table_entry *to, enum table_state *state);
-void table_write(void *table, uint32_t i, const char *name, uint64_t size, uint32_t type,
-		 uint32_t compress);
+/* The entry is free; its state becomes CREATING or ADOPTING. */
+void table_write(void *table, uint32_t i, const struct table_entry *, enum table_state);
 void table_set_state(void *table, uint32_t i, enum table_state);
+uint64_t *table_quarantined(void *table, uint32_t i);
 
 #endif

@@ -3,6 +3,7 @@
 #include "device.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* Copies one page of tmem into the buffer and notes its slot; ref 0 where there is none. */
@@ -47,7 +48,7 @@ static bool leave(struct device *d, uint64_t page, const struct tmem_found *slot
 	return dead != 0;
 }
 
-int device_writeback(struct device *d, uint64_t first, struct writeback *w)
+int device_writeback(struct device *d, uint64_t first, uint64_t most, struct writeback *w)
 {
 	uint64_t pages = d->pages - first < EXTENT_PAGES ? d->pages - first : EXTENT_PAGES;
 	struct tmem_found slots[EXTENT_PAGES];
@@ -59,8 +60,11 @@ int device_writeback(struct device *d, uint64_t first, struct writeback *w)
 	if (!buffer)
 		return -ENOMEM;
 	marks_take(&d->marks, &mark, first, pages, true);
-	for (uint64_t i = 0; i < pages; i++)
-		slots[i] = take(d, first + i, buffer + i * TMEM_PAGE, w);
+	for (uint64_t i = 0, n = 0; i < pages; i++) {
+		slots[i] = n < most ? take(d, first + i, buffer + i * TMEM_PAGE, w) :
+				      (struct tmem_found){0};
+		n += slots[i].ref != 0;
+	}
 	for (uint64_t i = 0; !err && i <= pages; i++) {
 		if (i < pages && slots[i].ref) {
 			run++;
@@ -85,26 +89,42 @@ int device_writeback(struct device *d, uint64_t first, struct writeback *w)
 }
 
 struct ages {
-	uint64_t object, *pages;
-	double *seqs;
+	uint64_t object;
+	struct aged *extents;
 };
 
 static void add_age(void *ctx, uint32_t index, uint64_t seq)
 {
 	struct ages *a = ctx;
-	uint64_t extent = ((uint64_t)index << 4 | a->object) / EXTENT_PAGES;
+	struct aged *e = &a->extents[((uint64_t)index << 4 | a->object) / EXTENT_PAGES];
 
-	a->pages[extent]++;
-	a->seqs[extent] += (double)seq;
+	e->pages++;
+	e->seq += (double)seq;
 }
 
-void device_ages(struct device *d, uint64_t *pages, double *seqs)
+static int colder(const void *a, const void *b)
 {
+	const struct aged *x = a, *y = b;
+
+	return (x->seq > y->seq) - (x->seq < y->seq);
+}
+
+size_t device_coldest(struct device *d, struct aged *to)
+{
+	uint64_t extents = (d->pages + EXTENT_PAGES - 1) / EXTENT_PAGES;
+	size_t n = 0;
+
+	memset(to, 0, extents * sizeof *to);
 	for (uint64_t object = 0; object < 16; object++) {
-		struct ages a = {object, pages, seqs};
+		struct ages a = {object, to};
 		struct tmem_handle handle = device_handle(d, object);
 		d->tmem->visit(d->host, &handle, add_age, &a);
 	}
+	for (uint64_t i = 0; i < extents; i++)
+		if (to[i].pages)
+			to[n++] = (struct aged){to[i].seq / (double)to[i].pages, to[i].pages, i};
+	qsort(to, n, sizeof *to, colder);
+	return n;
 }
 
 static bool is_stale(const struct device *d, uint64_t page)
@@ -153,6 +173,11 @@ int device_punch(struct device *d, uint64_t first, uint64_t pages, bool all)
 	uint64_t run = 0, end = first + pages;
 
 	for (uint64_t page = first; page <= end; page++) {
+		/* Eight pages at a glance: most of a large device is not stale. */
+		if (!all && !run && page % 8 == 0 && page + 8 <= end && !d->stale[page / 8]) {
+			page += 7;
+			continue;
+		}
 		bool wanted = page < end && (all ? device_state(d, page) != DISK :
 						   is_stale(d, page));
 		if (run && (!wanted || run == PUNCH_PAGES)) {

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from preswapd.commandline import INSTANCE, SIZE, reader
-from preswapd.preswap.instance import DeviceSpec
+from preswapd.preswap.settings import COMPRESS, DeviceSpec
 from preswapd.server import config
 from preswapd.server.serve import serve
 
@@ -40,7 +40,7 @@ def number_of_threads(text: str) -> int:
     type=reader("name=size", config.device),
     help="A swap device; may be given several times.",
 )
-@click.option("--compress", type=click.Choice(config.COMPRESS), help="Codec. Default: lz4.")
+@click.option("--compress", type=click.Choice(COMPRESS), help="Codec. Default: lz4.")
 @click.option(
     "--threads",
     type=reader("n", number_of_threads),

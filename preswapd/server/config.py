@@ -17,14 +17,17 @@ from preswapd.paths import (
     config_file,
     default_paths,
 )
-from preswapd.preswap.instance import DeviceSpec, Settings
+from preswapd.preswap.settings import (
+    DEFAULT_COMPRESS,
+    DeviceSpec,
+    Settings,
+    check_compress,
+    check_device_size,
+    check_pool_size,
+)
 from preswapd.server.toml_lines import line_of
-from preswapd.units import PAGE_SIZE, exact_size, parse_size
+from preswapd.units import exact_size, parse_size
 
-COMPRESS = ("lz4", "zstd", "none")
-DEFAULT_COMPRESS = "lz4"
-SMALLEST_POOL = 4 << 20
-SMALLEST_DEVICE = 64 << 10
 MOST_THREADS = 256
 
 
@@ -59,19 +62,11 @@ class Options:
 
 
 def pool_size(text: str) -> int:
-    size = parse_size(text)
-    if size < SMALLEST_POOL:
-        raise ValueError(f"a pool has at least {exact_size(SMALLEST_POOL)}")
-    return size
+    return check_pool_size(parse_size(text))
 
 
 def device_size(text: str) -> int:
-    size = parse_size(text)
-    if size < SMALLEST_DEVICE:
-        raise ValueError(f"a device has at least {exact_size(SMALLEST_DEVICE)}")
-    if size % PAGE_SIZE:
-        raise ValueError(f"a device's size is a multiple of {PAGE_SIZE}")
-    return size
+    return check_device_size(parse_size(text))
 
 
 def device(text: str) -> DeviceSpec:
@@ -80,12 +75,6 @@ def device(text: str) -> DeviceSpec:
     if not equals:
         raise ValueError(f"{text!r} is not a device: write it as NAME=SIZE, like swap0=4G")
     return DeviceSpec(check_device_name(name), device_size(size))
-
-
-def compress(text: str) -> str:
-    if text not in COMPRESS:
-        raise ValueError(f"{text!r} is not a codec: the choices are {', '.join(COMPRESS)}")
-    return text
 
 
 def threads(number: int) -> int:
@@ -155,14 +144,14 @@ KEYS: Mapping[str, Callable[[Any], Any]] = {
     "state-dir": path_value,
     "pool-size": size_value(pool_size),
     "host-reserve": size_value(parse_size),
-    "compress": lambda value: compress(text_value(value)),
+    "compress": lambda value: check_compress(text_value(value)),
     "threads": threads_value,
     "listen": lambda value: listen(text_value(value)),
 }
 DEVICE_TABLE = "device"
 DEVICE_KEYS: Mapping[str, Callable[[Any], Any]] = {
     "size": size_value(device_size),
-    "compress": lambda value: compress(text_value(value)),
+    "compress": lambda value: check_compress(text_value(value)),
 }
 
 

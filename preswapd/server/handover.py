@@ -6,7 +6,7 @@ from pathlib import Path
 
 from preswapd.control.protocol import ServerFacts
 from preswapd.paths import InstancePaths
-from preswapd.preswap.instance import DeviceSpec, Settings
+from preswapd.preswap.settings import DeviceSpec, Settings
 
 
 @dataclass(frozen=True)

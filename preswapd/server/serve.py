@@ -15,7 +15,7 @@ from preswapd.nbdkit import (
     environment,
     probe,
 )
-from preswapd.preswap.instance import check
+from preswapd.preswap.opening import check
 from preswapd.server import directories, locks, sockets, stopping
 from preswapd.server.config import Config, split_address
 from preswapd.server.handover import Handover

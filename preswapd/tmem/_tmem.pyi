@@ -41,6 +41,7 @@ class Host:
     def recover(self) -> dict[str, int]:
         """Rebuilds the index; counts of pages, damage and losers (DESIGN 4a)."""
 
+    def has_pool(self, pool: int) -> bool: ...
     def new_pool(self, uuid: bytes = ..., flags: int = ...) -> int: ...
     def destroy_pool(self, pool: int) -> int:
         """Pages dropped. KeyError: no such pool (so in every call that names one)."""

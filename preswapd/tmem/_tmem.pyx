@@ -174,6 +174,9 @@ cdef class Host:
             raise OSError(-pool, "no room for another pool")
         return pool
 
+    def has_pool(self, uint32_t pool):
+        return tmem_pool_exists(self.pointer(), pool)
+
     cdef int check_pool(self, pool) except -1:
         if not 0 <= pool < 1 << 32 or not tmem_pool_exists(self.pointer(), pool):
             raise KeyError(f"no pool {pool}")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from preswapd.errors import UsageError
 from preswapd.paths import InstancePaths
-from preswapd.preswap.instance import DeviceSpec, Settings
+from preswapd.preswap.settings import COMPRESS, SMALLEST_POOL, DeviceSpec, Settings
 from preswapd.server import config
 from preswapd.server.config import Config, Options, as_toml, load
 
@@ -169,7 +169,7 @@ devices = st.builds(
     DeviceSpec,
     name=names,
     size=st.integers(16, 1 << 20).map(lambda pages: pages * 4096),
-    compress=st.sampled_from([None, *config.COMPRESS]),
+    compress=st.sampled_from([None, *COMPRESS]),
 )
 configs = st.builds(
     Config,
@@ -179,9 +179,9 @@ configs = st.builds(
         paths=st.lists(directories, min_size=3, max_size=3, unique=True).map(
             lambda found: InstancePaths(*found)
         ),
-        pool_size=st.integers(config.SMALLEST_POOL, 1 << 45),
+        pool_size=st.integers(SMALLEST_POOL, 1 << 45),
         devices=st.lists(devices, max_size=3, unique_by=lambda spec: spec.name).map(tuple),
-        compress=st.sampled_from(config.COMPRESS),
+        compress=st.sampled_from(COMPRESS),
         host_reserve=st.none() | st.integers(0, 1 << 45),
         discard_state=st.just(False),
     ),

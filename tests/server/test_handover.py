@@ -4,7 +4,7 @@ from pathlib import Path
 
 from preswapd.control.protocol import ServerFacts
 from preswapd.paths import InstancePaths
-from preswapd.preswap.instance import DeviceSpec, Settings
+from preswapd.preswap.settings import DeviceSpec, Settings
 from preswapd.server.handover import Handover
 
 FACTS = ServerFacts(1, "1.32.5", 1, "why", False, "why not", "/r", "/s", "/t")

@@ -1,0 +1,1 @@
+"""Swap devices: where each page is, requests, disk files, shrink, and the instance."""

@@ -1,0 +1,20 @@
+# cython: language_level=3
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from preswapd.tmem._tmem cimport Host
+
+
+cdef class Table:
+    cdef readonly Host host
+    cdef uint8_t *base(self) except NULL
+
+
+cdef class Entry:
+    cdef readonly Table table
+    cdef readonly uint32_t number
+    cdef readonly str name
+    cdef readonly uint64_t size
+    cdef readonly uint32_t type
+    cdef readonly str state
+    # Not 0: the device answers no reads but of page 0.  In the arena, as long as the host lives.
+    cdef uint64_t *quarantine_word(self) except NULL

@@ -1,0 +1,32 @@
+from collections.abc import Sequence
+
+from preswapd.tmem._tmem import Host
+
+STATES: tuple[str, ...]
+
+class Entry:
+    """A device in the arena's table, as long as its host is open."""
+
+    number: int
+    name: str
+    size: int
+    type: int
+    state: str
+    def set_state(self, state: str) -> None:
+        """One of STATES; a single store."""
+
+class Table:
+    """The arena's table of devices."""
+
+    def __init__(self, host: Host) -> None: ...
+    def prepare(self) -> None:
+        """Makes a fresh arena's table; OSError when there is no room for it."""
+
+    def entries(self) -> list[Entry]:
+        """Those in use.  RefusedError: the table is damaged."""
+
+    def add(self, name: str, size: int, state: str, *, quarantined: bool = False) -> Entry:
+        """A new entry, with a type that was never used before.  OSError: no room."""
+
+def recover(host: Host, pool: int, served: Sequence[Entry]) -> dict[str, int]:
+    """Host.recover() that keeps the pages of these devices and drops all others."""

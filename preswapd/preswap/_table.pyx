@@ -1,0 +1,148 @@
+# cython: language_level=3, binding=True
+"""The arena's table of devices, and the recovery of their pages."""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+
+from preswapd.tmem._tmem cimport Host, cbool, tmem_handle
+
+from preswapd.errors import RefusedError
+
+PAGE_SIZE = 4096
+STATES = ("free", "creating", "served", "removing", "adopting")
+
+cdef extern from "table.h" nogil:
+    enum:
+        TABLE_NAME_BYTES
+    ctypedef int table_state "enum table_state"
+    ctypedef struct table_entry "struct table_entry":
+        uint64_t size
+        uint32_t type
+        char *name
+        uint64_t quarantined
+    void table_init(void *)
+    cbool table_is_blank(const void *)
+    cbool table_head_fits(const void *)
+    uint32_t table_draw_type(void *)
+    int table_read(const void *, uint32_t, table_entry *, table_state *)
+    void table_write(void *, uint32_t, const table_entry *, table_state)
+    void table_set_state(void *, uint32_t, table_state)
+    uint64_t *table_quarantined(void *, uint32_t)
+
+cdef enum:
+    ENTRY_BYTES = 64
+
+
+cdef class Entry:
+    """A device in the table.  It lives as long as its host is open."""
+
+    cdef uint64_t *quarantine_word(self) except NULL:
+        return table_quarantined(self.table.base(), self.number)
+
+    def set_state(self, str state):
+        table_set_state(self.table.base(), self.number, STATES.index(state))
+        self.state = state
+
+
+cdef class Table:
+    """Entries of devices; none is ever moved."""
+
+    def __init__(self, Host host not None):
+        self.host = host
+
+    cdef uint8_t *base(self) except NULL:
+        return self.host.table()
+
+    def prepare(self):
+        """A fresh arena's table gets its head."""
+        if self.host.table_reserved() < PAGE_SIZE:
+            self.host.table_reserve(PAGE_SIZE)
+        if table_is_blank(self.base()):
+            table_init(self.base())
+
+    def entries(self):
+        cdef uint32_t n = <uint32_t>(self.host.table_reserved() // ENTRY_BYTES), i
+        if n == 0 or table_is_blank(self.base()):
+            return []
+        if not table_head_fits(self.base()):
+            raise damaged(self.host)
+        found = [self.entry(i) for i in range(1, n)]
+        return [entry for entry in found if entry.state != "free"]
+
+    def entry(self, uint32_t number):
+        cdef table_entry e
+        cdef table_state state
+        if table_read(self.base(), number, &e, &state) < 0:
+            raise damaged(self.host)
+        cdef Entry entry = Entry()
+        entry.table, entry.number, entry.state = self, number, STATES[state]
+        entry.name = (<bytes>e.name[:TABLE_NAME_BYTES]).partition(b"\0")[0].decode("ascii", "replace")
+        entry.size, entry.type = e.size, e.type
+        return entry
+
+    def add(self, str name, uint64_t size, str state, *, bint quarantined=False):
+        """A new entry with a type of its own; OSError when there is no room."""
+        cdef table_entry e
+        cdef uint32_t number = self._free_number()
+        text = name.encode()
+        if len(text) >= TABLE_NAME_BYTES:
+            raise ValueError(f"the name {name} is too long")
+        memset(&e, 0, sizeof(e))
+        memcpy(e.name, <const char *>text, len(text))
+        e.size, e.quarantined = size, quarantined
+        e.type = table_draw_type(self.base())
+        table_write(self.base(), number, &e, STATES.index(state))
+        return self.entry(number)
+
+    def _free_number(self):
+        cdef uint32_t number = 1
+        while True:
+            if <size_t>(number + 1) * ENTRY_BYTES > self.host.table_reserved():
+                self.host.table_reserve(<size_t>(number + 1) * ENTRY_BYTES)
+            if self.entry(number).state == "free":
+                return number
+            number += 1
+
+
+cdef object damaged(Host host):
+    return RefusedError(f"the arena {host.path} cannot be used: its device table is damaged")
+
+
+# --- recovery ---
+
+cdef struct kept_type:
+    uint32_t type
+    uint64_t pages
+
+cdef struct kept_types:
+    uint32_t pool
+    size_t n
+    kept_type *types
+
+
+cdef cbool keep(void *ctx, const tmem_handle *h) noexcept nogil:
+    cdef kept_types *kept = <kept_types *>ctx
+    cdef uint64_t page = <uint64_t>h.index << 4 | (h.object & 15)
+    cdef size_t i
+    if h.pool != kept.pool:
+        return False
+    for i in range(kept.n):
+        if kept.types[i].type == h.object >> 4:
+            return page < kept.types[i].pages
+    return False
+
+
+def recover(Host host not None, uint32_t pool, served):
+    """Rebuilds the index with the pages of these entries; all others are dropped."""
+    cdef kept_types kept
+    kept.pool, kept.n = pool, len(served)
+    kept.types = <kept_type *>calloc(kept.n + 1, sizeof(kept_type))
+    if kept.types == NULL:
+        raise MemoryError()
+    try:
+        for i, entry in enumerate(served):
+            kept.types[i].type, kept.types[i].pages = entry.type, entry.size // PAGE_SIZE
+        return host.recover_with(keep, &kept)
+    finally:
+        free(kept.types)

@@ -1,0 +1,213 @@
+"""One instance: a tmem host, its devices, and what an operator does with them."""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from typing import Any
+
+from preswapd.errors import RefusedError
+from preswapd.paths import check_device_name
+from preswapd.preswap._device import Device, give_back
+from preswapd.preswap.header import swap_header
+from preswapd.preswap.image import data_ranges
+from preswapd.preswap.making import Served
+from preswapd.preswap.opening import POOL, open_instance
+from preswapd.preswap.settings import DeviceSpec, Settings, check_compress, check_device_size
+from preswapd.preswap.shrink import Shrink, ShrinkProgress, ShrinkResult
+from preswapd.units import PAGE_SIZE
+
+UNLIMITED = (1 << 64) - 1
+# A clean stop waits so long for requests that a slow disk still holds; without them it is no
+# less safe, only not clean.
+PARK_MILLISECONDS = 1000
+# A disk that fails does so at every request.
+BURST_SECONDS = 60.0
+LOG_ERROR = 3
+
+Log = Callable[[int, str], None]
+
+
+@dataclass(frozen=True)
+class SwapoffResult:
+    """What a swapoff flush dropped, in pages; seconds since the request before it."""
+
+    pages: int
+    disk_pages: int
+    recent_io_seconds: float | None
+
+
+class Instance:
+    """The devices of one arena.
+
+    `changes` keeps operators apart; requests of guests never wait for it.
+    """
+
+    def __init__(self, settings: Settings, log: Log) -> None:
+        opened = open_instance(settings)
+        self.name = settings.instance
+        self.settings = settings
+        self.log = log
+        self.host = opened.host
+        self.maker = opened.maker
+        self.served = opened.served
+        self.recovery = opened.recovery
+        self.devices = {name: served.device for name, served in opened.served.items()}
+        self.version = version("preswapd")
+        self.changes = threading.Lock()
+        self.shrinking = threading.Lock()
+        self.to_tidy = list(self.devices.values())
+        self.errors_told: dict[str, tuple[int, float]] = {}
+
+    # --- looking ---
+
+    def pages_in_tmem(self) -> int:
+        return sum(device.preswap_pages for device in list(self.devices.values()))
+
+    def stats(self) -> dict[str, Any]:
+        devices = list(self.devices.items())
+        counters = {name: device.stats() for name, device in devices}
+        tmem = self.host.stats()
+        tmem["metadata_size"] += sum(device.metadata_size() for _, device in devices)
+        tmem["checksum_errors"] += sum(int(count["lost_reads"]) for count in counters.values())
+        return {
+            "version": self.version,
+            "instance": self.name,
+            "page_size": PAGE_SIZE,
+            "tmem": tmem,
+            "devices": counters,
+        }
+
+    # --- devices come and go ---
+
+    def create(self, name: str, size: int, compress: str | None = None) -> None:
+        """UsageError for a bad value, RefusedError when it cannot be made."""
+        check_device_name(name)
+        check_device_size(size)
+        codec = check_compress(compress or self.settings.compress)
+        with self.changes:
+            if name in self.devices:
+                raise RefusedError(f"there is a device {name} already")
+            served = self.maker.create(DeviceSpec(name, size), codec)
+            self.served[name] = served
+            self.devices[name] = served.device
+
+    def remove(self, name: str, *, force: bool = False) -> None:
+        """With all its pages.  RefusedError with a client connected, unless forced."""
+        with self.changes:
+            served = self.unused(name, force)
+            del self.devices[name]
+            del self.served[name]
+            self.maker.remove(served)
+            give_back(self.host)
+
+    def mkswap(self, name: str, *, force: bool = False) -> None:
+        """A fresh swap header.  RefusedError with a client connected, unless forced."""
+        with self.changes:
+            device = self.unused(name, force).device
+            device.write_page_zero(swap_header(name, device.size))
+
+    def unused(self, name: str, force: bool) -> Served:
+        served = self.served.get(name)
+        if served is None:
+            raise RefusedError(f"there is no device {name} any more")
+        if served.device.connections and not force:
+            raise RefusedError(
+                f"{name} has {served.device.connections} connected: detach it first, or give --yes"
+            )
+        return served
+
+    def swapoff(self, name: str) -> SwapoffResult:
+        """Drops all pages but the swap header, in tmem and on disk."""
+        with self.changes:
+            device = self.unused(name, force=True).device
+            result = SwapoffResult(device.preswap_pages, device.disk_pages, device.seconds_since_io)
+            device.forget(1, device.pages - 1)
+            device.punch(0, device.pages)
+            self.host.maintain(all=True)
+        return replace(result, disk_pages=max(0, result.disk_pages - 1))
+
+    # --- memory ---
+
+    def shrink(
+        self,
+        pages: int,
+        name: str | None = None,
+        *,
+        progress: Callable[[ShrinkProgress], None] = lambda step: None,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> ShrinkResult:
+        """Moves pages to disk until `pages` are left, in one device or in all.
+
+        Puts beyond that are rejected meanwhile, so that it ends under load.
+        """
+        if not self.shrinking.acquire(blocking=False):
+            raise RefusedError("a shrink is under way already")
+        try:
+            devices = list(self.devices.values()) if name is None else [self.devices[name]]
+            work = Shrink(devices, pages, progress, cancelled, lambda: give_back(self.host))
+            self.hold_down(pages, None if name is None else devices[0])
+            try:
+                result = work.run()
+            finally:
+                self.hold_down(UNLIMITED, None if name is None else devices[0])
+            self.host.maintain(all=True)
+            return result
+        finally:
+            self.shrinking.release()
+
+    def hold_down(self, pages: int, device: Device | None) -> None:
+        if device is None:
+            self.host.set_max_pages(POOL, pages)
+        else:
+            device.max_pages = pages
+
+    # --- in the background ---
+
+    def maintain(self) -> None:
+        """Called some times a second: memory and disk space go back, disk errors are told."""
+        self.host.maintain()
+        for device in list(self.devices.values()):
+            # It is being removed, or its disk is in trouble, which is told below.
+            with suppress(OSError):
+                device.punch(0, device.pages)
+            self.tell_disk_errors(device)
+        if self.to_tidy:
+            self.tidy(self.to_tidy.pop())
+
+    def tidy(self, device: Device) -> None:
+        """Disk blocks that the process before this one did not come to punch."""
+        served = self.served.get(device.name)
+        if served is None or served.device is not device:
+            return
+        with open(self.settings.paths.image(device.name), "rb") as file:
+            for start, end in data_ranges(file.fileno(), device.size):
+                first = start // PAGE_SIZE
+                device.punch(first, min(-(-end // PAGE_SIZE), device.pages) - first, all=True)
+
+    def tell_disk_errors(self, device: Device) -> None:
+        """One line for a burst: the first error, and then at most one a minute."""
+        count = device.disk_errors
+        told, when = self.errors_told.get(device.name, (0, -BURST_SECONDS))
+        now = time.monotonic()
+        if count > told and now - when >= BURST_SECONDS:
+            self.errors_told[device.name] = (count, now)
+            text = os.strerror(device.last_disk_error)
+            self.log(LOG_ERROR, f"disk file of {device.name}: {text} ({count - told} errors)")
+
+    # --- the end ---
+
+    def close(self) -> None:
+        """What a clean stop writes.  No request is answered any more: the process ends next."""
+        for served in list(self.served.values()):
+            device = served.device
+            ended = device.park(PARK_MILLISECONDS)
+            if not ended or device.preswap_pages or device.quarantined or not device.tmem_dirty:
+                continue
+            device.punch_parked()
+            device.sync()
+            path = self.settings.paths.sidecar(device.name)
+            replace(served.sidecar, tmem_dirty=False).write(path)

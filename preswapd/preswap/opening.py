@@ -1,0 +1,154 @@
+"""From what lies in shared memory and on disk to devices that are served (DESIGN 4a, recovery)."""
+
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from preswapd.errors import RefusedError
+from preswapd.preswap._table import Table, recover
+from preswapd.preswap.header import swap_header
+from preswapd.preswap.image import create_image, remove_image
+from preswapd.preswap.making import Maker, Served
+from preswapd.preswap.settings import LARGEST_POOL, Settings
+from preswapd.preswap.sidecar import SUFFIX, Sidecar
+from preswapd.preswap.survey import Found, Plan, survey
+from preswapd.tmem._tmem import Host
+from preswapd.tmem.cgroups import memory_files
+from preswapd.units import exact_size
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+MEMINFO = Path("/proc/meminfo")
+# All devices of an instance share its one pool, as swap types do in the kernel's preswap.
+POOL = 0
+SMALLEST_RESERVE = 512 << 20
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What a start found of the process before it."""
+
+    stored_pages: int = 0
+    damaged_slots: int = 0
+    lost_pages: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class Opened:
+    host: Host
+    maker: Maker
+    served: dict[str, Served]
+    recovery: Recovery
+
+
+def boot_id() -> str:
+    return BOOT_ID.read_text().strip()
+
+
+def check(settings: Settings) -> None:
+    """Refuses what open_instance() would refuse; changes nothing.  The locks are held."""
+    if settings.pool_size > LARGEST_POOL:
+        raise RefusedError(f"a pool has at most {exact_size(LARGEST_POOL)}")
+    if settings.discard_state:
+        return
+    plan_of(settings)
+
+
+def plan_of(settings: Settings) -> Plan:
+    if not settings.paths.arena.exists():
+        return survey(settings, None, boot_id())
+    with closing(Host(settings.paths.arena, 0, create=False)) as host:
+        return survey(settings, found_in(host), boot_id())
+
+
+def found_in(host: Host) -> Found:
+    return Found(host.uuid, host.boot_id, Table(host).entries())
+
+
+def open_instance(settings: Settings) -> Opened:
+    """RefusedError and its kin when it must not start."""
+    if settings.discard_state:
+        discard(settings)
+    begun = time.monotonic()
+    plan = plan_of(settings)
+    with cleaned_up(open_host(settings)) as host:
+        table = Table(host)
+        table.prepare()
+        # The plan's entries were those of a mapping that is gone.
+        entries = {entry.name: entry for entry in table.entries()}
+        served = [entries[entry.name] for entry, _ in plan.keep]
+        found = recover(host, POOL, served)
+        open_pool(host)
+        maker = Maker(host, table, POOL, settings.paths, boot_id())
+        for entry in plan.finish:
+            maker.finish(entries[entry.name])
+        devices = [maker.open(entries[entry.name], sidecar) for entry, sidecar in plan.keep]
+        recovery = Recovery(
+            found["stored_pages"],
+            found["damaged_slots"],
+            sum(int(made.device.stats()["lost_pages"]) for made in devices),
+            time.monotonic() - begun,
+        )
+        devices += [maker.adopt(sidecar) for sidecar in plan.adopt]
+        devices += [maker.create(spec, spec.compress or settings.compress) for spec in plan.create]
+        return Opened(host, maker, {made.device.name: made for made in devices}, recovery)
+
+
+@contextmanager
+def cleaned_up(host: Host) -> Iterator[Host]:
+    try:
+        yield host
+    except OSError as error:
+        raise RefusedError(f"the arena {host.path} cannot be used: {error.strerror}") from None
+
+
+def open_host(settings: Settings) -> Host:
+    path = settings.paths.arena
+    reserve = settings.host_reserve
+    try:
+        return Host(
+            path,
+            settings.pool_size,
+            create=not path.exists(),
+            boot_id=boot_id(),
+            host_reserve=default_reserve() if reserve is None else reserve,
+            cgroup_files=memory_files(),
+        )
+    except OSError as error:
+        raise RefusedError(f"the arena {path} cannot be made: {error.strerror}") from None
+
+
+def default_reserve() -> int:
+    """5 % of the host's memory, at least 512 MiB."""
+    for line in MEMINFO.read_text().splitlines():
+        if line.startswith("MemTotal:"):
+            return max(int(line.split()[1]) * 1024 // 20, SMALLEST_RESERVE)
+    return SMALLEST_RESERVE
+
+
+def open_pool(host: Host) -> None:
+    if not host.has_pool(POOL):
+        host.new_pool()
+
+
+def discard(settings: Settings) -> None:
+    """Shared memory first: a kill before the end leaves devices that refuse to be served."""
+    paths = settings.paths
+    for path in (paths.arena, *paths.shm_dir.glob("*.map"), *paths.shm_dir.glob("*.new")):
+        path.unlink(missing_ok=True)
+    for path in sorted(paths.state_dir.glob(f"*{SUFFIX}")):
+        try:
+            sidecar = Sidecar.read(path)
+        except RefusedError:
+            path.unlink()
+            continue
+        remove_image(paths.image(sidecar.name))
+        header = swap_header(sidecar.name, sidecar.size)
+        create_image(paths.image(sidecar.name), sidecar.size, header)
+        replace(sidecar, tmem_dirty=False).write(path)
+    known = {path.with_suffix(".img") for path in paths.state_dir.glob(f"*{SUFFIX}")}
+    for spec in settings.devices:
+        if paths.image(spec.name) not in known:
+            remove_image(paths.image(spec.name))

@@ -1,0 +1,126 @@
+"""Which pages go to disk first when memory is taken back (DESIGN 5).
+
+The kernel's preswap_shrink moved pages into the guest's own memory; a host cannot, so here it is
+writeback.  Coldest first and large writes exclude each other page by page, so victims are extents
+of 256 pages, the lowest mean sequence number first; when nothing is to stay, simply by offset.
+"""
+
+import heapq
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from preswapd.preswap._device import EXTENT_PAGES, Device
+
+
+@dataclass(frozen=True)
+class ShrinkProgress:
+    """How far a shrink is, in pages."""
+
+    moved: int
+    left: int
+    target: int
+
+
+@dataclass(frozen=True)
+class ShrinkResult:
+    """How a shrink ended, in pages; `reason` says why it is not complete."""
+
+    moved: int
+    left: int
+    lost: int
+    complete: bool
+    reason: str | None = None
+
+
+# Guests may fill tmem up to the target while pages leave it, so a round can end above it.
+MOST_ROUNDS = 100
+
+
+class Shrink:
+    """Moves pages of these devices to disk until `target` are left."""
+
+    def __init__(
+        self,
+        devices: Sequence[Device],
+        target: int,
+        progress: Callable[[ShrinkProgress], None],
+        cancelled: Callable[[], bool],
+        released: Callable[[], None],
+    ) -> None:
+        self.devices = devices
+        self.target = target
+        self.progress = progress
+        self.cancelled = cancelled
+        self.released = released
+        self.moved = 0
+        self.lost = 0
+
+    def left(self) -> int:
+        return sum(device.preswap_pages for device in self.devices)
+
+    def run(self) -> ShrinkResult:
+        reason = None
+        for _ in range(MOST_ROUNDS):
+            if self.left() <= self.target:
+                break
+            before = self.moved + self.lost
+            reason = self.round()
+            if reason is not None:
+                break
+            if self.moved + self.lost == before:
+                reason = "no page could be moved"
+                break
+        left = self.left()
+        complete = left <= self.target
+        return ShrinkResult(self.moved, left, self.lost, complete, None if complete else reason)
+
+    def round(self) -> str | None:
+        """Once through the victims; why it must not go on, if so."""
+        for device, extent in self.victims():
+            if self.cancelled():
+                return "interrupted"
+            excess = self.left() - self.target
+            if excess <= 0:
+                return None
+            try:
+                moved, lost, number = device.writeback(extent, min(excess, EXTENT_PAGES))
+            except OSError:
+                continue  # the device is being removed, and its pages with it
+            self.moved += moved
+            self.lost += lost
+            self.released()
+            if number:
+                return f"{device.name}: {os.strerror(number)}"
+            self.progress(ShrinkProgress(self.moved, self.left(), self.target))
+        return None
+
+    def victims(self) -> Iterator[tuple[Device, int]]:
+        if self.target == 0:
+            return by_offset(self.devices)
+        return by_age(self.devices)
+
+
+def by_offset(devices: Sequence[Device]) -> Iterator[tuple[Device, int]]:
+    for device in devices:
+        at = device.preswap_map.find(1)
+        while at >= 0:
+            yield device, at // EXTENT_PAGES
+            at = device.preswap_map.find(1, (at // EXTENT_PAGES + 1) * EXTENT_PAGES)
+
+
+def by_age(devices: Sequence[Device]) -> Iterator[tuple[Device, int]]:
+    merged = heapq.merge(*(aged(number, device) for number, device in enumerate(devices)))
+    for _, number, extent in merged:
+        yield devices[number], extent
+
+
+def aged(number: int, device: Device) -> Iterator[tuple[float, int, int]]:
+    """(mean sequence number, number of the device, extent), the coldest first."""
+    try:
+        extents = device.coldest()
+    except OSError:
+        return  # it is being removed
+    for i in range(len(extents)):
+        seq, _, extent = extents[i]
+        yield seq, number, extent

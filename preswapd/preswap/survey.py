@@ -1,0 +1,114 @@
+"""What a start finds, and what it does with each device; or why it must not start.
+
+Reads only, so that `preswapd serve` can refuse before it becomes nbdkit.  Serving zeros for pages
+that a guest still needs would corrupt it: whatever does not fit together is refused.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from preswapd.errors import RefusedError
+from preswapd.paths import InstancePaths
+from preswapd.preswap._table import Entry
+from preswapd.preswap.image import check_image, check_unclaimed
+from preswapd.preswap.maps import check_map
+from preswapd.preswap.settings import DeviceSpec, Settings
+from preswapd.preswap.sidecar import Sidecar, read_all
+from preswapd.units import exact_size
+
+DISCARD_HINT = "--discard-state starts empty, if no guest needs them any more"
+
+
+class Found(NamedTuple):
+    """What shared memory holds: the arena's identity and its table."""
+
+    arena: str
+    boot_id: str
+    entries: Sequence[Entry]
+
+
+@dataclass
+class Plan:
+    """What becomes of each device."""
+
+    keep: list[tuple[Entry, Sidecar]] = field(default_factory=list)
+    finish: list[Entry] = field(default_factory=list)  # what a kill interrupted
+    adopt: list[Sidecar] = field(default_factory=list)  # known on disk, not in shared memory
+    create: list[DeviceSpec] = field(default_factory=list)
+
+
+def survey(settings: Settings, found: Found | None, boot_id: str) -> Plan:
+    """RefusedError when the state on disk and in shared memory must not be served."""
+    paths = settings.paths
+    sidecars = read_all(paths.state_dir)
+    if found is not None and found.boot_id != boot_id:
+        raise RefusedError(f"the arena {paths.arena} is of an earlier start of this host")
+    plan = Plan()
+    for entry in found.entries if found else ():
+        if entry.state == "served":
+            plan.keep.append((entry, kept(paths, found, entry, sidecars)))
+        else:
+            plan.finish.append(entry)
+    served = {entry.name for entry, _ in plan.keep}
+    # Finishing a creation or removal takes the files on disk with it.
+    doomed = {entry.name for entry in plan.finish if entry.state != "adopting"}
+    for name, sidecar in sidecars.items():
+        if name not in served | doomed:
+            check_adoptable(paths, found, sidecar, boot_id)
+            plan.adopt.append(sidecar)
+    present = {s.name: s.size for s in sidecars.values() if s.name not in doomed}
+    plan.create += missing(settings, present, doomed)
+    return plan
+
+
+def kept(
+    paths: InstancePaths, found: Found | None, entry: Entry, sidecars: dict[str, Sidecar]
+) -> Sidecar:
+    """A device that was served when the process before this one ended."""
+    assert found is not None
+    sidecar = sidecars.get(entry.name)
+    if sidecar is None:
+        raise RefusedError(
+            f"{paths.sidecar(entry.name)} is missing, although shared memory holds the device"
+            f" {entry.name}: {DISCARD_HINT}"
+        )
+    if (sidecar.type, sidecar.size, sidecar.arena) != (entry.type, entry.size, found.arena):
+        raise RefusedError(
+            f"{paths.sidecar(entry.name)} does not belong to the device {entry.name} in shared"
+            f" memory: {DISCARD_HINT}"
+        )
+    check_map(paths.map(entry.name), entry.size)
+    check_image(paths.image(entry.name), entry.size)
+    return sidecar
+
+
+def check_adoptable(
+    paths: InstancePaths, found: Found | None, sidecar: Sidecar, boot_id: str
+) -> None:
+    if (
+        sidecar.tmem_dirty
+        and sidecar.boot_id == boot_id
+        and (found is None or sidecar.arena != found.arena)
+    ):
+        what = "is missing" if found is None else "is another one"
+        raise RefusedError(
+            f"the pages of {sidecar.name} that were in shared memory are gone ({paths.arena}"
+            f" {what}): {DISCARD_HINT}"
+        )
+    check_image(paths.image(sidecar.name), sidecar.size)
+
+
+def missing(settings: Settings, present: dict[str, int], doomed: set[str]) -> Iterator[DeviceSpec]:
+    """Configured devices that are not there yet."""
+    for spec in settings.devices:
+        size = present.get(spec.name)
+        if size is None:
+            if spec.name not in doomed:
+                check_unclaimed(settings.paths.image(spec.name), spec.size)
+            yield spec
+        elif size != spec.size:
+            raise RefusedError(
+                f"the device {spec.name} has {exact_size(size)}, the configuration says"
+                f" {exact_size(spec.size)}: remove it first, or keep its size"
+            )
