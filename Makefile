@@ -32,7 +32,7 @@ check: build $(VENV)/.dev  ## lint and type-check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(if $(CYTHON_SOURCES),$(BIN)/cython-lint $(CYTHON_SOURCES))
+	PATH="$(abspath $(BIN)):$$PATH" cython-lint $(CYTHON_SOURCES)  # it looks for pycodestyle in PATH
 
 clean:  ## remove everything that was built
 	rm -rf $(VENV) build dist *.egg-info preswapd/*/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -77,7 +77,8 @@ cdef class Table:
             raise damaged(self.host)
         cdef Entry entry = Entry()
         entry.table, entry.number, entry.state = self, number, STATES[state]
-        entry.name = (<bytes>e.name[:TABLE_NAME_BYTES]).partition(b"\0")[0].decode("ascii", "replace")
+        name = (<bytes>e.name[:TABLE_NAME_BYTES]).partition(b"\0")[0]
+        entry.name = name.decode("ascii", "replace")
         entry.size, entry.type = e.size, e.type
         return entry
 
