@@ -4,7 +4,10 @@ from os import PathLike
 from typing_extensions import Buffer
 
 PAGE_SIZE: int
+# Flags of a pool; without PERSISTENT it is ephemeral, without SHARED private.
 PERSISTENT: int
+SHARED: int
+EXCLUSIVE_GETS: int
 COMPRESS: tuple[str, ...]
 
 def compress_number(name: str) -> int:
@@ -42,11 +45,17 @@ class Host:
         """Rebuilds the index; counts of pages, damage and losers (DESIGN 4a)."""
 
     def has_pool(self, pool: int) -> bool: ...
-    def new_pool(self, uuid: bytes = ..., flags: int = ...) -> int: ...
-    def destroy_pool(self, pool: int) -> int:
-        """Pages dropped. KeyError: no such pool (so in every call that names one)."""
+    def new_pool(self, uuid: bytes = ..., flags: int = ...) -> int:
+        """The new pool's id. A SHARED pool is joined by its uuid, 16 bytes, the secret of those
+        who share it. ValueError: unknown flags, no uuid, or other flags than its first user's."""
 
-    def freeze(self, pool: int, frozen: bool) -> None: ...
+    def destroy_pool(self, pool: int) -> int:
+        """Pages dropped; a shared pool goes when its last user has destroyed it.
+        KeyError: no such pool (so in every call that names one)."""
+
+    def freeze(self, pool: int, frozen: bool) -> None:
+        """A frozen pool rejects new pages; a put over a page that is there replaces it."""
+
     def set_max_pages(self, pool: int, pages: int) -> None:
         """New pages beyond so many are rejected."""
 
@@ -64,7 +73,9 @@ class Host:
         unless keep_old."""
 
     def get_page(self, pool: int, object: int, index: int, into: Buffer) -> bool:
-        """Fills 4096 bytes; PageDamagedError when the checksum does not fit."""
+        """Fills 4096 bytes; PageDamagedError when the checksum does not fit.
+
+        In a private ephemeral pool, and with EXCLUSIVE_GETS, the page is gone afterwards."""
 
     def flush_page(self, pool: int, object: int, index: int) -> bool: ...
     def flush_object(self, pool: int, object: int) -> int:

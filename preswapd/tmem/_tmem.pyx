@@ -9,13 +9,14 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from preswapd.errors import PageDamagedError, RefusedError
 
 PAGE_SIZE = 4096
-PERSISTENT = 1
+PERSISTENT, SHARED, EXCLUSIVE_GETS = 1, 2, 256
 COMPRESS = ("lz4", "zstd", "none")
 
 cdef extern from "tmem.h" nogil:
     ctypedef struct tmem_stats "struct tmem_stats":
         uint64_t mem_limit, mem_used_total, mem_used_max, metadata_size
         uint64_t stored_pages, same_filled_pages, huge_pages, compr_data_size, live_slot_bytes
+        uint64_t ephemeral_pages, evicted_pages
         uint64_t puts, good_puts, no_mem_puts, dup_puts_replaced, dup_puts_flushed
         uint64_t gets, found_gets, flushes, flushes_found
         uint64_t pool_limit_hit, reject_alloc_fail, checksum_errors, moved_pages
@@ -166,10 +167,12 @@ cdef class Host:
     def new_pool(self, bytes uuid=bytes(16), uint32_t flags=PERSISTENT):
         if len(uuid) != 16:
             raise ValueError("a pool's uuid is 16 bytes")
-        if flags != PERSISTENT:
-            raise ValueError("only persistent private pools (flags=PERSISTENT) are supported")
         cdef const uint8_t *u = uuid
         cdef int pool = tmem_new_pool(self.pointer(), u, flags)
+        if pool == -errno.EINVAL:
+            raise ValueError(f"a pool's flags are not {flags:#x}, and a shared one needs a uuid")
+        if pool == -errno.EEXIST:
+            raise ValueError("the shared pool with this uuid has other flags")
         if pool < 0:
             raise OSError(-pool, "no room for another pool")
         return pool

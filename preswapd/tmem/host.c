@@ -5,7 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define POOL_TAG 0x706f6f6cull                 /* "pool" */
+/* Evicting a few pages at a time: enough to empty a slab of most classes in the end. */
+#define EVICT_AT_ONCE 16u
+#define EVICT_ROUNDS 256u
 
 /* --- Building, publishing, dropping ------------------------------------------------------- */
 
@@ -50,14 +52,15 @@ void host_gauge(struct tmem_host *h, const struct slot *s, int change)
 	else if (codec_of(s->what) == CODEC_RAW)
 		__atomic_fetch_add(&h->count.huge_pages, add, __ATOMIC_RELAXED);
 	__atomic_fetch_add(&h->pools[s->pool].pages, add, __ATOMIC_RELAXED);
+	if (pool_is_ephemeral(&h->pools[s->pool]))
+		__atomic_fetch_add(&h->count.ephemeral_pages, add, __ATOMIC_RELAXED);
 }
 
 static int rejected(struct tmem_host *h, uint64_t *why)
 {
 	count_up(&h->count.puts);
 	count_up(&h->count.no_mem_puts);
-	if (why)
-		count_up(why);
+	count_up(why);
 	return -ENOSPC;
 }
 
@@ -66,6 +69,19 @@ static bool is_full(const struct pool *p)
 {
 	return __atomic_load_n(&p->frozen, __ATOMIC_RELAXED) ||
 	       count_of(&p->pages) >= count_of(&p->max_pages);
+}
+
+/* A put needs room: the oldest ephemeral pages go, until there is a slot. */
+static int alloc_evicting(struct tmem_host *h, unsigned length, unsigned flags, uint32_t *ref)
+{
+	int err = slots_alloc(&h->slots, length, flags, ref);
+
+	for (unsigned i = 0; (err == -ENOSPC || err == -ENOMEM) && i < EVICT_ROUNDS; i++) {
+		if (!host_evict(h, EVICT_AT_ONCE))
+			break;
+		err = slots_alloc(&h->slots, length, flags, ref);
+	}
+	return err;
 }
 
 static int host_build(struct tmem_host *h, const struct tmem_handle *handle, const void *page,
@@ -80,11 +96,12 @@ static int host_build(struct tmem_host *h, const struct tmem_handle *handle, con
 	if (!scratch)
 		return rejected(h, &h->count.reject_alloc_fail);
 	codec_pack(scratch, how, page, arena_classes()->bytes[2], &p);
-	int err = slots_alloc(&h->slots, p.length, flags, &fresh->ref);
+	int err = alloc_evicting(h, p.length, flags, &fresh->ref);
 	if (err == -EAGAIN)
 		return err;
 	if (err)
-		return rejected(h, NULL);      /* the allocator counts why */
+		return rejected(h, err == -ENOSPC ? &h->count.pool_limit_hit :
+						    &h->count.reject_alloc_fail);
 	fresh->what = what_of(p.length, p.codec);
 	fresh->digest = payload_digest(p.bytes, p.length);
 	host_fill(h, fresh->ref, handle, fresh->what, p.bytes);
@@ -131,6 +148,9 @@ static int host_publish(struct tmem_host *h, const struct tmem_handle *handle,
 	struct pool *pool = &h->pools[handle->pool];
 
 	*old = index_get(&h->index, handle);
+	/* A pool that is being destroyed gets no page behind the destroyer's back. */
+	if (!__atomic_load_n(&pool->live, __ATOMIC_RELAXED))
+		return rejected(h, &h->count.reject_alloc_fail);
 	if (!*old) {
 		if (is_full(pool))
 			return rejected(h, &h->count.pool_limit_hit);
@@ -291,24 +311,33 @@ int tmem_put(struct tmem_host *h, const struct tmem_handle *handle, const void *
 		return put_failed(h, handle, keep_old);
 	host_lock(h, handle);
 	int err = host_publish(h, handle, &fresh, &old);
+	uint64_t seq = err ? 0 : host_find(h, handle).seq;
 	host_unlock(h, handle);
 	if (err) {
 		host_discard(h, &fresh);
 		return put_failed(h, handle, keep_old);
 	}
 	host_release(h, old);
+	if (pool_is_ephemeral(&h->pools[handle->pool]) &&
+	    ephemeral_append(&h->ephemeral, handle, seq))
+		tmem_flush(h, handle);         /* nobody would ever evict it */
 	return 1;
 }
 
 int tmem_get(struct tmem_host *h, const struct tmem_handle *handle, void *page)
 {
 	struct tmem_copy copy;
+	uint32_t dead = 0;
 
 	host_lock(h, handle);
 	struct tmem_found found = host_find(h, handle);
-	if (found.ref)
+	if (found.ref) {
 		host_copy(h, &found, &copy);
+		if (pool_gets_remove(&h->pools[handle->pool]))
+			dead = host_drop(h, handle);
+	}
 	host_unlock(h, handle);
+	host_release(h, dead);
 	host_count_get(h, found.ref != 0);
 	if (!found.ref)
 		return 0;
@@ -350,78 +379,6 @@ int64_t tmem_flush_object(struct tmem_host *h, uint32_t pool, uint64_t object)
 	return dropped;
 }
 
-/* --- Pools ----------------------------------------------------------------------------------- */
-
-void host_pool_load(struct tmem_host *h, uint32_t id)
-{
-	const struct pool_entry *e = &arena_pools(&h->arena)[id];
-
-	h->pools[id] = (struct pool){.live = e->state != 0, .flags = (uint32_t)e->state,
-				     .max_pages = UINT64_MAX};
-}
-
-bool tmem_pool_exists(const struct tmem_host *h, uint32_t id)
-{
-	return id < POOLS_MAX && h->pools[id].live;
-}
-
-int tmem_new_pool(struct tmem_host *h, const uint8_t uuid[16], uint32_t flags)
-{
-	for (uint32_t id = 0; id < POOLS_MAX; id++) {
-		struct pool_entry *e = &arena_pools(&h->arena)[id];
-		if (h->pools[id].live)
-			continue;
-		memcpy(e->uuid, uuid, sizeof e->uuid);
-		e->check = arena_pool_check(&h->arena, e);
-		store_release(&e->state, POOL_TAG << 32 | flags);
-		host_pool_load(h, id);
-		return (int)id;
-	}
-	return -ENOSPC;
-}
-
-/* The pages go first: what a kill leaves is a pool with fewer pages. */
-int64_t tmem_destroy_pool(struct tmem_host *h, uint32_t id)
-{
-	int64_t dropped = 0;
-
-	if (!tmem_pool_exists(h, id))
-		return -ENOENT;
-	for (unsigned i = 0; i < STRIPES; i++) {
-		struct stripe *stripe = &h->index.stripes[i];
-		for (;;) {
-			pthread_mutex_lock(&stripe->mutex);
-			struct object *o = stripe->objects;
-			while (o && (o->pool != id || !o->pages))
-				o = o->next;
-			uint64_t object = o ? o->id : 0;
-			pthread_mutex_unlock(&stripe->mutex);
-			if (!o)
-				break;
-			dropped += tmem_flush_object(h, id, object);
-		}
-	}
-	h->pools[id].live = false;
-	store_release(&arena_pools(&h->arena)[id].state, 0);
-	return dropped;
-}
-
-int tmem_freeze(struct tmem_host *h, uint32_t id, bool frozen)
-{
-	if (!tmem_pool_exists(h, id))
-		return -ENOENT;
-	__atomic_store_n(&h->pools[id].frozen, frozen, __ATOMIC_RELAXED);
-	return 0;
-}
-
-int tmem_set_max_pages(struct tmem_host *h, uint32_t id, uint64_t pages)
-{
-	if (!tmem_pool_exists(h, id))
-		return -ENOENT;
-	__atomic_store_n(&h->pools[id].max_pages, pages, __ATOMIC_RELAXED);
-	return 0;
-}
-
 /* --- A host ---------------------------------------------------------------------------------- */
 
 static int host_make(struct arena *arena, struct tmem_host **host)
@@ -440,6 +397,8 @@ static int host_make(struct arena *arena, struct tmem_host **host)
 		return err;
 	}
 	index_init(&h->index);
+	ephemeral_init(&h->ephemeral);
+	pthread_mutex_init(&h->pools_mutex, NULL);
 	*host = h;
 	return 0;
 }
@@ -459,24 +418,22 @@ int tmem_open(const char *path, struct tmem_host **host, char *why, size_t why_s
 
 	if (err)
 		return err;
-	for (uint32_t id = 0; id < POOLS_MAX; id++) {
-		const struct pool_entry *e = &arena_pools(&arena)[id];
-		if (e->state && (e->state >> 32 != POOL_TAG ||
-				 e->check != arena_pool_check(&arena, e))) {
-			snprintf(why, why_size, "its pool table is damaged");
-			arena_close(&arena);
-			return -EINVAL;
-		}
+	if (!pools_fit(&arena)) {
+		snprintf(why, why_size, "its pool table is damaged");
+		arena_close(&arena);
+		return -EINVAL;
 	}
 	snprintf(why, why_size, "not enough memory");
 	err = host_make(&arena, host);
-	for (uint32_t id = 0; !err && id < POOLS_MAX; id++)
-		host_pool_load(*host, id);
+	if (!err)
+		pools_load(*host);
 	return err;
 }
 
 void tmem_close(struct tmem_host *h)
 {
+	pthread_mutex_destroy(&h->pools_mutex);
+	ephemeral_destroy(&h->ephemeral);
 	index_destroy(&h->index);
 	slots_destroy(&h->slots);
 	arena_close(&h->arena);
@@ -539,9 +496,8 @@ void tmem_get_stats(struct tmem_host *h, struct tmem_stats *to)
 	to->mem_used_total = h->slots.used_bytes;
 	to->mem_used_max = h->slots.used_max;
 	to->live_slot_bytes = h->slots.live_bytes;
-	to->pool_limit_hit += h->slots.limit_hits;
-	to->reject_alloc_fail += h->slots.alloc_fails;
 	to->metadata_size = (uint64_t)h->slots.high * sizeof(struct slab);
 	pthread_mutex_unlock(&h->slots.mutex);
-	to->metadata_size += count_of(&h->index.bytes);
+	to->metadata_size += count_of(&h->index.bytes) +
+			     ephemeral_entries(&h->ephemeral) * sizeof(struct ephemeral_entry);
 }

@@ -4,12 +4,14 @@
 
 #include "arena.h"
 #include "codec.h"
+#include "ephemeral.h"
 #include "index.h"
 #include "slots.h"
 
 struct pool {
-	bool live, frozen;
+	bool live, frozen;             /* atomic */
 	uint32_t flags;
+	uint32_t users;                /* how often a shared pool was joined */
 	uint64_t pages;                /* atomic */
 	uint64_t max_pages;            /* new pages beyond it are rejected; atomic */
 };
@@ -18,6 +20,8 @@ struct tmem_host {
 	struct arena arena;
 	struct slots slots;
 	struct index index;
+	struct ephemeral ephemeral;
+	pthread_mutex_t pools_mutex;   /* births and deaths of pools */
 	struct pool pools[POOLS_MAX];
 	uint64_t seq;                  /* the next one; atomic */
 	struct tmem_stats count;       /* counters and page gauges; atomic */
@@ -30,7 +34,27 @@ void host_fill(struct tmem_host *, uint32_t ref, const struct tmem_handle *, uin
 void host_bear(struct tmem_host *, uint32_t ref, uint64_t seq, uint64_t digest);
 /* Births and deaths of pages in the gauges: +1 or -1. */
 void host_gauge(struct tmem_host *, const struct slot *, int change);
-void host_pool_load(struct tmem_host *, uint32_t id);
+/* Evicts the oldest ephemeral pages, `most` of them; how many there were. */
+unsigned host_evict(struct tmem_host *, unsigned most);
+
+/* pools.c */
+bool pools_fit(const struct arena *);
+void pools_load(struct tmem_host *);
+/* Recovery's end: pools whose pages do not outlive the process go too. */
+void pools_drop_ephemeral(struct tmem_host *);
+/* Sweeps stale entries out of the queue of ephemeral pages. */
+void pools_tidy(struct tmem_host *);
+
+static inline bool pool_is_ephemeral(const struct pool *p)
+{
+	return !(p->flags & TMEM_PERSISTENT);
+}
+
+/* "A get to a private ephemeral pool is destructive", or to one that was made so. */
+static inline bool pool_gets_remove(const struct pool *p)
+{
+	return p->flags & TMEM_EXCLUSIVE_GETS || !(p->flags & (TMEM_PERSISTENT | TMEM_SHARED));
+}
 
 static inline void count_up(uint64_t *counter)
 {

@@ -7,6 +7,8 @@
 
 #define MOVE_BYTES_AT_ONCE (16u << 20)         /* a call of tmem_maintain: some 10 ms */
 
+#define EVICT_AT_ONCE 256u
+
 struct moving {
 	struct tmem_copy copy;
 	struct tmem_found from;
@@ -79,7 +81,7 @@ static bool empty_slab(struct tmem_host *h, uint32_t slab)
 	return emptied;
 }
 
-void tmem_maintain(struct tmem_host *h, bool all)
+static void compact(struct tmem_host *h, bool all)
 {
 	uint64_t left = all ? UINT64_MAX : MOVE_BYTES_AT_ONCE / SLAB_BYTES;
 
@@ -88,5 +90,21 @@ void tmem_maintain(struct tmem_host *h, bool all)
 		if (!slab || !empty_slab(h, slab))
 			break;
 	}
-	slots_give_back(&h->slots, all);
+}
+
+/* The limit was lowered: ephemeral pages go first, persistent ones are never lost. */
+static void make_good(struct tmem_host *h)
+{
+	while (slots_over_limit(&h->slots) && host_evict(h, EVICT_AT_ONCE)) {
+		compact(h, false);
+		slots_give_back(&h->slots, true);
+	}
+}
+
+void tmem_maintain(struct tmem_host *h, bool all)
+{
+	make_good(h);
+	compact(h, all);
+	slots_give_back(&h->slots, all || slots_over_limit(&h->slots));
+	pools_tidy(h);
 }

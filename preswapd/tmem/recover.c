@@ -61,7 +61,8 @@ static int recover_slot(struct recovering *r, uint32_t ref)
 		return 0;
 	}
 	struct tmem_handle handle = handle_of(s);
-	if (!tmem_pool_exists(r->host, handle.pool) || (r->keep && !r->keep(r->ctx, &handle))) {
+	if (!tmem_pool_exists(r->host, handle.pool) ||
+	    pool_is_ephemeral(&r->host->pools[handle.pool]) || (r->keep && !r->keep(r->ctx, &handle))) {
 		r->found->dropped_pages++;
 		kill_slot(s);
 		return 0;
@@ -96,6 +97,7 @@ int tmem_recover(struct tmem_host *h, tmem_keep keep, void *ctx, struct tmem_rec
 		err = recover_slab(&r, slab);
 	if (err)
 		return err;
+	pools_drop_ephemeral(h);
 	slots_adopt_done(&h->slots);
 	found->stored_pages = h->count.stored_pages;
 	return 0;

@@ -133,17 +133,13 @@ static int grow(struct slots *s, uint32_t n, uint32_t to, unsigned flags)
 		return 0;
 	if (flags & SLOTS_NOGROW)
 		return -ENOSPC;
-	if (!within_limit(s, to - slab->reserved, flags)) {
-		s->limit_hits++;
+	if (!within_limit(s, to - slab->reserved, flags))
 		return -ENOSPC;
-	}
 	if (flags & SLOTS_NOWAIT)
 		return -EAGAIN;
 	if (!headroom_there_is(&s->headroom) ||
-	    arena_reserve(s->arena, n, slab->reserved, to)) {
-		s->alloc_fails++;
+	    arena_reserve(s->arena, n, slab->reserved, to))
 		return -ENOMEM;
-	}
 	s->used_bytes += to - slab->reserved;
 	if (s->used_bytes > s->used_max)
 		s->used_max = s->used_bytes;
@@ -206,18 +202,54 @@ static void take(struct slots *s, uint32_t n, uint32_t slot)
 	}
 }
 
-static int alloc_in_class(struct slots *s, unsigned class, unsigned flags, uint32_t *ref)
+static bool has_reserved_room(const struct slab *slab)
 {
-	if (!s->partial[class].first) {
-		int err = carve(s, class, flags);
-		if (err)
+	return is_reserved(slab, lowest_free(slab));
+}
+
+/* A few will do: only the newest slab of a class, and after a recovery some more, are not reserved
+ * to their end. */
+#define LOOK_AT 64u
+
+static uint32_t partial_with_room(const struct slots *s, unsigned class)
+{
+	uint32_t n = s->partial[class].first;
+
+	for (unsigned i = 0; n && i < LOOK_AT; i++, n = s->slabs[n].next)
+		if (has_reserved_room(&s->slabs[n]))
+			return n;
+	return 0;
+}
+
+/* Where the class has no room, a slab grows; where none may, memory that is held anyway will do:
+ * an empty slab, or a free slot further back in the list. */
+static int slab_for(struct slots *s, unsigned class, unsigned flags, uint32_t *n)
+{
+	int err = 0;
+
+	*n = s->partial[class].first;
+	if (*n) {
+		err = grow(s, *n, payload_offset(class, lowest_free(&s->slabs[*n]) + 1), flags);
+		if (!err)
+			return 0;
+		if ((*n = partial_with_room(s, class)) != 0)
+			return 0;
+		if (!s->empty.first)
 			return err;
 	}
-	uint32_t n = s->partial[class].first;
-	uint32_t slot = lowest_free(&s->slabs[n]);
-	int err = grow(s, n, payload_offset(class, slot + 1), flags);
+	if ((err = carve(s, class, flags)) == 0)
+		*n = s->partial[class].last;
+	return err;
+}
+
+static int alloc_in_class(struct slots *s, unsigned class, unsigned flags, uint32_t *ref)
+{
+	uint32_t n;
+	int err = slab_for(s, class, flags, &n);
+
 	if (err)
 		return err;
+	uint32_t slot = lowest_free(&s->slabs[n]);
 	take(s, n, slot);
 	*ref = ref_of(n, slot);
 	return 0;
@@ -227,9 +259,9 @@ static int alloc_in_class(struct slots *s, unsigned class, unsigned flags, uint3
 static bool alloc_longer(struct slots *s, unsigned class, uint32_t *ref)
 {
 	while (--class > 0) {
-		uint32_t n = s->partial[class].first;
-		uint32_t slot = n ? lowest_free(&s->slabs[n]) : 0;
-		if (n && is_reserved(&s->slabs[n], slot)) {
+		uint32_t n = partial_with_room(s, class);
+		if (n) {
+			uint32_t slot = lowest_free(&s->slabs[n]);
 			take(s, n, slot);
 			*ref = ref_of(n, slot);
 			return true;
@@ -253,13 +285,12 @@ int slots_alloc(struct slots *s, unsigned length, unsigned flags, uint32_t *ref)
 
 	if (err)
 		return err;
-	if (s->used_bytes > s->limit && !(flags & SLOTS_NOGROW)) {
-		s->limit_hits++;               /* the limit was lowered: nothing more gets in */
-		pthread_mutex_unlock(&s->mutex);
-		return -ENOSPC;
-	}
-	err = alloc_in_class(s, class, flags, ref);
-	if (err && err != -EAGAIN && !(flags & SLOTS_NOGROW) && alloc_longer(s, class, ref))
+	if (s->used_bytes > s->limit && !(flags & SLOTS_NOGROW))
+		err = -ENOSPC;                 /* the limit was lowered: nothing more gets in */
+	else
+		err = alloc_in_class(s, class, flags, ref);
+	if (err && err != -EAGAIN && !(flags & SLOTS_NOGROW) && s->used_bytes <= s->limit &&
+	    alloc_longer(s, class, ref))
 		err = 0;
 	pthread_mutex_unlock(&s->mutex);
 	return err;
@@ -399,8 +430,7 @@ void slots_adopt_done(struct slots *s)
 			slab->place = FULL;
 		} else {
 			slab->place = PARTIAL;
-			list_push(s, &s->partial[slab->class], n,
-				  is_reserved(slab, lowest_free(slab)));
+			list_push(s, &s->partial[slab->class], n, has_reserved_room(slab));
 		}
 	}
 	arena_punch(s->arena, from, (uint64_t)s->arena->slabs * SLAB_BYTES);
@@ -455,7 +485,7 @@ void slots_return(struct slots *s, uint32_t n)
 
 	pthread_mutex_lock(&s->mutex);
 	slab->place = PARTIAL;
-	list_push(s, &s->partial[slab->class], n, is_reserved(slab, lowest_free(slab)));
+	list_push(s, &s->partial[slab->class], n, has_reserved_room(slab));
 	if (slab->used == 0)
 		slab_emptied(s, n);
 	pthread_mutex_unlock(&s->mutex);
@@ -470,4 +500,12 @@ bool slots_taken(struct slots *s, uint32_t ref)
 	bool taken = slab->taken && (slab->taken[slot / 64] >> slot % 64 & 1);
 	pthread_mutex_unlock(&s->mutex);
 	return taken;
+}
+
+bool slots_over_limit(struct slots *s)
+{
+	pthread_mutex_lock(&s->mutex);
+	bool over = s->used_bytes > s->limit;
+	pthread_mutex_unlock(&s->mutex);
+	return over;
 }

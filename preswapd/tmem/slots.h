@@ -36,7 +36,6 @@ struct slots {
 	uint32_t n_free, high;         /* high: no slab at or above it was ever used */
 	uint64_t limit, used_bytes, used_max, live_bytes;
 	struct headroom headroom;
-	uint64_t limit_hits, alloc_fails;
 };
 
 enum slots_flags {
@@ -47,7 +46,8 @@ enum slots_flags {
 
 int slots_init(struct slots *, struct arena *);
 void slots_destroy(struct slots *);
-/* A taken slot for a payload of `length` bytes, its state word 0; or -ENOSPC, -ENOMEM, -EAGAIN. */
+/* A taken slot for a payload of `length` bytes, its state word 0; or -ENOSPC (the limit),
+ * -ENOMEM (shared memory, or the host), -EAGAIN. */
 int slots_alloc(struct slots *, unsigned length, unsigned flags, uint32_t *ref);
 void slots_release(struct slots *, uint32_t ref);
 void slots_give_back(struct slots *, bool all);
@@ -62,5 +62,7 @@ bool slots_sparse(struct slots *);
 uint32_t slots_take_emptiest(struct slots *);
 void slots_return(struct slots *, uint32_t slab);
 bool slots_taken(struct slots *, uint32_t ref);
+/* More memory is held than the limit allows: it was lowered. */
+bool slots_over_limit(struct slots *);
 
 #endif

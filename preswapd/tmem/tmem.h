@@ -30,6 +30,9 @@ struct tmem_handle {
 
 enum tmem_compress { TMEM_LZ4, TMEM_ZSTD, TMEM_NONE };
 
+/* A pool's; the first two have Xen's numbers. */
+enum tmem_pool_flags { TMEM_PERSISTENT = 1, TMEM_SHARED = 2, TMEM_EXCLUSIVE_GETS = 256 };
+
 enum tmem_flags {
 	TMEM_REPLACE = 1,              /* a page with this handle is thought to be stored */
 	TMEM_NOWAIT = 2,               /* -EAGAIN rather than a system call */
@@ -61,6 +64,7 @@ struct tmem_copy {
 struct tmem_stats {
 	uint64_t mem_limit, mem_used_total, mem_used_max, metadata_size;
 	uint64_t stored_pages, same_filled_pages, huge_pages, compr_data_size, live_slot_bytes;
+	uint64_t ephemeral_pages, evicted_pages;
 	uint64_t puts, good_puts, no_mem_puts, dup_puts_replaced, dup_puts_flushed;
 	uint64_t gets, found_gets, flushes, flushes_found;
 	uint64_t pool_limit_hit, reject_alloc_fail, checksum_errors, moved_pages;
@@ -133,8 +137,11 @@ void tmem_set_limit(struct tmem_host *, uint64_t bytes);
  * limit, usage and statistics of each. */
 void tmem_set_headroom(struct tmem_host *, uint64_t host_reserve, const int (*cgroups)[3], size_t n);
 
-int tmem_new_pool(struct tmem_host *, const uint8_t uuid[16], uint32_t flags);   /* id >= 0 */
-int64_t tmem_destroy_pool(struct tmem_host *, uint32_t pool);                   /* pages dropped */
+/* Its id, >= 0.  A shared pool with this uuid is joined: -EEXIST when its flags are others.
+ * -EINVAL: unknown flags, or a shared pool without a uuid; -ENOSPC: the table is full. */
+int tmem_new_pool(struct tmem_host *, const uint8_t uuid[16], uint32_t flags);
+/* Pages dropped; a shared pool goes when its last user has destroyed it. */
+int64_t tmem_destroy_pool(struct tmem_host *, uint32_t pool);
 int tmem_freeze(struct tmem_host *, uint32_t pool, bool frozen);
 int tmem_set_max_pages(struct tmem_host *, uint32_t pool, uint64_t pages);
 bool tmem_pool_exists(const struct tmem_host *, uint32_t pool);
