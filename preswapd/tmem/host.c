@@ -242,19 +242,26 @@ static void host_forget_index(struct tmem_host *h, const struct tmem_handle *han
 	host_unlock(h, handle);
 }
 
+/* Some pages under each hold of the lock: a big object has a million. */
+#define VISIT_AT_ONCE 256u
+
 static void host_visit(struct tmem_host *h, const struct tmem_handle *handle, tmem_visit visit,
 		       void *ctx)
 {
 	struct tmem_handle at = {.object = handle->object, .pool = handle->pool};
+	bool more = true;
 	uint32_t ref;
 
-	host_lock(h, &at);
-	while (index_next(&h->index, &at, &ref)) {
-		visit(ctx, at.index, arena_slot(&h->arena, ref)->seq);
-		if (at.index++ == UINT32_MAX)
-			break;
+	while (more) {
+		host_lock(h, &at);
+		for (unsigned i = 0; more && i < VISIT_AT_ONCE; i++) {
+			more = index_next(&h->index, &at, &ref);
+			if (more)
+				visit(ctx, at.index, arena_slot(&h->arena, ref)->seq);
+			more = more && at.index++ != UINT32_MAX;
+		}
+		host_unlock(h, &at);
 	}
-	host_unlock(h, &at);
 }
 
 static void host_give_back(struct tmem_host *h, bool all)

@@ -110,7 +110,7 @@ struct tmem_ops {
 	/* Allocates the upper levels of an object's index for pages 0..last. */
 	int (*reserve_index)(struct tmem_host *, const struct tmem_handle *, uint32_t last);
 	void (*forget_index)(struct tmem_host *, const struct tmem_handle *);
-	/* Visits an object's pages in order of index, under its lock; the visitor must be brief. */
+	/* Visits an object's pages in order of index, each under its lock; the visitor must be brief. */
 	void (*visit)(struct tmem_host *, const struct tmem_handle *, tmem_visit, void *ctx);
 	/* Empty slabs go back to the system, those only that are older than a second unless `all`. */
 	void (*give_back)(struct tmem_host *, bool all);
