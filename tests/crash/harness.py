@@ -1,0 +1,231 @@
+"""Kills a server under verified load again and again, and looks at every page after each start.
+
+    python -m tests.crash.harness --kills 1000 --seed 7
+
+Two devices share a pool that is too small for them; several connections write, trim, zero and read
+them with requests of all sizes, and an operator shrinks the pool or changes a third device.  At a
+random moment the server is killed (SIGKILL; now and then SIGTERM, or once more while it recovers),
+started again, and each page is compared with what was acknowledged: one whose write was in flight
+may be old or new, nothing else may differ (tests/crash/expected.py).  A page's content says which
+write it comes from.
+
+Exit status 1 at the first wrong page or answer, with the seed.  The same seed sends the same
+requests, but the moments of the kills differ from run to run.
+"""
+
+import argparse
+import random
+import signal
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.crash.expected import ExpectedDevice
+from tests.crash.load import Load, connected
+from tests.crash.operating import Operator
+from tests.running import RunningServer, ServerDied
+
+DEVICES = {"g1": "8M", "g2": "4M"}
+POOL = 4 << 20
+# The allocator cannot use the last per cent for new pages.
+FULL = POOL * 97 // 100
+POLL_SECONDS = 0.0005
+
+SIGTERM_SHARE = 0.1
+AGAIN_SHARE = 0.15
+OPERATOR_SHARE = 0.5
+
+
+class DirtyRecoveryError(AssertionError):
+    """A start found what no kill may leave."""
+
+
+@dataclass
+class Record:
+    """What happened so far."""
+
+    begun: float = field(default_factory=time.monotonic)
+    ends: Counter[str] = field(default_factory=Counter)
+    requests: Counter[str] = field(default_factory=Counter)
+    uncertain_pages: int = 0
+    full: int = 0
+    recovered: list[int] = field(default_factory=list)
+    away: list[float] = field(default_factory=list)
+
+    @property
+    def kills(self) -> int:
+        return sum(self.ends.values())
+
+    def line(self) -> str:
+        seconds = time.monotonic() - self.begun
+        return (
+            f"{self.kills} kills in {seconds:.0f} s ({self.kills / seconds:.2f}/s),"
+            f" {sum(self.requests.values()) - self.requests['pages acknowledged']} requests,"
+            f" recovered {statistics.mean(self.recovered or [0]):.0f} pages a start,"
+            f" kill to serving {statistics.median(self.away or [0]):.2f} s"
+        )
+
+    def summary(self) -> str:
+        ends = ", ".join(f"{count} {name}" for name, count in sorted(self.ends.items()))
+        requests = ", ".join(f"{count} {name}" for name, count in self.requests.most_common())
+        return (
+            f"{self.line()}\n  ended by: {ends}\n  requests: {requests}\n"
+            f"  pages with a write in flight at a kill: {self.uncertain_pages};"
+            f" pool full at {100 * self.full // max(1, self.kills)} % of the kills;"
+            f" longest kill to serving {max(self.away, default=0):.2f} s\n  no page was wrong"
+        )
+
+
+class Harness:
+    """A server, what its devices must hold, and the course of its deaths."""
+
+    def __init__(self, server: RunningServer, seed: int) -> None:
+        self.server = server
+        self.random = random.Random(seed)
+        self.record = Record()
+        self.seq = 0
+        self.devices = [ExpectedDevice(name, self.content(name)) for name in server.devices]
+        for device in self.devices:
+            if any(device.settled[1][0]):
+                raise DirtyRecoveryError(f"{device.name} is not empty at its first start")
+
+    def content(self, device: str) -> bytes:
+        """All of a device; libnbd's errors say which read failed."""
+        handle = connected(self.server.nbd_uri(device))
+        size = handle.get_size()
+        step = 4 << 20
+        pieces = [bytes(handle.pread(min(step, size - at), at)) for at in range(0, size, step)]
+        handle.shutdown()
+        return b"".join(pieces)
+
+    def kill_once(self) -> None:
+        """Load, a kill, a start, and a look at every page."""
+        name = "SIGTERM" if self.random.random() < SIGTERM_SHARE else "SIGKILL"
+        self.run_load(signal.Signals[name])
+        self.record.ends[name] += 1
+        begun = time.monotonic()
+        if self.random.random() < AGAIN_SHARE:
+            self.kill_in_recovery()
+        self.start()
+        self.record.away.append(time.monotonic() - begun)
+        self.check_pages()
+
+    def run_load(self, number: signal.Signals) -> None:
+        operator = Operator(self.server, self.random, self.operator_delay())
+        load = Load(self.devices, self.server.nbd_uri, self.random, self.seq)
+        operator.start()
+
+        def end() -> None:
+            operator.killed.set()
+            assert self.server.process is not None
+            self.server.process.send_signal(number)
+
+        load.run(self.random.uniform(0.05, 0.5), end)
+        operator.join()
+        status = self.server.wait()
+        if status != (0 if number == signal.SIGTERM else -signal.SIGKILL):
+            raise DirtyRecoveryError(f"{number.name} ended the server with status {status}")
+        self.seq = load.seq
+        self.note(load)
+
+    def operator_delay(self) -> float | None:
+        if self.random.random() < OPERATOR_SHARE:
+            return self.random.uniform(0, 0.3)
+        return None
+
+    def note(self, load: Load) -> None:
+        record = self.record
+        record.requests += load.count
+        record.full += self.server.arena.stat().st_blocks * 512 >= FULL
+        for device in self.devices:
+            record.uncertain_pages += len(device.busy)
+            device.server_gone()
+
+    def start(self) -> None:
+        before = len(self.server.lines)
+        self.server.start()
+        for line in self.server.lines[before:]:
+            if line.startswith("recovered "):
+                self.record.recovered.append(int(line.split()[1]))
+                if "0 damaged slots, 0 pages lost" not in line:
+                    raise DirtyRecoveryError(line)
+
+    def kill_in_recovery(self) -> None:
+        """A start that is killed soon after it has opened the arena."""
+        killer = threading.Thread(target=self.kill_when_open, args=(self.random.uniform(0, 0.02),))
+        killer.start()
+        try:
+            self.server.start()
+        except ServerDied:
+            self.record.ends["SIGKILL while it started"] += 1
+        else:
+            self.record.ends["SIGKILL soon after its start"] += 1
+        killer.join()
+        self.server.wait()
+
+    def kill_when_open(self, delay: float) -> None:
+        while (process := self.server.process) is None:
+            time.sleep(POLL_SECONDS)
+        proc = Path(f"/proc/{process.pid}")
+        while process.poll() is None and not has_opened(proc, self.server.arena):
+            time.sleep(POLL_SECONDS)
+        time.sleep(delay)
+        process.kill()
+
+    def check_pages(self) -> None:
+        for device in self.devices:
+            device.check_all(self.content(device.name))
+
+
+def has_opened(proc: Path, arena: Path) -> bool:
+    """The process is nbdkit, and has the arena mapped."""
+    try:
+        return (proc / "comm").read_text() == "nbdkit\n" and str(arena) in (
+            proc / "maps"
+        ).read_text()
+    except OSError:
+        return False
+
+
+def run(kills: int, seed: int, every: int) -> int:
+    """The exit status."""
+    print(f"seed {seed}, {kills} kills", flush=True)
+    with (
+        tempfile.TemporaryDirectory() as tmp,
+        RunningServer(Path(tmp), DEVICES, str(POOL)) as server,
+    ):
+        harness = Harness(server, seed)
+        record = harness.record
+        shown = 0
+        try:
+            while record.kills < kills:
+                harness.kill_once()
+                if record.kills // every > shown:
+                    shown = record.kills // every
+                    print(record.line(), flush=True)
+        except Exception as error:
+            print(f"after {record.kills} kills: {type(error).__name__}: {error}", flush=True)
+            print(f"seed {seed}: {record.line()}", flush=True)
+            return 1
+        print(record.summary(), flush=True)
+        server.lines.clear()
+    return 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
+    parser.add_argument("--kills", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=None, help="default: a random one")
+    parser.add_argument("--every", type=int, default=50, help="a line after so many kills")
+    given = parser.parse_args()
+    seed = random.SystemRandom().randrange(1 << 32) if given.seed is None else given.seed
+    return run(given.kills, seed, given.every)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

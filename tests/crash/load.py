@@ -1,0 +1,279 @@
+"""Random requests of several NBD clients at once, each answer checked."""
+
+import errno
+import os
+import random
+import select
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import nbd
+
+from tests.crash.contents import PAGE, Kind, page_content
+from tests.crash.expected import ExpectedDevice
+
+IN_FLIGHT = 8
+# Pages that half of the requests go to, so that they meet.
+HOT_PAGES = 192
+LENGTHS = (1, 1, 1, 1, 2, 2, 3, 8, 16, 31, 64)
+# Of trims and zeroes.
+WHOLE_DEVICE_SHARE = 0.004
+POLL_MILLISECONDS = 50
+# A server that says nothing for so long hangs.
+PATIENCE = 30.0
+
+# What libnbd reports for requests whose connection broke before their answer came.
+NO_ANSWER = errno.ENOTCONN
+REQUESTS = {"write": 40, "part": 15, "read": 20, "trim": 10, "zero": 10, "flush": 2}
+
+Ended = Callable[[int], object]
+
+
+class WrongAnswerError(AssertionError):
+    """The server answered with an error."""
+
+
+@dataclass
+class Connection:
+    handle: Any
+    device: ExpectedDevice
+    in_flight: int = 0
+
+    @property
+    def gone(self) -> bool:
+        return bool(self.handle.aio_is_dead() or self.handle.aio_is_closed())
+
+
+class Load:
+    """Keeps the connections busy until the server has gone."""
+
+    def __init__(
+        self,
+        devices: Sequence[ExpectedDevice],
+        uri: Callable[[str], str],
+        random: random.Random,
+        first_seq: int,
+    ) -> None:
+        self.random = random
+        self.seq = first_seq
+        self.count: Counter[str] = Counter()
+        self.answers: deque[tuple[Ended, int]] = deque()
+        self.failure: Exception | None = None
+        self.connections = [
+            Connection(connected(uri(device.name)), device) for device in devices for _ in range(2)
+        ]
+        self.kinds = random.choices(
+            [
+                [Kind.NOISE, Kind.NOISE, Kind.NOISE, Kind.TEXT],
+                [Kind.TEXT, Kind.NOISE, Kind.SAME_FILLED],
+            ],
+            k=1,
+        )[0]
+
+    # --- the loop ---
+
+    def run(self, seconds: float, end: Callable[[], None]) -> None:
+        """After so many seconds calls end(), which makes the server go away."""
+        begun = time.monotonic()
+        ended = False
+        while alive := [client for client in self.connections if not client.gone]:
+            for client in alive:
+                self.fill(client)
+            self.exchange([client for client in alive if not client.gone])
+            now = time.monotonic()
+            if not ended and now >= begun + seconds:
+                ended = True
+                end()
+            if now > begun + seconds + PATIENCE:
+                raise WrongAnswerError("the server neither answers nor goes away")
+        self.take_answers()
+
+    def fill(self, client: Connection) -> None:
+        for _ in range(IN_FLIGHT - client.in_flight):
+            if client.gone:
+                return
+            (kind,) = self.random.choices(list(REQUESTS), list(REQUESTS.values()))
+            try:
+                getattr(self, f"send_{kind}")(client)
+            except nbd.Error:
+                if not client.gone:
+                    raise
+
+    def exchange(self, clients: Sequence[Connection]) -> None:
+        poll = select.poll()
+        for client in clients:
+            poll.register(client.handle.aio_get_fd(), events_of(client.handle))
+        ready = dict(poll.poll(POLL_MILLISECONDS))
+        for client in clients:
+            if not client.gone:
+                notify(client.handle, ready.get(client.handle.aio_get_fd(), 0))
+        self.take_answers()
+
+    def take_answers(self) -> None:
+        while self.answers:
+            ended, number = self.answers.popleft()
+            ended(number)
+
+    # --- requests ---
+
+    def begin(self, client: Connection, what: str, ended: Ended) -> Callable[[Any], int]:
+        """The completion callback of a request: it only notes, for what it raises is lost."""
+        client.in_flight += 1
+        self.count[what] += 1
+
+        def answered(number: int) -> None:
+            client.in_flight -= 1
+            ended(number)
+
+        def completed(error: Any) -> int:
+            self.answers.append((answered, error.value))
+            return 1
+
+        return completed
+
+    def begin_change(
+        self, client: Connection, what: str, offset: int, content: bytes
+    ) -> Callable[[Any], int] | None:
+        """None when too much is in flight there."""
+        device = client.device
+        end = -(-(offset + len(content)) // PAGE)
+        if not device.may_change(offset // PAGE, end):
+            return None
+        changes = device.begin_change(offset, content)
+
+        def ended(number: int) -> None:
+            if succeeded(what, offset, len(content), number):
+                device.end_change(changes)
+                self.count["pages acknowledged"] += len(changes)
+
+        return self.begin(client, what, ended)
+
+    def send_write(self, client: Connection) -> None:
+        self.write(client, *self.whole_pages(client.device))
+
+    def send_part(self, client: Connection) -> None:
+        self.write(client, *self.any_bytes(client.device))
+
+    def write(self, client: Connection, offset: int, length: int) -> None:
+        content = self.content(client.device.name, offset, length)
+        if completed := self.begin_change(client, "write", offset, content):
+            client.handle.aio_pwrite(content, offset, completion=completed, flags=self.fua())
+
+    def send_trim(self, client: Connection) -> None:
+        """A trim takes the whole pages inside its range."""
+        offset, length = self.range_to_clear(client.device)
+        first, end = -(-offset // PAGE) * PAGE, (offset + length) // PAGE * PAGE
+        if completed := self.begin_change(client, "trim", first, bytes(max(0, end - first))):
+            client.handle.aio_trim(length, offset, completion=completed, flags=self.fua())
+
+    def send_zero(self, client: Connection) -> None:
+        offset, length = self.range_to_clear(client.device)
+        flags = self.fua() | self.random.choice([0, nbd.CMD_FLAG_NO_HOLE, nbd.CMD_FLAG_FAST_ZERO])
+        if flags & nbd.CMD_FLAG_FAST_ZERO and (offset % PAGE or (offset + length) % PAGE):
+            self.send_refused_zero(client, offset, length, flags)
+        elif completed := self.begin_change(client, "zero", offset, bytes(length)):
+            client.handle.aio_zero(length, offset, completion=completed, flags=flags)
+
+    def send_refused_zero(self, client: Connection, offset: int, length: int, flags: int) -> None:
+        """What cannot be done fast is refused and changes nothing."""
+
+        def ended(number: int) -> None:
+            if number not in {errno.EOPNOTSUPP, NO_ANSWER}:
+                raise WrongAnswerError(f"a fast zero of {length} bytes at {offset} gave {number}")
+
+        completed = self.begin(client, "refused zero", ended)
+        client.handle.aio_zero(length, offset, completion=completed, flags=flags)
+
+    def send_read(self, client: Connection) -> None:
+        device = client.device
+        choose = self.any_bytes if self.random.random() < 0.3 else self.whole_pages
+        offset, length = choose(device)
+        buffer = nbd.Buffer(length)
+        device.begin_read(offset, length)
+
+        def ended(number: int) -> None:
+            answered = succeeded("read", offset, length, number)
+            content = bytes(buffer.to_bytearray()) if answered else None
+            device.end_read(offset, length, content)
+
+        completed = self.begin(client, "read", ended)
+        client.handle.aio_pread(buffer, offset, completion=completed)
+
+    def send_flush(self, client: Connection) -> None:
+        completed = self.begin(client, "flush", lambda number: succeeded("flush", 0, 0, number))
+        client.handle.aio_flush(completion=completed)
+
+    # --- what is chosen ---
+
+    def fua(self) -> int:
+        return int(nbd.CMD_FLAG_FUA) if self.random.random() < 0.05 else 0
+
+    def first_page(self, device: ExpectedDevice) -> int:
+        return self.random.randrange(
+            min(HOT_PAGES, device.pages) if self.random.random() < 0.5 else device.pages
+        )
+
+    def whole_pages(self, device: ExpectedDevice) -> tuple[int, int]:
+        first = self.first_page(device)
+        pages = min(self.random.choice(LENGTHS), device.pages - first)
+        return first * PAGE, pages * PAGE
+
+    def any_bytes(self, device: ExpectedDevice) -> tuple[int, int]:
+        unit = self.random.choice([1, 512])
+        size = device.pages * PAGE
+        offset = self.first_page(device) * PAGE + self.random.randrange(PAGE) // unit * unit
+        length = self.random.randrange(1, 2 * PAGE // unit) * unit
+        return offset, min(length, size - offset)
+
+    def range_to_clear(self, device: ExpectedDevice) -> tuple[int, int]:
+        chance = self.random.random()
+        if chance < WHOLE_DEVICE_SHARE:
+            return 0, device.pages * PAGE
+        return self.any_bytes(device) if chance < 0.2 else self.whole_pages(device)
+
+    def content(self, device: str, offset: int, length: int) -> bytes:
+        pages = []
+        for page in range(offset // PAGE, -(-(offset + length) // PAGE)):
+            self.seq += 1
+            kind = self.random.choice(self.kinds)
+            pages.append(page_content(kind, device, page, self.seq, self.random))
+        start = offset % PAGE
+        return b"".join(pages)[start : start + length]
+
+
+def connected(uri: str) -> Any:
+    handle = nbd.NBD()
+    handle.connect_uri(uri)
+    return handle
+
+
+def events_of(handle: Any) -> int:
+    direction = handle.aio_get_direction()
+    return (select.POLLIN if direction & nbd.AIO_DIRECTION_READ else 0) | (
+        select.POLLOUT if direction & nbd.AIO_DIRECTION_WRITE else 0
+    )
+
+
+def notify(handle: Any, ready: int) -> None:
+    """Lets libnbd read or write; what a broken connection makes it raise shows in its state."""
+    try:
+        direction = handle.aio_get_direction()
+        if ready & (select.POLLIN | select.POLLHUP | select.POLLERR) and (
+            direction & nbd.AIO_DIRECTION_READ
+        ):
+            handle.aio_notify_read()
+        elif ready & select.POLLOUT and direction & nbd.AIO_DIRECTION_WRITE:
+            handle.aio_notify_write()
+    except nbd.Error:
+        if not (handle.aio_is_dead() or handle.aio_is_closed()):
+            raise
+
+
+def succeeded(what: str, offset: int, length: int, number: int) -> bool:
+    """Whether the request was answered; an error as its answer is wrong."""
+    if number not in {0, NO_ANSWER}:
+        raise WrongAnswerError(f"{what} of {length} bytes at {offset}: {os.strerror(number)}")
+    return number == 0

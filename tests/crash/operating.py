@@ -1,0 +1,85 @@
+"""What an operator does while guests swap: shrinks, and devices that come and go."""
+
+import random
+import threading
+
+import nbd
+
+from preswapd.control.client import Client
+from preswapd.control.protocol import ShrinkStep
+from preswapd.errors import PreswapError, UnreachableError
+from tests.crash.contents import PAGE, Kind, page_content
+from tests.crash.load import connected
+from tests.running import RunningServer
+
+# A device that is made and removed again, whose pages must never show in its successor.
+SPARE = "g9"
+SPARE_PAGES = 64
+
+
+class InventedPageError(AssertionError):
+    """A new device holds what nobody wrote to it."""
+
+
+class Operator:
+    """One action after `delay`, or none, in a thread of its own.
+
+    `failure` is what went wrong while the server ran.
+    """
+
+    def __init__(self, server: RunningServer, random: random.Random, delay: float | None) -> None:
+        self.server = server
+        self.client = Client(server.control_socket)
+        self.random = random
+        self.delay = delay
+        self.killed = threading.Event()
+        self.failure: BaseException | None = None
+        self.thread = threading.Thread(target=self.run, name="operator", daemon=True)
+
+    def start(self) -> None:
+        self.thread.start()
+
+    def join(self) -> None:
+        """After the server has gone; what it left unfinished is no failure."""
+        self.thread.join()
+        if self.failure is not None:
+            raise self.failure
+
+    def run(self) -> None:
+        if self.killed.wait(self.delay) or self.delay is None:
+            return
+        try:
+            self.random.choice([self.shrink, self.shrink, self.shrink_one, self.change_spare])()
+        except (UnreachableError, nbd.Error) as error:
+            if not self.killed.is_set():
+                self.failure = error
+        except (PreswapError, OSError, AssertionError) as error:
+            self.failure = error
+
+    def shrink(self) -> None:
+        """To nothing, mostly, so that the pool is not always full."""
+        self.shrink_to(self.random.choice([0, 0, 0, 100, 400]), None)
+
+    def shrink_one(self) -> None:
+        self.shrink_to(self.random.choice([0, 200]), self.random.choice(list(self.server.devices)))
+
+    def shrink_to(self, pages: int, device: str | None) -> None:
+        def nobody_asks(step: ShrinkStep) -> None:
+            pass
+
+        with self.client.shrink(pages, device) as running:
+            report = running.wait(nobody_asks)
+        if report.lost or not report.complete:
+            raise AssertionError(f"a shrink ended with {report}")
+
+    def change_spare(self) -> None:
+        if SPARE in self.client.devices():
+            self.client.remove(SPARE, force=True)
+        self.client.create(SPARE, SPARE_PAGES * PAGE)
+        handle = connected(self.server.nbd_uri(SPARE))
+        found = bytes(handle.pread((SPARE_PAGES - 1) * PAGE, PAGE))
+        if any(found):
+            raise InventedPageError(f"a new device begins with {found.strip(bytes(1))[:64]!r}")
+        for page in range(1, SPARE_PAGES):
+            content = page_content(self.random.choice(list(Kind)), SPARE, page, 0, self.random)
+            handle.pwrite(content, page * PAGE)
