@@ -11,7 +11,9 @@ from pathlib import Path
 from preswapd.errors import RefusedError, UsageError
 from preswapd.paths import InstancePaths
 
-BACKLOG = 128
+# As long as the system allows: a client that does not wait for its connect() is refused when it is
+# full, and after a restart all come at once.
+BACKLOG = 4096
 # sockaddr_un's path, with its final zero.
 LONGEST_PATH = 107
 FIRST_PASSED = 3

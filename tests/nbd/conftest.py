@@ -1,0 +1,61 @@
+"""Servers with room in the pool and without, and real NBD clients of them."""
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import nbd
+import pytest
+
+from tests.running import RunningServer
+
+PAGE = 4096
+MIB = 1 << 20
+
+# The device has 64M; the last part keeps a small pool full.
+SIZE = 64 * MIB
+FREE = 48 * MIB
+
+Connect = Callable[..., Any]
+
+
+@pytest.fixture(scope="module", params=["32M", "4M"], ids=["ample", "full"])
+def served(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningServer]:
+    """One device, g1 of SIZE; the pool has room, or is full of pages behind FREE."""
+    with RunningServer(tmp_path_factory.mktemp("server"), pool_size=request.param) as server:
+        if request.param == "4M":
+            filler = nbd.NBD()
+            filler.connect_uri(server.nbd_uri())
+            filler.pwrite(random.Random(0).randbytes(8 * MIB), FREE)
+            filler.shutdown()
+        yield server
+
+
+@pytest.fixture
+def connect() -> Iterator[Connect]:
+    """Makes clients that libnbd does not keep from sending what is wrong."""
+    clients = []
+
+    def make(server: RunningServer, export: str = "") -> Any:
+        client = nbd.NBD()
+        client.set_strict_mode(0)
+        client.connect_uri(server.nbd_uri(export))
+        clients.append(client)
+        return client
+
+    yield make
+    for client in clients:
+        with suppress(nbd.Error):
+            client.shutdown()
+
+
+@pytest.fixture
+def client(served: RunningServer, connect: Connect) -> Iterator[Any]:
+    """A client of `served`, which finds the device empty up to FREE."""
+    client = connect(served)
+    client.trim(FREE - PAGE, PAGE)
+    yield client
+    assert bytes(client.pread(10, PAGE - 10)) == b"SWAPSPACE2"
