@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import resource
 import socket
 from importlib.resources import files
 from typing import NoReturn
@@ -67,6 +68,7 @@ def become_nbdkit(
         listen=config.listen,
     )
     pass_on(listening.nbd)
+    raise_descriptor_limit()
     passing = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(len(listening.nbd))}
     os.execve(found.path, command(found, facts, handover), {**environment(), **passing})
 
@@ -98,6 +100,13 @@ def command(found: Nbdkit, facts: ServerFacts, handover: Handover) -> list[str]:
         str(PLUGIN),
         f"handover={handover.to_json()}",
     ]
+
+
+def raise_descriptor_limit() -> None:
+    """As many clients as are allowed at all: when descriptors run out, nbdkit accepts no operator
+    either, and logs that it cannot in an endless loop."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def kept(descriptor: int) -> int:

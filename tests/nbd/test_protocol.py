@@ -356,3 +356,13 @@ def test_connections_are_counted_down_again(start_server: StartServer) -> None:
     last.pread(PAGE, 0)
     assert server.json_stats()["devices"]["g1"]["connections"] == 1
     last.shutdown()
+
+
+def test_more_connections_than_a_process_may_open_at_first(
+    start_server: StartServer, connect: Connect
+) -> None:
+    server = start_server(start=False)
+    server.launch(["prlimit", "--nofile=90:1000", *server.command()])
+    clients = [connect(server) for _ in range(100)]
+    assert all(bytes(client.pread(512, PAGE)) == bytes(512) for client in clients)
+    assert server.json_stats()["devices"]["g1"]["connections"] == 100
