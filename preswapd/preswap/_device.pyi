@@ -85,7 +85,7 @@ class Device:
 
     def stats(self) -> dict[str, int | str | bool]: ...
     def metadata_size(self) -> int:
-        """Bytes of the map and the three bitarrays."""
+        """Bytes of the map and the four bitarrays."""
 
     def write_page_zero(self, page: Buffer) -> None:
         """Written through to disk, and synced."""
@@ -109,8 +109,8 @@ class Device:
     def park(self, milliseconds: int) -> bool:
         """Requests wait for ever from now on; True when those in flight have ended in time."""
 
-    def punch_parked(self) -> None:
-        """punch() of everything trimmed, after park() returned True."""
+    def punch_parked(self, first: int, pages: int) -> None:
+        """punch() of whatever is not on disk there, after park() returned True."""
 
     def sync(self) -> None: ...
 

@@ -91,6 +91,7 @@ cdef extern from "device.h" nogil:
         uint8_t *map
         uint8_t *in_tmem
         uint8_t *on_disk
+        uint8_t *outdated
         uint8_t *stale
         uint64_t stale_pages
         disk_file disk
@@ -209,19 +210,21 @@ cdef class Device:
         self.d.max_pages = <uint64_t>-1
         self.d.quarantined = entry.quarantine_word()
         self.map_bytes = (pages + PAGE_SIZE - 1) // PAGE_SIZE * PAGE_SIZE
-        self.d.stale = <uint8_t *>calloc((pages + 7) // 8, 1)
-        if self.d.stale == NULL:
-            raise MemoryError()
-        self.d.map = <uint8_t *>mmap(NULL, self.map_bytes, PROT_READ | PROT_WRITE, MAP_SHARED,
-                                     map_fd, 0)
-        if <void *>self.d.map == MAP_FAILED:
-            free(self.d.stale)
-            raise OSError(errno.ENOMEM, "the device's map cannot be mapped")
-        # Exported, so that they can't be resized: native code holds their buffers.
         self.preswap_map = bitarray(pages, endian="little")
         self.disk_map = bitarray(pages, endian="little")
         self.preswap_map.setall(0)
         self.disk_map.setall(0)
+        # One piece of memory for both.
+        self.d.outdated = <uint8_t *>calloc((pages + 7) // 8, 2)
+        if self.d.outdated == NULL:
+            raise MemoryError()
+        self.d.stale = self.d.outdated + (pages + 7) // 8
+        self.d.map = <uint8_t *>mmap(NULL, self.map_bytes, PROT_READ | PROT_WRITE, MAP_SHARED,
+                                     map_fd, 0)
+        if <void *>self.d.map == MAP_FAILED:
+            free(self.d.outdated)
+            raise OSError(errno.ENOMEM, "the device's map cannot be mapped")
+        # Exported, so that they can't be resized: native code holds their buffers.
         PyObject_GetBuffer(self.preswap_map, &self.tmem_bits, PyBUF_WRITABLE)
         PyObject_GetBuffer(self.disk_map, &self.disk_bits, PyBUF_WRITABLE)
         self.d.in_tmem = <uint8_t *>self.tmem_bits.buf
@@ -241,7 +244,7 @@ cdef class Device:
         PyBuffer_Release(&self.tmem_bits)
         PyBuffer_Release(&self.disk_bits)
         munmap(self.d.map, self.map_bytes)
-        free(self.d.stale)
+        free(self.d.outdated)
         os.close(self.d.disk.fd)
 
     def __dealloc__(self):
@@ -250,7 +253,7 @@ cdef class Device:
             PyBuffer_Release(&self.tmem_bits)
             PyBuffer_Release(&self.disk_bits)
             munmap(self.d.map, self.map_bytes)
-            free(self.d.stale)
+            free(self.d.outdated)
             close_fd(self.d.disk.fd)
         marks_destroy(&self.d.marks)
         flights_destroy(&self.d.flights)
@@ -304,8 +307,7 @@ cdef class Device:
         self.d.max_pages = pages
 
     def state_bytes(self):
-        if not self.attached:
-            raise ValueError(f"the device {self.name} is closed")
+        self.check_attached()
         return bytes((<const uint8_t *>self.d.map)[:self.d.pages])
 
     def stats(self):
@@ -318,7 +320,7 @@ cdef class Device:
         return counters
 
     def metadata_size(self):
-        return self.map_bytes + 3 * ((self.d.pages + 7) // 8)
+        return self.map_bytes + 4 * ((self.d.pages + 7) // 8)
 
     # --- what its owner does with it ---
 
@@ -327,13 +329,23 @@ cdef class Device:
 
     cdef bint mark_dirty(self) except -1:
         """True once the sidecar says that pages are in tmem."""
+        cdef flight mine
+        cdef int err
         with self.dirty_lock:
-            if not self.tmem_dirty:
-                try:
-                    self.on_first_put()
-                except OSError:
-                    return False
+            if self.tmem_dirty:
+                return True
+            # A sidecar that is written after the device was removed would bring it back.
+            with nogil:
+                err = flights_begin(&self.d.flights, &mine, FLIGHTS_OURS)
+            if err < 0:
+                raise failed(err)
+            try:
+                self.on_first_put()
                 self.tmem_dirty = True
+            except OSError:
+                return False
+            finally:
+                flights_end(&self.d.flights, &mine)
         return True
 
     cdef int begin(self, flight *mine) except -1:
@@ -437,16 +449,24 @@ cdef class Device:
             ended = flights_park(&self.d.flights, milliseconds)
         return ended
 
-    def punch_parked(self):
+    def punch_parked(self, uint64_t first, uint64_t pages):
         """Like punch(), for a device that was parked and whose requests have ended."""
         cdef int err
+        self.check_range(first, pages)
+        self.check_attached()
         with nogil:
-            err = device_punch(&self.d, 0, self.d.pages, False)
+            err = device_punch(&self.d, first, pages, True)
         if err < 0:
             raise OSError(-err, os.strerror(-err))
 
     def sync(self):
+        self.check_attached()
         os.fsync(self.d.disk.fd)
+
+    cdef int check_attached(self) except -1:
+        if not self.attached:
+            raise ValueError(f"the device {self.name} is closed")
+        return 0
 
 
 cdef extern from "tmem.h" nogil:
@@ -466,6 +486,7 @@ cdef int for_each_object(Device device, bint reserve) except -1:
         if not reserve:
             ops.forget_index(device.d.host, &h)
         elif ops.reserve_index(device.d.host, &h, <uint32_t>((device.d.pages - 1) >> 4)):
+            for_each_object(device, False)
             raise MemoryError("no memory for the device's index")
     return 0
 
@@ -611,10 +632,12 @@ cdef class Connection:
     def zero(self, uint64_t count, uint64_t offset, int flags=0):
         cdef flight mine
         cdef int err
-        cdef unsigned how = REQUEST_FUA if flags & FLAG_FUA else self.admission()
+        cdef unsigned how = REQUEST_FUA if flags & FLAG_FUA else 0
+        self.inside(count, offset)
         if flags & FLAG_FAST_ZERO:
             how |= REQUEST_FAST
-        self.inside(count, offset)
+        elif not how and (offset % PAGE_SIZE or count % PAGE_SIZE):
+            how = self.admission()
         with nogil:
             err = self.begin(&mine)
             if err == 0:

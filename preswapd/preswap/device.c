@@ -1,18 +1,28 @@
 #include "device.h"
 
-/* Neighbouring pages share a byte but lie under different locks: plain or would lose bits. */
 static void set_bit(uint8_t *bits, uint64_t page, bool to, uint64_t *gauge)
 {
-	uint8_t bit = (uint8_t)(1u << page % 8), before;
-
-	if (to)
-		before = __atomic_fetch_or(&bits[page / 8], bit, __ATOMIC_RELAXED);
-	else
-		before = __atomic_fetch_and(&bits[page / 8], (uint8_t)~bit, __ATOMIC_RELAXED);
-	if ((before & bit) == 0 && to)
+	if (to && !device_set_bit(bits, page))
 		__atomic_fetch_add(gauge, 1, __ATOMIC_RELAXED);
-	else if ((before & bit) != 0 && !to)
+	else if (!to && device_clear_bit(bits, page))
 		__atomic_fetch_sub(gauge, 1, __ATOMIC_RELAXED);
+}
+
+void device_make_stale(struct device *d, uint64_t page)
+{
+	set_bit(d->stale, page, true, &d->stale_pages);
+}
+
+/* A page that comes and goes keeps its place on disk: only when it is trimmed is that given up,
+ * also if it was in tmem meanwhile. */
+static void note_blocks(struct device *d, uint64_t page, uint8_t before, enum page_state state)
+{
+	if (before == DISK && state == TMEM)
+		device_set_bit(d->outdated, page);
+	else if (state == HOLE && (device_clear_bit(d->outdated, page) || before == DISK))
+		device_make_stale(d, page);
+	else if (state == DISK)
+		device_clear_bit(d->outdated, page);
 }
 
 static void show(struct device *d, uint64_t page, enum page_state state)
@@ -32,8 +42,7 @@ static void store_state(struct device *d, uint64_t page, enum page_state state)
 		__atomic_fetch_sub(&d->count.lost_pages, 1, __ATOMIC_RELAXED);
 	else if (before != LOST && state == LOST)
 		__atomic_fetch_add(&d->count.lost_pages, 1, __ATOMIC_RELAXED);
-	if (before == DISK && state == HOLE)
-		set_bit(d->stale, page, true, &d->stale_pages);
+	note_blocks(d, page, before, state);
 }
 
 uint32_t device_become(struct device *d, uint64_t page, const struct tmem_handle *handle,

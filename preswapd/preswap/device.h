@@ -34,6 +34,7 @@ struct device {
 	enum tmem_compress compress;
 	uint8_t *map;                  /* P of each page, in shared memory */
 	uint8_t *in_tmem, *on_disk;    /* the bitarrays' own buffers, little-endian */
+	uint8_t *outdated;             /* pages that went from disk to tmem: their blocks remain */
 	uint8_t *stale;                /* holes whose disk blocks are still to be punched */
 	uint64_t stale_pages;          /* atomic */
 	struct disk disk;
@@ -78,6 +79,24 @@ int device_publish(struct device *, uint64_t page, const struct tmem_handle *,
 /* After the disk has a whole run of pages: P = DISK, on the slot that is the page's now. */
 void device_now_on_disk(struct device *, uint64_t first, uint64_t pages);
 int device_disk_failed(struct device *, int err);
+/* Its disk blocks are to be punched. */
+void device_make_stale(struct device *, uint64_t page);
+
+/* Neighbouring pages share a byte but lie under different locks: plain or would lose bits.
+ * Returns whether the bit was set before. */
+static inline bool device_set_bit(uint8_t *bits, uint64_t page)
+{
+	uint8_t bit = (uint8_t)(1u << page % 8);
+
+	return __atomic_fetch_or(&bits[page / 8], bit, __ATOMIC_RELAXED) & bit;
+}
+
+static inline bool device_clear_bit(uint8_t *bits, uint64_t page)
+{
+	uint8_t bit = (uint8_t)(1u << page % 8);
+
+	return __atomic_fetch_and(&bits[page / 8], (uint8_t)~bit, __ATOMIC_RELAXED) & bit;
+}
 
 static inline void device_count(uint64_t *counter, uint64_t n)
 {

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,9 +13,13 @@ from preswapd.units import PAGE_SIZE, exact_size
 def check_image(path: Path, size: int) -> None:
     """RefusedError when the disk file is missing or of another size."""
     try:
+        if not (path.is_file() or path.is_block_device() or not path.exists()):
+            raise RefusedError(f"{path} is neither a file nor a block device")
         found = size_of(path)
     except FileNotFoundError:
         raise RefusedError(f"the disk file {path} is missing") from None
+    except OSError as error:
+        raise RefusedError(f"the disk file {path} cannot be read: {error.strerror}") from None
     if found != size and not (is_block_device(path) and found > size):
         raise RefusedError(
             f"the disk file {path} has {exact_size(found)}, the device {exact_size(size)}"
@@ -36,7 +39,7 @@ def check_unclaimed(path: Path, size: int) -> None:
 
 
 def is_block_device(path: Path) -> bool:
-    return path.exists() and stat.S_ISBLK(path.stat().st_mode)
+    return path.is_block_device()
 
 
 def size_of(path: Path) -> int:

@@ -3,7 +3,7 @@
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -13,7 +13,7 @@ from preswapd.errors import RefusedError
 from preswapd.paths import check_device_name
 from preswapd.preswap._device import Device, give_back
 from preswapd.preswap.header import swap_header
-from preswapd.preswap.image import data_ranges
+from preswapd.preswap.image import data_ranges, is_block_device
 from preswapd.preswap.making import Served
 from preswapd.preswap.opening import POOL, open_instance
 from preswapd.preswap.settings import DeviceSpec, Settings, check_compress, check_device_size
@@ -124,11 +124,16 @@ class Instance:
         """Drops all pages but the swap header, in tmem and on disk."""
         with self.changes:
             device = self.unused(name, force=True).device
-            result = SwapoffResult(device.preswap_pages, device.disk_pages, device.seconds_since_io)
+            header = device.disk_map[0]
+            result = SwapoffResult(
+                device.preswap_pages, device.disk_pages - header, device.seconds_since_io
+            )
             device.forget(1, device.pages - 1)
             device.punch(0, device.pages)
+            for first, pages in self.written(device):
+                device.punch(first, pages, all=True)
             self.host.maintain(all=True)
-        return replace(result, disk_pages=max(0, result.disk_pages - 1))
+        return result
 
     # --- memory ---
 
@@ -147,7 +152,7 @@ class Instance:
         if not self.shrinking.acquire(blocking=False):
             raise RefusedError("a shrink is under way already")
         try:
-            devices = list(self.devices.values()) if name is None else [self.devices[name]]
+            devices = self.chosen(name)
             work = Shrink(devices, pages, progress, cancelled, lambda: give_back(self.host))
             self.hold_down(pages, None if name is None else devices[0])
             try:
@@ -158,6 +163,14 @@ class Instance:
             return result
         finally:
             self.shrinking.release()
+
+    def chosen(self, name: str | None) -> list[Device]:
+        devices = dict(self.devices)
+        if name is None:
+            return list(devices.values())
+        if name not in devices:
+            raise RefusedError(f"there is no device {name} any more")
+        return [devices[name]]
 
     def hold_down(self, pages: int, device: Device | None) -> None:
         if device is None:
@@ -183,10 +196,20 @@ class Instance:
         served = self.served.get(device.name)
         if served is None or served.device is not device:
             return
-        with open(self.settings.paths.image(device.name), "rb") as file:
+        # It is being removed, or its disk is in trouble, which is told.
+        with suppress(OSError):
+            for first, pages in self.written(device):
+                device.punch(first, pages, all=True)
+
+    def written(self, device: Device) -> Iterator[tuple[int, int]]:
+        """Runs of pages that have blocks on disk; none on a block device, which has no holes."""
+        path = self.settings.paths.image(device.name)
+        if is_block_device(path):
+            return
+        with open(path, "rb") as file:
             for start, end in data_ranges(file.fileno(), device.size):
                 first = start // PAGE_SIZE
-                device.punch(first, min(-(-end // PAGE_SIZE), device.pages) - first, all=True)
+                yield first, min(-(-end // PAGE_SIZE), device.pages) - first
 
     def tell_disk_errors(self, device: Device) -> None:
         """One line for a burst: the first error, and then at most one a minute."""
@@ -202,12 +225,15 @@ class Instance:
 
     def close(self) -> None:
         """What a clean stop writes.  No request is answered any more: the process ends next."""
+        # Whoever comes later than this waits for ever; a removal that hangs is not waited for.
+        self.changes.acquire(timeout=PARK_MILLISECONDS / 1000)
         for served in list(self.served.values()):
             device = served.device
             ended = device.park(PARK_MILLISECONDS)
             if not ended or device.preswap_pages or device.quarantined or not device.tmem_dirty:
                 continue
-            device.punch_parked()
+            for first, pages in self.written(device):
+                device.punch_parked(first, pages)
             device.sync()
             path = self.settings.paths.sidecar(device.name)
             replace(served.sidecar, tmem_dirty=False).write(path)

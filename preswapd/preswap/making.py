@@ -24,7 +24,7 @@ from preswapd.preswap.image import (
 )
 from preswapd.preswap.maps import create_map, open_map, remove_map
 from preswapd.preswap.settings import DeviceSpec
-from preswapd.preswap.sidecar import Sidecar
+from preswapd.preswap.sidecar import Sidecar, remove_sidecar
 from preswapd.tmem._tmem import Host
 from preswapd.units import PAGE_SIZE
 
@@ -120,7 +120,7 @@ class Maker:
         remove_map(self.paths.map(entry.name))
         if entry.state != "adopting":
             remove_image(self.paths.image(entry.name))
-            self.paths.sidecar(entry.name).unlink(missing_ok=True)
+            remove_sidecar(self.paths.sidecar(entry.name))
         entry.set_state("free")
 
     def written(self, image: Path, size: int) -> list[tuple[int, int]]:

@@ -100,8 +100,12 @@ def open_instance(settings: Settings) -> Opened:
 def cleaned_up(host: Host) -> Iterator[Host]:
     try:
         yield host
-    except OSError as error:
-        raise RefusedError(f"the arena {host.path} cannot be used: {error.strerror}") from None
+    except BaseException as error:
+        host.close()
+        if isinstance(error, OSError | MemoryError):
+            reason = error.strerror if isinstance(error, OSError) else "not enough memory"
+            raise RefusedError(f"the arena {host.path} cannot be used: {reason}") from None
+        raise
 
 
 def open_host(settings: Settings) -> Host:

@@ -263,12 +263,12 @@ static int write_pages(struct device *d, uint64_t first, uint64_t pages, const u
 			int rejected = put(d, first + i, from + i * TMEM_PAGE, flags);
 			if (rejected < 0)
 				return rejected;
-			to_disk = rejected != 0;
-			if (rejected && !(flags & REQUEST_NOWAIT))
-				device_count(&d->count.failed_stores, 1);
+			to_disk = rejected;
 		}
 		if (to_disk && flags & REQUEST_NOWAIT)
 			return -EAGAIN;
+		if (to_disk && !bypasses(first + i, flags))
+			device_count(&d->count.failed_stores, 1);
 		run += to_disk;
 		if (run && (!to_disk || run == DISK_RUN_PAGES)) {
 			uint64_t end = to_disk ? i + 1 : i, start = end - run;
@@ -508,6 +508,12 @@ int device_zero(struct device *d, uint64_t count, uint64_t offset, unsigned flag
 	return err;
 }
 
+/* What reads as an I/O error is no hole: a copy of the disk would have zeros there. */
+static bool is_hole(const struct device *d, uint64_t page)
+{
+	return device_state(d, page) == HOLE && !(page && is_quarantined(d));
+}
+
 size_t device_extents(const struct device *d, uint64_t count, uint64_t offset, struct extent *to,
 		      size_t most)
 {
@@ -517,9 +523,9 @@ size_t device_extents(const struct device *d, uint64_t count, uint64_t offset, s
 	if (end > d->pages)
 		end = d->pages;
 	while (page < end && n < most) {
-		bool hole = device_state(d, page) == HOLE;
+		bool hole = is_hole(d, page);
 		uint64_t first = page;
-		while (page < end && (device_state(d, page) == HOLE) == hole)
+		while (page < end && is_hole(d, page) == hole)
 			page++;
 		to[n++] = (struct extent){first * TMEM_PAGE, (page - first) * TMEM_PAGE, hole};
 	}

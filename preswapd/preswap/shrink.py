@@ -60,13 +60,14 @@ class Shrink:
         return sum(device.preswap_pages for device in self.devices)
 
     def run(self) -> ShrinkResult:
-        reason = None
+        reason = "guests put pages back as fast as they were moved"
         for _ in range(MOST_ROUNDS):
             if self.left() <= self.target:
                 break
             before = self.moved + self.lost
-            reason = self.round()
-            if reason is not None:
+            stopped = self.round()
+            if stopped is not None:
+                reason = stopped
                 break
             if self.moved + self.lost == before:
                 reason = "no page could be moved"

@@ -4,8 +4,10 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from preswapd.errors import RefusedError
-from preswapd.preswap.durable import write_file
+from preswapd.errors import RefusedError, UsageError
+from preswapd.paths import check_device_name
+from preswapd.preswap.durable import fresh_name, write_file
+from preswapd.preswap.settings import check_compress, check_device_size
 
 FORMAT = 1
 SUFFIX = ".json"
@@ -41,11 +43,21 @@ class Sidecar:
             found = cls(**{name: body[name] for name in kinds})
             if any(type(getattr(found, name)) is not kind for name, kind in kinds.items()):
                 raise ValueError
-        except (ValueError, TypeError, KeyError, AttributeError):
+            check_device_name(found.name)
+            check_device_size(found.size)
+            check_compress(found.compress)
+        except OSError as error:
+            raise RefusedError(f"{path} cannot be read: {error.strerror}") from None
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, UsageError):
             raise RefusedError(f"{path} is damaged") from None
         if f"{found.name}{SUFFIX}" != path.name:
             raise RefusedError(f"{path} is the file of another device, {found.name}")
         return found
+
+
+def remove_sidecar(path: Path) -> None:
+    fresh_name(path).unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
 
 
 def read_all(state_dir: Path) -> dict[str, Sidecar]:

@@ -6,35 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Copies one page of tmem into the buffer and notes its slot; ref 0 where there is none. */
-static struct tmem_found take(struct device *d, uint64_t page, uint8_t *to, struct writeback *w)
-{
-	struct tmem_handle handle = device_handle(d, page);
-	struct tmem_copy copy;
-	uint32_t dead = 0;
-
-	d->tmem->lock(d->host, &handle);
-	struct tmem_found slot = d->tmem->find(d->host, &handle);
-	if (slot.ref)
-		d->tmem->copy(d->host, &slot, &copy);
-	d->tmem->unlock(d->host, &handle);
-	if (!slot.ref || !d->tmem->open(d->host, &copy, to))
-		return slot;
-
-	/* It can't be read: it leaves tmem as lost, unless it was rewritten meanwhile. */
-	d->tmem->lock(d->host, &handle);
-	struct tmem_found now = d->tmem->find(d->host, &handle);
-	if (now.ref == slot.ref && now.seq == slot.seq) {
-		dead = device_become(d, page, &handle, LOST);
-		w->lost++;
-	}
-	d->tmem->unlock(d->host, &handle);
-	d->tmem->release(d->host, dead);
-	return (struct tmem_found){0};
-}
-
-/* The page left tmem only if it was not rewritten while its copy went to disk. */
-static bool leave(struct device *d, uint64_t page, const struct tmem_found *slot)
+/* The page leaves tmem, unless it was rewritten since its slot was noted. */
+static bool leave(struct device *d, uint64_t page, const struct tmem_found *slot,
+		  enum page_state becomes)
 {
 	struct tmem_handle handle = device_handle(d, page);
 	uint32_t dead = 0;
@@ -42,10 +16,33 @@ static bool leave(struct device *d, uint64_t page, const struct tmem_found *slot
 	d->tmem->lock(d->host, &handle);
 	struct tmem_found now = d->tmem->find(d->host, &handle);
 	if (now.ref == slot->ref && now.seq == slot->seq)
-		dead = device_become(d, page, &handle, DISK);
+		dead = device_become(d, page, &handle, becomes);
 	d->tmem->unlock(d->host, &handle);
 	d->tmem->release(d->host, dead);
 	return dead != 0;
+}
+
+/* Copies one page of tmem into the buffer and notes its slot; ref 0 where there is none, and for
+ * a damaged page: it leaves tmem as lost. */
+static int take(struct device *d, uint64_t page, uint8_t *to, struct tmem_found *slot,
+		struct writeback *w)
+{
+	struct tmem_handle handle = device_handle(d, page);
+	struct tmem_copy copy;
+
+	d->tmem->lock(d->host, &handle);
+	*slot = d->tmem->find(d->host, &handle);
+	if (slot->ref)
+		d->tmem->copy(d->host, slot, &copy);
+	d->tmem->unlock(d->host, &handle);
+	if (!slot->ref)
+		return 0;
+	int err = d->tmem->open(d->host, &copy, to);
+	if (err != -EIO)
+		return err;                    /* short of memory is not damaged */
+	w->lost += leave(d, page, slot, LOST);
+	slot->ref = 0;
+	return 0;
 }
 
 int device_writeback(struct device *d, uint64_t first, uint64_t most, struct writeback *w)
@@ -60,9 +57,10 @@ int device_writeback(struct device *d, uint64_t first, uint64_t most, struct wri
 	if (!buffer)
 		return -ENOMEM;
 	marks_take(&d->marks, &mark, first, pages, true);
-	for (uint64_t i = 0, n = 0; i < pages; i++) {
-		slots[i] = n < most ? take(d, first + i, buffer + i * TMEM_PAGE, w) :
-				      (struct tmem_found){0};
+	for (uint64_t i = 0, n = 0; !err && i < pages; i++) {
+		slots[i].ref = 0;
+		if (n < most)
+			err = take(d, first + i, buffer + i * TMEM_PAGE, &slots[i], w);
 		n += slots[i].ref != 0;
 	}
 	for (uint64_t i = 0; !err && i <= pages; i++) {
@@ -80,7 +78,7 @@ int device_writeback(struct device *d, uint64_t first, uint64_t most, struct wri
 		}
 		device_count(&d->count.disk_writes, run);
 		for (uint64_t j = i - run; j < i; j++)
-			w->moved += leave(d, first + j, &slots[j]);
+			w->moved += leave(d, first + j, &slots[j], DISK);
 		run = 0;
 	}
 	marks_drop(&d->marks, &mark);
@@ -134,10 +132,23 @@ static bool is_stale(const struct device *d, uint64_t page)
 
 static void not_stale(struct device *d, uint64_t page)
 {
-	uint8_t bit = (uint8_t)(1u << page % 8);
-
-	if (__atomic_fetch_and(&d->stale[page / 8], (uint8_t)~bit, __ATOMIC_RELAXED) & bit)
+	device_clear_bit(d->outdated, page);
+	if (device_clear_bit(d->stale, page))
 		__atomic_fetch_sub(&d->stale_pages, 1, __ATOMIC_RELAXED);
+}
+
+/* Pages that are not on disk, under their mark.  What fails is tried again. */
+static int punch_marked(struct device *d, uint64_t first, uint64_t pages)
+{
+	int err = disk_punch(&d->disk, first, pages);
+
+	if (!err) {
+		device_count(&d->count.punched_pages, pages);
+		return 0;
+	}
+	for (uint64_t page = first; page < first + pages; page++)
+		device_make_stale(d, page);
+	return device_disk_failed(d, err);
 }
 
 /* P is looked at again under the mark: it becomes DISK under none other. */
@@ -157,8 +168,7 @@ static int punch_run(struct device *d, uint64_t first, uint64_t pages)
 			}
 		}
 		if (run) {
-			err = disk_punch(&d->disk, first + i - run, run);
-			device_count(&d->count.punched_pages, run);
+			err = punch_marked(d, first + i - run, run);
 			run = 0;
 		}
 	}

@@ -1,0 +1,42 @@
+"""Fixtures of the swap devices' tests, and how hard Hypothesis tries.
+
+HYPOTHESIS_PROFILE=long lets the property tests run for minutes with new random examples; without
+it they take the same few examples every time.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.preswap.running import Running
+
+SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.data_too_large]
+settings.register_profile(
+    "short",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    max_examples=200,
+    stateful_step_count=40,
+    suppress_health_check=SLOW_IS_FINE,
+)
+settings.register_profile(
+    "long",
+    deadline=None,
+    max_examples=1500,
+    stateful_step_count=100,
+    print_blob=True,
+    suppress_health_check=SLOW_IS_FINE,
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "short"))
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Running]:
+    """Directories for an instance with one device, g1 of 1 MiB; nothing is opened yet."""
+    with ExitStack() as stack:
+        yield stack.enter_context(Running(tmp_path))

@@ -1,0 +1,46 @@
+"""What a disk must return: the reference that the devices are compared with."""
+
+PAGE = 4096
+
+
+class DiskModel:
+    """Reads give the bytes that were last acknowledged; never written and trimmed ones, zeros."""
+
+    def __init__(self, size: int) -> None:
+        self.bytes = bytearray(size)
+
+    def write(self, offset: int, data: bytes) -> None:
+        self.bytes[offset : offset + len(data)] = data
+
+    def zero(self, offset: int, count: int) -> None:
+        self.bytes[offset : offset + count] = bytes(count)
+
+    def trim(self, offset: int, count: int) -> None:
+        """Only whole pages inside the range: a disk may leave the ragged ends alone."""
+        first, end = -(-offset // PAGE), (offset + count) // PAGE
+        if first < end:
+            self.zero(first * PAGE, (end - first) * PAGE)
+
+    def read(self, offset: int, count: int) -> bytes:
+        return bytes(self.bytes[offset : offset + count])
+
+
+def page_of(tag: int) -> bytes:
+    """A page that says which it is: some are same-filled, some compress, some do not."""
+    word = (tag * 0x9E3779B97F4A7C15 + 1 & (1 << 64) - 1).to_bytes(8, "little")
+    match tag % 3:
+        case 0:
+            return word * (PAGE // 8)
+        case 1:
+            return (word + bytes(56)) * (PAGE // 64)
+    out = bytearray()
+    state = tag + 1
+    while len(out) < PAGE:
+        state = state * 6364136223846793005 + 1442695040888963407 & (1 << 64) - 1
+        out += (state >> 16).to_bytes(6, "little")
+    return bytes(out[:PAGE])
+
+
+def pages_of(tag: int, count: int) -> bytes:
+    """`count` bytes that differ from page to page."""
+    return b"".join(page_of(tag + 7 * i) for i in range(-(-count // PAGE)))[:count]

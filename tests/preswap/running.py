@@ -1,0 +1,103 @@
+"""An instance in this process, on directories of its own: opened, stopped, killed, opened again."""
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from preswapd.paths import InstancePaths
+from preswapd.preswap._device import Connection, Device
+from preswapd.preswap.instance import Instance
+from preswapd.preswap.settings import DeviceSpec, Settings
+from preswapd.preswap.sidecar import Sidecar
+
+MIB = 1 << 20
+ONE_DEVICE = (DeviceSpec("g1", MIB),)
+
+
+class Running:
+    """`open()` starts what lies in the directories; `kill()` leaves them as a kill -9 would."""
+
+    def __init__(
+        self,
+        tmp: Path,
+        devices: Sequence[DeviceSpec] = ONE_DEVICE,
+        pool_size: int = 8 * MIB,
+        compress: str = "lz4",
+    ) -> None:
+        self.base = Path(tempfile.mkdtemp(prefix="preswapd-test-", dir="/dev/shm"))
+        self.paths = InstancePaths(self.base / "run", self.base / "shm", tmp / "state")
+        self.paths.shm_dir.mkdir()
+        self.paths.state_dir.mkdir(parents=True, exist_ok=True)
+        self.settings = Settings(
+            "test", self.paths, pool_size, tuple(devices), compress, host_reserve=0
+        )
+        self.opened: Instance | None = None
+        self.log: list[str] = []
+
+    @property
+    def instance(self) -> Instance:
+        assert self.opened is not None
+        return self.opened
+
+    @property
+    def device(self) -> Device:
+        return self.instance.devices["g1"]
+
+    def connect(self) -> Connection:
+        return self.device.connect()
+
+    def open(self, *devices: DeviceSpec, discard: bool = False) -> Instance:
+        """With these devices configured, or those of before."""
+        if devices:
+            self.settings = replace(self.settings, devices=devices)
+        settings = replace(self.settings, discard_state=discard)
+        self.opened = Instance(settings, lambda level, text: self.log.append(text))
+        return self.opened
+
+    def stop(self) -> None:
+        """A clean stop."""
+        self.instance.close()
+        self.kill()
+
+    def kill(self) -> None:
+        """Nothing is stored any more; what was, stays."""
+        instance, self.opened = self.opened, None
+        if instance is not None:
+            for device in instance.devices.values():
+                device.close()
+            instance.host.close()
+
+    def reboot(self) -> None:
+        """The host starts again: no shared memory, and what disk knows is of an earlier boot."""
+        self.kill()
+        shutil.rmtree(self.paths.shm_dir)
+        self.paths.shm_dir.mkdir()
+        for path in self.paths.state_dir.glob("*.json"):
+            replace(Sidecar.read(path), boot_id="the boot before").write(path)
+
+    def sidecar(self, name: str = "g1") -> Sidecar:
+        return Sidecar.read(self.paths.sidecar(name))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        with suppress(Exception):
+            self.kill()
+        shutil.rmtree(self.base)
+
+
+def read(connection: Connection, offset: int = 0, count: int | None = None) -> bytes:
+    into = bytearray(connection.device.size - offset if count is None else count)
+    connection.pread(into, offset)
+    return bytes(into)

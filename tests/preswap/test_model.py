@@ -1,0 +1,167 @@
+"""Random histories: two devices read as disks must, whatever limits, shrinks, stops and kills."""
+
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+from hypothesis import Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from preswapd.preswap._device import FLAG_FUA, Connection
+from preswapd.preswap.image import data_ranges
+from preswapd.preswap.settings import COMPRESS, DeviceSpec
+from tests.preswap.coherence import check_coherence
+from tests.preswap.disk_model import PAGE, DiskModel, pages_of
+from tests.preswap.running import Running, read
+
+# More than two extents, so that a shrink has a choice.
+PAGES = {"g1": 600, "g2": 40}
+LIMITS = [0, 100_000, 300_000, 1_000_000, 8_000_000]
+UNLIMITED = 2**64 - 1
+
+NAMES = st.sampled_from([*PAGES, "g1"])
+FLAGS = st.sampled_from([0, 0, 0, FLAG_FUA])
+TAGS = st.integers(0, 1 << 20)
+
+
+@st.composite
+def ranges(draw: st.DrawFn) -> tuple[str, int, int]:
+    """(device, offset, count), most of them of whole pages or about a page's end."""
+    name = draw(NAMES)
+    size = PAGES[name] * PAGE
+    first = draw(st.integers(0, PAGES[name] - 1))
+    kind = draw(st.sampled_from(["page", "page", "pages", "ragged", "part", "huge"]))
+    if kind == "part":
+        offset = first * PAGE + draw(st.sampled_from([0, 1, 512, 1024, 4086]))
+        return name, offset, draw(st.integers(1, min(4 * PAGE, size - offset)))
+    most = {"page": 1, "huge": PAGES[name]}.get(kind, 20)
+    end = min(PAGES[name], first + draw(st.integers(1, most)))
+    offset, stop = first * PAGE, end * PAGE
+    if kind == "ragged":
+        offset = max(0, offset + draw(st.integers(-600, 600)))
+        stop = min(size, stop + draw(st.integers(-600, 600)))
+    return name, offset, stop - offset
+
+
+class DevicesAgainstModel(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stack = ExitStack()
+        tmp = self.stack.enter_context(tempfile.TemporaryDirectory(prefix="preswapd-test-"))
+        specs = [DeviceSpec(name, pages * PAGE) for name, pages in PAGES.items()]
+        self.running = self.stack.enter_context(Running(Path(tmp), specs, LIMITS[-1]))
+        self.models = {name: DiskModel(pages * PAGE) for name, pages in PAGES.items()}
+        self.connections: dict[str, Connection] = {}
+
+    @initialize(codec=st.sampled_from(COMPRESS))
+    def create(self, codec: str) -> None:
+        specs = [DeviceSpec(name, pages * PAGE, codec) for name, pages in PAGES.items()]
+        self.running.open(*specs)
+        self.connect()
+        for name, model in self.models.items():
+            model.write(0, read(self.connections[name], 0, PAGE))
+
+    def teardown(self) -> None:
+        self.stack.close()
+
+    def connect(self) -> None:
+        devices = self.running.instance.devices
+        self.connections = {name: device.connect() for name, device in devices.items()}
+
+    @rule(where=ranges(), tag=TAGS, flags=FLAGS)
+    def write(self, where: tuple[str, int, int], tag: int, flags: int) -> None:
+        name, offset, count = where
+        data = pages_of(tag, count)
+        self.connections[name].pwrite(data, offset, flags)
+        self.models[name].write(offset, data)
+
+    @rule(where=ranges(), flags=FLAGS)
+    def trim(self, where: tuple[str, int, int], flags: int) -> None:
+        name, offset, count = where
+        self.connections[name].trim(count, offset, flags)
+        self.models[name].trim(offset, count)
+
+    @rule(where=ranges(), flags=FLAGS)
+    def zero(self, where: tuple[str, int, int], flags: int) -> None:
+        name, offset, count = where
+        self.connections[name].zero(count, offset, flags)
+        self.models[name].zero(offset, count)
+
+    @rule(where=ranges())
+    def read(self, where: tuple[str, int, int]) -> None:
+        name, offset, count = where
+        assert read(self.connections[name], offset, count) == self.models[name].read(offset, count)
+
+    @rule(name=NAMES)
+    def flush(self, name: str) -> None:
+        self.connections[name].flush()
+
+    @rule(pages=st.sampled_from([0, 1, 10, 100, 400]), name=st.sampled_from([None, *PAGES]))
+    def shrink(self, pages: int, name: str | None) -> None:
+        devices = self.running.instance.devices
+        chosen = devices.values() if name is None else [devices[name]]
+        before = sum(device.preswap_pages for device in chosen)
+        result = self.running.instance.shrink(pages, name)
+        left = sum(device.preswap_pages for device in chosen)
+        assert (result.complete, result.lost, result.left) == (True, 0, left)
+        assert left == min(before, pages)
+        assert result.moved == before - left
+
+    @rule(limit=st.sampled_from(LIMITS))
+    def set_limit(self, limit: int) -> None:
+        self.running.instance.host.limit = limit
+
+    @rule(pages=st.sampled_from([0, 1, 50, UNLIMITED]), name=NAMES)
+    def set_max_pages(self, pages: int, name: str) -> None:
+        self.running.instance.devices[name].max_pages = pages
+
+    @rule()
+    def maintain(self) -> None:
+        self.running.instance.maintain()
+
+    @rule(name=NAMES)
+    def swapoff(self, name: str) -> None:
+        device = self.running.instance.devices[name]
+        pages, disk_pages = device.preswap_pages, device.disk_pages - device.disk_map[0]
+        result = self.running.instance.swapoff(name)
+        assert (result.pages, result.disk_pages) == (pages, disk_pages)
+        self.models[name].zero(PAGE, device.size - PAGE)
+        assert device.preswap_pages == 0
+        with open(self.running.paths.image(name), "rb") as image:
+            assert all(end <= PAGE for _, end in data_ranges(image.fileno(), device.size))
+
+    @rule(name=NAMES)
+    def mkswap(self, name: str) -> None:
+        self.running.instance.mkswap(name, force=True)
+        header = read(self.connections[name], 0, PAGE)
+        assert header.endswith(b"SWAPSPACE2")
+        self.models[name].write(0, header)
+
+    @rule(clean=st.booleans())
+    def restart(self, clean: bool) -> None:
+        if clean:
+            self.running.stop()
+        else:
+            self.running.kill()
+        instance = self.running.open()
+        assert (instance.recovery.damaged_slots, instance.recovery.lost_pages) == (0, 0)
+        self.connect()
+
+    @invariant()
+    def every_byte_is_right(self) -> None:
+        for name, connection in self.connections.items():
+            assert read(connection) == bytes(self.models[name].bytes)
+
+    @invariant()
+    def all_say_the_same(self) -> None:
+        if self.connections:
+            check_coherence(self.running.instance)
+
+
+TestDevicesAgainstModel = DevicesAgainstModel.TestCase
+# Each step compares whole devices; finding a shorter example would take longer than a test may.
+PHASES = [phase for phase in Phase if phase is not Phase.shrink]
+TestDevicesAgainstModel.settings = settings(
+    max_examples=(settings.default or settings()).max_examples // 3, phases=PHASES
+)
