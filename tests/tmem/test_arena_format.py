@@ -96,6 +96,14 @@ def test_pool_entry(salted: Host) -> None:
     assert check == xxh3(uuid, SALT ^ 1)
 
 
+def test_pool_table_holds_64(salted: Host) -> None:
+    assert [salted.new_pool() for _ in range(63)] == list(range(1, 64))
+    with pytest.raises(OSError, match="no room for another pool"):
+        salted.new_pool()
+    salted.destroy_pool(5)
+    assert salted.new_pool() == 5
+
+
 def test_slot_header(salted: Host) -> None:
     """Object, number, index, pool, length and codec, and both checks, bit by bit."""
     salted.put_page(0, 0x1122334455667788, 0x99AABBCC, make_page("same", 7))

@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 
 from preswapd.tmem._tmem import COMPRESS, Host
 from tests.tmem.model import COUNTERS, Model
@@ -44,6 +44,7 @@ class StoreAgainstModel(RuleBasedStateMachine):
         else:
             self.model.rejected(pool, obj, index, keep_old)
 
+    @precondition(lambda self: len(self.model.pools) < 4)
     @rule(target=pools)
     def new_pool(self) -> int:
         pool = self.host.new_pool()
