@@ -11,7 +11,7 @@ KINDS = ("zeros", "same", "text", "half", "boundary", "noise")
 
 @lru_cache(4096)
 def make_page(kind: str, tag: int) -> bytes:
-    """Pages of different tags differ, but for zeros."""
+    """Pages of different tags differ, but for zeros.  "sized": tag/1000 bytes of noise."""
     rng = random.Random(tag)
     if kind == "zeros":
         return bytes(PAGE)
@@ -21,6 +21,8 @@ def make_page(kind: str, tag: int) -> bytes:
         return (b"%d bottles of beer on the wall, " % tag * 256)[:PAGE]
     if kind == "half":
         return rng.randbytes(16 + tag * 97 % 3900).ljust(PAGE, b"\0")
+    if kind == "sized":
+        return rng.randbytes(tag // 1000).ljust(PAGE, b"\0")
     if kind == "boundary":
         return rng.randbytes(4016 + tag % 24).ljust(PAGE, b"\0")
     return rng.randbytes(PAGE)
