@@ -1,0 +1,204 @@
+"""Killed after any store of an operation, or of the recovery after it: no page is lost or stale.
+
+Each state of the arena file that a kill could leave is copied and read back by a fresh host: a
+page is what it was before the operation or what it is after it, and once an operation is
+acknowledged only the latter.  Then everything is flushed, and another kill brings nothing back.
+"""
+
+import os
+import platform
+import subprocess
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from preswapd.errors import PageDamagedError
+from preswapd.tmem._tmem import Host
+from tests.tmem.arena_file import CLASSES
+from tests.tmem.model import Model
+from tests.tmem.pages import read_page
+from tests.tmem.stepped import LIMIT, POOL, Operation, Stepper, run_operation
+
+pytestmark = pytest.mark.skipif(
+    platform.machine() != "x86_64", reason="stepping.c knows the trap flag of x86-64 only"
+)
+Handle = tuple[int, int, int]
+Pages = dict[Handle, bytes]
+
+FEW = [["put", 0, index, "text", index] for index in range(3)]
+RECARVE = [
+    ["put", 0, 0, "text", 1],
+    ["put", 0, 1, "text", 2],
+    ["forge", 1, 0, 15],
+    ["flush_page", 0, 0, 0],
+    ["flush_object", 0, 1],
+]
+
+
+def sparse() -> list[Operation]:
+    """More than a megabyte, a page in each slab, and one page that fits into another slab."""
+    setup: list[Operation] = []
+    for obj, (slots, payload) in enumerate(CLASSES[3:20]):
+        count = slots + (obj == 16)
+        length = payload - 32
+        setup += [["put", obj, i, "sized", length * 1000 + i] for i in range(count)]
+        setup += [["flush_page", POOL, obj, i] for i in range(1, slots)]
+    return setup
+
+
+SCENARIOS: dict[str, tuple[Sequence[Operation], Sequence[Operation]]] = {
+    "put_new": (FEW, [["put", 0, 9, "text", 9]]),
+    "put_new_raw": ([["put", 0, 0, "noise", 0]], [["put", 0, 9, "noise", 9]]),
+    "put_over": (FEW, [["put", 0, 1, "text", 9], ["put", 0, 1, "text", 10]]),
+    "put_over_another_class": (FEW, [["put", 0, 1, "half", 3], ["put", 0, 1, "zeros", 0]]),
+    "put_carves": ([], [["put", 0, 0, "text", 0]]),
+    "put_carves_again": (RECARVE, [["put", 0, 2, "half", 1]]),
+    "put_rejected": ([*FEW, ["limit", 0]], [["put", 0, 1, "text", 9]]),
+    "put_rejected_keeps": ([*FEW, ["limit", 0]], [["put_keep_old", 0, 1, "text", 9]]),
+    "flush_page": (FEW, [["flush_page", 0, 0, 1], ["put", 0, 1, "text", 9]]),
+    "flush_object": (FEW, [["flush_object", 0, 0]]),
+    "destroy_pool": (FEW, [["destroy_pool", 0], ["new_pool"]]),
+    "new_pool": (FEW, [["new_pool"]]),
+    "give_back": ([*FEW, ["flush_object", 0, 0]], [["maintain"], ["put", 0, 0, "text", 0]]),
+    "move": (sparse(), [["maintain"]]),
+}
+
+
+@pytest.fixture(scope="module")
+def stepper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stepper]:
+    library = tmp_path_factory.mktemp("stepping") / "stepping.so"
+    source = Path(__file__).parent / "stepping.c"
+    flags = ["-O2", "-Wall", "-Werror", "-shared", "-fPIC"]
+    subprocess.run(["cc", *flags, "-o", library, source], check=True)
+    with Stepper(library) as started:
+        yield started
+
+
+def data_of(path: Path) -> Iterator[tuple[int, bytes]]:
+    """What a sparse file holds, without its holes."""
+    with path.open("rb") as file:
+        end = 0
+        while True:
+            try:
+                start = os.lseek(file.fileno(), end, os.SEEK_DATA)
+            except OSError:
+                return
+            end = os.lseek(file.fileno(), start, os.SEEK_HOLE)
+            yield start, os.pread(file.fileno(), end - start, start)
+
+
+def write_copy(path: Path, size: int, content: Sequence[tuple[int, bytes]]) -> None:
+    path.unlink(missing_ok=True)
+    with path.open("wb") as file:
+        file.truncate(size)
+        for start, data in content:
+            os.pwrite(file.fileno(), data, start)
+
+
+def pages_of(model: Model) -> Pages:
+    return {
+        (pool, obj, index): page
+        for pool, content in model.pools.items()
+        for (obj, index), page in content.pages.items()
+    }
+
+
+def found_in(host: Host, handle: Handle) -> bytes | None:
+    """The page; a pool that is gone has none."""
+    try:
+        return read_page(host, *handle)
+    except KeyError:
+        return None
+    except PageDamagedError:
+        return b"damaged"
+
+
+@dataclass
+class Checker:
+    """Kills, recovers, looks; what the pages may be is in `before` and `after`."""
+
+    stepper: Stepper
+    shm: Path
+    before: Pages
+    after: Pages = field(default_factory=dict)
+    seen: set[int] = field(default_factory=set)
+    states: int = 0
+
+    def check_file(self, arena: Path) -> None:
+        """A kill now, and one after each store of the recovery from it."""
+        content = list(data_of(arena))
+        if not self.is_new(content):
+            return
+        killed, again, size = self.shm / "killed", self.shm / "again", arena.stat().st_size
+        write_copy(killed, size, content)
+        for _ in self.stepper.run(killed, False, [], [["recover"]]):
+            write_copy(again, size, list(data_of(killed)))
+            self.check_recovery(again)
+
+    def is_new(self, content: Sequence[tuple[int, bytes]]) -> bool:
+        state = hash((tuple(content), tuple(self.before), tuple(self.after)))
+        fresh = state not in self.seen
+        self.seen.add(state)
+        return fresh
+
+    def check_recovery(self, arena: Path) -> None:
+        self.states += 1
+        host = recovered(arena)
+        for handle in self.before.keys() | self.after.keys():
+            allowed = {self.before.get(handle), self.after.get(handle)}
+            assert found_in(host, handle) in allowed, f"{handle} after a kill"
+        assert host.stats()["stored_pages"] <= len(self.before.keys() | self.after.keys())
+        self.check_flush(host, arena)
+
+    def check_flush(self, host: Host, arena: Path) -> None:
+        for pool, obj, _ in {(pool, obj, 0) for pool, obj, _ in self.before.keys() | self.after}:
+            try:
+                host.flush_object(pool, obj)
+            except KeyError:
+                continue
+        host.close()
+        host = recovered(arena)
+        assert host.stats()["stored_pages"] == 0, "a flushed page came back"
+        host.close()
+
+
+def recovered(arena: Path) -> Host:
+    host = Host(arena, LIMIT, create=False)
+    host.recover()
+    assert arena.stat().st_blocks * 512 <= host.stats()["mem_used_total"]
+    return host
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_kill_after_any_store(shm: Path, stepper: Stepper, scenario: str) -> None:
+    setup, steps = SCENARIOS[scenario]
+    model = Model(LIMIT)
+    setup = [["new_pool"], *setup]
+    for operation in setup:
+        run_operation(model, operation)
+    # One child steps through the operations, another through each recovery.
+    with Stepper(stepper.library) as acting:
+        states = walk(acting, Checker(stepper, shm, pages_of(model)), model, setup, steps)
+    assert states > 1
+
+
+def walk(
+    acting: Stepper,
+    checker: Checker,
+    model: Model,
+    setup: Sequence[Operation],
+    steps: Sequence[Operation],
+) -> int:
+    waiting, arena = list(steps), checker.shm / "arena"
+    for event in acting.run(arena, True, setup, steps):
+        if event != "store":
+            checker.before = pages_of(model)
+            if waiting:
+                model = deepcopy(model)
+                run_operation(model, waiting.pop(0))
+            checker.after = pages_of(model)
+        checker.check_file(arena)
+    return checker.states
