@@ -16,7 +16,7 @@ from typing import Self
 
 from preswapd.guest import accelerator, initramfs
 from preswapd.guest.channel import Channel, ChannelClosedError, Outcome
-from preswapd.guest.faults import CommandError, GuestTimeoutError, LostGuestError
+from preswapd.guest.faults import CommandError, GuestError, GuestTimeoutError, LostGuestError
 from preswapd.guest.kernel import Kernel
 from preswapd.guest.monitor import Monitor
 from preswapd.guest.programs import find
@@ -119,7 +119,10 @@ class Guest:
             self._spawn(commands_there.fileno(), monitor_there.fileno())
             commands_there.close()
             monitor_there.close()
-            self._monitor = enter(closing(Monitor(monitor.dup())))
+            try:
+                self._monitor = enter(closing(Monitor(monitor.dup())))
+            except GuestError:
+                raise self._lost() from None
         self.kernel_version = self._reply(
             "the guest did not boot", self._channel.greeting, BOOT_SECONDS
         ).output.strip()
@@ -181,7 +184,9 @@ class Guest:
     def start(self, name: str, command: str) -> "Job":
         """Runs a shell command beside others."""
         job = Job(self, name)
-        script = f"{{ {command}\n}} >{job.log} 2>&1; echo $? >{job.status}"
+        # A shell of its own, so that neither its `exit` nor its death takes the status with it.
+        script = f"({command}\n) >{job.log} 2>&1; echo $? >{job.log}.status"
+        script += f"; mv {job.log}.status {job.status}"
         self.run(f"rm -f {job.status}; setsid sh -c {shlex.quote(script)} >/dev/null 2>&1 &")
         return job
 
