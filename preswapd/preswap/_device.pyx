@@ -120,8 +120,8 @@ cdef extern from "device.h" nogil:
     uint64_t flights_now()
 
     void device_attach(device *)
-    int device_pread(device *, void *, uint64_t, uint64_t, unsigned)
-    int device_pwrite(device *, const void *, uint64_t, uint64_t, unsigned)
+    int device_pread(device *, void *, uint64_t, uint64_t, unsigned, uint64_t *)
+    int device_pwrite(device *, const void *, uint64_t, uint64_t, unsigned, uint64_t *)
     int device_trim(device *, uint64_t, uint64_t, unsigned)
     int device_zero(device *, uint64_t, uint64_t, unsigned)
     int device_flush(device *)
@@ -353,12 +353,13 @@ cdef class Device:
 
     def write_page_zero(self, const uint8_t[::1] page not None):
         cdef flight mine
+        cdef uint64_t done
         cdef int err
         if page.shape[0] != PAGE_SIZE:
             raise ValueError("a page is 4096 bytes")
         self.begin(&mine)
         with nogil:
-            err = device_pwrite(&self.d, &page[0], 4096, 0, REQUEST_FUA)
+            err = device_pwrite(&self.d, &page[0], 4096, 0, REQUEST_FUA, &done)
         self.end(&mine, err)
 
     def writeback(self, uint64_t extent, uint64_t most=EXTENT_PAGES):
@@ -508,18 +509,19 @@ cdef class Connection:
     cdef int read(self, void *to, uint64_t count, uint64_t offset) noexcept:
         cdef device *d = &self.device.d
         cdef flight mine
+        cdef uint64_t done = 0
         cdef int err = EAGAIN
         if count <= SMALL:
             err = flights_try_begin(&d.flights, &mine, self.epoch)
             if err == 0:
-                err = device_pread(d, to, count, offset, REQUEST_NOWAIT)
+                err = device_pread(d, to, count, offset, REQUEST_NOWAIT, &done)
                 flights_end(&d.flights, &mine)
         if err != EAGAIN:
             return err
         with nogil:
             err = self.begin(&mine)
             if err == 0:
-                err = device_pread(d, to, count, offset, 0)
+                err = device_pread(d, <uint8_t *>to + done, count - done, offset + done, 0, &done)
                 flights_end(&d.flights, &mine)
         return err
 
@@ -527,18 +529,20 @@ cdef class Connection:
                    unsigned flags) noexcept:
         cdef device *d = &self.device.d
         cdef flight mine
+        cdef uint64_t done = 0
         cdef int err = EAGAIN
         if count <= SMALL:
             err = flights_try_begin(&d.flights, &mine, self.epoch)
             if err == 0:
-                err = device_pwrite(d, from_, count, offset, flags | REQUEST_NOWAIT)
+                err = device_pwrite(d, from_, count, offset, flags | REQUEST_NOWAIT, &done)
                 flights_end(&d.flights, &mine)
         if err != EAGAIN:
             return err
         with nogil:
             err = self.begin(&mine)
             if err == 0:
-                err = device_pwrite(d, from_, count, offset, flags)
+                err = device_pwrite(d, <const uint8_t *>from_ + done, count - done,
+                                    offset + done, flags, &done)
                 flights_end(&d.flights, &mine)
         return err
 

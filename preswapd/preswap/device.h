@@ -86,10 +86,12 @@ static inline void device_count(uint64_t *counter, uint64_t n)
 
 /* --- requests.c --- */
 
-/* -EAGAIN: under REQUEST_NOWAIT, it would have to wait; to be asked again without. */
-int device_pread(struct device *, void *to, uint64_t count, uint64_t offset, unsigned flags);
+/* -EAGAIN: under REQUEST_NOWAIT, it would have to wait; to be asked again without, for what lies
+ * behind the first `*done` bytes. */
+int device_pread(struct device *, void *to, uint64_t count, uint64_t offset, unsigned flags,
+		 uint64_t *done);
 int device_pwrite(struct device *, const void *from, uint64_t count, uint64_t offset,
-		  unsigned flags);
+		  unsigned flags, uint64_t *done);
 int device_trim(struct device *, uint64_t count, uint64_t offset, unsigned flags);
 int device_zero(struct device *, uint64_t count, uint64_t offset, unsigned flags);
 int device_flush(struct device *);

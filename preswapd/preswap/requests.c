@@ -84,14 +84,16 @@ static int read_run(struct device *d, uint64_t first, uint64_t pages, uint8_t *t
 	return err;
 }
 
+/* At an error the first `*done` pages are there, so that -EAGAIN costs no page twice. */
 static int read_pages(struct device *d, uint64_t first, uint64_t pages, uint8_t *to,
-		      unsigned flags)
+		      unsigned flags, uint64_t *done)
 {
 	uint64_t run = 0;
 
 	for (uint64_t i = 0; i <= pages; i++) {
 		int found = i == pages ? IN_MEMORY : read_memory(d, first + i,
 								 to + i * TMEM_PAGE, flags);
+		*done = i - run;
 		if (found < 0)
 			return found;
 		if (found == ON_DISK) {
@@ -115,7 +117,8 @@ static int read_part(struct device *d, uint64_t offset, uint64_t count, uint8_t 
 		     unsigned flags)
 {
 	uint8_t page[TMEM_PAGE];
-	int err = read_pages(d, offset / TMEM_PAGE, 1, page, flags);
+	uint64_t done;
+	int err = read_pages(d, offset / TMEM_PAGE, 1, page, flags, &done);
 
 	if (!err)
 		memcpy(to, page + offset % TMEM_PAGE, count);
@@ -149,19 +152,22 @@ static int check_quarantine(struct device *d, uint64_t count, uint64_t offset)
 	return 0;
 }
 
-int device_pread(struct device *d, void *to, uint64_t count, uint64_t offset, unsigned flags)
+int device_pread(struct device *d, void *to, uint64_t count, uint64_t offset, unsigned flags,
+		 uint64_t *done)
 {
 	uint8_t *at = to;
 	int err = check_quarantine(d, count, offset);
 
+	*done = 0;
 	while (!err && count) {
-		uint64_t n = min_of(count, TMEM_PAGE - offset % TMEM_PAGE);
+		uint64_t n = min_of(count, TMEM_PAGE - offset % TMEM_PAGE), pages = 0;
 		if (n == TMEM_PAGE) {
 			n = count / TMEM_PAGE * TMEM_PAGE;
-			err = read_pages(d, offset / TMEM_PAGE, n / TMEM_PAGE, at, flags);
+			err = read_pages(d, offset / TMEM_PAGE, n / TMEM_PAGE, at, flags, &pages);
 		} else {
 			err = read_part(d, offset, n, at, flags);
 		}
+		*done += err ? pages * TMEM_PAGE : n;
 		at += n;
 		offset += n;
 		count -= n;
@@ -242,13 +248,15 @@ static bool bypasses(uint64_t page, unsigned flags)
 	return page == 0 || flags & REQUEST_FUA;
 }
 
+/* At -EAGAIN the first `*done` pages are stored and counted, and none of the others. */
 static int write_pages(struct device *d, uint64_t first, uint64_t pages, const uint8_t *from,
-		       unsigned flags)
+		       unsigned flags, uint64_t *done)
 {
 	uint64_t run = 0;
 
 	for (uint64_t i = 0; i <= pages; i++) {
 		bool to_disk = false;
+		*done = i - run;
 		if (i < pages && bypasses(first + i, flags)) {
 			to_disk = true;
 		} else if (i < pages) {
@@ -256,7 +264,7 @@ static int write_pages(struct device *d, uint64_t first, uint64_t pages, const u
 			if (rejected < 0)
 				return rejected;
 			to_disk = rejected != 0;
-			if (rejected)
+			if (rejected && !(flags & REQUEST_NOWAIT))
 				device_count(&d->count.failed_stores, 1);
 		}
 		if (to_disk && flags & REQUEST_NOWAIT)
@@ -403,23 +411,25 @@ static int write_part(struct device *d, uint64_t offset, uint64_t count, const u
 }
 
 int device_pwrite(struct device *d, const void *from, uint64_t count, uint64_t offset,
-		  unsigned flags)
+		  unsigned flags, uint64_t *done)
 {
 	const uint8_t *at = from;
 	int err = 0;
 
+	*done = 0;
 	if (offset < TMEM_PAGE)
 		page_zero_seen(d);
 	while (!err && count) {
-		uint64_t n = min_of(count, TMEM_PAGE - offset % TMEM_PAGE);
+		uint64_t n = min_of(count, TMEM_PAGE - offset % TMEM_PAGE), pages = 0;
 		if (n == TMEM_PAGE) {
 			n = count / TMEM_PAGE * TMEM_PAGE;
-			err = write_pages(d, offset / TMEM_PAGE, n / TMEM_PAGE, at, flags);
+			err = write_pages(d, offset / TMEM_PAGE, n / TMEM_PAGE, at, flags, &pages);
 		} else if (flags & REQUEST_NOWAIT) {
 			err = -EAGAIN;
 		} else {
 			err = write_part(d, offset, n, at, flags);
 		}
+		*done += err ? pages * TMEM_PAGE : n;
 		at += n;
 		offset += n;
 		count -= n;
