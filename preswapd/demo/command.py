@@ -14,14 +14,15 @@ from preswapd.demo.screen import Screen
 from preswapd.demo.stage import Settings, Stage
 from preswapd.demo.summary import show_summary
 from preswapd.errors import PreswapError, UsageError
+from preswapd.guest.faults import SetupError
 from preswapd.guest.kernel import default_cache
 
 PATH = click.Path(path_type=Path)
 DEVICE = "demo"
 DEVICE_SIZE = 512 << 20
 GUEST_MEMORY = 128 << 20
-# About 70M of pages fit into it, so that some must go to disk.
-POOL_SIZE = "32M"
+# Half of what the guest swaps fits into it, so that some must go to disk.
+POOL_SIZE = "24M"
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -56,16 +57,20 @@ def demo_command(kernel: Path | None, modules: Path | None, pool_size: int, verb
 
 
 def play(stage: Stage) -> None:
-    try:
-        for step in STEPS:
-            stage.screen.title(step.title)
+    """A step that cannot be carried out is a check that failed, and the last one."""
+    for step in STEPS:
+        stage.screen.title(step.title)
+        try:
             step.run(stage)
-    except PreswapError as error:
-        for note in getattr(error, "__notes__", []):
-            stage.screen.say(note)
-        raise
-    finally:
-        stage.screen.keep_live()
+        except (SetupError, UsageError):
+            raise
+        except PreswapError as error:
+            for note in getattr(error, "__notes__", []):
+                stage.screen.say(note)
+            stage.check(False, f"{step.title}: {error}")
+            return
+        finally:
+            stage.screen.keep_live()
 
 
 @contextmanager

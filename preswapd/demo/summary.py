@@ -15,7 +15,7 @@ def show_summary(stage: Stage) -> None:
     stage.screen.title("What was checked")
     for check in stage.checks.made:
         stage.screen.verdict(check.good, check.sentence)
-    stage.screen.title(verdict(stage))
+    show_verdict(stage)
 
 
 def lines(stage: Stage) -> list[tuple[str, str]]:
@@ -55,8 +55,11 @@ def compression(peak: Figures | None) -> str:
     )
 
 
-def verdict(stage: Stage) -> str:
-    failed = stage.checks.failed
+def show_verdict(stage: Stage) -> None:
+    made, failed = stage.checks.made, stage.checks.failed
     if not failed:
-        return f"Nothing was lost: every one of the {len(stage.checks.made)} checks passed."
-    return f"{len(failed)} of {len(stage.checks.made)} checks failed:"
+        stage.screen.title(f"Nothing was lost: every one of the {len(made)} checks passed.")
+        return
+    stage.screen.title(f"{len(failed)} of {len(made)} checks failed:")
+    for check in failed:
+        stage.screen.verdict(False, check.sentence)

@@ -16,8 +16,8 @@ from preswapd.guest.channel import Outcome
 from preswapd.guest.machine import Guest, Job
 from preswapd.guest.programs import find
 
-FILES_MIB = 64
-TEXT_MIB = 8
+FILES_MIB = 80
+TEXT_MIB = 10
 MEMTESTER_MIB = 16
 
 FOLDER = "/files"
