@@ -5,11 +5,12 @@ from typing import NoReturn
 import click
 
 from preswapd.commandline import run
+from preswapd.demo.command import demo_command
 from preswapd.server.command import serve_command
 
 
 @click.group(
-    commands=[serve_command],
+    commands=[serve_command, demo_command],
     no_args_is_help=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

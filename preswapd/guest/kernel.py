@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,10 +75,9 @@ def fetch(cache: Path) -> Kernel:
         archive = next(Path(scratch).glob("*.deb"))
         tree = Path(scratch) / "tree"
         command(["dpkg-deb", "--extract", str(archive), str(tree)], f"cannot unpack {name}")
-        # Two fetches at once: the second finds the first one's and keeps that.
-        target = cache / name
-        if not target.exists():
-            tree.rename(target)
+        # Of two fetches at once the second one's rename fails on what the first one left.
+        with suppress(OSError):
+            tree.rename(cache / name)
     return unpacked(cache / name)
 
 

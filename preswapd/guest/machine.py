@@ -16,7 +16,7 @@ from typing import Self
 
 from preswapd.guest import accelerator, initramfs
 from preswapd.guest.channel import Channel, ChannelClosedError, Outcome
-from preswapd.guest.faults import CommandError, GuestTimeoutError, LostGuestError
+from preswapd.guest.faults import CommandError, GuestError, GuestTimeoutError, LostGuestError
 from preswapd.guest.kernel import Kernel
 from preswapd.guest.monitor import Monitor
 from preswapd.guest.programs import find
@@ -119,7 +119,10 @@ class Guest:
             self._spawn(commands_there.fileno(), monitor_there.fileno())
             commands_there.close()
             monitor_there.close()
-            self._monitor = enter(closing(Monitor(monitor.dup())))
+            try:
+                self._monitor = enter(closing(Monitor(monitor.dup())))
+            except GuestError:
+                raise self._lost() from None
         self.kernel_version = self._reply(
             "the guest did not boot", self._channel.greeting, BOOT_SECONDS
         ).output.strip()
@@ -181,8 +184,8 @@ class Guest:
     def start(self, name: str, command: str) -> "Job":
         """Runs a shell command beside others."""
         job = Job(self, name)
-        script = f"{{ {command}\n}} >{job.log} 2>&1; echo $? >{job.status}"
-        self.run(f"rm -f {job.status}; setsid sh -c {shlex.quote(script)} >/dev/null 2>&1 &")
+        self.run(f"rm -f {job.status}")
+        self.run(f"setsid sh -c {shlex.quote(job.script(command))} >/dev/null 2>&1 &")
         return job
 
     def read(self, path: str) -> str:
@@ -221,14 +224,13 @@ class Guest:
 
     def console(self) -> str:
         """The console's last lines, then QEMU's own."""
+        return "\n".join(self._said().splitlines()[-CONSOLE_LINES:])
+
+    def _said(self) -> str:
         texts = [self._folder / "console", self._folder / "qemu.log"]
-        lines = [
-            line
-            for path in texts
-            if path.exists()
-            for line in path.read_text(errors="replace").splitlines()
-        ]
-        return "\n".join(lines[-CONSOLE_LINES:])
+        return "\n".join(
+            path.read_text(errors="replace").strip() for path in texts if path.exists()
+        ).strip()
 
     def _reply(self, complaint: str, ask: Callable[[float], Outcome], timeout: float) -> Outcome:
         limit = min(timeout, self._deadline - time.monotonic())
@@ -248,7 +250,8 @@ class Guest:
         except subprocess.TimeoutExpired:
             return LostGuestError("the guest closed its command port", self.console())
         console = self.console()
-        if panic := PANIC.search(console):
+        # A panic is followed by more lines than are shown.
+        if panic := PANIC.search(self._said()):
             return LostGuestError(f"the guest's kernel panicked: {panic[0]}", console)
         how = f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
         last = console.splitlines()[-1:] or ["it said nothing"]
@@ -263,6 +266,17 @@ class Job:
         self.name = name
         self.log = f"/run/{name}.log"
         self.status = f"/run/{name}.status"
+
+    def script(self, command: str) -> str:
+        """Writes down how the command ended, also when it exits or is killed for its memory."""
+        return "; ".join(
+            [
+                "echo -1000 >/proc/self/oom_score_adj",
+                f"(echo 0 >/proc/self/oom_score_adj; {command}\n) >{self.log} 2>&1",
+                f"echo $? >{self.status}.new",
+                f"mv {self.status}.new {self.status}",
+            ]
+        )
 
     def poll(self) -> Outcome | None:
         """None while it runs."""

@@ -1,6 +1,7 @@
 """QEMU's monitor (QMP) from plain synchronous code: the library's client on a thread of its own."""
 
 import asyncio
+import logging
 import socket
 import threading
 from collections.abc import Coroutine
@@ -13,6 +14,10 @@ from preswapd.guest.faults import GuestError
 ANSWER_SECONDS = 20.0
 
 T = TypeVar("T")
+
+# Where nobody set up logging, the library's complaints about a QEMU that ended would go to stderr;
+# whoever waits gets them as an exception.
+logging.getLogger("qemu.qmp").addHandler(logging.NullHandler())
 
 
 class Monitor:

@@ -1,0 +1,298 @@
+"""The demonstration as a list of steps."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from preswapd.demo.material import gather
+from preswapd.demo.server import Server, as_a_shell_reads
+from preswapd.demo.stage import Stage
+from preswapd.demo.work import (
+    CHECK_SECONDS,
+    FILES_MIB,
+    FILL_SECONDS,
+    FOLDER,
+    MEMTESTER_MIB,
+    ROUND_SECONDS,
+    TEXT_MIB,
+    Work,
+    counted_here,
+    find_tools,
+    guest_files,
+)
+from preswapd.guest.kernel import find_kernel, given_kernel
+from preswapd.guest.machine import Guest, Hardware, Software
+from preswapd.units import format_size
+
+GUEST_LIFE = 600.0
+DISCARD_SECONDS = 10.0
+SWAPOFF_SECONDS = 120.0
+# Sixty times what a restart takes here; QEMU itself would wait for 300.
+MOST_STALL = 60.0
+# After a shrink to nothing the arena may keep a hundredth of the pool.
+LITTLE = 100
+SAMPLE_SECONDS = 0.002
+# The page of the swap header, in blocks of the file system.
+HEADER_SIZE = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Step:
+    """A part of the demonstration, by its title."""
+
+    title: str
+    run: Callable[[Stage], None]
+
+
+def prepare(stage: Stage) -> None:
+    screen = stage.screen
+    chosen = stage.settings.given_kernel
+    stage.tools = find_tools()
+    stage.kernel = given_kernel(*chosen) if chosen else find_kernel(stage.cache)
+    screen.detail(f"kernel {stage.kernel.image}")
+    stage.material = gather(FILES_MIB, TEXT_MIB)
+    stage.words_here = counted_here(stage.tools, stage.material.text)
+    screen.say(f"{FILES_MIB}M of programs and {TEXT_MIB}M of text from this host as material")
+
+
+def start_server(stage: Stage) -> None:
+    settings = stage.settings
+    server = Server(settings.pool_size, settings.device, settings.device_size)
+    stage.server = stage.stack.enter_context(server)
+    stage.server.start()
+    stage.screen.command(" ".join(["preswapd serve", *stage.server.arguments()[-2:]]))
+    stage.screen.detail(" ".join(stage.server.arguments()))
+
+
+def boot(stage: Stage) -> None:
+    screen, server = stage.screen, stage.server
+    disk = server.run("qemu-args", stage.settings.device)
+    screen.command(f"preswapctl qemu-args {stage.settings.device}")
+    for line in disk.splitlines():
+        screen.detail(line)
+    material = server.paths.state_dir.parent / "material"
+    stage.material.write(material)
+    hardware = Hardware(stage.settings.guest_memory, 2, as_a_shell_reads(disk), material)
+    software = Software(stage.kernel, stage.tools.all, guest_files(stage.material))
+    guest = Guest(hardware, software, stage.cache, life=GUEST_LIFE)
+    stage.guest = stage.stack.enter_context(guest)
+    stage.work = Work(guest, stage.tools)
+    how = "KVM" if guest.accelerator == "kvm" else "emulation, for want of a usable KVM"
+    memory = format_size(guest.meminfo()["MemTotal"])
+    screen.say(f"Linux {guest.kernel_version}, {memory} of memory left by its kernel, under {how}")
+
+
+def swapon(stage: Stage) -> None:
+    label = stage.settings.device
+    area = stage.guest.swapon(label)
+    stage.swap_path = area.path
+    stage.screen.command(f"swapon --discard LABEL={label}     (in the guest)")
+    stage.screen.say(f"{area.path}, {format_size(area.size)}")
+    log = stage.guest.run("dmesg | grep 'swap on'").output
+    stage.check("SSDsc" in log, f"swapon by LABEL={label}; the guest discards what it frees")
+    stage.before_filling = stage.quiet()
+
+
+def fill(stage: Stage) -> None:
+    stage.screen.say(f"{FILES_MIB}M of files into a tmpfs")
+    job = stage.work.fill()
+    stage.watch(lambda _: job.poll() is not None, FILL_SECONDS, "the files to be copied")
+    job.wait(1)
+    stage.check_traffic(stage.before_filling, stage.quiet(), "While files were copied")
+    stage.check_area("After that")
+
+
+def overflow(stage: Stage) -> None:
+    stage.screen.say(
+        f"counting the words of {TEXT_MIB}M of text (sort, uniq), and memtester {MEMTESTER_MIB}M"
+    )
+    stage.work.start()
+    full = stage.watch(
+        lambda now: now.counters.rejected > 0 and now.disk_pages > 1,
+        ROUND_SECONDS,
+        "the pool to be full",
+    )
+    stage.check(
+        full.counters.rejected > 0,
+        f"the pool of {format_size(stage.settings.pool_size)} was full:"
+        f" pages went to disk instead, {full.counters.rejected:,} of them by then",
+    )
+
+
+def settle(stage: Stage, rounds: int) -> None:
+    """Goes on until each job has done so many rounds more; what failed shows in the end."""
+    work = stage.work
+    wanted = {name: done + rounds for name, done in work.rounds().items()}
+
+    def done(_: object) -> bool:
+        now = work.rounds()
+        return work.failed() or all(now[name] >= count for name, count in wanted.items())
+
+    stage.watch(done, ROUND_SECONDS * rounds, "the guest's work")
+
+
+def shrink(stage: Stage) -> None:
+    before = stage.watch(busy(stage), ROUND_SECONDS, "the pool to be in use")
+    lowest, started = stage.server.arena(), time.monotonic()
+    with stage.server.control("sysctl", "vm.preswap=0") as command:
+        stage.screen.command(command.shown)
+        while command.running():
+            # The guest goes on, so this is over as soon as the command is.
+            lowest = min(lowest, stage.server.arena())
+            time.sleep(SAMPLE_SECONDS)
+        said = command.wait().strip()
+    seconds = time.monotonic() - started
+    stage.screen.say(f"{said}: {format_size(before.memory - lowest)} in {seconds:.1f} s")
+    stage.records.shrink_freed, stage.records.shrink_seconds = before.memory - lowest, seconds
+    stage.check(
+        said == "vm.preswap = 0" and lowest * LITTLE < stage.settings.pool_size,
+        f"while the guest swapped, vm.preswap=0 took {seconds:.1f} s and left"
+        f" {format_size(lowest)} of {format_size(before.memory)} ({said})",
+    )
+    again = stage.watch(busy(stage), ROUND_SECONDS, "the pool to fill again")
+    stage.check(
+        again.memory > lowest,
+        f"after it the pool filled again, to {again.tmem_pages:,} pages"
+        f" in {format_size(again.memory)}",
+    )
+
+
+def busy(stage: Stage) -> Callable[[object], bool]:
+    """A third of the pool in use, while the guest's work goes on."""
+
+    def is_busy(_: object) -> bool:
+        return stage.look().memory * 3 > stage.settings.pool_size
+
+    return is_busy
+
+
+def kill(stage: Stage) -> None:
+    records, server = stage.records, stage.server
+    stage.watch(moving(stage), ROUND_SECONDS, "swap traffic")
+    records.end_life(stage.look())
+    killed = time.monotonic()
+    server.kill()
+    stage.screen.command("kill -9 SERVER; preswapd serve ...")
+    server.start()
+    up = time.monotonic() - killed
+    while stage.look().requests == 0 and time.monotonic() < killed + MOST_STALL:
+        time.sleep(SAMPLE_SECONDS)
+    stall = records.stall_seconds = time.monotonic() - killed
+    stage.screen.say(f"the server is back after {up:.1f} s, the guest goes on after {stall:.1f} s")
+    stage.check(
+        stall < MOST_STALL,
+        f"killed with -9 amid its work, the server came back and the guest waited {stall:.1f} s",
+    )
+    settle(stage, 1)
+
+
+def moving(stage: Stage) -> Callable[[object], bool]:
+    """Pages move at this moment."""
+
+    def is_moving(_: object) -> bool:
+        before = stage.look().requests
+        time.sleep(0.05)
+        return stage.look().requests > before
+
+    return is_moving
+
+
+def finish(stage: Stage) -> None:
+    work = stage.work
+    work.stop()
+    stage.watch(lambda _: work.ended(), ROUND_SECONDS, "the guest's work to end")
+    ends = work.outcomes()
+    for name, end in ends.items():
+        if end.status:
+            stage.screen.say(f"{name} ended with status {end.status}: {end.output[-500:]}")
+    words = work.results("words")
+    stage.check(
+        not ends["words"].status and {line.split()[0] for line in words} == {stage.words_here},
+        f"the guest counted the words {len(words)} times, each time as the host did",
+    )
+    passed = work.results("memtester")
+    stage.check(
+        not ends["memtester"].status and bool(passed),
+        f"memtester went {len(passed)} times over its memory and found nothing wrong",
+    )
+
+
+def verify(stage: Stage) -> None:
+    before = stage.quiet()
+    stage.check_area("with the work done")
+    job = stage.work.check_files()
+    stage.watch(lambda _: job.poll() is not None, CHECK_SECONDS, "the files to be read")
+    good = job.poll()
+    stage.check(
+        good is not None and good.status == 0 and good.output.count(": OK\n") == FILES_MIB,
+        f"all {FILES_MIB}M of the files are what they were, by their SHA-256",
+    )
+    stage.check_traffic(before, stage.quiet(), "while they were read")
+
+
+def free_files(stage: Stage) -> None:
+    before = stage.look()
+    stage.work.drop_files()
+    stage.screen.command(f"umount {FOLDER}     (in the guest)")
+    # What the guest keeps back in its slot caches is not for us to have.
+    deadline = time.monotonic() + DISCARD_SECONDS
+    after = stage.watch(
+        lambda now: now.memory * 3 < before.memory or time.monotonic() > deadline,
+        DISCARD_SECONDS * 2,
+        "the guest's discards",
+    )
+    stage.records.discard_freed = before.memory - after.memory
+    stage.check(
+        after.memory * 3 < before.memory * 2,
+        f"when the guest freed its files, {format_size(stage.records.discard_freed)} of"
+        f" {format_size(before.memory)} went back to the host by themselves",
+    )
+
+
+def swapoff(stage: Stage) -> None:
+    name, server = stage.settings.device, stage.server
+    stage.screen.command(f"swapoff {stage.swap_path}     (in the guest)")
+    stage.guest.swapoff(stage.swap_path, SWAPOFF_SECONDS)
+    stage.screen.command(f"preswapctl swapoff {name} --yes")
+    stage.screen.say(server.run("swapoff", name, "--yes").strip())
+    now = stage.look()
+    stage.records.note(now, 0)
+    stage.check(
+        stage.guest.swaps() == []
+        and (now.tmem_pages, now.disk_pages) in ((0, 0), (0, 1))
+        and server.arena() * LITTLE < stage.settings.pool_size
+        and server.image() <= HEADER_SIZE,
+        "after swapoff on both sides nothing is left but the swap header:"
+        f" {format_size(server.arena())} of memory, {format_size(server.image())} of disk",
+    )
+
+
+def conclude(stage: Stage) -> None:
+    guest, total = stage.guest, stage.records.total
+    troubles, stops = guest.troubles(), guest.stops()
+    for line in [*troubles, *map(str, stops)]:
+        stage.screen.say(line)
+    stage.check(
+        not troubles and not stops, "neither the guest's kernel nor QEMU saw an error of the disk"
+    )
+    stage.check(
+        not total.disk_errors and not total.checksum_errors,
+        f"of {total.written:,} pages written and {total.read:,} read, none was damaged or lost",
+    )
+
+
+STEPS = [
+    Step("Preparing", prepare),
+    Step("A server with a small pool", start_server),
+    Step("A guest with too little memory", boot),
+    Step("Its swap disk", swapon),
+    Step("More files than memory", fill),
+    Step("Work until the pool overflows", overflow),
+    Step("The host takes its memory back while the guest swaps", shrink),
+    Step("The server dies while the guest swaps", kill),
+    Step("The work ends", finish),
+    Step("Every byte is compared", verify),
+    Step("The guest frees memory", free_files),
+    Step("The disk is turned off", swapoff),
+    Step("Looking back", conclude),
+]
