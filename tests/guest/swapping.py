@@ -14,8 +14,8 @@ from tests.running import RunningServer
 
 MIB = 1 << 20
 PAGE_SIZE = 4096
-MEMORY = 96 * MIB  # of which the kernel leaves 59
-FILES = 48  # of a MiB each
+MEMORY = 80 * MIB  # of which the kernel leaves 43
+FILES = 36  # of a MiB each
 PATIENCE = 60.0
 
 SUMS = "/run/sums"

@@ -169,7 +169,7 @@ def is_swapping(server: RunningServer) -> bool:
     return bool(device(server)["write_requests"] > before)
 
 
-def test_pool_that_is_always_full_is_as_fast_as_the_disk(
+def test_pool_that_is_always_full_means_disk_and_no_errors(
     start_server: StartServer, start_guest: StartGuest
 ) -> None:
     server = start_server(devices={"g1": "256M"}, pool_size="4M")
