@@ -28,18 +28,18 @@ void host_bear(struct tmem_host *h, uint32_t ref, uint64_t seq, uint64_t digest)
 
 	__atomic_store_n(&s->seq, seq, __ATOMIC_RELAXED);
 	store_release(&s->state, slot_live_word(&h->arena, s, slot_sum(&h->arena, s, digest)));
-	host_gauge(h, s, 1);
+	host_gauge(h, s->pool, s, 1);
 }
 
-static void die(struct tmem_host *h, uint32_t ref)
+static void die(struct tmem_host *h, uint32_t pool, uint32_t ref)
 {
 	struct slot *s = arena_slot(&h->arena, ref);
 
-	host_gauge(h, s, -1);
+	host_gauge(h, pool, s, -1);
 	store_release(&s->state, 0);
 }
 
-void host_gauge(struct tmem_host *h, const struct slot *s, int change)
+void host_gauge(struct tmem_host *h, uint32_t pool, const struct slot *s, int change)
 {
 	uint64_t add = (uint64_t)(int64_t)change;
 
@@ -49,7 +49,7 @@ void host_gauge(struct tmem_host *h, const struct slot *s, int change)
 		__atomic_fetch_add(&h->count.same_filled_pages, add, __ATOMIC_RELAXED);
 	else if (codec_of(s->what) == CODEC_RAW)
 		__atomic_fetch_add(&h->count.huge_pages, add, __ATOMIC_RELAXED);
-	__atomic_fetch_add(&h->pools[s->pool].pages, add, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&h->pools[pool].pages, add, __ATOMIC_RELAXED);
 }
 
 static int rejected(struct tmem_host *h, uint64_t *why)
@@ -141,7 +141,7 @@ static int host_publish(struct tmem_host *h, const struct tmem_handle *handle,
 	host_bear(h, fresh->ref, seq, fresh->digest);
 	index_set(&h->index, handle, fresh->ref);
 	if (*old) {
-		die(h, *old);
+		die(h, handle->pool, *old);
 		count_up(&h->count.dup_puts_replaced);
 	}
 	count_up(&h->count.puts);
@@ -154,7 +154,7 @@ static uint32_t host_drop(struct tmem_host *h, const struct tmem_handle *handle)
 	uint32_t ref = index_clear(&h->index, handle);
 
 	if (ref)
-		die(h, ref);
+		die(h, handle->pool, ref);
 	return ref;
 }
 
