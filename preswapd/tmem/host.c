@@ -372,7 +372,7 @@ int tmem_new_pool(struct tmem_host *h, const uint8_t uuid[16], uint32_t flags)
 		if (h->pools[id].live)
 			continue;
 		memcpy(e->uuid, uuid, sizeof e->uuid);
-		e->check = arena_pool_check(&h->arena, e);
+		e->check = arena_pool_check(&h->arena, e, flags);
 		store_release(&e->state, POOL_TAG << 32 | flags);
 		host_pool_load(h, id);
 		return (int)id;
@@ -462,7 +462,7 @@ int tmem_open(const char *path, struct tmem_host **host, char *why, size_t why_s
 	for (uint32_t id = 0; id < POOLS_MAX; id++) {
 		const struct pool_entry *e = &arena_pools(&arena)[id];
 		if (e->state && (e->state >> 32 != POOL_TAG ||
-				 e->check != arena_pool_check(&arena, e))) {
+				 e->check != arena_pool_check(&arena, e, (uint32_t)e->state))) {
 			snprintf(why, why_size, "its pool table is damaged");
 			arena_close(&arena);
 			return -EINVAL;
