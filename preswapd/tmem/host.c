@@ -61,10 +61,11 @@ static int rejected(struct tmem_host *h, uint64_t *why)
 	return -ENOSPC;
 }
 
-/* Would a new page be too many?  Frozen pools and a shrink under way say so. */
+/* Would a new page be too many?  Frozen pools, a shrink under way and a pool's end say so. */
 static bool is_full(const struct pool *p)
 {
 	return __atomic_load_n(&p->frozen, __ATOMIC_RELAXED) ||
+	       !__atomic_load_n(&p->live, __ATOMIC_RELAXED) ||
 	       count_of(&p->pages) >= count_of(&p->max_pages);
 }
 
@@ -362,14 +363,14 @@ void host_pool_load(struct tmem_host *h, uint32_t id)
 
 bool tmem_pool_exists(const struct tmem_host *h, uint32_t id)
 {
-	return id < POOLS_MAX && h->pools[id].live;
+	return id < POOLS_MAX && __atomic_load_n(&h->pools[id].live, __ATOMIC_RELAXED);
 }
 
 int tmem_new_pool(struct tmem_host *h, const uint8_t uuid[16], uint32_t flags)
 {
 	for (uint32_t id = 0; id < POOLS_MAX; id++) {
 		struct pool_entry *e = &arena_pools(&h->arena)[id];
-		if (h->pools[id].live)
+		if (load_acquire(&e->state))   /* live, or its pages are on their way out */
 			continue;
 		memcpy(e->uuid, uuid, sizeof e->uuid);
 		e->check = arena_pool_check(&h->arena, e, flags);
@@ -380,13 +381,15 @@ int tmem_new_pool(struct tmem_host *h, const uint8_t uuid[16], uint32_t flags)
 	return -ENOSPC;
 }
 
-/* The pages go first: what a kill leaves is a pool with fewer pages. */
+/* No new page gets in from here on: whoever put one before did so under a lock that is taken
+ * below.  The pages go before the entry: what a kill leaves is a pool with fewer pages. */
 int64_t tmem_destroy_pool(struct tmem_host *h, uint32_t id)
 {
 	int64_t dropped = 0;
 
 	if (!tmem_pool_exists(h, id))
 		return -ENOENT;
+	__atomic_store_n(&h->pools[id].live, false, __ATOMIC_RELAXED);
 	for (unsigned i = 0; i < STRIPES; i++) {
 		struct stripe *stripe = &h->index.stripes[i];
 		for (;;) {
@@ -401,7 +404,6 @@ int64_t tmem_destroy_pool(struct tmem_host *h, uint32_t id)
 			dropped += tmem_flush_object(h, id, object);
 		}
 	}
-	h->pools[id].live = false;
 	store_release(&arena_pools(&h->arena)[id].state, 0);
 	return dropped;
 }
