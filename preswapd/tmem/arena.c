@@ -88,6 +88,8 @@ static int arena_map(struct arena *a)
 	if (fstatvfs(a->fd, &fs) || fstat(a->fd, &st))
 		return -errno;
 	uint64_t slabs = (uint64_t)fs.f_blocks * fs.f_frsize / SLAB_BYTES + 1;
+	if (fs.f_blocks == 0)                  /* a tmpfs without a size has no end */
+		slabs = ARENA_SLABS_MAX;
 	if (slabs < (uint64_t)st.st_size / SLAB_BYTES)
 		slabs = (uint64_t)st.st_size / SLAB_BYTES;
 	if (slabs > ARENA_SLABS_MAX)

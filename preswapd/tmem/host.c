@@ -511,6 +511,8 @@ int tmem_table_reserve(struct tmem_host *h, size_t bytes)
 	uint64_t before = h->arena.front_bytes;
 	int err = arena_reserve_user_table(&h->arena, bytes);
 	h->slots.used_bytes += h->arena.front_bytes - before;
+	if (h->slots.used_bytes > h->slots.used_max)
+		h->slots.used_max = h->slots.used_bytes;
 	pthread_mutex_unlock(&h->slots.mutex);
 	return err;
 }

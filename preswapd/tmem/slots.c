@@ -429,7 +429,7 @@ static uint32_t end_of_highest(const struct slab *slab)
  * be: SEEK_DATA does not report what was allocated and never written. */
 void slots_adopt_done(struct slots *s)
 {
-	uint64_t from = SLAB_BYTES;
+	uint64_t from = s->arena->front_bytes;
 
 	for (uint32_t n = 1; n < s->high; n++) {
 		struct slab *slab = &s->slabs[n];
