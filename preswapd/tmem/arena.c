@@ -88,6 +88,8 @@ static int arena_map(struct arena *a)
 	if (fstatvfs(a->fd, &fs) || fstat(a->fd, &st))
 		return -errno;
 	uint64_t slabs = (uint64_t)fs.f_blocks * fs.f_frsize / SLAB_BYTES + 1;
+	if (fs.f_blocks == 0)                  /* a tmpfs without a size has no end */
+		slabs = ARENA_SLABS_MAX;
 	if (slabs < (uint64_t)st.st_size / SLAB_BYTES)
 		slabs = (uint64_t)st.st_size / SLAB_BYTES;
 	if (slabs > ARENA_SLABS_MAX)
@@ -259,10 +261,11 @@ struct pool_entry *arena_pools(const struct arena *a)
 	return (struct pool_entry *)(a->base + POOL_OFFSET);
 }
 
-uint64_t arena_pool_check(const struct arena *a, const struct pool_entry *p)
+uint64_t arena_pool_check(const struct arena *a, const struct pool_entry *p, uint32_t flags)
 {
-	return XXH3_64bits_withSeed(p->uuid, sizeof p->uuid,
-				    a->salt ^ (uint64_t)(p - arena_pools(a)));
+	uint64_t id = (uint64_t)(p - arena_pools(a));
+
+	return XXH3_64bits_withSeed(p->uuid, sizeof p->uuid, a->salt ^ ((uint64_t)flags << 32 | id));
 }
 
 int arena_reserve(const struct arena *a, uint32_t slab, uint32_t from, uint32_t to)

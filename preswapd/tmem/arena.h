@@ -64,7 +64,7 @@ const uint8_t *arena_uuid(const struct arena *);
 uint8_t *arena_user_table(const struct arena *);
 int arena_reserve_user_table(struct arena *, size_t bytes);
 struct pool_entry *arena_pools(const struct arena *);
-uint64_t arena_pool_check(const struct arena *, const struct pool_entry *);
+uint64_t arena_pool_check(const struct arena *, const struct pool_entry *, uint32_t flags);
 
 /* Memory of a slab: reserved before its first touch, given back as a hole. */
 int arena_reserve(const struct arena *, uint32_t slab, uint32_t from, uint32_t to);

@@ -30,18 +30,18 @@ void host_bear(struct tmem_host *h, uint32_t ref, uint64_t seq, uint64_t digest)
 
 	__atomic_store_n(&s->seq, seq, __ATOMIC_RELAXED);
 	store_release(&s->state, slot_live_word(&h->arena, s, slot_sum(&h->arena, s, digest)));
-	host_gauge(h, s, 1);
+	host_gauge(h, s->pool, s, 1);
 }
 
-static void die(struct tmem_host *h, uint32_t ref)
+static void die(struct tmem_host *h, uint32_t pool, uint32_t ref)
 {
 	struct slot *s = arena_slot(&h->arena, ref);
 
-	host_gauge(h, s, -1);
+	host_gauge(h, pool, s, -1);
 	store_release(&s->state, 0);
 }
 
-void host_gauge(struct tmem_host *h, const struct slot *s, int change)
+void host_gauge(struct tmem_host *h, uint32_t pool, const struct slot *s, int change)
 {
 	uint64_t add = (uint64_t)(int64_t)change;
 
@@ -51,8 +51,8 @@ void host_gauge(struct tmem_host *h, const struct slot *s, int change)
 		__atomic_fetch_add(&h->count.same_filled_pages, add, __ATOMIC_RELAXED);
 	else if (codec_of(s->what) == CODEC_RAW)
 		__atomic_fetch_add(&h->count.huge_pages, add, __ATOMIC_RELAXED);
-	__atomic_fetch_add(&h->pools[s->pool].pages, add, __ATOMIC_RELAXED);
-	if (pool_is_ephemeral(&h->pools[s->pool]))
+	__atomic_fetch_add(&h->pools[pool].pages, add, __ATOMIC_RELAXED);
+	if (pool_is_ephemeral(&h->pools[pool]))
 		__atomic_fetch_add(&h->count.ephemeral_pages, add, __ATOMIC_RELAXED);
 }
 
@@ -64,10 +64,11 @@ static int rejected(struct tmem_host *h, uint64_t *why)
 	return -ENOSPC;
 }
 
-/* Would a new page be too many?  Frozen pools and a shrink under way say so. */
+/* Would a new page be too many?  Frozen pools, a shrink under way and a pool's end say so. */
 static bool is_full(const struct pool *p)
 {
 	return __atomic_load_n(&p->frozen, __ATOMIC_RELAXED) ||
+	       !__atomic_load_n(&p->live, __ATOMIC_RELAXED) ||
 	       count_of(&p->pages) >= count_of(&p->max_pages);
 }
 
@@ -148,9 +149,6 @@ static int host_publish(struct tmem_host *h, const struct tmem_handle *handle,
 	struct pool *pool = &h->pools[handle->pool];
 
 	*old = index_get(&h->index, handle);
-	/* A pool that is being destroyed gets no page behind the destroyer's back. */
-	if (!__atomic_load_n(&pool->live, __ATOMIC_RELAXED))
-		return rejected(h, &h->count.reject_alloc_fail);
 	if (!*old) {
 		if (is_full(pool))
 			return rejected(h, &h->count.pool_limit_hit);
@@ -161,7 +159,7 @@ static int host_publish(struct tmem_host *h, const struct tmem_handle *handle,
 	host_bear(h, fresh->ref, seq, fresh->digest);
 	index_set(&h->index, handle, fresh->ref);
 	if (*old) {
-		die(h, *old);
+		die(h, handle->pool, *old);
 		count_up(&h->count.dup_puts_replaced);
 	}
 	count_up(&h->count.puts);
@@ -174,7 +172,7 @@ static uint32_t host_drop(struct tmem_host *h, const struct tmem_handle *handle)
 	uint32_t ref = index_clear(&h->index, handle);
 
 	if (ref)
-		die(h, ref);
+		die(h, handle->pool, ref);
 	return ref;
 }
 
@@ -473,6 +471,8 @@ int tmem_table_reserve(struct tmem_host *h, size_t bytes)
 	uint64_t before = h->arena.front_bytes;
 	int err = arena_reserve_user_table(&h->arena, bytes);
 	h->slots.used_bytes += h->arena.front_bytes - before;
+	if (h->slots.used_bytes > h->slots.used_max)
+		h->slots.used_max = h->slots.used_bytes;
 	pthread_mutex_unlock(&h->slots.mutex);
 	return err;
 }

@@ -32,8 +32,9 @@ void host_fill(struct tmem_host *, uint32_t ref, const struct tmem_handle *, uin
 	       const void *bytes);
 /* Gives a filled slot its seq and its birth. */
 void host_bear(struct tmem_host *, uint32_t ref, uint64_t seq, uint64_t digest);
-/* Births and deaths of pages in the gauges: +1 or -1. */
-void host_gauge(struct tmem_host *, const struct slot *, int change);
+/* Births and deaths of pages in the gauges: +1 or -1.  The pool is the handle's: the one in a
+ * slot may be damaged by now. */
+void host_gauge(struct tmem_host *, uint32_t pool, const struct slot *, int change);
 /* Evicts the oldest ephemeral pages, `most` of them; how many there were. */
 unsigned host_evict(struct tmem_host *, unsigned most);
 

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #define MOVE_BYTES_AT_ONCE (16u << 20)         /* a call of tmem_maintain: some 10 ms */
+#define SLABS_A_LOOK 16u
 
 #define EVICT_AT_ONCE 256u
 
@@ -33,14 +34,15 @@ static bool take_copy(struct tmem_host *h, uint32_t ref, struct moving *m)
 		return false;
 	tmem_ops.lock(h, &m->copy.handle);
 	m->from = tmem_ops.find(h, &m->copy.handle);
-	bool ours = m->from.ref == ref;
+	bool ours = m->from.ref == ref && slot_header_fits(&h->arena, s);
 	if (ours)
 		tmem_ops.copy(h, &m->from, &m->copy);
 	tmem_ops.unlock(h, &m->copy.handle);
-	return ours && m->copy.what != 0;
+	return ours;
 }
 
-/* The copy keeps its seq (equal seq, equal bytes) and its checksum, right or wrong. */
+/* The copy keeps its seq (equal seq, equal bytes) and its checksum, so that a damaged payload
+ * stays one.  A damaged header is not moved: it would be signed anew. */
 static bool move_slot(struct tmem_host *h, uint32_t ref)
 {
 	struct moving m;
@@ -67,8 +69,8 @@ static bool move_slot(struct tmem_host *h, uint32_t ref)
 	return true;
 }
 
-/* True when the slab was emptied. */
-static bool empty_slab(struct tmem_host *h, uint32_t slab)
+/* What cannot be moved stays: a damaged page, one that is being put, one that finds no room. */
+static void empty_slab(struct tmem_host *h, uint32_t slab)
 {
 	unsigned n = arena_classes()->slots[h->slots.slabs[slab].class];
 	bool room = true;
@@ -76,19 +78,19 @@ static bool empty_slab(struct tmem_host *h, uint32_t slab)
 	for (uint32_t i = 0; room && i < n; i++)
 		if (slots_taken(&h->slots, ref_of(slab, i)))
 			room = move_slot(h, ref_of(slab, i));
-	bool emptied = h->slots.slabs[slab].used == 0;
 	slots_return(&h->slots, slab);
-	return emptied;
 }
 
 static void compact(struct tmem_host *h, bool all)
 {
-	uint64_t left = all ? UINT64_MAX : MOVE_BYTES_AT_ONCE / SLAB_BYTES;
+	uint32_t slabs[SLABS_A_LOOK], n = 1;
+	uint32_t round = slots_new_round(&h->slots);
+	uint32_t looks = all ? UINT32_MAX : MOVE_BYTES_AT_ONCE / SLAB_BYTES / SLABS_A_LOOK;
 
-	while (left-- && slots_sparse(&h->slots)) {
-		uint32_t slab = slots_take_emptiest(&h->slots);
-		if (!slab || !empty_slab(h, slab))
-			break;
+	while (n && looks-- && slots_sparse(&h->slots)) {
+		n = slots_take_emptiest(&h->slots, round, slabs, SLABS_A_LOOK);
+		for (uint32_t i = 0; i < n; i++)
+			empty_slab(h, slabs[i]);
 	}
 }
 

@@ -12,7 +12,7 @@ bool pools_fit(const struct arena *a)
 	for (uint32_t id = 0; id < POOLS_MAX; id++) {
 		const struct pool_entry *e = &arena_pools(a)[id];
 		if (e->state && (e->state >> 32 != POOL_TAG ||
-				 e->check != arena_pool_check(a, e)))
+				 e->check != arena_pool_check(a, e, (uint32_t)e->state)))
 			return false;
 	}
 	return true;
@@ -67,7 +67,7 @@ static int make(struct tmem_host *h, const uint8_t uuid[16], uint32_t flags)
 		if (e->state)
 			continue;
 		memcpy(e->uuid, uuid, sizeof e->uuid);
-		e->check = arena_pool_check(&h->arena, e);
+		e->check = arena_pool_check(&h->arena, e, flags);
 		store_release(&e->state, POOL_TAG << 32 | flags);
 		load(h, id);
 		return (int)id;

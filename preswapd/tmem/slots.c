@@ -89,6 +89,29 @@ static bool is_reserved(const struct slab *slab, uint32_t slot)
 	return payload_offset(slab->class, slot + 1) <= slab->reserved;
 }
 
+/* How many slots lie in held memory. */
+static uint32_t reserved_slots(const struct slab *slab)
+{
+	uint32_t front = payload_offset(slab->class, 0), n = arena_classes()->slots[slab->class];
+	uint32_t held = slab->reserved < front ? 0 :
+			(slab->reserved - front) / arena_classes()->bytes[slab->class];
+
+	return held < n ? held : n;
+}
+
+static bool has_reserved_room(const struct slab *slab)
+{
+	return is_reserved(slab, lowest_free(slab));
+}
+
+static void push_partial(struct slots *s, uint32_t n)
+{
+	struct slab *slab = &s->slabs[n];
+
+	slab->place = PARTIAL;
+	list_push(s, &s->partial[slab->class], n, has_reserved_room(slab));
+}
+
 int slots_init(struct slots *s, struct arena *arena)
 {
 	*s = (struct slots){.arena = arena, .high = 1, .used_bytes = arena->front_bytes};
@@ -143,8 +166,26 @@ static int grow(struct slots *s, uint32_t n, uint32_t to, unsigned flags)
 	s->used_bytes += to - slab->reserved;
 	if (s->used_bytes > s->used_max)
 		s->used_max = s->used_bytes;
+	if (slab->place == EMPTY)
+		s->empty_bytes += to - slab->reserved;
 	slab->reserved = to;
 	return 0;
+}
+
+static void empty_push(struct slots *s, uint32_t n, uint64_t since)
+{
+	struct slab *slab = &s->slabs[n];
+
+	slab->place = EMPTY;
+	slab->emptied_at = since;
+	s->empty_bytes += slab->reserved;
+	list_push(s, &s->empty, n, false);
+}
+
+static void empty_remove(struct slots *s, uint32_t n)
+{
+	s->empty_bytes -= s->slabs[n].reserved;
+	list_remove(s, &s->empty, n);
 }
 
 /* A slab that holds memory but no page, or a number without memory; 0 when there is none. */
@@ -157,7 +198,6 @@ static uint32_t next_empty(struct slots *s)
 	return s->high < s->arena->slabs ? s->high : 0;
 }
 
-/* Cuts a slab for a class and puts it behind the others of the class: they fill first. */
 static int carve(struct slots *s, unsigned class, unsigned flags)
 {
 	uint32_t n = next_empty(s);
@@ -174,7 +214,7 @@ static int carve(struct slots *s, unsigned class, unsigned flags)
 		return err;
 	}
 	if (slab->place == EMPTY)
-		list_remove(s, &s->empty, n);
+		empty_remove(s, n);
 	else if (s->n_free && s->free_numbers[s->n_free - 1] == n)
 		s->n_free--;
 	else
@@ -182,10 +222,9 @@ static int carve(struct slots *s, unsigned class, unsigned flags)
 	free(slab->taken);
 	slab->taken = bits;
 	slab->class = (uint8_t)class;
-	slab->place = PARTIAL;
 	slab->used = 0;
 	arena_carve(s->arena, n, class);
-	list_push(s, &s->partial[class], n, false);
+	push_partial(s, n);
 	return 0;
 }
 
@@ -199,57 +238,27 @@ static void take(struct slots *s, uint32_t n, uint32_t slot)
 	if (slab->used == arena_classes()->slots[slab->class]) {
 		list_remove(s, &s->partial[slab->class], n);
 		slab->place = FULL;
+	} else if (slab->next && !has_reserved_room(slab)) {
+		list_remove(s, &s->partial[slab->class], n);
+		push_partial(s, n);
 	}
 }
 
-static bool has_reserved_room(const struct slab *slab)
-{
-	return is_reserved(slab, lowest_free(slab));
-}
-
-/* A few will do: only the newest slab of a class, and after a recovery some more, are not reserved
- * to their end. */
-#define LOOK_AT 64u
-
-static uint32_t partial_with_room(const struct slots *s, unsigned class)
-{
-	uint32_t n = s->partial[class].first;
-
-	for (unsigned i = 0; n && i < LOOK_AT; i++, n = s->slabs[n].next)
-		if (has_reserved_room(&s->slabs[n]))
-			return n;
-	return 0;
-}
-
-/* Where the class has no room, a slab grows; where none may, memory that is held anyway will do:
- * an empty slab, or a free slot further back in the list. */
-static int slab_for(struct slots *s, unsigned class, unsigned flags, uint32_t *n)
-{
-	int err = 0;
-
-	*n = s->partial[class].first;
-	if (*n) {
-		err = grow(s, *n, payload_offset(class, lowest_free(&s->slabs[*n]) + 1), flags);
-		if (!err)
-			return 0;
-		if ((*n = partial_with_room(s, class)) != 0)
-			return 0;
-		if (!s->empty.first)
-			return err;
-	}
-	if ((err = carve(s, class, flags)) == 0)
-		*n = s->partial[class].last;
-	return err;
-}
-
+/* The first slab of the class with room, grown if need be.  Where it may not grow, one that fell
+ * empty is cut anew: its memory is held already. */
 static int alloc_in_class(struct slots *s, unsigned class, unsigned flags, uint32_t *ref)
 {
-	uint32_t n;
-	int err = slab_for(s, class, flags, &n);
+	uint32_t n = s->partial[class].first;
+	uint32_t slot = n ? lowest_free(&s->slabs[n]) : 0;
+	int err = n ? grow(s, n, payload_offset(class, slot + 1), flags) : 0;
 
+	if (!n || (err && err != -EAGAIN && s->empty.first)) {
+		err = carve(s, class, flags);
+		n = s->partial[class].first;
+		slot = 0;
+	}
 	if (err)
 		return err;
-	uint32_t slot = lowest_free(&s->slabs[n]);
 	take(s, n, slot);
 	*ref = ref_of(n, slot);
 	return 0;
@@ -259,8 +268,8 @@ static int alloc_in_class(struct slots *s, unsigned class, unsigned flags, uint3
 static bool alloc_longer(struct slots *s, unsigned class, uint32_t *ref)
 {
 	while (--class > 0) {
-		uint32_t n = partial_with_room(s, class);
-		if (n) {
+		uint32_t n = s->partial[class].first;
+		if (n && has_reserved_room(&s->slabs[n])) {
 			uint32_t slot = lowest_free(&s->slabs[n]);
 			take(s, n, slot);
 			*ref = ref_of(n, slot);
@@ -285,26 +294,31 @@ int slots_alloc(struct slots *s, unsigned length, unsigned flags, uint32_t *ref)
 
 	if (err)
 		return err;
-	if (s->used_bytes > s->limit && !(flags & SLOTS_NOGROW))
+	if (s->used_bytes > s->limit && !(flags & SLOTS_NOGROW)) {
 		err = -ENOSPC;                 /* the limit was lowered: nothing more gets in */
-	else
+	} else {
 		err = alloc_in_class(s, class, flags, ref);
-	if (err && err != -EAGAIN && !(flags & SLOTS_NOGROW) && s->used_bytes <= s->limit &&
-	    alloc_longer(s, class, ref))
-		err = 0;
+		if (err && err != -EAGAIN && !(flags & SLOTS_NOGROW) &&
+		    alloc_longer(s, class, ref))
+			err = 0;
+	}
 	pthread_mutex_unlock(&s->mutex);
 	return err;
 }
 
-static void slab_emptied(struct slots *s, uint32_t n)
+/* The slab behind a slot that was given free finds its new place. */
+static void replace_slab(struct slots *s, uint32_t n, bool had_room)
 {
 	struct slab *slab = &s->slabs[n];
 
-	if (slab->place == PARTIAL)
+	if (slab->place == MOVING)
+		return;
+	if (slab->place == PARTIAL && (slab->used == 0 || !had_room))
 		list_remove(s, &s->partial[slab->class], n);
-	slab->place = EMPTY;
-	slab->emptied_at = now_ns();
-	list_push(s, &s->empty, n, false);
+	if (slab->used == 0)
+		empty_push(s, n, now_ns());
+	else if (slab->place == FULL || !had_room)
+		push_partial(s, n);
 }
 
 void slots_release(struct slots *s, uint32_t ref)
@@ -313,15 +327,11 @@ void slots_release(struct slots *s, uint32_t ref)
 	struct slab *slab = &s->slabs[n];
 
 	pthread_mutex_lock(&s->mutex);
+	bool had_room = slab->place != FULL && has_reserved_room(slab);
 	slab->taken[slot / 64] &= ~(1ull << slot % 64);
 	slab->used--;
 	s->live_bytes -= slot_bytes(slab->class);
-	if (slab->used == 0 && slab->place != MOVING) {
-		slab_emptied(s, n);
-	} else if (slab->place == FULL) {
-		slab->place = PARTIAL;
-		list_push(s, &s->partial[slab->class], n, true);
-	}
+	replace_slab(s, n, had_room);
 	pthread_mutex_unlock(&s->mutex);
 }
 
@@ -329,17 +339,17 @@ void slots_release(struct slots *s, uint32_t ref)
  * meanwhile. */
 void slots_give_back(struct slots *s, bool all)
 {
-	uint64_t now = now_ns();
+	uint64_t before = now_ns() - KEEP_EMPTY_NS;
 
 	for (;;) {
 		pthread_mutex_lock(&s->mutex);
 		uint32_t n = s->empty.first;
 		struct slab *slab = &s->slabs[n];
-		if (!n || (!all && now - slab->emptied_at < KEEP_EMPTY_NS)) {
+		if (!n || (!all && slab->emptied_at > before)) {
 			pthread_mutex_unlock(&s->mutex);
 			return;
 		}
-		list_remove(s, &s->empty, n);
+		empty_remove(s, n);
 		slab->place = NOWHERE;
 		slab->class = 0;
 		free(slab->taken);
@@ -356,9 +366,7 @@ void slots_give_back(struct slots *s, bool all)
 			slab->reserved = 0;
 			s->free_numbers[s->n_free++] = n;
 		} else {
-			slab->place = EMPTY;
-			slab->emptied_at = now;
-			list_push(s, &s->empty, n, false);
+			empty_push(s, n, now_ns());
 		}
 		pthread_mutex_unlock(&s->mutex);
 		if (!gone)
@@ -409,7 +417,7 @@ static uint32_t end_of_highest(const struct slab *slab)
  * be: SEEK_DATA does not report what was allocated and never written. */
 void slots_adopt_done(struct slots *s)
 {
-	uint64_t from = SLAB_BYTES;
+	uint64_t from = s->arena->front_bytes;
 
 	for (uint32_t n = 1; n < s->high; n++) {
 		struct slab *slab = &s->slabs[n];
@@ -426,12 +434,10 @@ void slots_adopt_done(struct slots *s)
 		slab->reserved = (end_of_highest(slab) + SLAB_STEP - 1) / SLAB_STEP * SLAB_STEP;
 		s->used_bytes += slab->reserved;
 		from = start + slab->reserved;
-		if (slab->used == arena_classes()->slots[slab->class]) {
+		if (slab->used == arena_classes()->slots[slab->class])
 			slab->place = FULL;
-		} else {
-			slab->place = PARTIAL;
-			list_push(s, &s->partial[slab->class], n, has_reserved_room(slab));
-		}
+		else
+			push_partial(s, n);
 	}
 	arena_punch(s->arena, from, (uint64_t)s->arena->slabs * SLAB_BYTES);
 	s->used_max = s->used_bytes;
@@ -440,54 +446,89 @@ void slots_adopt_done(struct slots *s)
 bool slots_sparse(struct slots *s)
 {
 	pthread_mutex_lock(&s->mutex);
-	uint64_t held = s->used_bytes - s->arena->front_bytes;
+	uint64_t held = s->used_bytes - s->arena->front_bytes - s->empty_bytes;
 	bool sparse = held > SPARSE_FROM_BYTES && s->live_bytes * 100 < held * SPARSE_PERCENT;
 	pthread_mutex_unlock(&s->mutex);
 	return sparse;
 }
 
-/* The emptiest slab whose pages fit into the others of its class; 0 when there is none.  Reads
- * 40 bytes a slab, 0.2 ms a GiB: the caller empties several megabytes for one look. */
-uint32_t slots_take_emptiest(struct slots *s)
+uint32_t slots_new_round(struct slots *s)
 {
-	uint64_t room[CLASSES_MAX] = {0};
-	uint32_t best = 0;
-	uint64_t best_share = UINT64_MAX;
+	pthread_mutex_lock(&s->mutex);
+	uint32_t round = ++s->rounds;
+	pthread_mutex_unlock(&s->mutex);
+	return round;
+}
+
+/* Free slots in held memory, for each class. */
+static void count_room(const struct slots *s, uint64_t room[CLASSES_MAX])
+{
+	memset(room, 0, CLASSES_MAX * sizeof *room);
+	for (uint32_t n = 1; n < s->high; n++)
+		if (s->slabs[n].place == PARTIAL)
+			room[s->slabs[n].class] += reserved_slots(&s->slabs[n]) - s->slabs[n].used;
+}
+
+static bool fits_elsewhere(const struct slab *slab, const uint64_t room[CLASSES_MAX])
+{
+	return room[slab->class] >= reserved_slots(slab);
+}
+
+static uint64_t share_used(const struct slab *slab)
+{
+	return (uint64_t)slab->used * SLAB_BYTES / arena_classes()->slots[slab->class];
+}
+
+/* Keeps `slabs` sorted, the emptiest first, and no longer than `most`. */
+static uint32_t insert_emptiest(const struct slots *s, uint32_t *slabs, uint32_t found,
+				uint32_t most, uint32_t n)
+{
+	uint64_t share = share_used(&s->slabs[n]);
+	uint32_t at = found < most ? found++ : most;
+
+	for (; at > 0 && share < share_used(&s->slabs[slabs[at - 1]]); at--)
+		if (at < most)
+			slabs[at] = slabs[at - 1];
+	if (at < most)
+		slabs[at] = n;
+	return found;
+}
+
+/* The emptiest slabs whose pages fit into the others of their class, as far as one look can say.
+ * Reads 48 bytes a slab, 0.2 ms a GiB, so `most` of them for one look. */
+uint32_t slots_take_emptiest(struct slots *s, uint32_t round, uint32_t *slabs, uint32_t most)
+{
+	uint64_t room[CLASSES_MAX];
+	uint32_t found = 0, taken = 0;
 
 	pthread_mutex_lock(&s->mutex);
+	count_room(s, room);
 	for (uint32_t n = 1; n < s->high; n++) {
 		const struct slab *slab = &s->slabs[n];
-		if (slab->place == PARTIAL)
-			room[slab->class] += arena_classes()->slots[slab->class] - slab->used;
+		if (slab->place == PARTIAL && slab->round != round && fits_elsewhere(slab, room))
+			found = insert_emptiest(s, slabs, found, most, n);
 	}
-	for (uint32_t n = 1; n < s->high; n++) {
-		const struct slab *slab = &s->slabs[n];
-		if (slab->place != PARTIAL)
+	for (uint32_t i = 0; i < found; i++) {
+		struct slab *slab = &s->slabs[slabs[i]];
+		if (!fits_elsewhere(slab, room))
 			continue;
-		unsigned slots = arena_classes()->slots[slab->class];
-		uint64_t share = (uint64_t)slab->used * SLAB_BYTES / slots;
-		if (share < best_share && room[slab->class] - (slots - slab->used) >= slab->used) {
-			best = n;
-			best_share = share;
-		}
-	}
-	if (best) {
-		list_remove(s, &s->partial[s->slabs[best].class], best);
-		s->slabs[best].place = MOVING;
+		room[slab->class] -= reserved_slots(slab);
+		list_remove(s, &s->partial[slab->class], slabs[i]);
+		slab->place = MOVING;
+		slab->round = round;
+		slabs[taken++] = slabs[i];
 	}
 	pthread_mutex_unlock(&s->mutex);
-	return best;
+	return taken;
 }
 
 void slots_return(struct slots *s, uint32_t n)
 {
-	struct slab *slab = &s->slabs[n];
-
 	pthread_mutex_lock(&s->mutex);
-	slab->place = PARTIAL;
-	list_push(s, &s->partial[slab->class], n, has_reserved_room(slab));
-	if (slab->used == 0)
-		slab_emptied(s, n);
+	if (s->slabs[n].used == 0)
+		empty_push(s, n, now_ns());
+	else
+		push_partial(s, n);
 	pthread_mutex_unlock(&s->mutex);
 }
 

@@ -15,6 +15,7 @@
 struct slab {
 	uint32_t next, prev;           /* in its class's list, or among the empty ones; 0 ends */
 	uint32_t reserved;             /* bytes, from the slab's beginning */
+	uint32_t round;                /* the mover's last one that took it */
 	uint16_t used;
 	uint8_t class;                 /* 0: not carved */
 	uint8_t place;
@@ -30,8 +31,10 @@ struct slots {
 	struct arena *arena;
 	pthread_mutex_t mutex;
 	struct slab *slabs;
-	struct list partial[CLASSES_MAX];
+	struct list partial[CLASSES_MAX];  /* those with a free slot in held memory first */
 	struct list empty;             /* no slot taken; still holding their memory */
+	uint64_t empty_bytes;
+	uint32_t rounds;
 	uint32_t *free_numbers;        /* a stack of slabs without memory */
 	uint32_t n_free, high;         /* high: no slab at or above it was ever used */
 	uint64_t limit, used_bytes, used_max, live_bytes;
@@ -57,9 +60,11 @@ int slots_adopt(struct slots *, uint32_t slab, unsigned class);
 void slots_mark(struct slots *, uint32_t ref, bool taken);
 void slots_adopt_done(struct slots *);
 
-/* The mover's side: a sparse slab to empty, out of reach of allocation until it is returned. */
+/* The mover's side: sparse slabs to empty, out of reach of allocation until they are returned.
+ * A slab is taken once in a round: one that cannot be emptied must not hold up the others. */
+uint32_t slots_new_round(struct slots *);
 bool slots_sparse(struct slots *);
-uint32_t slots_take_emptiest(struct slots *);
+uint32_t slots_take_emptiest(struct slots *, uint32_t round, uint32_t *slabs, uint32_t most);
 void slots_return(struct slots *, uint32_t slab);
 bool slots_taken(struct slots *, uint32_t ref);
 /* More memory is held than the limit allows: it was lowered. */

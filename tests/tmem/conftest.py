@@ -22,7 +22,7 @@ settings.register_profile(
     deadline=None,
     derandomize=True,
     database=None,
-    max_examples=200,
+    max_examples=100,
     stateful_step_count=40,
     suppress_health_check=SLOW_IS_FINE,
 )

@@ -63,7 +63,6 @@ class Stepper:
     """The child process, and a stop after each of its stores."""
 
     def __init__(self, library: Path) -> None:
-        self.library = library
         self.socket, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(

@@ -93,7 +93,7 @@ def test_pool_entry(salted: Host) -> None:
         state, uuid, check = struct.unpack("<Q16sQ", file.read(32))
     assert state == 0x706F6F6C_00000001
     assert uuid == b"0123456789abcdef"
-    assert check == xxh3(uuid, SALT ^ 1)
+    assert check == xxh3(uuid, SALT ^ (1 << 32 | 1))
 
 
 def test_pool_table_holds_64(salted: Host) -> None:
