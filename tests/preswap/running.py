@@ -1,5 +1,6 @@
 """An instance in this process, on directories of its own: opened, stopped, killed, opened again."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import Self
 
 from preswapd.paths import InstancePaths
 from preswapd.preswap._device import Connection, Device
+from preswapd.preswap.image import data_ranges
 from preswapd.preswap.instance import Instance
 from preswapd.preswap.settings import DeviceSpec, Settings
 from preswapd.preswap.sidecar import Sidecar
@@ -80,6 +82,16 @@ class Running:
         for path in self.paths.state_dir.glob("*.json"):
             replace(Sidecar.read(path), boot_id="the boot before").write(path)
 
+    def snapshot(self) -> dict[Path, tuple[int, int, list[tuple[int, bytes]]]]:
+        """Size, blocks and data of each file, on disk and in shared memory."""
+        found = {}
+        for folder in (self.paths.shm_dir, self.paths.state_dir):
+            for path in sorted(folder.iterdir()):
+                status = path.lstat()
+                data = data_of(path) if path.is_file() else []
+                found[path] = (status.st_size, status.st_blocks, data)
+        return found
+
     def sidecar(self, name: str = "g1") -> Sidecar:
         return Sidecar.read(self.paths.sidecar(name))
 
@@ -95,6 +107,16 @@ class Running:
         with suppress(Exception):
             self.kill()
         shutil.rmtree(self.base)
+
+
+def data_of(path: Path) -> list[tuple[int, bytes]]:
+    """What a sparse file holds, without its holes."""
+    with path.open("rb") as file:
+        descriptor, size = file.fileno(), path.stat().st_size
+        return [
+            (start, os.pread(descriptor, end - start, start))
+            for start, end in data_ranges(descriptor, size)
+        ]
 
 
 def read(connection: Connection, offset: int = 0, count: int | None = None) -> bytes:
