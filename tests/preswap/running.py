@@ -30,16 +30,22 @@ class Running:
         devices: Sequence[DeviceSpec] = ONE_DEVICE,
         pool_size: int = 8 * MIB,
         compress: str = "lz4",
+        base: Path | None = None,
     ) -> None:
-        self.base = Path(tempfile.mkdtemp(prefix="preswapd-test-", dir="/dev/shm"))
+        self.base = base or Path(tempfile.mkdtemp(prefix="preswapd-test-", dir="/dev/shm"))
         self.paths = InstancePaths(self.base / "run", self.base / "shm", tmp / "state")
-        self.paths.shm_dir.mkdir()
+        self.paths.shm_dir.mkdir(parents=True, exist_ok=True)
         self.paths.state_dir.mkdir(parents=True, exist_ok=True)
         self.settings = Settings(
             "test", self.paths, pool_size, tuple(devices), compress, host_reserve=0
         )
         self.opened: Instance | None = None
         self.log: list[str] = []
+
+    @classmethod
+    def small_at(cls, base: Path) -> Self:
+        """One device of 16 pages, all its files under one directory of the caller's."""
+        return cls(base, [DeviceSpec("g1", MIB // 16)], 4 * MIB, base=base)
 
     @property
     def instance(self) -> Instance:

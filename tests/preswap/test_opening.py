@@ -1,4 +1,4 @@
-"""What a start makes of what it finds: after stops, kills, reboots and with other configurations."""
+"""What a start makes of what it finds: stops, kills, reboots and other configurations."""
 
 import errno
 from dataclasses import replace
@@ -220,8 +220,7 @@ def is_refused(running: Running) -> bool:
     try:
         read(running.connect(), 2 * PAGE, PAGE)
     except OSError as error:
-        assert error.errno == errno.EIO
-        return True
+        return error.errno == errno.EIO
     return False
 
 
@@ -371,9 +370,8 @@ def test_write_after_remove_leaves_no_sidecar(running: Running) -> None:
     instance = running.open()
     connection = running.connect()
     instance.remove("g1", force=True)
-    with pytest.raises(OSError) as error:
+    with pytest.raises(OSError, match="transport endpoint shutdown"):
         connection.pwrite(page_of(1), PAGE)
-    assert error.value.errno == errno.ESHUTDOWN
     assert not running.paths.sidecar("g1").exists()
 
 

@@ -65,6 +65,11 @@ def with_check(front: bytearray) -> bytes:
     return bytes(front)
 
 
+def instead(path: Path, make: Callable[[Path], object]) -> None:
+    path.unlink()
+    make(path)
+
+
 def new_image(running: Running, data_at: int) -> None:
     path = running.paths.image("g2")
     path.write_bytes(b"")
@@ -144,7 +149,7 @@ REFUSALS: dict[str, tuple[Harm, str]] = {
     "sidecar's size impossible": (lambda r: edit_sidecar(r, size=5), r"g1\.json is damaged"),
     "sidecar's codec unknown": (lambda r: edit_sidecar(r, compress="lzo"), r"g1\.json is damaged"),
     "sidecar a directory": (
-        lambda r: (r.paths.sidecar("g1").unlink(), r.paths.sidecar("g1").mkdir()),
+        lambda r: instead(r.paths.sidecar("g1"), Path.mkdir),
         r"g1\.json cannot be read: Is a directory",
     ),
     "sidecar of another version": (
@@ -179,11 +184,11 @@ REFUSALS: dict[str, tuple[Harm, str]] = {
         r"the disk file .*g1\.img has 2M, the device 1M",
     ),
     "disk file a pipe": (
-        lambda r: (r.paths.image("g1").unlink(), os.mkfifo(r.paths.image("g1"))),
+        lambda r: instead(r.paths.image("g1"), os.mkfifo),
         r"g1\.img is neither a file nor a block device",
     ),
     "disk file a directory": (
-        lambda r: (r.paths.image("g1").unlink(), r.paths.image("g1").mkdir()),
+        lambda r: instead(r.paths.image("g1"), Path.mkdir),
         r"g1\.img is neither a file nor a block device",
     ),
     "a new device's disk file is somebody's": (
