@@ -63,15 +63,24 @@ class Stepper:
     """The child process, and a stop at each of its changes."""
 
     def __init__(self, library: Path) -> None:
-        self.socket, theirs = socket.socketpair()
         environment = {"GLIBC_TUNABLES": NO_STRING_INSTRUCTIONS, "LD_PRELOAD": str(library)}
+        self.environment = {**os.environ, **environment}
+        self.start()
+
+    def start(self) -> None:
+        self.idle = True
+        self.socket, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tests.preswap.stepped", str(theirs.fileno())],
                 cwd=ROOT,
-                env={**os.environ, **environment},
+                env=self.environment,
                 pass_fds=[theirs.fileno()],
             )
+
+    def close(self) -> None:
+        self.socket.close()
+        self.process.wait()
 
     def __enter__(self) -> Self:
         return self
@@ -82,18 +91,26 @@ class Stepper:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.socket.close()
-        self.process.wait()
+        self.close()
 
     def run(
         self, base: Path, setup: Sequence[Operation], steps: Sequence[Operation]
     ) -> Iterator[str]:
         """Yields "change" at each stop, "setup" and "done" after the setup and each step."""
+        if not self.idle:  # a test failed and left it where it was
+            self.close()
+            self.start()
+        self.idle = False
+        if not self.idle:  # a test failed and left it where it was
+            self.close()
+            self.start()
+        self.idle = False
         order = {"base": str(base), "setup": setup, "steps": steps}
         self.socket.sendall(json.dumps(order).encode() + b"\n")
         while True:
             word = self.socket.recv(1)
             if word == b"e":
+                self.idle = True
                 return
             assert word, "the process that is stepped through has died"
             yield {b"s": "change", b"u": "setup", b"d": "done"}[word]

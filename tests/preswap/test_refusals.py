@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,11 @@ def with_check(front: bytearray) -> bytes:
     return bytes(front)
 
 
+def remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        path.unlink()
+
+
 def instead(path: Path, make: Callable[[Path], object]) -> None:
     path.unlink()
     make(path)
@@ -86,11 +91,11 @@ def configure(running: Running, *devices: DeviceSpec) -> None:
 
 REFUSALS: dict[str, tuple[Harm, str]] = {
     "arena missing": (
-        lambda r: r.paths.arena.unlink(),
+        lambda r: remove([r.paths.arena]),
         r"the pages of g1 that were in shared memory are gone .*--discard-state",
     ),
     "shared memory empty": (
-        lambda r: [path.unlink() for path in r.paths.shm_dir.iterdir()],
+        lambda r: remove(r.paths.shm_dir.iterdir()),
         r"the pages of g1 that were in shared memory are gone .*--discard-state",
     ),
     "arena of a later start": (
