@@ -329,23 +329,13 @@ cdef class Device:
 
     cdef bint mark_dirty(self) except -1:
         """True once the sidecar says that pages are in tmem."""
-        cdef flight mine
-        cdef int err
         with self.dirty_lock:
-            if self.tmem_dirty:
-                return True
-            # A sidecar that is written after the device was removed would bring it back.
-            with nogil:
-                err = flights_begin(&self.d.flights, &mine, FLIGHTS_OURS)
-            if err < 0:
-                raise failed(err)
-            try:
-                self.on_first_put()
+            if not self.tmem_dirty:
+                try:
+                    self.on_first_put()
+                except OSError:
+                    return False
                 self.tmem_dirty = True
-            except OSError:
-                return False
-            finally:
-                flights_end(&self.d.flights, &mine)
         return True
 
     cdef int begin(self, flight *mine) except -1:
@@ -585,10 +575,30 @@ cdef class Connection:
             raise failed(err)
 
     cdef unsigned admission(self) except *:
-        """No page enters tmem before the sidecar says that some may be there."""
+        """No page enters tmem before the sidecar says that some may be there.
+
+        Only in flight: a sidecar that is written after the device was removed brings it back.
+        """
         if self.device.tmem_dirty or self.device.mark_dirty():
             return 0
         return REQUEST_NO_TMEM
+
+    cdef int write_first(self, const void *from_, uint64_t count, uint64_t offset) except? -1:
+        cdef device *d = &self.device.d
+        cdef flight mine
+        cdef int err
+        cdef unsigned how
+        with nogil:
+            err = self.begin(&mine)
+        if err < 0:
+            return err
+        try:
+            how = self.admission()
+            with nogil:
+                err = device_pwrite(d, from_, count, offset, how)
+        finally:
+            flights_end(&d.flights, &mine)
+        return err
 
     def pwrite(self, buf, uint64_t offset, int flags=0):
         cdef Py_buffer view
@@ -597,9 +607,10 @@ cdef class Connection:
         PyObject_GetBuffer(buf, &view, PyBUF_SIMPLE)
         try:
             self.inside(<uint64_t>view.len, offset)
-            if not how and offset + view.len > PAGE_SIZE:
-                how = self.admission()
-            err = self.write(view.buf, <uint64_t>view.len, offset, how)
+            if how or self.device.tmem_dirty or offset + view.len <= PAGE_SIZE:
+                err = self.write(view.buf, <uint64_t>view.len, offset, how)
+            else:
+                err = self.write_first(view.buf, <uint64_t>view.len, offset)
         finally:
             PyBuffer_Release(&view)
         if err < 0:
@@ -636,13 +647,18 @@ cdef class Connection:
         self.inside(count, offset)
         if flags & FLAG_FAST_ZERO:
             how |= REQUEST_FAST
-        elif not how and (offset % PAGE_SIZE or count % PAGE_SIZE):
-            how = self.admission()
         with nogil:
             err = self.begin(&mine)
-            if err == 0:
+        if err < 0:
+            raise failed(err)
+        try:
+            # Only ragged ends are written.
+            if not how and (offset % PAGE_SIZE or count % PAGE_SIZE):
+                how = self.admission()
+            with nogil:
                 err = device_zero(&self.device.d, count, offset, how)
-                flights_end(&self.device.d.flights, &mine)
+        finally:
+            flights_end(&self.device.d.flights, &mine)
         if err < 0:
             raise failed(err)
 

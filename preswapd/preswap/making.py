@@ -5,6 +5,7 @@ start: a creation or removal is undone, an adoption leaves the disk file and sid
 """
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -63,7 +64,7 @@ class Maker:
             sidecar.write(self.paths.sidecar(spec.name))
             return self.open(entry, sidecar)
         except (OSError, MemoryError) as error:
-            self.finish(entry)
+            self.undo(entry)
             raise cannot_make(spec.name, error) from None
 
     def adopt(self, old: Sidecar) -> Served:
@@ -76,7 +77,7 @@ class Maker:
             sidecar.write(self.paths.sidecar(old.name))
             return self.open(entry, sidecar)
         except (OSError, MemoryError) as error:
-            self.finish(entry)
+            self.undo(entry)
             raise cannot_make(old.name, error) from None
 
     def open(self, entry: Entry, sidecar: Sidecar) -> Served:
@@ -122,6 +123,11 @@ class Maker:
             remove_image(self.paths.image(entry.name))
             remove_sidecar(self.paths.sidecar(entry.name))
         entry.set_state("free")
+
+    def undo(self, entry: Entry) -> None:
+        """After an error.  What can't be undone now is left to the next start or creation."""
+        with suppress(OSError):
+            self.finish(entry)
 
     def written(self, image: Path, size: int) -> list[tuple[int, int]]:
         """Byte ranges that read as they were written.

@@ -1,5 +1,6 @@
 """An instance in this process, on directories of its own: opened, stopped, killed, opened again."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import Self
 
 from preswapd.paths import InstancePaths
 from preswapd.preswap._device import Connection, Device
+from preswapd.preswap.image import data_ranges
 from preswapd.preswap.instance import Instance
 from preswapd.preswap.settings import DeviceSpec, Settings
 from preswapd.preswap.sidecar import Sidecar
@@ -28,16 +30,22 @@ class Running:
         devices: Sequence[DeviceSpec] = ONE_DEVICE,
         pool_size: int = 8 * MIB,
         compress: str = "lz4",
+        base: Path | None = None,
     ) -> None:
-        self.base = Path(tempfile.mkdtemp(prefix="preswapd-test-", dir="/dev/shm"))
+        self.base = base or Path(tempfile.mkdtemp(prefix="preswapd-test-", dir="/dev/shm"))
         self.paths = InstancePaths(self.base / "run", self.base / "shm", tmp / "state")
-        self.paths.shm_dir.mkdir()
+        self.paths.shm_dir.mkdir(parents=True, exist_ok=True)
         self.paths.state_dir.mkdir(parents=True, exist_ok=True)
         self.settings = Settings(
             "test", self.paths, pool_size, tuple(devices), compress, host_reserve=0
         )
         self.opened: Instance | None = None
         self.log: list[str] = []
+
+    @classmethod
+    def small_at(cls, base: Path) -> Self:
+        """One device of 16 pages, all its files under one directory of the caller's."""
+        return cls(base, [DeviceSpec("g1", MIB // 16)], 4 * MIB, base=base)
 
     @property
     def instance(self) -> Instance:
@@ -80,6 +88,16 @@ class Running:
         for path in self.paths.state_dir.glob("*.json"):
             replace(Sidecar.read(path), boot_id="the boot before").write(path)
 
+    def snapshot(self) -> dict[Path, tuple[int, int, list[tuple[int, bytes]]]]:
+        """Size, blocks and data of each file, on disk and in shared memory."""
+        found = {}
+        for folder in (self.paths.shm_dir, self.paths.state_dir):
+            for path in sorted(folder.iterdir()):
+                status = path.lstat()
+                data = data_of(path) if path.is_file() else []
+                found[path] = (status.st_size, status.st_blocks, data)
+        return found
+
     def sidecar(self, name: str = "g1") -> Sidecar:
         return Sidecar.read(self.paths.sidecar(name))
 
@@ -95,6 +113,16 @@ class Running:
         with suppress(Exception):
             self.kill()
         shutil.rmtree(self.base)
+
+
+def data_of(path: Path) -> list[tuple[int, bytes]]:
+    """What a sparse file holds, without its holes."""
+    with path.open("rb") as file:
+        descriptor, size = file.fileno(), path.stat().st_size
+        return [
+            (start, os.pread(descriptor, end - start, start))
+            for start, end in data_ranges(descriptor, size)
+        ]
 
 
 def read(connection: Connection, offset: int = 0, count: int | None = None) -> bytes:

@@ -1,0 +1,294 @@
+"""Threads on the same pages while memory is taken back: every read is what some write left."""
+
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from preswapd.errors import RefusedError
+from preswapd.preswap._device import FLAG_FUA, Connection
+from preswapd.preswap.settings import DeviceSpec
+from tests.preswap.coherence import check_coherence
+from tests.preswap.disk_model import PAGE, page_of
+from tests.preswap.running import MIB, Running, read
+
+PATIENCE = 30.0
+PAGES = 512
+WRITERS = 4
+SECONDS = 60.0 if os.environ.get("HYPOTHESIS_PROFILE") == "long" else 4.0
+
+
+def signed_page(page: int, version: int) -> bytes:
+    """Says in each of its 64 lines what it is, and compresses more or less."""
+    line = b"%06d %08d " % (page, version)
+    filler = random.Random(version).randbytes(PAGE) if version % 3 == 0 else bytes(PAGE)
+    return b"".join(line + filler[64 * i + 16 : 64 * (i + 1)] for i in range(64))
+
+
+def version_of(page: int, found: bytes) -> int:
+    """The version of a page that must be whole; 0: zeros."""
+    if found == bytes(PAGE):
+        return 0
+    version = int(found[7:15])
+    assert found == signed_page(page, version)
+    return version
+
+
+class Writer:
+    """Owns every WRITERS-th page: it alone writes them, so it knows what they must be."""
+
+    def __init__(self, connection: Connection, number: int, until: float) -> None:
+        self.connection = connection
+        self.mine = range(1 + number, PAGES, WRITERS)
+        self.versions = dict.fromkeys(self.mine, 0)
+        self.random = random.Random(number)
+        self.until = until
+        self.next = 1 + number
+
+    def run(self) -> None:
+        while time.monotonic() < self.until:
+            page = self.random.choice(self.mine)
+            self.random.choice([self.write, self.write, self.part, self.trim, self.look])(page)
+        for page in self.mine:
+            self.look(page)
+
+    def write(self, page: int) -> None:
+        self.next += WRITERS
+        flags = FLAG_FUA if self.random.random() < 0.05 else 0
+        self.connection.pwrite(signed_page(page, self.next), page * PAGE, flags)
+        self.versions[page] = self.next
+
+    def part(self, page: int) -> None:
+        """The second half, and then the first."""
+        self.next += WRITERS
+        data = signed_page(page, self.next)
+        self.connection.pwrite(data[PAGE // 2 :], page * PAGE + PAGE // 2)
+        self.connection.pwrite(data[: PAGE // 2], page * PAGE)
+        self.versions[page] = self.next
+
+    def trim(self, page: int) -> None:
+        (self.connection.trim if page % 2 else self.connection.zero)(PAGE, page * PAGE)
+        self.versions[page] = 0
+
+    def look(self, page: int) -> None:
+        found = read(self.connection, page * PAGE, PAGE)
+        assert version_of(page, found) == self.versions[page], f"page {page}"
+
+
+def disturb(running: Running, until: float) -> None:
+    """Limits that swing every 50 ms, shrinks, and all that goes on in the background."""
+    instance, rng = running.instance, random.Random(1)
+    while time.monotonic() < until:
+        instance.host.limit = rng.choice([0, 200_000, 8 * MIB])
+        instance.shrink(rng.choice([0, 10, 300]), rng.choice([None, "g1"]))
+        instance.maintain()
+        instance.stats()
+        time.sleep(0.05)
+
+
+def sweep(connection: Connection, until: float) -> None:
+    """Reads of many pages, each of them whole; a page that two halves make may be torn."""
+    while time.monotonic() < until:
+        read(connection, 0, PAGES * PAGE)
+        connection.extents(PAGES * PAGE, 0)
+
+
+@pytest.mark.timeout(int(SECONDS) + 120)
+def test_threads_read_what_they_wrote(running: Running) -> None:
+    running.open(DeviceSpec("g1", PAGES * PAGE))
+    until = time.monotonic() + SECONDS
+    writers = [Writer(running.connect(), number, until) for number in range(WRITERS)]
+    with ThreadPoolExecutor(WRITERS + 2) as pool:
+        jobs = [pool.submit(writer.run) for writer in writers]
+        jobs.append(pool.submit(disturb, running, until))
+        jobs.append(pool.submit(sweep, running.connect(), until))
+        for job in jobs:
+            job.result()
+    check_coherence(running.instance)
+    running.kill()
+    running.open()
+    found = read(running.connect())
+    for writer in writers:
+        for page, version in writer.versions.items():
+            assert version_of(page, found[page * PAGE : (page + 1) * PAGE]) == version
+    check_coherence(running.instance)
+
+
+def test_threads_on_the_same_pages_leave_whole_pages(running: Running) -> None:
+    """Requests are atomic for each page, whoever wins."""
+    running.open(DeviceSpec("g1", MIB))
+    running.instance.host.limit = 100_000
+    until = time.monotonic() + SECONDS / 4
+
+    def fight(number: int) -> None:
+        connection, rng = running.connect(), random.Random(number)
+        while time.monotonic() < until:
+            first = rng.randrange(1, 40)
+            data = b"".join(signed_page(first + i, number * 100 + i) for i in range(8))
+            connection.pwrite(data, first * PAGE, rng.choice([0, 0, FLAG_FUA]))
+            seen = read(connection, first * PAGE, 8 * PAGE)
+            for i in range(8):
+                version_of(first + i, seen[i * PAGE : (i + 1) * PAGE])
+
+    with ThreadPoolExecutor(4) as pool:
+        for job in [pool.submit(fight, number) for number in range(1, 5)]:
+            job.result()
+    check_coherence(running.instance)
+
+
+# --- a request in flight for as long as it is wanted ---
+
+
+class HeldUp:
+    """A connection's first write: it waits for its sidecar, which lies in a pipe for now."""
+
+    def __init__(self, running: Running, pool: ThreadPoolExecutor) -> None:
+        self.connection = running.connect()
+        self.pipe = running.paths.sidecar("g1").with_name("g1.json.new")
+        os.mkfifo(self.pipe)
+        self.request: Future[None] = pool.submit(self.connection.pwrite, page_of(1), PAGE)
+        wait_until(lambda: running.device.seconds_since_io is not None)
+
+    def release(self) -> None:
+        """The sidecar can't be written, so the page goes to disk."""
+        with self.pipe.open("rb") as pipe:
+            pipe.read()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+@pytest.fixture
+def pool(running: Running) -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(8) as threads:
+        yield threads
+        running.kill()
+
+
+@pytest.fixture
+def held_up(running: Running, pool: ThreadPoolExecutor) -> HeldUp:
+    running.open()
+    return HeldUp(running, pool)
+
+
+def test_new_connection_waits_for_requests_in_flight(
+    running: Running, pool: ThreadPoolExecutor, held_up: HeldUp
+) -> None:
+    """The client of the old one has gone, and sends its request again over the new one."""
+    held_up.connection.close()
+    fresh = running.connect()
+    again = pool.submit(fresh.pwrite, page_of(2), PAGE)
+    # Of an older connection: a request that need not wait, and is through.
+    pool.submit(read, held_up.connection, 0, PAGE).result()
+    assert not again.done()
+    held_up.release()
+    again.result()
+    assert held_up.request.done()
+    assert read(fresh, PAGE, PAGE) == page_of(2)
+
+
+def test_new_connection_waits_with_every_kind_of_request(
+    running: Running, pool: ThreadPoolExecutor, held_up: HeldUp
+) -> None:
+    fresh = running.connect()
+    waiting: list[Future[object]] = [
+        pool.submit(read, fresh, PAGE, PAGE),
+        pool.submit(fresh.trim, PAGE, 2 * PAGE),
+        pool.submit(fresh.zero, PAGE, 2 * PAGE),
+        pool.submit(fresh.flush),
+        pool.submit(fresh.extents, PAGE, 0),
+    ]
+    pool.submit(read, held_up.connection, 0, PAGE).result()
+    assert not any(request.done() for request in waiting)
+    held_up.release()
+    assert waiting[0].result() == page_of(1)
+    for request in waiting:
+        request.result()
+
+
+def test_remove_waits_for_requests_in_flight(
+    running: Running, pool: ThreadPoolExecutor, held_up: HeldUp
+) -> None:
+    device = running.device
+    removal = pool.submit(running.instance.remove, "g1", force=True)
+    wait_until(lambda: is_closed(device.connect()))
+    assert not removal.done()
+    held_up.release()
+    held_up.request.result()
+    removal.result()
+    assert not list(running.paths.state_dir.iterdir())
+
+
+def is_closed(connection: Connection) -> bool:
+    try:
+        connection.device.coldest()
+    except OSError:
+        return True
+    return False
+
+
+def test_remove_ends_requests_that_wait(
+    running: Running, pool: ThreadPoolExecutor, held_up: HeldUp
+) -> None:
+    waiting = pool.submit(read, running.connect())
+    removal = pool.submit(running.instance.remove, "g1", force=True)
+    with pytest.raises(OSError, match="transport endpoint shutdown"):
+        waiting.result()
+    held_up.release()
+    removal.result()
+
+
+def test_park_says_whether_all_has_ended(running: Running, held_up: HeldUp) -> None:
+    assert not running.device.park(1)
+    held_up.release()
+    held_up.request.result()
+    assert running.device.park(1)
+
+
+def test_park_answers_nothing(running: Running, pool: ThreadPoolExecutor) -> None:
+    """A client sends again what was not answered, to the next server."""
+    running.open()
+    connection = running.connect()
+    assert running.device.park(0)
+    waiting = pool.submit(read, connection)
+    wait_until(waiting.running)
+    running.kill()
+    with pytest.raises(OSError, match="transport endpoint shutdown"):
+        waiting.result()
+
+
+def test_stop_with_a_request_in_flight_stays_dirty(running: Running, held_up: HeldUp) -> None:
+    """It ends, without waiting for the request, and what it would have written is not there."""
+    running.instance.close()
+    assert not held_up.request.done()
+    held_up.release()
+    held_up.request.result()
+
+
+def test_removed_device_leaves_no_descriptor(running: Running) -> None:
+    instance = running.open()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(20):
+        instance.create("more", MIB)
+        instance.devices["more"].connect().pwrite(page_of(1), PAGE)
+        instance.remove("more", force=True)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_refused_start_leaves_no_descriptor(running: Running) -> None:
+    running.open()
+    running.kill()
+    running.paths.image("g1").unlink()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(5):
+        with pytest.raises(RefusedError):
+            running.open()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before

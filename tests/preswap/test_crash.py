@@ -1,0 +1,126 @@
+"""Killed before any change that a request makes, or the recovery after it: nothing is lost.
+
+Each state of the files, in shared memory and on disk, that a kill could leave is copied and
+recovered.  A page is then what it was before the operation or what it is after it, and once the
+operation was acknowledged only the latter.  Then all is trimmed, and another kill brings nothing
+back.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from preswapd.preswap._device import FLAG_FUA
+from tests.preswap.coherence import check_coherence
+from tests.preswap.disk_model import PAGE
+from tests.preswap.killing import OPEN, Killer, content_of, write_copy
+from tests.preswap.running import Running, read
+from tests.preswap.stepped import Operation, Stepper, text_page
+
+SIZE = 16 * PAGE
+
+# Page 1 in tmem, page 2 on disk, page 3 trimmed on disk, page 4 on disk and then in tmem.
+FEW: list[Operation] = [
+    OPEN,
+    ["write", 1, 1, 0],
+    ["write", 2, 2, FLAG_FUA],
+    ["write", 3, 3, FLAG_FUA],
+    ["trim", PAGE, 3 * PAGE, 0],
+    ["write", 4, 4, FLAG_FUA],
+    ["write", 4, 5, 0],
+]
+FULL: list[Operation] = [*FEW, ["limit", 0]]
+
+SCENARIOS: dict[str, tuple[Sequence[Operation], Sequence[Operation]]] = {
+    "put_new": (FEW, [["write", 5, 9, 0]]),
+    "put_over": (FEW, [["write", 1, 9, 0], ["write", 1, 10, 0]]),
+    "put_over_disk": (FEW, [["write", 2, 9, 0]]),
+    "put_first": ([OPEN], [["write", 5, 9, 0]]),
+    "rejected_over_slot": (FULL, [["write", 1, 9, 0]]),
+    "rejected_new": (FULL, [["write", 5, 9, 0], ["write", 2, 9, 0]]),
+    "fua_over_slot": (FEW, [["write", 1, 9, FLAG_FUA]]),
+    "page_zero": (FEW, [["write", 0, 9, 0]]),
+    "trim": (FEW, [["trim", 4 * PAGE, PAGE, 0]]),
+    "trim_fua": (FEW, [["trim", 4 * PAGE, PAGE, FLAG_FUA]]),
+    "zero_ragged": (FEW, [["zero", 3 * PAGE, PAGE + 100, 0]]),
+    "part_in_tmem": (FEW, [["part", PAGE + 100, "part"]]),
+    "part_on_disk": (FEW, [["part", 2 * PAGE + 100, "part"]]),
+    "part_of_a_hole": (FEW, [["part", 6 * PAGE + 100, "part"]]),
+    "part_rejected": (FULL, [["part", PAGE + 100, "part"], ["part", 6 * PAGE, "part"]]),
+    "shrink": (FEW, [["shrink", 1], ["shrink", 0]]),
+    "punch": (FEW, [["maintain"]]),
+    "swapoff": (FEW, [["swapoff", "g1"]]),
+    "write_again_after_shrink": ([*FEW, ["shrink", 0]], [["write", 1, 9, 0], ["shrink", 0]]),
+    "stop_clean": ([*FEW, ["shrink", 0]], [["close"]]),
+}
+
+
+class Expected:
+    """What each page may be."""
+
+    def __init__(self) -> None:
+        self.before = b""
+        self.after = b""
+
+    def check(self, base: Path) -> None:
+        running = Running.small_at(base)
+        running.open()
+        self.check_pages(read(running.connect()))
+        check_coherence(running.instance)
+        running.connect().trim(SIZE, 0)
+        running.kill()
+        running.open()
+        assert read(running.connect()) == bytes(SIZE)
+        check_coherence(running.instance)
+        running.kill()
+
+    def check_pages(self, found: bytes) -> None:
+        for page in range(SIZE // PAGE):
+            at = slice(page * PAGE, (page + 1) * PAGE)
+            assert found[at] in (self.before[at], self.after[at]), f"page {page}"
+
+
+@pytest.mark.parametrize(("setup", "steps"), SCENARIOS.values(), ids=SCENARIOS.keys())
+def test_crash_request(
+    steppers: tuple[Stepper, Stepper],
+    base: Path,
+    setup: Sequence[Operation],
+    steps: Sequence[Operation],
+) -> None:
+    worker, recoverer = steppers
+    disk = Expected()
+    killer = Killer(recoverer, base, disk.check)
+    todo = iter(steps)
+    for word in worker.run(base / "live", setup, steps):
+        if word != "change":
+            disk.before = disk.after or now(base / "live", base / "look")
+            step = next(todo, None)
+            disk.after = disk.before if step is None else expected(disk.before, step)
+        killer.kill_now((disk.before, disk.after))
+    assert killer.states > len(steps)
+
+
+def now(live: Path, look: Path) -> bytes:
+    """What the device reads as, in a copy."""
+    write_copy(look, content_of(live))
+    running = Running.small_at(look)
+    running.open()
+    disk = read(running.connect())
+    running.kill()
+    return disk
+
+
+def expected(disk: bytes, operation: Operation) -> bytes:
+    """The disk after the operation, by what disks do."""
+    name, *rest = operation
+    changed = bytearray(disk)
+    if name == "write":
+        changed[rest[0] * PAGE : (rest[0] + 1) * PAGE] = text_page(rest[1])
+    elif name == "part":
+        changed[rest[0] : rest[0] + len(rest[1])] = rest[1].encode()
+    elif name in ("trim", "zero"):
+        changed[rest[1] : rest[1] + rest[0]] = bytes(rest[0])
+    elif name == "swapoff":
+        changed[PAGE:] = bytes(SIZE - PAGE)
+    return bytes(changed)

@@ -1,0 +1,160 @@
+"""Killed while devices come and go, or while a start adopts or discards them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from preswapd.errors import RefusedError
+from preswapd.preswap._device import FLAG_FUA
+from tests.preswap.coherence import check_coherence
+from tests.preswap.disk_model import PAGE
+from tests.preswap.killing import OPEN, Killer
+from tests.preswap.running import Running, read
+from tests.preswap.stepped import Operation, Stepper, text_page
+
+SIZE = 16 * PAGE
+REST = SIZE - PAGE
+DATA: list[Operation] = [OPEN, ["write", 1, 1, 0], ["write", 2, 2, FLAG_FUA]]
+KEPT = text_page(1) + text_page(2) + bytes(SIZE - 3 * PAGE)
+# After a reboot, what was in tmem is gone.
+ON_DISK = bytes(PAGE) + text_page(2) + bytes(SIZE - 3 * PAGE)
+EMPTY = bytes(REST)
+
+
+def everything_of(running: Running) -> set[str]:
+    """The files that an instance with these devices has."""
+    names = {"arena"}
+    for name in running.instance.devices:
+        names |= {f"{name}.map", f"{name}.img", f"{name}.json"}
+    return names
+
+
+def opened(base: Path, *, discard: bool = False) -> Running:
+    """It starts, its files are those of its devices, and each has a swap header."""
+    running = Running.small_at(base)
+    running.open(discard=discard)
+    check_coherence(running.instance)
+    for device in running.instance.devices.values():
+        assert read(device.connect(), 0, PAGE).endswith(b"SWAPSPACE2")
+    assert {path.name for path in running.snapshot()} == everything_of(running)
+    return running
+
+
+def contents(running: Running) -> bytes:
+    return read(running.connect(), PAGE)
+
+
+@pytest.fixture
+def kill_everywhere(steppers: tuple[Stepper, Stepper], base: Path) -> Callable[..., int]:
+    """Runs the setup, and kills before each change of one operation and of the start after it."""
+
+    def run(
+        setup: list[Operation],
+        operation: Operation,
+        check: Callable[[Path], None],
+        recovery: Operation = OPEN,
+    ) -> int:
+        worker, recoverer = steppers
+        killer = Killer(recoverer, base, check)
+        for _ in worker.run(base / "live", setup, [operation]):
+            killer.kill_now(None, recovery)
+        return killer.states
+
+    return run
+
+
+Kill = Callable[..., int]
+
+
+def test_crash_first_start(kill_everywhere: Kill) -> None:
+    def check(base: Path) -> None:
+        running = opened(base)
+        assert contents(running) == EMPTY
+        running.kill()
+
+    assert kill_everywhere([], OPEN, check) > 20
+
+
+def test_crash_create(kill_everywhere: Kill) -> None:
+    def check(base: Path) -> None:
+        running = opened(base)
+        assert contents(running) == KEPT
+        new = running.instance.devices.get("new")
+        assert new is None or read(new.connect(), PAGE) == EMPTY
+        running.kill()
+
+    assert kill_everywhere(DATA, ["create", "new", SIZE], check) > 10
+
+
+def test_crash_remove(kill_everywhere: Kill) -> None:
+    """Configured, it is whole or new and empty."""
+
+    def check(base: Path) -> None:
+        running = opened(base)
+        assert contents(running) in (KEPT, EMPTY)
+        running.kill()
+
+    assert kill_everywhere(DATA, ["remove", "g1"], check) > 10
+
+
+def test_crash_remove_created(kill_everywhere: Kill) -> None:
+    """Not configured, it is whole or gone."""
+
+    def check(base: Path) -> None:
+        running = opened(base)
+        assert contents(running) == KEPT
+        running.kill()
+
+    setup = [*DATA, ["create", "new", SIZE]]
+    assert kill_everywhere(setup, ["remove", "new"], check) > 5
+
+
+def test_crash_adopt_clean(kill_everywhere: Kill) -> None:
+    def check(base: Path) -> None:
+        running = opened(base)
+        assert contents(running) == KEPT
+        running.kill()
+
+    setup: list[Operation] = [*DATA, ["shrink", 0], ["close"], ["kill"], ["reboot"]]
+    assert kill_everywhere(setup, OPEN, check) > 10
+
+
+def test_crash_adopt_dirty(kill_everywhere: Kill) -> None:
+    """Whatever happens, no guest reads before it has read the header."""
+
+    def check(base: Path) -> None:
+        running = Running.small_at(base)
+        running.open()
+        assert running.device.quarantined
+        with pytest.raises(OSError, match="Input/output error"):
+            read(running.connect(), 2 * PAGE, PAGE)
+        read(running.connect(), 0, PAGE)
+        assert contents(running) == ON_DISK
+        running.kill()
+
+    assert kill_everywhere([*DATA, ["kill"], ["reboot"]], OPEN, check) > 10
+
+
+def test_crash_discard(kill_everywhere: Kill) -> None:
+    """What a killed discard leaves is refused or served; discarding again ends it."""
+
+    def check(base: Path) -> None:
+        try:
+            running = opened(base)
+        except RefusedError:
+            running = opened(base, discard=True)
+        assert contents(running) in (KEPT, EMPTY)
+        running.kill()
+
+    setup: list[Operation] = [*DATA, ["kill"]]
+    assert kill_everywhere(setup, ["discard"], check, ["discard"]) > 10
+
+
+def test_crash_mkswap(kill_everywhere: Kill) -> None:
+    def check(base: Path) -> None:
+        running = opened(base)
+        assert contents(running) == KEPT
+        running.kill()
+
+    assert kill_everywhere(DATA, ["mkswap", "g1"], check) > 1
