@@ -7,6 +7,7 @@ import socket
 from importlib.resources import files
 from typing import NoReturn
 
+from preswapd.commandline import DEBUG_VARIABLE
 from preswapd.control.protocol import ServerFacts
 from preswapd.logind import deletes_shared_memory_of
 from preswapd.nbdkit import (
@@ -95,6 +96,9 @@ def command(found: Nbdkit, facts: ServerFacts, handover: Handover) -> list[str]:
         found.path,
         "--foreground",
         f"--threads={facts.threads}",
+        # It has a line for each failed request and each client that hangs up; what matters of that
+        # the plugin logs itself, once for a burst.
+        *([] if os.environ.get(DEBUG_VARIABLE) else ["--log=null"]),
         *([] if facts.structured_replies else ["--no-sr"]),
         "python",
         str(PLUGIN),
