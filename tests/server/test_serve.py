@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 import tomllib
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +13,7 @@ import nbd
 import pytest
 
 from tests.conftest import StartServer
-from tests.running import PRESWAPD, RunningServer, ServerDied, run
+from tests.running import PATIENCE, PRESWAPD, RunningServer, ServerDied, run
 
 
 def refused(server: RunningServer, *options: str) -> tuple[int, str]:
@@ -184,6 +185,27 @@ def test_sockets_of_systemd(start_server: StartServer, idle: RunningServer) -> N
     assert idle.nbd_socket.exists()
 
 
+@pytest.mark.parametrize("closed", ["<&-", "<&- >&-", "<&- >&- 2>&-"])
+def test_start_without_standard_descriptors(idle: RunningServer, closed: str) -> None:
+    """As under a supervisor that gives none; nbdkit alone would refuse."""
+    command = ["/bin/sh", "-c", f'exec "$@" {closed}', "sh", *idle.command()]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        connect_within(PATIENCE, idle).shutdown()
+        process.terminate()
+        assert process.wait(PATIENCE) == 0
+
+
+def connect_within(seconds: float, server: RunningServer) -> nbd.NBD:
+    """For a server whose ready line cannot be read."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return connected(server)
+        except nbd.Error:
+            assert time.monotonic() < deadline, "no server answers"
+            time.sleep(0.02)
+
+
 # --- refusals ---
 
 
@@ -204,6 +226,7 @@ def test_sockets_of_systemd(start_server: StartServer, idle: RunningServer) -> N
         ["--listen=[::]:10809"],
         ["--instance=a/b"],
         ["--config=/nonexistent.toml"],
+        ["--runtime-dir="],
         ["--no-such-option"],
         ["surplus"],
     ],
