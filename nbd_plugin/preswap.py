@@ -4,13 +4,20 @@
 nbdkit-python-plugin(3); those of single requests are native functions.
 """
 
+import sys
+
 import nbdkit
 
-from preswapd.preswap import _device
-from preswapd.preswap._device import Connection, extents, flush, pread, pwrite, trim, zero
-from preswapd.server.exports import Exports
-from preswapd.server.handover import Handover
-from preswapd.server.lifecycle import start
+try:
+    from preswapd.preswap import _device
+    from preswapd.preswap._device import Connection, extents, flush, pread, pwrite, trim, zero
+    from preswapd.server.exports import Exports
+    from preswapd.server.handover import Handover
+    from preswapd.server.lifecycle import start
+except ImportError as error:
+    # nbdkit's own log is off, see server/serve.py.
+    print(f"preswapd: nbdkit's Python, {sys.prefix}, lacks it: {error}", file=sys.stderr)
+    raise
 
 API_VERSION = 2
 

@@ -16,7 +16,12 @@ from preswapd.server.command import serve_command
 )
 @click.version_option(package_name="preswapd", message="preswapd %(version)s")
 def preswapd() -> None:
-    """A swap disk for Linux guests, kept in compressed shared memory of the host."""
+    """A swap disk for Linux guests, kept in compressed shared memory of the host.
+
+    \b
+    Example:
+      preswapd serve --instance vm1 --pool-size 2G --device swap0=8G
+    """
 
 
 def main() -> NoReturn:

@@ -4,6 +4,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import click
@@ -80,6 +81,15 @@ def reader(name: str, parse: Callable[[str], T]) -> Callable[[str], T]:
     return read
 
 
+def parse_path(text: str) -> Path:
+    """An empty one, from a variable that is not set, would mean the working directory."""
+    if not text:
+        raise ValueError("an empty path")
+    return Path(text)
+
+
+DIRECTORY = reader("dir", parse_path)
+FILE = reader("file", parse_path)
 SIZE = reader("size", parse_size)
 PAGES = reader("n", parse_pages)
 DEVICE = reader("dev", check_device_name)

@@ -13,7 +13,7 @@ from preswapd.cli.instances import Instances
 from preswapd.cli.invocation import Invocation
 from preswapd.cli.memory import shrink_command, swapoff_command, sysctl_command
 from preswapd.cli.show import list_command, stats_command
-from preswapd.commandline import INSTANCE, run
+from preswapd.commandline import DIRECTORY, INSTANCE, run
 
 RUNTIME_DIR_VARIABLE = "PRESWAPD_RUNTIME_DIR"
 
@@ -36,7 +36,7 @@ RUNTIME_DIR_VARIABLE = "PRESWAPD_RUNTIME_DIR"
 )
 @click.option(
     "--runtime-dir",
-    type=click.Path(path_type=Path),
+    type=DIRECTORY,
     help="The runtime directory of the instance.",
 )
 @click.option("--instance", type=INSTANCE, help="The name of the instance.")
@@ -54,6 +54,12 @@ def preswapctl(
     \b
     Exit status: 0 done, 1 failed, 2 usage, 3 no server answers, 4 refused (nothing was changed),
     5 partly done (run it again to go on).
+
+    \b
+    Examples:
+      preswapctl list
+      preswapctl --instance vm1 shrink 512M
+      preswapctl --json stats | jq .tmem.mem_used_total
     """
     given = os.environ.get(RUNTIME_DIR_VARIABLE)
     if given and runtime_dir is None and instance is None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from preswapd.control.protocol import PREFIX, VM_PRESWAP, NotFoundError, ServerFacts
 from preswapd.errors import UsageError
 from preswapd.preswap.instance import Instance
-from preswapd.units import parse_pages, parse_size
+from preswapd.units import LARGEST, parse_pages, parse_size
 
 Json = dict[str, Any]
 
@@ -182,4 +182,6 @@ class Body:
                 raise UsageError(f"{name}: {error}") from None
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise UsageError(f"{name} must be a number from 0 on")
+        if value > LARGEST:
+            raise UsageError(f"{name} is too large")
         return value

@@ -134,7 +134,10 @@ class Handler(BaseHTTPRequestHandler):
             self.send_failure(error)
 
     def dispatch(self) -> None:
-        url = urlsplit(self.path)
+        try:
+            url = urlsplit(self.path)
+        except ValueError as error:
+            raise UsageError(f"the request's path is none: {error}") from None
         path = unquote(url.path)
         if path == METRICS and self.command == "GET":
             text = metrics_text(self.control.api.all_stats())

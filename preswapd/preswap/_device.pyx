@@ -67,6 +67,8 @@ cdef extern from "device.h" nogil:
         REQUEST_NOWAIT
         REQUEST_FAST
         REQUEST_NO_TMEM
+        REQUEST_REJECTED
+        DEVICE_REJECTED
     ctypedef struct flights "struct flights":
         uint64_t connections, last_io
     ctypedef struct flight "struct flight":
@@ -547,7 +549,9 @@ cdef class Connection:
             if err == 0:
                 err = device_pwrite(d, from_, count, offset, flags | REQUEST_NOWAIT, &done)
                 flights_end(&d.flights, &mine)
-        if err != EAGAIN:
+        if err == DEVICE_REJECTED:
+            flags |= REQUEST_REJECTED
+        elif err != EAGAIN:
             return err
         with nogil:
             err = self.begin(&mine)

@@ -51,6 +51,7 @@ enum request_flags {
 	REQUEST_NOWAIT = 2,            /* -EAGAIN rather than wait */
 	REQUEST_FAST = 4,              /* a zero request that must not take disk transfers */
 	REQUEST_NO_TMEM = 8,           /* no page may enter tmem (its sidecar cannot say so) */
+	REQUEST_REJECTED = 16,         /* tmem has rejected the first page: not to be asked again */
 };
 
 /* --- device.c: the page's place, under its lock --- */
@@ -105,8 +106,11 @@ static inline void device_count(uint64_t *counter, uint64_t n)
 
 /* --- requests.c --- */
 
-/* -EAGAIN: under REQUEST_NOWAIT, it would have to wait; to be asked again without, for what lies
- * behind the first `*done` bytes. */
+/* Under REQUEST_NOWAIT also -EAGAIN, it would have to wait, or DEVICE_REJECTED, tmem has not taken
+ * a page.  To be asked again without, for what lies behind the first `*done` bytes; in the second
+ * case with REQUEST_REJECTED. */
+#define DEVICE_REJECTED 1
+
 int device_pread(struct device *, void *to, uint64_t count, uint64_t offset, unsigned flags,
 		 uint64_t *done);
 int device_pwrite(struct device *, const void *from, uint64_t count, uint64_t offset,

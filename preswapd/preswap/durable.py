@@ -1,13 +1,44 @@
 """Small files that are there in full or not at all, also after a crash of the host."""
 
+import errno
 import os
 from pathlib import Path
 
 FRESH = ".new"
 
 
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
+
+
 def write_file(path: Path, content: bytes) -> None:
-    """Replaces the file's content in one step."""
+    """Replaces the file's content in one step.
+
+    Where there is no room for a second file, content of the same length is written over the first:
+    a disk that is full must not keep a server from starting or stopping.
+    """
+    try:
+        replace_file(path, content)
+    except OSError as error:
+        if error.errno not in NO_ROOM or not has_length(path, len(content)):
+            raise
+        overwrite_file(path, content)
+
+
+def has_length(path: Path, length: int) -> bool:
+    return path.exists() and path.stat().st_size == length
+
+
+def overwrite_file(path: Path, content: bytes) -> None:
+    """One sector is written in full or not at all."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.pwrite(descriptor, content, 0)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def replace_file(path: Path, content: bytes) -> None:
     fresh = fresh_name(path)
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:

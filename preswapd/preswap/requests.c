@@ -248,7 +248,8 @@ static bool bypasses(uint64_t page, unsigned flags)
 	return page == 0 || flags & REQUEST_FUA;
 }
 
-/* At -EAGAIN the first `*done` pages are stored and counted, and none of the others. */
+/* At -EAGAIN and DEVICE_REJECTED the first `*done` pages are stored and counted, and none of the
+ * others. */
 static int write_pages(struct device *d, uint64_t first, uint64_t pages, const uint8_t *from,
 		       unsigned flags, uint64_t *done)
 {
@@ -260,9 +261,12 @@ static int write_pages(struct device *d, uint64_t first, uint64_t pages, const u
 		if (i < pages && bypasses(first + i, flags)) {
 			to_disk = true;
 		} else if (i < pages) {
-			int rejected = put(d, first + i, from + i * TMEM_PAGE, flags);
+			int rejected = i == 0 && flags & REQUEST_REJECTED ? 1 :
+				       put(d, first + i, from + i * TMEM_PAGE, flags);
 			if (rejected < 0)
 				return rejected;
+			if (rejected && flags & REQUEST_NOWAIT)
+				return DEVICE_REJECTED;
 			to_disk = rejected;
 		}
 		if (to_disk && flags & REQUEST_NOWAIT)
@@ -430,11 +434,12 @@ int device_pwrite(struct device *d, const void *from, uint64_t count, uint64_t o
 			err = write_part(d, offset, n, at, flags);
 		}
 		*done += err ? pages * TMEM_PAGE : n;
+		flags &= ~(unsigned)REQUEST_REJECTED;
 		at += n;
 		offset += n;
 		count -= n;
 	}
-	if (err != -EAGAIN)
+	if (err != -EAGAIN && err != DEVICE_REJECTED)
 		device_count(&d->count.write_requests, 1);
 	return err;
 }

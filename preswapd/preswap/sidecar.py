@@ -11,6 +11,8 @@ from preswapd.preswap.settings import check_compress, check_device_size
 
 FORMAT = 1
 SUFFIX = ".json"
+# All sidecars have the length of a sector, so that one can be written over on a full disk.
+LENGTH = 512
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Sidecar:
 
     def write(self, path: Path) -> None:
         body = {"format": FORMAT, **asdict(self)}
-        write_file(path, json.dumps(body, indent=1).encode() + b"\n")
+        write_file(path, json.dumps(body, indent=1).encode().ljust(LENGTH - 1) + b"\n")
 
     @classmethod
     def read(cls, path: Path) -> "Sidecar":

@@ -4,12 +4,10 @@ from pathlib import Path
 
 import click
 
-from preswapd.commandline import INSTANCE, SIZE, reader
+from preswapd.commandline import DIRECTORY, FILE, INSTANCE, SIZE, reader
 from preswapd.preswap.settings import COMPRESS, DeviceSpec
 from preswapd.server import config
 from preswapd.server.serve import serve
-
-PATH = click.Path(path_type=Path)
 
 
 def number_of_threads(text: str) -> int:
@@ -20,14 +18,13 @@ def number_of_threads(text: str) -> int:
 @click.option(
     "--config",
     "config_file",
-    type=PATH,
-    metavar="FILE",
+    type=FILE,
     help="Configuration file. Default: /etc/preswapd/INSTANCE.toml, where it exists.",
 )
 @click.option("--instance", type=INSTANCE, help="The instance's name. Default: default.")
-@click.option("--runtime-dir", type=PATH, metavar="DIR", help="Directory of the sockets.")
-@click.option("--shm-dir", type=PATH, metavar="DIR", help="Directory of the pages, on a tmpfs.")
-@click.option("--state-dir", type=PATH, metavar="DIR", help="Directory of the disk files.")
+@click.option("--runtime-dir", type=DIRECTORY, help="Directory of the sockets.")
+@click.option("--shm-dir", type=DIRECTORY, help="Directory of the pages, on a tmpfs.")
+@click.option("--state-dir", type=DIRECTORY, help="Directory of the disk files.")
 @click.option(
     "--pool-size",
     type=reader("size", config.pool_size),

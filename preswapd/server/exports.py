@@ -1,8 +1,14 @@
 """Which device a client gets, by the name that it asks for."""
 
+import time
+
 from preswapd.errors import RefusedError
 from preswapd.preswap._device import Connection
 from preswapd.preswap.instance import Instance
+from preswapd.server.log import WARNING
+
+# A client that was refused tries again and again.
+REPEAT_SECONDS = 60.0
 
 
 class Exports:
@@ -10,6 +16,7 @@ class Exports:
 
     def __init__(self, instance: Instance) -> None:
         self.instance = instance
+        self.next_complaint = 0.0
 
     def names(self) -> list[str]:
         return sorted(self.instance.devices)
@@ -26,5 +33,12 @@ class Exports:
             asked = (
                 f"no device {name!r}" if name else "no device was named and none is the only one"
             )
-            raise RefusedError(f"{asked}: the devices are {choices}")
+            self.complain(f"a client was refused: {asked}: the devices are {choices}")
+            raise RefusedError(asked)
         return device.connect()
+
+    def complain(self, text: str) -> None:
+        now = time.monotonic()
+        if now >= self.next_complaint:
+            self.next_complaint = now + REPEAT_SECONDS
+            self.instance.log(WARNING, text)

@@ -16,7 +16,6 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-from preswapd.commandline import DEBUG_VARIABLE
 from preswapd.control.routes import Api
 from preswapd.control.server import ControlServer
 from preswapd.errors import PreswapError
@@ -50,9 +49,6 @@ def start(handover: Handover) -> Exports:
 
 def begin(handover: Handover) -> Exports:
     sys.setswitchinterval(SWITCH_SECONDS)
-    if not os.environ.get(DEBUG_VARIABLE):
-        # nbdkit logs what a callback raises: one line for a client's wrong name, not a traceback.
-        sys.tracebacklimit = 0
     for descriptor in (*handover.locks, handover.control):
         os.set_inheritable(descriptor, False)
     # Before the instance is there a stop has nothing to write.

@@ -7,6 +7,7 @@ import socket
 from importlib.resources import files
 from typing import NoReturn
 
+from preswapd.commandline import DEBUG_VARIABLE
 from preswapd.control.protocol import ServerFacts
 from preswapd.logind import deletes_shared_memory_of
 from preswapd.nbdkit import (
@@ -29,6 +30,7 @@ KEPT_FROM = 64
 
 
 def serve(config: Config) -> NoReturn:
+    fill_standard_descriptors()
     # A stop that is asked for on the way is done once the plugin waits for it: with status 0.
     stopping.hold_back()
     settings = config.settings
@@ -42,6 +44,15 @@ def serve(config: Config) -> NoReturn:
     address = split_address(config.listen) if config.listen else None
     listening = sockets.listen_all(settings.paths, address, passed)
     become_nbdkit(config, found, listening, held)
+
+
+def fill_standard_descriptors() -> None:
+    """Started without, as some supervisors do, nbdkit would refuse to run."""
+    opened = os.open(os.devnull, os.O_RDWR)
+    while opened <= 2:
+        os.set_inheritable(opened, True)
+        opened = os.open(os.devnull, os.O_RDWR)
+    os.close(opened)
 
 
 def warn_of_logout() -> None:
@@ -95,6 +106,9 @@ def command(found: Nbdkit, facts: ServerFacts, handover: Handover) -> list[str]:
         found.path,
         "--foreground",
         f"--threads={facts.threads}",
+        # It has a line for each failed request and each client that hangs up; what matters of that
+        # the plugin logs itself, once for a burst.
+        *([] if os.environ.get(DEBUG_VARIABLE) else ["--log=null"]),
         *([] if facts.structured_replies else ["--no-sr"]),
         "python",
         str(PLUGIN),

@@ -22,6 +22,7 @@ def test_help_has_an_example(command: str) -> None:
 def test_help_lists_every_command() -> None:
     done = run([PRESWAPCTL, "--help"])
     assert all(f"  {command} " in done.stdout for command in COMMANDS)
+    assert "Examples" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -46,6 +47,7 @@ def test_help_lists_every_command() -> None:
         ["create", "g2", "1M", "--compress=gzip"],
         ["--instance=a", "--runtime-dir=/x", "list"],
         ["--instance=../a", "list"],
+        ["--runtime-dir=", "list"],
     ],
     ids=" ".join,
 )

@@ -121,6 +121,7 @@ def test_connection_is_kept(module_server: RunningServer) -> None:
         ("PUT", "/v1/devices/g1", {}, (405, "usage")),
         ("POST", "/v1/shrink", {}, (400, "usage")),
         ("POST", "/v1/shrink", {"pages": -1}, (400, "usage")),
+        ("POST", "/v1/shrink", {"pages": 1 << 64}, (400, "usage")),
         ("POST", "/v1/shrink", {"pages": True}, (400, "usage")),
         ("POST", "/v1/shrink", {"pages": 1.5}, (400, "usage")),
         ("POST", "/v1/shrink", {"pages": 1, "more": 1}, (400, "usage")),
@@ -152,6 +153,7 @@ def test_refused(
     ("text", "status"),
     [
         (b"nonsense\r\n\r\n", b"400"),
+        (b"GET http://[::1/v1/stats HTTP/1.1\r\n\r\n", b"400"),
         (b"GET /" + b"x" * 70000 + b" HTTP/1.1\r\n\r\n", b"414"),
         (b"GET /v1/stats HTTP/9.9\r\n\r\n", b"505"),
         (b"BREW /v1/stats HTTP/1.1\r\n\r\n", b"501"),

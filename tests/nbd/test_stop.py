@@ -1,0 +1,124 @@
+"""SIGTERM under load: the connection drops, no request is answered with an error."""
+
+import errno
+import random
+import signal
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import nbd
+import pytest
+
+from tests.conftest import StartServer
+from tests.nbd.conftest import MIB, PAGE, Connect
+from tests.running import PRESWAPCTL, RunningServer
+
+PAGES = 1024
+
+
+@pytest.fixture(params=["32M", "4M"], ids=["ample", "full"])
+def loaded(request: pytest.FixtureRequest, start_server: StartServer) -> RunningServer:
+    return start_server(pool_size=request.param)
+
+
+class Writer:
+    """Keeps eight writes in flight until its connection ends, and notes the answers."""
+
+    def __init__(self, server: RunningServer, first_page: int) -> None:
+        self.client = nbd.NBD()
+        self.client.connect_uri(server.nbd_uri())
+        self.random = random.Random(first_page)
+        self.first_page = first_page
+        self.sent: dict[int, bytes] = {}
+        self.answered: dict[int, bytes] = {}
+        self.errors: list[int] = []
+
+    def write(self, page: int) -> None:
+        content = self.random.randbytes(PAGE)
+        self.sent[page] = content
+
+        def completed(error: Any) -> int:
+            if error.value:
+                self.errors.append(error.value)
+            else:
+                self.answered[page] = content
+            return 1
+
+        self.client.aio_pwrite(content, page * PAGE, completion=completed)
+
+    def run(self) -> Iterator[None]:
+        """One step at a time; each page is written once."""
+        try:
+            for page in range(self.first_page, self.first_page + PAGES):
+                while self.client.aio_in_flight() >= 8:
+                    self.client.poll(-1)
+                self.write(page)
+                yield
+            while self.client.aio_in_flight():
+                self.client.poll(-1)
+        except nbd.Error:
+            assert self.client.aio_is_dead() or self.client.aio_is_closed()
+
+
+def written_until_stop(server: RunningServer, number: int) -> list[Writer]:
+    """Two writers, with the signal in their midst."""
+    writers = [Writer(server, first) for first in (1, 1 + PAGES)]
+    runs = [writer.run() for writer in writers]
+    assert server.process is not None
+    for step in range(PAGES + 1):
+        if step == PAGES // 3:
+            server.process.send_signal(number)
+        for running in runs:
+            next(running, None)
+    return writers
+
+
+def check_answered(server: RunningServer, connect: Connect, writers: list[Writer]) -> None:
+    client = connect(server)
+    for writer in writers:
+        for page, sent in writer.sent.items():
+            found = bytes(client.pread(PAGE, page * PAGE))
+            assert found == sent or (page not in writer.answered and found == bytes(PAGE))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stop_answers_no_request_with_an_error(loaded: RunningServer, number: int) -> None:
+    writers = written_until_stop(loaded, number)
+    assert {error for writer in writers for error in writer.errors} <= {errno.ENOTCONN}
+    assert any(len(writer.answered) < PAGES for writer in writers)
+    assert loaded.wait() == 0
+
+
+def test_everything_answered_is_there_after_a_stop(loaded: RunningServer, connect: Connect) -> None:
+    writers = written_until_stop(loaded, signal.SIGTERM)
+    loaded.wait()
+    loaded.start()
+    check_answered(loaded, connect, writers)
+
+
+def test_stop_while_a_shrink_runs(loaded: RunningServer, connect: Connect) -> None:
+    content = random.Random(5).randbytes(16 * MIB)
+    connect(loaded).pwrite(content, PAGE)
+    with subprocess.Popen(
+        [PRESWAPCTL, f"--runtime-dir={loaded.runtime_dir}", "shrink", "0"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as shrink:
+        assert loaded.stop() == 0
+        assert shrink.wait(30) in {0, 3}
+    loaded.start()
+    assert bytes(connect(loaded).pread(len(content), PAGE)) == content
+
+
+def test_clean_stop_with_nothing_in_tmem(server: RunningServer, connect: Connect) -> None:
+    """The disk has all of it: shared memory may go, as in a reboot of the host."""
+    content = random.Random(6).randbytes(MIB)
+    client = connect(server)
+    client.pwrite(content, PAGE)
+    server.ctl("shrink", "0")
+    assert server.stop() == 0
+    for path in server.shm_dir.iterdir():
+        path.unlink()
+    server.start()
+    assert bytes(connect(server).pread(MIB, PAGE)) == content
