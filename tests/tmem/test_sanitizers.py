@@ -9,7 +9,7 @@ import pytest
 HERE = Path(__file__).parent
 SOURCES = HERE.parents[1] / "preswapd" / "tmem"
 SANITIZERS = {"plain": [], "thread": ["-fsanitize=thread"], "address": ["-fsanitize=address"]}
-ROUNDS = {"plain": 60_000, "thread": 6_000, "address": 15_000}
+ROUNDS = {"plain": 40_000, "thread": 5_000, "address": 8_000}
 
 
 def build(program: Path, flags: list[str]) -> None:
