@@ -27,6 +27,7 @@ cpdef int compress_number(str name) except -1
 cdef class Host:
     cdef tmem_host *host
     cdef readonly str path
+    cdef bint ready    # created or recovered: pages may be put
     # For the layer above: it works on the C interface, and holds this object as long.
     cdef tmem_host *pointer(self) except NULL
     cdef const tmem_ops_t *ops(self) noexcept

@@ -58,6 +58,7 @@ cdef class Host:
 
     def __cinit__(self):
         self.host = NULL
+        self.ready = False
 
     def __init__(self, path, uint64_t limit, *, bint create, str boot_id="",
                  uint64_t host_reserve=0, cgroup_files=()):
@@ -84,6 +85,7 @@ cdef class Host:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.path)
             if err < 0:
                 raise RefusedError(f"the arena {self.path} cannot be used: {why.decode()}")
+        self.ready = create
         self.limit = limit
         self._watch(host_reserve, cgroup_files)
 
@@ -155,10 +157,13 @@ cdef class Host:
         cdef tmem_recovery found
         cdef tmem_host *host = self.pointer()
         cdef int err
+        if self.ready:
+            raise ValueError("an arena is recovered once, after it was opened")
         with nogil:
             err = tmem_recover(host, keep, ctx, &found)
         if err < 0:
             raise OSError(-err, os.strerror(-err), self.path)
+        self.ready = True
         return dict(found)
 
     def recover(self):
@@ -204,6 +209,8 @@ cdef class Host:
     cdef bint handle(self, pool, object, index, tmem_handle *to) except -1:
         """False for an index over 32 bits: it is rejected, as in the seed."""
         self.check_pool(pool)
+        if not self.ready:
+            raise ValueError("the arena must be recovered first")
         if not 0 <= object < 1 << 64 or index < 0:
             raise ValueError("an object is a 64-bit number, an index a 32-bit number")
         if index >> 32:

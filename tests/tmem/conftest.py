@@ -1,7 +1,8 @@
 """Fixtures of the page store's tests, and how hard Hypothesis tries.
 
-HYPOTHESIS_PROFILE=long lets the property tests run for minutes with new random examples; without
-it they take the same few examples every time.
+HYPOTHESIS_PROFILE=long lets the property tests run for minutes with new random examples (with
+pytest's --timeout=0, as the limit for a test is two minutes); without it they take the same few
+examples every time.
 """
 
 import os

@@ -13,6 +13,8 @@ from functools import lru_cache
 from itertools import cycle
 
 from preswapd.tmem._tmem import COMPRESS, Host
+from tests.tmem.stepped import run_operation
+from tests.tmem.test_crash import sparse
 
 MIB = 1 << 20
 PAGE = 4096
@@ -51,12 +53,12 @@ def put(host: Host, pool: int, handle: int, version: int) -> bool:
 
 
 @contextmanager
-def disturbed(host: Host) -> Iterator[None]:
+def disturbed(host: Host, swing_limit: bool = True) -> Iterator[None]:
     """Maintenance runs and the limit swings meanwhile."""
     done = threading.Event()
 
     def maintain() -> None:
-        while not done.wait(0.002):
+        while not done.wait(0.001):
             host.maintain(all=True)
 
     def swing() -> None:
@@ -65,7 +67,8 @@ def disturbed(host: Host) -> Iterator[None]:
             host.limit = next(limits)
 
     with ThreadPoolExecutor(3) as workers:
-        running = [workers.submit(task) for task in (maintain, maintain, swing)]
+        tasks = [maintain, maintain, *([swing] if swing_limit else [])]
+        running = [workers.submit(task) for task in tasks]
         try:
             yield
         finally:
@@ -182,6 +185,30 @@ def test_nothing_is_lost_below_the_limit(host: Host) -> None:
     check_quiet(host, pool)
 
 
+def test_mover_brings_no_page_back(host: Host) -> None:
+    """A pool that stays sparse, and a few pages that move and change all the time."""
+    for operation in [["new_pool"], *sparse()]:
+        run_operation(host, operation)
+    pool = host.new_pool()
+
+    def work(number: int) -> None:
+        rng = random.Random(number)
+        for version in range(2, 4 * ROUNDS, 4):
+            handle = rng.randrange(16) * THREADS + number
+            if rng.random() < 0.4:
+                host.flush_page(pool, handle % 16, handle >> 4)
+                assert get(host, pool, handle) is None
+            else:
+                assert put(host, pool, handle, version)
+                assert get(host, pool, handle) == version
+
+    with disturbed(host, swing_limit=False):
+        in_threads(work)
+    assert host.stats()["moved_pages"] > 100
+    host.destroy_pool(0)
+    check_quiet(host, pool)
+
+
 def test_pools_come_and_go(host: Host) -> None:
     """A put that races with the end of its pool is in no pool afterwards."""
     pools = [host.new_pool()]
@@ -189,7 +216,7 @@ def test_pools_come_and_go(host: Host) -> None:
 
     def work(number: int) -> None:
         if number == 0:
-            for _ in range(300):
+            for _ in range(3000):
                 host.destroy_pool(pools.pop())
                 fresh = host.new_pool()
                 pools.append(fresh)

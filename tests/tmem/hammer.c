@@ -1,0 +1,150 @@
+/* Threads on a host that is always sparse, so that the mover never rests; a program for tests.
+ *
+ * Each thread owns some handles: after its put a get finds that version, after its flush nothing.
+ * Everybody reads everybody's pages: a page names its handle and version, the rest follows.
+ * Ends with 0 when nothing was wrong; built with the sanitizers, they speak up too.
+ */
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "arena.h"
+
+#define WRITERS 3u
+#define HANDLES 48u
+#define BALLAST 1000u                  /* the first object of the pages that nobody touches */
+
+static struct tmem_host *host;
+static unsigned rounds;
+static bool done;
+
+static void fail(const char *what, uint32_t handle, uint64_t version)
+{
+	fprintf(stderr, "%s: handle %u, version %llu\n", what, handle, (unsigned long long)version);
+	exit(1);
+}
+
+/* Names itself, then `noise` bytes that follow from the name, then zeros. */
+static void make_page(uint64_t *page, uint32_t handle, uint64_t version, unsigned noise)
+{
+	uint64_t x = (handle + 1) * 0x9e3779b97f4a7c15ull ^ version * 0xbf58476d1ce4e5b9ull;
+
+	memset(page, 0, TMEM_PAGE);
+	page[0] = handle;
+	page[1] = version;
+	for (unsigned i = 2; i < noise / 8; i++) {
+		x ^= x << 13;
+		x ^= x >> 7;
+		x ^= x << 17;
+		page[i] = x;
+	}
+}
+
+static struct tmem_handle handle_at(uint32_t handle)
+{
+	return (struct tmem_handle){.object = handle % 16, .index = handle / 16};
+}
+
+/* The version that is stored, or 0. */
+static uint64_t look(uint32_t handle)
+{
+	uint64_t page[TMEM_PAGE / 8], expected[TMEM_PAGE / 8];
+	struct tmem_handle h = handle_at(handle);
+	int found = tmem_get(host, &h, page);
+
+	if (found == 0)
+		return 0;
+	make_page(expected, handle, found == 1 ? page[1] : 0, 3000);
+	if (found < 0 || memcmp(page, expected, TMEM_PAGE))
+		fail("a page that nobody put", handle, page[1]);
+	return page[1];
+}
+
+static void write_once(uint32_t handle, uint64_t version, bool flush)
+{
+	uint64_t page[TMEM_PAGE / 8];
+	struct tmem_handle h = handle_at(handle);
+
+	if (flush) {
+		tmem_flush(host, &h);
+		version = 0;
+	} else {
+		make_page(page, handle, version, 3000);
+		if (tmem_put(host, &h, page, version & 1 ? TMEM_LZ4 : TMEM_NONE,
+			     false) != 1)
+			fail("a rejected put", handle, version);
+	}
+	if (look(handle) != version)
+		fail("not what was put last", handle, version);
+}
+
+static void *work(void *number)
+{
+	unsigned me = (unsigned)(uintptr_t)number, seed = me + 1;
+
+	for (unsigned round = 1; round <= rounds; round++) {
+		uint32_t r = (uint32_t)rand_r(&seed);
+		write_once(r / 4 % (HANDLES / WRITERS) * WRITERS + me, round, r % 4 == 0);
+		look(r % HANDLES);
+	}
+	return NULL;
+}
+
+static void *maintain(void *unused)
+{
+	struct tmem_stats stats;
+
+	while (!__atomic_load_n(&done, __ATOMIC_RELAXED)) {
+		tmem_maintain(host, true);
+		tmem_get_stats(host, &stats);
+	}
+	return unused;
+}
+
+/* Slabs of seventeen classes, filled and flushed but for one page: they cannot be emptied. */
+static void fill_ballast(void)
+{
+	uint64_t page[TMEM_PAGE / 8];
+	const struct classes *classes = arena_classes();
+
+	for (unsigned class = 4; class < 21; class++) {
+		for (unsigned i = 0; i < classes->slots[class]; i++) {
+			struct tmem_handle h = {.object = BALLAST + class, .index = i};
+			make_page(page, i, class, classes->bytes[class] - 32u);
+			if (tmem_put(host, &h, page, TMEM_LZ4, false) != 1)
+				fail("no ballast", i, class);
+		}
+		for (unsigned i = 1; i < classes->slots[class]; i++) {
+			struct tmem_handle h = {.object = BALLAST + class, .index = i};
+			tmem_flush(host, &h);
+		}
+	}
+}
+
+int main(int argc, char **argv)
+{
+	pthread_t threads[WRITERS], maintainers[2];
+	const uint8_t uuid[16] = {0};
+	struct tmem_stats stats;
+
+	if (argc != 3 || tmem_create(argv[1], "", &host))
+		return 2;
+	rounds = (unsigned)atoi(argv[2]);
+	tmem_set_limit(host, 64u << 20);
+	tmem_new_pool(host, uuid, 1);
+	fill_ballast();
+	for (size_t i = 0; i < 2; i++)
+		pthread_create(&maintainers[i], NULL, maintain, NULL);
+	for (size_t i = 0; i < WRITERS; i++)
+		pthread_create(&threads[i], NULL, work, (void *)i);
+	for (size_t i = 0; i < WRITERS; i++)
+		pthread_join(threads[i], NULL);
+	__atomic_store_n(&done, true, __ATOMIC_RELAXED);
+	for (size_t i = 0; i < 2; i++)
+		pthread_join(maintainers[i], NULL);
+	tmem_get_stats(host, &stats);
+	printf("%llu\n", (unsigned long long)stats.moved_pages);
+	tmem_close(host);
+	return 0;
+}

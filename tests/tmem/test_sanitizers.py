@@ -1,0 +1,34 @@
+"""The page store in C, hammered by threads, alone and under the compiler's sanitizers."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+SOURCES = HERE.parents[1] / "preswapd" / "tmem"
+SANITIZERS = {"plain": [], "thread": ["-fsanitize=thread"], "address": ["-fsanitize=address"]}
+ROUNDS = {"plain": 40_000, "thread": 5_000, "address": 8_000}
+
+
+def build(program: Path, flags: list[str]) -> None:
+    files = [HERE / "hammer.c", *sorted(SOURCES.glob("*.c"))]
+    command = ["cc", "-std=gnu11", "-g", "-O1", *flags, f"-I{SOURCES}", "-o", str(program)]
+    command += [str(file) for file in files] + ["-llz4", "-lzstd", "-lxxhash", "-lpthread"]
+    built = subprocess.run(command, capture_output=True, text=True)
+    if built.returncode and flags and "cannot find" in built.stderr:
+        pytest.skip(f"this compiler has no {flags[0]}")
+    assert built.returncode == 0, built.stderr
+
+
+@pytest.mark.parametrize("sanitizer", SANITIZERS)
+def test_hammered(tmp_path: Path, shm: Path, sanitizer: str) -> None:
+    program = tmp_path / "hammer"
+    build(program, SANITIZERS[sanitizer])
+    rounds = ROUNDS[sanitizer] * (20 if os.environ.get("HYPOTHESIS_PROFILE") == "long" else 1)
+    command = [str(program), str(shm / "arena"), str(rounds)]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr == ""
+    assert int(ended.stdout) > 0, "the mover had nothing to do"
