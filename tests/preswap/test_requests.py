@@ -1,0 +1,241 @@
+"""Single requests: what each of them does, and how it is counted."""
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from preswapd.preswap import _device
+from preswapd.preswap._device import FLAG_FAST_ZERO, FLAG_FUA, Connection
+from tests.preswap.coherence import check_coherence
+from tests.preswap.disk_model import PAGE, page_of, pages_of
+from tests.preswap.running import MIB, Running, data_of, read
+
+HOLE_ZERO = 3
+
+
+@pytest.fixture
+def connection(running: Running) -> Connection:
+    running.open()
+    return running.connect()
+
+
+def counts(connection: Connection, *names: str) -> list[int]:
+    stats = connection.device.stats()
+    return [int(stats[name]) for name in names]
+
+
+# --- what counts ---
+
+
+def test_write_counts_pages_and_requests(connection: Connection) -> None:
+    connection.pwrite(pages_of(1, 20 * PAGE), PAGE)
+    assert counts(connection, "succ_stores", "failed_stores", "write_requests") == [20, 0, 1]
+
+
+@pytest.mark.parametrize("pages", [1, 2, 20])
+def test_rejected_pages_count_once(connection: Connection, pages: int) -> None:
+    connection.device.max_pages = 0
+    connection.pwrite(pages_of(1, pages * PAGE), PAGE)
+    assert counts(connection, "succ_stores", "failed_stores", "disk_writes") == [0, pages, pages]
+
+
+def test_rejected_part_counts_once(connection: Connection) -> None:
+    connection.device.max_pages = 0
+    connection.pwrite(b"part", PAGE)
+    assert counts(connection, "failed_stores", "disk_writes", "write_requests") == [1, 1, 1]
+
+
+def test_page_zero_and_fua_are_no_failed_stores(connection: Connection) -> None:
+    connection.pwrite(page_of(1), 0)
+    connection.pwrite(page_of(2), PAGE, FLAG_FUA)
+    assert counts(connection, "failed_stores", "disk_writes") == [0, 2]
+
+
+def test_read_counts_where_it_came_from(connection: Connection) -> None:
+    connection.pwrite(page_of(1), PAGE)
+    connection.pwrite(page_of(2), 2 * PAGE, FLAG_FUA)
+    read(connection, PAGE, 3 * PAGE)
+    assert counts(connection, "loads", "disk_reads", "read_requests") == [1, 1, 1]
+
+
+def test_trim_counts_whole_pages(connection: Connection) -> None:
+    connection.pwrite(page_of(1), PAGE)
+    connection.trim(3 * PAGE - 1, PAGE - 100)
+    assert counts(connection, "trims", "invalidates", "trim_requests") == [2, 1, 1]
+
+
+def test_connections_are_counted(connection: Connection) -> None:
+    device = connection.device
+    another = device.connect()
+    assert device.connections == 2
+    another.close()
+    another.close()
+    assert device.connections == 1
+
+
+# --- ranges ---
+
+
+@pytest.mark.parametrize(
+    ("offset", "count"), [(MIB, 1), (MIB - 1, 2), (2**64 - 1, 1), (0, MIB + 1)]
+)
+def test_request_out_of_range(connection: Connection, offset: int, count: int) -> None:
+    for ask in (
+        lambda: connection.pread(bytearray(count), offset),
+        lambda: connection.pwrite(bytes(count), offset),
+        lambda: connection.trim(count, offset),
+        lambda: connection.zero(count, offset),
+        lambda: connection.extents(count, offset),
+    ):
+        with pytest.raises(OSError, match="Invalid argument") as error:
+            ask()
+        assert error.value.errno == errno.EINVAL
+
+
+def test_request_of_nothing(connection: Connection) -> None:
+    connection.pread(bytearray(), MIB)
+    connection.pwrite(b"", MIB)
+    connection.trim(0, MIB)
+    connection.zero(0, MIB)
+
+
+def test_trim_inside_a_page_does_nothing(connection: Connection) -> None:
+    connection.pwrite(page_of(1), PAGE)
+    connection.trim(PAGE - 2, PAGE + 1)
+    assert read(connection, PAGE, PAGE) == page_of(1)
+
+
+def test_zero_inside_a_page(connection: Connection) -> None:
+    connection.pwrite(page_of(1), PAGE)
+    connection.zero(10, PAGE + 5)
+    assert read(connection, PAGE, PAGE) == page_of(1)[:5] + bytes(10) + page_of(1)[15:]
+
+
+@pytest.mark.parametrize(("offset", "count"), [(1, PAGE), (0, 10), (PAGE - 1, 1)])
+def test_fast_zero_of_ragged_ends(connection: Connection, offset: int, count: int) -> None:
+    """They may take a read and a write of the disk, which is not fast."""
+    with pytest.raises(OSError, match="Operation not supported"):
+        connection.zero(count, PAGE + offset, FLAG_FAST_ZERO)
+
+
+def test_fast_zero_of_whole_pages(connection: Connection) -> None:
+    connection.pwrite(page_of(1), PAGE)
+    connection.zero(PAGE, PAGE, FLAG_FAST_ZERO)
+    assert read(connection, PAGE, PAGE) == bytes(PAGE)
+
+
+def test_aligned_zero_leaves_a_clean_device_clean(connection: Connection) -> None:
+    connection.zero(PAGE, PAGE)
+    assert not connection.device.tmem_dirty
+
+
+# --- extents ---
+
+
+def test_extents_of_holes_and_data(connection: Connection) -> None:
+    connection.pwrite(page_of(1), 2 * PAGE)
+    connection.pwrite(page_of(1), 3 * PAGE, FLAG_FUA)
+    assert connection.extents(MIB, 0) == [
+        (0, PAGE, 0),
+        (PAGE, PAGE, HOLE_ZERO),
+        (2 * PAGE, 2 * PAGE, 0),
+        (4 * PAGE, MIB - 4 * PAGE, HOLE_ZERO),
+    ]
+
+
+def test_extents_of_a_part(connection: Connection) -> None:
+    assert connection.extents(10, 5 * PAGE + 10) == [(5 * PAGE, PAGE, HOLE_ZERO)]
+
+
+# --- durability, disk space ---
+
+
+def image_of(running: Running) -> list[tuple[int, bytes]]:
+    return data_of(running.paths.image("g1"))
+
+
+def test_fua_is_on_disk(running: Running, connection: Connection) -> None:
+    connection.pwrite(page_of(1), PAGE, FLAG_FUA)
+    assert image_of(running)[0][1][PAGE:] == page_of(1)
+
+
+def test_page_zero_never_enters_tmem(running: Running, connection: Connection) -> None:
+    connection.pwrite(page_of(1), 0)
+    assert not running.device.preswap_map[0]
+    assert image_of(running) == [(0, page_of(1))]
+
+
+def test_trim_with_fua_is_punched_before_its_answer(
+    running: Running, connection: Connection
+) -> None:
+    connection.pwrite(page_of(1), PAGE, FLAG_FUA)
+    connection.trim(PAGE, PAGE, FLAG_FUA)
+    assert [len(data) for _, data in image_of(running)] == [PAGE]
+
+
+def test_trim_is_punched_by_maintenance(running: Running, connection: Connection) -> None:
+    connection.pwrite(page_of(1), PAGE, FLAG_FUA)
+    connection.trim(PAGE, PAGE)
+    assert counts(connection, "stale_pages") == [1]
+    running.instance.maintain()
+    assert counts(connection, "stale_pages") == [0]
+    assert [len(data) for _, data in image_of(running)] == [PAGE]
+
+
+def test_trim_in_tmem_gives_up_the_place_on_disk(running: Running, connection: Connection) -> None:
+    """It went to disk once, and came back since."""
+    connection.pwrite(page_of(1), PAGE, FLAG_FUA)
+    connection.pwrite(page_of(2), PAGE)
+    connection.trim(PAGE, PAGE)
+    running.instance.maintain()
+    assert [len(data) for _, data in image_of(running)] == [PAGE]
+
+
+def test_punch_leaves_what_was_written_again(running: Running, connection: Connection) -> None:
+    connection.pwrite(page_of(1), PAGE, FLAG_FUA)
+    connection.trim(PAGE, PAGE)
+    connection.pwrite(page_of(2), PAGE, FLAG_FUA)
+    running.instance.maintain()
+    assert read(connection, PAGE, PAGE) == page_of(2)
+    check_coherence(running.instance)
+
+
+def test_blocks_of_a_killed_process_are_punched(running: Running, connection: Connection) -> None:
+    connection.pwrite(page_of(1), PAGE, FLAG_FUA)
+    connection.trim(PAGE, PAGE)
+    running.kill()
+    running.open()
+    running.instance.maintain()
+    assert [len(data) for _, data in image_of(running)] == [PAGE]
+
+
+# --- nbdkit's side ---
+
+
+def test_error_is_told_to_nbdkit(
+    running: Running, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int] = []
+    monkeypatch.setattr(_device, "set_error", told.append)
+    with pytest.raises(OSError, match="Invalid argument"):
+        connection.trim(1, MIB)
+    running.instance.remove("g1", force=True)
+    with pytest.raises(OSError, match="shutdown"):
+        connection.pwrite(page_of(1), PAGE)
+    assert told == [errno.EINVAL, errno.ESHUTDOWN]
+
+
+def test_read_wants_a_writable_buffer(connection: Connection) -> None:
+    with pytest.raises(BufferError):
+        connection.pread(bytes(PAGE), 0)
+
+
+def test_closed_device_tells_no_lies(running: Running, connection: Connection) -> None:
+    device = connection.device
+    running.instance.remove("g1", force=True)
+    for ask in (device.state_bytes, device.sync, lambda: device.punch_parked(0, 1)):
+        with pytest.raises(ValueError, match="the device g1 is closed"):
+            ask()
+    assert (device.preswap_pages, device.disk_pages, device.quarantined) == (0, 0, False)
+    assert not Path(running.paths.map("g1")).exists()
