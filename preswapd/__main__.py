@@ -1,16 +1,35 @@
 """The command preswapd: `serve` runs a server, `demo` shows one at work."""
 
+from importlib import import_module
 from typing import NoReturn
 
 import click
 
 from preswapd.commandline import run
-from preswapd.demo.command import demo_command
-from preswapd.server.command import serve_command
+
+# Each is imported when it is asked for: a guest waits while `serve` starts again.
+COMMANDS = {
+    "demo": ("preswapd.demo.command", "demo_command"),
+    "serve": ("preswapd.server.command", "serve_command"),
+}
+
+
+class Commands(click.Group):
+    """The commands of COMMANDS."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, name = COMMANDS[cmd_name]
+        command: click.Command = getattr(import_module(module), name)
+        return command
 
 
 @click.group(
-    commands=[serve_command, demo_command],
+    cls=Commands,
     no_args_is_help=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -17,6 +17,7 @@ LEAVES = {
     "preswapd.nbdkit",
     "preswapd.paths",
     "preswapd.units",
+    "preswapd.version",
 }
 
 # Who may import what, besides itself; the longest name that fits a module is its layer.
@@ -39,6 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "preswapd.filesystems": set(),
     "preswapd.logind": set(),
     "preswapd.units": set(),
+    "preswapd.version": set(),
     "preswapd.errors": set(),
     "preswapd": set(),
 }

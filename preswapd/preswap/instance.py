@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from typing import Any
 
 from preswapd.errors import RefusedError
@@ -19,6 +18,7 @@ from preswapd.preswap.opening import POOL, open_instance
 from preswapd.preswap.settings import DeviceSpec, Settings, check_compress, check_device_size
 from preswapd.preswap.shrink import Shrink, ShrinkProgress, ShrinkResult
 from preswapd.units import PAGE_SIZE
+from preswapd.version import VERSION
 
 UNLIMITED = (1 << 64) - 1
 # A clean stop waits so long for requests that a slow disk still holds; without them it is no
@@ -56,7 +56,6 @@ class Instance:
         self.served = opened.served
         self.recovery = opened.recovery
         self.devices = {name: served.device for name, served in opened.served.items()}
-        self.version = version("preswapd")
         self.changes = threading.Lock()
         self.shrinking = threading.Lock()
         self.to_tidy = list(self.devices.values())
@@ -74,7 +73,7 @@ class Instance:
         tmem["metadata_size"] += sum(device.metadata_size() for _, device in devices)
         tmem["checksum_errors"] += sum(int(count["lost_reads"]) for count in counters.values())
         return {
-            "version": self.version,
+            "version": VERSION,
             "instance": self.name,
             "page_size": PAGE_SIZE,
             "tmem": tmem,

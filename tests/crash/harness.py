@@ -223,6 +223,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, help="default: a random one")
     parser.add_argument("--every", type=int, default=50, help="a line after so many kills")
     given = parser.parse_args()
+    # Like Ctrl-C, so that the server and its directories go too.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     seed = random.SystemRandom().randrange(1 << 32) if given.seed is None else given.seed
     return run(given.kills, seed, given.every)
 
