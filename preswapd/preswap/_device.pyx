@@ -590,6 +590,7 @@ cdef class Connection:
     cdef int write_first(self, const void *from_, uint64_t count, uint64_t offset) except? -1:
         cdef device *d = &self.device.d
         cdef flight mine
+        cdef uint64_t done
         cdef int err
         cdef unsigned how
         with nogil:
@@ -599,7 +600,7 @@ cdef class Connection:
         try:
             how = self.admission()
             with nogil:
-                err = device_pwrite(d, from_, count, offset, how)
+                err = device_pwrite(d, from_, count, offset, how, &done)
         finally:
             flights_end(&d.flights, &mine)
         return err
