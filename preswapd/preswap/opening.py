@@ -73,21 +73,22 @@ def open_instance(settings: Settings) -> Opened:
         discard(settings)
     begun = time.monotonic()
     plan = plan_of(settings)
-    with cleaned_up(open_host(settings)) as host:
+    is_new = not settings.paths.arena.exists()
+    with cleaned_up(open_host(settings, create=is_new)) as host:
         table = Table(host)
         table.prepare()
         # The plan's entries were those of a mapping that is gone.
         entries = {entry.name: entry for entry in table.entries()}
         served = [entries[entry.name] for entry, _ in plan.keep]
-        found = recover(host, POOL, served)
+        found = {} if is_new else recover(host, POOL, served)
         open_pool(host)
         maker = Maker(host, table, POOL, settings.paths, boot_id())
         for entry in plan.finish:
             maker.finish(entries[entry.name])
         devices = [maker.open(entries[entry.name], sidecar) for entry, sidecar in plan.keep]
         recovery = Recovery(
-            found["stored_pages"],
-            found["damaged_slots"],
+            found.get("stored_pages", 0),
+            found.get("damaged_slots", 0),
             sum(int(made.device.stats()["lost_pages"]) for made in devices),
             time.monotonic() - begun,
         )
@@ -108,14 +109,14 @@ def cleaned_up(host: Host) -> Iterator[Host]:
         raise
 
 
-def open_host(settings: Settings) -> Host:
+def open_host(settings: Settings, *, create: bool) -> Host:
     path = settings.paths.arena
     reserve = settings.host_reserve
     try:
         return Host(
             path,
             settings.pool_size,
-            create=not path.exists(),
+            create=create,
             boot_id=boot_id(),
             host_reserve=default_reserve() if reserve is None else reserve,
             cgroup_files=memory_files(),

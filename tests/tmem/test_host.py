@@ -72,13 +72,6 @@ def test_handles_out_of_range(host: Host, obj: int, index: int) -> None:
         host.put_page(host.new_pool(), obj, index, PAGE)
 
 
-def test_only_persistent_private_pools(host: Host) -> None:
-    with pytest.raises(ValueError, match="persistent"):
-        host.new_pool(flags=2)
-    with pytest.raises(ValueError, match="16 bytes"):
-        host.new_pool(uuid=b"short")
-
-
 def test_get_into_a_short_buffer(host: Host) -> None:
     with pytest.raises(ValueError, match="4096"):
         host.get_page(host.new_pool(), 0, 0, bytearray(4095))
