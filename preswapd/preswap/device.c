@@ -1,10 +1,11 @@
 #include "device.h"
 
+/* Counted before it is set, so that whoever clears it meanwhile never leaves less than nothing. */
 static void set_bit(uint8_t *bits, uint64_t page, bool to, uint64_t *gauge)
 {
-	if (to && !device_set_bit(bits, page))
+	if (to)
 		__atomic_fetch_add(gauge, 1, __ATOMIC_RELAXED);
-	else if (!to && device_clear_bit(bits, page))
+	if (to ? device_set_bit(bits, page) : device_clear_bit(bits, page))
 		__atomic_fetch_sub(gauge, 1, __ATOMIC_RELAXED);
 }
 

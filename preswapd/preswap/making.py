@@ -120,8 +120,10 @@ class Maker:
         """Undoes what a kill or an error interrupted; missing files are as good as removed."""
         remove_map(self.paths.map(entry.name))
         if entry.state != "adopting":
-            remove_image(self.paths.image(entry.name))
+            # The sidecar first: one without its disk file would keep the next start after a reboot
+            # of the host from serving anything.
             remove_sidecar(self.paths.sidecar(entry.name))
+            remove_image(self.paths.image(entry.name))
         entry.set_state("free")
 
     def undo(self, entry: Entry) -> None:

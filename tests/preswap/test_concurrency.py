@@ -86,7 +86,9 @@ def disturb(running: Running, until: float) -> None:
         instance.host.limit = rng.choice([0, 200_000, 8 * MIB])
         instance.shrink(rng.choice([0, 10, 300]), rng.choice([None, "g1"]))
         instance.maintain()
-        instance.stats()
+        for device in instance.stats()["devices"].values():
+            for gauge in ("preswap_pages", "disk_pages", "lost_pages", "stale_pages"):
+                assert device[gauge] <= PAGES
         time.sleep(0.05)
 
 

@@ -34,7 +34,7 @@ FULL: list[Operation] = [*FEW, ["limit", 0]]
 
 SCENARIOS: dict[str, tuple[Sequence[Operation], Sequence[Operation]]] = {
     "put_new": (FEW, [["write", 5, 9, 0]]),
-    "put_over": (FEW, [["write", 1, 9, 0], ["write", 1, 10, 0]]),
+    "put_over": (FEW, [["write", 1, 9, 0]]),
     "put_over_disk": (FEW, [["write", 2, 9, 0]]),
     "put_first": ([OPEN], [["write", 5, 9, 0]]),
     "rejected_over_slot": (FULL, [["write", 1, 9, 0]]),

@@ -110,6 +110,21 @@ def test_crash_remove_created(kill_everywhere: Kill) -> None:
     assert kill_everywhere(setup, ["remove", "new"], check) > 5
 
 
+def test_crash_remove_and_reboot(kill_everywhere: Kill) -> None:
+    """The host goes down with the server: the others are served all the same."""
+
+    def check(base: Path) -> None:
+        running = Running.small_at(base)
+        running.reboot()
+        running.open()
+        read(running.connect(), 0, PAGE)
+        assert contents(running) == ON_DISK
+        running.kill()
+
+    setup = [*DATA, ["create", "new", SIZE]]
+    assert kill_everywhere(setup, ["remove", "new"], check) > 5
+
+
 def test_crash_adopt_clean(kill_everywhere: Kill) -> None:
     def check(base: Path) -> None:
         running = opened(base)

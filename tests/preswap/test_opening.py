@@ -1,7 +1,9 @@
 """What a start makes of what it finds: stops, kills, reboots and other configurations."""
 
 import errno
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +11,7 @@ from preswapd.errors import RefusedError
 from preswapd.preswap._device import FLAG_FUA
 from preswapd.preswap.opening import check
 from preswapd.preswap.settings import DeviceSpec
+from preswapd.preswap.sidecar import Sidecar
 from tests.preswap.coherence import LOST, check_coherence
 from tests.preswap.disk_model import PAGE, page_of
 from tests.preswap.running import MIB, Running, read
@@ -345,15 +348,17 @@ def test_created_device_stays(running: Running) -> None:
     assert running.open().devices["more"].compress == "zstd"
 
 
-def test_create_refused_leaves_nothing(running: Running) -> None:
+def test_create_refused_leaves_nothing(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(sidecar: Sidecar, path: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     instance = running.open()
-    blocker = running.paths.sidecar("more").with_name("more.json.new")
-    blocker.mkdir()
     before = running.snapshot().keys()
-    with pytest.raises(RefusedError, match="the device more cannot be made: Is a directory"):
-        instance.create("more", MIB)
+    with monkeypatch.context() as patched:
+        patched.setattr(Sidecar, "write", write)
+        with pytest.raises(RefusedError, match="the device more cannot be made: No space left"):
+            instance.create("more", MIB)
     assert running.snapshot().keys() == before
-    blocker.rmdir()
     instance.create("more", MIB)
 
 
