@@ -45,6 +45,10 @@ class Figures:
     memory: int
 
     @property
+    def kept(self) -> int:
+        return self.tmem_pages + self.disk_pages
+
+    @property
     def original(self) -> int:
         return self.tmem_pages * PAGE_SIZE
 

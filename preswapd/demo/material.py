@@ -10,10 +10,11 @@ from pathlib import Path
 from preswapd.demo.faults import DemoError
 
 MIB = 1 << 20
-# Programs and libraries, as they lie in a guest's memory too.
-PROGRAMS = ("/usr/bin", "/usr/lib/x86_64-linux-gnu", "/usr/lib64")
+STDLIB = sysconfig.get_path("stdlib")
+# Python's modules, then programs and libraries of machine code, which compress less.
+PROGRAMS = (STDLIB, "/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/bin")
 # Prose and sources.
-TEXTS = (sysconfig.get_path("stdlib"), "/usr/include", "/usr/share/perl")
+TEXTS = (STDLIB, "/usr/include", "/usr/share/perl")
 TEXT_SUFFIXES = {".py", ".h", ".hpp", ".pm", ".pl", ".pod", ".txt"}
 
 

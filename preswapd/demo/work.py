@@ -16,7 +16,7 @@ from preswapd.guest.channel import Outcome
 from preswapd.guest.machine import Guest, Job
 from preswapd.guest.programs import find
 
-FILES_MIB = 80
+FILES_MIB = 64
 TEXT_MIB = 10
 MEMTESTER_MIB = 16
 
