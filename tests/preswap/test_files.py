@@ -173,7 +173,6 @@ def test_image_failed_leaves_nothing(tmp_path: Path) -> None:
 @pytest.fixture
 def host(running: Running) -> Host:
     made = Host(running.paths.arena, 8 * MIB, create=True)
-    made.recover()
     return made
 
 

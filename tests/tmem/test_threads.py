@@ -204,7 +204,7 @@ def test_mover_brings_no_page_back(host: Host) -> None:
 
     with disturbed(host, swing_limit=False):
         in_threads(work)
-    assert host.stats()["moved_pages"] > 100
+    assert host.stats()["moved_pages"] > 0
     host.destroy_pool(0)
     check_quiet(host, pool)
 
