@@ -25,7 +25,7 @@ from preswapd.guest.machine import Guest, Hardware, Software
 from preswapd.units import format_size
 
 GUEST_LIFE = 600.0
-DISCARD_SECONDS = 10.0
+DISCARD_SECONDS = 5.0
 SWAPOFF_SECONDS = 120.0
 # Sixty times what a restart takes here; QEMU itself would wait for 300.
 MOST_STALL = 60.0

