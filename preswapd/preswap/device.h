@@ -145,6 +145,9 @@ struct aged {
 size_t device_coldest(struct device *, struct aged *to);
 /* Holes of the disk file where a trim left blocks behind; all: wherever no page is on disk. */
 int device_punch(struct device *, uint64_t first, uint64_t pages, bool all);
+/* What lay behind the end of a disk file that was cut off is lost, and the file as long as it
+ * was: how many pages, -ENOENT where it is whole. */
+int64_t device_mend(struct device *);
 /* Forgets [first, first + pages) as a trim does. */
 void device_forget(struct device *, uint64_t first, uint64_t pages);
 
