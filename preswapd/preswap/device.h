@@ -79,6 +79,7 @@ int device_publish(struct device *, uint64_t page, const struct tmem_handle *,
 		   const struct tmem_fresh *, uint32_t *old);
 /* After the disk has a whole run of pages: P = DISK, on the slot that is the page's now. */
 void device_now_on_disk(struct device *, uint64_t first, uint64_t pages);
+/* Counts and notes it; the error for the guest. */
 int device_disk_failed(struct device *, int err);
 /* Its disk blocks are to be punched. */
 void device_make_stale(struct device *, uint64_t page);

@@ -16,13 +16,13 @@ from tests.running import PATIENCE, RunningServer
 
 FUA = nbd.CMD_FLAG_FUA
 IMAGE = "/g1.img"
-# What NBD has no number for is EPERM (a read-only file) or EINVAL on the wire.
+# NBD has few numbers: what it lacks is EPERM (a read-only file), ENOSPC or EIO.
 ERRORS = [
     (errno.EIO, errno.EIO),
     (errno.ENOSPC, errno.ENOSPC),
     (errno.EDQUOT, errno.ENOSPC),
     (errno.EROFS, errno.EPERM),
-    (errno.ETIMEDOUT, errno.EINVAL),
+    (errno.ETIMEDOUT, errno.EIO),
 ]
 
 
@@ -169,6 +169,20 @@ def test_shrink_gives_up_on_a_disk_that_takes_nothing(
     assert counters(faulty)["preswap_pages"] == 4096
 
 
+def test_stop_while_one_disk_fails_leaves_the_other_devices_clean(
+    start_server: StartServer, injector: Injector, connect: Connect
+) -> None:
+    server = start_server(env=injector.env, devices={"g1": "1M", "g2": "1M"})
+    for name in server.devices:
+        connect(server, name).pwrite(page(1), PAGE)
+    server.ctl("shrink", "0")
+    injector.fail(Call.SYNC, IMAGE, errno.EIO)
+    assert server.stop() == 0
+    assert server.lines[-1] == "g1 was not left clean: Input/output error"
+    states = [(server.state_dir / f"{name}.json").read_text() for name in server.devices]
+    assert ['"tmem_dirty": true' in state for state in states] == [True, False]
+
+
 # --- a slow disk ---
 
 
@@ -256,6 +270,13 @@ def test_deleted_disk_file_keeps_the_next_start_from_serving(
     done = subprocess.run(faulty.command(), capture_output=True, text=True, check=False)
     assert done.returncode == 4
     assert f"the disk file {faulty.state_dir / 'g1.img'} is missing" in done.stderr
+
+
+def test_doctor_tells_of_deleted_files(client: Any, faulty: RunningServer) -> None:
+    (faulty.state_dir / "g1.img").unlink()
+    done = faulty.ctl("doctor", check=False)
+    assert done.returncode == 1
+    assert f"{faulty.state_dir / 'g1.img'} is missing" in done.stdout
 
 
 def test_truncated_disk_file_is_errors_and_never_zeros(client: Any, faulty: RunningServer) -> None:
