@@ -1,7 +1,7 @@
 """doctor's checks of a running instance and its devices."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ def check_instance(instance: Instance) -> list[Finding]:
         *check_state_directory(state_dir, f"{name}, disk files"),
         *check_remove_ipc(os.stat(shm_dir).st_uid),
         *pool(name, stats["tmem"]),
+        *check_files(name, files_of(shm_dir, state_dir, stats["devices"])),
         *(
             finding
             for device, counters in stats["devices"].items()
@@ -47,6 +48,27 @@ def process(name: str, facts: ServerFacts) -> Iterator[Finding]:
     yield Finding(OK, name, f"{threads}: {facts.threads_reason}")
     offered = "structured replies" if facts.structured_replies else "no structured replies"
     yield Finding(OK, name, f"{offered}: {facts.structured_replies_reason}")
+
+
+def files_of(shm_dir: Path, state_dir: Path, devices: Iterable[str]) -> Iterator[Path]:
+    """What the next start needs."""
+    yield shm_dir / "arena"
+    for device in devices:
+        yield shm_dir / f"{device}.map"
+        yield state_dir / f"{device}.img"
+        yield state_dir / f"{device}.json"
+
+
+def check_files(name: str, files: Iterable[Path]) -> Iterator[Finding]:
+    """A server that runs needs none of their names, so nobody would notice before its end."""
+    for path in files:
+        if not path.exists():
+            yield Finding(
+                FIX,
+                name,
+                f"{path} is missing: guests are served until the server ends, and not after it",
+                "shut the guests down, or swapoff there and `preswapctl remove`, before a restart",
+            )
 
 
 def pool(name: str, tmem: Json) -> Iterator[Finding]:

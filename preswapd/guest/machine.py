@@ -222,6 +222,10 @@ class Guest:
         """I/O errors that QEMU saw: with werror=stop it pauses the guest, which then sees none."""
         return self._monitor.events("BLOCK_IO_ERROR", "STOP", "RESET", "GUEST_PANICKED")
 
+    def resume(self) -> None:
+        """Goes on where an I/O error has paused it: what failed is tried again."""
+        self._monitor.execute("cont")
+
     def console(self) -> str:
         """The console's last lines, then QEMU's own."""
         return "\n".join(self._said().splitlines()[-CONSOLE_LINES:])

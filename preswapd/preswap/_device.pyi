@@ -97,6 +97,12 @@ class Device:
     def punch(self, first: int, pages: int, all: bool = False) -> None:
         """Gives disk space back where pages were trimmed (all: wherever no page is on disk)."""
 
+    def mend(self) -> int | None:
+        """Where the disk file was cut off, pages behind its end become lost: how many."""
+
+    def disk_file(self) -> int:
+        """A descriptor of the disk file, the caller's to close."""
+
     def forget(self, first: int, pages: int) -> None:
         """The pages read as zeros afterwards, as after a trim."""
 

@@ -11,7 +11,7 @@ import threading
 
 from bitarray import bitarray
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
@@ -59,6 +59,11 @@ cdef extern from "sys/mman.h" nogil:
 
 cdef extern from "unistd.h" nogil:
     int close_fd "close"(int)
+
+cdef extern from "fcntl.h":
+    int fcntl(int, int, int)
+    enum:
+        F_DUPFD_CLOEXEC
 
 cdef extern from "device.h" nogil:
     enum:
@@ -135,6 +140,8 @@ cdef extern from "device.h" nogil:
         uint64_t pages, extent
     size_t device_coldest(device *, aged *)
     int device_punch(device *, uint64_t, uint64_t, cbool)
+    int64_t device_mend(device *)
+    void disk_attach(disk_file *, int, uint64_t)
     void device_forget(device *, uint64_t, uint64_t)
 
 if pin_init():
@@ -231,7 +238,7 @@ cdef class Device:
         PyObject_GetBuffer(self.disk_map, &self.disk_bits, PyBUF_WRITABLE)
         self.d.in_tmem = <uint8_t *>self.tmem_bits.buf
         self.d.on_disk = <uint8_t *>self.disk_bits.buf
-        self.d.disk.fd = image_fd
+        disk_attach(&self.d.disk, image_fd, self.size)
         self.attached = True
         with nogil:
             device_attach(&self.d)
@@ -407,6 +414,27 @@ cdef class Device:
         with nogil:
             err = device_punch(&self.d, first, pages, all)
         self.end(&mine, err)
+
+    def mend(self):
+        cdef flight mine
+        cdef int64_t lost
+        self.begin(&mine)
+        with nogil:
+            lost = device_mend(&self.d)
+        if lost == -errno.ENOENT:
+            self.end(&mine, 0)
+            return None
+        self.end(&mine, <int>min(lost, 0))
+        return lost
+
+    def disk_file(self):
+        if not self.attached:
+            raise OSError(errno.EBADF, f"the device {self.name} is closed")
+        # With the interpreter lock, under which alone it is closed.
+        cdef int fd = fcntl(self.d.disk.fd, F_DUPFD_CLOEXEC, 0)
+        if fd < 0:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return fd
 
     def forget(self, uint64_t first, uint64_t pages):
         cdef flight mine

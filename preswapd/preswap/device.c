@@ -1,5 +1,7 @@
 #include "device.h"
 
+#include <errno.h>
+
 /* Counted before it is set, so that whoever clears it meanwhile never leaves less than nothing. */
 static void set_bit(uint8_t *bits, uint64_t page, bool to, uint64_t *gauge)
 {
@@ -82,11 +84,27 @@ void device_now_on_disk(struct device *d, uint64_t first, uint64_t pages)
 	}
 }
 
+/* NBD has few errors, and for all others nbdkit tells the guest that its request was invalid. */
+static int as_nbd_has_it(int err)
+{
+	switch (-err) {
+	case ENOSPC:
+	case EDQUOT:
+	case EFBIG:
+	case EROFS:
+	case EPERM:
+	case ENOMEM:
+		return err;
+	default:
+		return -EIO;
+	}
+}
+
 int device_disk_failed(struct device *d, int err)
 {
 	device_count(&d->count.disk_errors, 1);
 	__atomic_store_n(&d->last_error, -err, __ATOMIC_RELAXED);
-	return err;
+	return as_nbd_has_it(err);
 }
 
 struct attaching {

@@ -79,6 +79,7 @@ int device_publish(struct device *, uint64_t page, const struct tmem_handle *,
 		   const struct tmem_fresh *, uint32_t *old);
 /* After the disk has a whole run of pages: P = DISK, on the slot that is the page's now. */
 void device_now_on_disk(struct device *, uint64_t first, uint64_t pages);
+/* Counts and notes it; the error for the guest. */
 int device_disk_failed(struct device *, int err);
 /* Its disk blocks are to be punched. */
 void device_make_stale(struct device *, uint64_t page);
@@ -145,6 +146,9 @@ struct aged {
 size_t device_coldest(struct device *, struct aged *to);
 /* Holes of the disk file where a trim left blocks behind; all: wherever no page is on disk. */
 int device_punch(struct device *, uint64_t first, uint64_t pages, bool all);
+/* What lay behind the end of a disk file that was cut off is lost, and the file as long as it
+ * was: how many pages, -ENOENT where it is whole. */
+int64_t device_mend(struct device *);
 /* Forgets [first, first + pages) as a trim does. */
 void device_forget(struct device *, uint64_t first, uint64_t pages);
 

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static pthread_key_t buffer_key;
@@ -29,6 +30,28 @@ uint8_t *disk_buffer(void)
 	return b;
 }
 
+void disk_attach(struct disk *d, int fd, uint64_t size)
+{
+	struct stat s;
+
+	*d = (struct disk){.fd = fd, .size = !fstat(fd, &s) && S_ISREG(s.st_mode) ? size : 0};
+}
+
+bool disk_is_cut_off(const struct disk *d, uint64_t *size)
+{
+	struct stat s;
+
+	if (!d->size || fstat(d->fd, &s))
+		return false;
+	*size = (uint64_t)s.st_size;
+	return *size < d->size;
+}
+
+int disk_lengthen(const struct disk *d)
+{
+	return ftruncate(d->fd, (off_t)d->size) ? -errno : 0;
+}
+
 int disk_read(const struct disk *d, uint64_t first, uint32_t pages, uint8_t *buffer)
 {
 	size_t done = 0, all = (size_t)pages * DISK_PAGE;
@@ -48,7 +71,10 @@ int disk_read(const struct disk *d, uint64_t first, uint32_t pages, uint8_t *buf
 int disk_write(const struct disk *d, uint64_t first, uint32_t pages, const uint8_t *buffer)
 {
 	size_t done = 0, all = (size_t)pages * DISK_PAGE;
+	uint64_t size;
 
+	if (disk_is_cut_off(d, &size))
+		return -EIO;
 	while (done < all) {
 		ssize_t n = pwrite(d->fd, buffer + done, all - done,
 				   (off_t)(first * DISK_PAGE + done));

@@ -10,13 +10,20 @@
 
 struct disk {
 	int fd;
+	uint64_t size;                 /* of the file; 0: a block device, which keeps its own */
 	bool no_punch;                 /* the file system has no holes */
 };
 
 /* The thread's own aligned buffer of DISK_RUN_PAGES pages (O_DIRECT wants it aligned, and
  * nbdkit's buffers are not); NULL without memory. */
 uint8_t *disk_buffer(void);
-/* 0 or a negative errno.  A short read is -EIO: the file was truncated underneath. */
+void disk_attach(struct disk *, int fd, uint64_t size);
+/* Somebody truncated the file underneath: reads behind its end and all writes are -EIO.  A write
+ * would make it longer again, with zeros where other pages were. */
+bool disk_is_cut_off(const struct disk *, uint64_t *size);
+/* It gets its size back. */
+int disk_lengthen(const struct disk *);
+/* 0 or a negative errno. */
 int disk_read(const struct disk *, uint64_t first, uint32_t pages, uint8_t *buffer);
 int disk_write(const struct disk *, uint64_t first, uint32_t pages, const uint8_t *buffer);
 int disk_sync(const struct disk *);

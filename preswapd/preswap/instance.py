@@ -1,6 +1,7 @@
 """One instance: a tmem host, its devices, and what an operator does with them."""
 
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from preswapd.errors import RefusedError
 from preswapd.paths import check_device_name
 from preswapd.preswap._device import Device, give_back
 from preswapd.preswap.header import swap_header
-from preswapd.preswap.image import data_ranges, is_block_device
+from preswapd.preswap.image import data_ranges
 from preswapd.preswap.making import Served
 from preswapd.preswap.opening import POOL, open_instance
 from preswapd.preswap.settings import DeviceSpec, Settings, check_compress, check_device_size
@@ -186,6 +187,8 @@ class Instance:
             # It is being removed, or its disk is in trouble, which is told below.
             with suppress(OSError):
                 device.punch(0, device.pages)
+            with suppress(OSError):
+                self.mend(device)
             self.tell_disk_errors(device)
         if self.to_tidy:
             self.tidy(self.to_tidy.pop())
@@ -201,14 +204,22 @@ class Instance:
                 device.punch(first, pages, all=True)
 
     def written(self, device: Device) -> Iterator[tuple[int, int]]:
-        """Runs of pages that have blocks on disk; none on a block device, which has no holes."""
-        path = self.settings.paths.image(device.name)
-        if is_block_device(path):
-            return
-        with open(path, "rb") as file:
+        """Runs of pages that have blocks on disk; none on a block device, which has no holes.
+
+        By the device's own descriptor: what has its name by now may be another file, or none.
+        """
+        with open(device.disk_file(), "rb", buffering=0) as file:
+            if stat.S_ISBLK(os.fstat(file.fileno()).st_mode):
+                return
             for start, end in data_ranges(file.fileno(), device.size):
                 first = start // PAGE_SIZE
                 yield first, min(-(-end // PAGE_SIZE), device.pages) - first
+
+    def mend(self, device: Device) -> None:
+        """Somebody cut its disk file off: what lay there is lost, and must not read as zeros."""
+        lost = device.mend()
+        if lost is not None:
+            self.log(LOG_ERROR, f"disk file of {device.name} was cut off: {lost} pages are lost")
 
     def tell_disk_errors(self, device: Device) -> None:
         """One line for a burst: the first error, and then at most one a minute."""
@@ -227,12 +238,20 @@ class Instance:
         # Whoever comes later than this waits for ever; a removal that hangs is not waited for.
         self.changes.acquire(timeout=PARK_MILLISECONDS / 1000)
         for served in list(self.served.values()):
-            device = served.device
-            ended = device.park(PARK_MILLISECONDS)
-            if not ended or device.preswap_pages or device.quarantined or not device.tmem_dirty:
-                continue
-            for first, pages in self.written(device):
-                device.punch_parked(first, pages)
-            device.sync()
-            path = self.settings.paths.sidecar(device.name)
-            replace(served.sidecar, tmem_dirty=False).write(path)
+            try:
+                self.close_device(served)
+            except OSError as error:
+                # It stays dirty, which is safe, and the others need not.
+                text = f"{served.device.name} was not left clean: {error.strerror}"
+                self.log(LOG_ERROR, text)
+
+    def close_device(self, served: Served) -> None:
+        device = served.device
+        ended = device.park(PARK_MILLISECONDS)
+        if not ended or device.preswap_pages or device.quarantined or not device.tmem_dirty:
+            return
+        for first, pages in self.written(device):
+            device.punch_parked(first, pages)
+        device.sync()
+        path = self.settings.paths.sidecar(device.name)
+        replace(served.sidecar, tmem_dirty=False).write(path)

@@ -70,7 +70,7 @@ static int read_run(struct device *d, uint64_t first, uint64_t pages, uint8_t *t
 		if (run) {
 			err = disk_read(&d->disk, first + i - run, (uint32_t)run, buffer);
 			if (err) {
-				device_disk_failed(d, err);
+				err = device_disk_failed(d, err);
 				break;
 			}
 			device_count(&d->count.disk_reads, run);
@@ -236,7 +236,7 @@ static int write_run(struct device *d, uint64_t first, uint64_t pages, const uin
 		device_count(&d->count.disk_writes, pages);
 		device_now_on_disk(d, first, pages);
 	} else {
-		device_disk_failed(d, err);
+		err = device_disk_failed(d, err);
 	}
 	marks_drop(&d->marks, &mark);
 	return err;

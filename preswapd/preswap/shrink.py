@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from preswapd.preswap._device import EXTENT_PAGES, Device
+from preswapd.preswap.durable import NO_ROOM
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class ShrinkResult:
 
 # Guests may fill tmem up to the target while pages leave it, so a round can end above it.
 MOST_ROUNDS = 100
+# A disk with a bad spot takes what lies elsewhere; one that has failed so often takes nothing.
+MOST_FAILURES = 8
 
 
 class Shrink:
@@ -55,6 +58,8 @@ class Shrink:
         self.released = released
         self.moved = 0
         self.lost = 0
+        self.failures = 0
+        self.failure: str | None = None
 
     def left(self) -> int:
         return sum(device.preswap_pages for device in self.devices)
@@ -70,7 +75,7 @@ class Shrink:
                 reason = stopped
                 break
             if self.moved + self.lost == before:
-                reason = "no page could be moved"
+                reason = self.failure or "no page could be moved"
                 break
         left = self.left()
         complete = left <= self.target
@@ -92,7 +97,10 @@ class Shrink:
             self.lost += lost
             self.released()
             if number:
-                return f"{device.name}: {os.strerror(number)}"
+                self.failures += 1
+                self.failure = f"{device.name}: {os.strerror(number)}"
+                if number in NO_ROOM or self.failures == MOST_FAILURES:
+                    return self.failure
             self.progress(ShrinkProgress(self.moved, self.left(), self.target))
         return None
 

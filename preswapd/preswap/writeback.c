@@ -200,3 +200,35 @@ int device_punch(struct device *d, uint64_t first, uint64_t pages, bool all)
 	}
 	return 0;
 }
+
+static bool lose(struct device *d, uint64_t page)
+{
+	struct tmem_handle handle = device_handle(d, page);
+	uint32_t dead = 0;
+
+	d->tmem->lock(d->host, &handle);
+	bool was_there = device_state(d, page) == DISK;
+	if (was_there)
+		dead = device_become(d, page, &handle, LOST);
+	d->tmem->unlock(d->host, &handle);
+	d->tmem->release(d->host, dead);
+	return was_there;
+}
+
+/* Lost first, then longer: between the two its zeros would pass for pages. */
+int64_t device_mend(struct device *d)
+{
+	struct mark mark;
+	int64_t lost = 0;
+	uint64_t size;
+
+	if (!disk_is_cut_off(&d->disk, &size))
+		return -ENOENT;
+	uint64_t first = size / DISK_PAGE;
+	marks_take(&d->marks, &mark, first, d->pages - first, true);
+	for (uint64_t page = first; page < d->pages; page++)
+		lost += lose(d, page);
+	int err = disk_lengthen(&d->disk);
+	marks_drop(&d->marks, &mark);
+	return err ? device_disk_failed(d, err) : lost;
+}

@@ -64,9 +64,12 @@ class SwappingGuest(Guest):
 
     def fill(self) -> None:
         """More files than memory."""
+        self.start_filling().wait(PATIENCE)
+
+    def start_filling(self) -> Job:
         self.run("mkdir /files && mount -t tmpfs -o size=1G none /files")
         copy = "dd if=/dev/vda of=/files/$n bs=1M count=1 skip=$n 2>/dev/null || exit 1"
-        self.start("fill", f"for n in $(seq 0 {FILES - 1}); do {copy}; done").wait(PATIENCE)
+        return self.start("fill", f"for n in $(seq 0 {FILES - 1}); do {copy}; done")
 
     def check_files(self) -> None:
         """Every byte of them."""

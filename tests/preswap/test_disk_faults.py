@@ -176,7 +176,34 @@ def test_truncated_image_tmem_still_serves(truncated: Running) -> None:
     assert read(truncated.connect(), PAGE, PAGE) == page_of(1)
 
 
-def test_truncated_image_write_heals(truncated: Running) -> None:
+def test_truncated_image_is_not_made_longer_by_a_write(truncated: Running) -> None:
+    """What lies between would read as zeros."""
+    expect(errno.EIO, truncated, page_of(5), 9 * PAGE, FLAG_FUA)
+    assert truncated.paths.image("g1").stat().st_size == PAGE
+
+
+def test_truncated_image_is_mended_and_its_pages_are_lost(truncated: Running) -> None:
+    truncated.instance.maintain()
+    assert truncated.log[0] == "disk file of g1 was cut off: 1 pages are lost"
+    assert truncated.paths.image("g1").stat().st_size == MIB
+    with pytest.raises(OSError, match="Input/output error"):
+        read(truncated.connect(), 2 * PAGE, PAGE)
+    assert truncated.device.stats()["lost_pages"] == 1
+    check_coherence(truncated.instance)
+
+
+def test_truncated_image_mended_takes_writes(truncated: Running) -> None:
+    truncated.instance.maintain()
     connection = truncated.connect()
     connection.pwrite(page_of(5), 2 * PAGE, FLAG_FUA)
     assert read(connection, 2 * PAGE, PAGE) == page_of(5)
+    assert truncated.device.stats()["lost_pages"] == 0
+
+
+def test_truncated_image_lost_pages_stay_lost_after_a_kill(truncated: Running) -> None:
+    truncated.instance.maintain()
+    truncated.kill()
+    truncated.open()
+    with pytest.raises(OSError, match="Input/output error"):
+        read(truncated.connect(), 2 * PAGE, PAGE)
+    assert read(truncated.connect(), PAGE, PAGE) == page_of(1)

@@ -1,0 +1,93 @@
+"""Servers whose disk, memory and clients fail on demand."""
+
+import random
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import nbd
+import pytest
+
+from tests.conftest import StartServer
+from tests.faults.injection import PAGE, Injector
+from tests.running import RunningServer
+
+MIB = 1 << 20
+NOISE = random.Random(11).randbytes(16 * MIB)
+
+Connect = Callable[..., Any]
+
+
+@pytest.fixture
+def connect() -> Iterator[Connect]:
+    """Makes clients; all are closed after the test."""
+    clients = []
+
+    def make(server: RunningServer, export: str = "") -> Any:
+        client = nbd.NBD()
+        client.connect_uri(server.nbd_uri(export))
+        clients.append(client)
+        return client
+
+    yield make
+    for client in clients:
+        with suppress(nbd.Error):
+            client.shutdown()
+
+
+@pytest.fixture(scope="session")
+def injected_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    library = tmp_path_factory.mktemp("injected") / "injected.so"
+    source = Path(__file__).with_name("injected.c")
+    flags = ["-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
+    subprocess.run(["cc", *flags, "-o", library, source, "-ldl"], check=True)
+    return library
+
+
+@pytest.fixture
+def injector(injected_library: Path, tmp_path: Path) -> Iterator[Injector]:
+    with Injector(injected_library, tmp_path / "rule") as injector:
+        yield injector
+
+
+@pytest.fixture
+def faulty(start_server: StartServer, injector: Injector) -> RunningServer:
+    """A server of one device, g1 of 64M, whose system calls obey the injector."""
+    return start_server(env=injector.env)
+
+
+def page(number: int) -> bytes:
+    """Incompressible, and another one for each number."""
+    return NOISE[number * PAGE : (number + 1) * PAGE]
+
+
+def error_of(request: Callable[..., Any], *arguments: Any, **options: Any) -> int:
+    """The errno that the guest gets."""
+    with pytest.raises(nbd.Error) as failed:
+        request(*arguments, **options)
+    assert failed.value.errnum is not None
+    return int(failed.value.errnum)
+
+
+def counters(server: RunningServer, name: str = "g1") -> dict[str, Any]:
+    found: dict[str, Any] = server.json_stats()["devices"][name]
+    return found
+
+
+def mounted(stack: ExitStack, path: Path, *arguments: str) -> None:
+    """Mounts it there until the stack unwinds; skips the test where that is not allowed."""
+    path.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run(["mount", *arguments, str(path)], capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip("this environment does not let root mount a file system")
+    # Lazily: it ends when the server, which is stopped later, has closed its files.
+    stack.callback(subprocess.run, ["umount", "--lazy", str(path)], check=True)
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    """What is undone after the test, last first."""
+    with ExitStack() as stack:
+        yield stack

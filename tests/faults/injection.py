@@ -1,0 +1,93 @@
+"""Faults of system calls in a running server: they fail, or wait, while a test says so."""
+
+import mmap
+import struct
+import time
+from enum import IntFlag
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.running import PATIENCE
+
+PAGE = 4096
+EVERYWHERE = (0, (1 << 63) - 1)
+# struct rule of injected.c.
+CALLS, ERROR, HOLD, CAUGHT = 0, 4, 8, 12
+RANGE_AND_PATH = struct.Struct("<QQ96s")
+RULE_BYTES = 16 + RANGE_AND_PATH.size
+WORD = struct.Struct("<i")
+
+
+class Call(IntFlag):
+    """What may be caught; fsync and fdatasync are both SYNC, SEEK is that for data."""
+
+    READ = 1
+    WRITE = 2
+    SYNC = 4
+    PUNCH = 8
+    RENAME = 16
+    UNLINK = 32
+    SEEK = 64
+
+
+class Injector:
+    """One rule at a time, for all servers that are started with `env`."""
+
+    def __init__(self, library: Path, path: Path) -> None:
+        path.write_bytes(bytes(RULE_BYTES))
+        self.env = {"LD_PRELOAD": str(library), "PRESWAPD_INJECT": str(path)}
+        with path.open("r+b") as file:
+            self.rule = mmap.mmap(file.fileno(), RULE_BYTES)
+
+    def fail(
+        self, calls: Call, path: str, error: int, pages: tuple[int, int] | None = None
+    ) -> None:
+        """Such calls on files whose path ends so, within these pages, fail from now on."""
+        self.set(calls, path, pages, error=error)
+
+    def hold(self, calls: Call, path: str, pages: tuple[int, int] | None = None) -> None:
+        """Such calls wait from now on, until end()."""
+        self.set(calls, path, pages, hold=1)
+
+    def set(
+        self, calls: Call, path: str, pages: tuple[int, int] | None, error: int = 0, hold: int = 0
+    ) -> None:
+        self.end()
+        first, end = (pages[0] * PAGE, pages[1] * PAGE) if pages else EVERYWHERE
+        RANGE_AND_PATH.pack_into(self.rule, 16, first, end, path.encode())
+        self.put(ERROR, error)
+        self.put(HOLD, hold)
+        self.put(CAUGHT, 0)
+        self.put(CALLS, calls)
+
+    def end(self) -> None:
+        """No call is caught any more, and those that wait go on."""
+        self.put(CALLS, 0)
+        self.put(HOLD, 0)
+
+    @property
+    def caught(self) -> int:
+        return int(WORD.unpack_from(self.rule, CAUGHT)[0])
+
+    def wait(self, calls: int = 1) -> None:
+        """Until so many were caught."""
+        deadline = time.monotonic() + PATIENCE
+        while self.caught < calls:
+            assert time.monotonic() < deadline, "no such call was made"
+            time.sleep(0.002)
+
+    def put(self, at: int, value: int) -> None:
+        WORD.pack_into(self.rule, at, value)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.end()
+        self.rule.close()

@@ -1,0 +1,145 @@
+"""Guests and operators that ask too much, or too slowly, hold nobody else up."""
+
+import errno
+import json
+import socket
+from contextlib import ExitStack
+
+import nbd
+import pytest
+
+from preswapd.control.server import CONNECTIONS
+from tests.faults.conftest import MIB, NOISE, Connect, counters, page
+from tests.faults.injection import PAGE
+from tests.nbd.test_protocol import READ, WRITE, RawClient
+from tests.running import PATIENCE, RunningServer
+
+MOST = 32 * MIB
+
+# --- NBD ---
+
+
+def test_two_guests_on_one_export_see_each_others_writes_and_are_counted(
+    server: RunningServer, connect: Connect
+) -> None:
+    """The server can't know better: one device is one guest's."""
+    one, two = connect(server), connect(server)
+    one.pwrite(page(1), PAGE)
+    two.pwrite(page(2), PAGE)
+    assert bytes(one.pread(PAGE, PAGE)) == page(2)
+    assert counters(server)["connections"] == 2
+
+
+def test_read_of_more_than_the_largest_request(server: RunningServer) -> None:
+    """nbdkit itself takes twice what it advertises; beyond that it is an error."""
+    with RawClient(server) as client:
+        client.greet().go().send(READ, 0, 2 * MOST + PAGE)
+        assert client.error() in {errno.ENOMEM, errno.EINVAL}
+        assert client.works()
+
+
+@pytest.mark.parametrize("length", [MOST, MOST + PAGE])
+def test_write_of_the_largest_request_and_a_page_more(server: RunningServer, length: int) -> None:
+    """Done or refused as a whole."""
+    with RawClient(server) as client:
+        client.greet().go().send(WRITE, PAGE, length, payload=(NOISE * 3)[:length])
+        refused = client.error() != 0
+        client.send(READ, length, PAGE)
+        assert client.error() == 0
+        expected = (NOISE * 3)[length - PAGE : length]
+        assert client.receive(PAGE) == (bytes(PAGE) if refused else expected)
+
+
+def test_unaligned_requests_are_served(server: RunningServer, connect: Connect) -> None:
+    client = connect(server)
+    client.pwrite(NOISE[:10001], PAGE + 3)
+    client.pwrite(NOISE[:5000], 100 * PAGE - 17, flags=nbd.CMD_FLAG_FUA)
+    assert bytes(client.pread(10001, PAGE + 3)) == NOISE[:10001]
+    assert bytes(client.pread(5000, 100 * PAGE - 17)) == NOISE[:5000]
+
+
+def test_reader_of_nothing_holds_only_itself_up(server: RunningServer, connect: Connect) -> None:
+    """Its replies fill the socket, and its worker thread waits."""
+    connect(server).pwrite(NOISE, PAGE)
+    with RawClient(server) as client:
+        client.greet().go()
+        for _ in range(16):
+            client.send(READ, PAGE, 8 * MIB)
+        assert bytes(connect(server).pread(PAGE, PAGE)) == NOISE[:PAGE]
+        assert client.error() == 0
+        assert client.receive(PAGE) == NOISE[:PAGE]
+
+
+# --- the control socket ---
+
+
+def controlled(stack: ExitStack, server: RunningServer) -> socket.socket:
+    sock = stack.enter_context(socket.socket(socket.AF_UNIX))
+    sock.settimeout(PATIENCE)
+    sock.connect(str(server.control_socket))
+    return sock
+
+
+def ask_for_ever(sock: socket.socket) -> None:
+    while True:
+        sock.sendall(b"GET /metrics HTTP/1.1\r\n\r\n" * 100)
+
+
+def test_operator_that_does_not_read_holds_only_itself_up(
+    server: RunningServer, stack: ExitStack
+) -> None:
+    sock = controlled(stack, server)
+    sock.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        ask_for_ever(sock)
+    sock.settimeout(PATIENCE)
+    assert server.ctl("list").returncode == 0
+    assert sock.recv(12) == b"HTTP/1.1 200"
+
+
+def test_operator_that_stops_within_a_request_holds_only_itself_up(
+    server: RunningServer, stack: ExitStack
+) -> None:
+    sock = controlled(stack, server)
+    sock.sendall(b"POST /v1/shrink HTTP/1.1\r\nContent-Length: 12\r\n\r\n{")
+    assert server.ctl("shrink", "0").returncode == 0
+    sock.sendall(b'"pages": 0}')
+    assert sock.recv(12) == b"HTTP/1.1 200"
+
+
+def test_more_operators_than_are_served_are_hung_up_on(
+    server: RunningServer, connect: Connect, stack: ExitStack
+) -> None:
+    """Guests notice nothing; as soon as one leaves, the next is served."""
+    client = connect(server)
+    held = [controlled(stack, server) for _ in range(CONNECTIONS)]
+    for sock in held:
+        sock.sendall(b"GET /v1/sysctl HTTP/1.1\r\n\r\n")
+        assert sock.recv(12) == b"HTTP/1.1 200"
+    done = server.ctl("list", check=False)
+    assert done.returncode == 3
+    assert "went away" in done.stderr
+    client.pwrite(page(1), PAGE)
+    for sock in held:
+        sock.close()
+    assert served_again(server)
+
+
+def served_again(server: RunningServer) -> bool:
+    return any(server.ctl("list", check=False).returncode == 0 for _ in range(20))
+
+
+def test_many_operators_at_once_are_all_answered(server: RunningServer, stack: ExitStack) -> None:
+    socks = [controlled(stack, server) for _ in range(CONNECTIONS - 4)]
+    for sock in socks:
+        sock.sendall(b"GET /v1/stats HTTP/1.0\r\n\r\n")
+    for sock in socks:
+        _, _, body = received(sock).partition(b"\r\n\r\n")
+        assert json.loads(body)["devices"].keys() == {"g1"}
+
+
+def received(sock: socket.socket) -> bytes:
+    found = b""
+    while piece := sock.recv(65536):
+        found += piece
+    return found

@@ -1,0 +1,289 @@
+"""The disk file fails: the guest gets the disk's error, what was there is served on."""
+
+import errno
+import os
+import subprocess
+import time
+from typing import Any
+
+import nbd
+import pytest
+
+from tests.conftest import StartServer
+from tests.faults.conftest import MIB, NOISE, Connect, counters, error_of, page
+from tests.faults.injection import PAGE, Call, Injector
+from tests.running import PATIENCE, RunningServer
+
+FUA = nbd.CMD_FLAG_FUA
+IMAGE = "/g1.img"
+# NBD has few numbers: what it lacks is EPERM (a read-only file), ENOSPC or EIO.
+ERRORS = [
+    (errno.EIO, errno.EIO),
+    (errno.ENOSPC, errno.ENOSPC),
+    (errno.EDQUOT, errno.ENOSPC),
+    (errno.EROFS, errno.EPERM),
+    (errno.ETIMEDOUT, errno.EIO),
+]
+
+
+@pytest.fixture
+def client(faulty: RunningServer, connect: Connect) -> Any:
+    """Pages 1 to 8 in tmem, 11 to 18 on disk."""
+    client = connect(faulty)
+    client.pwrite(NOISE[PAGE : 9 * PAGE], PAGE)
+    client.pwrite(NOISE[11 * PAGE : 19 * PAGE], 11 * PAGE, flags=FUA)
+    return client
+
+
+def check(client: Any, *numbers: int) -> None:
+    for number in numbers:
+        assert bytes(client.pread(PAGE, number * PAGE)) == page(number)
+
+
+# --- errors ---
+
+
+@pytest.mark.parametrize(("error", "seen"), ERRORS, ids=lambda number: errno.errorcode[number])
+def test_write_error_is_the_disks_and_the_old_pages_stay(
+    client: Any, injector: Injector, error: int, seen: int
+) -> None:
+    injector.fail(Call.WRITE, IMAGE, error)
+    for number in (1, 11):
+        assert error_of(client.pwrite, page(99), number * PAGE, flags=FUA) == seen
+    check(client, *range(1, 9), *range(11, 19))
+
+
+def test_write_error_of_a_rejected_put(
+    start_server: StartServer, injector: Injector, connect: Connect
+) -> None:
+    client = connect(start_server(env=injector.env, pool_size="4M"))
+    client.pwrite(NOISE[: 8 * MIB - PAGE], PAGE)
+    injector.fail(Call.WRITE, IMAGE, errno.EIO)
+    assert error_of(client.pwrite, page(1), 3000 * PAGE) == errno.EIO
+    assert bytes(client.pread(PAGE, 3000 * PAGE)) == bytes(PAGE)
+    assert bytes(client.pread(8 * MIB - PAGE, PAGE)) == NOISE[: 8 * MIB - PAGE]
+
+
+def test_write_error_of_one_page_concerns_no_other(client: Any, injector: Injector) -> None:
+    injector.fail(Call.WRITE, IMAGE, errno.EIO, pages=(14, 15))
+    assert error_of(client.pwrite, page(99), 14 * PAGE, flags=FUA) == errno.EIO
+    for number in (13, 15):
+        client.pwrite(page(number), number * PAGE, flags=FUA)
+    check(client, 13, 14, 15)
+
+
+def test_read_error_of_one_page_concerns_no_other(client: Any, injector: Injector) -> None:
+    injector.fail(Call.READ, IMAGE, errno.EIO, pages=(14, 15))
+    assert error_of(client.pread, PAGE, 14 * PAGE) == errno.EIO
+    check(client, *range(1, 9), 13, 15)
+
+
+def test_read_error_loses_no_page(client: Any, injector: Injector) -> None:
+    injector.fail(Call.READ, IMAGE, errno.EIO)
+    assert error_of(client.pread, 8 * PAGE, 11 * PAGE) == errno.EIO
+    assert error_of(client.pwrite, b"part", 12 * PAGE + 5) == errno.EIO
+    injector.end()
+    check(client, *range(11, 19))
+
+
+def test_flush_error_is_the_disks(client: Any, injector: Injector) -> None:
+    injector.fail(Call.SYNC, IMAGE, errno.EIO)
+    assert error_of(client.flush) == errno.EIO
+    assert error_of(client.pwrite, page(99), 11 * PAGE, flags=FUA) == errno.EIO
+
+
+def test_errors_are_counted_and_logged_once(
+    client: Any, faulty: RunningServer, injector: Injector
+) -> None:
+    injector.fail(Call.READ | Call.WRITE, IMAGE, errno.EIO)
+    for _ in range(3):
+        error_of(client.pread, PAGE, 11 * PAGE)
+        error_of(client.pwrite, page(99), 11 * PAGE, flags=FUA)
+    assert counters(faulty)["disk_errors"] == 6
+    faulty.wait_for_line("disk file of g1: Input/output error")
+    error_of(client.pread, PAGE, 11 * PAGE)
+    faulty.stop()
+    assert sum("disk file of g1" in line for line in faulty.lines) == 1
+
+
+def test_doctor_tells_of_disk_errors(
+    client: Any, faulty: RunningServer, injector: Injector
+) -> None:
+    injector.fail(Call.READ, IMAGE, errno.EIO)
+    error_of(client.pread, PAGE, 11 * PAGE)
+    assert "1 errors of its disk file" in faulty.ctl("doctor", check=False).stdout
+
+
+def test_trim_while_the_disk_fails_is_punched_later(
+    client: Any, faulty: RunningServer, injector: Injector
+) -> None:
+    injector.fail(Call.PUNCH, IMAGE, errno.EIO)
+    client.trim(8 * PAGE, 11 * PAGE)
+    injector.wait(2)
+    assert bytes(client.pread(8 * PAGE, 11 * PAGE)) == bytes(8 * PAGE)
+    injector.end()
+    deadline = time.monotonic() + PATIENCE
+    while counters(faulty)["punched_pages"] < 8:
+        assert time.monotonic() < deadline, "nothing was punched"
+
+
+# --- shrinks ---
+
+
+def test_shrink_that_finds_the_disk_full_goes_on_when_run_again(
+    faulty: RunningServer, injector: Injector, connect: Connect
+) -> None:
+    client = connect(faulty)
+    client.pwrite(NOISE[PAGE : 8 * MIB], PAGE)
+    injector.fail(Call.WRITE, IMAGE, errno.ENOSPC, pages=(1024, 16384))
+    done = faulty.ctl("shrink", "0", check=False)
+    assert done.returncode == 5
+    assert "g1: No space left on device" in done.stderr
+    assert counters(faulty)["preswap_pages"] == 1024
+    injector.end()
+    assert faulty.ctl("shrink", "0").returncode == 0
+    assert bytes(client.pread(8 * MIB - PAGE, PAGE)) == NOISE[PAGE : 8 * MIB]
+
+
+@pytest.mark.parametrize("target", ["0", "100"])
+def test_shrink_passes_over_what_the_disk_does_not_take(
+    faulty: RunningServer, injector: Injector, connect: Connect, target: str
+) -> None:
+    client = connect(faulty)
+    client.pwrite(NOISE[PAGE : 8 * MIB], PAGE)
+    injector.fail(Call.WRITE, IMAGE, errno.EIO, pages=(300, 301))
+    done = faulty.ctl("shrink", target, check=False)
+    assert done.returncode == 5
+    assert "g1: Input/output error" in done.stderr
+    assert counters(faulty)["preswap_pages"] == 256
+    assert bytes(client.pread(8 * MIB - PAGE, PAGE)) == NOISE[PAGE : 8 * MIB]
+
+
+def test_shrink_gives_up_on_a_disk_that_takes_nothing(
+    faulty: RunningServer, injector: Injector, connect: Connect
+) -> None:
+    connect(faulty).pwrite(NOISE, PAGE)
+    injector.fail(Call.WRITE, IMAGE, errno.EIO)
+    assert faulty.ctl("shrink", "0", check=False).returncode == 5
+    assert counters(faulty)["disk_errors"] == 8
+    assert counters(faulty)["preswap_pages"] == 4096
+
+
+def test_stop_while_one_disk_fails_leaves_the_other_devices_clean(
+    start_server: StartServer, injector: Injector, connect: Connect
+) -> None:
+    server = start_server(env=injector.env, devices={"g1": "1M", "g2": "1M"})
+    for name in server.devices:
+        connect(server, name).pwrite(page(1), PAGE)
+    server.ctl("shrink", "0")
+    injector.fail(Call.SYNC, IMAGE, errno.EIO)
+    assert server.stop() == 0
+    assert server.lines[-1] == "g1 was not left clean: Input/output error"
+    states = [(server.state_dir / f"{name}.json").read_text() for name in server.devices]
+    assert ['"tmem_dirty": true' in state for state in states] == [True, False]
+
+
+# --- a slow disk ---
+
+
+def on_one_connection(client: Any, *numbers: int) -> list[Any]:
+    """Reads of these pages, all in flight at once."""
+    buffers = [nbd.Buffer(PAGE) for _ in numbers]
+    for number, buffer in zip(numbers, buffers, strict=True):
+        client.aio_pread(buffer, number * PAGE)
+    return buffers
+
+
+def test_slow_disk_with_several_threads_holds_no_tmem_hit_up(
+    start_server: StartServer, injector: Injector, connect: Connect
+) -> None:
+    server = start_server(env=injector.env, extra=["--threads=4"])
+    client = connect(server)
+    client.pwrite(page(1), PAGE)
+    client.pwrite(page(11), 11 * PAGE, flags=FUA)
+    injector.hold(Call.READ, IMAGE)
+    slow, fast = on_one_connection(client, 11, 1)
+    injector.wait()
+    while client.aio_in_flight() > 1:
+        client.poll(-1)
+    assert bytes(fast.to_bytearray()) == page(1)
+    injector.end()
+    while client.aio_in_flight():
+        client.poll(-1)
+    assert bytes(slow.to_bytearray()) == page(11)
+
+
+def test_slow_disk_with_one_thread_holds_its_own_connection_up_only(
+    start_server: StartServer, injector: Injector, connect: Connect
+) -> None:
+    server = start_server(env=injector.env, extra=["--threads=1"])
+    client, other = connect(server), connect(server)
+    client.pwrite(page(1), PAGE)
+    client.pwrite(page(11), 11 * PAGE, flags=FUA)
+    injector.hold(Call.READ, IMAGE)
+    buffers = on_one_connection(client, 11, 1)
+    injector.wait()
+    assert bytes(other.pread(PAGE, PAGE)) == page(1)
+    assert client.poll(0) == 0
+    injector.end()
+    while client.aio_in_flight():
+        client.poll(-1)
+    assert [bytes(buffer.to_bytearray()) for buffer in buffers] == [page(11), page(1)]
+
+
+def test_slow_disk_holds_no_operator_up(
+    client: Any, faulty: RunningServer, injector: Injector
+) -> None:
+    injector.hold(Call.READ, IMAGE)
+    (buffer,) = on_one_connection(client, 11)
+    injector.wait()
+    assert counters(faulty)["preswap_pages"] == 8
+    injector.end()
+    while client.aio_in_flight():
+        client.poll(-1)
+    assert bytes(buffer.to_bytearray()) == page(11)
+
+
+# --- the disk file goes ---
+
+
+def test_deleted_disk_file_is_served_on(client: Any, faulty: RunningServer) -> None:
+    (faulty.state_dir / "g1.img").unlink()
+    client.pwrite(page(20), 20 * PAGE, flags=FUA)
+    check(client, *range(1, 9), *range(11, 19), 20)
+    assert faulty.ctl("shrink", "0").returncode == 0
+    check(client, *range(1, 9))
+
+
+def test_deleted_disk_file_swapoff_and_stop_are_clean(client: Any, faulty: RunningServer) -> None:
+    (faulty.state_dir / "g1.img").unlink()
+    faulty.ctl("swapoff", "g1", "--yes")
+    assert bytes(client.pread(8 * PAGE, 11 * PAGE)) == bytes(8 * PAGE)
+    assert faulty.stop() == 0
+
+
+def test_deleted_disk_file_keeps_the_next_start_from_serving(
+    client: Any, faulty: RunningServer
+) -> None:
+    (faulty.state_dir / "g1.img").unlink()
+    faulty.kill9()
+    done = subprocess.run(faulty.command(), capture_output=True, text=True, check=False)
+    assert done.returncode == 4
+    assert f"the disk file {faulty.state_dir / 'g1.img'} is missing" in done.stderr
+
+
+def test_doctor_tells_of_deleted_files(client: Any, faulty: RunningServer) -> None:
+    (faulty.state_dir / "g1.img").unlink()
+    done = faulty.ctl("doctor", check=False)
+    assert done.returncode == 1
+    assert f"{faulty.state_dir / 'g1.img'} is missing" in done.stdout
+
+
+def test_truncated_disk_file_is_errors_and_never_zeros(client: Any, faulty: RunningServer) -> None:
+    os.truncate(faulty.state_dir / "g1.img", 15 * PAGE)
+    faulty.wait_for_line("disk file of g1 was cut off: 4 pages are lost")
+    assert error_of(client.pread, PAGE, 15 * PAGE) == errno.EIO
+    client.pwrite(page(18), 18 * PAGE, flags=FUA)
+    assert error_of(client.pread, PAGE, 17 * PAGE) == errno.EIO
+    check(client, *range(1, 9), *range(11, 15), 18)
+    assert faulty.json_stats()["tmem"]["checksum_errors"] == 2

@@ -1,0 +1,125 @@
+"""Real file systems that fill up, break and turn read-only under a running server."""
+
+import errno
+import fcntl
+import os
+import shutil
+import struct
+import subprocess
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import nbd
+import pytest
+
+from tests.conftest import StartServer
+from tests.faults.conftest import MIB, Connect, error_of, mounted, page
+from tests.faults.injection import PAGE
+from tests.running import RunningServer, run
+
+pytestmark = [
+    pytest.mark.xdist_group("faults-file-systems"),
+    pytest.mark.skipif(os.geteuid() != 0, reason="mounting a file system needs root"),
+    pytest.mark.skipif(shutil.which("mkfs.ext4") is None, reason="there is no mkfs.ext4"),
+]
+
+FUA = nbd.CMD_FLAG_FUA
+# linux/ext4.h: shut down at once, without writing the journal.
+EXT4_IOC_SHUTDOWN = 2 << 30 | 4 << 16 | ord("X") << 8 | 125
+NO_LOG_FLUSH = 2
+
+
+@pytest.fixture
+def ext4(stack: ExitStack, tmp_path: Path) -> Path:
+    """A small one in a file, which turns read-only at its first error."""
+    disk = tmp_path / "disk"
+    with disk.open("wb") as file:
+        file.truncate(32 * MIB)
+    subprocess.run(["mkfs.ext4", "-q", "-E", "lazy_itable_init=0", str(disk)], check=True)
+    mounted(stack, tmp_path / "state", "-o", "loop,errors=remount-ro", str(disk))
+    (tmp_path / "state").chmod(0o700)
+    (tmp_path / "state" / "lost+found").rmdir()
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def on_ext4(ext4: Path, start_server: StartServer) -> RunningServer:
+    return start_server(tmp=ext4.parent)
+
+
+@pytest.fixture
+def client(on_ext4: RunningServer, connect: Connect) -> Any:
+    """Page 1 in tmem, page 2 on disk."""
+    client = connect(on_ext4)
+    client.pwrite(page(1), PAGE)
+    client.pwrite(page(2), 2 * PAGE, flags=FUA)
+    return client
+
+
+def shut_down(mount: Path) -> None:
+    """As when its disk is pulled out."""
+    descriptor = os.open(mount, os.O_RDONLY)
+    try:
+        fcntl.ioctl(descriptor, EXT4_IOC_SHUTDOWN, struct.pack("I", NO_LOG_FLUSH))
+    except OSError as error:
+        pytest.skip(f"this kernel does not shut an ext4 down: {error}")
+    finally:
+        os.close(descriptor)
+
+
+def turn_read_only(mount: Path) -> None:
+    """As ext4 does where its disk has failed."""
+    source = run(["findmnt", "-no", "SOURCE", str(mount)]).stdout.strip()
+    trigger = Path("/sys/fs/ext4", Path(source).name, "trigger_fs_error")
+    if not trigger.exists():
+        pytest.skip("this kernel has no trigger for errors of an ext4")
+    trigger.write_text("1\n")
+
+
+def test_disk_that_is_gone_fails_and_tmem_serves_on(
+    ext4: Path, on_ext4: RunningServer, client: Any
+) -> None:
+    shut_down(ext4)
+    assert error_of(client.pwrite, page(9), 9 * PAGE, flags=FUA) == errno.EIO
+    assert error_of(client.pread, PAGE, 2 * PAGE) == errno.EIO
+    client.pwrite(page(3), 3 * PAGE)
+    for number in (1, 3):
+        assert bytes(client.pread(PAGE, number * PAGE)) == page(number)
+    on_ext4.wait_for_line("disk file of g1: Input/output error")
+
+
+def test_disk_that_is_gone_stops_a_shrink_and_loses_nothing(
+    ext4: Path, on_ext4: RunningServer, client: Any
+) -> None:
+    shut_down(ext4)
+    done = on_ext4.ctl("shrink", "0", check=False)
+    assert done.returncode == 5
+    assert "g1: Input/output error" in done.stderr
+    assert bytes(client.pread(PAGE, PAGE)) == page(1)
+
+
+def test_disk_that_is_gone_ends_no_server(ext4: Path, on_ext4: RunningServer, client: Any) -> None:
+    shut_down(ext4)
+    assert on_ext4.stop() == 0
+    assert "Traceback" not in on_ext4.log
+
+
+def test_disk_that_turned_read_only_refuses_new_pages_and_serves_the_old(
+    ext4: Path, on_ext4: RunningServer, client: Any
+) -> None:
+    turn_read_only(ext4)
+    assert error_of(client.pwrite, page(9), 9 * PAGE, flags=FUA) in {errno.EPERM, errno.EIO}
+    for number in (1, 2):
+        assert bytes(client.pread(PAGE, number * PAGE)) == page(number)
+
+
+def test_start_on_a_read_only_disk_is_refused(
+    ext4: Path, on_ext4: RunningServer, client: Any
+) -> None:
+    on_ext4.kill9()
+    turn_read_only(ext4)
+    done = run(on_ext4.command())
+    assert done.returncode == 4
+    assert done.stderr.count("\n") == 1
+    assert "Read-only file system" in done.stderr

@@ -1,0 +1,84 @@
+"""The host or a memory cgroup runs short: puts are rejected, and nobody is killed."""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import mkdtemp
+
+import pytest
+
+from tests.conftest import StartServer
+from tests.faults.conftest import MIB, NOISE, Connect, counters
+from tests.faults.injection import PAGE
+from tests.running import RunningServer
+
+# What nbdkit with Python needs for itself, and some MiB for the pool; 32 stay free.
+LIMIT = 128 * MIB
+
+
+@pytest.fixture
+def memory_cgroup() -> Iterator[Path]:
+    """A group of its own at the top, with LIMIT."""
+    for top, name in (
+        ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+        ("/sys/fs/cgroup", "memory.max"),
+    ):
+        if not Path(top, "cgroup.procs").exists() or not os.access(top, os.W_OK):
+            continue
+        try:
+            group = Path(mkdtemp(prefix="preswapd-test-", dir=top))
+        except OSError:
+            continue
+        try:
+            if (group / name).exists():
+                (group / name).write_text(str(LIMIT))
+                yield group
+                return
+        finally:
+            group.rmdir()
+    pytest.skip("no memory cgroup can be made here")
+
+
+@pytest.fixture
+def confined(memory_cgroup: Path, start_server: StartServer) -> Iterator[RunningServer]:
+    """A server in the group, with a pool larger than its limit."""
+    server = start_server(start=False, pool_size="512M", devices={"g1": "512M"})
+    join = 'echo $$ >"$0/cgroup.procs" && exec "$@"'
+    server.launch(["/bin/sh", "-c", join, str(memory_cgroup), *server.command()])
+    yield server
+    server.close()
+
+
+def test_cgroup_at_its_limit_is_rejected_puts_and_no_kill(
+    confined: RunningServer, connect: Connect, memory_cgroup: Path
+) -> None:
+    client, pid = connect(confined), confined.pid
+    for at in range(0, 256 * MIB, len(NOISE)):
+        client.pwrite(NOISE, PAGE + at)
+    found = counters(confined)
+    assert found["preswap_pages"] > 0
+    assert found["failed_stores"] > 0
+    assert confined.json_stats()["tmem"]["reject_alloc_fail"] > 0
+    assert confined.pid == pid
+    assert kills(memory_cgroup) == 0
+    for at in range(0, 256 * MIB, len(NOISE)):
+        assert bytes(client.pread(len(NOISE), PAGE + at)) == NOISE
+
+
+def kills(group: Path) -> int:
+    events = next(path for name in ("memory.events", "memory.oom_control")
+                  if (path := group / name).exists())  # fmt: skip
+    found = re.search(r"^oom_kill (\d+)", events.read_text(), re.MULTILINE)
+    return int(found[1]) if found else 0
+
+
+def test_host_at_its_reserve_is_rejected_puts(start_server: StartServer, connect: Connect) -> None:
+    """More is to stay free than there is."""
+    server = start_server(extra=["--host-reserve=1024T"])
+    client = connect(server)
+    client.pwrite(NOISE, PAGE)
+    assert bytes(client.pread(len(NOISE), PAGE)) == NOISE
+    found = counters(server)
+    assert (found["preswap_pages"], found["failed_stores"]) == (0, len(NOISE) // PAGE)
+    assert server.json_stats()["tmem"]["reject_alloc_fail"] == len(NOISE) // PAGE

@@ -1,0 +1,227 @@
+"""The server ends, cleanly or not, in the midst of each long operation, and nothing is lost.
+
+Each operation is held at one of its system calls, so that the signal surely finds it there.
+"""
+
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import nbd
+import pytest
+
+from tests.faults.conftest import MIB, NOISE, Connect, counters
+from tests.faults.injection import PAGE, Call, Injector
+from tests.running import PATIENCE, PRESWAPCTL, RunningServer, ServerDied
+
+CONTENT = NOISE[PAGE : 4 * MIB]
+FIRST = CONTENT[: len(CONTENT) // 2]
+IMAGE = "/g1.img"
+ENDS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda n: n.name)
+
+
+@pytest.fixture
+def filled(faulty: RunningServer, connect: Connect) -> RunningServer:
+    """Half of CONTENT on disk, half in tmem."""
+    client = connect(faulty)
+    client.pwrite(FIRST, PAGE, flags=nbd.CMD_FLAG_FUA)
+    client.pwrite(CONTENT[len(FIRST) :], PAGE + len(FIRST))
+    client.shutdown()
+    return faulty
+
+
+@contextmanager
+def running(server: RunningServer, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A preswapctl that goes on beside the test."""
+    with subprocess.Popen(
+        [PRESWAPCTL, f"--runtime-dir={server.runtime_dir}", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        yield process
+
+
+def content(client: Any) -> bytes:
+    return bytes(client.pread(len(CONTENT), PAGE))
+
+
+def end_during(
+    server: RunningServer, injector: Injector, number: signal.Signals, *command: str
+) -> None:
+    """The signal once the command is held at the injector's call; then a start."""
+    with running(server, *command) as process:
+        injector.wait()
+        assert server.stop(number) == (0 if number == signal.SIGTERM else -number)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 3, said
+    assert said.splitlines()[-1].startswith("preswapctl: the server at")
+    injector.end()
+    server.start()
+
+
+# --- preswapctl ---
+
+
+def shrink_again(server: RunningServer) -> None:
+    """Once the one whose operator has gone has noticed that."""
+    deadline = time.monotonic() + PATIENCE
+    while (done := server.ctl("shrink", "0", check=False)).returncode == 4:
+        assert time.monotonic() < deadline, done.stderr
+    assert done.returncode == 0
+
+
+def test_interrupted_shrink_ends_with_5_and_goes_on_when_run_again(
+    filled: RunningServer, injector: Injector, connect: Connect
+) -> None:
+    injector.hold(Call.WRITE, IMAGE)
+    with running(filled, "shrink", "0") as shrink:
+        injector.wait()
+        shrink.send_signal(signal.SIGINT)
+        _, said = shrink.communicate(timeout=30)
+    injector.end()
+    assert shrink.returncode == 5
+    assert "interrupted; run it again to go on" in said
+    shrink_again(filled)
+    assert content(connect(filled)) == CONTENT
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda n: n.name)
+def test_killed_preswapctl_stops_its_shrink(
+    filled: RunningServer, injector: Injector, connect: Connect, number: signal.Signals
+) -> None:
+    injector.hold(Call.WRITE, IMAGE)
+    with running(filled, "shrink", "0") as shrink:
+        injector.wait()
+        shrink.send_signal(number)
+        assert shrink.wait(30) == -number
+    injector.end()
+    shrink_again(filled)
+    assert content(connect(filled)) == CONTENT
+
+
+# --- the server ---
+
+
+@ENDS
+def test_server_ends_during_a_shrink(
+    filled: RunningServer, injector: Injector, connect: Connect, number: signal.Signals
+) -> None:
+    injector.hold(Call.WRITE, IMAGE)
+    end_during(filled, injector, number, "shrink", "0")
+    assert content(connect(filled)) == CONTENT
+
+
+@ENDS
+@pytest.mark.parametrize(
+    ("call", "path"), [(Call.SYNC, "/g2.img.new"), (Call.RENAME, "/g2.json")], ids=["file", "named"]
+)
+def test_server_ends_during_a_creation(
+    filled: RunningServer, injector: Injector, connect: Connect, number: signal.Signals, call: Call,
+    path: str,
+) -> None:  # fmt: skip
+    """Half a device is none, and its name is free."""
+    injector.hold(call, path)
+    end_during(filled, injector, number, "create", "g2", "1M")
+    assert filled.json_stats()["devices"].keys() == {"g1"}
+    assert not list(filled.state_dir.glob("g2*"))
+    assert content(connect(filled)) == CONTENT
+    assert filled.ctl("create", "g2", "2M").returncode == 0
+
+
+@ENDS
+def test_server_ends_during_a_removal(
+    filled: RunningServer, injector: Injector, connect: Connect, number: signal.Signals
+) -> None:
+    """The next start finishes it."""
+    filled.ctl("create", "g2", "1M")
+    client = connect(filled, "g2")
+    client.pwrite(CONTENT[: 100 * PAGE], PAGE)
+    client.shutdown()
+    injector.hold(Call.UNLINK, "/g2.json")
+    end_during(filled, injector, number, "remove", "g2", "--yes")
+    assert filled.json_stats()["devices"].keys() == {"g1"}
+    assert not list(filled.state_dir.glob("g2*"))
+    assert content(connect(filled)) == CONTENT
+
+
+@ENDS
+def test_server_ends_during_a_swapoff(
+    filled: RunningServer, injector: Injector, connect: Connect, number: signal.Signals
+) -> None:
+    """What was dropped stays dropped; run again it gives the disk's blocks back."""
+    injector.hold(Call.PUNCH, IMAGE, pages=(100, 101))
+    end_during(filled, injector, number, "swapoff", "g1", "--yes")
+    assert content(connect(filled)) == bytes(len(CONTENT))
+    filled.ctl("swapoff", "g1", "--yes")
+    assert counters(filled)["disk_pages"] == 1
+    assert (filled.state_dir / "g1.img").stat().st_blocks * 512 <= 64 << 10
+
+
+def start_and_end(
+    server: RunningServer, injector: Injector, number: signal.Signals, call: Call, path: str
+) -> None:
+    """A start that is held at that call when the signal comes."""
+    injector.hold(call, path)
+    process = subprocess.Popen(server.command(), stderr=subprocess.DEVNULL, env=server.env)
+    with process:
+        injector.wait()
+        process.send_signal(number)
+        if number == signal.SIGTERM:
+            injector.end()
+        assert process.wait(30) in {0, -number}
+    injector.end()
+
+
+@ENDS
+def test_server_ends_during_its_recovery(
+    filled: RunningServer, injector: Injector, connect: Connect, number: signal.Signals
+) -> None:
+    filled.kill9()
+    start_and_end(filled, injector, number, Call.SEEK, "/arena")
+    filled.start()
+    assert content(connect(filled)) == CONTENT
+
+
+@ENDS
+def test_server_ends_while_it_discards_its_state(
+    filled: RunningServer, injector: Injector, connect: Connect, number: signal.Signals
+) -> None:
+    """Discarding again ends it: all is empty."""
+    filled.kill9()
+    filled.extra = ["--discard-state"]
+    start_and_end(filled, injector, number, Call.RENAME, "/g1.json")
+    filled.start()
+    assert content(connect(filled)) == bytes(len(CONTENT))
+
+
+def test_half_discarded_state_is_refused_or_empty(
+    filled: RunningServer, injector: Injector, connect: Connect
+) -> None:
+    """A start without the option never serves what is left of it."""
+    filled.kill9()
+    filled.extra = ["--discard-state"]
+    start_and_end(filled, injector, signal.SIGKILL, Call.RENAME, "/g1.img")
+    filled.extra = []
+    with pytest.raises(ServerDied, match="--discard-state starts empty"):
+        filled.start()
+    assert filled.wait() == 4
+
+
+# --- preswapctl on a server that does not end ---
+
+
+def test_second_operator_waits_for_no_one(filled: RunningServer, injector: Injector) -> None:
+    """A shrink that the disk holds up refuses the next one at once."""
+    injector.hold(Call.WRITE, IMAGE)
+    with running(filled, "shrink", "0") as shrink:
+        injector.wait()
+        done = filled.ctl("shrink", "0", check=False)
+        injector.end()
+        shrink.communicate(timeout=30)
+    assert (done.returncode, shrink.returncode) == (4, 0)
+    assert "under way already" in done.stderr
