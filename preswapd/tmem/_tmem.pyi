@@ -42,7 +42,7 @@ class Host:
         """Bytes of the arena's table for the layer above that may be touched."""
 
     def recover(self) -> dict[str, int]:
-        """Rebuilds the index; counts of pages, damage and losers (DESIGN 4a)."""
+        """Rebuilds the index; counts of pages, damage and losers (docs/concurrency.md)."""
 
     def has_pool(self, pool: int) -> bool: ...
     def new_pool(self, uuid: bytes = ..., flags: int = ...) -> int:
