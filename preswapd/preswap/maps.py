@@ -1,4 +1,4 @@
-"""NAME.map: the state byte of each page, in shared memory (DESIGN 4a has its values)."""
+"""NAME.map: the state byte of each page, in shared memory; docs/concurrency.md has its values."""
 
 import os
 from collections.abc import Iterable

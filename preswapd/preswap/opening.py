@@ -1,4 +1,4 @@
-"""From what lies in shared memory and on disk to devices that are served (DESIGN 4a, recovery)."""
+"""From what lies in shared memory and on disk to served devices: docs/concurrency.md, Recovery."""
 
 import time
 from collections.abc import Iterator

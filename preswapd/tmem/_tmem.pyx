@@ -207,7 +207,7 @@ cdef class Host:
         tmem_set_max_pages(self.host, pool, pages)
 
     cdef bint handle(self, pool, object, index, tmem_handle *to) except -1:
-        """False for an index over 32 bits: it is rejected, as in the seed."""
+        """False for an index over 32 bits: a page there is neither stored nor found."""
         self.check_pool(pool)
         if not self.ready:
             raise ValueError("the arena must be recovered first")
