@@ -17,7 +17,7 @@ from preswapd.preswap.settings import DeviceSpec, Settings
 from preswapd.preswap.sidecar import Sidecar, read_all
 from preswapd.units import exact_size
 
-DISCARD_HINT = "--discard-state starts empty, if no guest needs them any more"
+DISCARD_HINT = "--discard-state starts empty, if no guest needs its pages any more"
 
 
 class Found(NamedTuple):
@@ -43,7 +43,9 @@ def survey(settings: Settings, found: Found | None, boot_id: str) -> Plan:
     paths = settings.paths
     sidecars = read_all(paths.state_dir)
     if found is not None and found.boot_id != boot_id:
-        raise RefusedError(f"the arena {paths.arena} is of an earlier start of this host")
+        raise RefusedError(
+            f"the arena {paths.arena} is of an earlier start of this host: {DISCARD_HINT}"
+        )
     plan = Plan()
     for entry in found.entries if found else ():
         if entry.state == "served":
