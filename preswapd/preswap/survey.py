@@ -47,11 +47,12 @@ def survey(settings: Settings, found: Found | None, boot_id: str) -> Plan:
             f"the arena {paths.arena} is of an earlier start of this host: {DISCARD_HINT}"
         )
     plan = Plan()
-    for entry in found.entries if found else ():
-        if entry.state == "served":
-            plan.keep.append((entry, kept(paths, found, entry, sidecars)))
-        else:
-            plan.finish.append(entry)
+    if found is not None:
+        for entry in found.entries:
+            if entry.state == "served":
+                plan.keep.append((entry, kept(paths, found.arena, entry, sidecars)))
+            else:
+                plan.finish.append(entry)
     served = {entry.name for entry, _ in plan.keep}
     # Finishing a creation or removal takes the files on disk with it.
     doomed = {entry.name for entry in plan.finish if entry.state != "adopting"}
@@ -64,18 +65,15 @@ def survey(settings: Settings, found: Found | None, boot_id: str) -> Plan:
     return plan
 
 
-def kept(
-    paths: InstancePaths, found: Found | None, entry: Entry, sidecars: dict[str, Sidecar]
-) -> Sidecar:
+def kept(paths: InstancePaths, arena: str, entry: Entry, sidecars: dict[str, Sidecar]) -> Sidecar:
     """A device that was served when the process before this one ended."""
-    assert found is not None
     sidecar = sidecars.get(entry.name)
     if sidecar is None:
         raise RefusedError(
             f"{paths.sidecar(entry.name)} is missing, although shared memory holds the device"
             f" {entry.name}: {DISCARD_HINT}"
         )
-    if (sidecar.type, sidecar.size, sidecar.arena) != (entry.type, entry.size, found.arena):
+    if (sidecar.type, sidecar.size, sidecar.arena) != (entry.type, entry.size, arena):
         raise RefusedError(
             f"{paths.sidecar(entry.name)} does not belong to the device {entry.name} in shared"
             f" memory: {DISCARD_HINT}"
