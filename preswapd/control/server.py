@@ -209,8 +209,8 @@ class Handler(BaseHTTPRequestHandler):
             while not shrink.ended.wait(HANG_UP_SECONDS):
                 if hung_up(self.connection):
                     shrink.cancel()
-                if shrink.progress is not None:
-                    lines.now_and_then({"progress": asdict(shrink.progress)})
+                # Also before the first page moves: the client waits for a sign of life.
+                lines.now_and_then({"progress": asdict(shrink.progress)})
         except (ConnectionError, TimeoutError):
             shrink.cancel()
             shrink.ended.wait()

@@ -101,13 +101,19 @@ def check_adoptable(
 
 def missing(settings: Settings, present: dict[str, int], doomed: set[str]) -> Iterator[DeviceSpec]:
     """Configured devices that are not there yet."""
+    check_sizes(settings.devices, present)
     for spec in settings.devices:
-        size = present.get(spec.name)
-        if size is None:
+        if spec.name not in present:
             if spec.name not in doomed:
                 check_unclaimed(settings.paths.image(spec.name), spec.size)
             yield spec
-        elif size != spec.size:
+
+
+def check_sizes(devices: Sequence[DeviceSpec], present: dict[str, int]) -> None:
+    """RefusedError when a device that is there has another size."""
+    for spec in devices:
+        size = present.get(spec.name, spec.size)
+        if size != spec.size:
             raise RefusedError(
                 f"the device {spec.name} has {exact_size(size)}, the configuration says"
                 f" {exact_size(spec.size)}: remove it first, or keep its size"
