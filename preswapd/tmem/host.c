@@ -72,13 +72,18 @@ static bool is_full(const struct pool *p)
 	       count_of(&p->pages) >= count_of(&p->max_pages);
 }
 
-/* A put needs room: the oldest ephemeral pages go, until there is a slot. */
+/* A put needs room: the oldest ephemeral pages go, until there is a slot.  Above a lowered limit
+ * that would be in vain, as nothing gets in before maintain() has given memory back. */
 static int alloc_evicting(struct tmem_host *h, unsigned length, unsigned flags, uint32_t *ref)
 {
 	int err = slots_alloc(&h->slots, length, flags, ref);
 
 	for (unsigned i = 0; (err == -ENOSPC || err == -ENOMEM) && i < EVICT_ROUNDS; i++) {
-		if (!host_evict(h, EVICT_AT_ONCE))
+		if (!count_of(&h->count.ephemeral_pages))
+			break;
+		if (flags & TMEM_NOWAIT)
+			return -EAGAIN;
+		if (slots_over_limit(&h->slots) || !host_evict(h, EVICT_AT_ONCE))
 			break;
 		err = slots_alloc(&h->slots, length, flags, ref);
 	}
