@@ -328,9 +328,8 @@ int tmem_put(struct tmem_host *h, const struct tmem_handle *handle, const void *
 		return put_failed(h, handle, keep_old);
 	}
 	host_release(h, old);
-	if (pool_is_ephemeral(&h->pools[handle->pool]) &&
-	    ephemeral_append(&h->ephemeral, handle, seq))
-		tmem_flush(h, handle);         /* nobody would ever evict it */
+	if (pool_is_ephemeral(&h->pools[handle->pool]))
+		host_enqueue(h, handle, seq);
 	return 1;
 }
 
@@ -510,6 +509,5 @@ void tmem_get_stats(struct tmem_host *h, struct tmem_stats *to)
 	to->live_slot_bytes = h->slots.live_bytes;
 	to->metadata_size = (uint64_t)h->slots.high * sizeof(struct slab);
 	pthread_mutex_unlock(&h->slots.mutex);
-	to->metadata_size += count_of(&h->index.bytes) +
-			     ephemeral_entries(&h->ephemeral) * sizeof(struct ephemeral_entry);
+	to->metadata_size += count_of(&h->index.bytes) + count_of(&h->ephemeral.bytes);
 }
