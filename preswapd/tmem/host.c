@@ -96,6 +96,7 @@ static int host_build(struct tmem_host *h, const struct tmem_handle *handle, con
 	struct scratch *scratch = scratch_of_thread();
 	struct packed p;
 
+	fresh->births = pool_births(&h->pools[handle->pool]);
 	/* Early and cheap: a rejected put of a full pool should cost next to nothing. */
 	if (!(flags & TMEM_REPLACE) && is_full(&h->pools[handle->pool]))
 		return rejected(h, &h->count.pool_limit_hit);
@@ -154,6 +155,8 @@ static int host_publish(struct tmem_host *h, const struct tmem_handle *handle,
 	struct pool *pool = &h->pools[handle->pool];
 
 	*old = index_get(&h->index, handle);
+	if (fresh->births != pool_births(pool))
+		return rejected(h, &h->count.pool_limit_hit);
 	if (!*old) {
 		if (is_full(pool))
 			return rejected(h, &h->count.pool_limit_hit);
@@ -294,13 +297,15 @@ const struct tmem_ops tmem_ops = {
 
 /* --- The contract in single calls ---------------------------------------------------------- */
 
-/* "A failed put over an existing page flushes the old one", unless the caller keeps it. */
-static int put_failed(struct tmem_host *h, const struct tmem_handle *handle, bool keep_old)
+/* "A failed put over an existing page flushes the old one", unless the caller keeps it, or it is
+ * a page of the next pool with this number. */
+static int put_failed(struct tmem_host *h, const struct tmem_handle *handle, uint32_t births,
+		      bool keep_old)
 {
 	if (keep_old)
 		return 0;
 	host_lock(h, handle);
-	uint32_t old = host_drop(h, handle);
+	uint32_t old = births == pool_births(&h->pools[handle->pool]) ? host_drop(h, handle) : 0;
 	host_unlock(h, handle);
 	if (old)
 		count_up(&h->count.dup_puts_flushed);
@@ -318,14 +323,14 @@ int tmem_put(struct tmem_host *h, const struct tmem_handle *handle, const void *
 	unsigned flags = index_get(&h->index, handle) ? TMEM_REPLACE : 0;
 	host_unlock(h, handle);
 	if (host_build(h, handle, page, how, flags, &fresh))
-		return put_failed(h, handle, keep_old);
+		return put_failed(h, handle, fresh.births, keep_old);
 	host_lock(h, handle);
 	int err = host_publish(h, handle, &fresh, &old);
 	uint64_t seq = err ? 0 : host_find(h, handle).seq;
 	host_unlock(h, handle);
 	if (err) {
 		host_discard(h, &fresh);
-		return put_failed(h, handle, keep_old);
+		return put_failed(h, handle, fresh.births, keep_old);
 	}
 	host_release(h, old);
 	if (pool_is_ephemeral(&h->pools[handle->pool]))

@@ -21,9 +21,15 @@ bool pools_fit(const struct arena *a)
 static void load(struct tmem_host *h, uint32_t id)
 {
 	const struct pool_entry *e = &arena_pools(&h->arena)[id];
+	struct pool *p = &h->pools[id];
 
-	h->pools[id] = (struct pool){.live = e->state != 0, .flags = (uint32_t)e->state,
-				     .max_pages = UINT64_MAX};
+	/* A call that names the pool that had this number before may be looking. */
+	__atomic_fetch_add(&p->births, 1, __ATOMIC_RELAXED);
+	__atomic_store_n(&p->flags, (uint32_t)e->state, __ATOMIC_RELAXED);
+	__atomic_store_n(&p->frozen, false, __ATOMIC_RELAXED);
+	__atomic_store_n(&p->max_pages, UINT64_MAX, __ATOMIC_RELAXED);
+	p->users = 0;
+	__atomic_store_n(&p->live, e->state != 0, __ATOMIC_RELEASE);
 }
 
 void pools_load(struct tmem_host *h)

@@ -41,6 +41,7 @@ enum tmem_flags {
 /* A page in a slot that nobody can find yet. */
 struct tmem_fresh {
 	uint32_t ref;
+	uint32_t births;               /* of its pool: another one may have got the number since */
 	uint16_t what;
 	uint64_t digest;
 };
