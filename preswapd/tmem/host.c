@@ -338,24 +338,45 @@ int tmem_put(struct tmem_host *h, const struct tmem_handle *handle, const void *
 	return 1;
 }
 
-int tmem_get(struct tmem_host *h, const struct tmem_handle *handle, void *page)
+static struct tmem_found copy_page(struct tmem_host *h, const struct tmem_handle *handle,
+				   struct tmem_copy *copy)
 {
-	struct tmem_copy copy;
-	uint32_t dead = 0;
-
 	host_lock(h, handle);
 	struct tmem_found found = host_find(h, handle);
-	if (found.ref) {
-		host_copy(h, &found, &copy);
-		if (pool_gets_remove(&h->pools[handle->pool]))
-			dead = host_drop(h, handle);
-	}
+	if (found.ref)
+		host_copy(h, &found, copy);
+	host_unlock(h, handle);
+	return found;
+}
+
+/* Is it still the page that was read, in whatever slot?  Then it goes. */
+static bool remove_page(struct tmem_host *h, const struct tmem_handle *handle, uint64_t seq)
+{
+	host_lock(h, handle);
+	struct tmem_found now = host_find(h, handle);
+	uint32_t dead = now.ref && now.seq == seq ? host_drop(h, handle) : 0;
 	host_unlock(h, handle);
 	host_release(h, dead);
+	return dead != 0;
+}
+
+/* Read first, then removed: a page that is damaged, or that there is no memory to unpack, stays.
+ * If another get or put was faster, the next look is the answer. */
+int tmem_get(struct tmem_host *h, const struct tmem_handle *handle, void *page)
+{
+	bool removes = pool_gets_remove(&h->pools[handle->pool]);
+	struct tmem_found found;
+	struct tmem_copy copy;
+	int err = 0;
+
+	do {
+		found = copy_page(h, handle, &copy);
+		if (found.ref)
+			err = host_open(h, &copy, page);
+	} while (removes && found.ref && !err && !remove_page(h, handle, found.seq));
 	host_count_get(h, found.ref != 0);
 	if (!found.ref)
 		return 0;
-	int err = host_open(h, &copy, page);
 	return err ? err : 1;
 }
 
