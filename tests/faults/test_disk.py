@@ -21,6 +21,7 @@ ERRORS = [
     (errno.EIO, errno.EIO),
     (errno.ENOSPC, errno.ENOSPC),
     (errno.EDQUOT, errno.ENOSPC),
+    (errno.EFBIG, errno.ENOSPC),
     (errno.EROFS, errno.EPERM),
     (errno.ETIMEDOUT, errno.EIO),
 ]
