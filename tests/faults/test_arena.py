@@ -145,13 +145,8 @@ def overwrite(path: Path, at: int, data: bytes) -> None:
 
 HARM: dict[str, tuple[Callable[[RunningServer], object], str]] = {
     "arena missing": (lambda s: s.arena.unlink(), "--discard-state starts empty"),
-    "arena truncated": (lambda s: os.truncate(s.arena, 70000), "it is truncated"),
     "arena of another format": (lambda s: overwrite(s.arena, 8, b"\x09"), "is version 9"),
-    "superblock damaged": (lambda s: flip_bit(s.arena, 30, 1), "its superblock is damaged"),
-    "pool table damaged": (lambda s: flip_bit(s.arena, 4104, 1), "its pool table is damaged"),
     "device table damaged": (lambda s: flip_bit(s.arena, 8264, 1), "its device table is damaged"),
-    "map missing": (lambda s: (s.shm_dir / "g1.map").unlink(), "g1.map is missing"),
-    "sidecar missing": (lambda s: (s.state_dir / "g1.json").unlink(), "g1.json is missing"),
     "sidecar damaged": (lambda s: overwrite(s.state_dir / "g1.json", 0, b"?"), "is damaged"),
 }
 

@@ -19,9 +19,7 @@ IMAGE = "/g1.img"
 # NBD has few numbers: what it lacks is EPERM (a read-only file), ENOSPC or EIO.
 ERRORS = [
     (errno.EIO, errno.EIO),
-    (errno.ENOSPC, errno.ENOSPC),
     (errno.EDQUOT, errno.ENOSPC),
-    (errno.EFBIG, errno.ENOSPC),
     (errno.EROFS, errno.EPERM),
     (errno.ETIMEDOUT, errno.EIO),
 ]
