@@ -55,39 +55,50 @@ static uint64_t number_in(int fd, const char *key, uint64_t otherwise)
 	return end == at ? otherwise : value;
 }
 
+static uint64_t above(uint64_t n, uint64_t kept)
+{
+	return n > kept ? n - kept : 0;
+}
+
 /* Clean file pages count as usage, but the kernel drops them before it kills. */
-static bool cgroup_has_room(const int fds[3])
+static uint64_t cgroup_room(const int fds[3])
 {
 	uint64_t limit = number_in(fds[0], "", UINT64_MAX);      /* "max" is no number */
 	uint64_t usage = number_in(fds[1], "", 0);
 	uint64_t clean = number_in(fds[2], "\ninactive_file ", 0);
-	uint64_t needed = usage - (clean < usage ? clean : usage) + CGROUP_RESERVE;
 
-	return needed <= limit;
+	return above(limit, above(usage, clean) + CGROUP_RESERVE);
 }
 
-static bool ask(const struct headroom *h)
+static uint64_t ask(const struct headroom *h)
 {
+	uint64_t room = UINT64_MAX;
+
 	if (h->host_reserve && h->meminfo >= 0) {
 		uint64_t kib = number_in(h->meminfo, "MemAvailable:", UINT64_MAX / 1024);
-		if (kib * 1024 < h->host_reserve)
-			return false;
+		room = above(kib * 1024, h->host_reserve);
 	}
-	for (size_t i = 0; i < h->n_cgroups; i++)
-		if (!cgroup_has_room(h->cgroups[i]))
-			return false;
-	return true;
+	for (size_t i = 0; i < h->n_cgroups; i++) {
+		uint64_t here = cgroup_room(h->cgroups[i]);
+		room = here < room ? here : room;
+	}
+	return room;
 }
 
-bool headroom_there_is(struct headroom *h)
+bool headroom_take(struct headroom *h, uint64_t bytes)
 {
 	struct timespec t;
 
 	clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
 	uint64_t now = (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
-	if (!h->asked_at || now - h->asked_at >= ASK_EVERY_NS) {
-		h->answer = ask(h);
+	bool used_up = h->room < bytes && !h->refused;
+	if (!h->asked_at || now - h->asked_at >= ASK_EVERY_NS || used_up) {
+		h->room = ask(h);
 		h->asked_at = now;
 	}
-	return h->answer;
+	h->refused = h->room < bytes;
+	if (h->refused)
+		return false;
+	h->room -= bytes;
+	return true;
 }

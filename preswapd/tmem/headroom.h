@@ -15,13 +15,16 @@ struct headroom {
 	int cgroups[CGROUPS_MAX][3];   /* limit, usage, statistics */
 	size_t n_cgroups;
 	uint64_t asked_at;             /* ns, CLOCK_MONOTONIC_COARSE */
-	bool answer;
+	uint64_t room;                 /* what was there then, less what was taken since */
+	bool refused;                  /* the last time; so is the next until it is asked again */
 };
 
 void headroom_init(struct headroom *);
 void headroom_set(struct headroom *, uint64_t host_reserve, const int (*cgroups)[3], size_t n);
 void headroom_close(struct headroom *);
-/* Reads /proc at most every 100 ms; called under the allocator's mutex. */
-bool headroom_there_is(struct headroom *);
+/* Whether the arena may grow by so many bytes; it then counts them as taken.  Reads /proc every
+ * 100 ms, and at once when the room of the last time is used up: memory can be filled at some
+ * hundred MiB in that time.  Called under the allocator's mutex. */
+bool headroom_take(struct headroom *, uint64_t bytes);
 
 #endif

@@ -160,7 +160,7 @@ static int grow(struct slots *s, uint32_t n, uint32_t to, unsigned flags)
 		return -ENOSPC;
 	if (flags & SLOTS_NOWAIT)
 		return -EAGAIN;
-	if (!headroom_there_is(&s->headroom) ||
+	if (!headroom_take(&s->headroom, to - slab->reserved) ||
 	    arena_reserve(s->arena, n, slab->reserved, to))
 		return -ENOMEM;
 	s->used_bytes += to - slab->reserved;

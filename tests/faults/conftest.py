@@ -46,16 +46,35 @@ def injected_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return library
 
 
-@pytest.fixture
-def injector(injected_library: Path, tmp_path: Path) -> Iterator[Injector]:
-    with Injector(injected_library, tmp_path / "rule") as injector:
+@pytest.fixture(scope="module")
+def module_injector(
+    injected_library: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Injector]:
+    with Injector(injected_library, tmp_path_factory.mktemp("injector") / "rule") as injector:
         yield injector
+
+
+@pytest.fixture
+def injector(module_injector: Injector) -> Iterator[Injector]:
+    """Catches nothing, neither before nor after the test."""
+    yield module_injector
+    module_injector.end()
 
 
 @pytest.fixture
 def faulty(start_server: StartServer, injector: Injector) -> RunningServer:
     """A server of one device, g1 of 64M, whose system calls obey the injector."""
     return start_server(env=injector.env)
+
+
+@pytest.fixture(scope="module")
+def module_faulty(
+    module_injector: Injector, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningServer]:
+    """Like `faulty`, shared by the tests of a module that leave no fault behind."""
+    tmp = tmp_path_factory.mktemp("faulty")
+    with RunningServer(tmp, env=module_injector.env) as running:
+        yield running
 
 
 def page(number: int) -> bytes:

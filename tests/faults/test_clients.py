@@ -30,18 +30,20 @@ def test_two_guests_on_one_export_see_each_others_writes_and_are_counted(
     assert counters(server)["connections"] == 2
 
 
-def test_read_of_more_than_the_largest_request(server: RunningServer) -> None:
+def test_read_of_more_than_the_largest_request(module_server: RunningServer) -> None:
     """nbdkit itself takes twice what it advertises; beyond that it is an error."""
-    with RawClient(server) as client:
+    with RawClient(module_server) as client:
         client.greet().go().send(READ, 0, 2 * MOST + PAGE)
         assert client.error() in {errno.ENOMEM, errno.EINVAL}
         assert client.works()
 
 
 @pytest.mark.parametrize("length", [MOST, MOST + PAGE])
-def test_write_of_the_largest_request_and_a_page_more(server: RunningServer, length: int) -> None:
+def test_write_of_the_largest_request_and_a_page_more(
+    module_server: RunningServer, length: int
+) -> None:
     """Done or refused as a whole."""
-    with RawClient(server) as client:
+    with RawClient(module_server) as client:
         client.greet().go().send(WRITE, PAGE, length, payload=(NOISE * 3)[:length])
         refused = client.error() != 0
         client.send(READ, length, PAGE)
@@ -50,22 +52,24 @@ def test_write_of_the_largest_request_and_a_page_more(server: RunningServer, len
         assert client.receive(PAGE) == (bytes(PAGE) if refused else expected)
 
 
-def test_unaligned_requests_are_served(server: RunningServer, connect: Connect) -> None:
-    client = connect(server)
+def test_unaligned_requests_are_served(module_server: RunningServer, connect: Connect) -> None:
+    client = connect(module_server)
     client.pwrite(NOISE[:10001], PAGE + 3)
     client.pwrite(NOISE[:5000], 100 * PAGE - 17, flags=nbd.CMD_FLAG_FUA)
     assert bytes(client.pread(10001, PAGE + 3)) == NOISE[:10001]
     assert bytes(client.pread(5000, 100 * PAGE - 17)) == NOISE[:5000]
 
 
-def test_reader_of_nothing_holds_only_itself_up(server: RunningServer, connect: Connect) -> None:
+def test_reader_of_nothing_holds_only_itself_up(
+    module_server: RunningServer, connect: Connect
+) -> None:
     """Its replies fill the socket, and its worker thread waits."""
-    connect(server).pwrite(NOISE, PAGE)
-    with RawClient(server) as client:
+    connect(module_server).pwrite(NOISE, PAGE)
+    with RawClient(module_server) as client:
         client.greet().go()
         for _ in range(16):
             client.send(READ, PAGE, 8 * MIB)
-        assert bytes(connect(server).pread(PAGE, PAGE)) == NOISE[:PAGE]
+        assert bytes(connect(module_server).pread(PAGE, PAGE)) == NOISE[:PAGE]
         assert client.error() == 0
         assert client.receive(PAGE) == NOISE[:PAGE]
 
@@ -86,23 +90,23 @@ def ask_for_ever(sock: socket.socket) -> None:
 
 
 def test_operator_that_does_not_read_holds_only_itself_up(
-    server: RunningServer, stack: ExitStack
+    module_server: RunningServer, stack: ExitStack
 ) -> None:
-    sock = controlled(stack, server)
+    sock = controlled(stack, module_server)
     sock.setblocking(False)
     with pytest.raises(BlockingIOError):
         ask_for_ever(sock)
     sock.settimeout(PATIENCE)
-    assert server.ctl("list").returncode == 0
+    assert module_server.ctl("list").returncode == 0
     assert sock.recv(12) == b"HTTP/1.1 200"
 
 
 def test_operator_that_stops_within_a_request_holds_only_itself_up(
-    server: RunningServer, stack: ExitStack
+    module_server: RunningServer, stack: ExitStack
 ) -> None:
-    sock = controlled(stack, server)
+    sock = controlled(stack, module_server)
     sock.sendall(b"POST /v1/shrink HTTP/1.1\r\nContent-Length: 12\r\n\r\n{")
-    assert server.ctl("shrink", "0").returncode == 0
+    assert module_server.ctl("shrink", "0").returncode == 0
     sock.sendall(b'"pages": 0}')
     assert sock.recv(12) == b"HTTP/1.1 200"
 
@@ -129,8 +133,10 @@ def served_again(server: RunningServer) -> bool:
     return any(server.ctl("list", check=False).returncode == 0 for _ in range(20))
 
 
-def test_many_operators_at_once_are_all_answered(server: RunningServer, stack: ExitStack) -> None:
-    socks = [controlled(stack, server) for _ in range(CONNECTIONS - 4)]
+def test_many_operators_at_once_are_all_answered(
+    module_server: RunningServer, stack: ExitStack
+) -> None:
+    socks = [controlled(stack, module_server) for _ in range(CONNECTIONS - 4)]
     for sock in socks:
         sock.sendall(b"GET /v1/stats HTTP/1.0\r\n\r\n")
     for sock in socks:

@@ -168,6 +168,19 @@ def test_headroom_of_a_cgroup(shm: Path, usage: int, stored: bool) -> None:
     assert host.put_page(host.new_pool(), 0, 0, make_page("text", 0)) == stored
 
 
+def test_headroom_of_a_cgroup_holds_for_fast_puts(shm: Path) -> None:
+    """More come in than there is room for, before the time to ask again has come."""
+    files = (str(shm / "max"), str(shm / "current"), str(shm / "stat"))
+    for name, content in zip(files, (f"{100 * MIB}\n", "0\n", "inactive_file 0\n"), strict=True):
+        Path(name).write_text(content)
+    host = Host(shm / "arena", 8 * MIB, create=True, cgroup_files=[files])
+    pool, others = host.new_pool(), 67 * MIB
+    for index in range(1000):
+        Path(files[1]).write_text(f"{others + used(host)}\n")
+        host.put_page(pool, 0, index, make_page("noise", index))
+    assert 0 < used(host) <= MIB
+
+
 def test_full_tmpfs_is_a_rejected_put(small_tmpfs: Path) -> None:
     host = Host(small_tmpfs / "arena", 64 * MIB, create=True)
     pool = host.new_pool()
