@@ -37,6 +37,7 @@ Log = Callable[[int, str], None]
 
 # Parsing a body is one C call that keeps the interpreter lock, and no request needs more.
 LARGEST_BODY = 8192
+LONGEST_LENGTH = 9  # digits
 CONNECTIONS = 64
 # A client that says nothing, or does not read, for so long is let go.
 IDLE_SECONDS = 60
@@ -98,12 +99,21 @@ class Handler(BaseHTTPRequestHandler):
     timeout = IDLE_SECONDS
     # Headers and body leave in one piece.
     wbufsize = -1
+    raw_requestline: bytes
 
     @property
     def control(self) -> ControlServer:
         return cast(ControlServer, self.server)
 
     # --- BaseHTTPRequestHandler's interface ---
+
+    def parse_request(self) -> bool:
+        """The base class would answer whoever names HTTP/0.9 without a head."""
+        if str(self.raw_requestline, "iso-8859-1").split()[-1:] != ["HTTP/0.9"]:
+            return super().parse_request()
+        self.requestline = self.request_version = self.command = ""
+        self.send_error(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
+        return False
 
     def do_GET(self) -> None:
         self.answer()
@@ -156,7 +166,8 @@ class Handler(BaseHTTPRequestHandler):
         if "Transfer-Encoding" in self.headers:
             raise UsageError("a request's body needs a Content-Length")
         length = self.headers.get("Content-Length", "0")
-        if not (length.isascii() and length.isdigit()) or int(length[:9]) > LARGEST_BODY:
+        is_number = length.isascii() and length.isdigit() and len(length) <= LONGEST_LENGTH
+        if not is_number or int(length) > LARGEST_BODY:
             raise UsageError(f"a request's body has at most {LARGEST_BODY} bytes")
         text = self.rfile.read(int(length))
         if len(text) < int(length):

@@ -126,7 +126,7 @@ def size_value(parse: Callable[[str], int]) -> Callable[[Any], int]:
 
 def path_value(value: Any) -> Path:
     path = Path(text_value(value))
-    if not path.is_absolute():
+    if not path.is_absolute() or "\0" in value:
         raise ValueError(f"{value!r} is not an absolute path")
     return path
 
@@ -168,8 +168,10 @@ class ConfigFile:
             raise UsageError(f"{path} is not UTF-8 text") from None
         try:
             self.tables = tomllib.loads(self.text)
-        except tomllib.TOMLDecodeError as error:
+        except ValueError as error:  # no TOML, or a number of thousands of digits
             raise UsageError(f"{path}: {error}") from None
+        except RecursionError:
+            raise UsageError(f"{path}: its values are nested too deeply") from None
 
     def values(self) -> dict[str, Any]:
         """The keys of the first level, checked."""
@@ -308,9 +310,9 @@ def as_toml(config: Config) -> str:
 
 
 def toml_lines(values: Mapping[str, str | int | None]) -> str:
-    # JSON's strings and numbers are TOML's too, for all text without control characters.
+    # JSON's strings and numbers are TOML's too, but for one control character.
     return "".join(
-        f"{key} = {json.dumps(value, ensure_ascii=False)}\n"
+        f"{key} = {json.dumps(value, ensure_ascii=False)}\n".replace("\x7f", "\\u007f")
         for key, value in values.items()
         if value is not None
     )

@@ -10,12 +10,12 @@ def line_of(text: str, keys: Sequence[str]) -> int:
     The key stands where it first appears when the text is read line by line.  A value over several
     lines is complete only on its last one: it began behind the last line where all was complete.
     """
-    lines = text.splitlines(keepends=True)
+    lines = text.split("\n")  # nothing else ends a line of TOML
     complete = 0
     for number in range(1, len(lines) + 1):
         try:
-            tables = tomllib.loads("".join(lines[:number]))
-        except tomllib.TOMLDecodeError:
+            tables = tomllib.loads("\n".join(lines[:number]))
+        except (ValueError, RecursionError):
             continue
         if holds(tables, keys):
             return complete + 1

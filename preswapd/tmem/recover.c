@@ -49,13 +49,18 @@ static int index_slot(struct recovering *r, uint32_t ref)
 	return 0;
 }
 
-static int recover_slot(struct recovering *r, uint32_t ref)
+static bool is_whole(const struct arena *a, const struct slot *s, unsigned class)
+{
+	return slot_header_fits(a, s) && length_of(s->what) <= arena_classes()->bytes[class];
+}
+
+static int recover_slot(struct recovering *r, uint32_t ref, unsigned class)
 {
 	struct slot *s = arena_slot(&r->host->arena, ref);
 
 	if (load_acquire(&s->state) == 0)
 		return 0;
-	if (!slot_header_fits(&r->host->arena, s)) {
+	if (!is_whole(&r->host->arena, s, class)) {
 		r->found->damaged_slots++;
 		kill_slot(s);
 		return 0;
@@ -82,7 +87,7 @@ static int recover_slab(struct recovering *r, uint32_t slab)
 		return 0;
 	int err = slots_adopt(&r->host->slots, slab, (unsigned)class);
 	for (uint32_t i = 0; !err && i < arena_classes()->slots[class]; i++)
-		err = recover_slot(r, ref_of(slab, i));
+		err = recover_slot(r, ref_of(slab, i), (unsigned)class);
 	return err;
 }
 

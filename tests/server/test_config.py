@@ -102,6 +102,7 @@ def test_no_file_is_needed() -> None:
         ('listen = "127.0.0.1:99999"', "99999 is not a port"),
         ('listen = "example.org:1"', "is not ADDR:PORT"),
         ('runtime-dir = "run"', "runtime-dir: 'run' is not an absolute path"),
+        ('runtime-dir = "/a\\u0000"', "is not an absolute path"),
         ('instance = "../x"', "instance: '../x' is not an instance name"),
         ("discard-state = true", "unknown key 'discard-state'"),
         ("device = 1", "devices are written as tables"),
@@ -121,6 +122,11 @@ def test_refused_with_its_line(tmp_path: Path, line: str, complaint: str) -> Non
 
 def test_not_toml(tmp_path: Path) -> None:
     assert "line 2" in refusal(tmp_path, "threads = 1\npool-size\n")
+
+
+@pytest.mark.parametrize("value", ["[" * 5000, "1" * 5000])
+def test_too_much_for_the_parser(tmp_path: Path, value: str) -> None:
+    assert refusal(tmp_path, f"threads = {value}").startswith("vm1.toml: ")
 
 
 def test_missing_file(tmp_path: Path) -> None:

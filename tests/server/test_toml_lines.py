@@ -46,3 +46,7 @@ def test_value_over_several_lines() -> None:
 
 def test_key_behind_it() -> None:
     assert line_of(TEXT, ["device", "late"]) == 14
+
+
+def test_other_line_ends_are_text() -> None:
+    assert line_of("# \u2028 \x85\na = 1\n", ["a"]) == 2
