@@ -18,7 +18,7 @@ CYTHON_SOURCES := $(wildcard preswapd/*/*.pyx preswapd/*/*.pxd)
 # The steps share .venv, pip and apt.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: build test demo check clean help
+.PHONY: build test demo bench check clean help
 
 build: $(VENV)/.built  ## make .venv with preswapd and preswapctl in .venv/bin (the default)
 
@@ -28,6 +28,9 @@ test: $(VENV)/.packages-test build check  ## run every check and every test
 demo: $(VENV)/.packages-demo build  ## boot a Linux guest that swaps through preswapd
 	$(BIN)/preswapd demo
 
+bench: $(VENV)/.packages-test build  ## measure speed beside other NBD servers (BENCH_ARGS=--help)
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
 check: build $(VENV)/.dev  ## lint and type-check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -36,7 +39,7 @@ check: build $(VENV)/.dev  ## lint and type-check
 
 clean:  ## remove everything that was built
 	rm -rf $(VENV) build dist *.egg-info preswapd/*/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	find preswapd nbd_plugin tests -name __pycache__ -prune -exec rm -rf {} +
+	find preswapd nbd_plugin tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 help:  ## say what the targets do
 	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10

@@ -8,6 +8,8 @@ PreswapError        exit status 1: it was tried and failed
 └── PageDamagedError  a stored page that cannot be returned as it was put
 """
 
+import traceback
+
 
 class PreswapError(Exception):
     """Base of all errors that a person is told in one sentence."""
@@ -41,3 +43,10 @@ class PartialError(PreswapError):
 
 class PageDamagedError(PreswapError):
     """A page's checksum does not fit: an I/O error to whoever reads it, never wrong data."""
+
+
+def described(error: BaseException) -> str:
+    """What nobody foresaw, for the log: the exception with the place it came from, in one line."""
+    frames = traceback.extract_tb(error.__traceback__, limit=-1)
+    place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}: {error}{place}"

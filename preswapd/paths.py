@@ -18,7 +18,8 @@ DEVICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}")
 def check_instance_name(name: str) -> str:
     if not INSTANCE_NAME.fullmatch(name):
         raise UsageError(
-            f"{name!r} is not an instance name: letters, digits, '.', '_' and '-', at most 64"
+            f"{name!r} is not an instance name: letters, digits, '.', '_' and '-', at most 64,"
+            " a letter or digit first"
         )
     return name
 

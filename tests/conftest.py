@@ -1,13 +1,38 @@
 """Fixtures shared by all tests: real servers on directories of their own."""
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.running import RunningServer
+
+# HYPOTHESIS_PROFILE=long lets property tests run for minutes with new random examples (with
+# pytest's --timeout=0, as the limit for a test is two minutes); without it they take the same few
+# examples every time.
+SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.data_too_large]
+settings.register_profile(
+    "short",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    max_examples=100,
+    stateful_step_count=40,
+    suppress_health_check=SLOW_IS_FINE,
+)
+settings.register_profile(
+    "long",
+    deadline=None,
+    max_examples=1500,
+    stateful_step_count=100,
+    print_blob=True,
+    suppress_health_check=SLOW_IS_FINE,
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "short"))
 
 
 class StartServer(Protocol):

@@ -2,7 +2,7 @@
 
 import click
 
-from preswapd.cli.finding import FIX, Finding
+from preswapd.cli.finding import FIX, NOTE, Finding
 from preswapd.cli.host_checks import check_host
 from preswapd.cli.instance_checks import check_instance
 from preswapd.cli.instances import Instance, Instances
@@ -40,7 +40,7 @@ def reachable(instances: Instances, findings: list[Finding]) -> list[Instance]:
         for instance in found:
             instance.client.facts()
     except UnreachableError as error:
-        status = FIX if instances.named else "note"
+        status = FIX if instances.named else NOTE
         findings.append(Finding(status, "server", str(error), "start it: preswapd serve"))
         return []
     return found

@@ -19,4 +19,4 @@ class Finding:
 
     def as_text(self) -> str:
         line = f"{self.status:4}  {self.subject}: {self.text}"
-        return f"{line}\n      {'-> '}{self.mend}" if self.mend else line
+        return f"{line}\n      -> {self.mend}" if self.mend else line

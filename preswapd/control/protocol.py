@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
-from preswapd.errors import PartialError, PreswapError, RefusedError, UsageError
+from preswapd.errors import PreswapError, RefusedError, UsageError
 
 PREFIX = "/v1"
 METRICS = "/metrics"
@@ -16,7 +16,7 @@ METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 VM_PRESWAP = "vm.preswap"
 
-# While a shrink goes on there is a line at least this often.
+# Between two lines of a shrink, once its first pages have moved.
 PROGRESS_SECONDS = 0.5
 
 
@@ -30,7 +30,6 @@ ERRORS: Mapping[str, tuple[int, type[PreswapError]]] = {
     "not_found": (404, NotFoundError),
     "usage": (400, UsageError),
     "refused": (409, RefusedError),
-    "partial": (500, PartialError),
     "failed": (500, PreswapError),
 }
 

@@ -10,7 +10,6 @@ import socket
 import socketserver
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import asdict
 from http import HTTPStatus
@@ -31,7 +30,7 @@ from preswapd.control.protocol import (
 )
 from preswapd.control.routes import Api, Reply, Request, ShrinkOrder, WrongMethodError
 from preswapd.control.shrinking import Shrink
-from preswapd.errors import PreswapError, UsageError
+from preswapd.errors import PreswapError, UsageError, described
 
 Json = dict[str, Any]
 Log = Callable[[int, str], None]
@@ -196,7 +195,7 @@ class Handler(BaseHTTPRequestHandler):
             return error_body(error_code(error), str(error))
         if isinstance(error, OSError):
             return error_body("failed", error.strerror or str(error))
-        self.control.log(LOG_ERROR, f"control request failed: {where(error)}")
+        self.control.log(LOG_ERROR, f"control request failed: {described(error)}")
         return error_body("failed", f"internal error, {type(error).__name__}: {error}")
 
     # --- shrink: the one answer that takes its time ---
@@ -210,8 +209,8 @@ class Handler(BaseHTTPRequestHandler):
             while not shrink.ended.wait(HANG_UP_SECONDS):
                 if hung_up(self.connection):
                     shrink.cancel()
-                if shrink.progress is not None:
-                    lines.now_and_then({"progress": asdict(shrink.progress)})
+                # Also before the first page moves: the client waits for a sign of life.
+                lines.now_and_then({"progress": asdict(shrink.progress)})
         except (ConnectionError, TimeoutError):
             shrink.cancel()
             shrink.ended.wait()
@@ -280,10 +279,3 @@ def hung_up(connection: socket.socket) -> bool:
     if not poll.poll(0):
         return False
     return connection.recv(1, socket.MSG_PEEK) == b""
-
-
-def where(error: BaseException) -> str:
-    """The exception with the place it came from, in one line."""
-    frames = traceback.extract_tb(error.__traceback__, limit=-1)
-    place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-    return f"{type(error).__name__}: {error}{place}"

@@ -16,6 +16,7 @@ from preswapd.demo.summary import show_summary
 from preswapd.errors import PreswapError, UsageError
 from preswapd.guest.faults import SetupError
 from preswapd.guest.kernel import default_cache
+from preswapd.units import format_size
 
 PATH = click.Path(path_type=Path)
 DEVICE = "demo"
@@ -23,6 +24,7 @@ DEVICE_SIZE = 512 << 20
 GUEST_MEMORY = 128 << 20
 # Half of what the guest swaps fits into it, so that some must go to disk.
 POOL_SIZE = "24M"
+MOST_POOL = 40 << 20
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -47,6 +49,10 @@ def demo_command(kernel: Path | None, modules: Path | None, pool_size: int, verb
     """
     if (kernel is None) != (modules is None):
         raise UsageError("--kernel and --modules go together")
+    if pool_size > MOST_POOL:
+        raise UsageError(
+            f"--pool-size: more than {format_size(MOST_POOL)} would never be full here"
+        )
     given = None if kernel is None or modules is None else (kernel, modules)
     settings = Settings(pool_size, GUEST_MEMORY, DEVICE, DEVICE_SIZE, given)
     stage = Stage(settings, Screen(verbose=verbose), default_cache())

@@ -25,7 +25,7 @@ from preswapd.guest.machine import Guest, Hardware, Software
 from preswapd.units import format_size
 
 GUEST_LIFE = 600.0
-DISCARD_SECONDS = 10.0
+DISCARD_SECONDS = 5.0
 SWAPOFF_SECONDS = 120.0
 # Sixty times what a restart takes here; QEMU itself would wait for 300.
 MOST_STALL = 60.0
@@ -234,7 +234,8 @@ def free_files(stage: Stage) -> None:
     before = stage.look()
     stage.work.drop_files()
     stage.screen.command(f"umount {FOLDER}     (in the guest)")
-    # What the guest keeps back in its slot caches is not for us to have.
+    # The guest keeps some back: its slot caches hold clusters of 512 pages, of which there are
+    # only about ten by now.
     deadline = time.monotonic() + DISCARD_SECONDS
     after = stage.watch(
         lambda now: now.kept * 4 < before.kept or time.monotonic() > deadline,
@@ -244,7 +245,7 @@ def free_files(stage: Stage) -> None:
     freed = max(0, before.memory - after.memory)
     stage.records.discard_freed = freed
     stage.check(
-        after.kept * 4 < before.kept * 3,
+        after.kept * 10 < before.kept * 9,
         f"the guest freed its files, and by its discards {before.kept - after.kept:,} of"
         f" {before.kept:,} pages went away here too, {format_size(freed)} of memory among them",
     )

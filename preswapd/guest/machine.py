@@ -246,7 +246,9 @@ class Guest:
             why = (
                 f"its {self.life:.0f} s were over" if limit < timeout else f"after {timeout:.0f} s"
             )
-            raise GuestTimeoutError(f"{complaint} ({why})", self.console()) from None
+            # With werror=stop a disk that fails shows only in QEMU, which pauses the guest.
+            seen = "".join(f"; QEMU: {event['event']}" for event in self.stops()[:1])
+            raise GuestTimeoutError(f"{complaint} ({why}{seen})", self.console()) from None
 
     def _lost(self) -> LostGuestError:
         try:

@@ -76,14 +76,18 @@ class Device:
     def seconds_since_io(self) -> float | None:
         """None when there was no request yet."""
 
-    def connect(self) -> Connection: ...
+    def connect(self) -> Connection:
+        """Its first request waits until what is in flight now has ended."""
+
     def close(self) -> None:
         """Nothing begins any more, what is in flight ends, and what it holds is given back."""
 
     def state_bytes(self) -> bytes:
         """A copy of the map: one state byte for each page."""
 
-    def stats(self) -> dict[str, int | str | bool]: ...
+    def stats(self) -> dict[str, int | str | bool]:
+        """Counters since it was opened, and gauges; docs/control-api.md has their meaning."""
+
     def metadata_size(self) -> int:
         """Bytes of the map and the four bitarrays."""
 
@@ -118,7 +122,8 @@ class Device:
     def punch_parked(self, first: int, pages: int) -> None:
         """punch() of whatever is not on disk there, after park() returned True."""
 
-    def sync(self) -> None: ...
+    def sync(self) -> None:
+        """What was written to the disk file survives the host's reboot."""
 
 class Connection:
     """One client of a device; nbdkit's handle.  Errors are OSError with the client's errno."""

@@ -40,6 +40,9 @@ cdef enum:
 
 cdef int EAGAIN = -errno.EAGAIN
 
+cdef enum:
+    PUNCH_AT_ONCE = 65536
+
 # Requests up to two pages keep the GIL: giving it away and taking it back costs as much as they do.
 cdef enum:
     SMALL = 8192
@@ -406,14 +409,18 @@ cdef class Device:
 
     def punch(self, uint64_t first, uint64_t pages, bint all=False):
         cdef flight mine
+        cdef uint64_t n
         cdef int err
         self.check_range(first, pages)
-        if not all and self.d.stale_pages == 0:
-            return
-        self.begin(&mine)
-        with nogil:
-            err = device_punch(&self.d, first, pages, all)
-        self.end(&mine, err)
+        # In pieces: a new connection's first request waits for each.
+        while pages and (all or self.d.stale_pages):
+            n = min(pages, <uint64_t>PUNCH_AT_ONCE)
+            self.begin(&mine)
+            with nogil:
+                err = device_punch(&self.d, first, n, all)
+            self.end(&mine, err)
+            first += n
+            pages -= n
 
     def mend(self):
         cdef flight mine
@@ -547,23 +554,29 @@ cdef class Connection:
     cdef int begin(self, flight *mine) noexcept nogil:
         return flights_begin(&self.device.d.flights, mine, self.epoch)
 
+    # A small request tries without waiting, and goes on without the interpreter lock where that
+    # does not do.  It stays one flight: between two of its own, a client that lost its connection
+    # could send it again and write something newer, which the second half would overwrite.
+
     cdef int read(self, void *to, uint64_t count, uint64_t offset) noexcept:
         cdef device *d = &self.device.d
         cdef flight mine
         cdef uint64_t done = 0
-        cdef int err = EAGAIN
+        cdef int begun = EAGAIN, err = EAGAIN
         if count <= SMALL:
-            err = flights_try_begin(&d.flights, &mine, self.epoch)
-            if err == 0:
+            begun = flights_try_begin(&d.flights, &mine, self.epoch)
+            if begun == 0:
                 err = device_pread(d, to, count, offset, REQUEST_NOWAIT, &done)
-                flights_end(&d.flights, &mine)
-        if err != EAGAIN:
-            return err
-        with nogil:
-            err = self.begin(&mine)
-            if err == 0:
-                err = device_pread(d, <uint8_t *>to + done, count - done, offset + done, 0, &done)
-                flights_end(&d.flights, &mine)
+        if err == EAGAIN:
+            with nogil:
+                if begun == EAGAIN:
+                    begun = self.begin(&mine)
+                if begun == 0:
+                    err = device_pread(d, <uint8_t *>to + done, count - done, offset + done, 0,
+                                       &done)
+        if begun < 0:
+            return begun
+        flights_end(&d.flights, &mine)
         return err
 
     cdef int write(self, const void *from_, uint64_t count, uint64_t offset,
@@ -571,22 +584,23 @@ cdef class Connection:
         cdef device *d = &self.device.d
         cdef flight mine
         cdef uint64_t done = 0
-        cdef int err = EAGAIN
+        cdef int begun = EAGAIN, err = EAGAIN
         if count <= SMALL:
-            err = flights_try_begin(&d.flights, &mine, self.epoch)
-            if err == 0:
+            begun = flights_try_begin(&d.flights, &mine, self.epoch)
+            if begun == 0:
                 err = device_pwrite(d, from_, count, offset, flags | REQUEST_NOWAIT, &done)
-                flights_end(&d.flights, &mine)
         if err == DEVICE_REJECTED:
             flags |= REQUEST_REJECTED
-        elif err != EAGAIN:
-            return err
-        with nogil:
-            err = self.begin(&mine)
-            if err == 0:
-                err = device_pwrite(d, <const uint8_t *>from_ + done, count - done,
-                                    offset + done, flags, &done)
-                flights_end(&d.flights, &mine)
+        if err == DEVICE_REJECTED or err == EAGAIN:
+            with nogil:
+                if begun == EAGAIN:
+                    begun = self.begin(&mine)
+                if begun == 0:
+                    err = device_pwrite(d, <const uint8_t *>from_ + done, count - done,
+                                        offset + done, flags, &done)
+        if begun < 0:
+            return begun
+        flights_end(&d.flights, &mine)
         return err
 
     cdef int inside(self, uint64_t count, uint64_t offset) except -1:

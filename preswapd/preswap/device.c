@@ -16,6 +16,16 @@ void device_make_stale(struct device *d, uint64_t page)
 	set_bit(d->stale, page, true, &d->stale_pages);
 }
 
+void device_wrote_in_vain(struct device *d, uint64_t page)
+{
+	uint8_t state = device_state(d, page);
+
+	if (state == TMEM)
+		device_set_bit(d->outdated, page);
+	else if (state != DISK)
+		device_make_stale(d, page);
+}
+
 /* A page that comes and goes keeps its place on disk: only when it is trimmed is that given up,
  * also if it was in tmem meanwhile. */
 static void note_blocks(struct device *d, uint64_t page, uint8_t before, enum page_state state)

@@ -83,6 +83,8 @@ void device_now_on_disk(struct device *, uint64_t first, uint64_t pages);
 int device_disk_failed(struct device *, int err);
 /* Its disk blocks are to be punched. */
 void device_make_stale(struct device *, uint64_t page);
+/* The disk was written and the page became something else meanwhile.  Under the lock. */
+void device_wrote_in_vain(struct device *, uint64_t page);
 
 /* Neighbouring pages share a byte but lie under different locks: plain or would lose bits.
  * Returns whether the bit was set before. */

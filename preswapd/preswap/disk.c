@@ -10,15 +10,18 @@
 
 static pthread_key_t buffer_key;
 static pthread_once_t buffer_once = PTHREAD_ONCE_INIT;
+static int no_key;
 
 static void make_key(void)
 {
-	pthread_key_create(&buffer_key, free);
+	no_key = pthread_key_create(&buffer_key, free);
 }
 
 uint8_t *disk_buffer(void)
 {
 	pthread_once(&buffer_once, make_key);
+	if (no_key)
+		return NULL;
 	uint8_t *b = pthread_getspecific(buffer_key);
 	if (b)
 		return b;

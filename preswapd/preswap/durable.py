@@ -5,8 +5,6 @@ import os
 from pathlib import Path
 
 FRESH = ".new"
-
-
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
 

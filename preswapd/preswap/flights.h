@@ -2,8 +2,8 @@
  *
  * A client that hung up and came back sends its unanswered requests again; an old one that ends
  * late would overwrite a newer page.  So a new connection's first request waits until the
- * requests that were in flight when it opened have ended (DESIGN 4b).  Removal waits for all; a
- * clean stop lets none begin any more, and answers none: the client sends them again.
+ * requests that were in flight when it opened have ended.  Removal waits for all; a clean stop
+ * lets none begin any more, and answers none: the client sends them again.
  */
 #ifndef PRESWAPD_FLIGHTS_H
 #define PRESWAPD_FLIGHTS_H

@@ -116,7 +116,7 @@ class Instance:
             raise RefusedError(f"there is no device {name} any more")
         if served.device.connections and not force:
             raise RefusedError(
-                f"{name} has {served.device.connections} connected: detach it first, or give --yes"
+                f"a client is connected to {name}: detach it first, or force it (--yes)"
             )
         return served
 

@@ -1,4 +1,4 @@
-"""NAME.map: the state byte of each page, in shared memory (DESIGN 4a has its values)."""
+"""NAME.map: the state byte of each page, in shared memory; docs/concurrency.md has its values."""
 
 import os
 from collections.abc import Iterable
@@ -47,8 +47,10 @@ def check_map(path: Path, size: int) -> None:
         status = path.lstat()
     except FileNotFoundError:
         raise RefusedError(f"the map {path} is missing") from None
-    if status.st_size != map_bytes(size) or status.st_blocks * 512 < map_bytes(size):
+    if status.st_size != map_bytes(size):
         raise RefusedError(f"the map {path} is damaged: it has another size")
+    if status.st_blocks * 512 < map_bytes(size):
+        raise RefusedError(f"the map {path} is damaged: it has holes")
 
 
 def open_map(path: Path) -> int:

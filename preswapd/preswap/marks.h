@@ -20,7 +20,7 @@ struct mark {
 struct marks {
 	pthread_mutex_t mutex;
 	pthread_cond_t dropped;
-	struct mark *held;
+	struct mark *all;              /* oldest first, held or waited for */
 };
 
 void marks_init(struct marks *);

@@ -1,8 +1,8 @@
-"""From what lies in shared memory and on disk to devices that are served (DESIGN 4a, recovery)."""
+"""From what lies in shared memory and on disk to served devices: docs/concurrency.md, Recovery."""
 
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from preswapd.preswap.image import create_image, remove_image
 from preswapd.preswap.making import Maker, Served
 from preswapd.preswap.settings import LARGEST_POOL, Settings
 from preswapd.preswap.sidecar import SUFFIX, Sidecar
-from preswapd.preswap.survey import Found, Plan, survey
+from preswapd.preswap.survey import Found, Plan, check_sizes, survey
 from preswapd.tmem._tmem import Host
 from preswapd.tmem.cgroups import memory_files
 from preswapd.units import exact_size
@@ -52,8 +52,19 @@ def check(settings: Settings) -> None:
     if settings.pool_size > LARGEST_POOL:
         raise RefusedError(f"a pool has at most {exact_size(LARGEST_POOL)}")
     if settings.discard_state:
-        return
-    plan_of(settings)
+        check_sizes(settings.devices, sizes_that_stay(settings))
+    else:
+        plan_of(settings)
+
+
+def sizes_that_stay(settings: Settings) -> dict[str, int]:
+    """Of the devices that outlive --discard-state: those with a sidecar that can be read."""
+    sizes = {}
+    for path in settings.paths.state_dir.glob(f"*{SUFFIX}"):
+        with suppress(RefusedError):
+            sidecar = Sidecar.read(path)
+            sizes[sidecar.name] = sidecar.size
+    return sizes
 
 
 def plan_of(settings: Settings) -> Plan:

@@ -372,10 +372,12 @@ static int disk_write_noted(struct device *d, uint64_t page, const struct noted 
 	device_count(&d->count.disk_writes, 1);
 	d->tmem->lock(d->host, &handle);
 	struct noted now = look(d, page, &handle);
-	if (same(&now, noted))
+	if (same(&now, noted)) {
 		dead = device_become(d, page, &handle, DISK);
-	else
+	} else {
+		device_wrote_in_vain(d, page);
 		err = -ESTALE;
+	}
 	d->tmem->unlock(d->host, &handle);
 	d->tmem->release(d->host, dead);
 	return err;
@@ -418,11 +420,10 @@ int device_pwrite(struct device *d, const void *from, uint64_t count, uint64_t o
 		  unsigned flags, uint64_t *done)
 {
 	const uint8_t *at = from;
+	bool page_zero = offset < TMEM_PAGE;
 	int err = 0;
 
 	*done = 0;
-	if (offset < TMEM_PAGE)
-		page_zero_seen(d);
 	while (!err && count) {
 		uint64_t n = min_of(count, TMEM_PAGE - offset % TMEM_PAGE), pages = 0;
 		if (n == TMEM_PAGE) {
@@ -439,6 +440,8 @@ int device_pwrite(struct device *d, const void *from, uint64_t count, uint64_t o
 		offset += n;
 		count -= n;
 	}
+	if (!err && page_zero)
+		page_zero_seen(d);
 	if (err != -EAGAIN && err != DEVICE_REJECTED)
 		device_count(&d->count.write_requests, 1);
 	return err;

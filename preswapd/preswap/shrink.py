@@ -1,4 +1,4 @@
-"""Which pages go to disk first when memory is taken back (DESIGN 5).
+"""Which pages go to disk first when memory is taken back.
 
 The kernel's preswap_shrink moved pages into the guest's own memory; a host cannot, so here it is
 writeback.  Coldest first and large writes exclude each other page by page, so victims are extents

@@ -17,7 +17,7 @@ from preswapd.preswap.settings import DeviceSpec, Settings
 from preswapd.preswap.sidecar import Sidecar, read_all
 from preswapd.units import exact_size
 
-DISCARD_HINT = "--discard-state starts empty, if no guest needs them any more"
+DISCARD_HINT = "--discard-state starts empty, if no guest needs its pages any more"
 
 
 class Found(NamedTuple):
@@ -43,13 +43,16 @@ def survey(settings: Settings, found: Found | None, boot_id: str) -> Plan:
     paths = settings.paths
     sidecars = read_all(paths.state_dir)
     if found is not None and found.boot_id != boot_id:
-        raise RefusedError(f"the arena {paths.arena} is of an earlier start of this host")
+        raise RefusedError(
+            f"the arena {paths.arena} is of an earlier start of this host: {DISCARD_HINT}"
+        )
     plan = Plan()
-    for entry in found.entries if found else ():
-        if entry.state == "served":
-            plan.keep.append((entry, kept(paths, found, entry, sidecars)))
-        else:
-            plan.finish.append(entry)
+    if found is not None:
+        for entry in found.entries:
+            if entry.state == "served":
+                plan.keep.append((entry, kept(paths, found.arena, entry, sidecars)))
+            else:
+                plan.finish.append(entry)
     served = {entry.name for entry, _ in plan.keep}
     # Finishing a creation or removal takes the files on disk with it.
     doomed = {entry.name for entry in plan.finish if entry.state != "adopting"}
@@ -62,18 +65,15 @@ def survey(settings: Settings, found: Found | None, boot_id: str) -> Plan:
     return plan
 
 
-def kept(
-    paths: InstancePaths, found: Found | None, entry: Entry, sidecars: dict[str, Sidecar]
-) -> Sidecar:
+def kept(paths: InstancePaths, arena: str, entry: Entry, sidecars: dict[str, Sidecar]) -> Sidecar:
     """A device that was served when the process before this one ended."""
-    assert found is not None
     sidecar = sidecars.get(entry.name)
     if sidecar is None:
         raise RefusedError(
             f"{paths.sidecar(entry.name)} is missing, although shared memory holds the device"
             f" {entry.name}: {DISCARD_HINT}"
         )
-    if (sidecar.type, sidecar.size, sidecar.arena) != (entry.type, entry.size, found.arena):
+    if (sidecar.type, sidecar.size, sidecar.arena) != (entry.type, entry.size, arena):
         raise RefusedError(
             f"{paths.sidecar(entry.name)} does not belong to the device {entry.name} in shared"
             f" memory: {DISCARD_HINT}"
@@ -101,13 +101,19 @@ def check_adoptable(
 
 def missing(settings: Settings, present: dict[str, int], doomed: set[str]) -> Iterator[DeviceSpec]:
     """Configured devices that are not there yet."""
+    check_sizes(settings.devices, present)
     for spec in settings.devices:
-        size = present.get(spec.name)
-        if size is None:
+        if spec.name not in present:
             if spec.name not in doomed:
                 check_unclaimed(settings.paths.image(spec.name), spec.size)
             yield spec
-        elif size != spec.size:
+
+
+def check_sizes(devices: Sequence[DeviceSpec], present: dict[str, int]) -> None:
+    """RefusedError when a device that is there has another size."""
+    for spec in devices:
+        size = present.get(spec.name, spec.size)
+        if size != spec.size:
             raise RefusedError(
                 f"the device {spec.name} has {exact_size(size)}, the configuration says"
                 f" {exact_size(spec.size)}: remove it first, or keep its size"

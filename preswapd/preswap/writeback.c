@@ -17,6 +17,8 @@ static bool leave(struct device *d, uint64_t page, const struct tmem_found *slot
 	struct tmem_found now = d->tmem->find(d->host, &handle);
 	if (now.ref == slot->ref && now.seq == slot->seq)
 		dead = device_become(d, page, &handle, becomes);
+	else if (becomes == DISK)
+		device_wrote_in_vain(d, page);
 	d->tmem->unlock(d->host, &handle);
 	d->tmem->release(d->host, dead);
 	return dead != 0;
@@ -125,9 +127,14 @@ size_t device_coldest(struct device *d, struct aged *to)
 	return n;
 }
 
+static uint8_t stale_byte(const struct device *d, uint64_t page)
+{
+	return __atomic_load_n(&d->stale[page / 8], __ATOMIC_RELAXED);
+}
+
 static bool is_stale(const struct device *d, uint64_t page)
 {
-	return __atomic_load_n(&d->stale[page / 8], __ATOMIC_RELAXED) >> page % 8 & 1;
+	return stale_byte(d, page) >> page % 8 & 1;
 }
 
 static void not_stale(struct device *d, uint64_t page)
@@ -184,7 +191,7 @@ int device_punch(struct device *d, uint64_t first, uint64_t pages, bool all)
 
 	for (uint64_t page = first; page <= end; page++) {
 		/* Eight pages at a glance: most of a large device is not stale. */
-		if (!all && !run && page % 8 == 0 && page + 8 <= end && !d->stale[page / 8]) {
+		if (!all && !run && page % 8 == 0 && page + 8 <= end && stale_byte(d, page) == 0) {
 			page += 7;
 			continue;
 		}

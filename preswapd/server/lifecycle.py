@@ -12,13 +12,12 @@ import socket
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
 from preswapd.control.routes import Api
 from preswapd.control.server import ControlServer
-from preswapd.errors import PreswapError
+from preswapd.errors import PreswapError, described
 from preswapd.preswap.instance import Instance
 from preswapd.server import stopping
 from preswapd.server.exports import Exports
@@ -138,12 +137,6 @@ class Maintenance:
 def spawn(name: str, target: Callable[[], object]) -> None:
     """nbdkit waits for ever at its end for a thread that is not a daemon."""
     threading.Thread(target=target, name=name, daemon=True).start()
-
-
-def described(error: Exception) -> str:
-    frames = traceback.extract_tb(error.__traceback__, limit=-1)
-    place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-    return f"{type(error).__name__}: {error}{place}"
 
 
 def leave(status: int) -> NoReturn:

@@ -6,7 +6,6 @@ import sys
 # syslog(3)'s priorities.
 ERROR = 3
 WARNING = 4
-NOTICE = 5
 INFO = 6
 
 

@@ -33,5 +33,6 @@ cdef class Host:
     cdef const tmem_ops_t *ops(self) noexcept
     cdef uint8_t *table(self) except NULL
     cdef object recover_with(self, tmem_keep keep, void *ctx)
+    cdef int check_ready(self) except -1
     cdef int check_pool(self, pool) except -1
     cdef bint handle(self, pool, object, index, tmem_handle *to) except -1

@@ -14,6 +14,8 @@ def compress_number(name: str) -> int:
     """Position in COMPRESS; ValueError for another name."""
 
 class Host:
+    """One arena file and the pools in it.  From any thread; the work runs without the GIL."""
+
     path: str
     limit: int
     def __init__(
@@ -34,17 +36,25 @@ class Host:
         """
 
     @property
-    def boot_id(self) -> str: ...
+    def boot_id(self) -> str:
+        """What the arena was created with: the start of the host that its pages belong to."""
+
     @property
-    def uuid(self) -> str: ...
-    def table_reserve(self, size: int) -> None: ...
+    def uuid(self) -> str:
+        """The arena's own, 32 hexadecimal digits; drawn when it was created."""
+
+    def table_reserve(self, size: int) -> None:
+        """Makes room for the table of the layer above, 32768 bytes at most; OSError: none left."""
+
     def table_reserved(self) -> int:
-        """Bytes of the arena's table for the layer above that may be touched."""
+        """Bytes of that table that may be touched."""
 
     def recover(self) -> dict[str, int]:
-        """Rebuilds the index; counts of pages, damage and losers (DESIGN 4a)."""
+        """Rebuilds the index; counts of pages, damage and losers (docs/concurrency.md)."""
 
-    def has_pool(self, pool: int) -> bool: ...
+    def has_pool(self, pool: int) -> bool:
+        """Whether there is one with this id, after a restart too."""
+
     def new_pool(self, uuid: bytes = ..., flags: int = ...) -> int:
         """The new pool's id. A SHARED pool is joined by its uuid, 16 bytes, the secret of those
         who share it. ValueError: unknown flags, no uuid, or other flags than its first user's."""
@@ -77,7 +87,9 @@ class Host:
 
         In a private ephemeral pool, and with EXCLUSIVE_GETS, the page is gone afterwards."""
 
-    def flush_page(self, pool: int, object: int, index: int) -> bool: ...
+    def flush_page(self, pool: int, object: int, index: int) -> bool:
+        """Drops the page; whether it was there."""
+
     def flush_object(self, pool: int, object: int) -> int:
         """Pages dropped."""
 
@@ -85,5 +97,8 @@ class Host:
         """Gives empty slabs back (all: also those that fell empty just now) and moves pages out
         of sparse ones. To be called some times a second, from any thread."""
 
-    def stats(self) -> dict[str, int]: ...
-    def close(self) -> None: ...
+    def stats(self) -> dict[str, int]:
+        """Counters since it was opened, and gauges; docs/control-api.md has their meaning."""
+
+    def close(self) -> None:
+        """Once no thread uses it any more; the arena stays."""

@@ -172,8 +172,12 @@ cdef class Host:
     def new_pool(self, bytes uuid=bytes(16), uint32_t flags=PERSISTENT):
         if len(uuid) != 16:
             raise ValueError("a pool's uuid is 16 bytes")
+        self.check_ready()
+        cdef tmem_host *host = self.pointer()
         cdef const uint8_t *u = uuid
-        cdef int pool = tmem_new_pool(self.pointer(), u, flags)
+        cdef int pool
+        with nogil:            # another thread may be dropping a pool's pages
+            pool = tmem_new_pool(host, u, flags)
         if pool == -errno.EINVAL:
             raise ValueError(f"a pool's flags are not {flags:#x}, and a shared one needs a uuid")
         if pool == -errno.EEXIST:
@@ -190,12 +194,20 @@ cdef class Host:
             raise KeyError(f"no pool {pool}")
         return 0
 
+    cdef int check_ready(self) except -1:
+        if not self.ready:
+            raise ValueError("the arena must be recovered first")
+        return 0
+
     def destroy_pool(self, pool):
         cdef int64_t dropped
         self.check_pool(pool)
+        self.check_ready()
         cdef uint32_t p = pool
         with nogil:
             dropped = tmem_destroy_pool(self.host, p)
+        if dropped < 0:        # another thread was faster
+            raise KeyError(f"no pool {pool}")
         return dropped
 
     def freeze(self, pool, bint frozen):
@@ -207,10 +219,9 @@ cdef class Host:
         tmem_set_max_pages(self.host, pool, pages)
 
     cdef bint handle(self, pool, object, index, tmem_handle *to) except -1:
-        """False for an index over 32 bits: it is rejected, as in the seed."""
+        """False for an index over 32 bits: a page there is neither stored nor found."""
         self.check_pool(pool)
-        if not self.ready:
-            raise ValueError("the arena must be recovered first")
+        self.check_ready()
         if not 0 <= object < 1 << 64 or index < 0:
             raise ValueError("an object is a 64-bit number, an index a 32-bit number")
         if index >> 32:

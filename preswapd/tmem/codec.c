@@ -25,6 +25,7 @@ struct scratch {
 
 static pthread_key_t scratch_key;
 static pthread_once_t scratch_once = PTHREAD_ONCE_INIT;
+static int no_key;
 static _Thread_local struct scratch *scratch_mine;
 
 static void scratch_free(void *p)
@@ -40,7 +41,7 @@ static void scratch_free(void *p)
 
 static void scratch_make_key(void)
 {
-	pthread_key_create(&scratch_key, scratch_free);
+	no_key = pthread_key_create(&scratch_key, scratch_free);
 }
 
 struct scratch *scratch_of_thread(void)
@@ -48,7 +49,7 @@ struct scratch *scratch_of_thread(void)
 	if (scratch_mine)
 		return scratch_mine;
 	pthread_once(&scratch_once, scratch_make_key);
-	struct scratch *s = calloc(1, sizeof *s);
+	struct scratch *s = no_key ? NULL : calloc(1, sizeof *s);
 	if (!s)
 		return NULL;
 	s->lz4 = malloc((size_t)LZ4_sizeofState());

@@ -23,7 +23,7 @@ struct scratch *scratch_of_thread(void);
 /* A compressed page longer than `most` is kept raw. */
 void codec_pack(struct scratch *, enum tmem_compress, const void *page, unsigned most,
 		struct packed *);
-/* 0, or -EIO when the bytes are not such a page. */
+/* 0; -EIO: the bytes are not such a page; -ENOMEM: no memory for zstd's own. */
 int codec_unpack(struct scratch *, uint8_t codec, const void *bytes, unsigned length, void *page);
 
 #endif

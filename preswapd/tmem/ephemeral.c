@@ -2,8 +2,9 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
-#define SMALLEST_ROOM 1024u
+_Static_assert(sizeof(struct ephemeral_entry) == 16, "what a page may cost is counted in bytes");
 
 void ephemeral_init(struct ephemeral *e)
 {
@@ -13,73 +14,120 @@ void ephemeral_init(struct ephemeral *e)
 
 void ephemeral_destroy(struct ephemeral *e)
 {
-	free(e->ring);
+	while (e->first) {
+		struct ephemeral_block *next = e->first->next;
+		free(e->first);
+		e->first = next;
+	}
 	pthread_mutex_destroy(&e->mutex);
 }
 
-static struct ephemeral_entry *at(const struct ephemeral *e, uint64_t i)
+static struct ephemeral_block *add_block(struct ephemeral *e)
 {
-	return &e->ring[(e->first + i) & (e->room - 1)];
+	struct ephemeral_block *b = malloc(sizeof *b);
+
+	if (!b)
+		return NULL;
+	b->next = NULL;
+	b->begin = b->end = 0;
+	if (e->last)
+		e->last->next = b;
+	else
+		e->first = b;
+	__atomic_fetch_add(&e->bytes, sizeof *b, __ATOMIC_RELAXED);
+	return e->last = b;
 }
 
-static int grow(struct ephemeral *e)
+/* `before` is the block before it; NULL: it is the first one. */
+static void remove_block(struct ephemeral *e, struct ephemeral_block *before,
+			 struct ephemeral_block *b)
 {
-	uint64_t room = e->room ? 2 * e->room : SMALLEST_ROOM;
-	struct ephemeral_entry *ring = malloc(room * sizeof *ring);
-
-	if (!ring)
-		return -ENOMEM;
-	for (uint64_t i = 0; i < e->n; i++)
-		ring[i] = *at(e, i);
-	free(e->ring);
-	e->ring = ring;
-	e->room = room;
-	e->first = 0;
-	return 0;
+	if (before)
+		before->next = b->next;
+	else
+		e->first = b->next;
+	if (e->last == b)
+		e->last = before;
+	if (e->swept == b)
+		e->swept = NULL;
+	__atomic_fetch_sub(&e->bytes, sizeof *b, __ATOMIC_RELAXED);
+	free(b);
 }
 
-int ephemeral_append(struct ephemeral *e, const struct tmem_handle *h, uint64_t seq)
+int ephemeral_append(struct ephemeral *e, const struct ephemeral_entry *entry)
 {
 	pthread_mutex_lock(&e->mutex);
-	int err = e->n == e->room ? grow(e) : 0;
-	if (!err)
-		*at(e, e->n++) = (struct ephemeral_entry){
-			.object = h->object, .index = h->index, .pool = h->pool & 0xffu,
-			.seq = ephemeral_seq(seq)};
+	struct ephemeral_block *b = e->last;
+	if (!b || b->end == BLOCK_ENTRIES)
+		b = add_block(e);
+	int result = -ENOMEM;
+	if (b) {
+		b->entries[b->end++] = *entry;
+		__atomic_fetch_add(&e->entries, 1, __ATOMIC_RELAXED);
+		result = b->end % 8 == 0;
+	}
 	pthread_mutex_unlock(&e->mutex);
-	return err;
+	return result;
 }
 
 bool ephemeral_take(struct ephemeral *e, struct ephemeral_entry *to)
 {
 	pthread_mutex_lock(&e->mutex);
-	bool found = e->n > 0;
-	if (found) {
-		*to = *at(e, 0);
-		e->first = (e->first + 1) & (e->room - 1);
-		e->n--;
+	struct ephemeral_block *b = e->first;
+	if (b) {
+		*to = b->entries[b->begin++];
+		__atomic_fetch_sub(&e->entries, 1, __ATOMIC_RELAXED);
+		if (b->begin == b->end)
+			remove_block(e, NULL, b);
 	}
 	pthread_mutex_unlock(&e->mutex);
-	return found;
+	return b != NULL;
 }
 
-void ephemeral_sweep(struct ephemeral *e, bool (*keep)(void *ctx, const struct ephemeral_entry *),
-		     void *ctx)
+static void drop_unwanted(struct ephemeral *e, struct ephemeral_block *b, ephemeral_keep keep,
+			  void *ctx)
 {
-	uint64_t kept = 0;
+	uint32_t kept = b->begin;
 
-	pthread_mutex_lock(&e->mutex);
-	for (uint64_t i = 0; i < e->n; i++)
-		if (keep(ctx, at(e, i)))
-			*at(e, kept++) = *at(e, i);
-	e->n = kept;
-	pthread_mutex_unlock(&e->mutex);
+	for (uint32_t i = b->begin; i < b->end; i++)
+		if (keep(ctx, &b->entries[i]))
+			b->entries[kept++] = b->entries[i];
+	__atomic_fetch_sub(&e->entries, b->end - kept, __ATOMIC_RELAXED);
+	b->end = kept;
 }
 
-uint64_t ephemeral_entries(struct ephemeral *e)
+static void fill_up(struct ephemeral_block *to, struct ephemeral_block *from)
+{
+	uint32_t n = BLOCK_ENTRIES - to->end, there = from->end - from->begin;
+
+	if (n > there)
+		n = there;
+	memcpy(&to->entries[to->end], &from->entries[from->begin], n * sizeof *to->entries);
+	to->end += n;
+	memmove(from->entries, &from->entries[from->begin + n],
+		(there - n) * sizeof *from->entries);
+	from->begin = 0;
+	from->end = there - n;
+}
+
+bool ephemeral_sweep(struct ephemeral *e, ephemeral_keep keep, void *ctx)
 {
 	pthread_mutex_lock(&e->mutex);
-	uint64_t n = e->n;
+	struct ephemeral_block *before = e->swept;
+	struct ephemeral_block *b = before ? before->next : e->first;
+	if (b) {
+		drop_unwanted(e, b, keep, ctx);
+		if (before)
+			fill_up(before, b);
+		if (b->begin == b->end)
+			remove_block(e, before, b);
+		else
+			e->swept = b;
+		struct ephemeral_block *at = e->swept;
+		b = at ? at->next : e->first;
+	}
+	if (!b)
+		e->swept = NULL;
 	pthread_mutex_unlock(&e->mutex);
-	return n;
+	return b != NULL;
 }

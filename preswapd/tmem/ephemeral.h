@@ -3,7 +3,11 @@
  * A queue of handles, not of slots, because the mover changes slots.  An entry is stale when its
  * page was flushed, evicted or put again since; its 24 bits of the sequence number tell, and where
  * they are equal by chance a page goes early, which an ephemeral page may at any time.  Stale
- * entries go when they come up, and are swept out when they are more than half.
+ * entries go when they come up, or are swept out.
+ *
+ * The queue is a list of blocks and not a ring: a ring is up to half empty, and 16 bytes a page
+ * are all that a page's 56 bytes of metadata leave room for; and a sweep holds the mutex for one
+ * block at a time (some 15 us), not for all of a million entries.
  */
 #ifndef PRESWAPD_EPHEMERAL_H
 #define PRESWAPD_EPHEMERAL_H
@@ -12,32 +16,45 @@
 
 #include "tmem.h"
 
+#define BLOCK_ENTRIES 254u             /* 4 KiB a block */
+
 struct ephemeral_entry {
 	uint64_t object;
 	uint32_t index;
 	uint32_t pool : 8, seq : 24;
 };
 
+struct ephemeral_block {
+	struct ephemeral_block *next;
+	uint32_t begin, end;           /* begin > 0 in the first block only; never empty */
+	struct ephemeral_entry entries[BLOCK_ENTRIES];
+};
+
 struct ephemeral {
 	pthread_mutex_t mutex;
-	struct ephemeral_entry *ring;
-	uint64_t room, first, n;       /* room is a power of two */
+	struct ephemeral_block *first, *last;
+	struct ephemeral_block *swept; /* the last block that a sweep has filled up, or NULL */
+	uint64_t entries, bytes;       /* atomic */
 };
+
+typedef bool (*ephemeral_keep)(void *ctx, const struct ephemeral_entry *);
 
 void ephemeral_init(struct ephemeral *);
 void ephemeral_destroy(struct ephemeral *);
-/* Without a page's lock: the mutex is taken before those.  -ENOMEM: the page is in no queue. */
-int ephemeral_append(struct ephemeral *, const struct tmem_handle *, uint64_t seq);
+/* Without a page's lock: the mutex is taken before those.  1 at every eighth entry, when a sweep
+ * may be due; else 0, or -ENOMEM: the page is in no queue. */
+int ephemeral_append(struct ephemeral *, const struct ephemeral_entry *);
 /* Takes the oldest entry out; false when there is none. */
 bool ephemeral_take(struct ephemeral *, struct ephemeral_entry *);
-/* Drops the entries that `keep` does not want; it may take a page's lock. */
-void ephemeral_sweep(struct ephemeral *,
-		     bool (*keep)(void *ctx, const struct ephemeral_entry *), void *ctx);
-uint64_t ephemeral_entries(struct ephemeral *);
+/* Drops the entries of one block that `keep` does not want, and closes the gap; it may take a
+ * page's lock.  The next call goes on with the next block; false: it was the last one. */
+bool ephemeral_sweep(struct ephemeral *, ephemeral_keep keep, void *ctx);
 
-static inline uint32_t ephemeral_seq(uint64_t seq)
+static inline struct ephemeral_entry ephemeral_entry_of(const struct tmem_handle *h, uint64_t seq)
 {
-	return (uint32_t)seq & 0xffffffu;
+	return (struct ephemeral_entry){.object = h->object, .index = h->index,
+					.pool = h->pool & 0xffu,
+					.seq = (uint32_t)seq & 0xffffffu};
 }
 
 #endif

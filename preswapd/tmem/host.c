@@ -72,13 +72,18 @@ static bool is_full(const struct pool *p)
 	       count_of(&p->pages) >= count_of(&p->max_pages);
 }
 
-/* A put needs room: the oldest ephemeral pages go, until there is a slot. */
+/* A put needs room: the oldest ephemeral pages go, until there is a slot.  Above a lowered limit
+ * that would be in vain, as nothing gets in before maintain() has given memory back. */
 static int alloc_evicting(struct tmem_host *h, unsigned length, unsigned flags, uint32_t *ref)
 {
 	int err = slots_alloc(&h->slots, length, flags, ref);
 
 	for (unsigned i = 0; (err == -ENOSPC || err == -ENOMEM) && i < EVICT_ROUNDS; i++) {
-		if (!host_evict(h, EVICT_AT_ONCE))
+		if (!count_of(&h->count.ephemeral_pages))
+			break;
+		if (flags & TMEM_NOWAIT)
+			return -EAGAIN;
+		if (slots_over_limit(&h->slots) || !host_evict(h, EVICT_AT_ONCE))
 			break;
 		err = slots_alloc(&h->slots, length, flags, ref);
 	}
@@ -91,6 +96,7 @@ static int host_build(struct tmem_host *h, const struct tmem_handle *handle, con
 	struct scratch *scratch = scratch_of_thread();
 	struct packed p;
 
+	fresh->births = pool_births(&h->pools[handle->pool]);
 	/* Early and cheap: a rejected put of a full pool should cost next to nothing. */
 	if (!(flags & TMEM_REPLACE) && is_full(&h->pools[handle->pool]))
 		return rejected(h, &h->count.pool_limit_hit);
@@ -149,6 +155,8 @@ static int host_publish(struct tmem_host *h, const struct tmem_handle *handle,
 	struct pool *pool = &h->pools[handle->pool];
 
 	*old = index_get(&h->index, handle);
+	if (fresh->births != pool_births(pool))
+		return rejected(h, &h->count.pool_limit_hit);
 	if (!*old) {
 		if (is_full(pool))
 			return rejected(h, &h->count.pool_limit_hit);
@@ -289,13 +297,15 @@ const struct tmem_ops tmem_ops = {
 
 /* --- The contract in single calls ---------------------------------------------------------- */
 
-/* "A failed put over an existing page flushes the old one", unless the caller keeps it. */
-static int put_failed(struct tmem_host *h, const struct tmem_handle *handle, bool keep_old)
+/* "A failed put over an existing page flushes the old one", unless the caller keeps it, or it is
+ * a page of the next pool with this number. */
+static int put_failed(struct tmem_host *h, const struct tmem_handle *handle, uint32_t births,
+		      bool keep_old)
 {
 	if (keep_old)
 		return 0;
 	host_lock(h, handle);
-	uint32_t old = host_drop(h, handle);
+	uint32_t old = births == pool_births(&h->pools[handle->pool]) ? host_drop(h, handle) : 0;
 	host_unlock(h, handle);
 	if (old)
 		count_up(&h->count.dup_puts_flushed);
@@ -313,40 +323,60 @@ int tmem_put(struct tmem_host *h, const struct tmem_handle *handle, const void *
 	unsigned flags = index_get(&h->index, handle) ? TMEM_REPLACE : 0;
 	host_unlock(h, handle);
 	if (host_build(h, handle, page, how, flags, &fresh))
-		return put_failed(h, handle, keep_old);
+		return put_failed(h, handle, fresh.births, keep_old);
 	host_lock(h, handle);
 	int err = host_publish(h, handle, &fresh, &old);
 	uint64_t seq = err ? 0 : host_find(h, handle).seq;
 	host_unlock(h, handle);
 	if (err) {
 		host_discard(h, &fresh);
-		return put_failed(h, handle, keep_old);
+		return put_failed(h, handle, fresh.births, keep_old);
 	}
 	host_release(h, old);
-	if (pool_is_ephemeral(&h->pools[handle->pool]) &&
-	    ephemeral_append(&h->ephemeral, handle, seq))
-		tmem_flush(h, handle);         /* nobody would ever evict it */
+	if (pool_is_ephemeral(&h->pools[handle->pool]))
+		host_enqueue(h, handle, seq);
 	return 1;
 }
 
-int tmem_get(struct tmem_host *h, const struct tmem_handle *handle, void *page)
+static struct tmem_found copy_page(struct tmem_host *h, const struct tmem_handle *handle,
+				   struct tmem_copy *copy)
 {
-	struct tmem_copy copy;
-	uint32_t dead = 0;
-
 	host_lock(h, handle);
 	struct tmem_found found = host_find(h, handle);
-	if (found.ref) {
-		host_copy(h, &found, &copy);
-		if (pool_gets_remove(&h->pools[handle->pool]))
-			dead = host_drop(h, handle);
-	}
+	if (found.ref)
+		host_copy(h, &found, copy);
+	host_unlock(h, handle);
+	return found;
+}
+
+/* Is it still the page that was read, in whatever slot?  Then it goes. */
+static bool remove_page(struct tmem_host *h, const struct tmem_handle *handle, uint64_t seq)
+{
+	host_lock(h, handle);
+	struct tmem_found now = host_find(h, handle);
+	uint32_t dead = now.ref && now.seq == seq ? host_drop(h, handle) : 0;
 	host_unlock(h, handle);
 	host_release(h, dead);
+	return dead != 0;
+}
+
+/* Read first, then removed: a page that is damaged, or that there is no memory to unpack, stays.
+ * If another get or put was faster, the next look is the answer. */
+int tmem_get(struct tmem_host *h, const struct tmem_handle *handle, void *page)
+{
+	bool removes = pool_gets_remove(&h->pools[handle->pool]);
+	struct tmem_found found;
+	struct tmem_copy copy;
+	int err = 0;
+
+	do {
+		found = copy_page(h, handle, &copy);
+		if (found.ref)
+			err = host_open(h, &copy, page);
+	} while (removes && found.ref && !err && !remove_page(h, handle, found.seq));
 	host_count_get(h, found.ref != 0);
 	if (!found.ref)
 		return 0;
-	int err = host_open(h, &copy, page);
 	return err ? err : 1;
 }
 
@@ -505,6 +535,5 @@ void tmem_get_stats(struct tmem_host *h, struct tmem_stats *to)
 	to->live_slot_bytes = h->slots.live_bytes;
 	to->metadata_size = (uint64_t)h->slots.high * sizeof(struct slab);
 	pthread_mutex_unlock(&h->slots.mutex);
-	to->metadata_size += count_of(&h->index.bytes) +
-			     ephemeral_entries(&h->ephemeral) * sizeof(struct ephemeral_entry);
+	to->metadata_size += count_of(&h->index.bytes) + count_of(&h->ephemeral.bytes);
 }

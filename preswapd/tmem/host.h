@@ -10,7 +10,8 @@
 
 struct pool {
 	bool live, frozen;             /* atomic */
-	uint32_t flags;
+	uint32_t flags;                /* atomic */
+	uint32_t births;               /* how many pools have had this number; atomic */
 	uint32_t users;                /* how often a shared pool was joined */
 	uint64_t pages;                /* atomic */
 	uint64_t max_pages;            /* new pages beyond it are rejected; atomic */
@@ -37,6 +38,8 @@ void host_bear(struct tmem_host *, uint32_t ref, uint64_t seq, uint64_t digest);
 void host_gauge(struct tmem_host *, uint32_t pool, const struct slot *, int change);
 /* Evicts the oldest ephemeral pages, `most` of them; how many there were. */
 unsigned host_evict(struct tmem_host *, unsigned most);
+/* An ephemeral page was put: it takes its place in the queue. */
+void host_enqueue(struct tmem_host *, const struct tmem_handle *, uint64_t seq);
 
 /* pools.c */
 bool pools_fit(const struct arena *);
@@ -48,13 +51,20 @@ void pools_tidy(struct tmem_host *);
 
 static inline bool pool_is_ephemeral(const struct pool *p)
 {
-	return !(p->flags & TMEM_PERSISTENT);
+	return !(__atomic_load_n(&p->flags, __ATOMIC_RELAXED) & TMEM_PERSISTENT);
 }
 
 /* "A get to a private ephemeral pool is destructive", or to one that was made so. */
 static inline bool pool_gets_remove(const struct pool *p)
 {
-	return p->flags & TMEM_EXCLUSIVE_GETS || !(p->flags & (TMEM_PERSISTENT | TMEM_SHARED));
+	uint32_t flags = __atomic_load_n(&p->flags, __ATOMIC_RELAXED);
+
+	return flags & TMEM_EXCLUSIVE_GETS || !(flags & (TMEM_PERSISTENT | TMEM_SHARED));
+}
+
+static inline uint32_t pool_births(const struct pool *p)
+{
+	return __atomic_load_n(&p->births, __ATOMIC_RELAXED);
 }
 
 static inline void count_up(uint64_t *counter)

@@ -65,7 +65,7 @@ static struct object **find_object(struct index *x, const struct tmem_handle *h)
 
 static struct branch *branch_of(const struct object *o, uint32_t index)
 {
-	uint32_t n = index / (LEAF_REFS * BRANCH_LEAVES);
+	uint32_t n = index / BRANCH_REFS;
 
 	return o && n < o->n_branches ? o->branches[n] : NULL;
 }
@@ -117,7 +117,7 @@ static struct branch *make_branch(struct index *x, struct object *o, uint32_t n)
 int index_prepare(struct index *x, const struct tmem_handle *h)
 {
 	struct object *o = make_object(x, h);
-	struct branch *b = o ? make_branch(x, o, h->index / (LEAF_REFS * BRANCH_LEAVES)) : NULL;
+	struct branch *b = o ? make_branch(x, o, h->index / BRANCH_REFS) : NULL;
 
 	if (!b)
 		return -ENOMEM;
@@ -144,7 +144,7 @@ uint32_t index_set(struct index *x, const struct tmem_handle *h, uint32_t ref)
 static void free_empty(struct index *x, struct object **at, uint32_t index)
 {
 	struct object *o = *at;
-	uint32_t n = index / (LEAF_REFS * BRANCH_LEAVES);
+	uint32_t n = index / BRANCH_REFS;
 	struct leaf **l = leaf_of(o->branches[n], index);
 
 	if (!(*l)->used) {
@@ -187,7 +187,7 @@ int index_reserve(struct index *x, const struct tmem_handle *h, uint32_t last)
 	if (!o)
 		return -ENOMEM;
 	o->reserved = true;
-	for (uint32_t n = last / (LEAF_REFS * BRANCH_LEAVES) + 1; n-- > 0;)
+	for (uint32_t n = last / BRANCH_REFS + 1; n-- > 0;)
 		if (!make_branch(x, o, n))
 			return -ENOMEM;
 	return 0;
@@ -211,11 +211,11 @@ bool index_next(struct index *x, struct tmem_handle *h, uint32_t *ref)
 	struct object *o = *find_object(x, h);
 	uint64_t i = h->index;
 
-	while (o && i >> 16 < o->n_branches) {
-		struct branch *b = o->branches[i >> 16];
+	while (o && i / BRANCH_REFS < o->n_branches) {
+		struct branch *b = o->branches[i / BRANCH_REFS];
 		struct leaf *l = b ? *leaf_of(b, (uint32_t)i) : NULL;
 		if (!b) {
-			i = ((i >> 16) + 1) << 16;
+			i = (i / BRANCH_REFS + 1) * BRANCH_REFS;
 		} else if (!l) {
 			i = (i / LEAF_REFS + 1) * LEAF_REFS;
 		} else if (!l->refs[i % LEAF_REFS]) {

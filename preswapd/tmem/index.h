@@ -14,6 +14,7 @@
 #define STRIPES 256u
 #define LEAF_REFS 256u
 #define BRANCH_LEAVES 256u
+#define BRANCH_REFS (LEAF_REFS * BRANCH_LEAVES)
 
 struct leaf {
 	uint32_t used;

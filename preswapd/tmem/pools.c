@@ -21,9 +21,15 @@ bool pools_fit(const struct arena *a)
 static void load(struct tmem_host *h, uint32_t id)
 {
 	const struct pool_entry *e = &arena_pools(&h->arena)[id];
+	struct pool *p = &h->pools[id];
 
-	h->pools[id] = (struct pool){.live = e->state != 0, .flags = (uint32_t)e->state,
-				     .max_pages = UINT64_MAX};
+	/* A call that names the pool that had this number before may be looking. */
+	__atomic_fetch_add(&p->births, 1, __ATOMIC_RELAXED);
+	__atomic_store_n(&p->flags, (uint32_t)e->state, __ATOMIC_RELAXED);
+	__atomic_store_n(&p->frozen, false, __ATOMIC_RELAXED);
+	__atomic_store_n(&p->max_pages, UINT64_MAX, __ATOMIC_RELAXED);
+	p->users = 0;
+	__atomic_store_n(&p->live, e->state != 0, __ATOMIC_RELEASE);
 }
 
 void pools_load(struct tmem_host *h)
@@ -35,7 +41,7 @@ void pools_load(struct tmem_host *h)
 static void forget(struct tmem_host *h, uint32_t id)
 {
 	store_release(&arena_pools(&h->arena)[id].state, 0);
-	h->pools[id].live = false;
+	__atomic_store_n(&h->pools[id].live, false, __ATOMIC_RELAXED);
 }
 
 void pools_drop_ephemeral(struct tmem_host *h)
@@ -47,7 +53,7 @@ void pools_drop_ephemeral(struct tmem_host *h)
 
 bool tmem_pool_exists(const struct tmem_host *h, uint32_t id)
 {
-	return id < POOLS_MAX && __atomic_load_n(&h->pools[id].live, __ATOMIC_RELAXED);
+	return id < POOLS_MAX && __atomic_load_n(&h->pools[id].live, __ATOMIC_ACQUIRE);
 }
 
 /* The 128-bit uuid is the secret of those who share the pool: another one finds nothing. */
@@ -163,18 +169,32 @@ int tmem_set_max_pages(struct tmem_host *h, uint32_t id, uint64_t pages)
 
 /* --- Eviction --------------------------------------------------------------------------------- */
 
+static struct tmem_handle handle_in(const struct ephemeral_entry *e)
+{
+	return (struct tmem_handle){.object = e->object, .index = e->index, .pool = e->pool};
+}
+
+/* Under the lock.  A number may have gone to a pool of another kind since. */
 static bool is_current(struct tmem_host *h, const struct ephemeral_entry *e,
 		       const struct tmem_handle *handle)
 {
 	struct tmem_found found = tmem_ops.find(h, handle);
 
-	return found.ref && ephemeral_seq(found.seq) == e->seq &&
+	return found.ref && ephemeral_entry_of(handle, found.seq).seq == e->seq &&
 	       pool_is_ephemeral(&h->pools[handle->pool]);
 }
 
-static struct tmem_handle handle_in(const struct ephemeral_entry *e)
+static bool evict(struct tmem_host *h, const struct ephemeral_entry *e)
 {
-	return (struct tmem_handle){.object = e->object, .index = e->index, .pool = e->pool};
+	struct tmem_handle handle = handle_in(e);
+
+	tmem_ops.lock(h, &handle);
+	uint32_t dead = is_current(h, e, &handle) ? tmem_ops.drop(h, &handle) : 0;
+	tmem_ops.unlock(h, &handle);
+	tmem_ops.release(h, dead);
+	if (dead)
+		count_up(&h->count.evicted_pages);
+	return dead != 0;
 }
 
 unsigned host_evict(struct tmem_host *h, unsigned most)
@@ -182,15 +202,8 @@ unsigned host_evict(struct tmem_host *h, unsigned most)
 	struct ephemeral_entry e;
 	unsigned evicted = 0;
 
-	while (evicted < most && ephemeral_take(&h->ephemeral, &e)) {
-		struct tmem_handle handle = handle_in(&e);
-		tmem_ops.lock(h, &handle);
-		uint32_t dead = is_current(h, &e, &handle) ? tmem_ops.drop(h, &handle) : 0;
-		tmem_ops.unlock(h, &handle);
-		tmem_ops.release(h, dead);
-		evicted += dead != 0;
-	}
-	__atomic_fetch_add(&h->count.evicted_pages, evicted, __ATOMIC_RELAXED);
+	while (evicted < most && ephemeral_take(&h->ephemeral, &e))
+		evicted += evict(h, &e);
 	return evicted;
 }
 
@@ -205,12 +218,35 @@ static bool keep_entry(void *ctx, const struct ephemeral_entry *e)
 	return current;
 }
 
-#define STALE_ENTRIES_MAX 1024u
+/* Header 32 bytes, index 5 to 6, slab 1 to 2: one stale entry for sixteen pages keeps a page
+ * below 56 bytes.  Then a look at 17 entries finds a stale one, and each put leaves at most one:
+ * a block for every eighth put keeps up. */
+#define PAGES_A_STALE_ENTRY 16u
+#define STALE_ENTRIES_ANYWAY 1024u
+
+static bool too_many_stale(struct tmem_host *h)
+{
+	uint64_t pages = count_of(&h->count.ephemeral_pages);
+
+	return count_of(&h->ephemeral.entries) >
+	       pages + pages / PAGES_A_STALE_ENTRY + STALE_ENTRIES_ANYWAY;
+}
 
 void pools_tidy(struct tmem_host *h)
 {
-	uint64_t entries = ephemeral_entries(&h->ephemeral);
+	bool more = true;
 
-	if (entries > 2 * count_of(&h->count.ephemeral_pages) + STALE_ENTRIES_MAX)
+	while (more && too_many_stale(h))
+		more = ephemeral_sweep(&h->ephemeral, keep_entry, h);
+}
+
+void host_enqueue(struct tmem_host *h, const struct tmem_handle *handle, uint64_t seq)
+{
+	struct ephemeral_entry e = ephemeral_entry_of(handle, seq);
+	int due = ephemeral_append(&h->ephemeral, &e);
+
+	if (due < 0)
+		evict(h, &e);                  /* or nobody ever would */
+	else if (due && too_many_stale(h))
 		ephemeral_sweep(&h->ephemeral, keep_entry, h);
 }

@@ -1,4 +1,4 @@
-/* The index, rebuilt from what a dead process left in the arena (DESIGN 4a, recovery).
+/* The index, rebuilt from what a dead process left in the arena (docs/concurrency.md, Recovery).
  *
  * Every step may be repeated: a kill in here leaves an arena that the next start reads the same
  * way.  Nothing is served before the end, so that there are no locks to take.

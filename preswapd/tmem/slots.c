@@ -543,10 +543,10 @@ bool slots_taken(struct slots *s, uint32_t ref)
 	return taken;
 }
 
-bool slots_over_limit(struct slots *s)
+uint64_t slots_over_limit(struct slots *s)
 {
 	pthread_mutex_lock(&s->mutex);
-	bool over = s->used_bytes > s->limit;
+	uint64_t over = s->used_bytes > s->limit ? s->used_bytes - s->limit : 0;
 	pthread_mutex_unlock(&s->mutex);
 	return over;
 }

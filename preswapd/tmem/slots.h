@@ -67,7 +67,7 @@ bool slots_sparse(struct slots *);
 uint32_t slots_take_emptiest(struct slots *, uint32_t round, uint32_t *slabs, uint32_t most);
 void slots_return(struct slots *, uint32_t slab);
 bool slots_taken(struct slots *, uint32_t ref);
-/* More memory is held than the limit allows: it was lowered. */
-bool slots_over_limit(struct slots *);
+/* Bytes that are held beyond the limit: it was lowered. */
+uint64_t slots_over_limit(struct slots *);
 
 #endif

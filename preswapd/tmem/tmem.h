@@ -41,6 +41,7 @@ enum tmem_flags {
 /* A page in a slot that nobody can find yet. */
 struct tmem_fresh {
 	uint32_t ref;
+	uint32_t births;               /* of its pool: another one may have got the number since */
 	uint16_t what;
 	uint64_t digest;
 };
@@ -94,7 +95,8 @@ struct tmem_ops {
 	/* Under the lock. */
 	struct tmem_found (*find)(struct tmem_host *, const struct tmem_handle *);
 	/* Makes a built page the page.  *old is the slot that it replaced, already dead, or 0: to be
-	 * given to release() after the unlock.  -ENOSPC, -ENOMEM: rejected, still to be discarded. */
+	 * given to release() after the unlock.  -ENOSPC, -ENOMEM: rejected, still to be discarded.
+	 * For persistent pools: only tmem_put() tells the queue of ephemeral pages. */
 	int (*publish)(struct tmem_host *, const struct tmem_handle *, const struct tmem_fresh *,
 		       uint32_t *old);
 	/* The page is not stored any more.  Returns the dead slot, for release(), or 0. */

@@ -10,10 +10,10 @@ from preswapd.control.protocol import (
     error_code,
     error_from,
 )
-from preswapd.errors import PartialError, PreswapError, RefusedError, UnreachableError, UsageError
+from preswapd.errors import PreswapError, RefusedError, UnreachableError, UsageError
 
 
-@pytest.mark.parametrize("kind", [NotFoundError, UsageError, RefusedError, PartialError])
+@pytest.mark.parametrize("kind", [NotFoundError, UsageError, RefusedError])
 def test_errors_keep_their_class(kind: type[PreswapError]) -> None:
     arrived = error_from(error_body(error_code(kind("why")), "why"))
     assert type(arrived) is kind

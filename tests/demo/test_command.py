@@ -91,6 +91,11 @@ def test_kernel_needs_its_modules() -> None:
         demo_command.main(["--kernel", "/boot/vmlinuz"], standalone_mode=False)
 
 
+def test_pool_that_would_never_be_full_is_refused() -> None:
+    with pytest.raises(UsageError, match="never be full"):
+        demo_command.main(["--pool-size", "1G"], standalone_mode=False)
+
+
 def test_as_a_shell_reads_what_is_pasted() -> None:
     assert as_a_shell_reads("-a '{\"b\": 1}' \\\n-c d") == ["-a", '{"b": 1}', "-c", "d"]
 

@@ -178,6 +178,8 @@ def fio(server: RunningServer, *options: str) -> list[Any]:
         "--size=32M",
         "--verify=crc32c",
         "--verify_fatal=1",
+        # A file in the working directory otherwise.
+        "--verify_state_save=0",
         *options,
         timeout=100,
     )

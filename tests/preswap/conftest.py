@@ -1,10 +1,5 @@
-"""Fixtures of the swap devices' tests, and how hard Hypothesis tries.
+"""Fixtures of the swap devices' tests."""
 
-HYPOTHESIS_PROFILE=long lets the property tests run for minutes with new random examples; without
-it they take the same few examples every time.
-"""
-
-import os
 import platform
 import shutil
 import subprocess
@@ -14,30 +9,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 from tests.preswap.running import Running
 from tests.preswap.stepped import Stepper
-
-SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.data_too_large]
-settings.register_profile(
-    "short",
-    deadline=None,
-    derandomize=True,
-    database=None,
-    max_examples=200,
-    stateful_step_count=40,
-    suppress_health_check=SLOW_IS_FINE,
-)
-settings.register_profile(
-    "long",
-    deadline=None,
-    max_examples=1500,
-    stateful_step_count=100,
-    print_blob=True,
-    suppress_health_check=SLOW_IS_FINE,
-)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "short"))
 
 
 @pytest.fixture

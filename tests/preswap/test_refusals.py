@@ -102,7 +102,10 @@ REFUSALS: dict[str, tuple[Harm, str]] = {
         another_arena,
         r"g1\.json does not belong to the device g1 in shared memory",
     ),
-    "arena of another boot": (other_boot, "is of an earlier start of this host"),
+    "arena of another boot": (
+        other_boot,
+        "is of an earlier start of this host: --discard-state starts empty",
+    ),
     "arena of another format": (other_format, "its format is version 2, this release reads"),
     "arena's superblock damaged": (
         lambda r: overwrite(r.paths.arena, 30, b"\xff\xfe"),
@@ -179,7 +182,7 @@ REFUSALS: dict[str, tuple[Harm, str]] = {
     ),
     "map missing": (lambda r: r.paths.map("g1").unlink(), r"g1\.map is missing"),
     "map cut off": (lambda r: os.truncate(r.paths.map("g1"), 10), r"g1\.map is damaged"),
-    "map with holes": (punch_map, r"g1\.map is damaged"),
+    "map with holes": (punch_map, r"g1\.map is damaged: it has holes"),
     "disk file missing": (
         lambda r: r.paths.image("g1").unlink(),
         r"the disk file .*g1\.img is missing",

@@ -98,6 +98,7 @@ def test_request_of_nothing(connection: Connection) -> None:
     connection.pwrite(b"", MIB)
     connection.trim(0, MIB)
     connection.zero(0, MIB)
+    assert counts(connection, "succ_stores", "disk_writes", "trims") == [0, 0, 0]
 
 
 def test_trim_inside_a_page_does_nothing(connection: Connection) -> None:

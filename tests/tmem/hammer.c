@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "arena.h"
+#include "named_pages.h"
 
 #define WRITERS 3u
 #define HANDLES 48u
@@ -18,28 +19,6 @@
 static struct tmem_host *host;
 static unsigned rounds;
 static bool done;
-
-static void fail(const char *what, uint32_t handle, uint64_t version)
-{
-	fprintf(stderr, "%s: handle %u, version %llu\n", what, handle, (unsigned long long)version);
-	exit(1);
-}
-
-/* Names itself, then `noise` bytes that follow from the name, then zeros. */
-static void make_page(uint64_t *page, uint32_t handle, uint64_t version, unsigned noise)
-{
-	uint64_t x = (handle + 1) * 0x9e3779b97f4a7c15ull ^ version * 0xbf58476d1ce4e5b9ull;
-
-	memset(page, 0, TMEM_PAGE);
-	page[0] = handle;
-	page[1] = version;
-	for (unsigned i = 2; i < noise / 8; i++) {
-		x ^= x << 13;
-		x ^= x >> 7;
-		x ^= x << 17;
-		page[i] = x;
-	}
-}
 
 static struct tmem_handle handle_at(uint32_t handle)
 {

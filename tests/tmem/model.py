@@ -2,14 +2,16 @@
 
 A put may be rejected at any time, so a model cannot foretell every answer of the store.  It says
 which puts must be rejected (`must_reject`), and what is true after either answer (`stored`,
-`rejected`); on its own it rejects only what it must, and everything while its limit is 0.
+`rejected`, `evict`); on its own it rejects only what it must and what finds no room, where each
+page takes 4096 bytes.
 """
 
+from itertools import count
 from typing import Protocol
 
 from typing_extensions import Buffer
 
-from preswapd.tmem._tmem import PERSISTENT
+from preswapd.tmem._tmem import EXCLUSIVE_GETS, PERSISTENT, SHARED
 
 PAGE = 4096
 COUNTERS = (
@@ -22,7 +24,9 @@ COUNTERS = (
     "found_gets",
     "flushes",
     "flushes_found",
+    "evicted_pages",
 )
+NO_UUID = bytes(16)
 
 
 class Store(Protocol):
@@ -31,6 +35,7 @@ class Store(Protocol):
     limit: int
 
     def new_pool(self, uuid: bytes = ..., flags: int = ...) -> int: ...
+    def has_pool(self, pool: int) -> bool: ...
     def destroy_pool(self, pool: int) -> int: ...
     def freeze(self, pool: int, frozen: bool) -> None: ...
     def set_max_pages(self, pool: int, pages: int) -> None: ...
@@ -52,10 +57,22 @@ class Store(Protocol):
 
 
 class Pool:
-    def __init__(self) -> None:
+    def __init__(self, uuid: bytes, flags: int) -> None:
+        self.uuid = uuid
+        self.flags = flags
+        self.users = 0
         self.pages: dict[tuple[int, int], bytes] = {}
+        self.ages: dict[tuple[int, int], int] = {}
         self.frozen = False
         self.max_pages = 2**64 - 1
+
+    @property
+    def is_ephemeral(self) -> bool:
+        return not self.flags & PERSISTENT
+
+    @property
+    def gets_remove(self) -> bool:
+        return bool(self.flags & EXCLUSIVE_GETS) or not self.flags & (PERSISTENT | SHARED)
 
 
 class Model:
@@ -65,13 +82,33 @@ class Model:
         self.limit = limit
         self.pools: dict[int, Pool] = {}
         self.count = dict.fromkeys(COUNTERS, 0)
+        self.clock = count()
 
-    def new_pool(self, uuid: bytes = bytes(16), flags: int = PERSISTENT) -> int:
-        pool = next(i for i in range(len(self.pools) + 1) if i not in self.pools)
-        self.pools[pool] = Pool()
+    def new_pool(self, uuid: bytes = NO_UUID, flags: int = PERSISTENT) -> int:
+        if flags & SHARED and uuid == NO_UUID:
+            raise ValueError("a shared pool needs a uuid")
+        pool = self.shared(uuid) if flags & SHARED else None
+        if pool is None:
+            pool = next(i for i in range(len(self.pools) + 1) if i not in self.pools)
+            self.pools[pool] = Pool(uuid, flags)
+        if self.pools[pool].flags != flags:
+            raise ValueError("the shared pool with this uuid has other flags")
+        self.pools[pool].users += 1
         return pool
 
+    def shared(self, uuid: bytes) -> int | None:
+        for number, pool in self.pools.items():
+            if pool.flags & SHARED and pool.uuid == uuid:
+                return number
+        return None
+
+    def has_pool(self, pool: int) -> bool:
+        return pool in self.pools
+
     def destroy_pool(self, pool: int) -> int:
+        if self.find(pool).users > 1:
+            self.pools[pool].users -= 1
+            return 0
         dropped = len(self.find(pool).pages)
         self.count["flushes"] += dropped
         self.count["flushes_found"] += dropped
@@ -98,12 +135,40 @@ class Model:
         return is_full and (object, index) not in into.pages
 
     def stored(self, pool: int, object: int, index: int, page: Buffer) -> None:
-        """The put was taken: the page is the page now."""
-        pages = self.find(pool).pages
+        """The put was taken: the page is the page now, and the newest one."""
+        into = self.find(pool)
         self.count["puts"] += 1
         self.count["good_puts"] += 1
-        self.count["dup_puts_replaced"] += (object, index) in pages
-        pages[object, index] = bytes(page)
+        self.count["dup_puts_replaced"] += (object, index) in into.pages
+        into.pages[object, index] = bytes(page)
+        into.ages[object, index] = next(self.clock)
+
+    def evict(self, pages: int) -> None:
+        """So many ephemeral pages went: those that were put first."""
+        there = [
+            (pool.ages[handle], pool, handle)
+            for pool in self.pools.values()
+            if pool.is_ephemeral
+            for handle in pool.pages
+        ]
+        for _, pool, handle in sorted(there, key=lambda page: page[0])[:pages]:
+            del pool.pages[handle]
+        self.count["evicted_pages"] += min(pages, len(there))
+
+    def ephemeral_pages(self) -> int:
+        return sum(len(pool.pages) for pool in self.pools.values() if pool.is_ephemeral)
+
+    def excess(self, more: int) -> int:
+        """How many pages too many there would be, with so many more."""
+        return sum(len(pool.pages) for pool in self.pools.values()) + more - self.limit // PAGE
+
+    def makes_room(self, pool: int, object: int, index: int) -> bool:
+        """A put finds room, or makes it; not above a lowered limit, see maintain()."""
+        if self.limit == 0 or self.excess(0) > 0:
+            return False
+        excess = self.excess((object, index) not in self.find(pool).pages)
+        self.evict(max(0, excess))
+        return self.excess((object, index) not in self.find(pool).pages) <= 0
 
     def rejected(self, pool: int, object: int, index: int, keep_old: bool) -> None:
         """The put was not taken: a page put before is flushed, unless it is to be kept."""
@@ -126,7 +191,7 @@ class Model:
         keep_old: bool = False,
     ) -> bool:
         check(page, compress)
-        if self.limit == 0 or self.must_reject(pool, object, index):
+        if self.must_reject(pool, object, index) or not self.makes_room(pool, object, index):
             self.rejected(pool, object, index, keep_old)
             return False
         self.stored(pool, object, index, page)
@@ -139,6 +204,8 @@ class Model:
             self.count["found_gets"] += page is not None
         if page is not None:
             memoryview(into)[:] = page
+            if self.find(pool).gets_remove:
+                del self.find(pool).pages[object, index]
         return page is not None
 
     def flush_page(self, pool: int, object: int, index: int) -> bool:
@@ -158,11 +225,15 @@ class Model:
         return len(gone)
 
     def maintain(self, all: bool = False) -> None:
-        """Changes nothing that anyone can see."""
+        """Changes nothing that anyone can see, but for a limit that was lowered."""
+        self.evict(max(0, self.excess(0)))
 
     def recover(self) -> None:
-        """A new process: pages and pools stay; freezing, quotas and counters do not."""
+        """A new process: persistent pools and pages stay, and whoever shares one joins anew;
+        ephemeral pools, freezing, quotas and counters do not."""
+        self.pools = {n: pool for n, pool in self.pools.items() if not pool.is_ephemeral}
         for pool in self.pools.values():
+            pool.users = 0
             pool.frozen = False
             pool.max_pages = 2**64 - 1
         self.count = dict.fromkeys(COUNTERS, 0)
@@ -174,6 +245,7 @@ class Model:
             **self.count,
             "stored_pages": len(stored),
             "same_filled_pages": same,
+            "ephemeral_pages": self.ephemeral_pages(),
             "orig_data_size": PAGE * len(stored),
         }
 

@@ -35,6 +35,17 @@ def run_operation(store: Host | Model, operation: Operation) -> Any:
     if name == "put":
         obj, index, kind, tag = rest
         return store.put_page(POOL, obj, index, make_page(kind, tag))
+    if name == "put_in":
+        pool, index, kind, tag = rest
+        return store.put_page(pool, 0, index, make_page(kind, tag))
+    if name == "fill":
+        return fill(store, *rest)
+    if name == "get":
+        pool, obj, index = rest
+        return store.get_page(pool, obj, index, bytearray(4096))
+    if name == "new_pool" and rest:
+        uuid, flags = rest
+        return store.new_pool(bytes.fromhex(uuid), flags)
     if name == "put_keep_old":
         obj, index, kind, tag = rest
         return store.put_page(POOL, obj, index, make_page(kind, tag), keep_old=True)
@@ -46,6 +57,12 @@ def run_operation(store: Host | Model, operation: Operation) -> Any:
     if name == "maintain":
         return store.maintain(all=True)
     return getattr(store, name)(*rest)
+
+
+def fill(store: Host | Model, pool: int, count: int) -> None:
+    """Raw pages; all are stored, for as long as that may be."""
+    for index in range(count):
+        assert store.put_page(pool, 0, index, make_page("noise", index))
 
 
 def forge(store: Host | Model, obj: int, index: int, count: int) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from preswapd.errors import PageDamagedError
-from preswapd.tmem._tmem import Host
+from preswapd.tmem._tmem import EXCLUSIVE_GETS, PERSISTENT, SHARED, Host
 from tests.tmem.arena_file import CLASSES
 from tests.tmem.model import Model
 from tests.tmem.pages import read_page
@@ -36,6 +36,12 @@ RECARVE = [
     ["flush_page", 0, 0, 0],
     ["flush_object", 0, 1],
 ]
+
+
+UUID, OTHER = b"one secret of 16".hex(), b"another of these".hex()
+EPHEMERAL = [["new_pool", "00" * 16, 0], ["fill", 1, 3]]
+# No room for a slab of another class before pool 1's pages have gone.
+FULL = [*FEW, *EPHEMERAL, ["limit", 60_000]]
 
 
 def sparse() -> list[Operation]:
@@ -64,6 +70,23 @@ SCENARIOS: dict[str, tuple[Sequence[Operation], Sequence[Operation]]] = {
     "new_pool": (FEW, [["new_pool"]]),
     "give_back": ([*FEW, ["flush_object", 0, 0]], [["maintain"], ["put", 0, 0, "text", 0]]),
     "move": (sparse(), [["maintain"]]),
+    "get_removes": (
+        [["new_pool", "00" * 16, PERSISTENT | EXCLUSIVE_GETS], ["fill", 1, 2]],
+        [["get", 1, 0, 0], ["get", 1, 0, 0]],
+    ),
+    "get_removes_ephemeral": ([*FEW, *EPHEMERAL], [["get", 1, 0, 0]]),
+    "new_shared_pool": (
+        FEW,
+        [["new_pool", UUID, SHARED | PERSISTENT], ["new_pool", OTHER, SHARED]],
+    ),
+    "leave_shared_pool": (
+        [*[["new_pool", UUID, SHARED | PERSISTENT]] * 2, ["fill", 1, 1]],
+        [["destroy_pool", 1], ["destroy_pool", 1]],
+    ),
+    "put_ephemeral": ([*FEW, *EPHEMERAL[:1]], [["put_in", 1, 0, "text", 9]]),
+    "destroy_ephemeral_pool": ([*FEW, *EPHEMERAL], [["destroy_pool", 1], ["new_pool"]]),
+    "put_evicts": (FULL, [["put", 0, 9, "half", 3], ["put", 0, 1, "text", 9]]),
+    "maintain_evicts": ([*FULL, ["limit", 50_000]], [["maintain"]]),
 }
 
 
@@ -98,11 +121,21 @@ def write_copy(path: Path, size: int, content: Sequence[tuple[int, bytes]]) -> N
 
 
 def pages_of(model: Model) -> Pages:
+    """What must be there after a kill: nothing of an ephemeral pool."""
     return {
         (pool, obj, index): page
         for pool, content in model.pools.items()
+        if not content.is_ephemeral
         for (obj, index), page in content.pages.items()
     }
+
+
+def shared_in(host: Host, uuid: str) -> Iterator[int]:
+    """The pool's id, where such a pool was there already."""
+    there = [pool for pool in range(4) if host.has_pool(pool)]
+    pool = host.new_pool(bytes.fromhex(uuid), SHARED | PERSISTENT)
+    if pool in there:
+        yield pool
 
 
 def found_in(host: Host, handle: Handle) -> bytes | None:
@@ -146,13 +179,16 @@ class Checker:
     def check_recovery(self, arena: Path) -> None:
         self.states += 1
         host = recovered(arena)
-        found = 0
+        stored, found = host.stats()["stored_pages"], 0
         for handle in self.before.keys() | self.after.keys():
             page = found_in(host, handle)
             found += page is not None
             allowed = {self.before.get(handle), self.after.get(handle)}
             assert page in allowed, f"{handle} after a kill"
-        assert host.stats()["stored_pages"] == found, "a page that nobody put"
+        assert stored == found, "a page that nobody put"
+        assert not list(shared_in(host, OTHER)), "an ephemeral pool came back"
+        for pool in shared_in(host, UUID):
+            assert pool == 1
         self.check_flush(host, arena)
 
     def check_flush(self, host: Host, arena: Path) -> None:

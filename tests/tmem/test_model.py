@@ -1,4 +1,8 @@
-"""Random histories: the native store answers as the model, whatever the limit and the restarts."""
+"""Random histories: the native store answers as the model, whatever the limit and the restarts.
+
+Pools of all kinds live side by side under one limit.  Which pages are evicted is for the store to
+say, by their number alone: the model says which those must have been.
+"""
 
 import shutil
 import tempfile
@@ -6,27 +10,42 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    Bundle,
     RuleBasedStateMachine,
-    consumes,
+    initialize,
     invariant,
     precondition,
     rule,
 )
 
-from preswapd.tmem._tmem import COMPRESS, Host
+from preswapd.tmem._tmem import COMPRESS, EXCLUSIVE_GETS, PERSISTENT, SHARED, Host
 from tests.tmem.model import COUNTERS, Model
 from tests.tmem.pages import KINDS, make_page, read_page
 
 LIMITS = [0, 80_000, 200_000, 500_000, 1_000_000, 3_000_000]
 OBJECTS = st.sampled_from([0, 1, 256, 2**64 - 1])
 INDEXES = st.sampled_from([0, 1, 2, 255, 256, 65535, 65536, 2**32 - 1, 2**32])
-MODEL_COUNTS = (*COUNTERS, "stored_pages", "same_filled_pages", "orig_data_size")
+MODEL_COUNTS = (
+    *COUNTERS,
+    "stored_pages",
+    "ephemeral_pages",
+    "same_filled_pages",
+    "orig_data_size",
+)
+FLAGS = st.sampled_from([0, PERSISTENT, SHARED, SHARED | PERSISTENT])
+UUIDS = st.sampled_from([bytes(16), b"a" * 16, b"b" * 16])
+# Which of the pools that there are, by position.
+WHICH = st.integers(0, 5)
+
+
+def outcome(store: Host | Model, uuid: bytes, flags: int) -> int | None:
+    """The pool's id; None when it is refused."""
+    try:
+        return store.new_pool(uuid, flags)
+    except ValueError:
+        return None
 
 
 class StoreAgainstModel(RuleBasedStateMachine):
-    pools: Bundle[int] = Bundle("pools")
-
     def __init__(self) -> None:
         super().__init__()
         self.shm = Path(tempfile.mkdtemp(prefix="preswapd-test-", dir="/dev/shm"))
@@ -41,29 +60,47 @@ class StoreAgainstModel(RuleBasedStateMachine):
             self.host.close()
             shutil.rmtree(self.shm)
 
+    def pick(self, which: int) -> int:
+        pools = sorted(self.model.pools)
+        return pools[which % len(pools)]
+
+    def learn_evictions(self) -> None:
+        """The oldest pages must be the ones that went; reading the others tells."""
+        evicted = self.host.stats()["evicted_pages"] - self.model.count["evicted_pages"]
+        assert evicted <= self.model.ephemeral_pages()
+        self.model.evict(evicted)
+
     def put_one(
         self, pool: int, obj: int, index: int, page: bytes, compress: str, keep_old: bool
     ) -> None:
         must_reject = self.model.must_reject(pool, obj, index)
-        if self.host.put_page(pool, obj, index, page, compress=compress, keep_old=keep_old):
+        stored = self.host.put_page(pool, obj, index, page, compress=compress, keep_old=keep_old)
+        self.learn_evictions()
+        if stored:
             assert not must_reject
             self.model.stored(pool, obj, index, page)
         else:
             self.model.rejected(pool, obj, index, keep_old)
 
-    @precondition(lambda self: len(self.model.pools) < 4)
-    @rule(target=pools)
-    def new_pool(self) -> int:
-        pool = self.host.new_pool()
-        assert pool == self.model.new_pool()
-        return pool
+    @initialize(flags=FLAGS)
+    def first_pool(self, flags: int) -> None:
+        self.new_pool(b"a" * 16, flags, exclusive=False)
 
-    @rule(pool=consumes(pools))
-    def destroy_pool(self, pool: int) -> None:
+    @precondition(lambda self: len(self.model.pools) < 6)
+    @rule(uuid=UUIDS, flags=FLAGS, exclusive=st.booleans())
+    def new_pool(self, uuid: bytes, flags: int, exclusive: bool) -> None:
+        flags |= EXCLUSIVE_GETS * exclusive
+        assert outcome(self.host, uuid, flags) == outcome(self.model, uuid, flags)
+
+    @precondition(lambda self: len(self.model.pools) > 1)
+    @rule(which=WHICH)
+    def destroy_pool(self, which: int) -> None:
+        pool = self.pick(which)
         assert self.host.destroy_pool(pool) == self.model.destroy_pool(pool)
+        assert self.host.has_pool(pool) == self.model.has_pool(pool)
 
     @rule(
-        pool=pools,
+        which=WHICH,
         obj=OBJECTS,
         index=INDEXES,
         kind=st.sampled_from(KINDS),
@@ -72,12 +109,12 @@ class StoreAgainstModel(RuleBasedStateMachine):
         keep_old=st.booleans(),
     )
     def put(
-        self, pool: int, obj: int, index: int, kind: str, tag: int, compress: str, keep_old: bool
+        self, which: int, obj: int, index: int, kind: str, tag: int, compress: str, keep_old: bool
     ) -> None:
-        self.put_one(pool, obj, index, make_page(kind, tag), compress, keep_old)
+        self.put_one(self.pick(which), obj, index, make_page(kind, tag), compress, keep_old)
 
     @rule(
-        pool=pools,
+        which=WHICH,
         obj=OBJECTS,
         start=st.integers(0, 300),
         count=st.integers(1, 120),
@@ -85,38 +122,46 @@ class StoreAgainstModel(RuleBasedStateMachine):
         compress=st.sampled_from(COMPRESS),
     )
     def put_many(
-        self, pool: int, obj: int, start: int, count: int, kind: str, compress: str
+        self, which: int, obj: int, start: int, count: int, kind: str, compress: str
     ) -> None:
+        pool = self.pick(which)
         for index in range(start, start + count):
             self.put_one(pool, obj, index, make_page(kind, index), compress, keep_old=False)
 
-    @rule(pool=pools, obj=OBJECTS, index=INDEXES)
-    def get(self, pool: int, obj: int, index: int) -> None:
+    @rule(which=WHICH, obj=OBJECTS, index=INDEXES)
+    def get(self, which: int, obj: int, index: int) -> None:
+        self.look(self.pick(which), obj, index)
+
+    def look(self, pool: int, obj: int, index: int) -> None:
         into = bytearray(4096)
         found = self.model.get_page(pool, obj, index, into)
         assert read_page(self.host, pool, obj, index) == (bytes(into) if found else None)
 
-    @rule(pool=pools, obj=OBJECTS, index=INDEXES)
-    def flush_page(self, pool: int, obj: int, index: int) -> None:
+    @rule(which=WHICH, obj=OBJECTS, index=INDEXES)
+    def flush_page(self, which: int, obj: int, index: int) -> None:
+        pool = self.pick(which)
         done = self.model.flush_page(pool, obj, index)
         assert self.host.flush_page(pool, obj, index) == done
 
-    @rule(pool=pools, obj=OBJECTS, start=st.integers(0, 300), step=st.integers(1, 3))
-    def flush_many(self, pool: int, obj: int, start: int, step: int) -> None:
+    @rule(which=WHICH, obj=OBJECTS, start=st.integers(0, 300), step=st.integers(1, 3))
+    def flush_many(self, which: int, obj: int, start: int, step: int) -> None:
         for index in range(start, start + 120, step):
-            self.flush_page(pool, obj, index)
+            self.flush_page(which, obj, index)
 
-    @rule(pool=pools, obj=OBJECTS)
-    def flush_object(self, pool: int, obj: int) -> None:
+    @rule(which=WHICH, obj=OBJECTS)
+    def flush_object(self, which: int, obj: int) -> None:
+        pool = self.pick(which)
         assert self.host.flush_object(pool, obj) == self.model.flush_object(pool, obj)
 
-    @rule(pool=pools, frozen=st.booleans())
-    def freeze(self, pool: int, frozen: bool) -> None:
+    @rule(which=WHICH, frozen=st.booleans())
+    def freeze(self, which: int, frozen: bool) -> None:
+        pool = self.pick(which)
         self.host.freeze(pool, frozen)
         self.model.freeze(pool, frozen)
 
-    @rule(pool=pools, pages=st.sampled_from([0, 3, 60, 2**64 - 1]))
-    def set_max_pages(self, pool: int, pages: int) -> None:
+    @rule(which=WHICH, pages=st.sampled_from([0, 3, 60, 2**64 - 1]))
+    def set_max_pages(self, which: int, pages: int) -> None:
+        pool = self.pick(which)
         self.host.set_max_pages(pool, pages)
         self.model.set_max_pages(pool, pages)
 
@@ -127,6 +172,9 @@ class StoreAgainstModel(RuleBasedStateMachine):
     @rule(everything=st.booleans())
     def maintain(self, everything: bool) -> None:
         self.host.maintain(all=everything)
+        self.learn_evictions()
+        if self.model.ephemeral_pages():
+            assert self.host.stats()["mem_used_total"] <= self.host.limit
 
     @rule()
     def restart(self) -> None:
@@ -137,15 +185,15 @@ class StoreAgainstModel(RuleBasedStateMachine):
         found = self.host.recover()
         self.model.recover()
         assert found["stored_pages"] == self.model.stats()["stored_pages"]
+        if not self.model.pools:
+            self.new_pool(bytes(16), PERSISTENT, exclusive=False)
         assert found["losers"] == found["damaged_slots"] == found["damaged_slabs"] == 0
         self.every_page_is_right()
 
     def every_page_is_right(self) -> None:
         for pool, content in self.model.pools.items():
-            for (obj, index), page in content.pages.items():
-                self.model.count["gets"] += 1
-                self.model.count["found_gets"] += 1
-                assert read_page(self.host, pool, obj, index) == page
+            for obj, index in list(content.pages):
+                self.look(pool, obj, index)
 
     @invariant()
     def counts_agree(self) -> None:

@@ -9,11 +9,16 @@ import pytest
 HERE = Path(__file__).parent
 SOURCES = HERE.parents[1] / "preswapd" / "tmem"
 SANITIZERS = {"plain": [], "thread": ["-fsanitize=thread"], "address": ["-fsanitize=address"]}
-ROUNDS = {"plain": 40_000, "thread": 5_000, "address": 8_000}
+ROUNDS = {
+    "hammer": {"plain": 40_000, "thread": 5_000, "address": 8_000},
+    "swings": {"plain": 40_000, "thread": 4_000, "address": 8_000},
+}
+# What the last line counts: without it the program has tested nothing.
+WORKED = {"hammer": "the mover", "swings": "eviction"}
 
 
-def build(program: Path, flags: list[str]) -> None:
-    files = [HERE / "hammer.c", *sorted(SOURCES.glob("*.c"))]
+def build(source: Path, program: Path, flags: list[str]) -> None:
+    files = [source, *sorted(SOURCES.glob("*.c"))]
     command = ["cc", "-std=gnu11", "-g", "-O1", *flags, f"-I{SOURCES}", "-o", str(program)]
     command += [str(file) for file in files] + ["-llz4", "-lzstd", "-lxxhash", "-lpthread"]
     built = subprocess.run(command, capture_output=True, text=True)
@@ -23,12 +28,14 @@ def build(program: Path, flags: list[str]) -> None:
 
 
 @pytest.mark.parametrize("sanitizer", SANITIZERS)
-def test_hammered(tmp_path: Path, shm: Path, sanitizer: str) -> None:
-    program = tmp_path / "hammer"
-    build(program, SANITIZERS[sanitizer])
-    rounds = ROUNDS[sanitizer] * (20 if os.environ.get("HYPOTHESIS_PROFILE") == "long" else 1)
+@pytest.mark.parametrize("name", ROUNDS)
+def test_hammered(tmp_path: Path, shm: Path, name: str, sanitizer: str) -> None:
+    program = tmp_path / name
+    build(HERE / f"{name}.c", program, SANITIZERS[sanitizer])
+    is_long = os.environ.get("HYPOTHESIS_PROFILE") == "long"
+    rounds = ROUNDS[name][sanitizer] * (20 if is_long else 1)
     command = [str(program), str(shm / "arena"), str(rounds)]
     ended = subprocess.run(command, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr == ""
-    assert int(ended.stdout) > 0, "the mover had nothing to do"
+    assert int(ended.stdout) > 0, f"{WORKED[name]} had nothing to do"

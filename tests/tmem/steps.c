@@ -1,0 +1,195 @@
+/* Races of two threads, played out step by step by one; a program for tests, a case a run.
+ *
+ * The mover is included and not linked: its steps are its own.  Ends with 0 when all was right.
+ */
+#include "mover.c"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define CHECK(what) check((what), #what)
+
+static struct tmem_host *host;
+static const uint8_t uuid[16];
+static uint64_t page[TMEM_PAGE / 8];
+
+static void check(bool right, const char *what)
+{
+	if (!right)
+		fprintf(stderr, "not so: %s\n", what);
+	if (!right)
+		_Exit(1);
+}
+
+static struct tmem_handle handle_in_pool(int pool)
+{
+	return (struct tmem_handle){.object = 1, .index = 2, .pool = (uint32_t)pool};
+}
+
+/* Raw pages, whatever the version: all of one class. */
+static const void *page_of(uint64_t version)
+{
+	for (size_t i = 0; i < TMEM_PAGE / 8; i++)
+		page[i] = (version + 1) * 0x9e3779b97f4a7c15ull * (i + 1);
+	return page;
+}
+
+static int put(const struct tmem_handle *h, uint64_t version)
+{
+	return tmem_put(host, h, page_of(version), TMEM_NONE, false);
+}
+
+static bool holds(const struct tmem_handle *h, uint64_t version)
+{
+	uint64_t into[TMEM_PAGE / 8];
+
+	return tmem_get(host, h, into) == 1 && memcmp(into, page_of(version), TMEM_PAGE) == 0;
+}
+
+static uint32_t slot_of(const struct tmem_handle *h)
+{
+	tmem_ops.lock(host, h);
+	struct tmem_found found = tmem_ops.find(host, h);
+	tmem_ops.unlock(host, h);
+	return found.ref;
+}
+
+static uint64_t stored(void)
+{
+	struct tmem_stats stats;
+
+	tmem_get_stats(host, &stats);
+	return stats.stored_pages;
+}
+
+/* The mover has copied the page; two puts later the page is in that slot again. */
+static void mover_meets_a_slot_filled_again(void)
+{
+	struct tmem_handle h = handle_in_pool(tmem_new_pool(host, uuid, TMEM_PERSISTENT));
+	struct moving m;
+	uint32_t to;
+
+	CHECK(put(&h, 1) == 1);
+	uint32_t from = slot_of(&h);
+	CHECK(take_copy(host, from, &m));
+	CHECK(put(&h, 2) == 1 && slot_of(&h) != from);
+	CHECK(put(&h, 3) == 1 && slot_of(&h) == from);
+	CHECK(slots_alloc(&host->slots, length_of(m.copy.what), 0, &to) == 0);
+	host_fill(host, to, &m.copy.handle, m.copy.what, m.copy.bytes);
+	CHECK(!publish_copy(host, &m, to));
+	CHECK(holds(&h, 3));
+}
+
+/* Without a change in between the same steps move the page. */
+static void mover_meets_nobody(void)
+{
+	struct tmem_handle h = handle_in_pool(tmem_new_pool(host, uuid, TMEM_PERSISTENT));
+	struct moving m;
+	uint32_t to;
+
+	CHECK(put(&h, 1) == 1);
+	CHECK(take_copy(host, slot_of(&h), &m));
+	CHECK(slots_alloc(&host->slots, length_of(m.copy.what), 0, &to) == 0);
+	host_fill(host, to, &m.copy.handle, m.copy.what, m.copy.bytes);
+	CHECK(publish_copy(host, &m, to));
+	CHECK(slot_of(&h) == to && holds(&h, 1));
+}
+
+static int build(const struct tmem_handle *h, unsigned flags, struct tmem_fresh *fresh)
+{
+	return tmem_ops.build(host, h, page_of(9), TMEM_NONE, flags, fresh);
+}
+
+static int publish(const struct tmem_handle *h, const struct tmem_fresh *fresh)
+{
+	uint32_t old;
+
+	tmem_ops.lock(host, h);
+	int err = tmem_ops.publish(host, h, fresh, &old);
+	tmem_ops.unlock(host, h);
+	if (err)
+		tmem_ops.discard(host, fresh);
+	return err;
+}
+
+static void put_meets_the_end_of_its_pool(void)
+{
+	int pool = tmem_new_pool(host, uuid, TMEM_PERSISTENT);
+	struct tmem_handle h = handle_in_pool(pool);
+	struct tmem_fresh fresh;
+
+	CHECK(build(&h, 0, &fresh) == 0);
+	CHECK(tmem_destroy_pool(host, h.pool) == 0);
+	CHECK(publish(&h, &fresh) == -ENOSPC);
+	CHECK(stored() == 0 && host->pools[pool].pages == 0);
+}
+
+static void put_meets_the_next_pool_of_its_number(void)
+{
+	int pool = tmem_new_pool(host, uuid, TMEM_PERSISTENT);
+	struct tmem_handle h = handle_in_pool(pool);
+	struct tmem_fresh fresh;
+
+	CHECK(build(&h, 0, &fresh) == 0);
+	CHECK(tmem_destroy_pool(host, h.pool) == 0);
+	CHECK(tmem_new_pool(host, uuid, TMEM_PERSISTENT) == pool);
+	CHECK(put(&h, 1) == 1);
+	CHECK(publish(&h, &fresh) == -ENOSPC);
+	CHECK(holds(&h, 1) && stored() == 1);
+}
+
+static void fill_the_host(int cache)
+{
+	struct tmem_stats stats;
+
+	for (uint32_t i = 0; i < 1000; i++) {
+		struct tmem_handle h = {.index = i, .pool = (uint32_t)cache};
+		CHECK(put(&h, i) == 1);
+		tmem_get_stats(host, &stats);
+		if (stats.evicted_pages)
+			return;
+	}
+	check(false, "full in the end");
+}
+
+/* Evicting takes locks and may wait: whoever must not comes back. */
+static void put_that_must_not_wait_evicts_nothing(void)
+{
+	struct tmem_handle h = handle_in_pool(tmem_new_pool(host, uuid, TMEM_PERSISTENT));
+	struct tmem_fresh fresh;
+
+	tmem_set_limit(host, 1u << 20);
+	fill_the_host(tmem_new_pool(host, uuid, 0));
+	uint64_t before = stored();
+	int err;
+	while ((err = build(&h, TMEM_NOWAIT, &fresh)) == 0)
+		h.index++;
+	CHECK(err == -EAGAIN && stored() == before);
+	CHECK(build(&h, 0, &fresh) == 0 && stored() < before);
+}
+
+static const struct {
+	const char *name;
+	void (*play)(void);
+} cases[] = {
+	{"mover_meets_a_slot_filled_again", mover_meets_a_slot_filled_again},
+	{"mover_meets_nobody", mover_meets_nobody},
+	{"put_meets_the_end_of_its_pool", put_meets_the_end_of_its_pool},
+	{"put_meets_the_next_pool_of_its_number", put_meets_the_next_pool_of_its_number},
+	{"put_that_must_not_wait_evicts_nothing", put_that_must_not_wait_evicts_nothing},
+};
+
+int main(int argc, char **argv)
+{
+	if (argc != 3 || tmem_create(argv[1], "", &host))
+		return 2;
+	tmem_set_limit(host, 64u << 20);
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+		if (strcmp(cases[i].name, argv[2]) == 0) {
+			cases[i].play();
+			tmem_close(host);
+			return 0;
+		}
+	return 2;
+}

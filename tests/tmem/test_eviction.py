@@ -1,0 +1,310 @@
+"""Which pages go when a put needs room or the limit is lowered, and which never do."""
+
+from pathlib import Path
+
+import pytest
+
+from preswapd.errors import PageDamagedError
+from preswapd.tmem._tmem import EXCLUSIVE_GETS, PERSISTENT, SHARED, Host
+from tests.tmem.arena_file import flip_bit, slots_of
+from tests.tmem.model import Store
+from tests.tmem.pages import PAGE, make_page, read_page
+
+MIB = 1 << 20
+NOISE = make_page("noise", 0)
+UUID = b"one secret of 16"
+
+
+def has(store: Store, pool: int, index: int) -> bool:
+    return store.get_page(pool, 0, index, bytearray(PAGE))
+
+
+def fill(store: Store, *pools: int, first: int = 0) -> int:
+    """Puts noise into the pools in turn until something is evicted; how many pages."""
+    before, n = store.stats()["evicted_pages"], first
+    while store.stats()["evicted_pages"] == before:
+        assert store.put_page(pools[n % len(pools)], 0, n, make_page("noise", n))
+        n += 1
+    return n
+
+
+def put_many(store: Store, pool: int, count: int) -> None:
+    for index in range(count):
+        assert store.put_page(pool, 0, index, make_page("noise", index))
+
+
+@pytest.fixture
+def small(store: Store) -> Store:
+    store.limit = MIB
+    return store
+
+
+def test_oldest_goes_first(small: Store) -> None:
+    pool = small.new_pool(flags=0)
+    count = fill(small, pool)
+    evicted = small.stats()["evicted_pages"]
+    assert [has(small, pool, i) for i in range(count)] == [i >= evicted for i in range(count)]
+
+
+def test_oldest_of_all_pools_goes_first(small: Store) -> None:
+    pools = [small.new_pool(flags=0), small.new_pool(UUID, SHARED), small.new_pool(flags=0)]
+    count = fill(small, *pools)
+    evicted = small.stats()["evicted_pages"]
+    there = [has(small, pools[i % 3], i) for i in range(count)]
+    assert there == [i >= evicted for i in range(count)]
+
+
+def test_persistent_put_evicts(small: Store) -> None:
+    cache, pool = small.new_pool(flags=0), small.new_pool()
+    fill(small, cache)
+    before = small.stats()["evicted_pages"]
+    put_many(small, pool, 100)
+    assert small.stats()["evicted_pages"] > before
+    assert all(has(small, pool, i) for i in range(100))
+
+
+def test_persistent_pages_are_never_evicted(small: Store) -> None:
+    pool, shared = small.new_pool(), small.new_pool(UUID, SHARED | PERSISTENT)
+    put_many(small, pool, 60)
+    put_many(small, shared, 60)
+    cache = small.new_pool(flags=0)
+    for _ in range(3):
+        fill(small, cache)
+    assert all(has(small, pool, i) and has(small, shared, i) for i in range(60))
+
+
+def test_full_of_persistent_pages_rejects(small: Store) -> None:
+    pool, cache = small.new_pool(), small.new_pool(flags=0)
+    index = 0
+    while small.put_page(pool, 0, index, make_page("noise", index)):
+        index += 1
+    assert not small.put_page(cache, 0, 0, NOISE)
+    assert all(has(small, pool, i) for i in range(index))
+
+
+def test_dup_put_counts_as_newest(small: Store) -> None:
+    pool = small.new_pool(flags=0)
+    put_many(small, pool, 100)
+    small.put_page(pool, 0, 0, make_page("noise", 1000))
+    count = fill(small, pool, first=100)
+    assert has(small, pool, 0)
+    assert not has(small, pool, 1)
+    assert has(small, pool, count - 1)
+
+
+def test_put_after_a_get_counts_as_newest(small: Store) -> None:
+    pool = small.new_pool(flags=0)
+    put_many(small, pool, 100)
+    assert has(small, pool, 0)
+    small.put_page(pool, 0, 0, NOISE)
+    fill(small, pool, first=100)
+    assert has(small, pool, 0)
+
+
+def test_get_does_not_make_a_page_newer(small: Store) -> None:
+    pool = small.new_pool(UUID, SHARED)
+    put_many(small, pool, 100)
+    assert has(small, pool, 0)
+    fill(small, pool, first=100)
+    assert not has(small, pool, 0)
+
+
+def test_rejected_put_into_a_frozen_pool_evicts_nothing(small: Store) -> None:
+    cache, frozen = small.new_pool(flags=0), small.new_pool()
+    small.freeze(frozen, True)
+    fill(small, cache)
+    before = small.stats()["ephemeral_pages"]
+    assert not small.put_page(frozen, 0, 0, NOISE)
+    assert small.stats()["ephemeral_pages"] == before
+
+
+def test_stale_entry_spares_the_next_pool_with_its_number(small: Store) -> None:
+    cache = small.new_pool(flags=0)
+    put_many(small, cache, 50)
+    small.destroy_pool(cache)
+    assert small.new_pool() == cache
+    put_many(small, cache, 50)
+    fill(small, small.new_pool(flags=0))
+    assert all(has(small, cache, i) for i in range(50))
+
+
+def test_lowered_limit_evicts_at_maintain(store: Store) -> None:
+    pool, cache = store.new_pool(), store.new_pool(flags=0)
+    put_many(store, pool, 100)
+    put_many(store, cache, 1000)
+    store.limit = 2 * MIB
+    store.maintain()
+    assert 0 < store.stats()["evicted_pages"] < 1000
+    assert all(has(store, pool, i) for i in range(100))
+    assert has(store, cache, 999)
+
+
+def test_lowered_limit_keeps_persistent_pages(store: Store) -> None:
+    pool, cache = store.new_pool(), store.new_pool(flags=0)
+    put_many(store, pool, 300)
+    put_many(store, cache, 300)
+    store.limit = MIB
+    store.maintain()
+    assert store.stats()["ephemeral_pages"] == 0
+    assert all(has(store, pool, i) for i in range(300))
+    assert not store.put_page(pool, 0, 300, NOISE)
+
+
+def test_put_above_a_lowered_limit_evicts_nothing(store: Store) -> None:
+    """It would be in vain: nothing gets in before maintain() has given memory back."""
+    cache = store.new_pool(flags=0)
+    put_many(store, cache, 1000)
+    store.limit = MIB
+    for index in range(10):
+        assert not store.put_page(cache, 1, index, NOISE)
+    assert store.stats()["evicted_pages"] == 0
+
+
+def test_limit_down_and_up(store: Store) -> None:
+    cache = store.new_pool(flags=0)
+    put_many(store, cache, 1000)
+    store.limit = 2 * MIB
+    store.maintain()
+    store.limit = 64 * MIB
+    put_many(store, cache, 1000)
+    assert store.stats()["ephemeral_pages"] == 1000
+
+
+def test_lowered_limit_holds_after_maintain(host: Host) -> None:
+    """Also where persistent and ephemeral pages share slabs, denser than the mover cares for."""
+    pool, cache = host.new_pool(), host.new_pool(flags=0)
+    for index in range(3000):
+        host.put_page(pool if index % 2 else cache, 0, index, make_page("noise", index))
+    host.limit = 1500 * 4400 + 2 * 65536
+    host.maintain(all=True)
+    assert host.stats()["mem_used_total"] <= host.limit
+    assert all(read_page(host, pool, 0, i) == make_page("noise", i) for i in range(1, 3000, 2))
+
+
+def test_lowered_limit_takes_empty_memory_first(host: Host) -> None:
+    pool, cache = host.new_pool(), host.new_pool(flags=0)
+    put_many(host, pool, 1000)
+    put_many(host, cache, 500)
+    host.flush_object(pool, 0)
+    host.limit = 500 * 4400 + 2 * 65536
+    host.maintain()
+    assert host.stats()["evicted_pages"] == 0
+    assert host.stats()["mem_used_total"] <= host.limit
+
+
+def test_moved_page_keeps_its_age(host: Host) -> None:
+    """Every third page moves; the oldest that are left go first all the same."""
+    cache = host.new_pool(UUID, SHARED)
+    put_many(host, cache, 1500)
+    for index in range(1500):
+        if index % 3:
+            host.flush_page(cache, 0, index)
+    host.maintain(all=True)
+    assert host.stats()["moved_pages"] > 0
+    host.limit = MIB
+    host.maintain(all=True)
+    evicted = 3 * host.stats()["evicted_pages"]
+    assert 0 < evicted < 1500
+    assert [has(host, cache, i) for i in range(0, 1500, 3)] == [
+        i >= evicted for i in range(0, 1500, 3)
+    ]
+
+
+@pytest.mark.parametrize("change", ["put", "get", "flush"])
+def test_queue_of_stale_entries_is_bounded(host: Host, change: str) -> None:
+    """By puts alone: nobody calls maintain()."""
+    cache = host.new_pool(flags=0)
+    for n in range(40_000):
+        host.put_page(cache, 0, n % 500, bytes(PAGE))
+        if change == "get":
+            has(host, cache, n % 500)
+        elif change == "flush":
+            host.flush_page(cache, 0, n % 500)
+    assert host.stats()["metadata_size"] <= 500 * 24 + 3 * 1024 * 16
+
+
+def test_maintain_sweeps_stale_entries(host: Host) -> None:
+    cache = host.new_pool(flags=0)
+    for index in range(40_000):
+        host.put_page(cache, 0, index, bytes(PAGE))
+    host.flush_object(cache, 0)
+    assert host.stats()["metadata_size"] >= 40_000 * 16
+    host.maintain(all=True)
+    assert host.stats()["metadata_size"] <= 2 * 1024 * 16
+
+
+def test_sweep_keeps_the_order(host: Host) -> None:
+    """Also of entries that it moves from one block of the queue to another."""
+    cache = host.new_pool(UUID, SHARED)
+    put_many(host, cache, 4000)
+    for index in range(4000):
+        if index % 4 != 1:
+            host.flush_page(cache, 0, index)
+    host.maintain(all=True)
+    host.limit = 3 * MIB
+    host.maintain(all=True)
+    evicted = 4 * host.stats()["evicted_pages"]
+    assert 0 < evicted < 4000
+    left = range(1, 4000, 4)
+    assert [has(host, cache, i) for i in left] == [i >= evicted for i in left]
+
+
+def test_metadata_of_ephemeral_pages_is_small(host: Host) -> None:
+    """With its header of 32 bytes, 56 a page; each page was put three times."""
+    cache = host.new_pool(flags=0)
+    for n in range(60_000):
+        host.put_page(cache, n % 16, n // 16 % 1250, make_page("text", n % 100))
+    stats = host.stats()
+    assert stats["ephemeral_pages"] == 20_000
+    assert stats["metadata_size"] <= (56 - 32) * 20_000
+
+
+@pytest.mark.parametrize("flags", [0, PERSISTENT | EXCLUSIVE_GETS])
+def test_damaged_page_is_not_removed_by_a_get(host: Host, flags: int) -> None:
+    """Not found would be a lie: it was put, and nobody has had it."""
+    pool = host.new_pool(flags=flags)
+    host.put_page(pool, 0, 0, NOISE)
+    flip_bit(Path(host.path), slots_of(Path(host.path))[0].payload_at, 0)
+    for _ in range(2):
+        with pytest.raises(PageDamagedError):
+            read_page(host, pool, 0, 0)
+
+
+def test_ephemeral_pools_are_gone_after_a_restart(shm: Path) -> None:
+    host = Host(shm / "arena", MIB, create=True)
+    cache, shared, pool = host.new_pool(flags=0), host.new_pool(UUID, SHARED), host.new_pool()
+    for number in (cache, shared, pool):
+        put_many(host, number, 20)
+    host.close()
+    again = Host(shm / "arena", MIB, create=False)
+    assert again.recover()["dropped_pages"] == 40
+    assert [again.has_pool(n) for n in (cache, shared, pool)] == [False, False, True]
+    assert all(read_page(again, pool, 0, i) == make_page("noise", i) for i in range(20))
+    again.close()
+
+
+def test_shared_persistent_pool_is_joined_after_a_restart(shm: Path) -> None:
+    host = Host(shm / "arena", MIB, create=True)
+    pool = host.new_pool(UUID, SHARED | PERSISTENT)
+    put_many(host, pool, 2)
+    host.close()
+    again = Host(shm / "arena", MIB, create=False)
+    again.recover()
+    assert again.new_pool(b"another of these", SHARED | PERSISTENT) != pool
+    assert again.new_pool(UUID, SHARED | PERSISTENT) == pool
+    assert read_page(again, pool, 0, 1) == make_page("noise", 1)
+    again.close()
+
+
+@pytest.mark.parametrize("call", ["new_pool", "destroy_pool"])
+def test_pools_of_an_unrecovered_arena_stay(shm: Path, call: str) -> None:
+    """The number of one that went would be given away with the pages that nobody found yet."""
+    host = Host(shm / "arena", MIB, create=True)
+    host.put_page(host.new_pool(), 0, 0, NOISE)
+    host.close()
+    again = Host(shm / "arena", MIB, create=False)
+    with pytest.raises(ValueError, match="recovered first"):
+        getattr(again, call)(*([] if call == "new_pool" else [0]))
+    again.recover()
+    assert read_page(again, 0, 0, 0) == NOISE
+    again.close()

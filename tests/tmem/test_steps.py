@@ -1,0 +1,36 @@
+"""Races that threads meet too seldom to be a test, played out step by step by steps.c.
+
+The mover's look at the sequence number is a second line: the slab that it empties hands out no
+slots meanwhile, so today no slot can be filled again under it.
+"""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+SOURCES = HERE.parents[1] / "preswapd" / "tmem"
+CASES = (
+    "mover_meets_a_slot_filled_again",
+    "mover_meets_nobody",
+    "put_meets_the_end_of_its_pool",
+    "put_meets_the_next_pool_of_its_number",
+    "put_that_must_not_wait_evicts_nothing",
+)
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    program = tmp_path_factory.mktemp("steps") / "steps"
+    files = [HERE / "steps.c", *(f for f in SOURCES.glob("*.c") if f.name != "mover.c")]
+    command = ["cc", "-std=gnu11", "-g", "-O1", "-Wall", f"-I{SOURCES}", "-o", str(program)]
+    command += [*map(str, files), "-llz4", "-lzstd", "-lxxhash", "-lpthread"]
+    subprocess.run(command, check=True)
+    return program
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_steps(program: Path, shm: Path, case: str) -> None:
+    played = subprocess.run([program, shm / "arena", case], capture_output=True, text=True)
+    assert (played.returncode, played.stderr) == (0, "")
