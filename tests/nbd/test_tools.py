@@ -54,7 +54,9 @@ def test_nbdinfo_size(module_server: RunningServer) -> None:
 
 
 def test_nbdinfo_json(module_server: RunningServer) -> None:
-    (export,) = json.loads(output("nbdinfo", "--json", module_server.nbd_uri("g1")))["exports"]
+    (export,) = json.loads(
+        output("nbdinfo", "--json", "--no-content", module_server.nbd_uri("g1"))
+    )["exports"]
     assert (export["export-size"], export["is_read_only"]) == (SIZE, False)
     assert export["block_size_preferred"] == PAGE
 
