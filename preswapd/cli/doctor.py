@@ -10,6 +10,9 @@ from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.cli.output import print_json
 from preswapd.errors import UnreachableError
 
+START = "start it: preswapd serve"
+HANGS = "see its log: it is starting, was stopped (SIGSTOP), or hangs; a restart loses no page"
+
 
 @click.command("doctor")
 @pass_invocation
@@ -36,11 +39,16 @@ def doctor_command(invocation: Invocation) -> int:
 def reachable(instances: Instances, findings: list[Finding]) -> list[Instance]:
     """None running is worth a note; a named one that does not answer must be fixed."""
     try:
-        found = instances.running()
-        for instance in found:
-            instance.client.facts()
+        running = instances.running()
     except UnreachableError as error:
-        status = FIX if instances.named else NOTE
-        findings.append(Finding(status, "server", str(error), "start it: preswapd serve"))
+        findings.append(Finding(NOTE, "server", str(error), START))
         return []
+    found = []
+    for instance in running:
+        try:
+            instance.client.facts()
+            found.append(instance)
+        except UnreachableError as error:
+            mend = START if instances.named else HANGS
+            findings.append(Finding(FIX, f"instance {instance.name}", str(error), mend))
     return found

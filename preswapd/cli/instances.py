@@ -1,12 +1,16 @@
 """Which running instance a command speaks to."""
 
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from preswapd.control.client import Client
 from preswapd.errors import UnreachableError, UsageError
 from preswapd.paths import InstancePaths, default_paths, runtime_root
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,10 @@ class Instances:
         found = self.running()
         if self.named:
             return found[0]
-        owners = [instance for instance in found if device in instance.client.devices()]
+        try:
+            owners = [instance for instance in found if device in instance.client.devices()]
+        except UnreachableError as error:
+            raise UnreachableError(f"{error}: name the one you mean with --instance") from None
         if not owners:
             raise UsageError(f"there is no device {device!r} in {names(found)}")
         if len(owners) > 1:
@@ -72,6 +79,19 @@ class Instances:
                 " name one with --instance"
             )
         return owners[0]
+
+
+def ask_all(
+    instances: list[Instance], question: Callable[[Client], T]
+) -> tuple[list[T], list[UnreachableError]]:
+    """The answers, and the errors of those that hang, which keep nobody from the other answers."""
+    answers, errors = [], []
+    for instance in instances:
+        try:
+            answers.append(question(instance.client))
+        except UnreachableError as error:
+            errors.append(error)
+    return answers, errors
 
 
 def at(runtime_dir: Path) -> Instance:

@@ -4,11 +4,12 @@ from typing import Any
 
 import click
 
-from preswapd.cli.instances import Instance, Instances
+from preswapd.cli.instances import Instance, Instances, ask_all
 from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.cli.output import print_json, print_table
 from preswapd.commandline import DEVICE
-from preswapd.errors import UsageError
+from preswapd.control.client import Client
+from preswapd.errors import UnreachableError, UsageError
 from preswapd.units import PAGE_SIZE, format_size
 
 Json = dict[str, Any]
@@ -39,15 +40,17 @@ def list_command(invocation: Invocation) -> None:
       preswapctl --instance vm1 --json list
     """
     instances = invocation.instances.running()
+    answers, errors = ask_all(instances, Client.stats)
     if invocation.json:
-        print_json(together([device_list(instance.client.stats()) for instance in instances]))
-        return
-    rows = [
-        row(stats["instance"], name, device)
-        for stats in (instance.client.stats() for instance in instances)
-        for name, device in stats["devices"].items()
-    ]
-    print_table(("NAME", "INSTANCE", "SIZE", "TMEM", "DISK", "CLIENTS", "COMPRESS"), rows)
+        print_json(together([device_list(stats) for stats in answers], len(instances)))
+    elif answers:
+        rows = [
+            row(stats["instance"], name, device)
+            for stats in answers
+            for name, device in stats["devices"].items()
+        ]
+        print_table(("NAME", "INSTANCE", "SIZE", "TMEM", "DISK", "CLIENTS", "COMPRESS"), rows)
+    complain(errors)
 
 
 def device_list(stats: Json) -> Json:
@@ -67,9 +70,15 @@ def row(instance: str, name: str, device: Json) -> tuple[str, ...]:
     )
 
 
-def together(answers: list[Json]) -> Json:
+def together(answers: list[Json], instances: int) -> Json:
     """One instance's object as it is, several as a list."""
-    return answers[0] if len(answers) == 1 else {"instances": answers}
+    return answers[0] if instances == 1 else {"instances": answers}
+
+
+def complain(errors: list[UnreachableError]) -> None:
+    """What is known was shown; that it is not all is said in the end, and by the exit status."""
+    if errors:
+        raise UnreachableError("; ".join(map(str, errors)))
 
 
 @click.command("stats")
@@ -85,14 +94,16 @@ def stats_command(invocation: Invocation, dev: str | None) -> None:
       preswapctl stats
       preswapctl --json stats swap0 | jq .devices.swap0.preswap_pages
     """
-    answers = [instance.client.stats() for instance in chosen(invocation.instances, dev)]
+    instances = chosen(invocation.instances, dev)
+    answers, errors = ask_all(instances, Client.stats)
     if dev is not None:
         answers = [with_device(stats, dev) for stats in answers]
     if invocation.json:
-        print_json(together(answers))
-        return
-    for stats in answers:
-        print_stats(stats)
+        print_json(together(answers, len(instances)))
+    else:
+        for stats in answers:
+            print_stats(stats)
+    complain(errors)
 
 
 def chosen(instances: Instances, dev: str | None) -> list[Instance]:

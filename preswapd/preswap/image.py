@@ -32,14 +32,30 @@ def check_unclaimed(path: Path, size: int) -> None:
         return
     check_image(path, size)
     if is_block_device(path):
+        check_unused(path)
         return
     with open(path, "rb") as file:
         if any(end > PAGE_SIZE for _, end in data_ranges(file.fileno(), size)):
             raise RefusedError(f"{path} is there already and no device's: remove or rename it")
 
 
+def check_unused(path: Path) -> None:
+    """RefusedError for a block device that another device, a mount or the host's own swap uses."""
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_EXCL))
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        raise RefusedError(f"{path} leads to a block device that is in use") from None
+
+
 def is_block_device(path: Path) -> bool:
     return path.is_block_device()
+
+
+def alone(path: Path) -> int:
+    """The flag of open(2) by which a block device has one user; on files it has no meaning."""
+    return os.O_EXCL if is_block_device(path) else 0
 
 
 def size_of(path: Path) -> int:
@@ -50,7 +66,7 @@ def size_of(path: Path) -> int:
 def create_image(path: Path, size: int, header: bytes) -> None:
     """A sparse file, or the block device that the path leads to, with only page 0 written."""
     if is_block_device(path):
-        write_first_page(path, header, 0)
+        write_first_page(path, header, alone(path))
         return
     fresh = fresh_name(path)
     try:
@@ -74,7 +90,7 @@ def write_first_page(path: Path, header: bytes, flags: int) -> None:
 
 def open_image(path: Path) -> int:
     """Past the page cache where the file system can: a page that lands there saves nothing."""
-    flags = os.O_RDWR | os.O_CLOEXEC
+    flags = os.O_RDWR | os.O_CLOEXEC | alone(path)
     try:
         return os.open(path, flags | os.O_DIRECT)
     except OSError as error:

@@ -1,6 +1,8 @@
 """Which instance a command speaks to when several run."""
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,8 +16,9 @@ from tests.running import RunningServer
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A runtime root with the instances a (g1, shared) and b (g2, shared), and a killed one."""
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, RunningServer]]:
+    """Under one runtime root, a with g1 and shared, b with g2 and shared, and one that is dead."""
+    found = {}
     with ExitStack() as stack:
         first = RunningServer(tmp_path_factory.mktemp("a"), start=False)
         stack.enter_context(first)
@@ -28,10 +31,26 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             stack.enter_context(running)
             running.runtime_dir = place / name
             running.start()
+            found[name] = running
         first.runtime_dir = place / "dead"
         first.start()
         first.kill9()
-        yield place
+        found["dead"] = first
+        yield found
+
+
+@pytest.fixture(scope="module")
+def root(servers: dict[str, RunningServer]) -> Path:
+    return servers["dead"].runtime_dir.parent
+
+
+@pytest.fixture
+def hanging(servers: dict[str, RunningServer], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """b is there and does not answer."""
+    monkeypatch.setattr("preswapd.control.client.READ_SECONDS", 0.3)
+    os.kill(servers["b"].pid, signal.SIGSTOP)
+    yield
+    os.kill(servers["b"].pid, signal.SIGCONT)
 
 
 @pytest.fixture(autouse=True)
@@ -111,3 +130,33 @@ def test_list_shows_all(capsys: pytest.CaptureFixture[str]) -> None:
     ctl("list")
     rows = [line.split()[:2] for line in capsys.readouterr().out.splitlines()[1:]]
     assert rows == [["g1", "a"], ["shared", "a"], ["g2", "b"], ["shared", "b"]]
+
+
+@pytest.mark.usefixtures("hanging")
+def test_list_shows_those_that_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UnreachableError, match=r"b/control\.sock does not answer"):
+        ctl("list")
+    rows = [line.split()[:2] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert rows == [["g1", "a"], ["shared", "a"]]
+
+
+@pytest.mark.usefixtures("hanging")
+def test_json_of_those_that_answer_is_a_list(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UnreachableError):
+        ctl("--json", "stats")
+    found = json.loads(capsys.readouterr().out)["instances"]
+    assert [answer["instance"] for answer in found] == ["a"]
+
+
+@pytest.mark.usefixtures("hanging")
+def test_no_guessing_past_one_that_hangs() -> None:
+    with pytest.raises(UnreachableError, match="name the one you mean with --instance"):
+        ctl("shrink", "0", "g1")
+
+
+@pytest.mark.usefixtures("hanging")
+def test_doctor_looks_at_those_that_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    ctl("--json", "doctor")
+    found = {check["subject"]: check for check in json.loads(capsys.readouterr().out)["checks"]}
+    assert found["instance b"]["status"] == "fix"
+    assert found["instance a, device g1"]["status"] == "note"

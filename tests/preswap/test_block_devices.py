@@ -1,0 +1,83 @@
+"""Disk files that are links to block devices: real ones, on loop devices."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from preswapd.errors import RefusedError
+from tests.preswap.running import MIB, Running
+
+pytestmark = [
+    pytest.mark.xdist_group("block-devices"),
+    pytest.mark.skipif(os.geteuid() != 0, reason="a loop device needs root"),
+    pytest.mark.skipif(shutil.which("losetup") is None, reason="there is no losetup"),
+]
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A block device of 1 MiB."""
+    backing = tmp_path / "backing"
+    with backing.open("wb") as file:
+        file.truncate(MIB)
+    made = subprocess.run(
+        ["losetup", "--find", "--show", str(backing)], capture_output=True, text=True, check=False
+    )
+    if made.returncode:
+        pytest.skip(f"no loop device: {made.stderr.strip()}")
+    path = Path(made.stdout.strip())
+    yield path
+    subprocess.run(["losetup", "--detach", str(path)], check=True)
+
+
+@pytest.fixture
+def linked(running: Running, disk: Path) -> Iterator[Running]:
+    """Two names that lead to the one disk; no device yet."""
+    running.open()
+    for name in ("m1", "m2"):
+        running.paths.image(name).symlink_to(disk)
+    yield running
+    running.kill()
+
+
+def test_device_on_a_block_device(linked: Running) -> None:
+    linked.instance.create("m1", MIB)
+    client = linked.instance.devices["m1"].connect()
+    client.pwrite(b"a" * 4096, 4096, 2)
+    found = bytearray(4096)
+    client.pread(found, 4096)
+    assert found == b"a" * 4096
+
+
+def test_block_device_has_one_device(linked: Running) -> None:
+    linked.instance.create("m1", MIB)
+    with pytest.raises(RefusedError, match="leads to a block device that is in use"):
+        linked.instance.create("m2", MIB)
+    assert set(linked.instance.devices) == {"g1", "m1"}
+
+
+def test_block_device_of_somebody_else_is_not_written(linked: Running, disk: Path) -> None:
+    descriptor = os.open(disk, os.O_RDONLY | os.O_EXCL)  # as a mount holds it
+    try:
+        with pytest.raises(RefusedError, match="in use"):
+            linked.instance.create("m1", MIB)
+        assert os.pread(descriptor, 4096, 0) == bytes(4096)
+    finally:
+        os.close(descriptor)
+
+
+def test_block_device_is_free_after_remove(linked: Running) -> None:
+    linked.instance.create("m1", MIB)
+    linked.instance.remove("m1")
+    linked.instance.create("m2", MIB)
+
+
+def test_block_device_after_a_kill(linked: Running) -> None:
+    linked.instance.create("m1", MIB)
+    linked.kill()
+    linked.open()
+    assert set(linked.instance.devices) == {"g1", "m1"}
