@@ -101,6 +101,15 @@ def check_device(name: str, device: Json) -> Iterator[Finding]:
             "no trims seen since swapon: if the guest has freed swap, its disk is rotational",
             "attach it as `preswapctl qemu-args` says; the guest's dmesg should show SSDsc",
         )
+    if device.get("quarantined"):
+        refused = device.get("quarantined_reads", 0)
+        yield Finding(
+            FIX if refused else NOTE,
+            name,
+            "the host has started again since pages were in memory here: reads are I/O errors until"
+            f" a freshly booted guest uses it ({refused} so far)",
+            "a guest that was suspended or restored has lost them: boot it anew",
+        )
     if device["disk_errors"]:
         yield Finding(
             FIX, name, f"{device['disk_errors']} errors of its disk file", "see the server's log"

@@ -88,7 +88,7 @@ cdef extern from "device.h" nogil:
         pass
     ctypedef struct device_counters "struct device_counters":
         uint64_t preswap_pages, disk_pages, lost_pages
-        uint64_t loads, succ_stores, failed_stores, invalidates, lost_reads
+        uint64_t loads, succ_stores, failed_stores, invalidates, lost_reads, quarantined_reads
         uint64_t disk_reads, disk_writes, disk_errors, punched_pages
         uint64_t trims, written_back_pages
         uint64_t read_requests, write_requests, trim_requests

@@ -20,7 +20,7 @@ enum page_state { HOLE = 0x00, DISK = 0x0f, TMEM = 0xf0, LOST = 0xff };
 
 struct device_counters {
 	uint64_t preswap_pages, disk_pages, lost_pages;                     /* gauges */
-	uint64_t loads, succ_stores, failed_stores, invalidates, lost_reads;
+	uint64_t loads, succ_stores, failed_stores, invalidates, lost_reads, quarantined_reads;
 	uint64_t disk_reads, disk_writes, disk_errors, punched_pages;       /* pages; events */
 	uint64_t trims, written_back_pages;                                 /* pages */
 	uint64_t read_requests, write_requests, trim_requests;

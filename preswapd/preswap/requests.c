@@ -18,6 +18,13 @@ static int lost(struct device *d)
 	return -EIO;
 }
 
+/* In quarantine, see below: nothing is damaged. */
+static int refused(struct device *d)
+{
+	device_count(&d->count.quarantined_reads, 1);
+	return -EIO;
+}
+
 /* --- Reading ---------------------------------------------------------------------------------- */
 
 /* A page without its disk: IN_MEMORY (`to` is filled), ON_DISK, or an error. */
@@ -146,7 +153,7 @@ static int check_quarantine(struct device *d, uint64_t count, uint64_t offset)
 	if (!is_quarantined(d))
 		return 0;
 	if (offset >= TMEM_PAGE)
-		return lost(d);
+		return refused(d);
 	if (offset + count >= TMEM_PAGE)
 		page_zero_seen(d);
 	return 0;
@@ -309,7 +316,7 @@ static int read_noted(struct device *d, uint64_t page, struct noted *noted, uint
 	struct tmem_copy copy;
 
 	if (page && is_quarantined(d))
-		return lost(d);
+		return refused(d);
 	d->tmem->lock(d->host, &handle);
 	*noted = look(d, page, &handle);
 	if (noted->slot.ref)

@@ -22,7 +22,7 @@ from preswapd.preswap.instance import Instance
 from preswapd.server import stopping
 from preswapd.server.exports import Exports
 from preswapd.server.handover import Handover
-from preswapd.server.log import ERROR, INFO, log
+from preswapd.server.log import ERROR, INFO, WARNING, log
 from preswapd.server.notify import notify
 
 # A request waits at most this long for the interpreter lock behind Python code of ours.
@@ -56,6 +56,7 @@ def begin(handover: Handover) -> Exports:
     instance = Instance(handover.settings, log=log)
     stop.instance = instance
     log_recovery(instance)
+    log_quarantine(instance)
     spawn("maintenance", Maintenance(instance).run)
     listening = socket.socket(fileno=handover.control)
     ControlServer(listening, Api(instance, handover.facts), log).start()
@@ -75,6 +76,16 @@ def log_recovery(instance: Instance) -> None:
             f"recovered {found.stored_pages} pages in {found.seconds:.3f} s,"
             f" {found.damaged_slots} damaged slots, {found.lost_pages} pages lost",
         )
+
+
+def log_quarantine(instance: Instance) -> None:
+    for device in instance.devices.values():
+        if device.quarantined:
+            log(
+                WARNING,
+                f"{device.name}: its pages in memory went with the host's last run: reads are I/O"
+                " errors until a freshly booted guest uses it",
+            )
 
 
 def announce(handover: Handover, exports: Exports) -> None:

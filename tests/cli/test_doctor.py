@@ -73,6 +73,11 @@ def test_disk_errors() -> None:
     assert statuses({"disk_errors": 1}) == [FIX]
 
 
+def test_quarantine() -> None:
+    assert statuses({"quarantined": True}) == [NOTE]
+    assert statuses({"quarantined": True, "quarantined_reads": 3}) == [FIX]
+
+
 def test_shared_memory_on_disk(tmp_path: Path) -> None:
     assert host_checks.check_shared_memory(tmp_path, "x").status == FIX
 

@@ -232,6 +232,15 @@ def test_quarantine_refuses_reads(rebooted: Running) -> None:
     assert is_refused(rebooted)
 
 
+def test_quarantine_is_no_damage(rebooted: Running) -> None:
+    assert is_refused(rebooted)
+    with pytest.raises(OSError, match="Input/output error"):
+        rebooted.connect().pwrite(b"part", 2 * PAGE)
+    stats = rebooted.instance.stats()
+    assert stats["tmem"]["checksum_errors"] == 0
+    assert stats["devices"]["g1"]["quarantined_reads"] == 2
+
+
 def test_quarantine_not_lifted_by_the_first_sector(rebooted: Running) -> None:
     """QEMU reads it at every start."""
     read(rebooted.connect(), 0, 512)

@@ -1,17 +1,20 @@
 """`preswapd serve` from its start to its end: real processes, real sockets."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import time
 import tomllib
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import nbd
 import pytest
 
+from preswapd.preswap.sidecar import Sidecar
 from tests.conftest import StartServer
 from tests.running import PATIENCE, PRESWAPD, RunningServer, ServerDied, run
 
@@ -64,6 +67,16 @@ def test_clean_stop_removes_its_sockets(server: RunningServer) -> None:
     server.stop()
     assert not server.nbd_socket.exists()
     assert not server.control_socket.exists()
+
+
+def test_quarantine_after_the_hosts_reboot_is_told(server: RunningServer) -> None:
+    connected(server).pwrite(b"page" * 1024, 4096)
+    server.kill9()
+    shutil.rmtree(server.shm_dir)
+    sidecar = server.state_dir / "g1.json"
+    replace(Sidecar.read(sidecar), boot_id="the boot before").write(sidecar)
+    server.start()
+    assert "until a freshly booted guest uses it" in server.wait_for_line("g1:")
 
 
 def test_starts_over_the_sockets_of_a_killed_one(server: RunningServer) -> None:
