@@ -4,6 +4,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -21,6 +22,7 @@ T = TypeVar("T")
 
 def run(command: click.Command, name: str) -> NoReturn:
     """Runs the command; whatever goes wrong is one line on stderr and an exit status."""
+    fill_standard_streams()
     try:
         result = command.main(prog_name=name, standalone_mode=False)
         sys.stdout.flush()
@@ -33,6 +35,18 @@ def run(command: click.Command, name: str) -> NoReturn:
     sys.exit(result if isinstance(result, int) else 0)
 
 
+def fill_standard_streams() -> None:
+    """Where the caller closed one (`>&-`), what is said goes nowhere; nbdkit needs all three."""
+    opened = os.open(os.devnull, os.O_RDWR)
+    while opened <= 2:
+        os.set_inheritable(opened, True)
+        opened = os.open(os.devnull, os.O_RDWR)
+    os.close(opened)
+    sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+
+
 def report(error: BaseException, name: str) -> int:
     """Says in one line what went wrong; the exit status for it."""
     if os.environ.get(DEBUG_VARIABLE):
@@ -40,7 +54,9 @@ def report(error: BaseException, name: str) -> int:
     if isinstance(error, SystemExit) and isinstance(error.code, int):
         return error.code
     message, status = sentence(error)
-    click.echo(f"{name}: {message}", err=True)
+    # The status tells it too, where nobody can be told in words.
+    with suppress(OSError):
+        click.echo(f"{name}: {message}", err=True)
     return status
 
 

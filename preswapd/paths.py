@@ -90,7 +90,12 @@ def state_root() -> Path:
     given = os.environ.get("XDG_STATE_HOME")
     if given and Path(given).is_absolute():
         return Path(given) / "preswapd"
-    return Path.home() / ".local/state/preswapd"
+    try:
+        return Path.home() / ".local/state/preswapd"
+    except RuntimeError:
+        raise UsageError(
+            f"user {os.geteuid()} has no home directory: give --state-dir, or set XDG_STATE_HOME"
+        ) from None
 
 
 def default_runtime_dir(instance: str) -> Path:
@@ -106,12 +111,6 @@ def default_shm_dir(instance: str) -> Path:
 
 def default_state_dir(instance: str) -> Path:
     return state_root() / instance
-
-
-def default_paths(instance: str) -> InstancePaths:
-    return InstancePaths(
-        default_runtime_dir(instance), default_shm_dir(instance), default_state_dir(instance)
-    )
 
 
 def config_file(instance: str) -> Path:

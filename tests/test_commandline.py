@@ -1,10 +1,13 @@
 """How commands end."""
 
+import subprocess
+
 import click
 import pytest
 
 from preswapd.commandline import SIZE, report, run
 from preswapd.errors import PartialError, RefusedError
+from tests.running import PRESWAPCTL
 
 
 def ending(error: BaseException, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
@@ -55,3 +58,22 @@ def run_without_arguments(command: click.Command) -> None:
 def test_bad_value_becomes_clicks_complaint() -> None:
     with pytest.raises(click.BadParameter, match="is not a size"):
         SIZE("x")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        ("--version >&-", 0),
+        ("--version 2>&-", 0),
+        ("list >&- 2>&-", 3),
+        ("list <&- >&- 2>&-", 3),
+        ("list 2>/dev/full", 3),
+        ("--version >/dev/full", 1),
+    ],
+)
+def test_streams_that_are_closed_or_full(arguments: str, status: int) -> None:
+    command = f"{PRESWAPCTL} --runtime-dir=/nonexistent {arguments}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == status
+    assert "internal error" not in done.stderr
+    assert "Traceback" not in done.stderr

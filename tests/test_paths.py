@@ -8,6 +8,14 @@ from preswapd import paths
 from preswapd.errors import UsageError
 
 
+def default_paths(instance: str) -> paths.InstancePaths:
+    return paths.InstancePaths(
+        paths.default_runtime_dir(instance),
+        paths.default_shm_dir(instance),
+        paths.default_state_dir(instance),
+    )
+
+
 @pytest.mark.parametrize("name", ["g1", "a", "0", "swap.0_x-y", "A" * 15])
 def test_device_names(name: str) -> None:
     assert paths.check_device_name(name) == name
@@ -27,7 +35,7 @@ def test_bad_instance_names(name: str) -> None:
 
 def test_defaults_of_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("preswapd.paths.os.geteuid", lambda: 0)
-    found = paths.default_paths("vm1")
+    found = default_paths("vm1")
     assert found.nbd_socket == Path("/run/preswapd/vm1/nbd.sock")
     assert found.arena == Path("/dev/shm/preswapd-vm1/arena")
     assert found.image("g1") == Path("/var/lib/preswapd/vm1/g1.img")
@@ -37,14 +45,27 @@ def test_defaults_of_a_user(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("preswapd.paths.os.geteuid", lambda: 1234)
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1234")
     monkeypatch.setenv("XDG_STATE_HOME", "/home/u/state")
-    found = paths.default_paths("vm1")
+    found = default_paths("vm1")
     assert found.control_socket == Path("/run/user/1234/preswapd/vm1/control.sock")
     assert found.shm_dir == Path("/dev/shm/preswapd-1234-vm1")
     assert found.state_dir == Path("/home/u/state/preswapd/vm1")
 
 
+def test_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("preswapd.paths.os.geteuid", lambda: 1234)
+    monkeypatch.setattr("preswapd.paths.Path.home", homeless)
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    with pytest.raises(UsageError, match="no home directory: give --state-dir"):
+        paths.default_state_dir("vm1")
+    assert paths.default_shm_dir("vm1") == Path("/dev/shm/preswapd-1234-vm1")
+
+
+def homeless() -> Path:
+    raise RuntimeError("Could not determine home directory.")
+
+
 def test_files_of_two_devices_never_meet() -> None:
-    found = paths.default_paths("x")
+    found = default_paths("x")
     names = ["a", "a.map", "a.img", "a.json", "lock", "arena"]
     files = [f(name) for name in names for f in (found.map, found.image, found.sidecar)]
     assert len({*files, *found.locks, found.arena}) == len(files) + 4

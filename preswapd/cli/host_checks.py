@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from preswapd.cli.finding import FIX, NOTE, OK, Finding
-from preswapd.errors import RefusedError
+from preswapd.errors import RefusedError, UsageError
 from preswapd.filesystems import existing_parent, free_bytes, has_direct_io, is_tmpfs, total_bytes
 from preswapd.logind import deletes_shared_memory_of, is_ordinary
 from preswapd.nbdkit import choose_structured_replies, choose_threads, probe
@@ -22,10 +22,17 @@ def check_host() -> list[Finding]:
         *check_nbdkit(),
         check_shared_memory(SHARED_MEMORY, "shared memory"),
         *check_huge_pages(),
-        *check_state_directory(state_root(), "disk files"),
+        *check_default_state_directory(),
         *check_remove_ipc(os.geteuid()),
         *check_managed_save(),
     ]
+
+
+def check_default_state_directory() -> list[Finding]:
+    try:
+        return check_state_directory(state_root(), "disk files")
+    except UsageError as error:
+        return [Finding(NOTE, "disk files", str(error))]
 
 
 def check_nbdkit() -> list[Finding]:

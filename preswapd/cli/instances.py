@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from preswapd.control.client import Client
 from preswapd.errors import UnreachableError, UsageError
-from preswapd.paths import InstancePaths, default_paths, runtime_root
+from preswapd.paths import InstancePaths, default_runtime_dir, runtime_root
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ class Instances:
         if runtime_dir is not None and name is not None:
             raise UsageError("give --runtime-dir or --instance, not both")
         self.named = runtime_dir is not None or name is not None
-        self.runtime_dir = default_paths(name).runtime_dir if name is not None else runtime_dir
+        self.runtime_dir = default_runtime_dir(name) if name is not None else runtime_dir
 
     def running(self) -> list[Instance]:
         """At least one; the named one is not tried before its first use."""

@@ -118,5 +118,11 @@ def in_use(device: dict[str, object]) -> str | None:
 def confirm(question: str) -> None:
     if not sys.stdin.isatty():
         raise RefusedError("this throws data away and there is no terminal to ask at: give --yes")
-    if not click.confirm(question, err=True):
+    try:
+        agreed = click.confirm(question, err=True)
+    except click.Abort:
+        # Ctrl-C, or the end of the input.
+        click.echo(err=True)
+        agreed = False
+    if not agreed:
         raise RefusedError("nothing was changed")

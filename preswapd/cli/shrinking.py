@@ -3,7 +3,7 @@
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 import click
@@ -61,13 +61,16 @@ def stopped_by_interrupt(running: RunningShrink) -> Iterator[None]:
 
 def show_progress(step: ShrinkStep) -> None:
     text = f"{count(step.moved)} moved, {step.left} left, target {step.target}"
-    if sys.stderr.isatty():
-        click.echo(f"\r\033[K{text}", err=True, nl=False)
-    else:
-        click.echo(text, err=True)
+    # Whoever watched has gone: the work goes on.
+    with suppress(OSError):
+        if sys.stderr.isatty():
+            click.echo(f"\r\033[K{text}", err=True, nl=False)
+        else:
+            click.echo(text, err=True)
 
 
 def end_progress() -> None:
     """The cursor goes back to the start of a clean line."""
-    if sys.stderr.isatty():
-        click.echo("\r\033[K", err=True, nl=False)
+    with suppress(OSError):
+        if sys.stderr.isatty():
+            click.echo("\r\033[K", err=True, nl=False)

@@ -72,10 +72,14 @@ class ControlServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
             raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if self.free.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
+        if not self.free.acquire(blocking=False):
             self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self.free.release()  # there is no thread that would
+            raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
@@ -114,6 +118,14 @@ class Handler(BaseHTTPRequestHandler):
         self.requestline = self.request_version = self.command = ""
         self.send_error(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
         return False
+
+    def finish(self) -> None:
+        """With both files closed the socket is; the base class leaves one open when the client has
+        hung up on what was to be sent, until the next garbage collection."""
+        try:
+            super().finish()
+        finally:
+            self.rfile.close()
 
     def do_GET(self) -> None:
         self.answer()
@@ -205,7 +217,8 @@ class Handler(BaseHTTPRequestHandler):
         if isinstance(error, PreswapError):
             return error_body(error_code(error), str(error))
         if isinstance(error, OSError):
-            return error_body("failed", error.strerror or str(error))
+            where = "" if error.filename is None else f"{error.filename}: "
+            return error_body("failed", where + (error.strerror or str(error)))
         self.control.log(LOG_ERROR, f"control request failed: {described(error)}")
         return error_body("failed", f"internal error, {type(error).__name__}: {error}")
 
@@ -236,11 +249,12 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Lines:
-    """A chunked answer of one JSON object a line."""
+    """An answer of one JSON object a line: chunked, or for HTTP/1.0 until the connection ends."""
 
     def __init__(self, handler: Handler) -> None:
         self.handler = handler
         self.begun = False
+        self.chunked = handler.request_version != "HTTP/1.0"
         self.next_time = time.monotonic() + PROGRESS_SECONDS
 
     def now_and_then(self, line: Json) -> None:
@@ -251,18 +265,24 @@ class Lines:
 
     def last(self, line: Json) -> None:
         self.write(line)
-        self.handler.wfile.write(b"0\r\n\r\n")
-        self.handler.wfile.flush()
+        if self.chunked:
+            self.handler.wfile.write(b"0\r\n\r\n")
+            self.handler.wfile.flush()
 
     def write(self, line: Json) -> None:
         if not self.begun:
             self.begun = True
             self.handler.send_response(200)
             self.handler.send_header("Content-Type", LINES_TYPE)
-            self.handler.send_header("Transfer-Encoding", "chunked")
+            if self.chunked:
+                self.handler.send_header("Transfer-Encoding", "chunked")
+            else:
+                self.handler.close_connection = True
             self.handler.end_headers()
         text = encoded(line)
-        self.handler.wfile.write(b"%x\r\n%b\r\n" % (len(text), text))
+        if self.chunked:
+            text = b"%x\r\n%b\r\n" % (len(text), text)
+        self.handler.wfile.write(text)
         self.handler.wfile.flush()
 
 

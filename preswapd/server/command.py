@@ -11,6 +11,8 @@ from preswapd.server.serve import serve
 
 
 def number_of_threads(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError(f"{text!r} is not a number")
     return config.threads(int(text))
 
 

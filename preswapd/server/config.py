@@ -15,7 +15,9 @@ from preswapd.paths import (
     check_device_name,
     check_instance_name,
     config_file,
-    default_paths,
+    default_runtime_dir,
+    default_shm_dir,
+    default_state_dir,
 )
 from preswapd.preswap.settings import (
     DEFAULT_COMPRESS,
@@ -240,7 +242,7 @@ def load(options: Options) -> Config:
     return Config(
         Settings(
             instance=instance,
-            paths=merge_paths(default_paths(instance), values),
+            paths=merge_paths(instance, values),
             pool_size=values["pool-size"],
             devices=merge_devices(file.devices() if file else {}, options.devices),
             compress=values.get("compress", DEFAULT_COMPRESS),
@@ -260,11 +262,11 @@ def find_file(options: Options) -> ConfigFile | None:
     return ConfigFile(path) if path.exists() else None
 
 
-def merge_paths(defaults: InstancePaths, values: Mapping[str, Any]) -> InstancePaths:
+def merge_paths(instance: str, values: Mapping[str, Any]) -> InstancePaths:
     merged = [
-        values.get("runtime-dir", defaults.runtime_dir).absolute(),
-        values.get("shm-dir", defaults.shm_dir).absolute(),
-        values.get("state-dir", defaults.state_dir).absolute(),
+        (values.get("runtime-dir") or default_runtime_dir(instance)).absolute(),
+        (values.get("shm-dir") or default_shm_dir(instance)).absolute(),
+        (values.get("state-dir") or default_state_dir(instance)).absolute(),
     ]
     if len(set(merged)) < len(merged):
         raise UsageError("runtime-dir, shm-dir and state-dir are three different directories")

@@ -30,7 +30,6 @@ KEPT_FROM = 64
 
 
 def serve(config: Config) -> NoReturn:
-    fill_standard_descriptors()
     # A stop that is asked for on the way is done once the plugin waits for it: with status 0.
     stopping.hold_back()
     settings = config.settings
@@ -44,15 +43,6 @@ def serve(config: Config) -> NoReturn:
     address = split_address(config.listen) if config.listen else None
     listening = sockets.listen_all(settings.paths, address, passed)
     become_nbdkit(config, found, listening, held)
-
-
-def fill_standard_descriptors() -> None:
-    """Started without, as some supervisors do, nbdkit would refuse to run."""
-    opened = os.open(os.devnull, os.O_RDWR)
-    while opened <= 2:
-        os.set_inheritable(opened, True)
-        opened = os.open(os.devnull, os.O_RDWR)
-    os.close(opened)
 
 
 def warn_of_logout() -> None:

@@ -9,7 +9,7 @@ import nbd
 import pytest
 
 from tests.conftest import StartServer
-from tests.running import PRESWAPCTL, RunningServer
+from tests.running import PRESWAPCTL, RunningServer, run
 
 PAGE = 4096
 PAGES = 2048
@@ -137,7 +137,19 @@ def test_swapoff_needs_yes_without_a_terminal(server: RunningServer, client: nbd
     check_content(client, "g1")
 
 
-@pytest.mark.parametrize(("answer", "status"), [("n\n", 4), ("\n", 4), ("y\n", 0)])
+def test_swapoff_with_closed_input_needs_yes(server: RunningServer) -> None:
+    command = f"{PRESWAPCTL} --runtime-dir={server.runtime_dir} swapoff g1 <&-"
+    done = run(["sh", "-c", command])
+    assert (done.returncode, "--yes" in done.stderr) == (4, True)
+
+
+def test_shrink_with_closed_streams(server: RunningServer, client: nbd.NBD) -> None:
+    command = f"{PRESWAPCTL} --runtime-dir={server.runtime_dir} shrink 0 >&- 2>&-"
+    assert run(["sh", "-c", command]).returncode == 0
+    assert server.json_stats()["devices"]["g1"]["preswap_pages"] == 0
+
+
+@pytest.mark.parametrize(("answer", "status"), [("n\n", 4), ("\n", 4), ("\x04", 4), ("y\n", 0)])
 def test_swapoff_asks_at_a_terminal(
     server: RunningServer, client: nbd.NBD, answer: str, status: int
 ) -> None:

@@ -1,7 +1,9 @@
 """The control API of a real server, as curl or anything else would use it."""
 
 import json
+import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -84,6 +86,13 @@ def test_shrink_ends_with_its_result(module_server: RunningServer) -> None:
     status, last = request(module_server, "POST", "/v1/shrink", {"pages": 0})
     assert status == 200
     assert last["result"]["complete"] is True
+
+
+def test_shrink_for_http_1_0_is_not_chunked(raw: socket.socket) -> None:
+    raw.sendall(b'POST /v1/shrink HTTP/1.0\r\nContent-Length: 11\r\n\r\n{"pages":0}')
+    head, _, body = received(raw).partition(b"\r\n\r\n")
+    assert b"chunked" not in head
+    assert json.loads(body)["result"]["complete"] is True
 
 
 def test_metrics(module_server: RunningServer) -> None:
@@ -180,6 +189,33 @@ def test_hanging_up_within_a_request(raw: socket.socket, module_server: RunningS
     raw.shutdown(socket.SHUT_WR)
     assert received(raw) == b""
     assert request(module_server, "GET", "/v1/sysctl")[0] == 200
+
+
+def test_failure_names_the_file(start_server: StartServer) -> None:
+    server = start_server()
+    (server.shm_dir / "g1.map").unlink()
+    (server.shm_dir / "g1.map").mkdir()
+    status, answer = request(server, "DELETE", "/v1/devices/g1")
+    assert status == 500
+    assert answer["error"]["message"] == f"{server.shm_dir}/g1.map: Is a directory"
+
+
+def test_connections_that_were_hung_up_on_are_closed(server: RunningServer) -> None:
+    """At once: garbage collection, which would do it too, may come much later."""
+
+    def descriptors() -> int:
+        return len(os.listdir(f"/proc/{server.pid}/fd"))
+
+    request(server, "GET", "/v1/sysctl")
+    before = descriptors()
+    for _ in range(40):
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(str(server.control_socket))
+            sock.sendall(b'POST /v1/shrink HTTP/1.1\r\nContent-Length: 11\r\n\r\n{"pages":0}')
+    deadline = time.monotonic() + 5
+    while descriptors() > before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert descriptors() <= before
 
 
 def test_idle_connections_do_not_keep_others_out(module_server: RunningServer) -> None:

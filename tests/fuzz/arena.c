@@ -243,7 +243,7 @@ static void check_get(struct expected *e)
 		check(e->fate == GONE || may_be_evicted(e) || !intact, "a page is gone");
 	else
 		check(got == -EIO && (e->fate == DAMAGED || !intact), "a page cannot be read");
-	if (pool_gets_remove(&host->pools[e->handle.pool]))
+	if (got >= 0 && pool_gets_remove(&host->pools[e->handle.pool]))
 		e->fate = GONE;
 }
 
