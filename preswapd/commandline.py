@@ -27,12 +27,21 @@ def run(command: click.Command, name: str) -> NoReturn:
         result = command.main(prog_name=name, standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader has gone (`preswapctl list | head`); a second complaint at exit helps nobody.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        # The reader has gone (`preswapctl list | head`).
+        leave(1)
     except BaseException as error:
-        sys.exit(report(error, name))
-    sys.exit(result if isinstance(result, int) else 0)
+        leave(report(error, name))
+    leave(result if isinstance(result, int) else 0)
+
+
+def leave(status: int) -> NoReturn:
+    """What a stream did not take goes nowhere: a complaint at exit would change the status."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(status)
 
 
 def fill_standard_streams() -> None:

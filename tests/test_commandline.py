@@ -1,5 +1,6 @@
 """How commands end."""
 
+import os
 import subprocess
 
 import click
@@ -73,7 +74,11 @@ def test_bad_value_becomes_clicks_complaint() -> None:
 )
 def test_streams_that_are_closed_or_full(arguments: str, status: int) -> None:
     command = f"{PRESWAPCTL} --runtime-dir=/nonexistent {arguments}"
-    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    # Unbuffered, an error would show at once and not at the end.
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(
+        ["sh", "-c", command], capture_output=True, text=True, check=False, env=env
+    )
     assert done.returncode == status
     assert "internal error" not in done.stderr
     assert "Traceback" not in done.stderr
