@@ -11,6 +11,7 @@ import statistics
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -25,15 +26,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each load in a round")
+    parser.add_argument("--only", default="", help="loads with this in their names")
     parser.add_argument("--json", type=Path, help="where the figures are written")
     arguments = parser.parse_args()
+    loads = [load for load in LOADS if arguments.only in load.name]
     folder = Path(tempfile.mkdtemp(prefix="preswapd-bench-", dir="/dev/shm"))
     try:
-        figures = measure(folder, arguments.rounds, arguments.seconds)
+        figures = measure(folder, loads, arguments.rounds, arguments.seconds)
         restart = recovery.measure(folder / "restart")
     finally:
         shutil.rmtree(folder)
-    for load in LOADS:
+    for load in loads:
         print_load(load, figures[load.name])
     gib = restart.stored / (1 << 30)
     print(f"\nfrom a start to an answer with {gib:.2f} GiB stored: {restart.seconds:.2f} s")
@@ -41,7 +44,7 @@ def main() -> None:
         arguments.json.write_text(json.dumps(as_json(figures, restart), indent=1) + "\n")
 
 
-def measure(folder: Path, rounds: int, seconds: float) -> Figures:
+def measure(folder: Path, loads: Sequence[Load], rounds: int, seconds: float) -> Figures:
     """All servers run at once and are loaded in turn, so that they share the machine's moods."""
     figures: Figures = defaultdict(lambda: defaultdict(list))
     with ExitStack() as stack:
@@ -52,7 +55,7 @@ def measure(folder: Path, rounds: int, seconds: float) -> Figures:
         for uri in addresses.values():
             run(uri, FILL, None)
         for number in range(rounds):
-            for load in LOADS:
+            for load in loads:
                 for name, uri in addresses.items():
                     progress(f"round {number + 1} of {rounds}: {load.name}, {name}")
                     figures[load.name][name].append(run(uri, load, seconds))

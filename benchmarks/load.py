@@ -46,11 +46,11 @@ class Measured:
     p99: float
 
 
-def run(uri: str, load: Load, seconds: float | None) -> Measured:
-    """Runs the load for so long, or once over the disk."""
+def run(uri: str, load: Load, seconds: float | None, size: str = SIZE) -> Measured:
+    """Runs the load for so long, or once over the first `size` of the disk."""
     command = [
         *("fio", "--name=load", "--ioengine=nbd", f"--uri={uri}", f"--rw={load.access}"),
-        *(f"--bs={load.block}", f"--iodepth={load.depth}", f"--size={SIZE}", "--refill_buffers"),
+        *(f"--bs={load.block}", f"--iodepth={load.depth}", f"--size={size}", "--refill_buffers"),
         f"--buffer_compress_percentage={load.compressible}",
         *("--buffer_compress_chunk=4096", "--output-format=json", "--randrepeat=1"),
         *(() if seconds is None else ("--time_based", f"--runtime={seconds}")),

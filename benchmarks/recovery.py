@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.load import Load, run
-from benchmarks.servers import OURS, wait_for
+from benchmarks.servers import preswapd, wait_for
 
 FILL = Load("write", "1m", 4, compressible=0)
 
@@ -22,11 +22,11 @@ class Restart:
 
 def measure(folder: Path) -> Restart:
     """Fills a server with pages that do not compress, kills it and starts it again."""
-    server = OURS[0]
+    server = preswapd("lz4", pool="2G", disk="1280M")
     folder.mkdir(mode=0o700)
     command = [part.format(folder=folder) for part in server.command]
     first = start(command, folder / server.socket)
-    run(server.uri(folder), FILL, None)
+    run(server.uri(folder), FILL, None, size="1g")
     first.kill()
     first.wait()
     begun = time.monotonic()
@@ -36,7 +36,7 @@ def measure(folder: Path) -> Restart:
     seconds = time.monotonic() - begun
     second.send_signal(signal.SIGTERM)
     second.wait()
-    return Restart(256 << 20, seconds)
+    return Restart(1 << 30, seconds)
 
 
 def start(command: list[str], socket: Path) -> subprocess.Popen[bytes]:

@@ -34,12 +34,12 @@ def nbdkit(name: str, *plugin: str, threads: int | None = None) -> Server:
     return Server(name, ("nbdkit", "-f", *options, "-U", "{folder}/nbd.sock", *plugin))
 
 
-def preswapd(compress: str) -> Server:
+def preswapd(compress: str, pool: str = "1G", disk: str = DISK) -> Server:
     return Server(
         f"preswapd {compress}",
         (
             *(PRESWAPD, "serve", "--runtime-dir={folder}/run", "--shm-dir={folder}/shm"),
-            *("--state-dir={folder}/state", "--pool-size=1G", f"--device=bench={DISK}"),
+            *("--state-dir={folder}/state", f"--pool-size={pool}", f"--device=bench={disk}"),
             f"--compress={compress}",
         ),
         export="bench",

@@ -152,14 +152,14 @@ def test_shrink_to_nothing_under_load(start_server: StartServer, start_guest: St
     guest.assert_saw_nothing()
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(("number", "times"), [(signal.SIGKILL, 10), (signal.SIGTERM, 3)])
 def test_restarts_under_load(
-    start_server: StartServer, start_guest: StartGuest, number: signal.Signals
+    start_server: StartServer, start_guest: StartGuest, number: signal.Signals, times: int
 ) -> None:
     server = start_server(devices={"g1": "256M"}, pool_size="8M")
     guest = start_guest(server)
     load = guest.start_load()
-    for _ in range(3):
+    for _ in range(times):
         wait_until(lambda: is_swapping(server), "swap traffic")
         assert server.stop(number) == (0 if number == signal.SIGTERM else -number)
         server.start()
