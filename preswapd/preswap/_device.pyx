@@ -8,6 +8,7 @@ whatever would have to wait, and all larger ones, run without it.
 import errno
 import os
 import threading
+from mmap import mmap as anonymous_memory
 
 from bitarray import bitarray
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
@@ -183,6 +184,15 @@ cdef class Extents:
         return a.seq, a.pages, a.extent
 
 
+cdef object zeroes(uint64_t pages):
+    """A bit a page, and none to eight more that stay 0.
+
+    The system zeroes its memory as it is touched; to do that here would keep the interpreter lock
+    for 60 ms a TiB.
+    """
+    return bitarray(endian="little", buffer=anonymous_memory(-1, (pages + 7) // 8))
+
+
 cdef class Device:
     """One swap device.  Its owner closes it when it is removed or the server stops."""
 
@@ -222,10 +232,8 @@ cdef class Device:
         self.d.max_pages = <uint64_t>-1
         self.d.quarantined = entry.quarantine_word()
         self.map_bytes = (pages + PAGE_SIZE - 1) // PAGE_SIZE * PAGE_SIZE
-        self.preswap_map = bitarray(pages, endian="little")
-        self.disk_map = bitarray(pages, endian="little")
-        self.preswap_map.setall(0)
-        self.disk_map.setall(0)
+        self.preswap_map = zeroes(pages)
+        self.disk_map = zeroes(pages)
         # One piece of memory for both.
         self.d.outdated = <uint8_t *>calloc((pages + 7) // 8, 2)
         if self.d.outdated == NULL:
@@ -255,8 +263,9 @@ cdef class Device:
         self.attached = False
         PyBuffer_Release(&self.tmem_bits)
         PyBuffer_Release(&self.disk_bits)
-        munmap(self.d.map, self.map_bytes)
-        free(self.d.outdated)
+        with nogil:
+            munmap(self.d.map, self.map_bytes)
+            free(self.d.outdated)
         os.close(self.d.disk.fd)
 
     def __dealloc__(self):
@@ -507,12 +516,17 @@ cdef int for_each_object(Device device, bint reserve) except -1:
     """The index's upper levels of the sixteen objects: made, or freed after the last page."""
     cdef const index_ops *ops = <const index_ops *>device.d.tmem
     cdef tmem_handle h
+    cdef uint32_t last = <uint32_t>((device.d.pages - 1) >> 4)
+    cdef int err = 0
     h.pool, h.index = device.d.pool, 0
     for i in range(16):
         h.object = <uint64_t>device.d.type << 4 | <uint64_t>i
-        if not reserve:
-            ops.forget_index(device.d.host, &h)
-        elif ops.reserve_index(device.d.host, &h, <uint32_t>((device.d.pages - 1) >> 4)):
+        with nogil:
+            if reserve:
+                err = ops.reserve_index(device.d.host, &h, last)
+            else:
+                ops.forget_index(device.d.host, &h)
+        if err:
             for_each_object(device, False)
             raise MemoryError("no memory for the device's index")
     return 0

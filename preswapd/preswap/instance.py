@@ -16,7 +16,13 @@ from preswapd.preswap.header import swap_header
 from preswapd.preswap.image import data_ranges
 from preswapd.preswap.making import Served
 from preswapd.preswap.opening import POOL, open_instance
-from preswapd.preswap.settings import DeviceSpec, Settings, check_compress, check_device_size
+from preswapd.preswap.settings import (
+    DeviceSpec,
+    Settings,
+    check_compress,
+    check_device_size,
+    check_number_of_devices,
+)
 from preswapd.preswap.shrink import Shrink, ShrinkProgress, ShrinkResult
 from preswapd.units import PAGE_SIZE
 from preswapd.version import VERSION
@@ -91,6 +97,7 @@ class Instance:
         with self.changes:
             if name in self.devices:
                 raise RefusedError(f"there is a device {name} already")
+            check_number_of_devices(len(self.devices) + 1)
             served = self.maker.create(DeviceSpec(name, size), codec)
             self.served[name] = served
             self.devices[name] = served.device
@@ -101,6 +108,7 @@ class Instance:
             served = self.unused(name, force)
             del self.devices[name]
             del self.served[name]
+            self.errors_told.pop(name, None)
             self.maker.remove(served)
             give_back(self.host)
 

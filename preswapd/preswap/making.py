@@ -55,6 +55,7 @@ class Maker:
 
     def create(self, spec: DeviceSpec, compress: str) -> Served:
         """A new device, with a swap header; RefusedError leaves nothing behind."""
+        self.finish_leftovers(spec.name)
         check_unclaimed(self.paths.image(spec.name), spec.size)
         entry = self.entered(spec.name, spec.size, "creating")
         try:
@@ -69,6 +70,7 @@ class Maker:
 
     def adopt(self, old: Sidecar) -> Served:
         """A device that disk knows and shared memory does not: a disk that lost its cache."""
+        self.finish_leftovers(old.name)
         entry = self.entered(old.name, old.size, "adopting", quarantined=old.tmem_dirty)
         try:
             on_disk = self.written(self.paths.image(old.name), old.size)
@@ -142,12 +144,17 @@ class Maker:
             return list(data_ranges(file.fileno(), size))
 
     def entered(self, name: str, size: int, state: str, *, quarantined: bool = False) -> Entry:
-        for entry in self.table.entries():
-            # What an error left half removed; two entries of one name would share their files.
-            if entry.name == name:
-                self.finish(entry)
         try:
             return self.table.add(name, size, state, quarantined=quarantined)
+        except OSError as error:
+            raise cannot_make(name, error) from None
+
+    def finish_leftovers(self, name: str) -> None:
+        """What an error left half removed; two entries of one name would share their files."""
+        try:
+            for entry in self.table.entries():
+                if entry.name == name:
+                    self.finish(entry)
         except OSError as error:
             raise cannot_make(name, error) from None
 
@@ -164,5 +171,11 @@ class Maker:
 
 
 def cannot_make(name: str, error: Exception) -> PreswapError:
-    reason = error.strerror if isinstance(error, OSError) else "not enough memory"
-    return RefusedError(f"the device {name} cannot be made: {reason}")
+    return RefusedError(f"the device {name} cannot be made: {reason_of(error)}")
+
+
+def reason_of(error: Exception) -> str:
+    if not isinstance(error, OSError):
+        return "not enough memory"
+    where = "" if error.filename is None else f" ({error.filename})"
+    return f"{error.strerror}{where}"

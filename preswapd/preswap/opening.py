@@ -10,7 +10,7 @@ from preswapd.errors import RefusedError
 from preswapd.preswap._table import Table, recover
 from preswapd.preswap.header import swap_header
 from preswapd.preswap.image import create_image, remove_image
-from preswapd.preswap.making import Maker, Served
+from preswapd.preswap.making import Maker, Served, reason_of
 from preswapd.preswap.settings import LARGEST_POOL, Settings
 from preswapd.preswap.sidecar import SUFFIX, Sidecar
 from preswapd.preswap.survey import Found, Plan, check_sizes, survey
@@ -115,8 +115,7 @@ def cleaned_up(host: Host) -> Iterator[Host]:
     except BaseException as error:
         host.close()
         if isinstance(error, OSError | MemoryError):
-            reason = error.strerror if isinstance(error, OSError) else "not enough memory"
-            raise RefusedError(f"the arena {host.path} cannot be used: {reason}") from None
+            raise RefusedError(f"the instance cannot be opened: {reason_of(error)}") from None
         raise
 
 

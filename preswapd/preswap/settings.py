@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from preswapd.errors import UsageError
+from preswapd.errors import RefusedError, UsageError
 from preswapd.paths import InstancePaths
 from preswapd.units import PAGE_SIZE, exact_size
 
@@ -15,6 +15,8 @@ LARGEST_POOL = 128 << 30
 SMALLEST_DEVICE = 64 << 10
 # A swap header counts pages in 32 bits.
 LARGEST_DEVICE = 16 << 40
+# The arena's table has 512 entries, and the first is its head.
+MOST_DEVICES = 511
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,11 @@ def check_device_size(size: int) -> int:
     if size % PAGE_SIZE:
         raise UsageError(f"a device's size is a multiple of {PAGE_SIZE}")
     return size
+
+
+def check_number_of_devices(number: int) -> None:
+    if number > MOST_DEVICES:
+        raise RefusedError(f"an instance has at most {MOST_DEVICES} devices")
 
 
 def check_compress(name: str) -> str:

@@ -38,6 +38,8 @@ class ShrinkResult:
 MOST_ROUNDS = 100
 # A disk with a bad spot takes what lies elsewhere; one that has failed so often takes nothing.
 MOST_FAILURES = 8
+# A search keeps the interpreter lock, which guests' requests need, to its end.
+SEARCHED_PAGES = 1 << 20
 
 
 class Shrink:
@@ -112,10 +114,14 @@ class Shrink:
 
 def by_offset(devices: Sequence[Device]) -> Iterator[tuple[Device, int]]:
     for device in devices:
-        at = device.preswap_map.find(1)
-        while at >= 0:
-            yield device, at // EXTENT_PAGES
-            at = device.preswap_map.find(1, (at // EXTENT_PAGES + 1) * EXTENT_PAGES)
+        at = 0
+        while at < device.pages:
+            found = device.preswap_map.find(1, at, at + SEARCHED_PAGES)
+            if found < 0:
+                at += SEARCHED_PAGES
+                continue
+            yield device, found // EXTENT_PAGES
+            at = (found // EXTENT_PAGES + 1) * EXTENT_PAGES
 
 
 def by_age(devices: Sequence[Device]) -> Iterator[tuple[Device, int]]:

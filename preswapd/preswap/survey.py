@@ -13,7 +13,7 @@ from preswapd.paths import InstancePaths
 from preswapd.preswap._table import Entry
 from preswapd.preswap.image import check_image, check_unclaimed
 from preswapd.preswap.maps import check_map
-from preswapd.preswap.settings import DeviceSpec, Settings
+from preswapd.preswap.settings import DeviceSpec, Settings, check_number_of_devices
 from preswapd.preswap.sidecar import Sidecar, read_all
 from preswapd.units import exact_size
 
@@ -110,7 +110,8 @@ def missing(settings: Settings, present: dict[str, int], doomed: set[str]) -> It
 
 
 def check_sizes(devices: Sequence[DeviceSpec], present: dict[str, int]) -> None:
-    """RefusedError when a device that is there has another size."""
+    """RefusedError when a device that is there has another size, or with those it is too many."""
+    check_number_of_devices(len(present.keys() | {spec.name for spec in devices}))
     for spec in devices:
         size = present.get(spec.name, spec.size)
         if size != spec.size:

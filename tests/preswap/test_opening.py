@@ -371,6 +371,48 @@ def test_create_refused_leaves_nothing(running: Running, monkeypatch: pytest.Mon
     instance.create("more", MIB)
 
 
+def test_create_after_a_removal_that_failed(running: Running) -> None:
+    """With another size, too: what is left of it is removed first."""
+    instance = running.open()
+    running.paths.map("g1").unlink()
+    running.paths.map("g1").mkdir()
+    with pytest.raises(OSError, match="Is a directory"):
+        instance.remove("g1")
+    with pytest.raises(RefusedError, match=r"the device g1 cannot be made: .*g1\.map"):
+        instance.create("g1", MIB)
+    running.paths.map("g1").rmdir()
+    instance.create("g1", 2 * MIB)
+    assert running.paths.image("g1").stat().st_size == 2 * MIB
+
+
+def test_too_many_devices_are_refused(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("preswapd.preswap.settings.MOST_DEVICES", 2)
+    running.open().create("more", MIB)
+    with pytest.raises(RefusedError, match="at most 2 devices"):
+        running.instance.create("toomany", MIB)
+    assert set(running.instance.devices) == {"g1", "more"}
+
+
+def test_too_many_configured_devices_change_nothing(running: Running) -> None:
+    specs = [DeviceSpec(f"d{number}", MIB) for number in range(512)]
+    with pytest.raises(RefusedError, match="at most 511 devices"):
+        running.open(*specs)
+    assert not running.snapshot()
+
+
+def test_open_failed_names_the_file(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    running.open()
+    running.kill()
+    image = str(running.paths.image("g1"))
+
+    def open_image(path: Path) -> int:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr("preswapd.preswap.making.open_image", open_image)
+    with pytest.raises(RefusedError, match=f"Read-only file system .{image}"):
+        running.open()
+
+
 def test_create_refused_over_somebodys_file(running: Running) -> None:
     instance = running.open()
     running.paths.image("more").write_bytes(bytes(MIB - 1) + b"x")
