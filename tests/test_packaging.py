@@ -1,5 +1,6 @@
 """What gets installed and what gets published: an incomplete package is seen only by users."""
 
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -14,13 +15,19 @@ pytestmark = pytest.mark.xdist_group("packaging")
 
 SETUPTOOLS = [sys.executable, "-W", "ignore", "-c", "import setuptools; setuptools.setup()", "-q"]
 
+# Other tests write bytecode beside the sources meanwhile, and a file that vanishes ends setuptools.
+COMES_AND_GOES = shutil.ignore_patterns(
+    ".git", ".venv", "build", "dist", "__pycache__", "*.egg-info", ".*_cache", ".hypothesis"
+)
+
 
 @pytest.fixture(scope="module")
 def sdist(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     """The names in the source archive, without the folder they stand in."""
     out = tmp_path_factory.mktemp("sdist")
+    tree = shutil.copytree(ROOT, out / "tree", ignore=COMES_AND_GOES)
     command = [*SETUPTOOLS, "egg_info", "--egg-base", str(out), "sdist", "--dist-dir", str(out)]
-    subprocess.run(command, cwd=ROOT, check=True, timeout=60)
+    subprocess.run(command, cwd=tree, check=True, timeout=60)
     (archive,) = out.glob("*.tar.gz")
     with tarfile.open(archive) as tar:
         return {name.partition("/")[2] for name in tar.getnames()}
