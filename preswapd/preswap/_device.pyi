@@ -101,6 +101,9 @@ class Device:
     def punch(self, first: int, pages: int, all: bool = False) -> None:
         """Gives disk space back where pages were trimmed (all: wherever no page is on disk)."""
 
+    def recompress(self) -> None:
+        """Compresses pages in tmem that are not yet, as the process before this one left them."""
+
     def mend(self) -> int | None:
         """Where the disk file was cut off, pages behind its end become lost: how many."""
 

@@ -41,8 +41,10 @@ cdef enum:
 
 cdef int EAGAIN = -errno.EAGAIN
 
+# Pages of work of our own in one flight.
 cdef enum:
     PUNCH_AT_ONCE = 65536
+    RECOMPRESS_AT_ONCE = 4096
 
 # Requests up to two pages keep the GIL: giving it away and taking it back costs as much as they do.
 cdef enum:
@@ -147,6 +149,7 @@ cdef extern from "device.h" nogil:
     int64_t device_mend(device *)
     void disk_attach(disk_file *, int, uint64_t)
     void device_forget(device *, uint64_t, uint64_t)
+    void device_recompress(device *, uint64_t, uint64_t)
 
 if pin_init():
     raise MemoryError("no thread-specific key is left")
@@ -430,6 +433,18 @@ cdef class Device:
             self.end(&mine, err)
             first += n
             pages -= n
+
+    def recompress(self):
+        cdef flight mine
+        cdef uint64_t first = 0, n
+        # In pieces, as in punch().
+        while first < self.d.pages:
+            n = min(self.d.pages - first, <uint64_t>RECOMPRESS_AT_ONCE)
+            self.begin(&mine)
+            with nogil:
+                device_recompress(&self.d, first, n)
+            self.end(&mine, 0)
+            first += n
 
     def mend(self):
         cdef flight mine

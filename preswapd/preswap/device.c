@@ -154,3 +154,12 @@ void device_attach(struct device *d)
 			store_state(d, page, LOST);
 	}
 }
+
+void device_recompress(struct device *d, uint64_t first, uint64_t pages)
+{
+	for (uint64_t page = first; page < first + pages && d->compress != TMEM_NONE; page++) {
+		struct tmem_handle handle = device_handle(d, page);
+		if (device_state(d, page) == TMEM)
+			d->tmem->recompress(d->host, &handle, d->compress);
+	}
+}

@@ -58,6 +58,8 @@ enum request_flags {
 
 /* Takes the state bytes and, by asking tmem for its pages, the live slots (recovery, step 4). */
 void device_attach(struct device *);
+/* Compresses what tmem holds of these pages uncompressed: a dead process did not come to it. */
+void device_recompress(struct device *, uint64_t first, uint64_t pages);
 
 static inline struct tmem_handle device_handle(const struct device *d, uint64_t page)
 {

@@ -33,6 +33,8 @@ UNLIMITED = (1 << 64) - 1
 PARK_MILLISECONDS = 1000
 # A disk that fails does so at every request.
 BURST_SECONDS = 60.0
+# Pages of a half-filled slab wait so long for company.
+SETTLE_MILLISECONDS = 100
 LOG_ERROR = 3
 
 Log = Callable[[int, str], None]
@@ -201,13 +203,22 @@ class Instance:
         if self.to_tidy:
             self.tidy(self.to_tidy.pop())
 
+    def compress_later(self) -> None:
+        """From now on writes are taken at the speed of a copy; settle() must be called for ever."""
+        self.host.set_staging(True)
+
+    def settle(self) -> None:
+        """Compresses what was written, or waits for it a moment."""
+        self.host.settle(SETTLE_MILLISECONDS)
+
     def tidy(self, device: Device) -> None:
-        """Disk blocks that the process before this one did not come to punch."""
+        """What the process before this one did not come to: to compress pages, to punch blocks."""
         served = self.served.get(device.name)
         if served is None or served.device is not device:
             return
         # It is being removed, or its disk is in trouble, which is told.
         with suppress(OSError):
+            device.recompress()
             for first, pages in self.written(device):
                 device.punch(first, pages, all=True)
 

@@ -192,37 +192,105 @@ static bool over_quota(const struct device *d)
 	       __atomic_load_n(&d->max_pages, __ATOMIC_RELAXED);
 }
 
-/* 0: stored.  1: rejected, the page goes to disk, and an older one in tmem still serves until it
+static int lock_page(struct device *d, const struct tmem_handle *handle, unsigned flags)
+{
+	if (d->tmem->trylock(d->host, handle))
+		return 0;
+	if (flags & REQUEST_NOWAIT)
+		return -EAGAIN;
+	d->tmem->lock(d->host, handle);
+	return 0;
+}
+
+/* A built page becomes the page; otherwise it is still to be discarded. */
+static int publish(struct device *d, uint64_t page, const struct tmem_handle *handle,
+		   const struct tmem_fresh *fresh, unsigned flags, uint32_t *old)
+{
+	int err = lock_page(d, handle, flags);
+
+	if (err)
+		return err;
+	err = device_publish(d, page, handle, fresh, old);
+	d->tmem->unlock(d->host, handle);
+	return err;
+}
+
+/* Is tmem not to be asked?  A page that is there may be replaced all the same. */
+static bool must_not_grow(const struct device *d, uint64_t page, unsigned flags)
+{
+	return device_state(d, page) != TMEM && (flags & REQUEST_NO_TMEM || over_quota(d));
+}
+
+static unsigned tmem_flags(const struct device *d, uint64_t page, unsigned flags)
+{
+	return (device_state(d, page) == TMEM ? TMEM_REPLACE : 0) |
+	       (flags & REQUEST_NOWAIT ? TMEM_NOWAIT : 0);
+}
+
+/* At the speed of a copy, to be compressed afterwards: how many of the pages are stored, 0 when
+ * they are for put(), or -EAGAIN. */
+static int put_staged(struct device *d, uint64_t first, uint64_t pages, const uint8_t *from,
+		      unsigned flags)
+{
+	struct tmem_handle handles[TMEM_STAGE_MOST];
+	struct tmem_fresh fresh[TMEM_STAGE_MOST];
+	uint32_t dead[TMEM_STAGE_MOST];
+	unsigned n = (unsigned)min_of(pages, TMEM_STAGE_MOST), n_dead = 0;
+	int err = 0, stored = 0;
+
+	if (must_not_grow(d, first, flags))
+		return 0;
+	for (unsigned i = 0; i < n; i++)
+		handles[i] = device_handle(d, first + i);
+	int staged = d->tmem->stage(d->host, handles, from, n, d->compress,
+				    tmem_flags(d, first, flags), fresh);
+	for (; stored < staged && !must_not_grow(d, first + (uint64_t)stored, flags); stored++) {
+		err = publish(d, first + (uint64_t)stored, &handles[stored], &fresh[stored], flags,
+			      &dead[n_dead]);
+		if (err)
+			break;
+		n_dead += dead[n_dead] != 0;
+	}
+	for (int i = stored; i < staged; i++)
+		d->tmem->discard(d->host, &fresh[i]);
+	d->tmem->release_all(d->host, dead, n_dead);
+	device_count(&d->count.succ_stores, (uint64_t)(stored > 0 ? stored : 0));
+	if (staged == -EAGAIN || (!stored && err == -EAGAIN))
+		return -EAGAIN;
+	return stored;
+}
+
+/* 1: stored.  0: rejected, the page goes to disk, and an older one in tmem still serves until it
  * is there. */
 static int put(struct device *d, uint64_t page, const uint8_t *from, unsigned flags)
 {
 	struct tmem_handle handle = device_handle(d, page);
 	struct tmem_fresh fresh;
 	uint32_t old;
-	unsigned how = (device_state(d, page) == TMEM ? TMEM_REPLACE : 0) |
-		       (flags & REQUEST_NOWAIT ? TMEM_NOWAIT : 0);
 
-	if (!(how & TMEM_REPLACE) && (flags & REQUEST_NO_TMEM || over_quota(d)))
-		return 1;
-	int err = d->tmem->build(d->host, &handle, from, d->compress, how, &fresh);
+	if (must_not_grow(d, page, flags))
+		return 0;
+	int err = d->tmem->build(d->host, &handle, from, d->compress, tmem_flags(d, page, flags),
+				 &fresh);
 	if (err)
-		return err == -EAGAIN ? err : 1;
-	if (!d->tmem->trylock(d->host, &handle)) {
-		if (flags & REQUEST_NOWAIT) {
-			d->tmem->discard(d->host, &fresh);
-			return -EAGAIN;
-		}
-		d->tmem->lock(d->host, &handle);
-	}
-	err = device_publish(d, page, &handle, &fresh, &old);
-	d->tmem->unlock(d->host, &handle);
+		return err == -EAGAIN ? err : 0;
+	err = publish(d, page, &handle, &fresh, flags, &old);
 	if (err) {
 		d->tmem->discard(d->host, &fresh);
-		return 1;
+		return err == -EAGAIN ? err : 0;
 	}
 	d->tmem->release(d->host, old);
 	device_count(&d->count.succ_stores, 1);
-	return 0;
+	return 1;
+}
+
+/* How many of the pages tmem took, 0 when it rejects the first; or -EAGAIN. */
+static int put_some(struct device *d, uint64_t first, uint64_t pages, const uint8_t *from,
+		    unsigned flags)
+{
+	int stored = put_staged(d, first, pages, from, flags);
+
+	return stored ? stored : put(d, first, from, flags);
 }
 
 /* At most DISK_RUN_PAGES pages.  If the disk fails nothing changes: what was there still serves. */
@@ -255,6 +323,19 @@ static bool bypasses(uint64_t page, unsigned flags)
 	return page == 0 || flags & REQUEST_FUA;
 }
 
+/* How many of the first pages tmem takes; a page that bypasses it, or that it has rejected before,
+ * is for the disk. */
+static int to_tmem(struct device *d, uint64_t first, uint64_t pages, const uint8_t *from,
+		   unsigned flags)
+{
+	if (bypasses(first, flags))
+		return 0;
+	int stored = flags & REQUEST_REJECTED ? 0 : put_some(d, first, pages, from, flags);
+	if (!stored && !(flags & REQUEST_NOWAIT))
+		device_count(&d->count.failed_stores, 1);
+	return stored;
+}
+
 /* At -EAGAIN and DEVICE_REJECTED the first `*done` pages are stored and counted, and none of the
  * others. */
 static int write_pages(struct device *d, uint64_t first, uint64_t pages, const uint8_t *from,
@@ -262,33 +343,26 @@ static int write_pages(struct device *d, uint64_t first, uint64_t pages, const u
 {
 	uint64_t run = 0;
 
-	for (uint64_t i = 0; i <= pages; i++) {
-		bool to_disk = false;
-		*done = i - run;
-		if (i < pages && bypasses(first + i, flags)) {
-			to_disk = true;
-		} else if (i < pages) {
-			int rejected = i == 0 && flags & REQUEST_REJECTED ? 1 :
-				       put(d, first + i, from + i * TMEM_PAGE, flags);
-			if (rejected < 0)
-				return rejected;
-			if (rejected && flags & REQUEST_NOWAIT)
-				return DEVICE_REJECTED;
-			to_disk = rejected;
+	for (uint64_t i = 0; i < pages; *done = i) {
+		int stored = to_tmem(d, first + i, pages - i, from + i * TMEM_PAGE, flags);
+		if (stored < 0)
+			return stored;
+		if (!stored && flags & REQUEST_NOWAIT)
+			return bypasses(first + i, flags) ? -EAGAIN : DEVICE_REJECTED;
+		flags &= ~(unsigned)REQUEST_REJECTED;
+		if (!stored) {
+			run++;
+			i++;
 		}
-		if (to_disk && flags & REQUEST_NOWAIT)
-			return -EAGAIN;
-		if (to_disk && !bypasses(first + i, flags))
-			device_count(&d->count.failed_stores, 1);
-		run += to_disk;
-		if (run && (!to_disk || run == DISK_RUN_PAGES)) {
-			uint64_t end = to_disk ? i + 1 : i, start = end - run;
+		if (run && (stored || run == DISK_RUN_PAGES || i == pages)) {
+			uint64_t start = i - run;
 			int err = write_run(d, first + start, run, from + start * TMEM_PAGE,
 					    bypasses(first + start, flags));
 			if (err)
 				return err;
 			run = 0;
 		}
+		i += (uint64_t)stored;
 	}
 	return 0;
 }

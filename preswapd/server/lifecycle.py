@@ -57,7 +57,9 @@ def begin(handover: Handover) -> Exports:
     stop.instance = instance
     log_recovery(instance)
     log_quarantine(instance)
-    spawn("maintenance", Maintenance(instance).run)
+    spawn("maintenance", Background(instance.maintain, MAINTENANCE_SECONDS).run)
+    instance.compress_later()
+    spawn("compression", Background(instance.settle).run)
     listening = socket.socket(fileno=handover.control)
     ControlServer(listening, Api(instance, handover.facts), log).start()
     # What lives now lives on: a full collection would hold requests up for nothing.
@@ -123,26 +125,27 @@ class Stop:
         leave(status)
 
 
-class Maintenance:
-    """Calls Instance.maintain() some times a second, whatever happens in it."""
+class Background:
+    """Calls a piece of work over and over, with a pause before each, whatever happens in it."""
 
-    def __init__(self, instance: Instance) -> None:
-        self.instance = instance
+    def __init__(self, work: Callable[[], None], pause: float = 0.0) -> None:
+        self.work = work
+        self.pause = pause
         self.next_complaint = 0.0
 
     def run(self) -> NoReturn:
         while True:
-            time.sleep(MAINTENANCE_SECONDS)
+            time.sleep(self.pause)
             self.once()
 
     def once(self) -> None:
         try:
-            self.instance.maintain()
+            self.work()
         except Exception as error:
             now = time.monotonic()
             if now >= self.next_complaint:
                 self.next_complaint = now + REPEAT_SECONDS
-                log(ERROR, f"maintenance failed: {described(error)}")
+                log(ERROR, f"{self.work.__name__} failed: {described(error)}")
 
 
 def spawn(name: str, target: Callable[[], object]) -> None:

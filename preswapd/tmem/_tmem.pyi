@@ -97,6 +97,13 @@ class Host:
         """Gives empty slabs back (all: also those that fell empty just now) and moves pages out
         of sparse ones. To be called some times a second, from any thread."""
 
+    def set_staging(self, on: bool) -> None:
+        """On: where there is room, a put stores the page as it is, and settle() compresses it."""
+
+    def settle(self, milliseconds: int = 0) -> None:
+        """Compresses what is staged, after waiting so long for it. For a thread that does nothing
+        else; while puts come in it takes a tenth of a processor."""
+
     def stats(self) -> dict[str, int]:
         """Counters since it was opened, and gauges; docs/control-api.md has their meaning."""
 

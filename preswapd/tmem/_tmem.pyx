@@ -16,6 +16,7 @@ cdef extern from "tmem.h" nogil:
     ctypedef struct tmem_stats "struct tmem_stats":
         uint64_t mem_limit, mem_used_total, mem_used_max, metadata_size
         uint64_t stored_pages, same_filled_pages, huge_pages, compr_data_size, live_slot_bytes
+        uint64_t staged_pages
         uint64_t ephemeral_pages, evicted_pages
         uint64_t puts, good_puts, no_mem_puts, dup_puts_replaced, dup_puts_flushed
         uint64_t gets, found_gets, flushes, flushes_found
@@ -43,6 +44,8 @@ cdef extern from "tmem.h" nogil:
     int tmem_flush(tmem_host *, const tmem_handle *)
     int64_t tmem_flush_object(tmem_host *, uint32_t, uint64_t)
     void tmem_maintain(tmem_host *, cbool)
+    void tmem_set_staging(tmem_host *, cbool)
+    void tmem_settle(tmem_host *, unsigned)
     void tmem_get_stats(tmem_host *, tmem_stats *)
 
 
@@ -278,6 +281,14 @@ cdef class Host:
         cdef tmem_host *host = self.pointer()
         with nogil:
             tmem_maintain(host, all)
+
+    def set_staging(self, bint on):
+        tmem_set_staging(self.pointer(), on)
+
+    def settle(self, unsigned milliseconds=0):
+        cdef tmem_host *host = self.pointer()
+        with nogil:
+            tmem_settle(host, milliseconds)
 
     def stats(self):
         cdef tmem_stats s

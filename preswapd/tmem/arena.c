@@ -15,6 +15,10 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 #include <xxhash.h>
+/* The library's choice among SSE2, AVX2 and AVX-512 when the program runs; same sums. */
+#if defined(__x86_64__) && __has_include(<xxh_x86dispatch.h>)
+#include <xxh_x86dispatch.h>
+#endif
 
 #define MAGIC 0x31616e6572617370ull            /* "psarena1" */
 #define LIVE_TAG 0xa5ull

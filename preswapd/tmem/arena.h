@@ -19,6 +19,7 @@
 #define HEADER_BYTES 32u
 #define ARENA_SLABS_MAX (1u << 21)     /* a ref counts headers: 32 bits of 32 bytes, 128 GiB */
 #define CLASSES_MAX 128u
+#define CLASS_RAW 1u                   /* the first: a whole page */
 #define POOLS_MAX 64u
 
 /* A slot's header.  `what` is the length (13 bits) and the codec (3 bits). */

@@ -20,7 +20,6 @@ struct scratch {
 	ZSTD_CCtx *cctx;               /* made at the first use: most devices use one codec */
 	ZSTD_DCtx *dctx;
 	void *lz4;
-	uint8_t out[TMEM_PAGE];
 };
 
 static pthread_key_t scratch_key;
@@ -61,7 +60,7 @@ struct scratch *scratch_of_thread(void)
 	return scratch_mine = s;
 }
 
-static bool same_filled(const void *page)
+bool codec_same_filled(const void *page)
 {
 	return memcmp(page, (const uint8_t *)page + 8, TMEM_PAGE - 8) == 0;
 }
@@ -79,23 +78,23 @@ static ZSTD_CCtx *zstd_cctx(struct scratch *s)
 }
 
 void codec_pack(struct scratch *s, enum tmem_compress how, const void *page, unsigned most,
-		struct packed *to)
+		uint8_t out[TMEM_PAGE], struct packed *to)
 {
 	size_t n = 0;
 
-	if (same_filled(page)) {
+	if (codec_same_filled(page)) {
 		*to = (struct packed){page, 8, CODEC_SAME};
 		return;
 	}
 	if (how == TMEM_LZ4) {
-		n = (size_t)LZ4_compress_fast_extState(s->lz4, page, (char *)s->out, TMEM_PAGE,
+		n = (size_t)LZ4_compress_fast_extState(s->lz4, page, (char *)out, TMEM_PAGE,
 						       (int)most, 1);
-		*to = (struct packed){s->out, (uint16_t)n, CODEC_LZ4};
+		*to = (struct packed){out, (uint16_t)n, CODEC_LZ4};
 	} else if (how == TMEM_ZSTD && zstd_cctx(s)) {
-		n = ZSTD_compress2(s->cctx, s->out, most, page, TMEM_PAGE);
+		n = ZSTD_compress2(s->cctx, out, most, page, TMEM_PAGE);
 		if (ZSTD_isError(n))
 			n = 0;
-		*to = (struct packed){s->out, (uint16_t)n, CODEC_ZSTD};
+		*to = (struct packed){out, (uint16_t)n, CODEC_ZSTD};
 	}
 	if (n == 0)
 		*to = (struct packed){page, TMEM_PAGE, CODEC_RAW};

@@ -8,6 +8,8 @@
 /* Evicting a few pages at a time: enough to empty a slab of most classes in the end. */
 #define EVICT_AT_ONCE 16u
 #define EVICT_ROUNDS 256u
+/* A put waits for so many slabs of staged pages that others are still putting into. */
+#define UNSTAGE_TRIES 16u
 
 /* --- Building, publishing, dropping ------------------------------------------------------- */
 
@@ -24,21 +26,28 @@ void host_fill(struct tmem_host *h, uint32_t ref, const struct tmem_handle *hand
 	       length_of(what));
 }
 
-void host_bear(struct tmem_host *h, uint32_t ref, uint64_t seq, uint64_t digest)
+/* Gives a filled slot its seq and its birth. */
+static void bear(struct tmem_host *h, const struct tmem_fresh *fresh)
 {
-	struct slot *s = arena_slot(&h->arena, ref);
+	struct slot *s = arena_slot(&h->arena, fresh->ref);
 
-	__atomic_store_n(&s->seq, seq, __ATOMIC_RELAXED);
-	store_release(&s->state, slot_live_word(&h->arena, s, slot_sum(&h->arena, s, digest)));
-	host_gauge(h, s->pool, s, 1);
+	__atomic_store_n(&s->seq, __atomic_fetch_add(&h->seq, 1, __ATOMIC_RELAXED),
+			 __ATOMIC_RELAXED);
+	store_release(&s->state, slot_live_word(&h->arena, s, slot_sum(&h->arena, s, fresh->digest)));
 }
 
-static void die(struct tmem_host *h, uint32_t pool, uint32_t ref)
+static void die(struct tmem_host *h, uint32_t ref)
 {
-	struct slot *s = arena_slot(&h->arena, ref);
+	store_release(&arena_slot(&h->arena, ref)->state, 0);
+}
 
-	host_gauge(h, pool, s, -1);
-	store_release(&s->state, 0);
+static void gauge_bytes(struct tmem_host *h, uint16_t what, uint64_t add)
+{
+	__atomic_fetch_add(&h->count.compr_data_size, add * length_of(what), __ATOMIC_RELAXED);
+	if (codec_of(what) == CODEC_SAME)
+		__atomic_fetch_add(&h->count.same_filled_pages, add, __ATOMIC_RELAXED);
+	else if (codec_of(what) == CODEC_RAW)
+		__atomic_fetch_add(&h->count.huge_pages, add, __ATOMIC_RELAXED);
 }
 
 void host_gauge(struct tmem_host *h, uint32_t pool, const struct slot *s, int change)
@@ -46,19 +55,22 @@ void host_gauge(struct tmem_host *h, uint32_t pool, const struct slot *s, int ch
 	uint64_t add = (uint64_t)(int64_t)change;
 
 	__atomic_fetch_add(&h->count.stored_pages, add, __ATOMIC_RELAXED);
-	__atomic_fetch_add(&h->count.compr_data_size, add * length_of(s->what), __ATOMIC_RELAXED);
-	if (codec_of(s->what) == CODEC_SAME)
-		__atomic_fetch_add(&h->count.same_filled_pages, add, __ATOMIC_RELAXED);
-	else if (codec_of(s->what) == CODEC_RAW)
-		__atomic_fetch_add(&h->count.huge_pages, add, __ATOMIC_RELAXED);
+	gauge_bytes(h, s->what, add);
 	__atomic_fetch_add(&h->pools[pool].pages, add, __ATOMIC_RELAXED);
 	if (pool_is_ephemeral(&h->pools[pool]))
 		__atomic_fetch_add(&h->count.ephemeral_pages, add, __ATOMIC_RELAXED);
 }
 
+void host_regauge(struct tmem_host *h, uint16_t before, uint16_t now)
+{
+	if (before == now)
+		return;
+	gauge_bytes(h, before, (uint64_t)-1);
+	gauge_bytes(h, now, 1);
+}
+
 static int rejected(struct tmem_host *h, uint64_t *why)
 {
-	count_up(&h->count.puts);
 	count_up(&h->count.no_mem_puts);
 	count_up(why);
 	return -ENOSPC;
@@ -72,11 +84,28 @@ static bool is_full(const struct pool *p)
 	       count_of(&p->pages) >= count_of(&p->max_pages);
 }
 
-/* A put needs room: the oldest ephemeral pages go, until there is a slot.  Above a lowered limit
- * that would be in vain, as nothing gets in before maintain() has given memory back. */
-static int alloc_evicting(struct tmem_host *h, unsigned length, unsigned flags, uint32_t *ref)
+/* A put needs room: staged pages are compressed first, all of them if need be. */
+static int alloc_unstaging(struct tmem_host *h, unsigned length, unsigned flags, uint32_t *ref)
 {
 	int err = slots_alloc(&h->slots, length, flags, ref);
+	unsigned tries = 0;
+
+	while ((err == -ENOSPC || err == -ENOMEM) && tries < UNSTAGE_TRIES) {
+		if (!slots_has_staged(&h->slots))
+			break;
+		if (flags & TMEM_NOWAIT)
+			return -EAGAIN;
+		tries += host_unstage(h, true) != 1;
+		err = slots_alloc(&h->slots, length, flags, ref);
+	}
+	return err;
+}
+
+/* Then the oldest ephemeral pages go, until there is a slot.  Above a lowered limit that would be
+ * in vain, as nothing gets in before maintain() has given memory back. */
+static int alloc_evicting(struct tmem_host *h, unsigned length, unsigned flags, uint32_t *ref)
+{
+	int err = alloc_unstaging(h, length, flags, ref);
 
 	for (unsigned i = 0; (err == -ENOSPC || err == -ENOMEM) && i < EVICT_ROUNDS; i++) {
 		if (!count_of(&h->count.ephemeral_pages))
@@ -85,15 +114,25 @@ static int alloc_evicting(struct tmem_host *h, unsigned length, unsigned flags, 
 			return -EAGAIN;
 		if (slots_over_limit(&h->slots) || !host_evict(h, EVICT_AT_ONCE))
 			break;
-		err = slots_alloc(&h->slots, length, flags, ref);
+		err = alloc_unstaging(h, length, flags, ref);
 	}
 	return err;
+}
+
+static void fill_fresh(struct tmem_host *h, const struct tmem_handle *handle,
+		       const struct packed *p, struct tmem_fresh *fresh)
+{
+	fresh->births = pool_births(&h->pools[handle->pool]);
+	fresh->what = what_of(p->length, p->codec);
+	fresh->digest = payload_digest(p->bytes, p->length);
+	host_fill(h, fresh->ref, handle, fresh->what, p->bytes);
 }
 
 static int host_build(struct tmem_host *h, const struct tmem_handle *handle, const void *page,
 		      enum tmem_compress how, unsigned flags, struct tmem_fresh *fresh)
 {
 	struct scratch *scratch = scratch_of_thread();
+	uint8_t out[TMEM_PAGE];
 	struct packed p;
 
 	fresh->births = pool_births(&h->pools[handle->pool]);
@@ -102,23 +141,46 @@ static int host_build(struct tmem_host *h, const struct tmem_handle *handle, con
 		return rejected(h, &h->count.pool_limit_hit);
 	if (!scratch)
 		return rejected(h, &h->count.reject_alloc_fail);
-	codec_pack(scratch, how, page, arena_classes()->bytes[2], &p);
+	codec_pack(scratch, how, page, arena_classes()->bytes[CLASS_RAW + 1], out, &p);
 	int err = alloc_evicting(h, p.length, flags, &fresh->ref);
 	if (err == -EAGAIN)
 		return err;
 	if (err)
 		return rejected(h, err == -ENOSPC ? &h->count.pool_limit_hit :
 						    &h->count.reject_alloc_fail);
-	fresh->what = what_of(p.length, p.codec);
-	fresh->digest = payload_digest(p.bytes, p.length);
-	host_fill(h, fresh->ref, handle, fresh->what, p.bytes);
+	fill_fresh(h, handle, &p, fresh);
 	return 0;
+}
+
+static int host_stage(struct tmem_host *h, const struct tmem_handle *handles, const void *pages,
+		      unsigned n, enum tmem_compress how, unsigned flags, struct tmem_fresh *fresh)
+{
+	const uint8_t *page = pages;
+	uint32_t refs[TMEM_STAGE_MOST];
+	unsigned wanted = 0;
+
+	if (how == TMEM_NONE || !slots_stages(&h->slots) || is_full(&h->pools[handles->pool]))
+		return 0;
+	while (wanted < n && !codec_same_filled(page + wanted * TMEM_PAGE))
+		wanted++;
+	int got = wanted ? slots_alloc_staged(&h->slots, how, wanted, flags, refs) : 0;
+	for (int i = 0; i < got; i++) {
+		struct packed raw = {page + i * TMEM_PAGE, TMEM_PAGE, CODEC_RAW};
+		fresh[i].ref = refs[i];
+		fill_fresh(h, &handles[i], &raw, &fresh[i]);
+	}
+	return got;
 }
 
 static void host_release(struct tmem_host *h, uint32_t ref)
 {
 	if (ref)
 		slots_release(&h->slots, ref);
+}
+
+static void host_release_all(struct tmem_host *h, const uint32_t *refs, unsigned n)
+{
+	slots_release_all(&h->slots, refs, n);
 }
 
 static void host_discard(struct tmem_host *h, const struct tmem_fresh *fresh)
@@ -163,14 +225,15 @@ static int host_publish(struct tmem_host *h, const struct tmem_handle *handle,
 		if (index_prepare(&h->index, handle))
 			return rejected(h, &h->count.reject_alloc_fail);
 	}
-	uint64_t seq = __atomic_fetch_add(&h->seq, 1, __ATOMIC_RELAXED);
-	host_bear(h, fresh->ref, seq, fresh->digest);
+	bear(h, fresh);
 	index_set(&h->index, handle, fresh->ref);
 	if (*old) {
-		die(h, handle->pool, *old);
+		host_regauge(h, arena_slot(&h->arena, *old)->what, fresh->what);
+		die(h, *old);
 		count_up(&h->count.dup_puts_replaced);
+	} else {
+		host_gauge(h, handle->pool, arena_slot(&h->arena, fresh->ref), 1);
 	}
-	count_up(&h->count.puts);
 	count_up(&h->count.good_puts);
 	return 0;
 }
@@ -179,8 +242,10 @@ static uint32_t host_drop(struct tmem_host *h, const struct tmem_handle *handle)
 {
 	uint32_t ref = index_clear(&h->index, handle);
 
-	if (ref)
-		die(h, handle->pool, ref);
+	if (ref) {
+		host_gauge(h, handle->pool, arena_slot(&h->arena, ref), -1);
+		die(h, ref);
+	}
 	return ref;
 }
 
@@ -203,16 +268,26 @@ static void host_copy(struct tmem_host *h, const struct tmem_found *found, struc
 	memcpy(c->bytes, arena_payload(&h->arena, found->ref, class), length_of(c->what));
 }
 
-static int host_open(struct tmem_host *h, const struct tmem_copy *c, void *page)
+uint32_t host_sum(struct tmem_host *h, const struct tmem_copy *c, uint64_t digest)
 {
 	struct slot s = {.object = c->handle.object, .seq = c->seq, .index = c->handle.index,
 			 .pool = (uint16_t)c->handle.pool, .what = c->what};
+
+	return slot_sum(&h->arena, &s, digest);
+}
+
+bool host_is_intact(struct tmem_host *h, const struct tmem_copy *c)
+{
+	return host_sum(h, c, payload_digest(c->bytes, length_of(c->what))) == c->sum;
+}
+
+static int host_open(struct tmem_host *h, const struct tmem_copy *c, void *page)
+{
 	struct scratch *scratch = scratch_of_thread();
-	uint64_t digest = payload_digest(c->bytes, length_of(c->what));
 
 	if (!scratch)
 		return -ENOMEM;
-	int err = slot_sum(&h->arena, &s, digest) != c->sum ? -EIO :
+	int err = !host_is_intact(h, c) ? -EIO :
 		  codec_unpack(scratch, codec_of(c->what), c->bytes, length_of(c->what), page);
 	if (err == -EIO)
 		count_up(&h->count.checksum_errors);
@@ -276,6 +351,7 @@ static void host_give_back(struct tmem_host *h, bool all)
 }
 
 const struct tmem_ops tmem_ops = {
+	.stage = host_stage,
 	.build = host_build,
 	.discard = host_discard,
 	.lock = host_lock,
@@ -286,12 +362,14 @@ const struct tmem_ops tmem_ops = {
 	.drop = host_drop,
 	.copy = host_copy,
 	.release = host_release,
+	.release_all = host_release_all,
 	.open = host_open,
 	.count_get = host_count_get,
 	.count_flush = host_count_flush,
 	.reserve_index = host_reserve_index,
 	.forget_index = host_forget_index,
 	.visit = host_visit,
+	.recompress = host_recompress,
 	.give_back = host_give_back,
 };
 
@@ -322,7 +400,8 @@ int tmem_put(struct tmem_host *h, const struct tmem_handle *handle, const void *
 	host_lock(h, handle);
 	unsigned flags = index_get(&h->index, handle) ? TMEM_REPLACE : 0;
 	host_unlock(h, handle);
-	if (host_build(h, handle, page, how, flags, &fresh))
+	if (host_stage(h, handle, page, 1, how, flags, &fresh) < 1 &&
+	    host_build(h, handle, page, how, flags, &fresh))
 		return put_failed(h, handle, fresh.births, keep_old);
 	host_lock(h, handle);
 	int err = host_publish(h, handle, &fresh, &old);
@@ -514,6 +593,11 @@ void tmem_set_limit(struct tmem_host *h, uint64_t bytes)
 	pthread_mutex_unlock(&h->slots.mutex);
 }
 
+void tmem_set_staging(struct tmem_host *h, bool on)
+{
+	slots_set_staging(&h->slots, on);
+}
+
 void tmem_set_headroom(struct tmem_host *h, uint64_t host_reserve, const int (*cgroups)[3],
 		       size_t n)
 {
@@ -528,11 +612,13 @@ void tmem_get_stats(struct tmem_host *h, struct tmem_stats *to)
 
 	for (size_t i = 0; i < sizeof *to / sizeof *from; i++)
 		((uint64_t *)to)[i] = count_of(&from[i]);
+	to->puts = to->good_puts + to->no_mem_puts;
 	pthread_mutex_lock(&h->slots.mutex);
 	to->mem_limit = h->slots.limit;
 	to->mem_used_total = h->slots.used_bytes;
 	to->mem_used_max = h->slots.used_max;
 	to->live_slot_bytes = h->slots.live_bytes;
+	to->staged_pages = h->slots.staged_pages;
 	to->metadata_size = (uint64_t)h->slots.high * sizeof(struct slab);
 	pthread_mutex_unlock(&h->slots.mutex);
 	to->metadata_size += count_of(&h->index.bytes) + count_of(&h->ephemeral.bytes);

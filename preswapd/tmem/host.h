@@ -31,15 +31,23 @@ struct tmem_host {
 /* Fills a taken slot whose state word is 0, all but what is known under the lock only. */
 void host_fill(struct tmem_host *, uint32_t ref, const struct tmem_handle *, uint16_t what,
 	       const void *bytes);
-/* Gives a filled slot its seq and its birth. */
-void host_bear(struct tmem_host *, uint32_t ref, uint64_t seq, uint64_t digest);
 /* Births and deaths of pages in the gauges: +1 or -1.  The pool is the handle's: the one in a
  * slot may be damaged by now. */
 void host_gauge(struct tmem_host *, uint32_t pool, const struct slot *, int change);
+/* The same page in fewer bytes: what it was stored as before and is now. */
+void host_regauge(struct tmem_host *, uint16_t before, uint16_t now);
+/* A copy's checksum, its payload's digest given; and whether it is the one that it had. */
+uint32_t host_sum(struct tmem_host *, const struct tmem_copy *, uint64_t digest);
+bool host_is_intact(struct tmem_host *, const struct tmem_copy *);
 /* Evicts the oldest ephemeral pages, `most` of them; how many there were. */
 unsigned host_evict(struct tmem_host *, unsigned most);
 /* An ephemeral page was put: it takes its place in the queue. */
 void host_enqueue(struct tmem_host *, const struct tmem_handle *, uint64_t seq);
+
+/* mover.c: compresses a slab of staged pages.  0 when there is none, 1 when it is staged no more,
+ * -EAGAIN when something in it has to wait. */
+int host_unstage(struct tmem_host *, bool also_open);
+void host_recompress(struct tmem_host *, const struct tmem_handle *, enum tmem_compress);
 
 /* pools.c */
 bool pools_fit(const struct arena *);

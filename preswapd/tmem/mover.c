@@ -3,12 +3,18 @@
  * their class, as zsmalloc's compaction does. */
 #include "host.h"
 
+#include <errno.h>
 #include <string.h>
+#include <time.h>
 
 #define MOVE_BYTES_AT_ONCE (16u << 20)         /* a call of tmem_maintain: some 10 ms */
 #define SLABS_A_LOOK 16u
 #define EVICT_AT_ONCE 256u                     /* before the next look at the limit ... */
 #define EVICT_AT_LEAST 16u                     /* ... which a slab's pages may pay for */
+
+/* Between two slabs of staged pages while puts come in: each takes some 0.1 ms. */
+#define PAUSE_MS 1u
+#define WAIT_MS 10u
 
 struct moving {
 	struct tmem_copy copy;
@@ -53,6 +59,7 @@ static bool publish_copy(struct tmem_host *h, const struct moving *m, uint32_t t
 		__atomic_store_n(&fresh->seq, m->copy.seq, __ATOMIC_RELAXED);
 		store_release(&fresh->state, slot_live_word(&h->arena, fresh, m->copy.sum));
 		index_set(&h->index, &m->copy.handle, to);
+		host_regauge(h, old->what, fresh->what);
 		store_release(&old->state, 0);
 	}
 	tmem_ops.unlock(h, &m->copy.handle);
@@ -101,6 +108,104 @@ static void compact(struct tmem_host *h, bool all)
 	}
 }
 
+/* --- Staged pages ------------------------------------------------------------------------------ */
+
+enum unstaged { GONE, STAYS, LATER };
+
+/* The copy, its bytes already in the slot `to`, becomes the page. */
+static void publish_packed(struct tmem_host *h, struct moving *m, const struct packed *p,
+			   uint32_t to)
+{
+	m->copy.what = what_of(p->length, p->codec);
+	m->copy.sum = host_sum(h, &m->copy, payload_digest(p->bytes, p->length));
+	host_fill(h, to, &m->copy.handle, m->copy.what, p->bytes);
+	slots_release(&h->slots, publish_copy(h, m, to) ? m->from.ref : to);
+}
+
+/* A damaged page stays what it is: packed again it would be signed anew. */
+static enum unstaged unstage_slot(struct tmem_host *h, uint32_t ref, enum tmem_compress how)
+{
+	const uint64_t *state = &arena_slot(&h->arena, ref)->state;
+	struct scratch *scratch = scratch_of_thread();
+	uint8_t out[TMEM_PAGE];
+	struct packed p;
+	struct moving m;
+	uint32_t to;
+
+	if (!scratch || !load_acquire(state))
+		return LATER;
+	if (!take_copy(h, ref, &m))
+		return load_acquire(state) ? STAYS : LATER;
+	if (codec_of(m.copy.what) != CODEC_RAW || !host_is_intact(h, &m.copy))
+		return STAYS;
+	codec_pack(scratch, how, m.copy.bytes, arena_classes()->bytes[CLASS_RAW + 1], out, &p);
+	if (p.codec == CODEC_RAW)
+		return STAYS;
+	if (slots_alloc(&h->slots, p.length, SLOTS_UNSTAGE, &to))
+		return LATER;
+	publish_packed(h, &m, &p, to);
+	return GONE;
+}
+
+int host_unstage(struct tmem_host *h, bool also_open)
+{
+	uint32_t slab = slots_take_staged(&h->slots, also_open);
+	bool later = false;
+
+	if (!slab)
+		return 0;
+	enum tmem_compress how = h->slots.slabs[slab].staging - 1u;
+	for (uint32_t i = 0; i < arena_classes()->slots[CLASS_RAW]; i++)
+		if (slots_taken(&h->slots, ref_of(slab, i)))
+			later |= unstage_slot(h, ref_of(slab, i), how) == LATER;
+	slots_return_staged(&h->slots, slab, !later);
+	return later ? -EAGAIN : 1;
+}
+
+void host_recompress(struct tmem_host *h, const struct tmem_handle *handle, enum tmem_compress how)
+{
+	tmem_ops.lock(h, handle);
+	uint32_t ref = tmem_ops.find(h, handle).ref;
+	bool raw = ref && codec_of(arena_slot(&h->arena, ref)->what) == CODEC_RAW;
+	tmem_ops.unlock(h, handle);
+	if (raw)
+		unstage_slot(h, ref, how);
+}
+
+static void sleep_ms(unsigned milliseconds)
+{
+	struct timespec t = {.tv_nsec = (long)milliseconds * 1000000};
+
+	nanosleep(&t, NULL);
+}
+
+/* While puts come in it takes no more than a tenth of a processor, and all of one before staging
+ * would have to stop.  A low priority would not do: it would be kept from its processor with a
+ * page's lock held. */
+void tmem_settle(struct tmem_host *h, unsigned milliseconds)
+{
+	bool also_open = !slots_wait_staged(&h->slots, milliseconds);
+	int done = 1;
+
+	while (done == 1) {
+		uint64_t before = count_of(&h->count.good_puts);
+		done = host_unstage(h, also_open);
+		uint64_t puts = count_of(&h->count.good_puts) - before;
+		if (puts && !slots_staging_presses(&h->slots))
+			sleep_ms(PAUSE_MS);
+	}
+	if (done)
+		sleep_ms(WAIT_MS);             /* for a put in flight, or for room */
+}
+
+static void unstage_all(struct tmem_host *h)
+{
+	while (host_unstage(h, true) == 1)
+		;
+}
+
+/* --- Upkeep ------------------------------------------------------------------------------------ */
+
 static uint64_t still_over_limit(struct tmem_host *h)
 {
 	if (slots_over_limit(&h->slots))
@@ -134,6 +239,8 @@ static void make_good(struct tmem_host *h)
 
 void tmem_maintain(struct tmem_host *h, bool all)
 {
+	if (all || slots_over_limit(&h->slots))
+		unstage_all(h);
 	make_good(h);
 	compact(h, all);
 	slots_give_back(&h->slots, all || slots_over_limit(&h->slots));

@@ -1,3 +1,4 @@
+#define _GNU_SOURCE
 #include "slots.h"
 
 #include <errno.h>
@@ -12,6 +13,8 @@
 #define SPARSE_PERCENT 85u
 /* ... and leaves alone a pool so small that a slab for each class is most of it. */
 #define SPARSE_FROM_BYTES (1u << 20)
+/* Staging leaves so much free that its pages' copies find a slab of their class to begin. */
+#define STAGING_SPARES (2u << 20)
 
 enum place { NOWHERE, PARTIAL, FULL, EMPTY, MOVING };
 
@@ -104,12 +107,52 @@ static bool has_reserved_room(const struct slab *slab)
 	return is_reserved(slab, lowest_free(slab));
 }
 
+/* The list of a slab with a free slot. */
+static struct list *partial_of(struct slots *s, const struct slab *slab)
+{
+	return slab->staging ? &s->staging[slab->staging - 1] : &s->partial[slab->class];
+}
+
 static void push_partial(struct slots *s, uint32_t n)
 {
 	struct slab *slab = &s->slabs[n];
 
 	slab->place = PARTIAL;
-	list_push(s, &s->partial[slab->class], n, has_reserved_room(slab));
+	list_push(s, partial_of(s, slab), n, has_reserved_room(slab));
+}
+
+static void push_full(struct slots *s, uint32_t n)
+{
+	s->slabs[n].place = FULL;
+	if (!s->slabs[n].staging)
+		return;
+	list_push(s, &s->staged, n, false);
+	pthread_cond_signal(&s->staged_more);
+}
+
+static bool is_full(const struct slab *slab)
+{
+	return slab->used == arena_classes()->slots[slab->class];
+}
+
+/* Out of its list: one without a free slot is in none, unless it is staged. */
+static void unlist(struct slots *s, uint32_t n)
+{
+	struct slab *slab = &s->slabs[n];
+
+	if (slab->place == PARTIAL)
+		list_remove(s, partial_of(s, slab), n);
+	else if (slab->place == FULL && slab->staging)
+		list_remove(s, &s->staged, n);
+}
+
+static void end_staging(struct slots *s, struct slab *slab)
+{
+	if (!slab->staging)
+		return;
+	slab->staging = 0;
+	s->staged_bytes -= SLAB_BYTES;
+	s->staged_pages -= slab->used;
 }
 
 int slots_init(struct slots *s, struct arena *arena)
@@ -125,6 +168,7 @@ int slots_init(struct slots *s, struct arena *arena)
 		return -ENOMEM;
 	}
 	pthread_mutex_init(&s->mutex, NULL);
+	pthread_cond_init(&s->staged_more, NULL);
 	return 0;
 }
 
@@ -135,15 +179,19 @@ void slots_destroy(struct slots *s)
 	free(s->slabs);
 	free(s->free_numbers);
 	headroom_close(&s->headroom);
+	pthread_cond_destroy(&s->staged_more);
 	pthread_mutex_destroy(&s->mutex);
 }
 
-/* New pages stop 1 % below the limit, so that replacements still find room. */
-static bool within_limit(const struct slots *s, uint32_t bytes, unsigned flags)
+/* New pages stop 1 % below the limit, so that replacements still find room; and what is staged
+ * may need as much again until its copies stand. */
+static bool within_limit(const struct slots *s, uint64_t bytes, unsigned flags)
 {
-	uint64_t most = flags & SLOTS_REPLACE ? s->limit : s->limit - s->limit / 100;
+	uint64_t most = flags & (SLOTS_REPLACE | SLOTS_UNSTAGE) ? s->limit :
+			s->limit - s->limit / 100;
+	uint64_t aside = flags & SLOTS_UNSTAGE ? 0 : s->staged_bytes;
 
-	return s->used_bytes + bytes <= most;
+	return s->used_bytes + aside + bytes <= most;
 }
 
 /* Reserves a slab's memory up to `to`: 0, or why not. */
@@ -176,6 +224,7 @@ static void empty_push(struct slots *s, uint32_t n, uint64_t since)
 {
 	struct slab *slab = &s->slabs[n];
 
+	end_staging(s, slab);
 	slab->place = EMPTY;
 	slab->emptied_at = since;
 	s->empty_bytes += slab->reserved;
@@ -198,7 +247,8 @@ static uint32_t next_empty(struct slots *s)
 	return s->high < s->arena->slabs ? s->high : 0;
 }
 
-static int carve(struct slots *s, unsigned class, unsigned flags)
+/* With its memory up to `to` reserved; `staging` as in the slab. */
+static int carve(struct slots *s, unsigned class, uint8_t staging, uint32_t to, unsigned flags)
 {
 	uint32_t n = next_empty(s);
 	struct slab *slab = &s->slabs[n];
@@ -208,7 +258,7 @@ static int carve(struct slots *s, unsigned class, unsigned flags)
 	uint64_t *bits = fresh_bits(class);
 	if (!bits)
 		return -ENOMEM;
-	int err = grow(s, n, payload_offset(class, 1), flags);
+	int err = grow(s, n, to, flags);
 	if (err) {
 		free(bits);
 		return err;
@@ -222,7 +272,10 @@ static int carve(struct slots *s, unsigned class, unsigned flags)
 	free(slab->taken);
 	slab->taken = bits;
 	slab->class = (uint8_t)class;
+	slab->staging = staging;
 	slab->used = 0;
+	if (staging)
+		s->staged_bytes += SLAB_BYTES;
 	arena_carve(s->arena, n, class);
 	push_partial(s, n);
 	return 0;
@@ -235,11 +288,12 @@ static void take(struct slots *s, uint32_t n, uint32_t slot)
 	slab->taken[slot / 64] |= 1ull << slot % 64;
 	slab->used++;
 	s->live_bytes += slot_bytes(slab->class);
-	if (slab->used == arena_classes()->slots[slab->class]) {
-		list_remove(s, &s->partial[slab->class], n);
-		slab->place = FULL;
+	s->staged_pages += slab->staging != 0;
+	if (is_full(slab)) {
+		unlist(s, n);
+		push_full(s, n);
 	} else if (slab->next && !has_reserved_room(slab)) {
-		list_remove(s, &s->partial[slab->class], n);
+		unlist(s, n);
 		push_partial(s, n);
 	}
 }
@@ -253,7 +307,7 @@ static int alloc_in_class(struct slots *s, unsigned class, unsigned flags, uint3
 	int err = n ? grow(s, n, payload_offset(class, slot + 1), flags) : 0;
 
 	if (!n || (err && err != -EAGAIN && s->empty.first)) {
-		err = carve(s, class, flags);
+		err = carve(s, class, 0, payload_offset(class, 1), flags);
 		n = s->partial[class].first;
 		slot = 0;
 	}
@@ -294,7 +348,7 @@ int slots_alloc(struct slots *s, unsigned length, unsigned flags, uint32_t *ref)
 
 	if (err)
 		return err;
-	if (s->used_bytes > s->limit && !(flags & SLOTS_NOGROW)) {
+	if (s->used_bytes > s->limit && !(flags & (SLOTS_NOGROW | SLOTS_UNSTAGE))) {
 		err = -ENOSPC;                 /* the limit was lowered: nothing more gets in */
 	} else {
 		err = alloc_in_class(s, class, flags, ref);
@@ -306,6 +360,35 @@ int slots_alloc(struct slots *s, unsigned length, unsigned flags, uint32_t *ref)
 	return err;
 }
 
+/* A whole slab at a time: its pages come in a burst, and one fallocate is cheaper than four. */
+static int carve_staging(struct slots *s, enum tmem_compress how, unsigned flags)
+{
+	uint64_t slab_and_copies = 2ull * SLAB_BYTES;
+
+	if (!within_limit(s, s->staged_bytes + slab_and_copies + STAGING_SPARES, flags))
+		return -ENOSPC;
+	return carve(s, CLASS_RAW, (uint8_t)(how + 1), SLAB_BYTES, flags);
+}
+
+int slots_alloc_staged(struct slots *s, enum tmem_compress how, unsigned n, unsigned flags,
+		       uint32_t *refs)
+{
+	struct list *open = &s->staging[how];
+	int got = 0, err = lock(s, flags);
+
+	if (err)
+		return err;
+	while ((unsigned)got < n && s->used_bytes <= s->limit) {
+		if (!open->first && (err = carve_staging(s, how, flags)))
+			break;
+		uint32_t slab = open->first, slot = lowest_free(&s->slabs[slab]);
+		take(s, slab, slot);
+		refs[got++] = ref_of(slab, slot);
+	}
+	pthread_mutex_unlock(&s->mutex);
+	return !got && err == -EAGAIN ? err : got;
+}
+
 /* The slab behind a slot that was given free finds its new place. */
 static void replace_slab(struct slots *s, uint32_t n, bool had_room)
 {
@@ -313,26 +396,39 @@ static void replace_slab(struct slots *s, uint32_t n, bool had_room)
 
 	if (slab->place == MOVING)
 		return;
-	if (slab->place == PARTIAL && (slab->used == 0 || !had_room))
-		list_remove(s, &s->partial[slab->class], n);
-	if (slab->used == 0)
+	if (slab->used == 0) {
+		unlist(s, n);
 		empty_push(s, n, now_ns());
-	else if (slab->place == FULL || !had_room)
+	} else if (slab->place == FULL || !had_room) {
+		unlist(s, n);
 		push_partial(s, n);
+	}
+}
+
+static void release(struct slots *s, uint32_t ref)
+{
+	uint32_t n = slab_of(ref), slot = slot_in_slab(ref);
+	struct slab *slab = &s->slabs[n];
+	bool had_room = slab->place != FULL && has_reserved_room(slab);
+
+	slab->taken[slot / 64] &= ~(1ull << slot % 64);
+	slab->used--;
+	s->live_bytes -= slot_bytes(slab->class);
+	s->staged_pages -= slab->staging != 0;
+	replace_slab(s, n, had_room);
+}
+
+void slots_release_all(struct slots *s, const uint32_t *refs, unsigned n)
+{
+	pthread_mutex_lock(&s->mutex);
+	for (unsigned i = 0; i < n; i++)
+		release(s, refs[i]);
+	pthread_mutex_unlock(&s->mutex);
 }
 
 void slots_release(struct slots *s, uint32_t ref)
 {
-	uint32_t n = slab_of(ref), slot = slot_in_slab(ref);
-	struct slab *slab = &s->slabs[n];
-
-	pthread_mutex_lock(&s->mutex);
-	bool had_room = slab->place != FULL && has_reserved_room(slab);
-	slab->taken[slot / 64] &= ~(1ull << slot % 64);
-	slab->used--;
-	s->live_bytes -= slot_bytes(slab->class);
-	replace_slab(s, n, had_room);
-	pthread_mutex_unlock(&s->mutex);
+	slots_release_all(s, &ref, 1);
 }
 
 /* Rule R6: class 0 first, then the hole.  The punch is outside the mutex: the slab is in no list
@@ -465,7 +561,7 @@ static void count_room(const struct slots *s, uint64_t room[CLASSES_MAX])
 {
 	memset(room, 0, CLASSES_MAX * sizeof *room);
 	for (uint32_t n = 1; n < s->high; n++)
-		if (s->slabs[n].place == PARTIAL)
+		if (s->slabs[n].place == PARTIAL && !s->slabs[n].staging)
 			room[s->slabs[n].class] += reserved_slots(&s->slabs[n]) - s->slabs[n].used;
 }
 
@@ -505,7 +601,8 @@ uint32_t slots_take_emptiest(struct slots *s, uint32_t round, uint32_t *slabs, u
 	count_room(s, room);
 	for (uint32_t n = 1; n < s->high; n++) {
 		const struct slab *slab = &s->slabs[n];
-		if (slab->place == PARTIAL && slab->round != round && fits_elsewhere(slab, room))
+		if (slab->place == PARTIAL && !slab->staging && slab->round != round &&
+		    fits_elsewhere(slab, room))
 			found = insert_emptiest(s, slabs, found, most, n);
 	}
 	for (uint32_t i = 0; i < found; i++) {
@@ -513,7 +610,7 @@ uint32_t slots_take_emptiest(struct slots *s, uint32_t round, uint32_t *slabs, u
 		if (!fits_elsewhere(slab, room))
 			continue;
 		room[slab->class] -= reserved_slots(slab);
-		list_remove(s, &s->partial[slab->class], slabs[i]);
+		unlist(s, slabs[i]);
 		slab->place = MOVING;
 		slab->round = round;
 		slabs[taken++] = slabs[i];
@@ -522,14 +619,89 @@ uint32_t slots_take_emptiest(struct slots *s, uint32_t round, uint32_t *slabs, u
 	return taken;
 }
 
+/* A slab that was out of reach; under the mutex. */
+static void put_back(struct slots *s, uint32_t n)
+{
+	if (s->slabs[n].used == 0)
+		empty_push(s, n, now_ns());
+	else if (is_full(&s->slabs[n]))
+		push_full(s, n);
+	else
+		push_partial(s, n);
+}
+
 void slots_return(struct slots *s, uint32_t n)
 {
 	pthread_mutex_lock(&s->mutex);
-	if (s->slabs[n].used == 0)
-		empty_push(s, n, now_ns());
-	else
-		push_partial(s, n);
+	put_back(s, n);
 	pthread_mutex_unlock(&s->mutex);
+}
+
+uint32_t slots_take_staged(struct slots *s, bool also_open)
+{
+	pthread_mutex_lock(&s->mutex);
+	uint32_t n = s->staged.first;
+	for (unsigned how = 0; !n && also_open && how < TMEM_NONE; how++)
+		n = s->staging[how].first;
+	if (n) {
+		unlist(s, n);
+		s->slabs[n].place = MOVING;
+	}
+	pthread_mutex_unlock(&s->mutex);
+	return n;
+}
+
+void slots_return_staged(struct slots *s, uint32_t n, bool tried)
+{
+	pthread_mutex_lock(&s->mutex);
+	if (tried)
+		end_staging(s, &s->slabs[n]);
+	put_back(s, n);
+	pthread_mutex_unlock(&s->mutex);
+}
+
+bool slots_wait_staged(struct slots *s, unsigned milliseconds)
+{
+	struct timespec end;
+	int err = 0;
+
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	uint64_t ns = (uint64_t)end.tv_nsec + milliseconds * 1000000ull;
+	end.tv_sec += (time_t)(ns / 1000000000u);
+	end.tv_nsec = (long)(ns % 1000000000u);
+	pthread_mutex_lock(&s->mutex);
+	while (!s->staged.first && !err)
+		err = pthread_cond_clockwait(&s->staged_more, &s->mutex, CLOCK_MONOTONIC, &end);
+	bool more = s->staged.first != 0;
+	pthread_mutex_unlock(&s->mutex);
+	return more;
+}
+
+bool slots_stages(const struct slots *s)
+{
+	return __atomic_load_n(&s->stages, __ATOMIC_RELAXED);
+}
+
+bool slots_has_staged(struct slots *s)
+{
+	pthread_mutex_lock(&s->mutex);
+	bool has = s->staged_bytes != 0;
+	pthread_mutex_unlock(&s->mutex);
+	return has;
+}
+
+/* Two thirds of what it may take. */
+bool slots_staging_presses(struct slots *s)
+{
+	pthread_mutex_lock(&s->mutex);
+	bool presses = !within_limit(s, s->staged_bytes + STAGING_SPARES, 0);
+	pthread_mutex_unlock(&s->mutex);
+	return presses;
+}
+
+void slots_set_staging(struct slots *s, bool on)
+{
+	__atomic_store_n(&s->stages, on, __ATOMIC_RELAXED);
 }
 
 bool slots_taken(struct slots *s, uint32_t ref)

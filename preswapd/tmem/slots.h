@@ -19,6 +19,7 @@ struct slab {
 	uint16_t used;
 	uint8_t class;                 /* 0: not carved */
 	uint8_t place;
+	uint8_t staging;               /* 0, or 1 + the codec that its pages wait for */
 	uint64_t emptied_at;           /* ns */
 	uint64_t *taken;               /* a bit for each slot */
 };
@@ -34,6 +35,11 @@ struct slots {
 	struct list partial[CLASSES_MAX];  /* those with a free slot in held memory first */
 	struct list empty;             /* no slot taken; still holding their memory */
 	uint64_t empty_bytes;
+	struct list staging[TMEM_NONE];    /* for each codec: with a free slot ... */
+	struct list staged;            /* ... and without, the oldest first */
+	uint64_t staged_bytes, staged_pages;
+	bool stages;                   /* atomic */
+	pthread_cond_t staged_more;
 	uint32_t rounds;
 	uint32_t *free_numbers;        /* a stack of slabs without memory */
 	uint32_t n_free, high;         /* high: no slab at or above it was ever used */
@@ -45,6 +51,7 @@ enum slots_flags {
 	SLOTS_REPLACE = TMEM_REPLACE,  /* may use the last 1 % of the limit */
 	SLOTS_NOWAIT = TMEM_NOWAIT,    /* -EAGAIN rather than a system call */
 	SLOTS_NOGROW = 4,              /* only where memory is already held (the mover) */
+	SLOTS_UNSTAGE = 8,             /* may use what is set aside for staged pages */
 };
 
 int slots_init(struct slots *, struct arena *);
@@ -52,7 +59,12 @@ void slots_destroy(struct slots *);
 /* A taken slot for a payload of `length` bytes, its state word 0; or -ENOSPC (the limit),
  * -ENOMEM (shared memory, or the host), -EAGAIN. */
 int slots_alloc(struct slots *, unsigned length, unsigned flags, uint32_t *ref);
+/* Taken slots for whole pages that are to be compressed later, with that codec: how many of n, or
+ * -EAGAIN.  None where they would take room that puts or the copies of staged pages need. */
+int slots_alloc_staged(struct slots *, enum tmem_compress, unsigned n, unsigned flags,
+		       uint32_t *refs);
 void slots_release(struct slots *, uint32_t ref);
+void slots_release_all(struct slots *, const uint32_t *refs, unsigned n);
 void slots_give_back(struct slots *, bool all);
 
 /* Recovery, before anything runs: a slab with live slots is adopted, each slot marked. */
@@ -67,6 +79,20 @@ bool slots_sparse(struct slots *);
 uint32_t slots_take_emptiest(struct slots *, uint32_t round, uint32_t *slabs, uint32_t most);
 void slots_return(struct slots *, uint32_t slab);
 bool slots_taken(struct slots *, uint32_t ref);
+
+/* The side of whoever compresses staged pages: the oldest slab of them without a free slot, or
+ * `also_open` with some, out of reach of allocation until it is returned; 0 when there is none. */
+uint32_t slots_take_staged(struct slots *, bool also_open);
+/* As slots_return(); what is still in it has been `tried` and stays as it is. */
+void slots_return_staged(struct slots *, uint32_t slab, bool tried);
+/* Until a slab of staged pages is without a free slot; false when none was in so long. */
+bool slots_wait_staged(struct slots *, unsigned milliseconds);
+bool slots_stages(const struct slots *);
+bool slots_has_staged(struct slots *);
+/* Is so much staged that it will soon have to stop? */
+bool slots_staging_presses(struct slots *);
+void slots_set_staging(struct slots *, bool on);
+
 /* Bytes that are held beyond the limit: it was lowered. */
 uint64_t slots_over_limit(struct slots *);
 

@@ -18,6 +18,7 @@
 #include <stdint.h>
 
 #define TMEM_PAGE 4096u
+#define TMEM_STAGE_MOST 16u
 #define TMEM_TABLE_BYTES 32768u        /* room in the arena for a table of the user's own */
 
 struct tmem_host;
@@ -65,6 +66,7 @@ struct tmem_copy {
 struct tmem_stats {
 	uint64_t mem_limit, mem_used_total, mem_used_max, metadata_size;
 	uint64_t stored_pages, same_filled_pages, huge_pages, compr_data_size, live_slot_bytes;
+	uint64_t staged_pages;
 	uint64_t ephemeral_pages, evicted_pages;
 	uint64_t puts, good_puts, no_mem_puts, dup_puts_replaced, dup_puts_flushed;
 	uint64_t gets, found_gets, flushes, flushes_found;
@@ -81,6 +83,11 @@ typedef bool (*tmem_keep)(void *ctx, const struct tmem_handle *handle);
 typedef void (*tmem_visit)(void *ctx, uint32_t index, uint64_t seq);
 
 struct tmem_ops {
+	/* Copies the first of up to TMEM_STAGE_MOST pages of one pool into slots as they are, to be
+	 * compressed afterwards: how many, 0 where staging is off, there is no room for it, or the
+	 * page is as well built at once, or -EAGAIN.  The others are for build(). */
+	int (*stage)(struct tmem_host *, const struct tmem_handle *, const void *pages, unsigned n,
+		     enum tmem_compress, unsigned flags, struct tmem_fresh *);
 	/* Compresses `page` and fills a slot.  -ENOSPC, -ENOMEM: the put is rejected (and counted);
 	 * -EAGAIN: under TMEM_NOWAIT, it would have to wait. */
 	int (*build)(struct tmem_host *, const struct tmem_handle *, const void *page,
@@ -105,6 +112,7 @@ struct tmem_ops {
 
 	/* Without the lock. */
 	void (*release)(struct tmem_host *, uint32_t ref);
+	void (*release_all)(struct tmem_host *, const uint32_t *refs, unsigned n);
 	/* Checks and decompresses.  -EIO (counted): the page is damaged. */
 	int (*open)(struct tmem_host *, const struct tmem_copy *, void *page);
 	void (*count_get)(struct tmem_host *, bool found);
@@ -114,6 +122,8 @@ struct tmem_ops {
 	void (*forget_index)(struct tmem_host *, const struct tmem_handle *);
 	/* Visits an object's pages in order of index, each under its lock; the visitor must be brief. */
 	void (*visit)(struct tmem_host *, const struct tmem_handle *, tmem_visit, void *ctx);
+	/* Compresses the page if it is stored raw, and smaller then. */
+	void (*recompress)(struct tmem_host *, const struct tmem_handle *, enum tmem_compress);
 	/* Empty slabs go back to the system, those only that are older than a second unless `all`. */
 	void (*give_back)(struct tmem_host *, bool all);
 };
@@ -157,6 +167,12 @@ int64_t tmem_flush_object(struct tmem_host *, uint32_t pool, uint64_t object);  
 
 /* Gives empty slabs back and moves pages out of the emptiest ones. */
 void tmem_maintain(struct tmem_host *, bool all);
+/* Staging: a put that has room stores its page as it is, and settle() compresses it afterwards.
+ * Where memory is short puts compress as without it, the staged pages first.  Whoever turns it on
+ * calls settle() from a thread of its own for ever: it waits so long for staged pages, and returns
+ * when it has seen all. */
+void tmem_set_staging(struct tmem_host *, bool on);
+void tmem_settle(struct tmem_host *, unsigned milliseconds);
 void tmem_get_stats(struct tmem_host *, struct tmem_stats *);
 
 #endif
