@@ -211,6 +211,13 @@ class RunningServer:
         stats: dict[str, Any] = json.loads(self.ctl("--json", "stats").stdout)
         return stats
 
+    def settled_stats(self) -> dict[str, Any]:
+        """Once every page is compressed that is still to be."""
+        deadline = time.monotonic() + PATIENCE
+        while (stats := self.json_stats())["tmem"]["staged_pages"]:
+            assert time.monotonic() < deadline, f"nobody compresses: {stats['tmem']}"
+        return stats
+
 
 def run(
     command: Sequence[str],

@@ -33,8 +33,8 @@ UNLIMITED = (1 << 64) - 1
 PARK_MILLISECONDS = 1000
 # A disk that fails does so at every request.
 BURST_SECONDS = 60.0
-# Pages of a half-filled slab wait so long for company.
-SETTLE_MILLISECONDS = 100
+# Between two looks whether anything is to be compressed; the first page ends the wait.
+SETTLE_MILLISECONDS = 1000
 LOG_ERROR = 3
 
 Log = Callable[[int, str], None]

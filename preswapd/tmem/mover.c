@@ -15,6 +15,7 @@
 /* Between two slabs of staged pages while puts come in: each takes some 0.1 ms. */
 #define PAUSE_MS 1u
 #define WAIT_MS 10u
+#define COMPANY_MS 10u                         /* pages of a slab wait for the rest of it */
 
 struct moving {
 	struct tmem_copy copy;
@@ -184,7 +185,8 @@ static void sleep_ms(unsigned milliseconds)
  * page's lock held. */
 void tmem_settle(struct tmem_host *h, unsigned milliseconds)
 {
-	bool also_open = !slots_wait_staged(&h->slots, milliseconds);
+	bool also_open = !milliseconds ||
+			 !slots_wait_staged(&h->slots, milliseconds, COMPANY_MS);
 	int done = 1;
 
 	while (done == 1) {

@@ -191,7 +191,17 @@ static bool within_limit(const struct slots *s, uint64_t bytes, unsigned flags)
 			s->limit - s->limit / 100;
 	uint64_t aside = flags & SLOTS_UNSTAGE ? 0 : s->staged_bytes;
 
+	/* The limit was lowered: a step more, for much less. */
+	if (flags & SLOTS_UNSTAGE && s->used_bytes > s->limit)
+		return !s->empty_bytes;
 	return s->used_bytes + aside + bytes <= most;
+}
+
+/* Also an empty slab is not cut for a put while the copies of staged pages may need it. */
+static bool leaves_room_for_copies(const struct slots *s, unsigned flags)
+{
+	return !s->staged_bytes || flags & SLOTS_UNSTAGE ||
+	       s->used_bytes - s->empty_bytes + s->staged_bytes + SLAB_BYTES <= s->limit;
 }
 
 /* Reserves a slab's memory up to `to`: 0, or why not. */
@@ -253,7 +263,7 @@ static int carve(struct slots *s, unsigned class, uint8_t staging, uint32_t to, 
 	uint32_t n = next_empty(s);
 	struct slab *slab = &s->slabs[n];
 
-	if (!n || (flags & SLOTS_NOGROW))
+	if (!n || (flags & SLOTS_NOGROW) || !leaves_room_for_copies(s, flags))
 		return -ENOSPC;
 	uint64_t *bits = fresh_bits(class);
 	if (!bits)
@@ -274,8 +284,10 @@ static int carve(struct slots *s, unsigned class, uint8_t staging, uint32_t to, 
 	slab->class = (uint8_t)class;
 	slab->staging = staging;
 	slab->used = 0;
-	if (staging)
+	if (staging) {
 		s->staged_bytes += SLAB_BYTES;
+		pthread_cond_signal(&s->staged_more);
+	}
 	arena_carve(s->arena, n, class);
 	push_partial(s, n);
 	return 0;
@@ -660,21 +672,31 @@ void slots_return_staged(struct slots *s, uint32_t n, bool tried)
 	pthread_mutex_unlock(&s->mutex);
 }
 
-bool slots_wait_staged(struct slots *s, unsigned milliseconds)
+static struct timespec from_now(unsigned milliseconds)
 {
-	struct timespec end;
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	uint64_t ns = (uint64_t)t.tv_nsec + milliseconds * 1000000ull;
+	t.tv_sec += (time_t)(ns / 1000000000u);
+	t.tv_nsec = (long)(ns % 1000000000u);
+	return t;
+}
+
+bool slots_wait_staged(struct slots *s, unsigned milliseconds, unsigned for_more)
+{
+	struct timespec end = from_now(milliseconds);
 	int err = 0;
 
-	clock_gettime(CLOCK_MONOTONIC, &end);
-	uint64_t ns = (uint64_t)end.tv_nsec + milliseconds * 1000000ull;
-	end.tv_sec += (time_t)(ns / 1000000000u);
-	end.tv_nsec = (long)(ns % 1000000000u);
 	pthread_mutex_lock(&s->mutex);
+	while (!s->staged_bytes && !err)
+		err = pthread_cond_clockwait(&s->staged_more, &s->mutex, CLOCK_MONOTONIC, &end);
+	end = from_now(for_more);
 	while (!s->staged.first && !err)
 		err = pthread_cond_clockwait(&s->staged_more, &s->mutex, CLOCK_MONOTONIC, &end);
-	bool more = s->staged.first != 0;
+	bool full = s->staged.first != 0;
 	pthread_mutex_unlock(&s->mutex);
-	return more;
+	return full;
 }
 
 bool slots_stages(const struct slots *s)

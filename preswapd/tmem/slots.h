@@ -85,8 +85,9 @@ bool slots_taken(struct slots *, uint32_t ref);
 uint32_t slots_take_staged(struct slots *, bool also_open);
 /* As slots_return(); what is still in it has been `tried` and stays as it is. */
 void slots_return_staged(struct slots *, uint32_t slab, bool tried);
-/* Until a slab of staged pages is without a free slot; false when none was in so long. */
-bool slots_wait_staged(struct slots *, unsigned milliseconds);
+/* Waits so long for staged pages, then for a slab of them to be without a free slot: whether one
+ * is. */
+bool slots_wait_staged(struct slots *, unsigned milliseconds, unsigned for_more);
 bool slots_stages(const struct slots *);
 bool slots_has_staged(struct slots *);
 /* Is so much staged that it will soon have to stop? */

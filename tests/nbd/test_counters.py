@@ -23,7 +23,7 @@ def device(server: RunningServer, name: str = "g1") -> Json:
 def test_pages_that_tmem_takes(server: RunningServer, connect: Connect) -> None:
     client = connect(server)
     client.pwrite(TEXT, PAGE)
-    stats = server.json_stats()
+    stats = server.settled_stats()
     counters = stats["devices"]["g1"]
     assert (counters["succ_stores"], counters["failed_stores"]) == (256, 0)
     assert (counters["preswap_pages"], counters["write_requests"]) == (256, 1)

@@ -53,6 +53,8 @@ def run_operation(running: Running, operation: Operation) -> None:
         running.device.max_pages = rest[0]
     elif name in ("remove", "mkswap"):
         getattr(running.instance, name)(rest[0], force=True)
+    elif name == "recompress":
+        running.device.recompress()
     elif name == "limit":
         running.instance.host.limit = rest[0]
     else:

@@ -49,6 +49,8 @@ SCENARIOS: dict[str, tuple[Sequence[Operation], Sequence[Operation]]] = {
     "part_of_a_hole": (FEW, [["part", 6 * PAGE + 100, "part"]]),
     "part_rejected": (FULL, [["part", PAGE + 100, "part"], ["part", 6 * PAGE, "part"]]),
     "shrink": (FEW, [["shrink", 1], ["shrink", 0]]),
+    "staged": ([*FEW, ["compress_later"]], [["write", 5, 9, 0], ["write", 1, 9, 0], ["settle"]]),
+    "recompress": ([*FEW, ["compress_later"], ["write", 5, 9, 0]], [["recompress"]]),
     "punch": (FEW, [["maintain"]]),
     "swapoff": (FEW, [["swapoff", "g1"]]),
     "write_again_after_shrink": ([*FEW, ["shrink", 0]], [["write", 1, 9, 0], ["shrink", 0]]),

@@ -120,6 +120,18 @@ class DevicesAgainstModel(RuleBasedStateMachine):
     def maintain(self) -> None:
         self.running.instance.maintain()
 
+    @rule()
+    def compress_later(self) -> None:
+        self.running.instance.compress_later()
+
+    @rule()
+    def settle(self) -> None:
+        self.running.instance.host.settle()
+
+    @rule(name=NAMES)
+    def recompress(self, name: str) -> None:
+        self.running.instance.devices[name].recompress()
+
     @rule(name=NAMES)
     def swapoff(self, name: str) -> None:
         device = self.running.instance.devices[name]

@@ -27,6 +27,24 @@ def start_dirty(running: Running) -> None:
     connection.pwrite(page_of(2), 2 * PAGE, FLAG_FUA)
 
 
+def text(pages: int) -> bytes:
+    return b"".join(f"page {page:11}".encode() * 256 for page in range(pages))
+
+
+@pytest.mark.parametrize(("codec", "raw"), [("lz4", 0), ("zstd", 0), ("none", 20)])
+def test_what_was_to_be_compressed_is_after_a_kill(running: Running, codec: str, raw: int) -> None:
+    running.open(DeviceSpec("g1", MIB, codec))
+    running.instance.compress_later()
+    running.connect().pwrite(text(20), PAGE)
+    assert running.instance.host.stats()["huge_pages"] == 20
+    running.kill()
+    running.open()
+    assert running.instance.host.stats()["huge_pages"] == 20
+    running.instance.maintain()
+    assert running.instance.host.stats()["huge_pages"] == raw
+    assert read(running.connect(), PAGE, 20 * PAGE) == text(20)
+
+
 # --- stops ---
 
 

@@ -1,4 +1,4 @@
-/* Threads on a host that is always sparse, so that the mover never rests; a program for tests.
+/* Threads on a host that is always sparse, so that the mover never rests, and stages; a program for tests.
  *
  * Each thread owns some handles: after its put a get finds that version, after its flush nothing.
  * Everybody reads everybody's pages: a page names its handle and version, the rest follows.
@@ -76,6 +76,7 @@ static void *maintain(void *unused)
 
 	while (!__atomic_load_n(&done, __ATOMIC_RELAXED)) {
 		tmem_maintain(host, true);
+		tmem_settle(host, 1);
 		tmem_get_stats(host, &stats);
 	}
 	return unused;
@@ -113,6 +114,7 @@ int main(int argc, char **argv)
 	tmem_set_limit(host, 64u << 20);
 	tmem_new_pool(host, uuid, 1);
 	fill_ballast();
+	tmem_set_staging(host, true);
 	for (size_t i = 0; i < 2; i++)
 		pthread_create(&maintainers[i], NULL, maintain, NULL);
 	for (size_t i = 0; i < WRITERS; i++)

@@ -53,6 +53,8 @@ class Store(Protocol):
     def flush_page(self, pool: int, object: int, index: int) -> bool: ...
     def flush_object(self, pool: int, object: int) -> int: ...
     def maintain(self, all: bool = ...) -> None: ...
+    def set_staging(self, on: bool) -> None: ...
+    def settle(self, milliseconds: int = ...) -> None: ...
     def stats(self) -> dict[str, int]: ...
 
 
@@ -227,6 +229,12 @@ class Model:
     def maintain(self, all: bool = False) -> None:
         """Changes nothing that anyone can see, but for a limit that was lowered."""
         self.evict(max(0, self.excess(0)))
+
+    def set_staging(self, on: bool) -> None:
+        """Changes only how a page is kept."""
+
+    def settle(self, milliseconds: int = 0) -> None:
+        """Changes only how pages are kept."""
 
     def recover(self) -> None:
         """A new process: persistent pools and pages stay, and whoever shares one joins anew;

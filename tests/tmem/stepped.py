@@ -56,6 +56,8 @@ def run_operation(store: Host | Model, operation: Operation) -> Any:
         return None
     if name == "maintain":
         return store.maintain(all=True)
+    if name == "stage":
+        return store.set_staging(True)
     return getattr(store, name)(*rest)
 
 

@@ -112,6 +112,7 @@ static void *swing(void *unused)
 	for (unsigned i = 0; !__atomic_load_n(&done, __ATOMIC_RELAXED); i++) {
 		tmem_set_limit(host, limits[i / 16 % 4]);
 		tmem_maintain(host, i % 2);
+		tmem_settle(host, 1);
 		tmem_get_stats(host, &stats);
 	}
 	return unused;
@@ -143,6 +144,7 @@ int main(int argc, char **argv)
 
 	if (argc != 3 || tmem_create(argv[1], "", &host))
 		return 2;
+	tmem_set_staging(host, true);
 	rounds = (unsigned)atoi(argv[2]);
 	had = calloc(rounds + 1, HANDLES);
 	make_pools();

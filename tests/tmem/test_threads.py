@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from functools import lru_cache
 from itertools import cycle
 
+import pytest
+
 from preswapd.tmem._tmem import COMPRESS, Host
 from tests.tmem.stepped import run_operation
 from tests.tmem.test_crash import sparse
@@ -21,6 +23,13 @@ PAGE = 4096
 THREADS = 4
 ROUNDS = 15_000
 LIMITS = (MIB // 2, 2 * MIB, MIB // 8, 16 * MIB)
+
+
+@pytest.fixture(params=["at once", "staged"])
+def host(request: pytest.FixtureRequest, host: Host) -> Host:
+    """One that compresses in the put, and one that does so afterwards."""
+    host.set_staging(request.param == "staged")
+    return host
 
 
 @lru_cache(8192)
@@ -66,8 +75,12 @@ def disturbed(host: Host, swing_limit: bool = True) -> Iterator[None]:
         while not done.wait(0.05):
             host.limit = next(limits)
 
-    with ThreadPoolExecutor(3) as workers:
-        tasks = [maintain, maintain, *([swing] if swing_limit else [])]
+    def settle() -> None:
+        while not done.is_set():
+            host.settle(1)
+
+    with ThreadPoolExecutor(4) as workers:
+        tasks = [maintain, maintain, settle, *([swing] if swing_limit else [])]
         running = [workers.submit(task) for task in tasks]
         try:
             yield
@@ -185,6 +198,7 @@ def test_nothing_is_lost_below_the_limit(host: Host) -> None:
     check_quiet(host, pool)
 
 
+@pytest.mark.parametrize("host", ["at once"], indirect=True)
 def test_mover_brings_no_page_back(host: Host) -> None:
     """A pool that stays sparse, and a few pages that move and change all the time."""
     for operation in [["new_pool"], *sparse()]:

@@ -1,0 +1,173 @@
+"""Pages taken at the speed of a copy, and compressed afterwards."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from preswapd.errors import PageDamagedError
+from preswapd.tmem._tmem import Host
+from tests.tmem.arena_file import slots_of
+from tests.tmem.pages import make_page, read_page
+
+MIB = 1 << 20
+LIMIT = 16 * MIB
+RAW_IN_A_SLAB = 15
+
+
+@pytest.fixture
+def staging(shm: Path) -> Iterator[Host]:
+    """A host that stages, with one pool; nobody settles it."""
+    opened = Host(shm / "arena", LIMIT, create=True)
+    opened.set_staging(True)
+    opened.new_pool()
+    yield opened
+    opened.close()
+
+
+def put(host: Host, first: int, count: int, kind: str = "text", compress: str = "lz4") -> int:
+    """How many of the pages were taken."""
+    pages = range(first, first + count)
+    return sum(host.put_page(0, 0, i, make_page(kind, i), compress=compress) for i in pages)
+
+
+def check(host: Host, first: int, count: int, kind: str = "text") -> None:
+    for i in range(first, first + count):
+        assert read_page(host, 0, 0, i) == make_page(kind, i)
+
+
+def staged(host: Host) -> int:
+    return host.stats()["staged_pages"]
+
+
+@pytest.mark.parametrize("compress", ["lz4", "zstd"])
+def test_staged_then_compressed(staging: Host, compress: str) -> None:
+    assert put(staging, 0, 100, compress=compress) == 100
+    before = staging.stats()
+    assert before["staged_pages"] == before["huge_pages"] == 100
+    assert before["compr_data_size"] == 100 * 4096
+    check(staging, 0, 100)
+    staging.settle()
+    after = staging.stats()
+    assert after["staged_pages"] == after["huge_pages"] == 0
+    assert after["stored_pages"] == 100
+    assert after["compr_data_size"] < 100 * 600
+    staging.maintain(all=True)
+    assert staging.stats()["mem_used_total"] < before["mem_used_total"] / 3
+    check(staging, 0, 100)
+
+
+def test_codecs_are_kept_apart(staging: Host, shm: Path) -> None:
+    put(staging, 0, 20, compress="lz4")
+    put(staging, 20, 20, compress="zstd")
+    staging.settle()
+    staging.close()
+    codecs = {slot.index: slot.codec for slot in slots_of(shm / "arena")}
+    assert {codecs[i] for i in range(20)} == {3}
+    assert {codecs[i] for i in range(20, 40)} == {4}
+
+
+def test_off_unless_asked_for(host: Host) -> None:
+    host.new_pool()
+    put(host, 0, 20)
+    assert staged(host) == 0
+    assert host.stats()["huge_pages"] == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "compress"), [("same", "lz4"), ("zeros", "lz4"), ("text", "none")]
+)
+def test_what_is_as_well_stored_at_once(staging: Host, kind: str, compress: str) -> None:
+    put(staging, 0, 20, kind, compress)
+    assert staged(staging) == 0
+
+
+def test_what_does_not_compress_stays_where_it_is(staging: Host, shm: Path) -> None:
+    put(staging, 0, 20, "noise")
+    before = sorted((slot.index, slot.header_at) for slot in slots_of(shm / "arena"))
+    staging.settle()
+    assert staged(staging) == 0
+    assert staging.stats()["huge_pages"] == 20
+    assert sorted((slot.index, slot.header_at) for slot in slots_of(shm / "arena")) == before
+    check(staging, 0, 20, "noise")
+
+
+def taken_until_full(path: Path, on: bool) -> int:
+    host = Host(path, 4 * MIB, create=True)
+    try:
+        host.set_staging(on)
+        host.new_pool()
+        first = 0
+        while put(host, first, 1, "half"):
+            first += 1
+        check(host, 0, first, "half")
+        assert host.stats()["mem_used_total"] <= 4 * MIB
+        return first
+    finally:
+        host.close()
+
+
+def test_a_full_pool_has_as_many_pages_as_without(shm: Path) -> None:
+    """Within the slabs that are begun and not filled, one for each class."""
+    without = taken_until_full(shm / "without", on=False)
+    assert taken_until_full(shm / "with", on=True) >= 0.97 * without
+
+
+def test_a_put_that_needs_room_compresses_what_is_staged(staging: Host) -> None:
+    put(staging, 0, 1000)
+    assert staged(staging) == 1000
+    staging.limit = staging.stats()["mem_used_total"] + 64 * 1024
+    assert put(staging, 1000, 3000) == 3000
+    check(staging, 0, 4000)
+
+
+def test_staging_leaves_room_for_the_copies(staging: Host) -> None:
+    put(staging, 0, 20_000)
+    stats = staging.stats()
+    raw_slabs = -(-stats["staged_pages"] // RAW_IN_A_SLAB)
+    assert stats["mem_used_total"] + raw_slabs * 65536 <= LIMIT
+    check(staging, 0, 20_000)
+
+
+def test_a_lowered_limit_is_met_by_compressing(staging: Host) -> None:
+    put(staging, 0, 1000)
+    staging.limit = 2 * MIB
+    staging.maintain()
+    assert staging.stats()["mem_used_total"] <= 2 * MIB
+    check(staging, 0, 1000)
+
+
+def test_overwritten_while_staged(staging: Host) -> None:
+    put(staging, 0, 50)
+    for i in range(50):
+        staging.put_page(0, 0, i, make_page("half", i))
+    assert staged(staging) == 50
+    staging.settle()
+    check(staging, 0, 50, "half")
+    assert staging.flush_object(0, 0) == 50
+    staging.maintain(all=True)
+    assert staging.stats()["mem_used_total"] == 8192
+
+
+def test_damage_is_not_signed_anew(staging: Host, shm: Path) -> None:
+    put(staging, 0, 3)
+    (slot,) = (slot for slot in slots_of(shm / "arena") if slot.index == 1)
+    with (shm / "arena").open("r+b") as file:
+        file.seek(slot.payload_at + 100)
+        file.write(b"\xff")
+    staging.settle()
+    assert staged(staging) == 0
+    with pytest.raises(PageDamagedError):
+        read_page(staging, 0, 0, 1)
+    assert read_page(staging, 0, 0, 0) == make_page("text", 0)
+
+
+def test_settle_waits_for_work(staging: Host) -> None:
+    """One that waits is woken by the first slab that is full."""
+    waiting = threading.Thread(target=staging.settle, args=(60_000,))
+    waiting.start()
+    put(staging, 0, RAW_IN_A_SLAB)
+    waiting.join(30)
+    assert not waiting.is_alive()
+    assert staged(staging) == 0
