@@ -6,7 +6,7 @@ from typing import Any
 Json = Mapping[str, Any]
 
 # The figures with a promised meaning; further ones in the statistics are not exported.
-TMEM_GAUGES = ("stored_pages", "same_filled_pages", "huge_pages")
+TMEM_GAUGES = ("stored_pages", "same_filled_pages", "huge_pages", "staged_pages")
 TMEM_BYTES = (
     "mem_limit",
     "mem_used_total",

@@ -1,6 +1,9 @@
-/* Memory comes back only by moving: after a random half of the pages is freed, every layout
+/* Pages move to other slots.
+ *
+ * Memory comes back only by moving: after a random half of the pages is freed, every layout
  * without it keeps 98 to 100 % of its slabs.  The emptiest slabs are emptied into the others of
- * their class, as zsmalloc's compaction does. */
+ * their class, as zsmalloc's compaction does.  And pages that were stored as they are, to be
+ * taken fast, are compressed on their way from a slab set apart. */
 #include "host.h"
 
 #include <errno.h>
