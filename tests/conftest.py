@@ -1,6 +1,8 @@
 """Fixtures shared by all tests: real servers on directories of their own."""
 
 import os
+import platform
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -66,3 +68,15 @@ def module_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningS
     """Like `server`, shared by the tests of a module that change nothing of what others look at."""
     with RunningServer(tmp_path_factory.mktemp("server")) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def stepping_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What tests/stepping.py preloads."""
+    if platform.machine() != "x86_64":
+        pytest.skip("stepping.c knows the trap flag of x86-64 only")
+    library = tmp_path_factory.mktemp("stepping") / "stepping.so"
+    source = Path(__file__).with_name("stepping.c")
+    flags = ["-O2", "-Wall", "-Werror", "-shared", "-fPIC"]
+    subprocess.run(["cc", *flags, "-o", library, source, "-ldl"], check=True)
+    return library

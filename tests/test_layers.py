@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LEAVES = {
+    "preswapd.codecs",
     "preswapd.commandline",
     "preswapd.errors",
     "preswapd.filesystems",
@@ -33,10 +34,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "preswapd.control.shrinking": LEAVES | {"preswapd.preswap"},
     "preswapd.control": LEAVES,
     "preswapd.preswap": LEAVES | {"preswapd.tmem"},
-    "preswapd.tmem": {"preswapd.errors", "preswapd.units"},
+    "preswapd.tmem": {"preswapd.codecs", "preswapd.errors", "preswapd.units"},
     "preswapd.commandline": {"preswapd.errors", "preswapd.paths", "preswapd.units"},
     "preswapd.nbdkit": {"preswapd.errors"},
     "preswapd.paths": {"preswapd.errors"},
+    "preswapd.codecs": set(),
     "preswapd.filesystems": set(),
     "preswapd.logind": set(),
     "preswapd.units": set(),

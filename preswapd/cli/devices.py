@@ -4,16 +4,15 @@ import click
 
 from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.cli.output import print_json
+from preswapd.codecs import COMPRESS
 from preswapd.commandline import DEVICE, SIZE
 from preswapd.units import format_size
-
-COMPRESS = click.Choice(["lz4", "zstd", "none"])
 
 
 @click.command("create")
 @click.argument("dev", type=DEVICE)
 @click.argument("size", type=SIZE)
-@click.option("--compress", type=COMPRESS, help="Default: the instance's.")
+@click.option("--compress", type=click.Choice(COMPRESS), help="Default: the instance's.")
 @pass_invocation
 def create_command(invocation: Invocation, dev: str, size: int, compress: str | None) -> None:
     """Make a new device DEV of SIZE, ready for the guest's swapon.

@@ -10,7 +10,6 @@ import socket
 import socketserver
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
@@ -31,9 +30,9 @@ from preswapd.control.protocol import (
 from preswapd.control.routes import Api, Reply, Request, ShrinkOrder, WrongMethodError
 from preswapd.control.shrinking import Shrink
 from preswapd.errors import PreswapError, UsageError, described
+from preswapd.preswap.instance import LOG_ERROR, Log
 
 Json = dict[str, Any]
-Log = Callable[[int, str], None]
 
 # Parsing a body is one C call that keeps the interpreter lock, and no request needs more.
 LARGEST_BODY = 8192
@@ -42,8 +41,6 @@ CONNECTIONS = 64
 # A client that says nothing, or does not read, for so long is let go.
 IDLE_SECONDS = 60
 HANG_UP_SECONDS = 0.1
-
-LOG_ERROR = 3
 
 
 class ControlServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):

@@ -55,13 +55,16 @@ int disk_lengthen(const struct disk *d)
 	return ftruncate(d->fd, (off_t)d->size) ? -errno : 0;
 }
 
-int disk_read(const struct disk *d, uint64_t first, uint32_t pages, uint8_t *buffer)
+/* All of the pages, into `to` or, where that is NULL, out of `from`. */
+static int transfer(const struct disk *d, uint64_t first, uint32_t pages, uint8_t *to,
+		    const uint8_t *from)
 {
 	size_t done = 0, all = (size_t)pages * DISK_PAGE;
 
 	while (done < all) {
-		ssize_t n = pread(d->fd, buffer + done, all - done,
-				  (off_t)(first * DISK_PAGE + done));
+		off_t at = (off_t)(first * DISK_PAGE + done);
+		ssize_t n = to ? pread(d->fd, to + done, all - done, at) :
+				 pwrite(d->fd, from + done, all - done, at);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)
@@ -71,23 +74,16 @@ int disk_read(const struct disk *d, uint64_t first, uint32_t pages, uint8_t *buf
 	return 0;
 }
 
+int disk_read(const struct disk *d, uint64_t first, uint32_t pages, uint8_t *buffer)
+{
+	return transfer(d, first, pages, buffer, NULL);
+}
+
 int disk_write(const struct disk *d, uint64_t first, uint32_t pages, const uint8_t *buffer)
 {
-	size_t done = 0, all = (size_t)pages * DISK_PAGE;
 	uint64_t size;
 
-	if (disk_is_cut_off(d, &size))
-		return -EIO;
-	while (done < all) {
-		ssize_t n = pwrite(d->fd, buffer + done, all - done,
-				   (off_t)(first * DISK_PAGE + done));
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n ? -errno : -EIO;
-		done += (size_t)n;
-	}
-	return 0;
+	return disk_is_cut_off(d, &size) ? -EIO : transfer(d, first, pages, NULL, buffer);
 }
 
 int disk_sync(const struct disk *d)

@@ -2,12 +2,10 @@
 
 from dataclasses import dataclass
 
+from preswapd.codecs import COMPRESS, DEFAULT_COMPRESS
 from preswapd.errors import RefusedError, UsageError
 from preswapd.paths import InstancePaths
 from preswapd.units import PAGE_SIZE, exact_size
-
-COMPRESS = ("lz4", "zstd", "none")
-DEFAULT_COMPRESS = "lz4"
 
 SMALLEST_POOL = 4 << 20
 # What an arena's slot numbers reach.

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import click
 
+from preswapd.codecs import COMPRESS
 from preswapd.commandline import DIRECTORY, FILE, INSTANCE, SIZE, reader
-from preswapd.preswap.settings import COMPRESS, DeviceSpec
+from preswapd.preswap.settings import DeviceSpec
 from preswapd.server import config
 from preswapd.server.serve import serve
 

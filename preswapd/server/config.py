@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from preswapd.codecs import DEFAULT_COMPRESS
 from preswapd.errors import PreswapError, UsageError
 from preswapd.paths import (
     DEFAULT_INSTANCE,
@@ -20,7 +21,6 @@ from preswapd.paths import (
     default_state_dir,
 )
 from preswapd.preswap.settings import (
-    DEFAULT_COMPRESS,
     DeviceSpec,
     Settings,
     check_compress,

@@ -6,11 +6,11 @@ import os
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
+from preswapd.codecs import COMPRESS
 from preswapd.errors import PageDamagedError, RefusedError
 
 PAGE_SIZE = 4096
 PERSISTENT, SHARED, EXCLUSIVE_GETS = 1, 2, 256
-COMPRESS = ("lz4", "zstd", "none")
 
 cdef extern from "tmem.h" nogil:
     ctypedef struct tmem_stats "struct tmem_stats":

@@ -20,7 +20,11 @@ WORD = struct.Struct("<i")
 
 
 class Call(IntFlag):
-    """What may be caught; fsync and fdatasync are both SYNC, SEEK is that for data."""
+    """What may be caught; fsync and fdatasync are both SYNC, SEEK is that for data.
+
+    LOCK_AGAIN, of no file: a thread locks a mutex again under which it just told others of
+    something.
+    """
 
     READ = 1
     WRITE = 2
@@ -29,6 +33,7 @@ class Call(IntFlag):
     RENAME = 16
     UNLINK = 32
     SEEK = 64
+    LOCK_AGAIN = 128
 
 
 class Injector:
@@ -61,9 +66,13 @@ class Injector:
         self.put(CAUGHT, 0)
         self.put(CALLS, calls)
 
+    def catch_no_more(self) -> None:
+        """Those that wait do so until end()."""
+        self.put(CALLS, 0)
+
     def end(self) -> None:
         """No call is caught any more, and those that wait go on."""
-        self.put(CALLS, 0)
+        self.catch_no_more()
         self.put(HOLD, 0)
 
     @property

@@ -157,7 +157,10 @@ def overwrite(path: Path, at: int, data: bytes) -> None:
 
 HARM: dict[str, tuple[Callable[[RunningServer], object], str]] = {
     "arena missing": (lambda s: s.arena.unlink(), "--discard-state starts empty"),
-    "arena of another format": (lambda s: overwrite(s.arena, 8, b"\x09"), "is version 9"),
+    "arena of another format": (
+        lambda s: overwrite(s.arena, 8, b"\x09"),
+        "is version 9, this release reads version 1",
+    ),
     "device table damaged": (lambda s: flip_bit(s.arena, 8264, 1), "its device table is damaged"),
     "sidecar damaged": (lambda s: overwrite(s.state_dir / "g1.json", 0, b"?"), "is damaged"),
 }

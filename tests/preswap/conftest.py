@@ -1,8 +1,6 @@
 """Fixtures of the swap devices' tests."""
 
-import platform
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -11,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.preswap.running import Running
-from tests.preswap.stepped import Stepper
+from tests.stepping import Stepper
 
 
 @pytest.fixture
@@ -22,16 +20,11 @@ def running(tmp_path: Path) -> Iterator[Running]:
 
 
 @pytest.fixture(scope="session")
-def steppers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stepper, Stepper]]:
+def steppers(stepping_library: Path) -> Iterator[tuple[Stepper, Stepper]]:
     """One that does the operations, one that recovers."""
-    if platform.machine() != "x86_64":
-        pytest.skip("stepping.c knows the trap flag of x86-64 only")
-    library = tmp_path_factory.mktemp("stepping") / "stepping.so"
-    source = Path(__file__).parent / "stepping.c"
-    flags = ["-O2", "-Wall", "-Werror", "-shared", "-fPIC"]
-    subprocess.run(["cc", *flags, "-o", library, source, "-ldl"], check=True)
-    with Stepper(library) as worker, Stepper(library) as recoverer:
-        yield worker, recoverer
+    module = "tests.preswap.stepped"
+    with Stepper(stepping_library, module) as worker, Stepper(stepping_library, module) as other:
+        yield worker, other
 
 
 @pytest.fixture

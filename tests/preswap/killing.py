@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.preswap.running import data_of
-from tests.preswap.stepped import Operation, Stepper
+from tests.stepping import Operation, Stepper
 
 Content = tuple[tuple[str, int, tuple[tuple[int, bytes], ...]], ...]
 OPEN: Operation = ["open"]

@@ -11,7 +11,8 @@ from tests.preswap.coherence import check_coherence
 from tests.preswap.disk_model import PAGE
 from tests.preswap.killing import OPEN, Killer
 from tests.preswap.running import Running, read
-from tests.preswap.stepped import Operation, Stepper, text_page
+from tests.preswap.stepped import text_page
+from tests.stepping import Operation, Stepper
 
 SIZE = 16 * PAGE
 REST = SIZE - PAGE

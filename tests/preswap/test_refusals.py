@@ -106,7 +106,10 @@ REFUSALS: dict[str, tuple[Harm, str]] = {
         other_boot,
         "is of an earlier start of this host: --discard-state starts empty",
     ),
-    "arena of another format": (other_format, "its format is version 2, this release reads"),
+    "arena of another format": (
+        other_format,
+        "its format is version 2, this release reads version 1",
+    ),
     "arena's superblock damaged": (
         lambda r: overwrite(r.paths.arena, 30, b"\xff\xfe"),
         "its superblock is damaged",

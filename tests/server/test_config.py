@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from preswapd.codecs import COMPRESS
 from preswapd.errors import UsageError
 from preswapd.paths import InstancePaths
-from preswapd.preswap.settings import COMPRESS, SMALLEST_POOL, DeviceSpec, Settings
+from preswapd.preswap.settings import SMALLEST_POOL, DeviceSpec, Settings
 from preswapd.server import config
 from preswapd.server.config import Config, Options, as_toml, load
 

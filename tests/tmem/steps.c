@@ -1,7 +1,9 @@
 /* Races of two threads, played out step by step by one; a program for tests, a case a run.
  *
- * The mover is included and not linked: its steps are its own.  Ends with 0 when all was right.
+ * The mover is included and not linked: its steps are its own.  A get is stopped where it unpacks,
+ * which the linker makes a call of __wrap_codec_unpack().  Ends with 0 when all was right.
  */
+#include "codec.h"
 #include "mover.c"
 
 #include <errno.h>
@@ -169,10 +171,79 @@ static void put_that_must_not_wait_evicts_nothing(void)
 	CHECK(build(&h, 0, &fresh) == 0 && stored() < before);
 }
 
+/* A page whose gets remove it, and what the other thread does to it between the next get's copy
+ * and its removal. */
+static struct tmem_handle contended;
+static void (*meanwhile)(void);
+
+int __real_codec_unpack(struct scratch *, uint8_t, const void *, unsigned, void *);
+
+int __wrap_codec_unpack(struct scratch *s, uint8_t codec, const void *bytes, unsigned length,
+			void *to)
+{
+	void (*others)(void) = meanwhile;
+
+	meanwhile = NULL;
+	if (others)
+		others();
+	return __real_codec_unpack(s, codec, bytes, length, to);
+}
+
+static void contend(void (*others)(void))
+{
+	contended = handle_in_pool(tmem_new_pool(host, uuid,
+						 TMEM_PERSISTENT | TMEM_EXCLUSIVE_GETS));
+	CHECK(put(&contended, 1) == 1);
+	meanwhile = others;
+}
+
+/* The version that a get answers; 0: none. */
+static uint64_t got(void)
+{
+	uint64_t into[TMEM_PAGE / 8], version = 1;
+
+	if (tmem_get(host, &contended, into) == 0)
+		return 0;
+	while (version < 3 && memcmp(into, page_of(version), TMEM_PAGE))
+		version++;
+	CHECK(version < 3);
+	return version;
+}
+
+static void put_newer(void)
+{
+	CHECK(put(&contended, 2) == 1);
+}
+
+static void get_older(void)
+{
+	CHECK(got() == 1);
+}
+
+/* Its answer may be either; the newer page is the answer or stays, and is not dropped unseen. */
+static void get_that_removes_meets_a_put(void)
+{
+	contend(put_newer);
+	uint64_t first = got();
+	CHECK(!meanwhile && first != 0);
+	CHECK(first == 2 || got() == 2);
+	CHECK(got() == 0 && stored() == 0);
+}
+
+/* One of the two has the page. */
+static void get_that_removes_meets_another(void)
+{
+	contend(get_older);
+	CHECK(got() == 0 && !meanwhile);
+	CHECK(stored() == 0);
+}
+
 static const struct {
 	const char *name;
 	void (*play)(void);
 } cases[] = {
+	{"get_that_removes_meets_a_put", get_that_removes_meets_a_put},
+	{"get_that_removes_meets_another", get_that_removes_meets_another},
 	{"mover_meets_a_slot_filled_again", mover_meets_a_slot_filled_again},
 	{"mover_meets_nobody", mover_meets_nobody},
 	{"put_meets_the_end_of_its_pool", put_meets_the_end_of_its_pool},

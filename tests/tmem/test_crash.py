@@ -6,8 +6,6 @@ acknowledged only the latter.  Then everything is flushed, and another kill brin
 """
 
 import os
-import platform
-import subprocess
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -17,14 +15,12 @@ import pytest
 
 from preswapd.errors import PageDamagedError
 from preswapd.tmem._tmem import EXCLUSIVE_GETS, PERSISTENT, SHARED, Host
+from tests.stepping import Operation, Stepper
 from tests.tmem.arena_file import CLASSES
 from tests.tmem.model import Model
 from tests.tmem.pages import read_page
-from tests.tmem.stepped import LIMIT, POOL, Operation, Stepper, run_operation
+from tests.tmem.stepped import LIMIT, POOL, run_operation
 
-pytestmark = pytest.mark.skipif(
-    platform.machine() != "x86_64", reason="stepping.c knows the trap flag of x86-64 only"
-)
 Handle = tuple[int, int, int]
 Pages = dict[Handle, bytes]
 
@@ -94,12 +90,11 @@ SCENARIOS: dict[str, tuple[Sequence[Operation], Sequence[Operation]]] = {
 
 
 @pytest.fixture(scope="module")
-def stepping(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    library = tmp_path_factory.mktemp("stepping") / "stepping.so"
-    source = Path(__file__).parent / "stepping.c"
-    flags = ["-O2", "-Wall", "-Werror", "-shared", "-fPIC"]
-    subprocess.run(["cc", *flags, "-o", library, source], check=True)
-    return library
+def steppers(stepping_library: Path) -> Iterator[tuple[Stepper, Stepper]]:
+    """One that does the operations, one that recovers."""
+    module = "tests.tmem.stepped"
+    with Stepper(stepping_library, module) as acting, Stepper(stepping_library, module) as other:
+        yield acting, other
 
 
 def data_of(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -169,7 +164,7 @@ class Checker:
             return
         killed, again, size = self.shm / "killed", self.shm / "again", arena.stat().st_size
         write_copy(killed, size, content)
-        for _ in self.recovering.run(killed, False, [], [["recover"]]):
+        for _ in self.recovering.run(killed, [], [["recover"]]):
             write_copy(again, size, list(data_of(killed)))
             self.check_recovery(again)
 
@@ -214,16 +209,15 @@ def recovered(arena: Path) -> Host:
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_kill_after_any_store(shm: Path, stepping: Path, scenario: str) -> None:
+def test_kill_after_any_store(shm: Path, steppers: tuple[Stepper, Stepper], scenario: str) -> None:
     setup, steps = SCENARIOS[scenario]
     model = Model(LIMIT)
     setup = [["new_pool"], *setup]
     for operation in setup:
         run_operation(model, operation)
-    # One child steps through the operations, another through each recovery.
-    with Stepper(stepping) as acting, Stepper(stepping) as recovering:
-        states = walk(acting, Checker(recovering, shm, pages_of(model)), model, setup, steps)
-    assert states > 1
+    acting, recovering = steppers
+    checker = Checker(recovering, shm, pages_of(model))
+    assert walk(acting, checker, model, setup, steps) > 1
 
 
 def walk(
@@ -234,8 +228,8 @@ def walk(
     steps: Sequence[Operation],
 ) -> int:
     waiting, arena = list(steps), checker.shm / "arena"
-    for event in acting.run(arena, True, setup, steps):
-        if event != "store":
+    for event in acting.run(arena, setup, steps):
+        if event != "change":
             checker.before = pages_of(model)
             if waiting:
                 model = deepcopy(model)

@@ -12,6 +12,8 @@ import pytest
 HERE = Path(__file__).parent
 SOURCES = HERE.parents[1] / "preswapd" / "tmem"
 CASES = (
+    "get_that_removes_meets_a_put",
+    "get_that_removes_meets_another",
     "mover_meets_a_slot_filled_again",
     "mover_meets_nobody",
     "put_meets_the_end_of_its_pool",
@@ -25,6 +27,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     program = tmp_path_factory.mktemp("steps") / "steps"
     files = [HERE / "steps.c", *(f for f in SOURCES.glob("*.c") if f.name != "mover.c")]
     command = ["cc", "-std=gnu11", "-g", "-O1", "-Wall", f"-I{SOURCES}", "-o", str(program)]
+    command += ["-Wl,--wrap=codec_unpack"]
     command += [*map(str, files), "-llz4", "-lzstd", "-lxxhash", "-lpthread"]
     subprocess.run(command, check=True)
     return program
