@@ -75,22 +75,24 @@ def run(serving: Running, load: Load, seconds: float | None, size: str = SIZE) -
     """Runs the load and waits until the server is done with it."""
     puts, rejected = counters(serving)
     cpu = serving.cpu()
+    job = fio(serving.uri, load, seconds, size)
+    settle = serving.settle()
+    cpu = serving.cpu() - cpu
+    now = counters(serving)
+    return measured(job, cpu, settle, (now[1] - rejected) / max(now[0] - puts, 1))
+
+
+def fio(uri: str, load: Load, seconds: float | None, size: str = SIZE) -> dict[str, Any]:
+    """What fio says of the load, which it runs for so long or once over `size` bytes."""
     command = [
-        *("fio", "--name=load", "--ioengine=nbd", f"--uri={serving.uri}", f"--size={size}"),
+        *("fio", "--name=load", "--ioengine=nbd", f"--uri={uri}", f"--size={size}"),
         *(*load.options(seconds), "--output-format=json"),
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_SECONDS)
     if done.returncode:
         raise RuntimeError(f"fio: {(done.stderr.strip() or done.stdout.strip())[-200:]}")
-    settle = serving.settle()
-    cpu = serving.cpu() - cpu
-    now = counters(serving)
-    return measured(
-        json.loads(done.stdout[done.stdout.index("{") :])["jobs"][0],
-        cpu,
-        settle,
-        (now[1] - rejected) / max(now[0] - puts, 1),
-    )
+    job: dict[str, Any] = json.loads(done.stdout[done.stdout.index("{") :])["jobs"][0]
+    return job
 
 
 def measured(job: Mapping[str, Any], cpu: float, settle: float, rejected: float) -> Measured:
