@@ -28,8 +28,8 @@ test: $(VENV)/.packages-test build check  ## run every check and every test
 demo: $(VENV)/.packages-demo build  ## boot a Linux guest that swaps through preswapd
 	$(BIN)/preswapd demo
 
-bench: $(VENV)/.packages-test build  ## measure speed beside other NBD servers (BENCH_ARGS=--help)
-	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+bench: $(VENV)/.packages-bench build $(VENV)/.bench  ## measure it beside others (BENCH_ARGS=--help)
+	$(BIN)/python -m benchmarks --plots build/bench/plots $(BENCH_ARGS)
 
 check: build $(VENV)/.dev  ## lint and type-check
 	$(BIN)/ruff check .
@@ -64,6 +64,11 @@ $(VENV)/.installed: $(VENV)/.created pyproject.toml
 
 $(VENV)/.built: $(VENV)/.installed $(NATIVE_SOURCES)
 	$(BIN)/python $(KNOWN_EXPERIMENTAL) -c 'import setuptools; setuptools.setup()' --quiet build_ext --inplace --force
+	@touch $@
+
+# Draws the plots.
+$(VENV)/.bench: $(VENV)/.created pyproject.toml
+	$(PIP) install --group bench
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.created pyproject.toml

@@ -1,104 +1,107 @@
-"""`make bench`: preswapd beside its peers, in one run; ratios, medians of several rounds.
+"""`make bench`: preswapd beside its peers, measured in one run; tables, figures as JSON, plots.
 
-python -m benchmarks [--rounds N] [--seconds S] [--json FILE]
+python -m benchmarks [--sections NAME,...] [--quick] [--json FILE] [--plots FOLDER] [...]
 """
 
 import argparse
+import importlib
 import json
-import os
-import shutil
-import statistics
 import sys
-import tempfile
-from collections import defaultdict
-from collections.abc import Sequence
-from contextlib import ExitStack
+import time
+import traceback
 from pathlib import Path
+from typing import Any
 
-from benchmarks import recovery
-from benchmarks.load import FILL, LOADS, Load, Measured, run
-from benchmarks.servers import MEMORY, OURS, PEERS, available, running
-
-Figures = dict[str, dict[str, list[Measured]]]
+from benchmarks import machine, sections, targets
+from benchmarks.servers import DISKS
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each load in a round")
-    parser.add_argument("--only", default="", help="loads with this in their names")
-    parser.add_argument("--json", type=Path, help="where the figures are written")
+def main() -> int:
+    arguments = parsed()
+    # Found missing now, and not after half an hour.
+    plots = importlib.import_module("benchmarks.plots") if arguments.plots else None
+    results = Results(arguments.json)
+    for name in arguments.sections:
+        options = vars(arguments.loads) if name == "loads" else {}
+        results.measure(name, arguments.quick, options)
+    found = targets.rows(results.figures["sections"])
+    print(f"\n{targets.table(found)}")
+    results.figures["targets"] = [vars(row) for row in found]
+    results.write()
+    print(f"\nfigures: {arguments.json}")
+    if plots:
+        for path in plots.draw_all(results.figures["sections"], arguments.plots):
+            print(f"plot: {path}")
+    return 1 if results.failed else 0
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").partition("\n")[0],
+        epilog=f"Sections: {', '.join(sections.NAMES)}.",
+    )
+    parser.add_argument("--sections", type=names, default=list(sections.NAMES), metavar="A,B")
+    parser.add_argument("--quick", action="store_true", help="smallest sizes: does it work at all?")
+    parser.add_argument("--json", type=Path, default=DISKS / "figures.json", metavar="FILE")
+    parser.add_argument("--plots", type=Path, metavar="FOLDER", help="draw plots; needs matplotlib")
+    loads = parser.add_argument_group("section loads")
+    loads.add_argument("--rounds", type=int)
+    loads.add_argument("--seconds", type=float, help="of each load in a round")
+    loads.add_argument("--only", default="", metavar="TEXT", help="loads with this in their names")
     arguments = parser.parse_args()
-    loads = [load for load in LOADS if arguments.only in load.name]
-    folder = Path(tempfile.mkdtemp(prefix="preswapd-bench-", dir="/dev/shm"))
-    try:
-        figures = measure(folder, loads, arguments.rounds, arguments.seconds)
-        restart = recovery.measure(folder / "restart")
-    finally:
-        shutil.rmtree(folder)
-    for load in loads:
-        print_load(load, figures[load.name])
-    gib = restart.stored / (1 << 30)
-    print(f"\nfrom a start to an answer with {gib:.2f} GiB stored: {restart.seconds:.2f} s")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(as_json(figures, restart), indent=1) + "\n")
+    chosen = ("rounds", "seconds", "only")
+    arguments.loads = argparse.Namespace(**{name: getattr(arguments, name) for name in chosen})
+    return arguments
 
 
-def measure(folder: Path, loads: Sequence[Load], rounds: int, seconds: float) -> Figures:
-    """All servers run at once and are loaded in turn, so that they share the machine's moods."""
-    figures: Figures = defaultdict(lambda: defaultdict(list))
-    with ExitStack() as stack:
-        addresses = {
-            server.name: stack.enter_context(running(server, folder / f"s{number}"))
-            for number, server in enumerate(available(PEERS + OURS))
-        }
-        for uri in addresses.values():
-            run(uri, FILL, None)
-        for number in range(rounds):
-            for load in loads:
-                for name, uri in addresses.items():
-                    progress(f"round {number + 1} of {rounds}: {load.name}, {name}")
-                    figures[load.name][name].append(run(uri, load, seconds))
-    progress("")
-    return figures
+def names(text: str) -> list[str]:
+    chosen = text.split(",")
+    for name in chosen:
+        if name not in sections.NAMES:
+            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(sections.NAMES)}")
+    return chosen
+
+
+class Results:
+    """All figures of this run, written after each section: a run that breaks off has those."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.failed = False
+        self.figures: dict[str, Any] = {**machine.describe(), "sections": {}, "seconds": {}}
+
+    def measure(self, name: str, quick: bool, options: dict[str, Any]) -> None:
+        section = sections.load(name)
+        if section is None:
+            print(f"\n# {name}: not in this checkout")
+            return
+        begun = time.monotonic()
+        try:
+            figures = section.measure(progress, quick, **options)
+        except Exception:
+            # The other sections' figures are worth having.
+            self.failed = True
+            progress("")
+            traceback.print_exc()
+            return
+        self.figures["seconds"][name] = round(time.monotonic() - begun, 1)
+        self.figures["sections"][name] = figures
+        self.write()
+        progress("")
+        print(f"\n# {name} ({self.figures['seconds'][name]:.0f} s)\n\n{section.table(figures)}")
+
+    def write(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(json.dumps(self.figures, indent=1) + "\n")
 
 
 def progress(text: str) -> None:
-    end = "" if sys.stderr.isatty() else "\n"
-    start = "\r\033[K" if sys.stderr.isatty() else ""
-    print(f"{start}{text}", end=end, file=sys.stderr, flush=True)
-
-
-def best_memory(by_server: dict[str, list[Measured]]) -> float:
-    """The best configuration of nbdkit's memory plugin, the peer of the ratios."""
-    return max(median_iops(by_server[name]) for name in MEMORY)
-
-
-def median_iops(measured: list[Measured]) -> float:
-    return statistics.median(one.iops for one in measured)
-
-
-def print_load(load: Load, by_server: dict[str, list[Measured]]) -> None:
-    peer = best_memory(by_server)
-    print(f"\n{load.name}, {load.compressible} % compressible")
-    print(f"  {'server':20} {'1000/s':>8} {'ratio':>6} {'median us':>10} {'p99 us':>8}")
-    for name, measured in by_server.items():
-        iops = median_iops(measured)
-        median = statistics.median(one.median for one in measured)
-        p99 = statistics.median(one.p99 for one in measured)
-        print(f"  {name:20} {iops / 1000:8.1f} {iops / peer:6.2f} {median:10.1f} {p99:8.1f}")
-
-
-def as_json(figures: Figures, restart: recovery.Restart) -> dict[str, object]:
-    return {
-        "processors": os.cpu_count(),
-        "loads": {
-            load: {name: [vars(one) for one in measured] for name, measured in by_server.items()}
-            for load, by_server in figures.items()
-        },
-        "restart": vars(restart),
-    }
+    """One line that changes, or on something other than a terminal a line each time."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+    elif text:
+        print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -2,63 +2,116 @@
 
 import json
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from benchmarks.servers import Running
+
+PAGE_SIZE = 4096
+# Of the part of the disk that is read and written.
 SIZE = "256m"
+LIMIT_SECONDS = 300
+
+# What pages hold.  "50 %" is half random bytes and half zeros in each page, which is what fio can
+# make; FILLED is one byte repeated, and not a zero, which some servers make a hole of.
+FILLED = "same-filled"
+CONTENTS: Mapping[str, tuple[str, ...]] = {
+    "0 %": ("--refill_buffers",),
+    "50 %": ("--refill_buffers", "--buffer_compress_percentage=50"),
+    "75 %": ("--refill_buffers", "--buffer_compress_percentage=75"),
+    FILLED: ("--buffer_pattern=0x5a",),
+}
+# A guest reads 1 to 8 pages around the one that it misses, and writes some 31 pages in a request.
+SWAP_READS = "4k/40:8k/20:16k/20:32k/20"
+SWAP_WRITES = "128k/100"
 
 
 @dataclass(frozen=True)
 class Load:
-    """A fio job: kind of access, bytes of a request, requests in flight."""
+    """A fio job: access and block options as fio has them, requests in flight."""
 
+    name: str
     access: str
-    block: str
+    blocks: str
     depth: int
-    compressible: int = 50  # per cent of each page
+    content: str = "50 %"
+    start: str = "0"  # of the part of the disk
 
-    @property
-    def name(self) -> str:
-        return f"{self.access} {self.block} depth {self.depth}"
+    def options(self, seconds: float | None) -> list[str]:
+        """For so long, or once over the part of the disk."""
+        timed = () if seconds is None else ("--time_based", f"--runtime={seconds * 1000:.0f}ms")
+        return [
+            *(f"--rw={self.access}", *self.blocks.split(), f"--iodepth={self.depth}"),
+            *(f"--offset={self.start}", *CONTENTS[self.content], "--buffer_compress_chunk=4096"),
+            *("--randrepeat=1", *timed),
+        ]
 
-    @property
-    def reads(self) -> bool:
-        return "read" in self.access
+
+def pages(name: str, access: str, depth: int, content: str = "50 %", start: str = "0") -> Load:
+    """Single pages."""
+    return Load(name, access, "--bs=4k", depth, content, start)
 
 
-LOADS = (
-    Load("randread", "4k", 16),
-    Load("randwrite", "4k", 16),
-    Load("randread", "4k", 1),
-    Load("randwrite", "4k", 1),
-    Load("randread", "32k", 16),
-    Load("randwrite", "128k", 16),
-)
-# Every page is written once before anything is measured: first touches cost all servers more.
-FILL = Load("write", "1m", 4)
+# Writes every page once: first touches cost all servers more.
+FILL = Load("fill", "write", "--bs=1m", 4)
+INCOMPRESSIBLE = Load("fill", "write", "--bs=1m", 4, "0 %")
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Requests a second; latency of one, in microseconds."""
+    """One run of a load."""
 
-    iops: float
-    median: float
+    iops: float  # requests a second
+    rate: float  # bytes a second
+    median: float  # latency of a request, of the reads where there are both, in microseconds
     p99: float
+    cpu: float  # the server's processor time for a page, in microseconds, what follows included
+    settle: float  # seconds until the server had nothing left to do
+    rejected: float  # of the pages written, the share that preswapd's pool did not take
 
 
-def run(uri: str, load: Load, seconds: float | None, size: str = SIZE) -> Measured:
-    """Runs the load for so long, or once over the first `size` of the disk."""
+def run(serving: Running, load: Load, seconds: float | None, size: str = SIZE) -> Measured:
+    """Runs the load and waits until the server is done with it."""
+    puts, rejected = counters(serving)
+    cpu = serving.cpu()
+    job = fio(serving.uri, load, seconds, size)
+    settle = serving.settle()
+    cpu = serving.cpu() - cpu
+    now = counters(serving)
+    return measured(job, cpu, settle, (now[1] - rejected) / max(now[0] - puts, 1))
+
+
+def fio(uri: str, load: Load, seconds: float | None, size: str = SIZE) -> dict[str, Any]:
+    """What fio says of the load, which it runs for so long or once over `size` bytes."""
     command = [
-        *("fio", "--name=load", "--ioengine=nbd", f"--uri={uri}", f"--rw={load.access}"),
-        *(f"--bs={load.block}", f"--iodepth={load.depth}", f"--size={size}", "--refill_buffers"),
-        f"--buffer_compress_percentage={load.compressible}",
-        *("--buffer_compress_chunk=4096", "--output-format=json", "--randrepeat=1"),
-        *(() if seconds is None else ("--time_based", f"--runtime={seconds}")),
+        *("fio", "--name=load", "--ioengine=nbd", f"--uri={uri}", f"--size={size}"),
+        *(*load.options(seconds), "--output-format=json"),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
-    job = json.loads(done.stdout[done.stdout.index("{") :])["jobs"][0]
-    figures = job["read" if load.reads else "write"]
-    percentiles = figures["clat_ns"]["percentile"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_SECONDS)
+    if done.returncode:
+        raise RuntimeError(f"fio: {(done.stderr.strip() or done.stdout.strip())[-200:]}")
+    job: dict[str, Any] = json.loads(done.stdout[done.stdout.index("{") :])["jobs"][0]
+    return job
+
+
+def measured(job: Mapping[str, Any], cpu: float, settle: float, rejected: float) -> Measured:
+    ways = [job[way] for way in ("read", "write") if job[way]["total_ios"]]
+    percentiles = ways[0]["clat_ns"]["percentile"]
+    moved = sum(way["io_bytes"] for way in ways)
     return Measured(
-        figures["iops"], percentiles["50.000000"] / 1000, percentiles["99.000000"] / 1000
+        iops=sum(way["iops"] for way in ways),
+        rate=sum(way["bw_bytes"] for way in ways),
+        median=percentiles["50.000000"] / 1000,
+        p99=percentiles["99.000000"] / 1000,
+        cpu=1e6 * cpu / max(moved / PAGE_SIZE, 1),
+        settle=settle,
+        rejected=rejected,
     )
+
+
+def counters(serving: Running) -> tuple[int, int]:
+    """Pages offered to preswapd's pool so far, and those that it did not take; 0 for others."""
+    tmem = serving.tmem()
+    puts = tmem.get("puts", 0)
+    return puts, puts - tmem.get("good_puts", puts)

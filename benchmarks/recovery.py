@@ -1,48 +1,99 @@
-"""From kill to serving: how long a start takes for what is stored."""
+"""Section `recovery`: from kill to serving, by what is stored."""
 
-import signal
-import subprocess
+import statistics
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.load import Load, run
-from benchmarks.servers import preswapd, wait_for
+from benchmarks.load import INCOMPRESSIBLE, run
+from benchmarks.sections import Figures, Progress
+from benchmarks.servers import Running, Server, folders, prepare, preswapd, start, stop, wait_for
+from benchmarks.text import columns
+from preswapd.units import PAGE_SIZE
 
-FILL = Load("write", "1m", 4, compressible=0)
-
-
-@dataclass(frozen=True)
-class Restart:
-    """Stored bytes, as the guest counts them; seconds from the new start to an answer."""
-
-    stored: int
-    seconds: float
+GIB = 1 << 30
+KILLS, QUICK_KILLS = 5, 2
+STORED, QUICK_STORED = GIB, 64 << 20
 
 
-def measure(folder: Path) -> Restart:
-    """Fills a server with pages that do not compress, kills it and starts it again."""
-    server = preswapd("lz4", pool="2G", disk="1280M")
-    folder.mkdir(mode=0o700)
-    command = [part.format(folder=folder) for part in server.command]
-    first = start(command, folder / server.socket)
-    run(server.uri(folder), FILL, None, size="1g")
-    first.kill()
-    first.wait()
-    begun = time.monotonic()
-    second = start(command, folder / server.socket)
-    # The socket accepts before nbdkit serves: an answer counts.
-    subprocess.run(["nbdinfo", "--size", server.uri(folder)], check=True, capture_output=True)
-    seconds = time.monotonic() - begun
-    second.send_signal(signal.SIGTERM)
-    second.wait()
-    return Restart(1 << 30, seconds)
+def measure(progress: Progress, quick: bool) -> Figures:
+    """Pages that do not compress: for their number they make the largest pool to read through."""
+    server = preswapd("lz4", pool="2G", size=str(QUICK_STORED if quick else STORED))
+    with folders() as (folder, disk):
+        life = Life(server, folder, disk)
+        try:
+            progress("starting with nothing stored")
+            empty = [life.killed_and_started() for _ in range(QUICK_KILLS if quick else KILLS)]
+            progress("storing pages to recover")
+            run(life.serving, INCOMPRESSIBLE, None, server.size)
+            pages = life.serving.tmem()["stored_pages"]
+            seconds = []
+            for number in range(len(empty)):
+                progress(f"killing and starting: {number + 1} of {len(empty)}")
+                seconds.append(life.killed_and_started())
+            if life.serving.tmem()["stored_pages"] != pages:
+                raise RuntimeError("not all pages were recovered")
+        finally:
+            life.end()
+    return figures(pages, empty, seconds)
 
 
-def start(command: list[str], socket: Path) -> subprocess.Popen[bytes]:
-    socket.unlink(missing_ok=True)
-    process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    wait_for(socket, process)
-    return process
+class Life:
+    """A server that is killed again and again."""
+
+    def __init__(self, server: Server, folder: Path, disk: Path) -> None:
+        self.server = server
+        self.folder = folder
+        self.disk = disk
+        prepare(server, folder, disk)
+        self.process = start(server, folder, disk)
+        wait_for(self.socket, self.process)
+
+    @property
+    def socket(self) -> Path:
+        return self.folder / self.server.socket
+
+    @property
+    def serving(self) -> Running:
+        return Running(self.server, self.folder, self.process.pid)
+
+    def killed_and_started(self) -> float:
+        """Seconds from the new start to the first answer; the socket accepts before that."""
+        self.process.kill()
+        self.process.wait()
+        self.socket.unlink()
+        begun = time.monotonic()
+        self.process = start(self.server, self.folder, self.disk)
+        wait_for(self.socket, self.process)
+        self.serving.ask()
+        return time.monotonic() - begun
+
+    def end(self) -> None:
+        stop(self.server, self.folder, self.process)
+
+
+def figures(pages: int, empty: list[float], seconds: list[float]) -> Figures:
+    """Bytes as the guest counts them.  A GiB costs what a start takes longer than an empty one."""
+    stored = pages * PAGE_SIZE
+    longer = statistics.median(seconds) - statistics.median(empty)
+    return {
+        "stored_bytes": stored,
+        "empty_seconds": empty,
+        "seconds": seconds,
+        "seconds_per_gib": longer * GIB / stored,
+    }
+
+
+def table(figures: Figures) -> str:
+    stored = figures["stored_bytes"] / GIB
+    named = {
+        "nothing stored": figures["empty_seconds"],
+        f"{stored:.2f} GiB stored": figures["seconds"],
+    }
+    rows = [
+        [name, *(f"{value:.2f}" for value in (min(seen), statistics.median(seen), max(seen)))]
+        for name, seen in named.items()
+    ]
+    kills = len(figures["seconds"])
+    title = f"From a start after kill -9 to the first answer, seconds, {kills} kills each"
+    shown = columns(title, ("", "least", "median", "most"), rows)
+    return f"{shown}\n  each GiB stored adds {figures['seconds_per_gib']:.2f} s"

@@ -1,32 +1,50 @@
-"""The servers that are compared: preswapd, and what else serves memory over NBD."""
+"""The servers that are compared: preswapd, and what else serves a disk over NBD."""
 
+import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from benchmarks.peers import nbd_server
+from preswapd.control.client import Client
 
 DISK = "512M"
+# The checkout is taken to lie on a disk, where /tmp may be a tmpfs.
+DISKS = Path(__file__).parent.parent / "build" / "bench"
 START_SECONDS = 20.0
+ANSWER_SECONDS = 60.0
+# Compressing 256 MiB that were only copied so far takes a few seconds of one core.
+SETTLE_SECONDS = 60.0
+POLL_SECONDS = 0.02
 PRESWAPD = str(Path(sys.executable).parent / "preswapd")
+TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
 class Server:
-    """A way to serve 512 MiB on a Unix socket; `command` has {socket} and {folder} in it."""
+    """A way to serve a disk on a Unix socket.
+
+    In `command` and `files` stand {folder}, on a tmpfs, and {disk}, on a disk.  A server that
+    insists on being a daemon names the file that it writes its process's number to.
+    """
 
     name: str
     command: tuple[str, ...]
     export: str = ""
     socket: str = "nbd.sock"
-
-    def uri(self, folder: Path) -> str:
-        return f"nbd+unix:///{self.export}?socket={folder / self.socket}"
+    control: str | None = None
+    size: str = DISK
+    files: Mapping[str, str] = field(default_factory=dict)
+    pid_file: str | None = None
 
 
 def nbdkit(name: str, *plugin: str, threads: int | None = None) -> Server:
@@ -34,68 +52,181 @@ def nbdkit(name: str, *plugin: str, threads: int | None = None) -> Server:
     return Server(name, ("nbdkit", "-f", *options, "-U", "{folder}/nbd.sock", *plugin))
 
 
-def preswapd(compress: str, pool: str = "1G", disk: str = DISK) -> Server:
+def qemu_nbd(name: str, file: str, *options: str) -> Server:
+    fixed = ("qemu-nbd", "--persistent", "--format=raw", "--discard=unmap")
+    return Server(name, (*fixed, *options, "--socket={folder}/nbd.sock", file))
+
+
+def classic(name: str, file: str) -> Server:
+    """nbd-server: with a Unix socket it opens no port, but insists on a number for one."""
+    config = (
+        "[generic]\nlistenaddr = 127.0.0.1\nport = 10809\nunixsock = {folder}/nbd.sock\n"
+        f"[bench]\nexportname = {file}\ntrim = true\n"
+    )
+    command = ("nbd-server", "-C", "{folder}/nbd-server.conf", "-p", "{folder}/pid")
+    return Server(name, command, export="bench", files={"nbd-server.conf": config}, pid_file="pid")
+
+
+def preswapd(compress: str, pool: str = "1G", size: str = DISK, note: str = "") -> Server:
+    """Its disk file lies on a disk: a page that the pool rejects costs what it costs."""
     return Server(
-        f"preswapd {compress}",
+        f"preswapd {compress}{note}",
         (
             *(PRESWAPD, "serve", "--runtime-dir={folder}/run", "--shm-dir={folder}/shm"),
-            *("--state-dir={folder}/state", f"--pool-size={pool}", f"--device=bench={disk}"),
+            *("--state-dir={disk}/state", f"--pool-size={pool}", f"--device=bench={size}"),
             f"--compress={compress}",
         ),
         export="bench",
         socket="run/nbd.sock",
+        control="run/control.sock",
+        size=size,
     )
 
 
-# The best configuration of nbdkit's memory plugin depends on the load: both are run.
-MEMORY = ("nbdkit memory", "nbdkit memory -t 1")
-PEERS = (
-    nbdkit("nbdkit null", "null", DISK),
-    nbdkit(MEMORY[0], "memory", DISK),
-    nbdkit(MEMORY[1], "memory", DISK, threads=1),
-    nbdkit("nbdkit memory zstd", "memory", DISK, "allocator=zstd"),
-    nbdkit("nbdkit file, tmpfs", "file", "{folder}/disk"),
-    Server(
-        "qemu-nbd, tmpfs",
-        ("qemu-nbd", "-t", "-f", "raw", "--socket={folder}/nbd.sock", "{folder}/disk"),
-    ),
-)
-OURS = tuple(preswapd(compress) for compress in ("lz4", "zstd", "none"))
+class Running:
+    """A server that serves."""
+
+    def __init__(self, server: Server, folder: Path, process: int) -> None:
+        self.server = server
+        self.folder = folder
+        self.process = process
+        self._client = Client(folder / server.control) if server.control else None
+
+    @property
+    def uri(self) -> str:
+        return f"nbd+unix:///{self.server.export}?socket={self.folder / self.server.socket}"
+
+    def ask(self) -> None:
+        """Returns with the first answer: a socket may accept long before that."""
+        command = ["nbdinfo", "--size", self.uri]
+        subprocess.run(command, check=True, capture_output=True, timeout=ANSWER_SECONDS)
+
+    def cpu(self) -> float:
+        """Seconds of processor time so far, its children's included."""
+        children = Path(f"/proc/{self.process}/task/{self.process}/children").read_text()
+        return sum(cpu_of(process) for process in (self.process, *map(int, children.split())))
+
+    def resident(self) -> dict[str, int]:
+        """Bytes of resident memory: all, and its parts (private, of files, shared memory)."""
+        lines = Path(f"/proc/{self.process}/status").read_text().splitlines()
+        names = {"VmRSS": "all", "RssAnon": "private", "RssFile": "files", "RssShmem": "shared"}
+        words = (line.split() for line in lines)
+        return {
+            names[name]: int(rest[0]) * 1024
+            for word, *rest in words
+            if (name := word.rstrip(":")) in names
+        }
+
+    def stats(self) -> dict[str, Any]:
+        """preswapd's own counters; empty for others."""
+        return self._client.stats() if self._client else {}
+
+    def tmem(self) -> dict[str, int]:
+        return dict(self.stats().get("tmem", {}))
+
+    def settle(self) -> float:
+        """Waits for pages that are stored as they came to be compressed; seconds that it took."""
+        begun = time.monotonic()
+        while self.tmem().get("staged_pages", 0) and time.monotonic() - begun < SETTLE_SECONDS:
+            time.sleep(POLL_SECONDS)
+        return time.monotonic() - begun
 
 
-def available(servers: tuple[Server, ...]) -> list[Server]:
-    return [server for server in servers if shutil.which(server.command[0])]
+def cpu_of(process: int) -> float:
+    """Seconds, those of children that it has waited for included; 0 for one that is gone."""
+    try:
+        stat = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return 0.0
+    # The name before the last parenthesis may hold blanks; times are fields 14 to 17.
+    return sum(int(ticks) for ticks in stat.rpartition(")")[2].split()[11:15]) / TICKS
 
 
 @contextmanager
-def running(server: Server, folder: Path) -> Iterator[str]:
-    """The server's address while it runs; the folder lies on a tmpfs."""
-    folder.mkdir(mode=0o700)
-    subprocess.run(["truncate", "-s", DISK, str(folder / "disk")], check=True)
-    process = subprocess.Popen(
-        [part.format(folder=folder) for part in server.command],
+def folders() -> Iterator[tuple[Path, Path]]:
+    """One on a tmpfs, with a short path as sockets need it, and one on a disk."""
+    DISKS.mkdir(parents=True, exist_ok=True)
+    prefix = "preswapd-bench-"
+    with (
+        tempfile.TemporaryDirectory(prefix=prefix, dir="/dev/shm") as memory,
+        tempfile.TemporaryDirectory(prefix=prefix, dir=DISKS) as disk,
+    ):
+        yield Path(memory), Path(disk)
+
+
+@contextmanager
+def running(server: Server) -> Iterator[Running]:
+    """The server while it runs, in folders of its own."""
+    with folders() as (folder, disk):
+        prepare(server, folder, disk)
+        with started(server, folder, disk) as serving:
+            yield serving
+
+
+def prepare(server: Server, folder: Path, disk: Path) -> None:
+    for place in (folder, disk):
+        subprocess.run(["truncate", "-s", server.size, str(place / "disk")], check=True)
+    for name, text in server.files.items():
+        (folder / name).write_text(text.format(folder=folder, disk=disk))
+
+
+@contextmanager
+def started(server: Server, folder: Path, disk: Path) -> Iterator[Running]:
+    process = start(server, folder, disk)
+    try:
+        wait_for(folder / server.socket, process, daemon=server.pid_file is not None)
+        serving = Running(server, folder, number(server, folder, process))
+        serving.ask()
+        yield serving
+    finally:
+        stop(server, folder, process)
+
+
+def start(server: Server, folder: Path, disk: Path) -> subprocess.Popen[bytes]:
+    program, *arguments = server.command
+    if program == "nbd-server":
+        program = str(nbd_server())
+    elif shutil.which(program) is None:
+        raise FileNotFoundError(f"{program} is not installed")
+    return subprocess.Popen(
+        # It ends with this process, however that ends.
+        [
+            *("setpriv", "--pdeathsig=KILL", "--", program),
+            *(part.format(folder=folder, disk=disk) for part in arguments),
+        ],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    try:
-        wait_for(folder / server.socket, process)
-        yield server.uri(folder)
-    finally:
+
+
+def number(server: Server, folder: Path, process: subprocess.Popen[bytes]) -> int:
+    """Of the process that serves."""
+    return int((folder / server.pid_file).read_text()) if server.pid_file else process.pid
+
+
+def stop(server: Server, folder: Path, process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
         process.send_signal(signal.SIGTERM)
+    try:
         process.wait(START_SECONDS)
-        shutil.rmtree(folder)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if server.pid_file and (folder / server.pid_file).exists():
+        os.kill(number(server, folder, process), signal.SIGTERM)
 
 
-def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
+def wait_for(path: Path, process: subprocess.Popen[bytes], *, daemon: bool = False) -> None:
     """Until the socket accepts."""
     deadline = time.monotonic() + START_SECONDS
-    while process.poll() is None and time.monotonic() < deadline:
+    # What starts a daemon ends well.
+    while process.poll() in ((None, 0) if daemon else (None,)) and time.monotonic() < deadline:
         with socket.socket(socket.AF_UNIX) as probe:
             try:
                 probe.connect(str(path))
             except OSError:
-                time.sleep(0.02)
+                time.sleep(POLL_SECONDS)
                 continue
             return
-    raise RuntimeError(f"{process.args!r} does not serve")
+    raise RuntimeError(f"{' '.join(map(str, process.args))} does not serve")  # type: ignore[arg-type]

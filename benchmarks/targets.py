@@ -1,0 +1,210 @@
+"""What the project set out to reach, and whether this run did."""
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.groups import (
+    LZ4,
+    MEMORY,
+    MEMORY_ZSTD,
+    READ_1,
+    READ_16,
+    SWAP_OUT,
+    TIGHT,
+    WRITE_1,
+    WRITE_16,
+)
+from benchmarks.load import Load
+from benchmarks.ratios import load_of, ratio
+from benchmarks.text import columns
+
+# All figures of a run, by section.
+Sections = Mapping[str, Any]
+Find = Callable[[Sections], float | None]
+
+MB = 1e6
+NO_ROOM = " (no room to spare)"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A figure with a bound; one without is only shown."""
+
+    name: str
+    find: Find
+    least: float | None = None
+    most: float | None = None
+    unit: str = ""
+    digits: int = 2
+
+    def met(self, value: float) -> bool | None:
+        if self.least is None and self.most is None:
+            return None
+        return (self.least is None or value >= self.least) and (
+            self.most is None or value <= self.most
+        )
+
+    @property
+    def bound(self) -> str:
+        if self.least is not None:
+            return f">= {self.least:g} {self.unit}".rstrip()
+        return "" if self.most is None else f"<= {self.most:g} {self.unit}".rstrip()
+
+    def shown(self, value: float) -> str:
+        return f"{value:.{self.digits}f} {self.unit}".rstrip()
+
+
+@dataclass(frozen=True)
+class Row:
+    """A target in this run; `met` is None where nothing was measured or nothing promised."""
+
+    name: str
+    bound: str
+    measured: str
+    met: bool | None
+
+
+def rate(load: Load, peers: Sequence[str], server: str = LZ4) -> Find:
+    """Requests a second, to the best of the peers'."""
+    return lambda sections: ratio(warm(sections, load), server, peers)
+
+
+def latency(load: Load) -> Find:
+    """The median of a request, to the best peer's."""
+    return lambda sections: ratio(warm(sections, load), LZ4, MEMORY, "median", min)
+
+
+def rejected(load: Load) -> Find:
+    def find(sections: Sections) -> float | None:
+        seen = warm(sections, load).get(LZ4 + TIGHT)
+        return 100 * max(one["rejected"] for one in seen) if seen else None
+
+    return find
+
+
+def warm(sections: Sections, load: Load) -> Mapping[str, Sequence[Mapping[str, float]]]:
+    return load_of(sections.get("loads", {}), "warm", load.name)
+
+
+def at(*path: str) -> Find:
+    """A figure by its place; None where it is not there."""
+
+    def find(sections: Sections) -> float | None:
+        here: Any = sections
+        for name in path:
+            if not isinstance(here, Mapping) or name not in here:
+                return None
+            here = here[name]
+        return float(here)
+
+    return find
+
+
+def worst(section: str, kinds: str, figure: Callable[[Mapping[str, Any]], float]) -> Find:
+    """The largest figure over all kinds of pages of a section."""
+
+    def find(sections: Sections) -> float | None:
+        found = sections.get(section, {}).get(kinds, {})
+        return max((figure(one) for one in found.values()), default=None)
+
+    return find
+
+
+def shrink_rate(sections: Sections) -> float | None:
+    """To dd's, both in the same round; the median of the rounds."""
+    rates = sections.get("giving_back", {}).get("rates", [])
+    return statistics.median(one["shrink"] / one["dd"] for one in rates) if rates else None
+
+
+def p99_during_shrink(kind: str) -> Find:
+    """To the 99th percentile of the same requests before it; percentiles are 50, 99 and 99.9."""
+
+    def find(sections: Sections) -> float | None:
+        seen = sections.get("giving_back", {}).get(kind)
+        return seen["during"][1] / seen["before"][1] if seen else None
+
+    return find
+
+
+def in_mb(find: Find) -> Find:
+    def scaled(sections: Sections) -> float | None:
+        value = find(sections)
+        return None if value is None else value / MB
+
+    return scaled
+
+
+TARGETS = (
+    Target("4 KiB random read, depth 16, to nbdkit memory", rate(READ_16, MEMORY), least=1.0),
+    Target("4 KiB random write, depth 16, to nbdkit memory", rate(WRITE_16, MEMORY), least=0.9),
+    Target("  the same" + NO_ROOM, rate(WRITE_16, MEMORY, LZ4 + TIGHT)),
+    Target(
+        "4 KiB random write, depth 16, to allocator=zstd", rate(WRITE_16, (MEMORY_ZSTD,)), least=10
+    ),
+    Target("latency of a read, depth 1, to nbdkit memory", latency(READ_1), most=1.1),
+    Target("latency of a write, depth 1, to nbdkit memory", latency(WRITE_1), most=1.1),
+    Target("128 KiB writes, depth 16, to allocator=zstd", rate(SWAP_OUT, (MEMORY_ZSTD,)), least=3),
+    Target("  the same, to nbdkit memory", rate(SWAP_OUT, MEMORY)),
+    Target("  the same" + NO_ROOM, rate(SWAP_OUT, MEMORY, LZ4 + TIGHT)),
+    Target("  rejected" + NO_ROOM, rejected(SWAP_OUT), unit="%"),
+    *(
+        Target(
+            f"host bytes of real pages, {codec}, to zram",
+            at("pages", "ratio_to_zram", codec),
+            most=1.05,
+            digits=3,
+        )
+        for codec in ("lz4", "zstd")
+    ),
+    Target(
+        "metadata a page",
+        worst("memory", "loaded", lambda one: float(one["metadata_per_page"])),
+        most=64,
+        unit="B",
+        digits=1,
+    ),
+    Target(
+        "resident size of an idle server",
+        in_mb(at("memory", "idle", "resident", "all")),
+        most=40,
+        unit="MB",
+        digits=1,
+    ),
+    Target(
+        "pool to live payload, 10 s after a random half was freed",
+        worst("memory", "loaded", lambda one: float(one["after_freeing"]["used_to_live"][-1][1])),
+        most=1.25,
+        digits=3,
+    ),
+    Target("shrink rate, to dd", shrink_rate, least=0.8),
+    Target("a guest's p99 during a shrink, to idle", p99_during_shrink("guest"), most=5),
+    Target("  the same over NBD, without a guest", p99_during_shrink("reads"), most=5),
+    Target(
+        "a start after a kill, for each GiB stored",
+        at("recovery", "seconds_per_gib"),
+        most=0.25,
+        unit="s",
+    ),
+)
+
+
+def rows(sections: Sections) -> list[Row]:
+    found = []
+    for target in TARGETS:
+        value = target.find(sections)
+        if value is None:
+            found.append(Row(target.name, target.bound, "not measured", None))
+        else:
+            found.append(Row(target.name, target.bound, target.shown(value), target.met(value)))
+    return found
+
+
+def table(found: Sequence[Row]) -> str:
+    met = {True: "yes", False: "NO", None: ""}
+    return columns(
+        "Targets",
+        ("", "target", "measured", "met"),
+        [[row.name, row.bound, row.measured, met[row.met]] for row in found],
+    )
