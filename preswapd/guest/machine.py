@@ -51,6 +51,8 @@ class Hardware:
     disks: Sequence[str] = ()
     # Shown read-only as /dev/vda.
     material: Path | None = None
+    # The command that runs QEMU's command line, if any: to put it into a cgroup, say.
+    wrapper: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,7 @@ class Guest:
             "virtio-blk-pci,drive=material,serial=material",
         )
         return [
+            *hardware.wrapper,
             *(str(self.qemu), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
             *("-name", "preswapd-guest", "-machine", "q35,usb=off,smbus=off"),
             *accelerator.ACCELERATORS[self.accelerator],
@@ -165,6 +168,11 @@ class Guest:
             *(("-drive", material[0], "-device", material[1]) if hardware.material else ()),
             *hardware.disks,
         ]
+
+    @property
+    def pid(self) -> int:
+        """QEMU's."""
+        return self._process.pid
 
     # --- commands ---
 
