@@ -1,0 +1,80 @@
+"""What processes and the disk of this host have used, read from /proc and /sys."""
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+SECTOR = 512
+SAMPLE_SECONDS = 0.2
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of all threads of a process."""
+    # The name in brackets may hold blanks; utime and stime are the 14th and 15th word of the line.
+    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory that a process has mapped, without shared memory."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    amounts = dict(line.split(":", 1) for line in lines)
+    return sum(int(amounts[name].split()[0]) * 1024 for name in ("RssAnon", "RssFile"))
+
+
+def disk_bytes(folder: Path) -> tuple[int, int] | None:
+    """Bytes read from and written to the disk below a folder since the host's start.
+
+    By whomever: a page cache writes when its process has long gone on.  None where the file system
+    lies on no single block device.
+    """
+    device = os.stat(folder).st_dev
+    counters = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/stat")
+    if not counters.exists():
+        return None
+    words = counters.read_text().split()
+    return int(words[2]) * SECTOR, int(words[6]) * SECTOR
+
+
+class Peak:
+    """The largest amounts of memory while the `with` block lasts, looked at five times a second.
+
+    `parts` are the peaks of each amount, `total` is the peak of their sum.
+    """
+
+    def __init__(self, reading: Callable[[], Sequence[int]]) -> None:
+        self.parts: list[int] = []
+        self.total = 0
+        self._reading = reading
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._look()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+        self._look()
+
+    def _watch(self) -> None:
+        while not self._over.wait(SAMPLE_SECONDS):
+            self._look()
+
+    def _look(self) -> None:
+        # A process that has ended is noticed by whoever talks to it.
+        with suppress(OSError, KeyError):
+            now = self._reading()
+            self.parts = [max(pair) for pair in zip(self.parts or now, now, strict=True)]
+            self.total = max(self.total, sum(now))
