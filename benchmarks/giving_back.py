@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import shrinking
-from benchmarks.guest_jobs import STORE, Material, built_store, served, store
+from benchmarks.guest_jobs import STORE, Material, Served, built_store, served, store
 from benchmarks.guest_swaps import Budget, Place, Preswapd
 from benchmarks.shrinking import LoadedServer, Seen, dd_rate, dd_source, seen_of_dd, seen_of_shrink
 from preswapd.guest.kernel import default_cache, find_kernel
@@ -114,8 +114,8 @@ def in_a_guest(progress: Callable[[str], None], rounds: int, folder: Path) -> di
     disk.write_bytes(bytes(MIB))
     material = Material([], [], {STORE: built_store()}, disk)
     place = Place(find_kernel(cache), cache, material, folder)
-    windows: dict[str, list[list[float]]] = {"before": [], "during": [], "after": []}
-    moved = []
+    windows: dict[str, list[Served]] = {"before": [], "during": [], "after": []}
+    shrinks = []
     with Preswapd(place, GUEST_MEMORY, Budget()) as swapping:
         guest = swapping.guest
         command = store(GUEST_STORE_MIB, 0, writes=GUEST_WRITES, popular=100)
@@ -126,14 +126,13 @@ def in_a_guest(progress: Callable[[str], None], rounds: int, folder: Path) -> di
                 raise TimeoutError("the store in the guest is not ready")
             time.sleep(0.3)
 
-        def window_ends() -> list[float]:
+        def window_ends() -> Served:
             lines = int(guest.run(f"wc -l <{job.log}").output)
             guest.run(
                 f"kill -USR1 $(pidof store);"
                 f" while [ $(wc -l <{job.log}) = {lines} ]; do usleep 10000; done"
             )
-            told = served(guest.run(f"tail -n 1 {job.log}").output)
-            return [told.p50, told.p99, told.p999]
+            return served(guest.run(f"tail -n 1 {job.log}").output)
 
         for number in range(rounds):
             progress(f"giving back: round {number + 1} of {rounds}, in a guest")
@@ -141,16 +140,21 @@ def in_a_guest(progress: Callable[[str], None], rounds: int, folder: Path) -> di
             window_ends()
             time.sleep(GUEST_QUIET_SECONDS)
             windows["before"].append(window_ends())
-            report, _ = shrinking.shrink(swapping.server.client)
+            report, window = shrinking.shrink(swapping.server.client)
             windows["during"].append(window_ends())
-            moved.append(report.moved)
+            shrinks.append({"moved": report.moved, "seconds": window.seconds})
             time.sleep(GUEST_QUIET_SECONDS)
             windows["after"].append(window_ends())
     medians = {
-        name: [statistics.median(one[i] for one in found) for i in range(len(PERCENTILES))]
+        name: [statistics.median(one) for one in zip(*((w.p50, w.p99, w.p999) for w in found))]
         for name, found in windows.items()
     }
-    return {**medians, "moved": moved, "accelerator": guest.accelerator}
+    return {
+        **medians,
+        "window_seconds": [window.seconds for window in windows["during"]],
+        "shrinks": shrinks,
+        "accelerator": guest.accelerator,
+    }
 
 
 # --- what is shown ---

@@ -111,8 +111,9 @@ def store(mib: int, requests: int, writes: int = STORE_WRITES, popular: int = ST
 
 @dataclass(frozen=True)
 class Served:
-    """A line of the store: requests a second, and percentiles of a request in microseconds."""
+    """A line of the store: over how long, requests a second, percentiles in microseconds."""
 
+    seconds: float
     rate: float
     p50: float
     p99: float
@@ -121,7 +122,7 @@ class Served:
 
 def served(line: str) -> Served:
     seconds, requests, p50, p99, p999 = (float(word) for word in line.split())
-    return Served(requests / seconds if seconds else 0.0, p50, p99, p999)
+    return Served(seconds, requests / seconds if seconds else 0.0, p50, p99, p999)
 
 
 def built_store() -> bytes:
