@@ -146,7 +146,10 @@ def in_a_guest(progress: Callable[[str], None], rounds: int, folder: Path) -> di
             time.sleep(GUEST_QUIET_SECONDS)
             windows["after"].append(window_ends())
     medians = {
-        name: [statistics.median(one) for one in zip(*((w.p50, w.p99, w.p999) for w in found))]
+        name: [
+            statistics.median(one)
+            for one in zip(*((w.p50, w.p99, w.p999) for w in found), strict=True)
+        ]
         for name, found in windows.items()
     }
     return {
