@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.load import Load, run
+from benchmarks.load import FILL, fio
 from preswapd.control.client import Client
 from preswapd.control.protocol import ShrinkReport, ShrinkStep
 from preswapd.demo.server import Server
@@ -22,7 +22,6 @@ MIB = 1 << 20
 DEVICE = "bench"
 # Of the first so many bytes of the device, half of each page compressible.
 FILLED = 256 * MIB
-FILL = Load("write", "1m", 4, compressible=50)
 # A light load: one request at a time, a tenth of them writes.
 READS_PER_SECOND = 1800
 WRITES_PER_SECOND = 200
@@ -68,7 +67,7 @@ class LoadedServer(Server):
     def fill(self) -> None:
         """Pages in place of whatever there was, on disk too."""
         self.client.swapoff(DEVICE)
-        run(self.uri, FILL, None, size=str(FILLED))
+        fio(self.uri, FILL, None, size=str(FILLED))
         self.settle()
 
     def settle(self) -> None:
