@@ -91,7 +91,7 @@ static int alloc_unstaging(struct tmem_host *h, unsigned length, unsigned flags,
 	unsigned tries = 0;
 
 	while ((err == -ENOSPC || err == -ENOMEM) && tries < UNSTAGE_TRIES) {
-		if (!slots_has_staged(&h->slots))
+		if (!slots_staged(&h->slots))
 			break;
 		if (flags & TMEM_NOWAIT)
 			return -EAGAIN;

@@ -203,9 +203,12 @@ void tmem_settle(struct tmem_host *h, unsigned milliseconds)
 		sleep_ms(WAIT_MS);             /* for a put in flight, or for room */
 }
 
+/* What is staged by now, and not what guests go on to write. */
 static void unstage_all(struct tmem_host *h)
 {
-	while (host_unstage(h, true) == 1)
+	uint32_t slabs = slots_staged(&h->slots);
+
+	while (slabs-- && host_unstage(h, true) == 1)
 		;
 }
 

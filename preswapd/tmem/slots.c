@@ -704,12 +704,12 @@ bool slots_stages(const struct slots *s)
 	return __atomic_load_n(&s->stages, __ATOMIC_RELAXED);
 }
 
-bool slots_has_staged(struct slots *s)
+uint32_t slots_staged(struct slots *s)
 {
 	pthread_mutex_lock(&s->mutex);
-	bool has = s->staged_bytes != 0;
+	uint32_t slabs = (uint32_t)(s->staged_bytes / SLAB_BYTES);
 	pthread_mutex_unlock(&s->mutex);
-	return has;
+	return slabs;
 }
 
 /* Two thirds of what it may take. */

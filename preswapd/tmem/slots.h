@@ -89,7 +89,8 @@ void slots_return_staged(struct slots *, uint32_t slab, bool tried);
  * is. */
 bool slots_wait_staged(struct slots *, unsigned milliseconds, unsigned for_more);
 bool slots_stages(const struct slots *);
-bool slots_has_staged(struct slots *);
+/* Slabs of staged pages. */
+uint32_t slots_staged(struct slots *);
 /* Is so much staged that it will soon have to stop? */
 bool slots_staging_presses(struct slots *);
 void slots_set_staging(struct slots *, bool on);
