@@ -130,9 +130,12 @@ def test_deleted_arena_is_served_on_and_no_start_follows(
 def test_truncated_arena_ends_the_server_and_no_start_follows(
     server: RunningServer, client: Any
 ) -> None:
-    """A load from behind its end is SIGBUS: no answer rather than a wrong one."""
+    """A load from behind its end is SIGBUS: no answer rather than a wrong one.
+
+    The server's own work in the arena may meet it before the request comes.
+    """
     os.truncate(server.arena, SLAB)
-    assert error_of(client.pread, PAGE, PAGE) == errno.ENOTCONN
+    assert error_of(client.pread, PAGE, PAGE) in (errno.ENOTCONN, errno.ECONNRESET, errno.EPIPE)
     assert server.wait() == -signal.SIGBUS
     status, said = refused(server)
     assert status == 4
