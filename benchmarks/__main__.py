@@ -78,17 +78,16 @@ class Results:
         begun = time.monotonic()
         try:
             figures = section.measure(progress, quick, **options)
+            self.figures["seconds"][name] = round(time.monotonic() - begun, 1)
+            self.figures["sections"][name] = figures
+            self.write()
+            progress("")
+            print(f"\n# {name} ({self.figures['seconds'][name]:.0f} s)\n\n{section.table(figures)}")
         except Exception:
             # The other sections' figures are worth having.
             self.failed = True
             progress("")
             traceback.print_exc()
-            return
-        self.figures["seconds"][name] = round(time.monotonic() - begun, 1)
-        self.figures["sections"][name] = figures
-        self.write()
-        progress("")
-        print(f"\n# {name} ({self.figures['seconds'][name]:.0f} s)\n\n{section.table(figures)}")
 
     def write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)

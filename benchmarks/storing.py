@@ -15,8 +15,9 @@ from preswapd.units import PAGE_SIZE
 REQUEST = 128 << 10
 # The swap header's page goes to disk: pages begin well behind it.
 START = 1 << 20
-REST_SECONDS = 10.0
-STEADY_SECONDS = 1.0
+REST_SECONDS = 15.0
+# Empty slabs stay for a second or so before the host gets them back.
+STEADY_SECONDS = 2.5
 POLL_SECONDS = 0.1
 
 

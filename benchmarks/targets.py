@@ -123,7 +123,7 @@ def p99_during_shrink(kind: str) -> Find:
 
     def find(sections: Sections) -> float | None:
         seen = sections.get("giving_back", {}).get(kind)
-        return seen["during"][1] / seen["before"][1] if seen else None
+        return seen["during"][1] / seen["before"][1] if seen and seen["before"][1] else None
 
     return find
 
