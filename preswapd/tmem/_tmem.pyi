@@ -102,7 +102,7 @@ class Host:
 
     def settle(self, milliseconds: int = 0) -> None:
         """Compresses what is staged, after waiting so long for it. For a thread that does nothing
-        else; while puts come in it takes a tenth of a processor."""
+        else; while puts come in it pauses after each slab."""
 
     def stats(self) -> dict[str, int]:
         """Counters since it was opened, and gauges; docs/control-api.md has their meaning."""

@@ -4,12 +4,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 /* Evicting a few pages at a time: enough to empty a slab of most classes in the end. */
 #define EVICT_AT_ONCE 16u
 #define EVICT_ROUNDS 256u
-/* A put waits for so many slabs of staged pages that others are still putting into. */
-#define UNSTAGE_TRIES 16u
+/* A put without room waits so long for staged pages that others are at work on: putting them, which
+ * takes microseconds, or compressing them, 0.1 ms a slab; either may have lost its processor. */
+#define UNSTAGE_WAITS 50u
+#define UNSTAGE_WAIT_MS 1u
 
 /* --- Building, publishing, dropping ------------------------------------------------------- */
 
@@ -84,25 +87,38 @@ static bool is_full(const struct pool *p)
 	       count_of(&p->pages) >= count_of(&p->max_pages);
 }
 
-/* A put needs room: staged pages are compressed first, all of them if need be. */
+void host_sleep(unsigned milliseconds)
+{
+	struct timespec t = {.tv_nsec = (long)milliseconds * 1000000};
+
+	nanosleep(&t, NULL);
+}
+
+/* A put needs room: staged pages are compressed first, all of them if need be.  Above a lowered
+ * limit that would be in vain, as nothing gets in before maintain() has given memory back. */
 static int alloc_unstaging(struct tmem_host *h, unsigned length, unsigned flags, uint32_t *ref)
 {
 	int err = slots_alloc(&h->slots, length, flags, ref);
-	unsigned tries = 0;
+	unsigned waits = 0;
 
-	while ((err == -ENOSPC || err == -ENOMEM) && tries < UNSTAGE_TRIES) {
-		if (!slots_staged(&h->slots))
+	while ((err == -ENOSPC || err == -ENOMEM) && waits < UNSTAGE_WAITS) {
+		if (!slots_staged(&h->slots) || slots_over_limit(&h->slots))
 			break;
 		if (flags & TMEM_NOWAIT)
 			return -EAGAIN;
-		tries += host_unstage(h, true) != 1;
+		int unstaged = host_unstage(h, true);
+		if (unstaged == -ENOSPC)
+			break;
+		if (unstaged != 1) {
+			host_sleep(UNSTAGE_WAIT_MS);
+			waits++;
+		}
 		err = slots_alloc(&h->slots, length, flags, ref);
 	}
 	return err;
 }
 
-/* Then the oldest ephemeral pages go, until there is a slot.  Above a lowered limit that would be
- * in vain, as nothing gets in before maintain() has given memory back. */
+/* Then the oldest ephemeral pages go, until there is a slot. */
 static int alloc_evicting(struct tmem_host *h, unsigned length, unsigned flags, uint32_t *ref)
 {
 	int err = alloc_unstaging(h, length, flags, ref);
@@ -152,6 +168,15 @@ static int host_build(struct tmem_host *h, const struct tmem_handle *handle, con
 	return 0;
 }
 
+/* More would only be rejected when they are published, and counted twice. */
+static uint64_t pages_that_fit(const struct pool *p, uint64_t n)
+{
+	if (is_full(p))
+		return 0;
+	uint64_t room = count_of(&p->max_pages) - count_of(&p->pages);
+	return n < room ? n : room;
+}
+
 static int host_stage(struct tmem_host *h, const struct tmem_handle *handles, const void *pages,
 		      unsigned n, enum tmem_compress how, unsigned flags, struct tmem_fresh *fresh)
 {
@@ -159,8 +184,9 @@ static int host_stage(struct tmem_host *h, const struct tmem_handle *handles, co
 	uint32_t refs[TMEM_STAGE_MOST];
 	unsigned wanted = 0;
 
-	if (how == TMEM_NONE || !slots_stages(&h->slots) || is_full(&h->pools[handles->pool]))
+	if (how == TMEM_NONE || !slots_stages(&h->slots))
 		return 0;
+	n = (unsigned)pages_that_fit(&h->pools[handles->pool], n);
 	while (wanted < n && !codec_same_filled(page + wanted * TMEM_PAGE))
 		wanted++;
 	int got = wanted ? slots_alloc_staged(&h->slots, how, wanted, flags, refs) : 0;

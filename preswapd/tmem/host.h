@@ -45,9 +45,11 @@ unsigned host_evict(struct tmem_host *, unsigned most);
 void host_enqueue(struct tmem_host *, const struct tmem_handle *, uint64_t seq);
 
 /* mover.c: compresses a slab of staged pages.  0 when there is none, 1 when it is staged no more,
- * -EAGAIN when something in it has to wait. */
+ * -EAGAIN when something in it has to wait, -ENOSPC when there is no room for a copy. */
 int host_unstage(struct tmem_host *, bool also_open);
 void host_recompress(struct tmem_host *, const struct tmem_handle *, enum tmem_compress);
+
+void host_sleep(unsigned milliseconds);
 
 /* pools.c */
 bool pools_fit(const struct arena *);

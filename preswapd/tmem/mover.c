@@ -8,7 +8,6 @@
 
 #include <errno.h>
 #include <string.h>
-#include <time.h>
 
 #define MOVE_BYTES_AT_ONCE (16u << 20)         /* a call of tmem_maintain: some 10 ms */
 #define SLABS_A_LOOK 16u
@@ -70,14 +69,14 @@ static bool publish_copy(struct tmem_host *h, const struct moving *m, uint32_t t
 	return moved;
 }
 
-static bool move_slot(struct tmem_host *h, uint32_t ref)
+static bool move_slot(struct tmem_host *h, uint32_t ref, unsigned flags)
 {
 	struct moving m;
 	uint32_t to;
 
 	if (!take_copy(h, ref, &m))
 		return true;
-	if (slots_alloc(&h->slots, length_of(m.copy.what), SLOTS_NOGROW, &to))
+	if (slots_alloc(&h->slots, length_of(m.copy.what), flags, &to))
 		return false;
 	host_fill(h, to, &m.copy.handle, m.copy.what, m.copy.bytes);
 	bool moved = publish_copy(h, &m, to);
@@ -95,7 +94,7 @@ static void empty_slab(struct tmem_host *h, uint32_t slab)
 
 	for (uint32_t i = 0; room && i < n; i++)
 		if (slots_taken(&h->slots, ref_of(slab, i)))
-			room = move_slot(h, ref_of(slab, i));
+			room = move_slot(h, ref_of(slab, i), SLOTS_NOGROW);
 	slots_return(&h->slots, slab);
 }
 
@@ -114,7 +113,7 @@ static void compact(struct tmem_host *h, bool all)
 
 /* --- Staged pages ------------------------------------------------------------------------------ */
 
-enum unstaged { GONE, STAYS, LATER };
+enum unstaged { GONE, STAYS, LATER, NO_ROOM };
 
 /* The copy, its bytes already in the slot `to`, becomes the page. */
 static void publish_packed(struct tmem_host *h, struct moving *m, const struct packed *p,
@@ -127,64 +126,86 @@ static void publish_packed(struct tmem_host *h, struct moving *m, const struct p
 }
 
 /* A damaged page stays what it is: packed again it would be signed anew. */
-static enum unstaged unstage_slot(struct tmem_host *h, uint32_t ref, enum tmem_compress how)
+static enum unstaged pack(struct tmem_host *h, struct moving *m, enum tmem_compress how)
 {
-	const uint64_t *state = &arena_slot(&h->arena, ref)->state;
 	struct scratch *scratch = scratch_of_thread();
 	uint8_t out[TMEM_PAGE];
 	struct packed p;
-	struct moving m;
 	uint32_t to;
 
-	if (!scratch || !load_acquire(state))
-		return LATER;
-	if (!take_copy(h, ref, &m))
-		return load_acquire(state) ? STAYS : LATER;
-	if (codec_of(m.copy.what) != CODEC_RAW || !host_is_intact(h, &m.copy))
+	if (!scratch)
+		return NO_ROOM;
+	if (codec_of(m->copy.what) != CODEC_RAW || !host_is_intact(h, &m->copy))
 		return STAYS;
-	codec_pack(scratch, how, m.copy.bytes, arena_classes()->bytes[CLASS_RAW + 1], out, &p);
+	codec_pack(scratch, how, m->copy.bytes, arena_classes()->bytes[CLASS_RAW + 1], out, &p);
 	if (p.codec == CODEC_RAW)
 		return STAYS;
 	if (slots_alloc(&h->slots, p.length, SLOTS_UNSTAGE, &to))
-		return LATER;
-	publish_packed(h, &m, &p, to);
+		return NO_ROOM;
+	publish_packed(h, m, &p, to);
 	return GONE;
+}
+
+/* A slot of a slab that is out of others' reach. */
+static enum unstaged unstage_slot(struct tmem_host *h, uint32_t ref, enum tmem_compress how)
+{
+	const uint64_t *state = &arena_slot(&h->arena, ref)->state;
+	struct moving m;
+
+	if (!load_acquire(state))
+		return LATER;
+	if (!take_copy(h, ref, &m))
+		return load_acquire(state) ? STAYS : LATER;
+	return pack(h, &m, how);
+}
+
+/* What does not compress moves to where its like are, if it is so little that the slab is worth
+ * having back; 15 pages of noise are as well left where they are. */
+static void clear_out(struct tmem_host *h, uint32_t slab, unsigned stay)
+{
+	if (stay * 2 > arena_classes()->slots[CLASS_RAW])
+		return;
+	for (uint32_t i = 0; i < arena_classes()->slots[CLASS_RAW]; i++)
+		if (slots_taken(&h->slots, ref_of(slab, i)))
+			move_slot(h, ref_of(slab, i), SLOTS_UNSTAGE);
 }
 
 int host_unstage(struct tmem_host *h, bool also_open)
 {
 	uint32_t slab = slots_take_staged(&h->slots, also_open);
-	bool later = false;
+	unsigned found[NO_ROOM + 1] = {0};
 
 	if (!slab)
 		return 0;
 	enum tmem_compress how = h->slots.slabs[slab].staging - 1u;
-	for (uint32_t i = 0; i < arena_classes()->slots[CLASS_RAW]; i++)
+	for (uint32_t i = 0; !found[NO_ROOM] && i < arena_classes()->slots[CLASS_RAW]; i++)
 		if (slots_taken(&h->slots, ref_of(slab, i)))
-			later |= unstage_slot(h, ref_of(slab, i), how) == LATER;
-	slots_return_staged(&h->slots, slab, !later);
-	return later ? -EAGAIN : 1;
+			found[unstage_slot(h, ref_of(slab, i), how)]++;
+	bool tried = !found[LATER] && !found[NO_ROOM];
+	if (tried)
+		clear_out(h, slab, found[STAYS]);
+	slots_return_staged(&h->slots, slab, tried);
+	return tried ? 1 : found[NO_ROOM] ? -ENOSPC : -EAGAIN;
 }
 
+/* Nothing keeps the page's slab where it is, so all of it is read under one hold of the lock. */
 void host_recompress(struct tmem_host *h, const struct tmem_handle *handle, enum tmem_compress how)
 {
+	struct moving m;
+
 	tmem_ops.lock(h, handle);
-	uint32_t ref = tmem_ops.find(h, handle).ref;
-	bool raw = ref && codec_of(arena_slot(&h->arena, ref)->what) == CODEC_RAW;
+	m.from = tmem_ops.find(h, handle);
+	const struct slot *s = arena_slot(&h->arena, m.from.ref);
+	bool raw = m.from.ref && codec_of(s->what) == CODEC_RAW && slot_header_fits(&h->arena, s);
+	if (raw)
+		tmem_ops.copy(h, &m.from, &m.copy);
 	tmem_ops.unlock(h, handle);
 	if (raw)
-		unstage_slot(h, ref, how);
+		pack(h, &m, how);
 }
 
-static void sleep_ms(unsigned milliseconds)
-{
-	struct timespec t = {.tv_nsec = (long)milliseconds * 1000000};
-
-	nanosleep(&t, NULL);
-}
-
-/* While puts come in it takes no more than a tenth of a processor, and all of one before staging
- * would have to stop.  A low priority would not do: it would be kept from its processor with a
+/* While puts come in it pauses after each slab, and takes all of a processor before staging would
+ * have to stop.  A low priority would not do: it would be kept from its processor with a
  * page's lock held. */
 void tmem_settle(struct tmem_host *h, unsigned milliseconds)
 {
@@ -197,10 +218,10 @@ void tmem_settle(struct tmem_host *h, unsigned milliseconds)
 		done = host_unstage(h, also_open);
 		uint64_t puts = count_of(&h->count.good_puts) - before;
 		if (puts && !slots_staging_presses(&h->slots))
-			sleep_ms(PAUSE_MS);
+			host_sleep(PAUSE_MS);
 	}
 	if (done)
-		sleep_ms(WAIT_MS);             /* for a put in flight, or for room */
+		host_sleep(WAIT_MS);             /* for a put in flight, or for room */
 }
 
 /* What is staged by now, and not what guests go on to write. */

@@ -273,6 +273,8 @@ static int carve(struct slots *s, unsigned class, uint8_t staging, uint32_t to, 
 		free(bits);
 		return err;
 	}
+	if (slab->place == EMPTY && slab->reserved > to && !staging)
+		s->recut_at = now_ns();
 	if (slab->place == EMPTY)
 		empty_remove(s, n);
 	else if (s->n_free && s->free_numbers[s->n_free - 1] == n)
@@ -345,12 +347,59 @@ static bool alloc_longer(struct slots *s, unsigned class, uint32_t *ref)
 	return false;
 }
 
+static uint32_t end_of_highest(const struct slab *slab)
+{
+	uint32_t slot = arena_classes()->slots[slab->class];
+
+	while (slot > 0 && !(slab->taken[(slot - 1) / 64] >> (slot - 1) % 64 & 1))
+		slot--;
+	return payload_offset(slab->class, slot);
+}
+
+static uint32_t end_of_steps(const struct slab *slab)
+{
+	return (end_of_highest(slab) + SLAB_STEP - 1) / SLAB_STEP * SLAB_STEP;
+}
+
+/* Memory behind the highest slot that is taken.  A fresh slab grows by steps, one that fell empty
+ * is cut anew with all it holds, and up to 48 KiB for each class is much in a small pool. */
+static void trim_tail(struct slots *s, uint32_t n)
+{
+	struct slab *slab = &s->slabs[n];
+	uint32_t end = end_of_steps(slab);
+	uint64_t start = (uint64_t)n * SLAB_BYTES;
+
+	if (end >= slab->reserved || arena_punch(s->arena, start + end, start + slab->reserved))
+		return;
+	s->used_bytes -= slab->reserved - end;
+	slab->reserved = end;
+	unlist(s, n);
+	push_partial(s, n);
+}
+
+/* Only the slab that a class puts into has much of a tail. */
+static void trim_tails(struct slots *s)
+{
+	s->recut_at = 0;
+	for (unsigned class = 1; class <= arena_classes()->count; class++)
+		if (s->partial[class].first)
+			trim_tail(s, s->partial[class].first);
+}
+
 static int lock(struct slots *s, unsigned flags)
 {
 	if (flags & SLOTS_NOWAIT)
 		return pthread_mutex_trylock(&s->mutex) ? -EAGAIN : 0;
 	pthread_mutex_lock(&s->mutex);
 	return 0;
+}
+
+static int alloc_trimming(struct slots *s, unsigned class, unsigned flags, uint32_t *ref)
+{
+	if (flags & SLOTS_NOWAIT)
+		return -EAGAIN;
+	trim_tails(s);
+	return alloc_in_class(s, class, flags, ref);
 }
 
 int slots_alloc(struct slots *s, unsigned length, unsigned flags, uint32_t *ref)
@@ -364,6 +413,8 @@ int slots_alloc(struct slots *s, unsigned length, unsigned flags, uint32_t *ref)
 		err = -ENOSPC;                 /* the limit was lowered: nothing more gets in */
 	} else {
 		err = alloc_in_class(s, class, flags, ref);
+		if ((err == -ENOSPC || err == -ENOMEM) && s->recut_at && !(flags & SLOTS_NOGROW))
+			err = alloc_trimming(s, class, flags, ref);
 		if (err && err != -EAGAIN && !(flags & SLOTS_NOGROW) &&
 		    alloc_longer(s, class, ref))
 			err = 0;
@@ -377,7 +428,8 @@ static int carve_staging(struct slots *s, enum tmem_compress how, unsigned flags
 {
 	uint64_t slab_and_copies = 2ull * SLAB_BYTES;
 
-	if (!within_limit(s, s->staged_bytes + slab_and_copies + STAGING_SPARES, flags))
+	/* What replaces a page compresses it at once: the last 1 % is small. */
+	if (!within_limit(s, slab_and_copies + STAGING_SPARES, flags & ~(unsigned)SLOTS_REPLACE))
 		return -ENOSPC;
 	return carve(s, CLASS_RAW, (uint8_t)(how + 1), SLAB_BYTES, flags);
 }
@@ -432,6 +484,8 @@ static void release(struct slots *s, uint32_t ref)
 
 void slots_release_all(struct slots *s, const uint32_t *refs, unsigned n)
 {
+	if (!n)
+		return;
 	pthread_mutex_lock(&s->mutex);
 	for (unsigned i = 0; i < n; i++)
 		release(s, refs[i]);
@@ -445,7 +499,7 @@ void slots_release(struct slots *s, uint32_t ref)
 
 /* Rule R6: class 0 first, then the hole.  The punch is outside the mutex: the slab is in no list
  * meanwhile. */
-void slots_give_back(struct slots *s, bool all)
+static void give_back_empty(struct slots *s, bool all)
 {
 	uint64_t before = now_ns() - KEEP_EMPTY_NS;
 
@@ -482,6 +536,15 @@ void slots_give_back(struct slots *s, bool all)
 	}
 }
 
+void slots_give_back(struct slots *s, bool all)
+{
+	give_back_empty(s, all);
+	pthread_mutex_lock(&s->mutex);
+	if (s->recut_at && (all || s->recut_at < now_ns() - KEEP_EMPTY_NS))
+		trim_tails(s);
+	pthread_mutex_unlock(&s->mutex);
+}
+
 int slots_adopt(struct slots *s, uint32_t n, unsigned class)
 {
 	struct slab *slab = &s->slabs[n];
@@ -512,15 +575,6 @@ void slots_mark(struct slots *s, uint32_t ref, bool taken)
 	}
 }
 
-static uint32_t end_of_highest(const struct slab *slab)
-{
-	uint32_t slot = arena_classes()->slots[slab->class];
-
-	while (slot > 0 && !(slab->taken[(slot - 1) / 64] >> (slot - 1) % 64 & 1))
-		slot--;
-	return payload_offset(slab->class, slot);
-}
-
 /* All that is not in a slab with a live slot is given back by R6, also where nothing seems to
  * be: SEEK_DATA does not report what was allocated and never written. */
 void slots_adopt_done(struct slots *s)
@@ -539,7 +593,7 @@ void slots_adopt_done(struct slots *s)
 			continue;
 		}
 		arena_punch(s->arena, from, start);
-		slab->reserved = (end_of_highest(slab) + SLAB_STEP - 1) / SLAB_STEP * SLAB_STEP;
+		slab->reserved = end_of_steps(slab);
 		s->used_bytes += slab->reserved;
 		from = start + slab->reserved;
 		if (slab->used == arena_classes()->slots[slab->class])

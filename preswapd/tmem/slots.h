@@ -35,6 +35,8 @@ struct slots {
 	struct list partial[CLASSES_MAX];  /* those with a free slot in held memory first */
 	struct list empty;             /* no slot taken; still holding their memory */
 	uint64_t empty_bytes;
+	uint64_t recut_at;             /* ns; when an empty slab was last cut anew with more memory than
+					* it needed, 0 when none was since the last trim */
 	struct list staging[TMEM_NONE];    /* for each codec: with a free slot ... */
 	struct list staged;            /* ... and without, the oldest first */
 	uint64_t staged_bytes, staged_pages;

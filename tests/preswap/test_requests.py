@@ -7,6 +7,7 @@ import pytest
 
 from preswapd.preswap import _device
 from preswapd.preswap._device import FLAG_FAST_ZERO, FLAG_FUA, Connection
+from preswapd.preswap.opening import POOL
 from tests.preswap.coherence import check_coherence
 from tests.preswap.disk_model import PAGE, page_of, pages_of
 from tests.preswap.running import MIB, Running, data_of, read
@@ -38,6 +39,15 @@ def test_rejected_pages_count_once(connection: Connection, pages: int) -> None:
     connection.device.max_pages = 0
     connection.pwrite(pages_of(1, pages * PAGE), PAGE)
     assert counts(connection, "succ_stores", "failed_stores", "disk_writes") == [0, pages, pages]
+
+
+def test_pages_beyond_the_pools_count_once(connection: Connection, running: Running) -> None:
+    """Of a request that is taken whole and put in the end page by page."""
+    running.instance.compress_later()
+    running.instance.host.set_max_pages(POOL, 3)
+    connection.pwrite(page_of(1) * 16, PAGE)
+    assert counts(connection, "succ_stores", "failed_stores", "disk_writes") == [3, 13, 13]
+    assert running.instance.host.stats()["no_mem_puts"] == 13
 
 
 def test_rejected_part_counts_once(connection: Connection) -> None:

@@ -82,7 +82,8 @@ static void *maintain(void *unused)
 	return unused;
 }
 
-/* Slabs of seventeen classes, filled and flushed but for one page: they cannot be emptied. */
+/* Slabs of seventeen classes, filled and flushed but for the last page: they cannot be
+ * emptied, nor trimmed. */
 static void fill_ballast(void)
 {
 	uint64_t page[TMEM_PAGE / 8];
@@ -95,7 +96,7 @@ static void fill_ballast(void)
 			if (tmem_put(host, &h, page, TMEM_LZ4, false) != 1)
 				fail("no ballast", i, class);
 		}
-		for (unsigned i = 1; i < classes->slots[class]; i++) {
+		for (unsigned i = 0; i + 1 < classes->slots[class]; i++) {
 			struct tmem_handle h = {.object = BALLAST + class, .index = i};
 			tmem_flush(host, &h);
 		}

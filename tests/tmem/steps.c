@@ -238,10 +238,81 @@ static void get_that_removes_meets_another(void)
 	CHECK(stored() == 0);
 }
 
+static const void *text_of(uint64_t version)
+{
+	for (size_t i = 0; i < TMEM_PAGE / 8; i++)
+		page[i] = version << 8 | i % 16;
+	return page;
+}
+
+static int put_text(const struct tmem_handle *h, uint64_t version)
+{
+	return tmem_put(host, h, text_of(version), TMEM_LZ4, false);
+}
+
+static bool holds_text(const struct tmem_handle *h, uint64_t version)
+{
+	uint64_t into[TMEM_PAGE / 8];
+
+	return tmem_get(host, h, into) == 1 && memcmp(into, text_of(version), TMEM_PAGE) == 0;
+}
+
+static struct tmem_stats figures(void)
+{
+	struct tmem_stats stats;
+
+	tmem_get_stats(host, &stats);
+	return stats;
+}
+
+/* The page was copied to be compressed, and is another one when that is done. */
+static void compression_meets_a_put(void)
+{
+	struct tmem_handle h = handle_in_pool(tmem_new_pool(host, uuid, TMEM_PERSISTENT));
+	struct moving m;
+
+	tmem_set_staging(host, true);
+	CHECK(put_text(&h, 1) == 1);
+	CHECK(take_copy(host, slot_of(&h), &m));
+	CHECK(put_text(&h, 2) == 1);
+	CHECK(pack(host, &m, TMEM_LZ4) == GONE);
+	CHECK(holds_text(&h, 2) && stored() == 1);
+	CHECK(tmem_flush(host, &h) == 1 && figures().live_slot_bytes == 0);
+}
+
+static uint32_t taken;
+
+static void *give_back_later(void *unused)
+{
+	host_sleep(2);
+	slots_return_staged(&host->slots, taken, false);
+	return unused;
+}
+
+/* All that is staged is in another thread's hands; without it there is no room. */
+static void put_waits_for_staged_pages(void)
+{
+	struct tmem_handle h = handle_in_pool(tmem_new_pool(host, uuid, TMEM_PERSISTENT));
+	pthread_t other;
+
+	tmem_set_staging(host, true);
+	for (h.index = 0; h.index < 15; h.index++)
+		CHECK(put_text(&h, h.index) == 1);
+	tmem_set_limit(host, figures().mem_used_total + SLAB_BYTES);
+	taken = slots_take_staged(&host->slots, true);
+	CHECK(taken && pthread_create(&other, NULL, give_back_later, NULL) == 0);
+	CHECK(put_text(&h, h.index) == 1);
+	pthread_join(other, NULL);
+	for (uint32_t i = h.index = 0; i < 16; h.index = ++i)
+		CHECK(holds_text(&h, i));
+	CHECK(figures().staged_pages == 0 && figures().no_mem_puts == 0);
+}
+
 static const struct {
 	const char *name;
 	void (*play)(void);
 } cases[] = {
+	{"compression_meets_a_put", compression_meets_a_put},
 	{"get_that_removes_meets_a_put", get_that_removes_meets_a_put},
 	{"get_that_removes_meets_another", get_that_removes_meets_another},
 	{"mover_meets_a_slot_filled_again", mover_meets_a_slot_filled_again},
@@ -249,6 +320,7 @@ static const struct {
 	{"put_meets_the_end_of_its_pool", put_meets_the_end_of_its_pool},
 	{"put_meets_the_next_pool_of_its_number", put_meets_the_next_pool_of_its_number},
 	{"put_that_must_not_wait_evicts_nothing", put_that_must_not_wait_evicts_nothing},
+	{"put_waits_for_staged_pages", put_waits_for_staged_pages},
 };
 
 int main(int argc, char **argv)

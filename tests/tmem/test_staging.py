@@ -84,13 +84,35 @@ def test_what_is_as_well_stored_at_once(staging: Host, kind: str, compress: str)
 
 
 def test_what_does_not_compress_stays_where_it_is(staging: Host, shm: Path) -> None:
-    put(staging, 0, 20, "noise")
+    put(staging, 0, 2 * RAW_IN_A_SLAB, "noise")
     before = sorted((slot.index, slot.header_at) for slot in slots_of(shm / "arena"))
     staging.settle()
     assert staged(staging) == 0
-    assert staging.stats()["huge_pages"] == 20
+    assert staging.stats()["huge_pages"] == 2 * RAW_IN_A_SLAB
     assert sorted((slot.index, slot.header_at) for slot in slots_of(shm / "arena")) == before
-    check(staging, 0, 20, "noise")
+    check(staging, 0, 2 * RAW_IN_A_SLAB, "noise")
+
+
+def used_by_a_mixture(path: Path, on: bool) -> int:
+    """One page in eight does not compress."""
+    host = Host(path, LIMIT, create=True)
+    try:
+        host.set_staging(on)
+        host.new_pool()
+        kinds = ["noise", *["half"] * 7] * 200
+        for i, kind in enumerate(kinds):
+            host.put_page(0, 0, i, make_page(kind, i))
+        host.settle()
+        host.maintain(all=True)
+        assert all(read_page(host, 0, 0, i) == make_page(kind, i) for i, kind in enumerate(kinds))
+        return host.stats()["mem_used_total"]
+    finally:
+        host.close()
+
+
+def test_pages_that_do_not_compress_leave_no_sparse_slabs(shm: Path) -> None:
+    without = used_by_a_mixture(shm / "without", on=False)
+    assert used_by_a_mixture(shm / "with", on=True) <= 1.005 * without
 
 
 def taken_until_full(path: Path, on: bool) -> int:
@@ -128,6 +150,17 @@ def test_staging_leaves_room_for_the_copies(staging: Host) -> None:
     raw_slabs = -(-stats["staged_pages"] // RAW_IN_A_SLAB)
     assert stats["mem_used_total"] + raw_slabs * 65536 <= LIMIT
     check(staging, 0, 20_000)
+
+
+def test_replacements_at_the_brim_stage_nothing(staging: Host) -> None:
+    """The last 1 % is for them, and staging would spend it."""
+    staging.limit = 256 * MIB
+    pages = 0
+    while staging.put_page(0, 0, pages, make_page("noise", 0), compress="none"):
+        pages += 1
+    for i in range(64):
+        assert staging.put_page(0, 0, i, make_page("text", i))
+    assert staged(staging) == 0
 
 
 def test_a_lowered_limit_is_met_by_compressing(staging: Host) -> None:

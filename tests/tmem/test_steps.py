@@ -12,6 +12,7 @@ import pytest
 HERE = Path(__file__).parent
 SOURCES = HERE.parents[1] / "preswapd" / "tmem"
 CASES = (
+    "compression_meets_a_put",
     "get_that_removes_meets_a_put",
     "get_that_removes_meets_another",
     "mover_meets_a_slot_filled_again",
@@ -19,6 +20,7 @@ CASES = (
     "put_meets_the_end_of_its_pool",
     "put_meets_the_next_pool_of_its_number",
     "put_that_must_not_wait_evicts_nothing",
+    "put_waits_for_staged_pages",
 )
 
 
