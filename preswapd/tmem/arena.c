@@ -14,11 +14,9 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
+/* The sum of a few words is inlined: the call would cost as much again. */
+#define XXH_INLINE_ALL
 #include <xxhash.h>
-/* The library's choice among SSE2, AVX2 and AVX-512 when the program runs; same sums. */
-#if defined(__x86_64__) && __has_include(<xxh_x86dispatch.h>)
-#include <xxh_x86dispatch.h>
-#endif
 
 #define MAGIC 0x31616e6572617370ull            /* "psarena1" */
 #define LIVE_TAG 0xa5ull
@@ -35,12 +33,11 @@ struct superblock {
 	uint64_t check;                        /* over all of the above but the magic */
 };
 
-static struct classes the_classes;
-static pthread_once_t classes_once = PTHREAD_ONCE_INIT;
+struct classes the_classes;
 
 /* 64 KiB / n rounded down to 16 bytes, at least 32 bytes apart: on real pages within 1.03 times
  * zram's memory.  The first class holds raw pages; the last, same-filled ones. */
-static void classes_make(void)
+static __attribute__((constructor)) void classes_make(void)
 {
 	struct classes *c = &the_classes;
 	unsigned last = TMEM_PAGE + 512;
@@ -62,12 +59,6 @@ static void classes_make(void)
 			class--;
 		c->for_length[i] = (uint8_t)class;
 	}
-}
-
-const struct classes *arena_classes(void)
-{
-	pthread_once(&classes_once, classes_make);
-	return &the_classes;
 }
 
 static struct superblock *superblock_of(const struct arena *a)
@@ -344,11 +335,6 @@ int arena_class(const struct arena *a, uint32_t slab)
 	if (class == 0 || class > arena_classes()->count || word != class_word_for(a, slab, class))
 		return -1;
 	return (int)class;
-}
-
-uint64_t payload_digest(const void *bytes, size_t length)
-{
-	return XXH3_64bits(bytes, length);
 }
 
 uint32_t slot_sum(const struct arena *a, const struct slot *s, uint64_t digest)

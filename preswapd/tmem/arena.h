@@ -55,7 +55,14 @@ struct classes {
 	uint16_t bytes[CLASSES_MAX];   /* payload */
 	uint8_t for_length[TMEM_PAGE / 16 + 1];
 };
-extern const struct classes *arena_classes(void);
+
+/* Made before main(): the hot path asks for it many times a page. */
+static inline const struct classes *arena_classes(void)
+{
+	extern struct classes the_classes;
+
+	return &the_classes;
+}
 
 int arena_create(const char *path, const char *boot_id, struct arena *);
 int arena_open(const char *path, struct arena *, char *why, size_t why_size);
@@ -129,7 +136,7 @@ static inline uint8_t codec_of(uint16_t what)
 	return what & 7;
 }
 
-/* The checksum covers handle, seq, length, codec and (by its digest) the payload. */
+/* The checksum covers handle, seq, length, codec and (by its digest, see digest.c) the payload. */
 uint64_t payload_digest(const void *bytes, size_t length);
 uint32_t slot_sum(const struct arena *, const struct slot *, uint64_t digest);
 /* The state word of a filled slot. */

@@ -135,13 +135,17 @@ static int alloc_evicting(struct tmem_host *h, unsigned length, unsigned flags, 
 	return err;
 }
 
+/* The digest is of what now stands there, which the copy has just brought near: of the source it
+ * costs a fourth more (25 instead of 20 us for 32 raw pages, all told). */
 static void fill_fresh(struct tmem_host *h, const struct tmem_handle *handle,
 		       const struct packed *p, struct tmem_fresh *fresh)
 {
+	unsigned class = h->slots.slabs[slab_of(fresh->ref)].class;
+
 	fresh->births = pool_births(&h->pools[handle->pool]);
 	fresh->what = what_of(p->length, p->codec);
-	fresh->digest = payload_digest(p->bytes, p->length);
 	host_fill(h, fresh->ref, handle, fresh->what, p->bytes);
+	fresh->digest = payload_digest(arena_payload(&h->arena, fresh->ref, class), p->length);
 }
 
 static int host_build(struct tmem_host *h, const struct tmem_handle *handle, const void *page,
@@ -184,12 +188,14 @@ static int host_stage(struct tmem_host *h, const struct tmem_handle *handles, co
 	uint32_t refs[TMEM_STAGE_MOST];
 	unsigned wanted = 0;
 
-	if (how == TMEM_NONE || !slots_stages(&h->slots))
+	if (how != TMEM_NONE && !slots_stages(&h->slots))
 		return 0;
 	n = (unsigned)pages_that_fit(&h->pools[handles->pool], n);
 	while (wanted < n && !codec_same_filled(page + wanted * TMEM_PAGE))
 		wanted++;
-	int got = wanted ? slots_alloc_staged(&h->slots, how, wanted, flags, refs) : 0;
+	int got = !wanted ? 0 :
+		  how == TMEM_NONE ? slots_alloc_raw(&h->slots, wanted, flags, refs) :
+				     slots_alloc_staged(&h->slots, how, wanted, flags, refs);
 	for (int i = 0; i < got; i++) {
 		struct packed raw = {page + i * TMEM_PAGE, TMEM_PAGE, CODEC_RAW};
 		fresh[i].ref = refs[i];

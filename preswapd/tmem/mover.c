@@ -8,14 +8,17 @@
 
 #include <errno.h>
 #include <string.h>
+#include <time.h>
 
 #define MOVE_BYTES_AT_ONCE (16u << 20)         /* a call of tmem_maintain: some 10 ms */
 #define SLABS_A_LOOK 16u
 #define EVICT_AT_ONCE 256u                     /* before the next look at the limit ... */
 #define EVICT_AT_LEAST 16u                     /* ... which a slab's pages may pay for */
 
-/* Between two slabs of staged pages while puts come in: each takes some 0.1 ms. */
-#define PAUSE_MS 1u
+/* Between two slabs of staged pages while puts come in: each takes some 0.1 ms.  The longest is a
+ * share of 0.6 % of a processor that others want. */
+#define SHORTEST_PAUSE_MS 1u
+#define LONGEST_PAUSE_MS 16u
 #define WAIT_MS 10u
 #define COMPANY_MS 10u                         /* pages of a slab wait for the rest of it */
 
@@ -204,21 +207,43 @@ void host_recompress(struct tmem_host *h, const struct tmem_handle *handle, enum
 		pack(h, &m, how);
 }
 
-/* While puts come in it pauses after each slab, and takes all of a processor before staging would
- * have to stop.  A low priority would not do: it would be kept from its processor with a
- * page's lock held. */
+static uint64_t clock_ns(clockid_t clock)
+{
+	struct timespec t;
+
+	clock_gettime(clock, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* Who had to wait for a processor takes it from somebody, maybe from those who put. */
+static unsigned next_pause(unsigned pause, uint64_t took_ns, uint64_t worked_ns)
+{
+	if (took_ns > worked_ns + worked_ns / 4)
+		return pause < LONGEST_PAUSE_MS ? pause * 2 : pause;
+	return pause > SHORTEST_PAUSE_MS ? pause / 2 : pause;
+}
+
+/* While puts come in it pauses after each slab, for longer where processors are busy, and takes
+ * all of one before staging would have to stop.  A low priority would not do: it would be kept
+ * from its processor with a page's lock held. */
 void tmem_settle(struct tmem_host *h, unsigned milliseconds)
 {
 	bool also_open = !milliseconds ||
 			 !slots_wait_staged(&h->slots, milliseconds, COMPANY_MS);
+	uint64_t puts = count_of(&h->count.good_puts);
+	unsigned pause = SHORTEST_PAUSE_MS;
 	int done = 1;
 
 	while (done == 1) {
-		uint64_t before = count_of(&h->count.good_puts);
+		uint64_t began = clock_ns(CLOCK_MONOTONIC);
+		uint64_t worked = clock_ns(CLOCK_THREAD_CPUTIME_ID);
 		done = host_unstage(h, also_open);
-		uint64_t puts = count_of(&h->count.good_puts) - before;
-		if (puts && !slots_staging_presses(&h->slots))
-			host_sleep(PAUSE_MS);
+		pause = next_pause(pause, clock_ns(CLOCK_MONOTONIC) - began,
+				   clock_ns(CLOCK_THREAD_CPUTIME_ID) - worked);
+		uint64_t before = puts;
+		puts = count_of(&h->count.good_puts);
+		if (puts != before && !slots_staging_presses(&h->slots))
+			host_sleep(pause);
 	}
 	if (done)
 		host_sleep(WAIT_MS);             /* for a put in flight, or for room */

@@ -453,6 +453,21 @@ int slots_alloc_staged(struct slots *s, enum tmem_compress how, unsigned n, unsi
 	return !got && err == -EAGAIN ? err : got;
 }
 
+/* New pages may be among them, so none takes of the last 1 %. */
+int slots_alloc_raw(struct slots *s, unsigned n, unsigned flags, uint32_t *refs)
+{
+	int got = 0, err = lock(s, flags);
+
+	if (err)
+		return err;
+	while ((unsigned)got < n && s->used_bytes <= s->limit && !err) {
+		err = alloc_in_class(s, CLASS_RAW, flags & ~(unsigned)SLOTS_REPLACE, &refs[got]);
+		got += !err;
+	}
+	pthread_mutex_unlock(&s->mutex);
+	return !got && err == -EAGAIN ? err : got;
+}
+
 /* The slab behind a slot that was given free finds its new place. */
 static void replace_slab(struct slots *s, uint32_t n, bool had_room)
 {

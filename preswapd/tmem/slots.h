@@ -65,6 +65,8 @@ int slots_alloc(struct slots *, unsigned length, unsigned flags, uint32_t *ref);
  * -EAGAIN.  None where they would take room that puts or the copies of staged pages need. */
 int slots_alloc_staged(struct slots *, enum tmem_compress, unsigned n, unsigned flags,
 		       uint32_t *refs);
+/* Taken slots for whole pages that stay as they are: how many of n, or -EAGAIN. */
+int slots_alloc_raw(struct slots *, unsigned n, unsigned flags, uint32_t *refs);
 void slots_release(struct slots *, uint32_t ref);
 void slots_release_all(struct slots *, const uint32_t *refs, unsigned n);
 void slots_give_back(struct slots *, bool all);

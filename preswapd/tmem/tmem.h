@@ -83,9 +83,10 @@ typedef bool (*tmem_keep)(void *ctx, const struct tmem_handle *handle);
 typedef void (*tmem_visit)(void *ctx, uint32_t index, uint64_t seq);
 
 struct tmem_ops {
-	/* Copies the first of up to TMEM_STAGE_MOST pages of one pool into slots as they are, to be
-	 * compressed afterwards: how many, 0 where staging is off, there is no room for it, or the
-	 * page is as well built at once, or -EAGAIN.  The others are for build(). */
+	/* Copies the first of up to TMEM_STAGE_MOST pages of one pool into slots as they are, to stay
+	 * so (TMEM_NONE) or to be compressed afterwards: how many, 0 where staging is off, there is
+	 * no room for it, or the page is as well built at once, or -EAGAIN.  The others are for
+	 * build(). */
 	int (*stage)(struct tmem_host *, const struct tmem_handle *, const void *pages, unsigned n,
 		     enum tmem_compress, unsigned flags, struct tmem_fresh *);
 	/* Compresses `page` and fills a slot.  -ENOSPC, -ENOMEM: the put is rejected (and counted);
