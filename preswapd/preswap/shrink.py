@@ -7,7 +7,9 @@ of 256 pages, the lowest mean sequence number first; when nothing is to stay, si
 
 import heapq
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from preswapd.preswap._device import EXTENT_PAGES, Device
@@ -16,7 +18,7 @@ from preswapd.preswap.durable import NO_ROOM
 
 @dataclass(frozen=True)
 class ShrinkProgress:
-    """How far a shrink is, in pages."""
+    """How far a shrink is, in pages; of a move under way `left` may know, and `moved` not yet."""
 
     moved: int
     left: int
@@ -40,6 +42,17 @@ MOST_ROUNDS = 100
 MOST_FAILURES = 8
 # A search keeps the interpreter lock, which guests' requests need, to its end.
 SEARCHED_PAGES = 1 << 20
+# One extent is decompressed while the other is written: 1.05 times the rate of dd instead of 0.7.
+MOVES_AT_ONCE = 2
+
+
+@dataclass(frozen=True)
+class Move:
+    """An extent on its way to disk, with at most `most` of its pages."""
+
+    device: Device
+    most: int
+    result: Future[tuple[int, int, int]]
 
 
 class Shrink:
@@ -68,42 +81,61 @@ class Shrink:
 
     def run(self) -> ShrinkResult:
         reason = "guests put pages back as fast as they were moved"
-        for _ in range(MOST_ROUNDS):
-            if self.left() <= self.target:
-                break
-            before = self.moved + self.lost
-            stopped = self.round()
-            if stopped is not None:
-                reason = stopped
-                break
-            if self.moved + self.lost == before:
-                reason = self.failure or "no page could be moved"
-                break
+        with ThreadPoolExecutor(MOVES_AT_ONCE, "shrink") as movers:
+            for _ in range(MOST_ROUNDS):
+                if self.left() <= self.target:
+                    break
+                before = self.moved + self.lost
+                stopped = self.round(movers)
+                if stopped is not None:
+                    reason = stopped
+                    break
+                if self.moved + self.lost == before:
+                    reason = self.failure or "no page could be moved"
+                    break
         left = self.left()
         complete = left <= self.target
         return ShrinkResult(self.moved, left, self.lost, complete, None if complete else reason)
 
-    def round(self) -> str | None:
+    def round(self, movers: ThreadPoolExecutor) -> str | None:
         """Once through the victims; why it must not go on, if so."""
+        under_way: deque[Move] = deque()
+        stopped = None
         for device, extent in self.victims():
+            # A disk that has failed is not asked for two extents at once.
+            while len(under_way) >= (1 if self.failures else MOVES_AT_ONCE) and not stopped:
+                stopped = self.finish(under_way.popleft())
+            while (excess := self.excess(under_way)) <= 0 and under_way and not stopped:
+                stopped = self.finish(under_way.popleft())
             if self.cancelled():
-                return "interrupted"
-            excess = self.left() - self.target
-            if excess <= 0:
-                return None
-            try:
-                moved, lost, number = device.writeback(extent, min(excess, EXTENT_PAGES))
-            except OSError:
-                continue  # the device is being removed, and its pages with it
-            self.moved += moved
-            self.lost += lost
-            self.released()
-            if number:
-                self.failures += 1
-                self.failure = f"{device.name}: {os.strerror(number)}"
-                if number in NO_ROOM or self.failures == MOST_FAILURES:
-                    return self.failure
-            self.progress(ShrinkProgress(self.moved, self.left(), self.target))
+                stopped = stopped or "interrupted"
+            if stopped or excess <= 0:
+                break
+            most = min(excess, EXTENT_PAGES)
+            under_way.append(Move(device, most, movers.submit(device.writeback, extent, most)))
+        while under_way:
+            stopped = self.finish(under_way.popleft()) or stopped
+        return stopped
+
+    def excess(self, under_way: Iterable[Move]) -> int:
+        """Pages above the target that no move under way may take."""
+        return self.left() - self.target - sum(move.most for move in under_way)
+
+    def finish(self, move: Move) -> str | None:
+        """Waits for its end; why the shrink must not go on, if so."""
+        try:
+            moved, lost, number = move.result.result()
+        except OSError:
+            return None  # the device is being removed, and its pages with it
+        self.moved += moved
+        self.lost += lost
+        self.released()
+        if number:
+            self.failures += 1
+            self.failure = f"{move.device.name}: {os.strerror(number)}"
+            if number in NO_ROOM or self.failures == MOST_FAILURES:
+                return self.failure
+        self.progress(ShrinkProgress(self.moved, self.left(), self.target))
         return None
 
     def victims(self) -> Iterator[tuple[Device, int]]:

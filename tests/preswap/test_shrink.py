@@ -109,7 +109,11 @@ def test_shrink_of_one_device_rejects_puts_meanwhile(filled: Running) -> None:
 def test_shrink_tells_progress(filled: Running) -> None:
     steps: list[ShrinkProgress] = []
     filled.instance.shrink(0, progress=steps.append)
-    assert [step.left for step in steps] == [2 * PAGES - step.moved for step in steps]
+    moved = [step.moved for step in steps]
+    assert moved == sorted(set(moved))
+    # A move under way may have moved pages that are not told yet.
+    assert all(step.left <= 2 * PAGES - step.moved for step in steps)
+    assert all(step.left >= 2 * PAGES - step.moved - EXTENT_PAGES for step in steps)
     assert steps[-1] == ShrinkProgress(2 * PAGES, 0, 0)
 
 
