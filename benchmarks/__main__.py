@@ -6,6 +6,7 @@ python -m benchmarks [--sections NAME,...] [--quick] [--json FILE] [--plots FOLD
 import argparse
 import importlib
 import json
+import signal
 import sys
 import time
 import traceback
@@ -17,6 +18,8 @@ from benchmarks.servers import DISKS
 
 
 def main() -> int:
+    # Ended as by Ctrl-C: servers, guests and their files go with it.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     arguments = parsed()
     # Found missing now, and not after half an hour.
     plots = importlib.import_module("benchmarks.plots") if arguments.plots else None
