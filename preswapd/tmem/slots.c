@@ -356,17 +356,19 @@ static uint32_t end_of_highest(const struct slab *slab)
 	return payload_offset(slab->class, slot);
 }
 
-static uint32_t end_of_steps(const struct slab *slab)
+/* To the page, and no further: nobody knows after a restart whether a step was reserved in full. */
+static uint32_t end_of_pages(const struct slab *slab)
 {
-	return (end_of_highest(slab) + SLAB_STEP - 1) / SLAB_STEP * SLAB_STEP;
+	return (end_of_highest(slab) + TMEM_PAGE - 1) / TMEM_PAGE * TMEM_PAGE;
 }
 
-/* Memory behind the highest slot that is taken.  A fresh slab grows by steps, one that fell empty
- * is cut anew with all it holds, and up to 48 KiB for each class is much in a small pool. */
+/* Memory behind the highest slot that is taken, to the page.  A fresh slab grows by steps, one that
+ * fell empty is cut anew with all it holds, and up to 60 KiB for each class is much in a small
+ * pool: with steps 1.053 times zram's memory at 29 MiB, and 1.04 with pages. */
 static void trim_tail(struct slots *s, uint32_t n)
 {
 	struct slab *slab = &s->slabs[n];
-	uint32_t end = end_of_steps(slab);
+	uint32_t end = end_of_pages(slab);
 	uint64_t start = (uint64_t)n * SLAB_BYTES;
 
 	if (end >= slab->reserved || arena_punch(s->arena, start + end, start + slab->reserved))
@@ -608,7 +610,7 @@ void slots_adopt_done(struct slots *s)
 			continue;
 		}
 		arena_punch(s->arena, from, start);
-		slab->reserved = end_of_steps(slab);
+		slab->reserved = end_of_pages(slab);
 		s->used_bytes += slab->reserved;
 		from = start + slab->reserved;
 		if (slab->used == arena_classes()->slots[slab->class])

@@ -135,6 +135,26 @@ def test_memory_follows_the_data(shm: Path) -> None:
     host.close()
 
 
+def test_trimmed_tail_is_not_taken_for_held_after_a_restart(shm: Path) -> None:
+    """A slab cut anew gives back what it does not use, to the page; to touch that without a new
+    reservation would be SIGBUS on a full tmpfs."""
+    path = shm / "arena"
+    host = Host(path, 16 << 20, create=True)
+    host.new_pool()
+    for i in range(60):
+        assert host.put_page(0, 0, i, make_page("noise", i))
+    host.flush_object(0, 0)
+    assert host.put_page(0, 0, 0, make_page("text", 0))
+    host.maintain(all=True)
+    held = host.stats()["mem_used_total"]
+    assert held == blocks(host) < 32 << 10
+    host.close()
+    again = Host(path, 16 << 20, create=False)
+    again.recover()
+    assert used(again) == blocks(again) == held
+    again.close()
+
+
 def test_mover_goes_on_after_a_restart(shm: Path) -> None:
     """Slabs whose memory is reserved in part must not stop it."""
     host = Host(shm / "arena", 64 * MIB, create=True)
