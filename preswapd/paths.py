@@ -50,6 +50,11 @@ class InstancePaths:
         return self.runtime_dir / "control.sock"
 
     @property
+    def tuning(self) -> Path:
+        """What an operator has changed while the server ran."""
+        return self.runtime_dir / "tuning.json"
+
+    @property
     def locks(self) -> tuple[Path, Path, Path]:
         return self.shm_dir / "lock", self.runtime_dir / "lock", self.state_dir / "lock"
 

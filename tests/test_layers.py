@@ -30,7 +30,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "preswapd.cli": LEAVES | {"preswapd.control.client", "preswapd.control.protocol"},
     "preswapd.server": LEAVES | {"preswapd.control", "preswapd.preswap"},
     "preswapd.control.server": LEAVES | {"preswapd.control", "preswapd.preswap"},
-    "preswapd.control.routes": LEAVES | {"preswapd.control.protocol", "preswapd.preswap"},
+    "preswapd.control.routes": LEAVES
+    | {"preswapd.control.protocol", "preswapd.control.shrinking", "preswapd.preswap"},
     "preswapd.control.shrinking": LEAVES | {"preswapd.preswap"},
     "preswapd.control": LEAVES,
     "preswapd.preswap": LEAVES | {"preswapd.tmem"},

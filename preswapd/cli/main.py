@@ -11,8 +11,9 @@ from preswapd.cli.devices import create_command, mkswap_command, remove_command
 from preswapd.cli.doctor import doctor_command
 from preswapd.cli.instances import Instances
 from preswapd.cli.invocation import Invocation
-from preswapd.cli.memory import shrink_command, swapoff_command, sysctl_command
+from preswapd.cli.memory import shrink_command, swapoff_command
 from preswapd.cli.show import list_command, stats_command
+from preswapd.cli.sysctl import freeze_command, sysctl_command, thaw_command
 from preswapd.commandline import DIRECTORY, INSTANCE, run
 
 RUNTIME_DIR_VARIABLE = "PRESWAPD_RUNTIME_DIR"
@@ -24,6 +25,8 @@ RUNTIME_DIR_VARIABLE = "PRESWAPD_RUNTIME_DIR"
         stats_command,
         sysctl_command,
         shrink_command,
+        freeze_command,
+        thaw_command,
         swapoff_command,
         create_command,
         remove_command,

@@ -1,4 +1,4 @@
-"""`sysctl`, `shrink` and `swapoff`: taking the host's memory back."""
+"""`shrink` and `swapoff`: taking the host's memory back."""
 
 import sys
 from dataclasses import asdict
@@ -7,79 +7,101 @@ import click
 
 from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.cli.output import print_json
-from preswapd.cli.shrinking import check_complete, count, run_shrink
+from preswapd.cli.shrinking import ShrinkPlan, check_complete, count, plan_shrink, run_shrink
 from preswapd.commandline import DEVICE, PAGES
-from preswapd.control.protocol import VM_PRESWAP
+from preswapd.control.protocol import ShrinkReport, ShrinkStatus
 from preswapd.errors import RefusedError, UsageError
-from preswapd.units import parse_pages
+from preswapd.units import format_size
 
 # A request so recent means that somebody is still using the device.
 RECENT_SECONDS = 10.0
 
 
-@click.command("sysctl")
-@click.option("-w", "--write", is_flag=True, help="Only accept an assignment, as sysctl(8) does.")
-@click.argument("setting", metavar="vm.preswap[=N]")
-@pass_invocation
-def sysctl_command(invocation: Invocation, write: bool, setting: str) -> None:
-    """Print how many pages are in tmem, or shrink to N of them.
-
-    N counts pages, or is a size such as 64M. Shrinking moves pages to the disk file; guests go on
-    meanwhile.
-
-    \b
-    Examples:
-      preswapctl sysctl vm.preswap
-      preswapctl sysctl -w vm.preswap=0
-    """
-    key, assigned, value = (part.strip() for part in setting.partition("="))
-    if key != VM_PRESWAP:
-        raise UsageError(f"unknown key {key!r}: the only one is {VM_PRESWAP}")
-    if write and not assigned:
-        raise UsageError(f"-w needs an assignment: {VM_PRESWAP}=N")
-    instance = invocation.instances.only()
-    if not assigned:
-        print_setting(invocation, instance.client.preswap_pages())
-        return
-    try:
-        pages = parse_pages(value)
-    except ValueError as error:
-        raise UsageError(f"{VM_PRESWAP}: {error}") from None
-    report = run_shrink(instance.client, pages)
-    print_setting(invocation, report.left)
-    check_complete(report)
-
-
-def print_setting(invocation: Invocation, pages: int) -> None:
-    if invocation.json:
-        print_json({VM_PRESWAP: pages})
-    else:
-        click.echo(f"{VM_PRESWAP} = {pages}")
-
-
 @click.command("shrink")
-@click.argument("n", type=PAGES)
+@click.argument("n", type=PAGES, required=False)
 @click.argument("dev", required=False, type=DEVICE)
+@click.option("--wait/--no-wait", default=True, help="Wait for its end. Default: --wait.")
+@click.option("--dry-run", is_flag=True, help="Only say what would move.")
+@click.option("--status", "other", flag_value="status", help="Tell how far one under way is.")
+@click.option("--stop", "other", flag_value="stop", help="Stop the one that is under way.")
 @pass_invocation
-def shrink_command(invocation: Invocation, n: int, dev: str | None) -> None:
+def shrink_command(
+    invocation: Invocation,
+    n: int | None,
+    dev: str | None,
+    wait: bool,
+    dry_run: bool,
+    other: str | None,
+) -> None:
     """Move pages from tmem to disk until N are left, in all devices or in DEV.
 
-    N counts pages, or is a size such as 64M. Ctrl-C stops it between two writes; run it again to
-    go on. Exit status 5: it stopped early.
+    N counts pages, or is a size such as 64M. Guests go on meanwhile. Ctrl-C or --stop end it
+    between two writes, and what has moved has moved: run it again to go on. Exit status 5: it
+    stopped early.
 
     \b
     Examples:
       preswapctl shrink 0
-      preswapctl shrink 512M swap0
+      preswapctl shrink 512M swap0 --dry-run
+      preswapctl shrink 0 --no-wait; preswapctl shrink --status
     """
+    if other is not None:
+        if n is not None or dry_run or not wait:
+            raise UsageError(f"--{other} takes neither N nor other options")
+        client = invocation.instances.only().client
+        stops = other == "stop"
+        print_status(invocation, client.stop_shrink() if stops else client.shrink_status())
+        return
+    if n is None:
+        raise UsageError("N is missing: to how many pages, or to what size?")
     instances = invocation.instances
     instance = instances.only() if dev is None else instances.having(dev)
-    report = run_shrink(instance.client, n, dev)
+    if dry_run:
+        print_plan(invocation, plan_shrink(instance.client, n, dev))
+    elif not wait:
+        print_status(invocation, instance.client.begin_shrink(n, dev))
+    else:
+        report = run_shrink(instance.client, n, dev)
+        print_report(invocation, report)
+        check_complete(report)
+
+
+def print_report(invocation: Invocation, report: ShrinkReport) -> None:
     if invocation.json:
         print_json(asdict(report))
     else:
         click.echo(f"moved {count(report.moved)} to disk, {count(report.left)} left in tmem")
-    check_complete(report)
+
+
+def print_plan(invocation: Invocation, plan: ShrinkPlan) -> None:
+    if invocation.json:
+        print_json(asdict(plan))
+        return
+    click.echo(f"would move {count(plan.pages)} to disk, {count(plan.left)} left in tmem")
+    free = f"{format_size(plan.disk_free)} free on the disk"
+    click.echo(free if plan.fits else f"{free}: it would stop when that is full")
+
+
+def print_status(invocation: Invocation, status: ShrinkStatus) -> None:
+    if invocation.json:
+        print_json(asdict(status))
+    else:
+        click.echo(described(status))
+
+
+def described(status: ShrinkStatus) -> str:
+    if status.running:
+        return (
+            f"a shrink to {count(status.target)} is under way:"
+            f" {count(status.moved)} moved, {status.left} left"
+        )
+    if status.error is not None:
+        return f"the last shrink failed: {status.error}"
+    if status.result is None:
+        return "no shrink is under way"
+    report = ShrinkReport.from_json(status.result)
+    how = "is done" if report.complete else f"stopped early ({report.reason})"
+    return f"the last shrink {how}: {count(report.moved)} moved, {count(report.left)} left"
 
 
 @click.command("swapoff")

@@ -16,6 +16,7 @@ from preswapd.control.protocol import (
     VM_PRESWAP,
     ServerFacts,
     ShrinkReport,
+    ShrinkStatus,
     ShrinkStep,
     SwapoffReport,
     error_from,
@@ -64,7 +65,14 @@ class Client:
         return self._get(device_path(name))
 
     def preswap_pages(self) -> int:
-        return int(self._get("/sysctl")[VM_PRESWAP])
+        return int(self.sysctl()[VM_PRESWAP])
+
+    def sysctl(self) -> Json:
+        """All settings and gauges, by key."""
+        return self._get("/sysctl")
+
+    def shrink_status(self) -> ShrinkStatus:
+        return ShrinkStatus.from_json(self._get("/shrink"))
 
     def facts(self) -> ServerFacts:
         return ServerFacts.from_json(self._get("/doctor"))
@@ -87,6 +95,18 @@ class Client:
 
     def swapoff(self, name: str) -> SwapoffReport:
         return SwapoffReport.from_json(self._change("POST", f"{device_path(name)}/swapoff", {}))
+
+    def set(self, key: str, value: str) -> int | str:
+        """The setting's new value."""
+        return cast(int | str, self._change("PUT", "/sysctl", {"key": key, "value": value})[key])
+
+    def begin_shrink(self, pages: int, device: str | None = None) -> ShrinkStatus:
+        """A shrink that goes on without this client."""
+        body = {"pages": pages, "device": device, "wait": False}
+        return ShrinkStatus.from_json(self._change("POST", "/shrink", body))
+
+    def stop_shrink(self) -> ShrinkStatus:
+        return ShrinkStatus.from_json(self._change("DELETE", "/shrink", None))
 
     @contextmanager
     def shrink(self, pages: int, device: str | None = None) -> Iterator["RunningShrink"]:

@@ -71,6 +71,19 @@ class ShrinkStep(Message):
 
 
 @dataclass(frozen=True)
+class ShrinkStatus(Message):
+    """The shrink that is under way, or the last one since the server's start."""
+
+    running: bool
+    moved: int = 0
+    left: int = 0
+    target: int = 0
+    device: str | None = None
+    result: Mapping[str, Any] | None = None  # a ShrinkReport, once it has ended
+    error: str | None = None
+
+
+@dataclass(frozen=True)
 class ShrinkReport(Message):
     """How a shrink ended, in pages."""
 

@@ -5,8 +5,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-from preswapd.control.protocol import PREFIX, VM_PRESWAP, NotFoundError, ServerFacts
-from preswapd.errors import UsageError
+from preswapd.control.protocol import (
+    PREFIX,
+    VM_PRESWAP,
+    NotFoundError,
+    ServerFacts,
+    ShrinkStatus,
+)
+from preswapd.control.shrinking import Shrink
+from preswapd.errors import RefusedError, UsageError
 from preswapd.preswap.instance import Instance
 from preswapd.units import LARGEST, parse_pages, parse_size
 
@@ -27,10 +34,9 @@ class Reply(NamedTuple):
 
 
 class ShrinkOrder(NamedTuple):
-    """A shrink that was asked for: it is answered line by line."""
+    """A shrink that has been asked for and is not begun: it is answered line by line."""
 
-    pages: int
-    device: str | None
+    shrink: Shrink
 
 
 class WrongMethodError(UsageError):
@@ -47,6 +53,7 @@ class Api:
     def __init__(self, instance: Instance, facts: ServerFacts) -> None:
         self.instance = instance
         self.facts = facts
+        self.last_shrink: Shrink | None = None
         self.routes: list[tuple[str, re.Pattern[str], Callable[..., Reply | ShrinkOrder]]] = [
             ("GET", path("/stats"), self.stats),
             ("GET", path("/devices"), self.devices),
@@ -56,7 +63,10 @@ class Api:
             ("POST", path("/devices/{name}/mkswap"), self.mkswap),
             ("POST", path("/devices/{name}/swapoff"), self.swapoff),
             ("GET", path("/sysctl"), self.sysctl),
+            ("PUT", path("/sysctl"), self.set),
+            ("GET", path("/shrink"), self.shrink_status),
             ("POST", path("/shrink"), self.shrink),
+            ("DELETE", path("/shrink"), self.stop_shrink),
             ("GET", path("/doctor"), self.doctor),
         ]
 
@@ -87,7 +97,10 @@ class Api:
         return Reply(200, self.all_devices()[self.known(name)])
 
     def sysctl(self, request: Request) -> Reply:
-        return Reply(200, {VM_PRESWAP: self.instance.pages_in_tmem()})
+        devices = dict(self.instance.devices)
+        pages = {f"{VM_PRESWAP}.{name}": device.preswap_pages for name, device in devices.items()}
+        settings = self.instance.tuning.values(devices)
+        return Reply(200, {VM_PRESWAP: self.instance.pages_in_tmem(), **pages, **settings})
 
     def doctor(self, request: Request) -> Reply:
         return Reply(200, asdict(self.facts))
@@ -132,12 +145,48 @@ class Api:
         Body(request.body)
         return Reply(200, asdict(self.instance.swapoff(self.known(name))))
 
-    def shrink(self, request: Request) -> ShrinkOrder:
-        body = Body(request.body, "pages", "device")
+    def set(self, request: Request) -> Reply:
+        body = Body(request.body, "key", "value")
+        key = body.text("key")
+        return Reply(200, {key: self.instance.set(key, body.value("value"))})
+
+    def shrink(self, request: Request) -> Reply | ShrinkOrder:
+        body = Body(request.body, "pages", "device", "wait")
         device = body.optional_text("device")
         if device is not None:
             self.known(device)
-        return ShrinkOrder(body.number("pages", parse_pages), device)
+        shrink = Shrink(self.instance, body.number("pages", parse_pages), device)
+        if self.instance.shrinking.locked():
+            raise RefusedError("a shrink is under way already")
+        self.last_shrink = shrink
+        if body.flag("wait", True):
+            return ShrinkOrder(shrink)
+        shrink.start()
+        return Reply(202, asdict(self.status()))
+
+    def shrink_status(self, request: Request) -> Reply:
+        return Reply(200, asdict(self.status()))
+
+    def stop_shrink(self, request: Request) -> Reply:
+        """It ends between two writes; asked for again it goes on."""
+        if self.last_shrink is None or self.last_shrink.ended.is_set():
+            raise RefusedError("no shrink is under way")
+        self.last_shrink.cancel()
+        return Reply(200, asdict(self.status()))
+
+    def status(self) -> ShrinkStatus:
+        last = self.last_shrink
+        if last is None:
+            return ShrinkStatus(running=False)
+        return ShrinkStatus(
+            running=not last.ended.is_set(),
+            moved=last.progress.moved,
+            left=last.progress.left,
+            target=last.pages,
+            device=last.device,
+            result=None if last.result is None else asdict(last.result),
+            error=None if last.error is None else str(last.error),
+        )
 
 
 def path(template: str) -> re.Pattern[str]:
@@ -166,8 +215,15 @@ class Body:
             raise UsageError(f"{name} must be a text")
         return value
 
-    def flag(self, name: str) -> bool:
-        value = self.body.get(name, False)
+    def value(self, name: str) -> str:
+        """A text, or a number as one."""
+        value = self.body.get(name)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+        return self.text(name)
+
+    def flag(self, name: str, default: bool = False) -> bool:
+        value = self.body.get(name, default)
         if not isinstance(value, bool):
             raise UsageError(f"{name} must be true or false")
         return value

@@ -28,7 +28,6 @@ from preswapd.control.protocol import (
     error_code,
 )
 from preswapd.control.routes import Api, Reply, Request, ShrinkOrder, WrongMethodError
-from preswapd.control.shrinking import Shrink
 from preswapd.errors import PreswapError, UsageError, described
 from preswapd.preswap.instance import LOG_ERROR, Log
 
@@ -223,7 +222,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def shrink(self, order: ShrinkOrder) -> None:
         """Runs the shrink, with a line now and then; a client that hangs up stops it."""
-        shrink = Shrink(self.control.api.instance, order.pages, order.device)
+        shrink = order.shrink
         lines = Lines(self)
         shrink.start()
         try:

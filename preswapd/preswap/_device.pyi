@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from typing import Any
 
 from bitarray import bitarray
 from typing_extensions import Buffer
@@ -28,7 +29,8 @@ class Device:
     """
 
     name: str
-    compress: str
+    compress: str  # may be set: pages that are stored already keep theirs
+    configured_compress: str  # the sidecar's
     size: int
     preswap_map: bitarray
     disk_map: bitarray
@@ -85,7 +87,7 @@ class Device:
     def state_bytes(self) -> bytes:
         """A copy of the map: one state byte for each page."""
 
-    def stats(self) -> dict[str, int | str | bool]:
+    def stats(self) -> dict[str, Any]:
         """Counters since it was opened, and gauges; docs/control-api.md has their meaning."""
 
     def metadata_size(self) -> int:

@@ -17,6 +17,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from preswapd.preswap._table cimport Entry
+from preswapd.preswap.latency import summary
 from preswapd.tmem._tmem cimport (
     Host,
     cbool,
@@ -95,6 +96,11 @@ cdef extern from "device.h" nogil:
         uint64_t disk_reads, disk_writes, disk_errors, punched_pages
         uint64_t trims, written_back_pages
         uint64_t read_requests, write_requests, trim_requests
+    enum:
+        LATENCY_BUCKETS
+    ctypedef struct latency "struct latency":
+        uint64_t counts[LATENCY_BUCKETS]
+        uint64_t nanoseconds
     ctypedef struct device "struct device":
         const tmem_ops_t *tmem
         tmem_host *host
@@ -114,12 +120,16 @@ cdef extern from "device.h" nogil:
         uint64_t *quarantined
         int last_error
         device_counters count
+        latency reads
+        latency writes
     ctypedef struct extent "struct extent":
         uint64_t offset, length
         cbool hole
     ctypedef struct writeback_count "struct writeback":
         uint64_t moved, lost
 
+    uint64_t latency_now()
+    void latency_note(latency *, uint64_t)
     void marks_init(marks *)
     void marks_destroy(marks *)
     void flights_init(flights *)
@@ -149,6 +159,7 @@ cdef extern from "device.h" nogil:
     int64_t device_mend(device *)
     void disk_attach(disk_file *, int, uint64_t)
     void device_forget(device *, uint64_t, uint64_t)
+    void device_set_codec(device *, tmem_compress)
     void device_recompress(device *, uint64_t, uint64_t)
 
 if pin_init():
@@ -202,7 +213,8 @@ cdef class Device:
     cdef device d
     cdef Host host
     cdef readonly str name
-    cdef readonly str compress
+    cdef str codec
+    cdef readonly str configured_compress
     cdef readonly uint64_t size
     cdef readonly object preswap_map
     cdef readonly object disk_map
@@ -226,12 +238,13 @@ cdef class Device:
         if self.attached:
             raise ValueError("a device is opened once")
         cdef uint64_t pages = entry.size // PAGE_SIZE
-        self.host, self.name, self.size, self.compress = host, entry.name, entry.size, compress
+        self.host, self.name, self.size = host, entry.name, entry.size
+        self.configured_compress = compress
         self.tmem_dirty, self.on_first_put = tmem_dirty, on_first_put
         self.dirty_lock = threading.Lock()
         self.d.tmem, self.d.host = host.ops(), host.pointer()
         self.d.pool, self.d.type, self.d.pages = pool, entry.type, pages
-        self.d.compress = <tmem_compress>compress_number(compress)
+        self.compress = compress
         self.d.max_pages = <uint64_t>-1
         self.d.quarantined = entry.quarantine_word()
         self.map_bytes = (pages + PAGE_SIZE - 1) // PAGE_SIZE * PAGE_SIZE
@@ -323,6 +336,15 @@ cdef class Device:
         return self.d.last_error
 
     @property
+    def compress(self):
+        return self.codec
+
+    @compress.setter
+    def compress(self, str codec not None):
+        device_set_codec(&self.d, <tmem_compress>compress_number(codec))
+        self.codec = codec
+
+    @property
     def max_pages(self):
         return self.d.max_pages
 
@@ -341,6 +363,10 @@ cdef class Device:
         counters["stale_pages"] = self.d.stale_pages
         counters["quarantined"] = self.quarantined
         counters["compress"] = self.compress
+        counters["latency"] = {
+            "read": summary(self.d.reads.counts, self.d.reads.nanoseconds),
+            "write": summary(self.d.writes.counts, self.d.writes.nanoseconds),
+        }
         return counters
 
     def metadata_size(self):
@@ -590,7 +616,7 @@ cdef class Connection:
     cdef int read(self, void *to, uint64_t count, uint64_t offset) noexcept:
         cdef device *d = &self.device.d
         cdef flight mine
-        cdef uint64_t done = 0
+        cdef uint64_t done = 0, since = latency_now()
         cdef int begun = EAGAIN, err = EAGAIN
         if count <= SMALL:
             begun = flights_try_begin(&d.flights, &mine, self.epoch)
@@ -606,13 +632,14 @@ cdef class Connection:
         if begun < 0:
             return begun
         flights_end(&d.flights, &mine)
+        latency_note(&d.reads, since)
         return err
 
     cdef int write(self, const void *from_, uint64_t count, uint64_t offset,
                    unsigned flags) noexcept:
         cdef device *d = &self.device.d
         cdef flight mine
-        cdef uint64_t done = 0
+        cdef uint64_t done = 0, since = latency_now()
         cdef int begun = EAGAIN, err = EAGAIN
         if count <= SMALL:
             begun = flights_try_begin(&d.flights, &mine, self.epoch)
@@ -630,6 +657,7 @@ cdef class Connection:
         if begun < 0:
             return begun
         flights_end(&d.flights, &mine)
+        latency_note(&d.writes, since)
         return err
 
     cdef int inside(self, uint64_t count, uint64_t offset) except -1:
@@ -661,7 +689,7 @@ cdef class Connection:
     cdef int write_first(self, const void *from_, uint64_t count, uint64_t offset) except? -1:
         cdef device *d = &self.device.d
         cdef flight mine
-        cdef uint64_t done
+        cdef uint64_t done, since = latency_now()
         cdef int err
         cdef unsigned how
         with nogil:
@@ -672,6 +700,7 @@ cdef class Connection:
             how = self.admission()
             with nogil:
                 err = device_pwrite(d, from_, count, offset, how, &done)
+            latency_note(&d.writes, since)
         finally:
             flights_end(&d.flights, &mine)
         return err

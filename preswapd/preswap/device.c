@@ -157,9 +157,11 @@ void device_attach(struct device *d)
 
 void device_recompress(struct device *d, uint64_t first, uint64_t pages)
 {
-	for (uint64_t page = first; page < first + pages && d->compress != TMEM_NONE; page++) {
+	enum tmem_compress how = device_codec(d);
+
+	for (uint64_t page = first; page < first + pages && how != TMEM_NONE; page++) {
 		struct tmem_handle handle = device_handle(d, page);
 		if (device_state(d, page) == TMEM)
-			d->tmem->recompress(d->host, &handle, d->compress);
+			d->tmem->recompress(d->host, &handle, how);
 	}
 }

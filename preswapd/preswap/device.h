@@ -13,6 +13,7 @@
 
 #include "disk.h"
 #include "flights.h"
+#include "latency.h"
 #include "marks.h"
 #include "tmem.h"
 
@@ -31,7 +32,7 @@ struct device {
 	struct tmem_host *host;
 	uint32_t pool, type;
 	uint64_t pages;
-	enum tmem_compress compress;
+	enum tmem_compress compress;   /* atomic */
 	uint8_t *map;                  /* P of each page, in shared memory */
 	uint8_t *in_tmem, *on_disk;    /* the bitarrays' own buffers, little-endian */
 	uint8_t *outdated;             /* pages that went from disk to tmem: their blocks remain */
@@ -44,6 +45,7 @@ struct device {
 	uint64_t *quarantined;         /* in the arena's table, not 0: see requests.c; atomic */
 	int last_error;                /* of the disk, positive errno; atomic */
 	struct device_counters count;  /* atomic */
+	struct latency reads, writes;
 };
 
 enum request_flags {
@@ -53,6 +55,17 @@ enum request_flags {
 	REQUEST_NO_TMEM = 8,           /* no page may enter tmem (its sidecar cannot say so) */
 	REQUEST_REJECTED = 16,         /* tmem has rejected the first page: not to be asked again */
 };
+
+/* It may be changed while requests run: each page is stored with one codec or the other. */
+static inline enum tmem_compress device_codec(const struct device *d)
+{
+	return __atomic_load_n(&d->compress, __ATOMIC_RELAXED);
+}
+
+static inline void device_set_codec(struct device *d, enum tmem_compress how)
+{
+	__atomic_store_n(&d->compress, how, __ATOMIC_RELAXED);
+}
 
 /* --- device.c: the page's place, under its lock --- */
 

@@ -24,10 +24,10 @@ from preswapd.preswap.settings import (
     check_number_of_devices,
 )
 from preswapd.preswap.shrink import Shrink, ShrinkProgress, ShrinkResult
+from preswapd.preswap.tuning import NO_LIMIT, Tuning
 from preswapd.units import PAGE_SIZE
 from preswapd.version import VERSION
 
-UNLIMITED = (1 << 64) - 1
 # A clean stop waits so long for requests that a slow disk still holds; without them it is no
 # less safe, only not clean.
 PARK_MILLISECONDS = 1000
@@ -36,6 +36,7 @@ BURST_SECONDS = 60.0
 # Between two looks whether anything is to be compressed; the first page ends the wait.
 SETTLE_MILLISECONDS = 1000
 LOG_ERROR = 3
+LOG_WARNING = 4
 
 Log = Callable[[int, str], None]
 
@@ -67,6 +68,9 @@ class Instance:
         self.devices = {name: served.device for name, served in opened.served.items()}
         self.changes = threading.Lock()
         self.shrinking = threading.Lock()
+        self.tuning = Tuning(settings, opened.host, POOL)
+        for complaint in self.tuning.restore(self.devices):
+            log(LOG_WARNING, complaint)
         self.to_tidy = list(self.devices.values())
         self.errors_told: dict[str, tuple[int, float]] = {}
 
@@ -87,6 +91,7 @@ class Instance:
             "page_size": PAGE_SIZE,
             "tmem": tmem,
             "devices": counters,
+            "sysctl": self.tuning.values(dict(devices)),
         }
 
     # --- devices come and go ---
@@ -112,6 +117,9 @@ class Instance:
             del self.served[name]
             self.errors_told.pop(name, None)
             self.maker.remove(served)
+            # At worst a device that is made again under this name begins with the settings.
+            with suppress(OSError):
+                self.tuning.forget(name)
             give_back(self.host)
 
     def mkswap(self, name: str, *, force: bool = False) -> None:
@@ -168,7 +176,7 @@ class Instance:
             try:
                 result = work.run()
             finally:
-                self.hold_down(UNLIMITED, None if name is None else devices[0])
+                self.hold_down(NO_LIMIT, None if name is None else devices[0])
             self.host.maintain(all=True)
             return result
         finally:
@@ -186,7 +194,12 @@ class Instance:
         if device is None:
             self.host.set_max_pages(POOL, pages)
         else:
-            device.max_pages = pages
+            device.max_pages = min(pages, self.tuning.most_pages(device))
+
+    def set(self, key: str, value: str) -> int | str:
+        """The setting's new value; UsageError or RefusedError when nothing was changed."""
+        with self.changes:
+            return self.tuning.set(key, value, dict(self.devices))
 
     # --- in the background ---
 

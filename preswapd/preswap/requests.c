@@ -242,7 +242,7 @@ static int put_staged(struct device *d, uint64_t first, uint64_t pages, const ui
 		return 0;
 	for (unsigned i = 0; i < n; i++)
 		handles[i] = device_handle(d, first + i);
-	int staged = d->tmem->stage(d->host, handles, from, n, d->compress,
+	int staged = d->tmem->stage(d->host, handles, from, n, device_codec(d),
 				    tmem_flags(d, first, flags), fresh);
 	for (; stored < staged && !must_not_grow(d, first + (uint64_t)stored, flags); stored++) {
 		err = publish(d, first + (uint64_t)stored, &handles[stored], &fresh[stored], flags,
@@ -270,7 +270,7 @@ static int put(struct device *d, uint64_t page, const uint8_t *from, unsigned fl
 
 	if (must_not_grow(d, page, flags))
 		return 0;
-	int err = d->tmem->build(d->host, &handle, from, d->compress, tmem_flags(d, page, flags),
+	int err = d->tmem->build(d->host, &handle, from, device_codec(d), tmem_flags(d, page, flags),
 				 &fresh);
 	if (err)
 		return err == -EAGAIN ? err : 0;
@@ -422,7 +422,7 @@ static int put_noted(struct device *d, uint64_t page, const struct noted *noted,
 
 	if (!noted->slot.ref && (flags & REQUEST_NO_TMEM || over_quota(d)))
 		return 1;
-	if (d->tmem->build(d->host, &handle, from, d->compress,
+	if (d->tmem->build(d->host, &handle, from, device_codec(d),
 			   noted->slot.ref ? TMEM_REPLACE : 0, &fresh))
 		return 1;
 	d->tmem->lock(d->host, &handle);

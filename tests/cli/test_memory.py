@@ -4,12 +4,13 @@ import json
 import os
 import signal
 import subprocess
+import time
 
 import nbd
 import pytest
 
 from tests.conftest import StartServer
-from tests.running import PRESWAPCTL, RunningServer, run
+from tests.running import PATIENCE, PRESWAPCTL, RunningServer, run
 
 PAGE = 4096
 PAGES = 2048
@@ -107,6 +108,36 @@ def test_interrupted_shrink_can_be_run_again(start_server: StartServer) -> None:
     check_content(client, "g1")
     assert server.ctl("sysctl", "vm.preswap=0").stdout == "vm.preswap = 0\n"
     check_content(client, "g1")
+
+
+def test_shrink_dry_run_moves_nothing(server: RunningServer, client: nbd.NBD) -> None:
+    said = server.ctl("shrink", "1000", "--dry-run").stdout
+    assert said.startswith(f"would move {PAGES - 1000} pages (4.1M) to disk, 1000 pages")
+    plan = json.loads(server.ctl("--json", "shrink", "0", "g1", "--dry-run").stdout)
+    assert (plan["pages"], plan["left"], plan["fits"]) == (PAGES, 0, True)
+    assert server.json_stats()["devices"]["g1"]["preswap_pages"] == PAGES
+
+
+def test_shrink_without_waiting(server: RunningServer, client: nbd.NBD) -> None:
+    assert server.ctl("shrink", "--status").stdout == "no shrink is under way\n"
+    begun = json.loads(server.ctl("--json", "shrink", "0", "--no-wait").stdout)
+    assert begun["target"] == 0
+    deadline = time.monotonic() + PATIENCE
+    while json.loads(server.ctl("--json", "shrink", "--status").stdout)["running"]:
+        assert time.monotonic() < deadline
+    assert server.ctl("shrink", "--status").stdout.startswith("the last shrink is done: 2048 pages")
+    assert server.ctl("sysctl", "-n", "vm.preswap").stdout == "0\n"
+    check_content(client, "g1")
+
+
+def test_shrink_stop_without_one(server: RunningServer) -> None:
+    done = server.ctl("shrink", "--stop", check=False)
+    assert (done.returncode, done.stderr) == (4, "preswapctl: no shrink is under way\n")
+
+
+@pytest.mark.parametrize("options", [["--stop", "0"], ["--status", "--dry-run"], ["--no-wait"]])
+def test_shrink_options_that_exclude_each_other(server: RunningServer, options: list[str]) -> None:
+    assert server.ctl("shrink", *options, check=False).returncode == 2
 
 
 # --- swapoff ---

@@ -66,7 +66,20 @@ def test_one_device(module_server: RunningServer) -> None:
 
 
 def test_sysctl(module_server: RunningServer) -> None:
-    assert request(module_server, "GET", "/v1/sysctl") == (200, {"vm.preswap": 0})
+    status, values = request(module_server, "GET", "/v1/sysctl")
+    assert (status, values["vm.preswap"], values["vm.preswap.g1"]) == (200, 0, 0)
+    assert values["preswap.default.g1.compress"] == "lz4"
+
+
+def test_sysctl_sets(module_server: RunningServer) -> None:
+    """A number or a text; what is refused changes nothing."""
+    key = "preswap.default.g1.quota"
+    for value, now in ((10, 10), ("40K", 10), ("default", "unlimited")):
+        body = {"key": key, "value": value}
+        assert request(module_server, "PUT", "/v1/sysctl", body) == (200, {key: now})
+    for wrong in (True, None, [], "x"):
+        refused = {"key": key, "value": wrong}
+        assert request(module_server, "PUT", "/v1/sysctl", refused)[0] == 400
 
 
 def test_doctor_knows_the_process(module_server: RunningServer) -> None:

@@ -1,0 +1,174 @@
+"""What an operator changes while the server runs: named values, as in sysctl(8).
+
+They hold over restarts and crashes of the server and end with the host's run, as the kernel's do:
+what is to stay for good belongs into the configuration, whose value "default" brings back.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from preswapd.errors import RefusedError, UsageError
+from preswapd.filesystems import total_bytes
+from preswapd.preswap._device import Device
+from preswapd.preswap.durable import write_file
+from preswapd.preswap.settings import (
+    LARGEST_POOL,
+    Settings,
+    check_compress,
+    check_pool_size,
+)
+from preswapd.tmem import Host
+from preswapd.units import exact_size, parse_pages, parse_size
+
+DEFAULT = "default"
+UNLIMITED = "unlimited"
+NO_LIMIT = (1 << 64) - 1
+
+Value = int | str
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One named value: how it is read, set, and what its default is, as texts or numbers."""
+
+    get: Callable[[], Value]
+    set: Callable[[str], None]
+    default: Callable[[], str]
+
+
+class Tuning:
+    """The settings of one instance and its devices, by key."""
+
+    def __init__(self, settings: Settings, host: Host, pool: int) -> None:
+        self.settings = settings
+        self.host = host
+        self.pool = pool
+        self.path = settings.paths.tuning
+        self.frozen = False
+        self.quotas: dict[str, int] = {}
+        self.changed: dict[str, str] = {}
+        configured = ((spec.name, spec.compress) for spec in settings.devices)
+        self.configured = {name: codec for name, codec in configured if codec is not None}
+
+    # --- what there is ---
+
+    def values(self, devices: Mapping[str, Device]) -> dict[str, Value]:
+        return {key: setting.get() for key, setting in self.all(devices).items()}
+
+    def all(self, devices: Mapping[str, Device]) -> dict[str, Setting]:
+        prefix = f"preswap.{self.settings.instance}"
+        found = {f"{prefix}.pool_limit": self.pool_limit(), f"{prefix}.frozen": self.freezing()}
+        for name, device in devices.items():
+            found[f"{prefix}.{name}.compress"] = self.compress(device)
+            found[f"{prefix}.{name}.quota"] = self.quota(device)
+        return found
+
+    def pool_limit(self) -> Setting:
+        def change(text: str) -> None:
+            size = check_pool_size(parse_size(text))
+            most = min(total_bytes(self.settings.paths.shm_dir) or LARGEST_POOL, LARGEST_POOL)
+            if size > most:
+                raise UsageError(f"its shared memory holds no more than {exact_size(most)}")
+            self.host.limit = size
+
+        return Setting(lambda: self.host.limit, change, lambda: exact_size(self.settings.pool_size))
+
+    def freezing(self) -> Setting:
+        def change(text: str) -> None:
+            if text not in ("0", "1"):
+                raise UsageError("frozen is 0 or 1")
+            self.host.freeze(self.pool, text == "1")
+            self.frozen = text == "1"
+
+        return Setting(lambda: int(self.frozen), change, lambda: "0")
+
+    def compress(self, device: Device) -> Setting:
+        def change(text: str) -> None:
+            device.compress = check_compress(text)
+
+        configured = self.configured.get(device.name, device.configured_compress)
+        return Setting(lambda: device.compress, change, lambda: configured)
+
+    def quota(self, device: Device) -> Setting:
+        """Pages of the device that may be in tmem; new ones beyond it go to disk."""
+
+        def change(text: str) -> None:
+            pages = NO_LIMIT if text == UNLIMITED else parse_pages(text)
+            self.quotas[device.name] = pages
+            device.max_pages = pages
+
+        return Setting(lambda: shown(self.most_pages(device)), change, lambda: UNLIMITED)
+
+    def most_pages(self, device: Device) -> int:
+        return self.quotas.get(device.name, NO_LIMIT)
+
+    # --- changing ---
+
+    def set(self, key: str, text: str, devices: Mapping[str, Device]) -> Value:
+        """The new value.  UsageError for an unknown key or a bad value; nothing is changed then."""
+        known = self.all(devices)
+        if key not in known:
+            raise UsageError(f"unknown key {key!r}: the choices are {', '.join(known)}")
+        setting = known[key]
+        before = setting.get()
+        try:
+            setting.set(setting.default() if text == DEFAULT else text)
+        except ValueError as error:
+            raise UsageError(f"{key}: {error}") from None
+        changed = {**self.changed, key: text}
+        if text == DEFAULT:
+            del changed[key]
+        try:
+            self.write(changed)
+        except OSError as error:
+            setting.set(str(before))
+            raise RefusedError(f"{self.path}: {error.strerror}") from None
+        self.changed = changed
+        return setting.get()
+
+    def forget(self, name: str) -> None:
+        """The device is gone, and one of its name is another."""
+        self.quotas.pop(name, None)
+        prefix = f"preswap.{self.settings.instance}.{name}."
+        kept = {key: text for key, text in self.changed.items() if not key.startswith(prefix)}
+        if kept != self.changed:
+            self.changed = kept
+            self.write(kept)
+
+    def write(self, changed: Mapping[str, str]) -> None:
+        write_file(self.path, json.dumps(changed, indent=1).encode() + b"\n")
+
+    # --- the start ---
+
+    def restore(self, devices: Mapping[str, Device]) -> list[str]:
+        """What was changed before a restart, over the configuration; complaints."""
+        for device in devices.values():
+            device.compress = self.configured.get(device.name, device.compress)
+        try:
+            found = read(self.path)
+        except (OSError, ValueError) as error:
+            return [f"{self.path} is not used: {error}"]
+        complaints = []
+        known = self.all(devices)
+        for key, text in found.items():
+            try:
+                known[key].set(text)
+                self.changed[key] = text
+            except (KeyError, ValueError, UsageError) as error:
+                complaints.append(f"{self.path}: {key} is not used: {error}")
+        return complaints
+
+
+def read(path: Path) -> dict[str, str]:
+    if not path.exists():
+        return {}
+    found = json.loads(path.read_bytes())
+    if not isinstance(found, dict) or any(type(value) is not str for value in found.values()):
+        raise ValueError("it is damaged")
+    return found
+
+
+def shown(pages: int) -> Value:
+    return UNLIMITED if pages == NO_LIMIT else pages

@@ -1,0 +1,181 @@
+"""What an operator sets while the server runs: it holds at once, and over restarts."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from preswapd.errors import RefusedError, UsageError
+from preswapd.preswap.settings import DeviceSpec
+from tests.preswap.disk_model import PAGE, pages_of
+from tests.preswap.running import MIB, Running, read
+
+PAGES = 64
+LIMIT = "preswap.test.pool_limit"
+FROZEN = "preswap.test.frozen"
+QUOTA = "preswap.test.g1.quota"
+COMPRESS = "preswap.test.g1.compress"
+TEXT = b"compresses well ".ljust(64, b".") * (PAGE // 64)
+
+
+@pytest.fixture
+def opened(running: Running) -> Running:
+    running.paths.runtime_dir.mkdir()
+    running.open(DeviceSpec("g1", MIB))
+    return running
+
+
+def values(running: Running) -> dict[str, int | str]:
+    return running.instance.tuning.values(running.instance.devices)
+
+
+def write_all(running: Running, tag: int) -> None:
+    running.connect().pwrite(pages_of(tag, PAGES * PAGE), PAGE)
+
+
+def test_defaults(opened: Running) -> None:
+    assert values(opened) == {
+        LIMIT: 8 * MIB,
+        FROZEN: 0,
+        QUOTA: "unlimited",
+        COMPRESS: "lz4",
+    }
+
+
+def test_quota_sends_the_rest_to_disk(opened: Running) -> None:
+    assert opened.instance.set(QUOTA, "10") == 10
+    write_all(opened, 1)
+    assert (opened.device.preswap_pages, opened.device.disk_pages) == (10, PAGES - 10 + 1)
+    assert read(opened.connect(), PAGE, PAGES * PAGE) == pages_of(1, PAGES * PAGE)
+
+
+def test_quota_holds_after_a_shrink(opened: Running) -> None:
+    opened.instance.set(QUOTA, "40K")
+    write_all(opened, 1)
+    opened.instance.shrink(0, "g1")
+    write_all(opened, 2)
+    assert opened.device.preswap_pages == 10
+    opened.instance.shrink(0)
+    write_all(opened, 3)
+    assert opened.device.preswap_pages == 10
+
+
+def test_frozen_takes_no_new_pages(opened: Running) -> None:
+    connection = opened.connect()
+    connection.pwrite(pages_of(1, PAGE), PAGE)
+    opened.instance.set(FROZEN, "1")
+    connection.pwrite(pages_of(2, 2 * PAGE), PAGE)
+    assert opened.device.preswap_pages == 1
+    assert read(connection, PAGE, 2 * PAGE) == pages_of(2, 2 * PAGE)
+    opened.instance.set(FROZEN, "0")
+    connection.pwrite(pages_of(3, 2 * PAGE), PAGE)
+    assert opened.device.preswap_pages == 2
+
+
+def test_codec_of_pages_to_come(opened: Running) -> None:
+    connection = opened.connect()
+    connection.pwrite(TEXT, PAGE)
+    opened.instance.set(COMPRESS, "none")
+    connection.pwrite(TEXT, 2 * PAGE)
+    assert opened.instance.host.stats()["huge_pages"] == 1
+    assert read(connection, PAGE, 2 * PAGE) == 2 * TEXT
+
+
+def test_pool_limit(opened: Running) -> None:
+    opened.instance.set(LIMIT, "4M")
+    assert opened.instance.host.stats()["mem_limit"] == 4 * MIB
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_restart_keeps_what_was_set(opened: Running, end: str) -> None:
+    for key, text in ((LIMIT, "5M"), (FROZEN, "1"), (QUOTA, "7"), (COMPRESS, "zstd")):
+        opened.instance.set(key, text)
+    before = values(opened)
+    getattr(opened, end)()
+    opened.open()
+    assert values(opened) == before
+    assert opened.instance.host.stats()["mem_limit"] == 5 * MIB
+    write_all(opened, 1)
+    assert opened.device.preswap_pages == 0
+
+
+def test_default_brings_the_configuration_back(opened: Running) -> None:
+    before = values(opened)
+    for key, text in ((LIMIT, "5M"), (FROZEN, "1"), (QUOTA, "7"), (COMPRESS, "zstd")):
+        opened.instance.set(key, text)
+        opened.instance.set(key, "default")
+    assert values(opened) == before
+    opened.kill()
+    opened.open()
+    assert values(opened) == before
+
+
+def test_configured_codec_takes_effect_at_the_next_start(opened: Running) -> None:
+    opened.kill()
+    opened.open(DeviceSpec("g1", MIB, "zstd"))
+    assert values(opened)[COMPRESS] == "zstd"
+    opened.instance.set(COMPRESS, "none")
+    opened.kill()
+    opened.open()
+    assert values(opened)[COMPRESS] == "none"
+
+
+def test_device_made_anew_has_no_old_settings(opened: Running) -> None:
+    opened.instance.set(QUOTA, "7")
+    opened.instance.remove("g1")
+    opened.instance.create("g1", MIB)
+    assert values(opened)[QUOTA] == "unlimited"
+    opened.kill()
+    opened.open()
+    assert values(opened)[QUOTA] == "unlimited"
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        (LIMIT, "1K"),
+        (LIMIT, "100T"),
+        (LIMIT, "much"),
+        (FROZEN, "2"),
+        (QUOTA, "-1"),
+        (QUOTA, ""),
+        (COMPRESS, "gzip"),
+        ("preswap.test.g2.quota", "1"),
+        ("preswap.test", "1"),
+        ("", ""),
+    ],
+)
+def test_bad_values_change_nothing(opened: Running, key: str, text: str) -> None:
+    before = values(opened)
+    with pytest.raises(UsageError):
+        opened.instance.set(key, text)
+    assert values(opened) == before
+    assert not opened.paths.tuning.exists()
+
+
+def test_what_cannot_be_kept_is_not_set(opened: Running) -> None:
+    """A file where the directory was: nothing can be written there, also not by root."""
+    opened.paths.runtime_dir.rmdir()
+    opened.paths.runtime_dir.write_text("")
+    before = values(opened)
+    with pytest.raises(RefusedError, match="Not a directory"):
+        opened.instance.set(QUOTA, "7")
+    assert values(opened) == before
+    assert opened.device.max_pages == (1 << 64) - 1
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"a": 1}', "{", '{"preswap.test.g1.quota": "x"}'])
+def test_damaged_file_is_told_and_does_not_stop_a_start(opened: Running, text: str) -> None:
+    opened.kill()
+    opened.paths.tuning.write_text(text)
+    opened.open()
+    assert values(opened)[QUOTA] == "unlimited"
+    assert ["is not used" in line for line in opened.log] == [True]
+
+
+def test_settings_of_devices_that_are_gone(opened: Running, tmp_path: Path) -> None:
+    opened.kill()
+    opened.paths.tuning.write_text('{"preswap.test.g9.quota": "1", "preswap.test.g1.quota": "2"}')
+    opened.open()
+    assert values(opened)[QUOTA] == 2
+    assert os.listdir(opened.paths.runtime_dir) == ["tuning.json"]
