@@ -77,8 +77,9 @@ def test_sysctl_sets(module_server: RunningServer) -> None:
     for value, now in ((10, 10), ("40K", 10), ("default", "unlimited")):
         body = {"key": key, "value": value}
         assert request(module_server, "PUT", "/v1/sysctl", body) == (200, {key: now})
-    for wrong in (True, None, [], "x"):
-        refused = {"key": key, "value": wrong}
+    wrong: tuple[object, ...] = (True, None, [], "x")
+    for bad in wrong:
+        refused = {"key": key, "value": bad}
         assert request(module_server, "PUT", "/v1/sysctl", refused)[0] == 400
 
 
