@@ -6,12 +6,13 @@ from typing import NoReturn
 
 import click
 
-from preswapd.cli.attach import qemu_args_command
+from preswapd.cli.attach import attach_command, detach_command
 from preswapd.cli.devices import create_command, mkswap_command, remove_command
 from preswapd.cli.doctor import doctor_command
 from preswapd.cli.instances import Instances
 from preswapd.cli.invocation import Invocation
 from preswapd.cli.memory import shrink_command, swapoff_command, sysctl_command
+from preswapd.cli.qemu_args import qemu_args_command
 from preswapd.cli.show import list_command, stats_command
 from preswapd.commandline import DIRECTORY, INSTANCE, run
 
@@ -29,6 +30,8 @@ RUNTIME_DIR_VARIABLE = "PRESWAPD_RUNTIME_DIR"
         remove_command,
         mkswap_command,
         qemu_args_command,
+        attach_command,
+        detach_command,
         doctor_command,
     ],
     no_args_is_help=False,
