@@ -9,8 +9,10 @@ import click
 from preswapd.cli.attach import attach_command, detach_command
 from preswapd.cli.devices import create_command, mkswap_command, remove_command
 from preswapd.cli.doctor import doctor_command
+from preswapd.cli.guest_setup import guest_setup_command
 from preswapd.cli.instances import Instances
 from preswapd.cli.invocation import Invocation
+from preswapd.cli.libvirt import libvirt_xml_command
 from preswapd.cli.memory import shrink_command, swapoff_command, sysctl_command
 from preswapd.cli.qemu_args import qemu_args_command
 from preswapd.cli.show import list_command, stats_command
@@ -30,6 +32,8 @@ RUNTIME_DIR_VARIABLE = "PRESWAPD_RUNTIME_DIR"
         remove_command,
         mkswap_command,
         qemu_args_command,
+        libvirt_xml_command,
+        guest_setup_command,
         attach_command,
         detach_command,
         doctor_command,

@@ -37,13 +37,22 @@ def qemu_args_command(invocation: Invocation, dev: str, bus: str) -> None:
 
 
 def qemu_arguments(disk: Disk) -> list[str]:
+    arguments = []
+    for option, properties in qemu_options(disk):
+        value = as_option(properties) if option == "-device" else as_json(properties)
+        arguments += [option, value]
+    return arguments
+
+
+def qemu_options(disk: Disk) -> list[tuple[str, Properties]]:
+    """In the order in which QEMU needs them."""
+    controller = [("-device", disk.controller())] if disk.bus == SCSI else []
     node = disk.node() | {"open-timeout": OPEN_SECONDS}
-    controller = ["-device", as_option(disk.controller())] if disk.bus == SCSI else []
-    return [
-        *("-blockdev", json.dumps(node, separators=(",", ":"))),
-        *controller,
-        *("-device", as_option(disk.device())),
-    ]
+    return [("-blockdev", node), *controller, ("-device", disk.device())]
+
+
+def as_json(properties: Properties) -> str:
+    return json.dumps(properties, separators=(",", ":"))
 
 
 def as_option(properties: Properties) -> str:
