@@ -80,6 +80,13 @@ class Instances:
             )
         return owners[0]
 
+    def serving(self, device: str) -> Instance:
+        """The same, and it was asked, also where it was named."""
+        instance = self.having(device)
+        if device not in instance.client.devices():
+            raise UsageError(f"there is no device {device!r} in {instance.name}")
+        return instance
+
 
 def ask_all(
     instances: list[Instance], question: Callable[[Client], T]

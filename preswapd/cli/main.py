@@ -6,12 +6,15 @@ from typing import NoReturn
 
 import click
 
-from preswapd.cli.attach import qemu_args_command
+from preswapd.cli.attach import attach_command, detach_command
 from preswapd.cli.devices import create_command, mkswap_command, remove_command
 from preswapd.cli.doctor import doctor_command
+from preswapd.cli.guest_setup import guest_setup_command
 from preswapd.cli.instances import Instances
 from preswapd.cli.invocation import Invocation
+from preswapd.cli.libvirt import libvirt_xml_command
 from preswapd.cli.memory import shrink_command, swapoff_command
+from preswapd.cli.qemu_args import qemu_args_command
 from preswapd.cli.show import list_command, stats_command
 from preswapd.cli.sysctl import freeze_command, sysctl_command, thaw_command
 from preswapd.commandline import DIRECTORY, INSTANCE, run
@@ -32,6 +35,10 @@ RUNTIME_DIR_VARIABLE = "PRESWAPD_RUNTIME_DIR"
         remove_command,
         mkswap_command,
         qemu_args_command,
+        libvirt_xml_command,
+        guest_setup_command,
+        attach_command,
+        detach_command,
         doctor_command,
     ],
     no_args_is_help=False,

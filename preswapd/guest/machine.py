@@ -18,9 +18,9 @@ from preswapd.guest import accelerator, initramfs
 from preswapd.guest.channel import Channel, ChannelClosedError, Outcome
 from preswapd.guest.faults import CommandError, GuestError, GuestTimeoutError, LostGuestError
 from preswapd.guest.kernel import Kernel
-from preswapd.guest.monitor import Monitor
 from preswapd.guest.programs import find
 from preswapd.guest.readings import SwapArea, meminfo, swap_areas, troubles, vmstat
+from preswapd.qmp import Monitor, MonitorError
 
 # Under emulation on a busy machine; an idle one takes 4 s, KVM one.
 BOOT_SECONDS = 60.0
@@ -123,7 +123,7 @@ class Guest:
             monitor_there.close()
             try:
                 self._monitor = enter(closing(Monitor(monitor.dup())))
-            except GuestError:
+            except MonitorError:
                 raise self._lost() from None
         self.kernel_version = self._reply(
             "the guest did not boot", self._channel.greeting, BOOT_SECONDS
@@ -232,7 +232,10 @@ class Guest:
 
     def resume(self) -> None:
         """Goes on where an I/O error has paused it: what failed is tried again."""
-        self._monitor.execute("cont")
+        try:
+            self._monitor.execute("cont")
+        except MonitorError as error:
+            raise GuestError(str(error)) from error
 
     def console(self) -> str:
         """The console's last lines, then QEMU's own."""

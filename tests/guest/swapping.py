@@ -4,7 +4,7 @@ import hashlib
 import json
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +49,27 @@ def pages(number: int) -> bytes:
 class SwappingGuest(Guest):
     """A guest with the server's devices as its disks; files for a tmpfs lie on its /dev/vda."""
 
-    def __init__(self, server: RunningServer, kernel: Kernel, cache: Path, folder: Path) -> None:
+    def __init__(
+        self,
+        server: RunningServer,
+        kernel: Kernel,
+        cache: Path,
+        folder: Path,
+        *,
+        hardware: Sequence[str] | None = None,
+    ) -> None:
+        """`hardware` takes the place of the disks."""
         self.server = server
         files = [pages(number) for number in range(FILES)]
         material = folder / "material"
         material.write_bytes(b"".join(files))
         sums = [f"{hashlib.sha256(data).hexdigest()}  /files/{n}\n" for n, data in enumerate(files)]
         super().__init__(
-            Hardware(MEMORY, disks=disks(server), material=material),
+            Hardware(
+                MEMORY,
+                disks=disks(server) if hardware is None else hardware,
+                material=material,
+            ),
             Software(kernel, files={SUMS: "".join(sums).encode()}),
             cache,
             life=240,

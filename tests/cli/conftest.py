@@ -1,0 +1,72 @@
+"""A QEMU that runs nothing but its firmware, for what is told to QEMU and not to a guest."""
+
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from preswapd.guest.programs import find
+from preswapd.qmp import Monitor
+from tests.running import PATIENCE, RunningServer
+
+
+class Machine:
+    """A QEMU with a monitor, and no guest in it."""
+
+    def __init__(self, process: subprocess.Popen[bytes], qmp: Path) -> None:
+        self.process = process
+        self.qmp = qmp
+
+    def ask(self, command: str, **arguments: object) -> Any:
+        with closing(Monitor.at(self.qmp)) as monitor:
+            return monitor.execute(command, **arguments)
+
+    def nodes(self) -> set[str]:
+        return {node["node-name"] for node in self.ask("query-named-block-nodes", flat=True)}
+
+    def devices(self) -> set[str]:
+        """Those with an id."""
+        return {
+            device["name"]
+            for device in self.ask("qom-list", path="/machine/peripheral")
+            if device["name"] != "type"
+        }
+
+    def disks(self) -> list[str]:
+        """What holds each of its disks."""
+        return [block["qdev"] for block in self.ask("query-block")]
+
+
+class StartMachine(Protocol):
+    def __call__(self, *arguments: str) -> Machine: ...
+
+
+@pytest.fixture
+def start_machine(server: RunningServer) -> Iterator[StartMachine]:
+    """Starts QEMU with these arguments; its socket lies beside the server's."""
+    with ExitStack() as stack:
+
+        def start(*arguments: str) -> Machine:
+            qmp = server.base / f"qmp{len(list(server.base.glob('qmp*')))}"
+            process = subprocess.Popen(
+                [
+                    str(find("qemu-system-x86_64", "qemu-system-x86")),
+                    *("-nodefaults", "-no-user-config", "-display", "none", "-m", "32M"),
+                    *("-accel", "tcg", "-qmp", f"unix:{qmp},server=on,wait=off", *arguments),
+                ],
+                stdin=subprocess.DEVNULL,
+            )
+            stack.callback(process.wait, PATIENCE)
+            stack.callback(process.kill)
+            deadline = time.monotonic() + PATIENCE
+            while not qmp.exists():
+                assert process.poll() is None, "QEMU ended"
+                assert time.monotonic() < deadline, "QEMU makes no socket"
+                time.sleep(0.01)
+            return Machine(process, qmp)
+
+        yield start
