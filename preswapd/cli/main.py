@@ -12,6 +12,7 @@ from preswapd.cli.doctor import doctor_command
 from preswapd.cli.instances import Instances
 from preswapd.cli.invocation import Invocation
 from preswapd.cli.memory import shrink_command, swapoff_command, sysctl_command
+from preswapd.cli.metrics import metrics_command
 from preswapd.cli.show import list_command, stats_command
 from preswapd.commandline import DIRECTORY, INSTANCE, run
 
@@ -22,6 +23,7 @@ RUNTIME_DIR_VARIABLE = "PRESWAPD_RUNTIME_DIR"
     commands=[
         list_command,
         stats_command,
+        metrics_command,
         sysctl_command,
         shrink_command,
         swapoff_command,
