@@ -14,6 +14,7 @@ from preswapd.cli.invocation import Invocation
 from preswapd.cli.memory import shrink_command, swapoff_command, sysctl_command
 from preswapd.cli.metrics import metrics_command
 from preswapd.cli.show import list_command, stats_command
+from preswapd.cli.top import top_command
 from preswapd.commandline import DIRECTORY, INSTANCE, run
 
 RUNTIME_DIR_VARIABLE = "PRESWAPD_RUNTIME_DIR"
@@ -23,6 +24,7 @@ RUNTIME_DIR_VARIABLE = "PRESWAPD_RUNTIME_DIR"
     commands=[
         list_command,
         stats_command,
+        top_command,
         metrics_command,
         sysctl_command,
         shrink_command,
