@@ -21,6 +21,7 @@ PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 VARIABLES = {variable["name"]: variable for variable in DASHBOARD["templating"]["list"]}
 QUERIES = [target["expr"] for panel in PANELS for target in panel["targets"]]
 
+DOCUMENTED = (CONTRIB.parent / "docs/watching.md").read_text()
 METRIC = re.compile(r"\bpreswapd_\w+")
 COUNTED = re.compile(r"(?:rate|increase)\((\w+)")
 LABELS = {"instance", "exported_instance", "device", "file"}
@@ -98,3 +99,4 @@ def test_alerts_say_what_is_wrong_and_where(rule: dict[str, Any]) -> None:
     used = set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"]))
     assert "instance" in used <= LABELS
     assert ("device" in used) == ("preswapd_device_" in rule["expr"])
+    assert rule["alert"] in DOCUMENTED

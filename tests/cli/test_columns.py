@@ -1,5 +1,6 @@
 """Tables: which columns, and how they are written."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from preswapd.cli.tables import (
 )
 from preswapd.errors import UsageError
 
+DOCUMENTED = (Path(__file__).parents[2] / "docs/watching.md").read_text()
 LETTERS = [Column(name, "", Kind.COUNT, lambda row: row.figures["n"]) for name in "ABC"]
 
 
@@ -70,6 +72,23 @@ def test_names_are_unique_and_defaults_exist(columns: Columns, default: tuple[st
     assert len({column.name for column in columns}) == len(columns)
     assert names(choose(columns, default, None)) == "".join(default)
     assert all(column.help and column.name.isupper() for column in columns)
+
+
+@pytest.mark.parametrize(
+    ("columns", "default"),
+    [
+        (DEVICE_COLUMNS, DEVICE_DEFAULT),
+        (POOL_COLUMNS, POOL_DEFAULT),
+        (POOL_RATES, POOL_WATCH),
+        (DEVICE_RATES, DEVICE_WATCH),
+    ],
+)
+def test_the_documentation_says_the_same(columns: Columns, default: tuple[str, ...]) -> None:
+    rows = [
+        f"| {column.name}{'*' if column.name in default else ''} | {column.help} |\n"
+        for column in columns
+    ]
+    assert "".join(rows) in DOCUMENTED
 
 
 # --- how ---
