@@ -28,7 +28,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "preswapd.__main__": LEAVES | {"preswapd.server", "preswapd.demo"},
     "preswapd.demo": LEAVES | {"preswapd.guest", "preswapd.control.client"},
     "preswapd.guest": {"preswapd.errors", "preswapd.qmp", "preswapd.units"},
-    "preswapd.cli": LEAVES | {"preswapd.control.client", "preswapd.control.protocol"},
+    "preswapd.cli": LEAVES
+    | {"preswapd.control.client", "preswapd.control.metrics", "preswapd.control.protocol"},
     "preswapd.server": LEAVES | {"preswapd.control", "preswapd.preswap"},
     "preswapd.control.server": LEAVES | {"preswapd.control", "preswapd.preswap"},
     "preswapd.control.routes": LEAVES

@@ -4,13 +4,27 @@ from typing import Any
 
 import click
 
+from preswapd.cli.columns import Style, Table, TableCommand, choose, table_options
+from preswapd.cli.figures import Moment, Subject, devices_of, pool_of, with_device
 from preswapd.cli.instances import Instance, Instances, ask_all
 from preswapd.cli.invocation import Invocation, pass_invocation
-from preswapd.cli.output import print_json, print_table
+from preswapd.cli.output import print_json
+from preswapd.cli.sampling import SECONDS, print_json_lines, print_rows
+from preswapd.cli.tables import (
+    DEVICE_COLUMNS,
+    DEVICE_DEFAULT,
+    DEVICE_RATES,
+    DEVICE_WATCH,
+    POOL_COLUMNS,
+    POOL_DEFAULT,
+    POOL_RATES,
+    POOL_WATCH,
+)
+from preswapd.cli.watching import Find, Watch
 from preswapd.commandline import DEVICE
 from preswapd.control.client import Client
 from preswapd.errors import UnreachableError, UsageError
-from preswapd.units import PAGE_SIZE, format_size
+from preswapd.units import format_size
 
 Json = dict[str, Any]
 
@@ -26,48 +40,62 @@ BYTES = {
 }
 
 
-@click.command("list")
+class ListCommand(TableCommand):
+    tables = (("Columns", DEVICE_COLUMNS, DEVICE_DEFAULT),)
+
+
+class StatsCommand(TableCommand):
+    tables = (
+        ("Columns", POOL_COLUMNS, POOL_DEFAULT),
+        ("With --watch also", POOL_RATES, POOL_WATCH),
+        ("With --watch and DEV besides those of list", DEVICE_RATES, DEVICE_WATCH),
+    )
+
+
+@click.command("list", cls=ListCommand)
+@table_options
 @pass_invocation
-def list_command(invocation: Invocation) -> None:
+def list_command(
+    invocation: Invocation, output: str | None, raw: bool, exact: bool, noheadings: bool
+) -> None:
     """Show the devices, one row each.
 
-    TMEM is what lies in compressed memory and DISK what lies in the disk file, both as the guest
-    counts it.
+    Sizes are the guest's: what its pages take before they are compressed. They add up:
+    SIZE = USED + FREE, and USED = TMEM + DISK + LOST.
 
     \b
     Examples:
       preswapctl list
+      preswapctl list -o +LOADS,HIT%
+      preswapctl list --raw --noheadings --bytes -o NAME,USED
       preswapctl --instance vm1 --json list
     """
+    style = Style(output, raw, exact, not noheadings)
+    check_no_table(invocation.json, style)
+    table = Table(choose(DEVICE_COLUMNS, DEVICE_DEFAULT, output), style)
     instances = invocation.instances.running()
     answers, errors = ask_all(instances, Client.stats)
     if invocation.json:
         print_json(together([device_list(stats) for stats in answers], len(instances)))
     elif answers:
-        rows = [
-            row(stats["instance"], name, device)
-            for stats in answers
-            for name, device in stats["devices"].items()
-        ]
-        print_table(("NAME", "INSTANCE", "SIZE", "TMEM", "DISK", "CLIENTS", "COMPRESS"), rows)
+        rows = [row for stats in answers for row in devices_of(Moment.of(stats))]
+        echo(table, rows)
     complain(errors)
+
+
+def echo(table: Table, rows: list[Subject]) -> None:
+    for line in table.lines(rows):
+        click.echo(line)
+
+
+def check_no_table(as_json: bool, style: Style) -> None:
+    if as_json and not style.is_default:
+        raise UsageError("JSON is no table: leave --output, --raw, --bytes and --noheadings out")
 
 
 def device_list(stats: Json) -> Json:
     devices = [{"name": name, **device} for name, device in stats["devices"].items()]
     return {"instance": stats["instance"], "devices": devices}
-
-
-def row(instance: str, name: str, device: Json) -> tuple[str, ...]:
-    return (
-        name,
-        instance,
-        format_size(device["size"]),
-        format_size(device["preswap_pages"] * PAGE_SIZE),
-        format_size(device["disk_pages"] * PAGE_SIZE),
-        str(device["connections"]),
-        str(device.get("compress", "")),
-    )
 
 
 def together(answers: list[Json], instances: int) -> Json:
@@ -81,39 +109,114 @@ def complain(errors: list[UnreachableError]) -> None:
         raise UnreachableError("; ".join(map(str, errors)))
 
 
-@click.command("stats")
+@click.command("stats", cls=StatsCommand)
 @click.argument("dev", required=False, type=DEVICE)
+@table_options
+@click.option(
+    "-w",
+    "--watch",
+    type=SECONDS,
+    is_flag=False,
+    flag_value="1",
+    help="A row every so many seconds (1), with rates, until Ctrl-C.",
+)
+@click.option("--json-lines", is_flag=True, help="A JSON object a line, with the time.")
+@click.option("--interval", type=SECONDS, help="Seconds between two of --json-lines. Default: 1.")
+@click.option("--count", type=click.IntRange(1), metavar="N", help="Stop after so many looks.")
 @pass_invocation
-def stats_command(invocation: Invocation, dev: str | None) -> None:
+def stats_command(
+    invocation: Invocation,
+    dev: str | None,
+    output: str | None,
+    raw: bool,
+    exact: bool,
+    noheadings: bool,
+    watch: float | None,
+    json_lines: bool,
+    interval: float | None,
+    count: int | None,
+) -> None:
     """Show all counters, or those of the pool and the device DEV.
 
-    Sizes are in bytes; everything else counts pages or events since the server's start.
+    Sizes are in bytes; everything else counts pages or events since the server's start. With
+    --output, --watch or another option of tables: a row for each pool, or with DEV the device's.
 
     \b
     Examples:
       preswapctl stats
+      preswapctl stats -o +RAW,PACKED
+      preswapctl stats --watch 5
+      preswapctl stats swap0 --watch
+      preswapctl stats --json-lines --interval 0.5 --count 120 > run.jsonl
       preswapctl --json stats swap0 | jq .devices.swap0.preswap_pages
     """
+    style = Style(output, raw, exact, not noheadings)
+    check_one_way(invocation.json, style, watch, json_lines, interval, count)
+    if json_lines:
+        print_json_lines(Watch(finder(invocation.instances, dev)), dev, interval or 1.0, count)
+    elif watch is not None:
+        if dev is None:
+            columns = choose((*POOL_RATES, *POOL_COLUMNS), POOL_WATCH, output)
+        else:
+            columns = choose((*DEVICE_RATES, *DEVICE_COLUMNS), DEVICE_WATCH, output)
+        look = Watch(finder(invocation.instances, dev))
+        print_rows(look, dev, Table(columns, style, grows=True), watch, count)
+    else:
+        show_once(invocation, dev, style)
+
+
+def check_one_way(
+    as_json: bool,
+    style: Style,
+    watch: float | None,
+    json_lines: bool,
+    interval: float | None,
+    count: int | None,
+) -> None:
+    """Options that contradict each other, or that would be without effect."""
+    check_no_table(as_json or json_lines, style)
+    if watch is not None and (as_json or json_lines):
+        raise UsageError("--watch prints a table: for programs there is --json-lines")
+    if interval is not None and not json_lines:
+        raise UsageError("--interval belongs to --json-lines; a table takes --watch SECONDS")
+    if count is not None and watch is None and not json_lines:
+        raise UsageError("--count needs --watch or --json-lines")
+
+
+def finder(instances: Instances, dev: str | None) -> Find:
+    """Of all instances those that run at each look; of a device its own for ever."""
+    if dev is None:
+        return instances.running
+    owner = [instances.having(dev)]
+    return lambda: owner
+
+
+def show_once(invocation: Invocation, dev: str | None, style: Style) -> None:
+    if dev is None:
+        columns = choose(POOL_COLUMNS, POOL_DEFAULT, style.output)
+    else:
+        columns = choose(DEVICE_COLUMNS, DEVICE_DEFAULT, style.output)
     instances = chosen(invocation.instances, dev)
     answers, errors = ask_all(instances, Client.stats)
     if dev is not None:
         answers = [with_device(stats, dev) for stats in answers]
     if invocation.json:
         print_json(together(answers, len(instances)))
-    else:
+    elif style.is_default:
         for stats in answers:
             print_stats(stats)
+    elif answers:
+        moments = [Moment.of(stats) for stats in answers]
+        if dev is None:
+            rows = [pool_of(moment) for moment in moments]
+        else:
+            rows = [row for moment in moments for row in devices_of(moment)]
+        echo(Table(columns, style), rows)
     complain(errors)
 
 
 def chosen(instances: Instances, dev: str | None) -> list[Instance]:
     return instances.running() if dev is None else [instances.having(dev)]
-
-
-def with_device(stats: Json, dev: str) -> Json:
-    if dev not in stats["devices"]:
-        raise UsageError(f"there is no device {dev!r} in {stats['instance']}")
-    return {**stats, "devices": {dev: stats["devices"][dev]}}
 
 
 def print_stats(stats: Json) -> None:

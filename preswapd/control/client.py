@@ -48,10 +48,12 @@ class Client:
     """One instance, reached through its control socket.
 
     All methods raise UnreachableError when nobody answers, else what the server raised.
+    `patience`: seconds that an answer to a question may take.
     """
 
-    def __init__(self, socket_path: Path) -> None:
+    def __init__(self, socket_path: Path, patience: float | None = None) -> None:
         self.socket_path = socket_path
+        self.patience = patience
 
     # --- reading ---
 
@@ -118,7 +120,7 @@ class Client:
     # --- how ---
 
     def _get(self, path: str) -> Json:
-        return self._json("GET", path, None, READ_SECONDS)
+        return self._json("GET", path, None, self.patience or READ_SECONDS)
 
     def _change(self, method: str, path: str, body: Json | None) -> Json:
         return self._json(method, path, body, CHANGE_SECONDS)

@@ -1,92 +1,121 @@
 """The statistics in Prometheus' text format."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 Json = Mapping[str, Any]
+Sample = tuple[dict[str, str], float]
 
-# The figures with a promised meaning; further ones in the statistics are not exported.
-TMEM_GAUGES = ("stored_pages", "same_filled_pages", "huge_pages", "staged_pages")
-TMEM_BYTES = (
-    "mem_limit",
-    "mem_used_total",
-    "mem_used_max",
-    "orig_data_size",
-    "compr_data_size",
-    "metadata_size",
+GAUGE, COUNTER = "gauge", "counter"
+
+
+class Figure(NamedTuple):
+    """A figure of the statistics with a promised meaning; further ones are not exported."""
+
+    key: str
+    kind: str
+    help: str
+    unit: str = ""
+
+    @property
+    def name(self) -> str:
+        unit = f"_{self.unit}" if self.unit else ""
+        return f"{self.key}{unit}{'_total' if self.kind == COUNTER else ''}"
+
+
+TMEM = (
+    Figure("stored_pages", GAUGE, "Pages in the pool, same-filled ones included."),
+    Figure("same_filled_pages", GAUGE, "Pages of one repeated value, stored without payload."),
+    Figure("huge_pages", GAUGE, "Pages stored as they are, not or not yet compressed."),
+    Figure("staged_pages", GAUGE, "Pages that compression has not come to yet."),
+    Figure("mem_limit", GAUGE, "The most that the pool's memory may be.", "bytes"),
+    Figure("mem_used_total", GAUGE, "Memory that the host has given to the pool.", "bytes"),
+    Figure("mem_used_max", GAUGE, "Its peak since the server's start.", "bytes"),
+    Figure("orig_data_size", GAUGE, "Pages in the pool at their full size.", "bytes"),
+    Figure("compr_data_size", GAUGE, "What they were compressed to.", "bytes"),
+    Figure("metadata_size", GAUGE, "Index and maps, on top of the pool's memory.", "bytes"),
+    Figure("puts", COUNTER, "Pages offered to the pool."),
+    Figure("good_puts", COUNTER, "Pages that the pool took."),
+    Figure("no_mem_puts", COUNTER, "Pages that it rejected for want of memory."),
+    Figure("dup_puts_replaced", COUNTER, "Puts that replaced a page."),
+    Figure(
+        "dup_puts_flushed", COUNTER, "Rejected puts that dropped the page they were to replace."
+    ),
+    Figure("gets", COUNTER, "Pages asked for."),
+    Figure("found_gets", COUNTER, "Pages asked for that were there."),
+    Figure("flushes", COUNTER, "Pages to be dropped."),
+    Figure("flushes_found", COUNTER, "Pages to be dropped that were there."),
+    Figure("pool_limit_hit", COUNTER, "Puts rejected at the pool's limit."),
+    Figure("reject_alloc_fail", COUNTER, "Puts rejected because the host had no more memory."),
+    Figure("checksum_errors", COUNTER, "Reads of a damaged or lost page."),
 )
-TMEM_COUNTERS = (
-    "puts",
-    "good_puts",
-    "no_mem_puts",
-    "dup_puts_replaced",
-    "dup_puts_flushed",
-    "gets",
-    "found_gets",
-    "flushes",
-    "flushes_found",
-    "pool_limit_hit",
-    "reject_alloc_fail",
-    "checksum_errors",
+DEVICE = (
+    Figure("connections", GAUGE, "NBD clients."),
+    Figure("preswap_pages", GAUGE, "Pages in tmem."),
+    Figure("disk_pages", GAUGE, "Pages in the disk file."),
+    Figure("lost_pages", GAUGE, "Damaged pages, I/O errors until they are written or trimmed."),
+    Figure("quarantined", GAUGE, "1 if reads fail until a freshly booted guest uses the device."),
+    Figure("size", GAUGE, "Size of the disk.", "bytes"),
+    Figure("loads", COUNTER, "Pages read from tmem."),
+    Figure("succ_stores", COUNTER, "Pages written to tmem."),
+    Figure("failed_stores", COUNTER, "Pages that tmem rejected and that went to disk."),
+    Figure("invalidates", COUNTER, "Pages dropped from tmem by a trim or a write of zeroes."),
+    Figure("quarantined_reads", COUNTER, "Reads that failed because the device is quarantined."),
+    Figure("disk_reads", COUNTER, "Pages read from the disk file."),
+    Figure("disk_writes", COUNTER, "Pages written to the disk file."),
+    Figure("disk_errors", COUNTER, "Reads and writes of the disk file that failed."),
+    Figure("trims", COUNTER, "Pages trimmed."),
+    Figure("written_back_pages", COUNTER, "Pages that a shrink moved to disk."),
+    Figure("read_requests", COUNTER, "NBD read requests."),
+    Figure("write_requests", COUNTER, "NBD write requests."),
 )
-DEVICE_GAUGES = ("connections", "preswap_pages", "disk_pages", "lost_pages")
-DEVICE_BYTES = ("size",)
-DEVICE_COUNTERS = (
-    "loads",
-    "succ_stores",
-    "failed_stores",
-    "invalidates",
-    "disk_reads",
-    "disk_writes",
-    "disk_errors",
-    "trims",
-    "written_back_pages",
-    "read_requests",
-    "write_requests",
-)
+START = Figure("start_time", GAUGE, "When the server started, since 1970.", "seconds")
 
 
-def metrics_text(stats: Json) -> str:
-    return "".join(f"{line}\n" for line in lines(stats))
+def metrics_text(*instances: Json) -> str:
+    """Of one server, or of several with each of them under its own label."""
+    return "".join(f"{line}\n" for line in lines(instances))
 
 
-def lines(stats: Json) -> Iterator[str]:
-    instance = {"instance": stats["instance"]}
-    yield from family(
-        "preswapd_build_info", "gauge", [({**instance, "version": stats["version"]}, 1)]
-    )
-    pool = [(instance, stats["tmem"])]
-    for name, kind, key in figures(TMEM_GAUGES, TMEM_BYTES, TMEM_COUNTERS):
-        yield from family(f"preswapd_tmem_{name}", kind, samples(pool, key))
+def lines(instances: tuple[Json, ...]) -> Iterator[str]:
+    labelled = [({"instance": stats["instance"]}, stats) for stats in instances]
+    builds = [({**labels, "version": stats["version"]}, 1.0) for labels, stats in labelled]
+    yield from family("preswapd_build_info", GAUGE, "The server's version.", builds)
+    servers = [(labels, stats.get("server", {})) for labels, stats in labelled]
+    yield from families("preswapd", (START,), servers)
+    pools = [(labels, stats["tmem"]) for labels, stats in labelled]
+    yield from families("preswapd_tmem", TMEM, pools)
     devices = [
-        ({**instance, "device": name}, counters) for name, counters in stats["devices"].items()
+        ({**labels, "device": name}, counters)
+        for labels, stats in labelled
+        for name, counters in stats["devices"].items()
     ]
-    for name, kind, key in figures(DEVICE_GAUGES, DEVICE_BYTES, DEVICE_COUNTERS):
-        yield from family(f"preswapd_device_{name}", kind, samples(devices, key))
+    yield from families("preswapd_device", DEVICE, devices)
 
 
-def figures(
-    gauges: tuple[str, ...], sizes: tuple[str, ...], counters: tuple[str, ...]
-) -> Iterator[tuple[str, str, str]]:
-    """The metric's name, its type and the figure's name in the statistics."""
-    yield from ((key, "gauge", key) for key in gauges)
-    yield from ((f"{key}_bytes", "gauge", key) for key in sizes)
-    yield from ((f"{key}_total", "counter", key) for key in counters)
+def families(
+    prefix: str, figures: tuple[Figure, ...], sources: list[tuple[dict[str, str], Json]]
+) -> Iterator[str]:
+    for figure in figures:
+        values = [
+            (labels, source[figure.key]) for labels, source in sources if figure.key in source
+        ]
+        yield from family(f"{prefix}_{figure.name}", figure.kind, figure.help, values)
 
 
-def samples(
-    sources: list[tuple[dict[str, str], Json]], key: str
-) -> list[tuple[dict[str, str], float]]:
-    return [(labels, source[key]) for labels, source in sources if key in source]
-
-
-def family(name: str, kind: str, values: list[tuple[dict[str, str], float]]) -> Iterator[str]:
+def family(name: str, kind: str, help: str, values: list[Sample]) -> Iterator[str]:
     """All samples of one metric; nothing where there are none."""
     if values:
+        yield f"# HELP {name} {help}"
         yield f"# TYPE {name} {kind}"
     for labels, value in values:
         written = ",".join(f'{label}="{escaped(text)}"' for label, text in labels.items())
-        yield f"{name}{{{written}}} {value}"
+        yield f"{name}{{{written}}} {number(value)}"
+
+
+def number(value: float) -> str:
+    """Of a flag too, 0 or 1."""
+    return str(int(value) if value == int(value) else value)
 
 
 def escaped(text: str) -> str:

@@ -116,3 +116,4 @@ class ServerFacts(Message):
     runtime_dir: str
     shm_dir: str
     state_dir: str
+    start_time: float = 0.0  # seconds since 1970

@@ -4,6 +4,7 @@ import fcntl
 import os
 import resource
 import socket
+import time
 from importlib.resources import files
 from typing import NoReturn
 
@@ -88,6 +89,7 @@ def facts_of(config: Config, found: Nbdkit) -> ServerFacts:
         runtime_dir=str(paths.runtime_dir),
         shm_dir=str(paths.shm_dir),
         state_dir=str(paths.state_dir),
+        start_time=round(time.time(), 3),
     )
 
 

@@ -132,6 +132,22 @@ def test_list_shows_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert rows == [["g1", "a"], ["shared", "a"], ["g2", "b"], ["shared", "b"]]
 
 
+def test_metrics_of_all(capsys: pytest.CaptureFixture[str]) -> None:
+    ctl("metrics")
+    printed = capsys.readouterr().out
+    assert printed.count("# TYPE preswapd_tmem_puts_total") == 1
+    assert all(f'preswapd_tmem_puts_total{{instance="{name}"}} 0\n' in printed for name in "ab")
+
+
+@pytest.mark.usefixtures("hanging")
+def test_metrics_of_those_that_answer(tmp_path: Path) -> None:
+    path = tmp_path / "preswapd.prom"
+    with pytest.raises(UnreachableError, match=r"b/control\.sock does not answer"):
+        ctl("metrics", f"--textfile={path}")
+    assert 'instance="a"' in path.read_text()
+    assert 'instance="b"' not in path.read_text()
+
+
 @pytest.mark.usefixtures("hanging")
 def test_list_shows_those_that_answer(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UnreachableError, match=r"b/control\.sock does not answer"):

@@ -1,0 +1,98 @@
+"""What tables and the live view show: the figures of a pool or a device, and how fast they grow."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from preswapd.errors import UsageError
+
+Json = dict[str, Any]
+
+# What a pool's row says about its devices together.
+SUMMED = ("loads", "disk_reads", "disk_writes", "disk_errors", "read_requests", "write_requests")
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One answer to `GET /v1/stats`, and when it came."""
+
+    stats: Json
+    clock: float  # seconds that only go forward
+    time: float  # of day, since 1970
+
+    @classmethod
+    def of(cls, stats: Json) -> Self:
+        return cls(stats, time.monotonic(), time.time())
+
+    @property
+    def life(self) -> tuple[object, object]:
+        """Another one, and the server was started anew: its counters are."""
+        server = self.stats.get("server", {})
+        return server.get("start_time"), server.get("pid")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One row: a pool or a device."""
+
+    instance: str
+    name: str
+    time: float
+    figures: Json
+    rates: Mapping[str, float] | None = None  # a second; None without an earlier look
+
+    def rate(self, key: str) -> float | None:
+        return None if self.rates is None else self.rates.get(key)
+
+
+def with_device(stats: Json, dev: str) -> Json:
+    """The statistics with this device alone."""
+    if dev not in stats["devices"]:
+        raise UsageError(f"there is no device {dev!r} in {stats['instance']}")
+    return {**stats, "devices": {dev: stats["devices"][dev]}}
+
+
+def pool_of(now: Moment, before: Moment | None = None) -> Subject:
+    instance = now.stats["instance"]
+    then = None if before is None else pool_figures(before.stats)
+    figures = pool_figures(now.stats)
+    return Subject(instance, instance, now.time, figures, rates(now, before, figures, then))
+
+
+def pool_figures(stats: Json) -> Json:
+    devices = stats["devices"].values()
+    sums = {key: sum(device.get(key, 0) for device in devices) for key in SUMMED}
+    return {**stats["tmem"], **sums, "devices": len(devices)}
+
+
+def devices_of(now: Moment, before: Moment | None = None) -> list[Subject]:
+    earlier = {} if before is None else before.stats["devices"]
+    return [
+        Subject(
+            now.stats["instance"],
+            name,
+            now.time,
+            figures,
+            rates(now, before, figures, earlier.get(name)),
+        )
+        for name, figures in now.stats["devices"].items()
+    ]
+
+
+def rates(
+    now: Moment, before: Moment | None, figures: Json, earlier: Json | None
+) -> Mapping[str, float] | None:
+    if before is None or earlier is None or before.life != now.life or now.clock <= before.clock:
+        return None
+    seconds = now.clock - before.clock
+    # What went down was made anew, as a device that was removed and created again.
+    return {
+        key: max(0, value - earlier[key]) / seconds
+        for key, value in figures.items()
+        if is_number(value) and is_number(earlier.get(key))
+    }
+
+
+def is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

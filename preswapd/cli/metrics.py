@@ -1,0 +1,78 @@
+"""`metrics`: what Prometheus collects, for those who cannot ask a Unix socket."""
+
+import os
+import tempfile
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import click
+
+from preswapd.cli.instances import ask_all
+from preswapd.cli.invocation import Invocation, pass_invocation
+from preswapd.commandline import FILE
+from preswapd.control.client import Client
+from preswapd.control.metrics import metrics_text
+from preswapd.errors import PreswapError, UnreachableError, UsageError
+
+# The collector is another user.
+READABLE = 0o644
+
+
+@click.command("metrics")
+@click.option("--textfile", type=FILE, help="Write FILE whole, by a rename, instead of printing.")
+@pass_invocation
+def metrics_command(invocation: Invocation, textfile: Path | None) -> None:
+    """Print the figures of all instances in Prometheus' text format.
+
+    With --textfile into a file for node_exporter's textfile collector, which never sees half of it.
+    What does not answer is left out of it, and makes the exit status 3.
+
+    \b
+    Examples:
+      preswapctl metrics
+      preswapctl metrics --textfile /var/lib/prometheus/node-exporter/preswapd.prom
+    """
+    if invocation.json:
+        raise UsageError("metrics are no JSON: for that there is preswapctl --json stats")
+    answers, away = answers_of_all(invocation)
+    check_names(answers)
+    text = metrics_text(*answers)
+    if textfile is None:
+        click.echo(text, nl=False)
+    else:
+        # Also when nobody answers: figures of the past would look like the present's.
+        replace_file(textfile, text)
+    if away:
+        raise UnreachableError("; ".join(map(str, away)))
+
+
+def answers_of_all(
+    invocation: Invocation,
+) -> tuple[list[dict[str, Any]], list[UnreachableError]]:
+    try:
+        return ask_all(invocation.instances.running(), Client.stats)
+    except UnreachableError as error:
+        return [], [error]
+
+
+def check_names(answers: list[dict[str, Any]]) -> None:
+    """Two series with the same labels would make a collector refuse all of them."""
+    for name, times in Counter(stats["instance"] for stats in answers).items():
+        if times > 1:
+            raise PreswapError(f"{times} servers call themselves {name}: name one by --runtime-dir")
+
+
+def replace_file(path: Path, text: str) -> None:
+    """In one step; its name meanwhile is none that a collector looks for."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".new")
+    try:
+        with open(descriptor, "w") as file:
+            file.write(text)
+            os.fchmod(file.fileno(), READABLE)
+        os.replace(name, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(name)
+        raise

@@ -1,0 +1,67 @@
+"""`metrics`: all instances' figures in one text, and the file for a collector."""
+
+import os
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from preswapd.cli.metrics import check_names
+from preswapd.control.client import Client
+from preswapd.errors import PreswapError
+from tests.running import PRESWAPCTL, RunningServer, run
+
+
+def instances(text: str) -> set[str]:
+    return {
+        sample.labels["instance"]
+        for metric in text_string_to_metric_families(text)
+        for sample in metric.samples
+    }
+
+
+def without_values(text: str) -> list[str]:
+    return [line.rpartition(" ")[0] for line in text.splitlines()]
+
+
+def test_metrics_are_those_of_the_server(module_server: RunningServer) -> None:
+    printed = module_server.ctl("metrics").stdout
+    assert without_values(printed) == without_values(Client(module_server.control_socket).metrics())
+
+
+def test_textfile_is_replaced_whole(module_server: RunningServer, tmp_path: Path) -> None:
+    path = tmp_path / "preswapd.prom"
+    path.write_text("what was there\n")
+    before = path.stat().st_ino
+    done = module_server.ctl("metrics", "--textfile", str(path))
+    assert (done.stdout, done.stderr) == ("", "")
+    assert instances(path.read_text()) == {"default"}
+    assert path.stat().st_ino != before
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert os.listdir(tmp_path) == ["preswapd.prom"]
+
+
+def test_textfile_that_cannot_be_is_one_line(module_server: RunningServer, tmp_path: Path) -> None:
+    (tmp_path / "folder.prom").mkdir()
+    for path in (tmp_path / "missing" / "a.prom", tmp_path / "folder.prom"):
+        done = module_server.ctl("metrics", "--textfile", str(path), check=False)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert os.listdir(tmp_path) == ["folder.prom"]
+
+
+def test_json_is_refused(module_server: RunningServer) -> None:
+    assert module_server.ctl("--json", "metrics", check=False).returncode == 2
+
+
+def test_nobody_there_leaves_no_old_figures(tmp_path: Path) -> None:
+    path = tmp_path / "preswapd.prom"
+    path.write_text('preswapd_build_info{instance="gone"} 1\n')
+    done = run([PRESWAPCTL, f"--runtime-dir={tmp_path}", "metrics", f"--textfile={path}"])
+    assert done.returncode == 3
+    assert path.read_text() == ""
+
+
+def test_two_of_one_name_are_refused() -> None:
+    check_names([{"instance": "a"}, {"instance": "b"}])
+    with pytest.raises(PreswapError, match="2 servers call themselves a"):
+        check_names([{"instance": "a"}, {"instance": "b"}, {"instance": "a"}])
