@@ -89,6 +89,7 @@ class Group:
     # What the servers hold before the first round.
     fill: Load = FILL
     fresh: bool = False  # each round starts new servers, and each load runs once over its part
+    awake: bool = False  # the machine's processors do not halt meanwhile
 
 
 PLENTY = tuple(server.name for server in SERVERS)
@@ -103,6 +104,14 @@ WARM = Group(
         Mix((READ_4, WRITE_4), FEW),
     ),
     MEMORY,
+)
+AWAKE = Group(
+    "awake",
+    "the same, by processors that do not halt",
+    tuple(server for server in SERVERS if server.name in (*FEW, NONE)),
+    (Mix((READ_16, WRITE_16, READ_1, WRITE_1, SWAP_OUT)),),
+    MEMORY,
+    awake=True,
 )
 CONTENTS = Group(
     "contents",
@@ -151,4 +160,4 @@ FULL = Group(
     # Pages that do not compress leave the small pool no room at all.
     fill=INCOMPRESSIBLE,
 )
-GROUPS = (WARM, CONTENTS, COLD, FULL)
+GROUPS = (WARM, AWAKE, CONTENTS, COLD, FULL)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 
+from benchmarks.awake import kept_awake
 from benchmarks.groups import GROUPS, Group
 from benchmarks.load import Load, run
 from benchmarks.ratios import ByServer, median, ratio
@@ -67,6 +68,8 @@ class Session:
     def measure(self, rounds: int, seconds: float) -> None:
         with ExitStack() as stack:
             filled = [] if self.group.fresh else list(self._filled(stack))
+            if self.group.awake:
+                stack.enter_context(kept_awake())
             for number in range(rounds):
                 self.progress(f"{self.group.title}: round {number + 1} of {rounds}")
                 if self.group.fresh:

@@ -26,6 +26,8 @@ Find = Callable[[Sections], float | None]
 
 MB = 1e6
 NO_ROOM = " (no room to spare)"
+NO_HALT = " (processors kept awake)"
+ONE_THREAD = (MEMORY[1],)
 
 
 @dataclass(frozen=True)
@@ -66,26 +68,28 @@ class Row:
     met: bool | None
 
 
-def rate(load: Load, peers: Sequence[str], server: str = LZ4) -> Find:
+def rate(load: Load, peers: Sequence[str], server: str = LZ4, group: str = "warm") -> Find:
     """Requests a second, to the best of the peers'."""
-    return lambda sections: ratio(warm(sections, load), server, peers)
+    return lambda sections: ratio(measured(sections, group, load), server, peers)
 
 
-def latency(load: Load) -> Find:
+def latency(load: Load, peers: Sequence[str] = MEMORY, group: str = "warm") -> Find:
     """The median of a request, to the best peer's."""
-    return lambda sections: ratio(warm(sections, load), LZ4, MEMORY, "median", min)
+    return lambda sections: ratio(measured(sections, group, load), LZ4, peers, "median", min)
 
 
 def rejected(load: Load) -> Find:
     def find(sections: Sections) -> float | None:
-        seen = warm(sections, load).get(LZ4 + TIGHT)
+        seen = measured(sections, "warm", load).get(LZ4 + TIGHT)
         return 100 * max(one["rejected"] for one in seen) if seen else None
 
     return find
 
 
-def warm(sections: Sections, load: Load) -> Mapping[str, Sequence[Mapping[str, float]]]:
-    return load_of(sections.get("loads", {}), "warm", load.name)
+def measured(
+    sections: Sections, group: str, load: Load
+) -> Mapping[str, Sequence[Mapping[str, float]]]:
+    return load_of(sections.get("loads", {}), group, load.name)
 
 
 def at(*path: str) -> Find:
@@ -138,15 +142,22 @@ def in_mb(find: Find) -> Find:
 
 TARGETS = (
     Target("4 KiB random read, depth 16, to nbdkit memory", rate(READ_16, MEMORY), least=1.0),
+    Target("  the same" + NO_HALT, rate(READ_16, MEMORY, group="awake")),
     Target("4 KiB random write, depth 16, to nbdkit memory", rate(WRITE_16, MEMORY), least=0.9),
+    Target("  the same" + NO_HALT, rate(WRITE_16, MEMORY, group="awake")),
     Target("  the same" + NO_ROOM, rate(WRITE_16, MEMORY, LZ4 + TIGHT)),
     Target(
         "4 KiB random write, depth 16, to allocator=zstd", rate(WRITE_16, (MEMORY_ZSTD,)), least=10
     ),
     Target("latency of a read, depth 1, to nbdkit memory", latency(READ_1), most=1.1),
+    Target("  to nbdkit memory with as many threads", latency(READ_1, ONE_THREAD)),
+    Target("  to nbdkit memory" + NO_HALT, latency(READ_1, group="awake")),
     Target("latency of a write, depth 1, to nbdkit memory", latency(WRITE_1), most=1.1),
+    Target("  to nbdkit memory with as many threads", latency(WRITE_1, ONE_THREAD)),
+    Target("  to nbdkit memory" + NO_HALT, latency(WRITE_1, group="awake")),
     Target("128 KiB writes, depth 16, to allocator=zstd", rate(SWAP_OUT, (MEMORY_ZSTD,)), least=3),
     Target("  the same, to nbdkit memory", rate(SWAP_OUT, MEMORY)),
+    Target("  the same" + NO_HALT, rate(SWAP_OUT, MEMORY, group="awake")),
     Target("  the same" + NO_ROOM, rate(SWAP_OUT, MEMORY, LZ4 + TIGHT)),
     Target("  rejected" + NO_ROOM, rejected(SWAP_OUT), unit="%"),
     *(

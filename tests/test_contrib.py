@@ -56,7 +56,7 @@ def test_alerts_name_metrics_that_exist(metrics: dict[str, str]) -> None:
 
 def test_rates_are_of_counters_and_counters_are_rates(metrics: dict[str, str]) -> None:
     for query in (*QUERIES, *(rule["expr"] for rule in RULES)):
-        counters = {name for name in named(query) if metrics[name] == "counter"}
+        counters = {name for name in named(query) if metrics[name] in ("counter", "histogram")}
         assert set(COUNTED.findall(query)) == counters, query
 
 

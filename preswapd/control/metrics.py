@@ -69,6 +69,7 @@ DEVICE = (
     Figure("read_requests", COUNTER, "NBD read requests."),
     Figure("write_requests", COUNTER, "NBD write requests."),
 )
+LATENCY = "preswapd_device_request_duration_seconds"
 START = Figure("start_time", GAUGE, "When the server started, since 1970.", "seconds")
 
 
@@ -91,6 +92,15 @@ def lines(instances: tuple[Json, ...]) -> Iterator[str]:
         for name, counters in stats["devices"].items()
     ]
     yield from families("preswapd_device", DEVICE, devices)
+    yield from histogram(
+        LATENCY,
+        "How long requests took, the socket left out.",
+        [
+            ({**labels, "operation": operation}, latency)
+            for labels, counters in devices
+            for operation, latency in counters.get("latency", {}).items()
+        ],
+    )
 
 
 def families(
@@ -103,14 +113,30 @@ def families(
         yield from family(f"{prefix}_{figure.name}", figure.kind, figure.help, values)
 
 
+def histogram(name: str, help: str, values: list[tuple[dict[str, str], Json]]) -> Iterator[str]:
+    if values:
+        yield f"# HELP {name} {help}"
+        yield f"# TYPE {name} histogram"
+    for labels, latency in values:
+        for end, count in latency["buckets"]:
+            yield sample(f"{name}_bucket", {**labels, "le": number(end)}, count)
+        yield sample(f"{name}_bucket", {**labels, "le": "+Inf"}, latency["count"])
+        yield sample(f"{name}_sum", labels, latency["sum"])
+        yield sample(f"{name}_count", labels, latency["count"])
+
+
 def family(name: str, kind: str, help: str, values: list[Sample]) -> Iterator[str]:
     """All samples of one metric; nothing where there are none."""
     if values:
         yield f"# HELP {name} {help}"
         yield f"# TYPE {name} {kind}"
     for labels, value in values:
-        written = ",".join(f'{label}="{escaped(text)}"' for label, text in labels.items())
-        yield f"{name}{{{written}}} {number(value)}"
+        yield sample(name, labels, value)
+
+
+def sample(name: str, labels: dict[str, str], value: float) -> str:
+    written = ",".join(f'{label}="{escaped(text)}"' for label, text in labels.items())
+    return f"{name}{{{written}}} {number(value)}"
 
 
 def number(value: float) -> str:

@@ -11,7 +11,7 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from preswapd.control.client import Client
-from preswapd.control.metrics import DEVICE, TMEM, escaped, metrics_text
+from preswapd.control.metrics import DEVICE, LATENCY, TMEM, escaped, metrics_text
 from tests.running import RunningServer
 
 DOCUMENTED = (Path(__file__).parents[2] / "docs/control-api.md").read_text()
@@ -65,6 +65,8 @@ def test_an_older_server_says_less() -> None:
 
 def test_a_real_server_follows_the_conventions(module_server: RunningServer) -> None:
     found = parsed(Client(module_server.control_socket).metrics())
+    histogram = found.pop(LATENCY)
+    assert histogram.type == "histogram"
     assert len(found) == len(TMEM) + len(DEVICE) + 2
     for name, metric in found.items():
         assert metric.documentation.endswith("."), name
@@ -75,6 +77,22 @@ def test_a_real_server_follows_the_conventions(module_server: RunningServer) -> 
         for sample in metric.samples:
             assert sample.labels["instance"] == "default"
             assert ("device" in sample.labels) == name.startswith("preswapd_device_")
+
+
+def test_histogram() -> None:
+    """Cumulative, with an end at infinity, as histogram_quantile() needs it."""
+    latency = {"count": 5, "sum": 0.5, "buckets": [(0.000001024, 1), (0.002, 4)]}
+    devices = {"g1": {"latency": {"read": latency, "write": {**latency, "count": 0}}}}
+    found = parsed(metrics_text({**STATS, "devices": devices}))[LATENCY]
+    read = [sample for sample in found.samples if sample.labels["operation"] == "read"]
+    assert [(sample.labels.get("le"), sample.value) for sample in read] == [
+        ("1.024e-06", 1),
+        ("0.002", 4),
+        ("+Inf", 5),
+        (None, 0.5),
+        (None, 5),
+    ]
+    assert {sample.labels["device"] for sample in found.samples} == {"g1"}
 
 
 @pytest.mark.parametrize("figure", [*TMEM, *DEVICE], ids=lambda figure: figure.key)
