@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from preswapd.errors import RefusedError
+from preswapd.log import ERROR, INFO, WARNING
 from preswapd.paths import check_device_name
 from preswapd.preswap._device import Device, give_back
 from preswapd.preswap.header import swap_header
@@ -24,7 +25,7 @@ from preswapd.preswap.settings import (
     check_number_of_devices,
 )
 from preswapd.preswap.shrink import Shrink, ShrinkProgress, ShrinkResult
-from preswapd.units import PAGE_SIZE
+from preswapd.units import PAGE_SIZE, format_size
 from preswapd.version import VERSION
 
 UNLIMITED = (1 << 64) - 1
@@ -35,7 +36,6 @@ PARK_MILLISECONDS = 1000
 BURST_SECONDS = 60.0
 # Between two looks whether anything is to be compressed; the first page ends the wait.
 SETTLE_MILLISECONDS = 1000
-LOG_ERROR = 3
 
 Log = Callable[[int, str], None]
 
@@ -103,6 +103,7 @@ class Instance:
             served = self.maker.create(DeviceSpec(name, size), codec)
             self.served[name] = served
             self.devices[name] = served.device
+        self.log(INFO, f"created device {name} of {format_size(size)}")
 
     def remove(self, name: str, *, force: bool = False) -> None:
         """With all its pages.  RefusedError with a client connected, unless forced."""
@@ -113,12 +114,14 @@ class Instance:
             self.errors_told.pop(name, None)
             self.maker.remove(served)
             give_back(self.host)
+        self.log(INFO, f"removed device {name}")
 
     def mkswap(self, name: str, *, force: bool = False) -> None:
         """A fresh swap header.  RefusedError with a client connected, unless forced."""
         with self.changes:
             device = self.unused(name, force).device
             device.write_page_zero(swap_header(name, device.size))
+        self.log(INFO, f"wrote a swap header to {name}")
 
     def unused(self, name: str, force: bool) -> Served:
         served = self.served.get(name)
@@ -143,6 +146,8 @@ class Instance:
             for first, pages in self.written(device):
                 device.punch(first, pages, all=True)
             self.host.maintain(all=True)
+        dropped = f"dropped {result.pages} pages in memory, {result.disk_pages} on disk"
+        self.log(INFO, f"swapoff of {name}: {dropped}")
         return result
 
     # --- memory ---
@@ -164,15 +169,31 @@ class Instance:
         try:
             devices = self.chosen(name)
             work = Shrink(devices, pages, progress, cancelled, lambda: give_back(self.host))
+            began = self.tell_shrink(work, name)
             self.hold_down(pages, None if name is None else devices[0])
             try:
                 result = work.run()
             finally:
                 self.hold_down(UNLIMITED, None if name is None else devices[0])
             self.host.maintain(all=True)
+            self.tell_shrunk(result, time.monotonic() - began)
             return result
         finally:
             self.shrinking.release()
+
+    def tell_shrink(self, work: Shrink, name: str | None) -> float:
+        """When it began."""
+        of = "" if name is None else f" of {name}"
+        self.log(INFO, f"shrink{of} from {work.left()} to {work.target} pages begins")
+        return time.monotonic()
+
+    def tell_shrunk(self, result: ShrinkResult, seconds: float) -> None:
+        lost = f", {result.lost} lost" if result.lost else ""
+        figures = f"{result.moved} pages moved to disk{lost}, {result.left} left in memory"
+        if result.complete:
+            self.log(INFO, f"shrink ended after {seconds:.1f} s: {figures}")
+        else:
+            self.log(WARNING, f"shrink stopped after {seconds:.1f} s ({result.reason}): {figures}")
 
     def chosen(self, name: str | None) -> list[Device]:
         devices = dict(self.devices)
@@ -238,7 +259,7 @@ class Instance:
         """Somebody cut its disk file off: what lay there is lost, and must not read as zeros."""
         lost = device.mend()
         if lost is not None:
-            self.log(LOG_ERROR, f"disk file of {device.name} was cut off: {lost} pages are lost")
+            self.log(ERROR, f"disk file of {device.name} was cut off: {lost} pages are lost")
 
     def tell_disk_errors(self, device: Device) -> None:
         """One line for a burst: the first error, and then at most one a minute."""
@@ -248,7 +269,7 @@ class Instance:
         if count > told and now - when >= BURST_SECONDS:
             self.errors_told[device.name] = (count, now)
             text = os.strerror(device.last_disk_error)
-            self.log(LOG_ERROR, f"disk file of {device.name}: {text} ({count - told} errors)")
+            self.log(ERROR, f"disk file of {device.name}: {text} ({count - told} errors)")
 
     # --- the end ---
 
@@ -262,7 +283,7 @@ class Instance:
             except OSError as error:
                 # It stays dirty, which is safe, and the others need not.
                 text = f"{served.device.name} was not left clean: {error.strerror}"
-                self.log(LOG_ERROR, text)
+                self.log(ERROR, text)
 
     def close_device(self, served: Served) -> None:
         device = served.device
