@@ -64,7 +64,7 @@ def open(readonly: bool) -> Connection:
 
 
 def close(h: Connection) -> None:
-    h.close()
+    _exports.disconnect(h)
 
 
 def get_size(h: Connection) -> int:

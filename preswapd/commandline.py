@@ -11,6 +11,7 @@ from typing import NoReturn, TypeVar
 import click
 
 from preswapd.errors import PreswapError, UsageError
+from preswapd.log import ERROR, prefix
 from preswapd.paths import check_device_name, check_instance_name
 from preswapd.units import parse_pages, parse_size
 
@@ -65,7 +66,7 @@ def report(error: BaseException, name: str) -> int:
     message, status = sentence(error)
     # The status tells it too, where nobody can be told in words.
     with suppress(OSError):
-        click.echo(f"{name}: {message}", err=True)
+        click.echo(f"{prefix(ERROR)}{name}: {message}", err=True)
     return status
 
 

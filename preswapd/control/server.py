@@ -29,7 +29,8 @@ from preswapd.control.protocol import (
 )
 from preswapd.control.routes import Api, Reply, Request, ShrinkOrder, WrongMethodError
 from preswapd.errors import PreswapError, UsageError, described
-from preswapd.preswap.instance import LOG_ERROR, Log
+from preswapd.log import ERROR
+from preswapd.preswap.instance import Log
 
 Json = dict[str, Any]
 
@@ -215,7 +216,7 @@ class Handler(BaseHTTPRequestHandler):
         if isinstance(error, OSError):
             where = "" if error.filename is None else f"{error.filename}: "
             return error_body("failed", where + (error.strerror or str(error)))
-        self.control.log(LOG_ERROR, f"control request failed: {described(error)}")
+        self.control.log(ERROR, f"control request failed: {described(error)}")
         return error_body("failed", f"internal error, {type(error).__name__}: {error}")
 
     # --- shrink: the one answer that takes its time ---

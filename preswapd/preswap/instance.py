@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from preswapd.errors import RefusedError
+from preswapd.log import ERROR, INFO, NOTICE, WARNING
 from preswapd.paths import check_device_name
 from preswapd.preswap._device import Device, give_back
 from preswapd.preswap.header import swap_header
@@ -25,7 +26,7 @@ from preswapd.preswap.settings import (
 )
 from preswapd.preswap.shrink import Shrink, ShrinkProgress, ShrinkResult
 from preswapd.preswap.tuning import NO_LIMIT, Tuning
-from preswapd.units import PAGE_SIZE
+from preswapd.units import PAGE_SIZE, format_size
 from preswapd.version import VERSION
 
 # A clean stop waits so long for requests that a slow disk still holds; without them it is no
@@ -35,8 +36,6 @@ PARK_MILLISECONDS = 1000
 BURST_SECONDS = 60.0
 # Between two looks whether anything is to be compressed; the first page ends the wait.
 SETTLE_MILLISECONDS = 1000
-LOG_ERROR = 3
-LOG_WARNING = 4
 
 Log = Callable[[int, str], None]
 
@@ -70,7 +69,7 @@ class Instance:
         self.shrinking = threading.Lock()
         self.tuning = Tuning(settings, opened.host, POOL)
         for complaint in self.tuning.restore(self.devices):
-            log(LOG_WARNING, complaint)
+            log(WARNING, complaint)
         self.to_tidy = list(self.devices.values())
         self.errors_told: dict[str, tuple[int, float]] = {}
 
@@ -108,6 +107,7 @@ class Instance:
             served = self.maker.create(DeviceSpec(name, size), codec)
             self.served[name] = served
             self.devices[name] = served.device
+        self.log(INFO, f"created device {name} of {format_size(size)}")
 
     def remove(self, name: str, *, force: bool = False) -> None:
         """With all its pages.  RefusedError with a client connected, unless forced."""
@@ -121,12 +121,14 @@ class Instance:
             with suppress(OSError):
                 self.tuning.forget(name)
             give_back(self.host)
+        self.log(INFO, f"removed device {name}")
 
     def mkswap(self, name: str, *, force: bool = False) -> None:
         """A fresh swap header.  RefusedError with a client connected, unless forced."""
         with self.changes:
             device = self.unused(name, force).device
             device.write_page_zero(swap_header(name, device.size))
+        self.log(INFO, f"wrote a swap header to {name}")
 
     def unused(self, name: str, force: bool) -> Served:
         served = self.served.get(name)
@@ -151,6 +153,8 @@ class Instance:
             for first, pages in self.written(device):
                 device.punch(first, pages, all=True)
             self.host.maintain(all=True)
+        dropped = f"dropped {result.pages} pages in memory, {result.disk_pages} on disk"
+        self.log(INFO, f"swapoff of {name}: {dropped}")
         return result
 
     # --- memory ---
@@ -172,15 +176,31 @@ class Instance:
         try:
             devices = self.chosen(name)
             work = Shrink(devices, pages, progress, cancelled, lambda: give_back(self.host))
+            began = self.tell_shrink(work, name)
             self.hold_down(pages, None if name is None else devices[0])
             try:
                 result = work.run()
             finally:
                 self.hold_down(NO_LIMIT, None if name is None else devices[0])
             self.host.maintain(all=True)
+            self.tell_shrunk(result, time.monotonic() - began)
             return result
         finally:
             self.shrinking.release()
+
+    def tell_shrink(self, work: Shrink, name: str | None) -> float:
+        """When it began."""
+        of = "" if name is None else f" of {name}"
+        self.log(INFO, f"shrink{of} from {work.left()} to {work.target} pages begins")
+        return time.monotonic()
+
+    def tell_shrunk(self, result: ShrinkResult, seconds: float) -> None:
+        lost = f", {result.lost} lost" if result.lost else ""
+        figures = f"{result.moved} pages moved to disk{lost}, {result.left} left in memory"
+        if result.complete:
+            self.log(INFO, f"shrink ended after {seconds:.1f} s: {figures}")
+        else:
+            self.log(WARNING, f"shrink stopped after {seconds:.1f} s ({result.reason}): {figures}")
 
     def chosen(self, name: str | None) -> list[Device]:
         devices = dict(self.devices)
@@ -199,7 +219,9 @@ class Instance:
     def set(self, key: str, value: str) -> int | str:
         """The setting's new value; UsageError or RefusedError when nothing was changed."""
         with self.changes:
-            return self.tuning.set(key, value, dict(self.devices))
+            now = self.tuning.set(key, value, dict(self.devices))
+        self.log(NOTICE, f"set {key} = {now}")
+        return now
 
     # --- in the background ---
 
@@ -251,7 +273,7 @@ class Instance:
         """Somebody cut its disk file off: what lay there is lost, and must not read as zeros."""
         lost = device.mend()
         if lost is not None:
-            self.log(LOG_ERROR, f"disk file of {device.name} was cut off: {lost} pages are lost")
+            self.log(ERROR, f"disk file of {device.name} was cut off: {lost} pages are lost")
 
     def tell_disk_errors(self, device: Device) -> None:
         """One line for a burst: the first error, and then at most one a minute."""
@@ -261,7 +283,7 @@ class Instance:
         if count > told and now - when >= BURST_SECONDS:
             self.errors_told[device.name] = (count, now)
             text = os.strerror(device.last_disk_error)
-            self.log(LOG_ERROR, f"disk file of {device.name}: {text} ({count - told} errors)")
+            self.log(ERROR, f"disk file of {device.name}: {text} ({count - told} errors)")
 
     # --- the end ---
 
@@ -275,7 +297,7 @@ class Instance:
             except OSError as error:
                 # It stays dirty, which is safe, and the others need not.
                 text = f"{served.device.name} was not left clean: {error.strerror}"
-                self.log(LOG_ERROR, text)
+                self.log(ERROR, text)
 
     def close_device(self, served: Served) -> None:
         device = served.device

@@ -1,14 +1,23 @@
 """Which device a client gets, by the name that it asks for."""
 
+import threading
 import time
+from typing import NamedTuple
 
 from preswapd.errors import RefusedError
+from preswapd.log import WARNING
 from preswapd.preswap._device import Connection
 from preswapd.preswap.instance import Instance
-from preswapd.server.log import WARNING
 
 # A client that was refused tries again and again.
 REPEAT_SECONDS = 60.0
+
+
+class Traffic(NamedTuple):
+    """How many clients of a device came and went since the start."""
+
+    came: int
+    went: int
 
 
 class Exports:
@@ -17,6 +26,8 @@ class Exports:
     def __init__(self, instance: Instance) -> None:
         self.instance = instance
         self.next_complaint = 0.0
+        self.counting = threading.Lock()
+        self.traffic: dict[str, Traffic] = {}
 
     def names(self) -> list[str]:
         return sorted(self.instance.devices)
@@ -35,7 +46,18 @@ class Exports:
             )
             self.complain(f"a client was refused: {asked}: the devices are {choices}")
             raise RefusedError(asked)
-        return device.connect()
+        connection = device.connect()
+        self.count(device.name, came=1)
+        return connection
+
+    def disconnect(self, connection: Connection) -> None:
+        connection.close()
+        self.count(connection.device.name, went=1)
+
+    def count(self, name: str, came: int = 0, went: int = 0) -> None:
+        with self.counting:
+            before = self.traffic.get(name, Traffic(0, 0))
+            self.traffic[name] = Traffic(before.came + came, before.went + went)
 
     def complain(self, text: str) -> None:
         now = time.monotonic()

@@ -18,12 +18,13 @@ from typing import NoReturn
 from preswapd.control.routes import Api
 from preswapd.control.server import ControlServer
 from preswapd.errors import PreswapError, described
+from preswapd.log import ERROR, INFO, WARNING, log
 from preswapd.preswap.instance import Instance
 from preswapd.server import stopping
 from preswapd.server.exports import Exports
 from preswapd.server.handover import Handover
-from preswapd.server.log import ERROR, INFO, WARNING, log
 from preswapd.server.notify import notify
+from preswapd.server.watch import WATCH_SECONDS, Watch
 
 # A request waits at most this long for the interpreter lock behind Python code of ours.
 SWITCH_SECONDS = 0.0001
@@ -66,6 +67,7 @@ def begin(handover: Handover) -> Exports:
     gc.collect()
     gc.freeze()
     exports = Exports(instance)
+    spawn("watch", Background(Watch(instance, exports).look, WATCH_SECONDS).run)
     announce(handover, exports)
     return exports
 
@@ -74,7 +76,7 @@ def log_recovery(instance: Instance) -> None:
     found = instance.recovery
     if found.stored_pages or found.damaged_slots or found.lost_pages:
         log(
-            INFO,
+            WARNING if found.damaged_slots or found.lost_pages else INFO,
             f"recovered {found.stored_pages} pages in {found.seconds:.3f} s,"
             f" {found.damaged_slots} damaged slots, {found.lost_pages} pages lost",
         )
@@ -112,7 +114,10 @@ class Stop:
     def wait(self) -> NoReturn:
         number = signal.sigwait(stopping.SIGNALS)
         notify("STOPPING=1")
-        log(INFO, f"stopping on {signal.Signals(number).name}")
+        name = signal.Signals(number).name
+        pages = 0 if self.instance is None else self.instance.pages_in_tmem()
+        staying = f": {pages} pages stay in memory for the next start" if pages else ""
+        log(INFO, f"stopping on {name}{staying}")
         status = 0
         try:
             if self.instance is not None:

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from preswapd.commandline import DEBUG_VARIABLE
 from preswapd.control.protocol import ServerFacts
+from preswapd.log import WARNING, log
 from preswapd.logind import deletes_shared_memory_of
 from preswapd.nbdkit import (
     Nbdkit,
@@ -22,7 +23,6 @@ from preswapd.preswap.opening import check
 from preswapd.server import directories, locks, sockets, stopping
 from preswapd.server.config import Config, split_address
 from preswapd.server.handover import Handover
-from preswapd.server.log import WARNING, log
 
 # Named and not imported: only inside nbdkit is there what it imports.
 PLUGIN = files("nbd_plugin") / "preswap.py"

@@ -6,6 +6,7 @@ import sys
 # syslog(3)'s priorities.
 ERROR = 3
 WARNING = 4
+NOTICE = 5
 INFO = 6
 
 
@@ -18,11 +19,15 @@ def stderr_is_journal() -> bool:
     return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
+def prefix(priority: int) -> str:
+    """What the journal takes off the line's front again (sd-daemon(3))."""
+    return f"<{priority}>" if stderr_is_journal() else ""
+
+
 def log(priority: int, text: str) -> None:
     line = " ".join(text.split())
-    prefix = f"<{priority}>" if stderr_is_journal() else ""
     try:
-        sys.stderr.write(f"{prefix}{line}\n")
+        sys.stderr.write(f"{prefix(priority)}{line}\n")
         sys.stderr.flush()
     except OSError:
         # Whoever read the log has gone; serving goes on.

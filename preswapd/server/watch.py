@@ -1,0 +1,135 @@
+"""What the log tells of guests: clients that come and go, and puts and reads that go wrong.
+
+A request has no time to log, so all of it is counters; once a second they are compared with those
+of the second before.  What goes wrong does so at every request: a burst has a line when it begins,
+and one with the figures when nothing of it has come for a while.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from preswapd.log import ERROR, INFO, NOTICE, WARNING
+from preswapd.preswap.instance import Instance
+from preswapd.server.exports import Exports, Traffic
+from preswapd.units import format_size
+
+WATCH_SECONDS = 1.0
+# So long without another one, and the burst is over.
+QUIET_SECONDS = 60.0
+
+Stats = dict[str, Any]
+
+
+class Trouble(NamedTuple):
+    """A counter of things that go wrong, with what to say of it."""
+
+    key: str  # what the burst goes by
+    counter: int
+    priority: int
+    begins: str
+    ends: str  # with {count} and {seconds}
+
+
+@dataclass
+class Burst:
+    """Where a counter stood when its burst began, and when it last moved."""
+
+    counted: int
+    told: int
+    began: float
+    moved: float
+
+
+class Watch:
+    """Looks at the counters of one instance, and logs what has changed."""
+
+    def __init__(
+        self,
+        instance: Instance,
+        exports: Exports,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.instance = instance
+        self.exports = exports
+        self.clock = clock
+        self.traffic: dict[str, Traffic] = {}
+        self.counted: dict[str, int] = {}
+        self.bursts: dict[str, Burst] = {}
+
+    def look(self) -> None:
+        for name, traffic in list(self.exports.traffic.items()):
+            before = self.traffic.get(name, Traffic(0, 0))
+            if traffic != before:
+                self.traffic[name] = traffic
+                self.tell_traffic(name, before, traffic)
+        for trouble in troubles(self.instance.stats()):
+            self.follow(trouble)
+
+    def tell_traffic(self, name: str, before: Traffic, now: Traffic) -> None:
+        came, went = now.came - before.came, now.went - before.went
+        what = [
+            *([f"{clients(came)} connected"] if came else []),
+            *([f"{clients(went)} disconnected"] if went else []),
+        ]
+        self.instance.log(INFO, f"{name}: {', '.join(what)}, {now.came - now.went} now")
+
+    def follow(self, trouble: Trouble) -> None:
+        now = self.clock()
+        before = self.counted.get(trouble.key, 0)
+        self.counted[trouble.key] = trouble.counter
+        burst = self.bursts.get(trouble.key)
+        if trouble.counter > before:
+            if burst is None:
+                self.bursts[trouble.key] = Burst(before, trouble.counter, now, now)
+                self.instance.log(trouble.priority, trouble.begins)
+            else:
+                burst.moved = now
+        elif burst is not None and now - burst.moved >= QUIET_SECONDS:
+            del self.bursts[trouble.key]
+            # What there was to tell of a single moment was told at once.
+            if trouble.counter > burst.told:
+                count, seconds = trouble.counter - burst.counted, burst.moved - burst.began
+                text = trouble.ends.format(count=count, seconds=f"{seconds:.0f}")
+                self.instance.log(trouble.priority, text)
+
+
+def troubles(stats: Stats) -> Iterator[Trouble]:
+    """Errors of the disk files have lines of their own, see Instance.tell_disk_errors()."""
+    tmem = stats["tmem"]
+    used = f"{format_size(tmem['mem_used_total'])} of {format_size(tmem['mem_limit'])} in use"
+    went_on = "{count} pages went to disk within {seconds} s"
+    yield Trouble(
+        "pool_limit_hit",
+        tmem["pool_limit_hit"],
+        NOTICE,
+        f"tmem takes no more pages ({used}): they go to disk",
+        f"tmem takes pages again: {went_on}",
+    )
+    yield Trouble(
+        "reject_alloc_fail",
+        tmem["reject_alloc_fail"],
+        WARNING,
+        f"the host has no memory to spare for tmem ({used}): pages go to disk",
+        f"the host had no memory to spare for tmem: {went_on}",
+    )
+    yield Trouble(
+        "checksum_errors",
+        tmem["checksum_errors"],
+        ERROR,
+        "a damaged or lost page was read: the guest got an I/O error",
+        "damaged or lost pages: {count} reads within {seconds} s were I/O errors",
+    )
+    for name, device in stats["devices"].items():
+        yield Trouble(
+            f"quarantined_reads of {name}",
+            device["quarantined_reads"],
+            WARNING,
+            f"{name}: reads are refused until a freshly booted guest uses it",
+            f"{name}: {{count}} reads within {{seconds}} s were refused",
+        )
+
+
+def clients(number: int) -> str:
+    return "a client" if number == 1 else f"{number} clients"
