@@ -76,8 +76,12 @@ class Instance:
 
     # --- looking ---
 
-    def pages_in_tmem(self) -> int:
-        return sum(device.preswap_pages for device in list(self.devices.values()))
+    def pages_in_tmem(self, name: str | None = None) -> int:
+        """Of one device, or of all."""
+        devices = dict(self.devices)
+        return sum(
+            device.preswap_pages for found, device in devices.items() if name in (None, found)
+        )
 
     def stats(self) -> dict[str, Any]:
         devices = list(self.devices.items())
