@@ -13,7 +13,7 @@ import click
 
 from preswapd.control.client import Client, RunningShrink
 from preswapd.control.protocol import ShrinkReport, ShrinkStep
-from preswapd.errors import PartialError
+from preswapd.errors import PartialError, RefusedError
 from preswapd.filesystems import free_bytes
 from preswapd.units import PAGE_SIZE, format_size
 
@@ -88,15 +88,20 @@ def plan_shrink(client: Client, pages: int, device: str | None) -> ShrinkPlan:
 
 
 def fit_pool(client: Client) -> ShrinkReport:
-    """Moves pages to disk until the pool's memory is within its limit."""
-    moved = lost = 0
-    for _ in range(FITTING_ROUNDS):
+    """Moves pages to disk until the pool's memory is within its limit, which is set already."""
+    moved = lost = rounds = 0
+    while True:
         tmem = client.stats()["tmem"]
         left, used, limit = tmem["stored_pages"], tmem["mem_used_total"], tmem["mem_limit"]
-        if used <= limit or not left:
+        if used <= limit or not left or rounds == FITTING_ROUNDS:
             break
-        report = run_shrink(client, int(left * limit / used * (1 - FITTING_MARGIN)))
-        moved, lost = moved + report.moved, lost + report.lost
+        try:
+            report = run_shrink(client, int(left * limit / used * (1 - FITTING_MARGIN)))
+        except RefusedError as error:
+            raise PartialError(
+                f"the limit is set and the pool still above it: {error}; run it again to go on"
+            ) from None
+        rounds, moved, lost = rounds + 1, moved + report.moved, lost + report.lost
         if not report.complete:
             return report
     return ShrinkReport(moved, left, lost, used <= limit, "the pool is still above its limit")

@@ -6,11 +6,12 @@ from typing import NoReturn
 
 INTERRUPTED = 130
 
+try:
+    from preswapd.cli import main as command
+except KeyboardInterrupt:
+    print("preswapctl: interrupted", file=sys.stderr)
+    sys.exit(INTERRUPTED)
+
 
 def main() -> NoReturn:
-    try:
-        from preswapd.cli.main import main as run
-    except KeyboardInterrupt:
-        print("preswapctl: interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)
-    run()
+    command.main()

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import click
 
-from preswapd.cli.instances import Instance
+from preswapd.cli.instances import Instance, names
 from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.cli.output import print_json
 from preswapd.cli.shrinking import check_complete, fit_pool, run_shrink
@@ -94,13 +94,14 @@ class Shown:
 
 
 def show_everything(invocation: Invocation, shown: Shown) -> None:
-    """Of all instances: only vm.preswap means each of them, and is their sum."""
-    together: dict[str, Value] = {VM_PRESWAP: 0}
+    """Of all instances: vm.preswap means each of them and vm.preswap.DEV each that has such a
+    device; both are sums."""
+    together: dict[str, Value] = {}
     for instance in invocation.instances.running():
-        found = instance.client.sysctl()
-        pages = int(found.pop(VM_PRESWAP)) + int(together[VM_PRESWAP])
-        together.update(found)
-        together[VM_PRESWAP] = pages
+        found: dict[str, Value] = instance.client.sysctl()
+        for key, value in found.items():
+            is_sum = key in together and not key.startswith(PREFIX)
+            together[key] = int(together[key]) + int(value) if is_sum else value
     for key, value in together.items():
         shown.add(key, value)
     shown.end()
@@ -133,6 +134,10 @@ def owner(invocation: Invocation, key: str) -> Instance:
         owners = [instance for instance in found if key in instance.client.sysctl()]
         if len(owners) == 1:
             return owners[0]
+        if owners:  # "vm1" has a device "a.b", and "vm1.a" a device "b"
+            raise UsageError(
+                f"several instances have {key!r} ({names(owners)}): name one with --instance"
+            )
         if len(found) > 1:
             raise UsageError(f"unknown key {key!r}: `preswapctl sysctl -a` lists them")
     device = device_of(key)

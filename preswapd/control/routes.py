@@ -1,6 +1,7 @@
 """What each path of the control API does with the instance; no HTTP in here."""
 
 import re
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -33,8 +34,8 @@ class Reply(NamedTuple):
     body: Json
 
 
-class ShrinkOrder(NamedTuple):
-    """A shrink that has been asked for and is not begun: it is answered line by line."""
+class FollowedShrink(NamedTuple):
+    """A shrink that has begun and whose client waits: it is answered line by line."""
 
     shrink: Shrink
 
@@ -54,7 +55,8 @@ class Api:
         self.instance = instance
         self.facts = facts
         self.last_shrink: Shrink | None = None
-        self.routes: list[tuple[str, re.Pattern[str], Callable[..., Reply | ShrinkOrder]]] = [
+        self.beginning = threading.Lock()
+        self.routes: list[tuple[str, re.Pattern[str], Callable[..., Reply | FollowedShrink]]] = [
             ("GET", path("/stats"), self.stats),
             ("GET", path("/devices"), self.devices),
             ("POST", path("/devices"), self.create),
@@ -70,7 +72,7 @@ class Api:
             ("GET", path("/doctor"), self.doctor),
         ]
 
-    def serve(self, method: str, at: str, request: Request) -> Reply | ShrinkOrder:
+    def serve(self, method: str, at: str, request: Request) -> Reply | FollowedShrink:
         allowed = []
         for route_method, pattern, function in self.routes:
             if match := pattern.fullmatch(at):
@@ -150,19 +152,23 @@ class Api:
         key = body.text("key")
         return Reply(200, {key: self.instance.set(key, body.value("value"))})
 
-    def shrink(self, request: Request) -> Reply | ShrinkOrder:
+    def shrink(self, request: Request) -> Reply | FollowedShrink:
         body = Body(request.body, "pages", "device", "wait")
         device = body.optional_text("device")
         if device is not None:
             self.known(device)
+        wait = body.flag("wait", True)
         shrink = Shrink(self.instance, body.number("pages", parse_pages), device)
-        if self.instance.shrinking.locked():
-            raise RefusedError("a shrink is under way already")
-        self.last_shrink = shrink
-        if body.flag("wait", True):
-            return ShrinkOrder(shrink)
-        shrink.start()
-        return Reply(202, asdict(self.status()))
+        self.begin(shrink)
+        return FollowedShrink(shrink) if wait else Reply(202, asdict(self.status()))
+
+    def begin(self, shrink: Shrink) -> None:
+        """Of two that are asked for at once one is refused, and the other is the last shrink."""
+        with self.beginning:
+            if self.last_shrink is not None and not self.last_shrink.ended.is_set():
+                raise RefusedError("a shrink is under way already")
+            shrink.start()
+            self.last_shrink = shrink
 
     def shrink_status(self, request: Request) -> Reply:
         return Reply(200, asdict(self.status()))

@@ -27,7 +27,8 @@ from preswapd.control.protocol import (
     error_body,
     error_code,
 )
-from preswapd.control.routes import Api, Reply, Request, ShrinkOrder, WrongMethodError
+from preswapd.control.routes import Api, FollowedShrink, Reply, Request, WrongMethodError
+from preswapd.control.shrinking import Shrink
 from preswapd.errors import PreswapError, UsageError, described
 from preswapd.log import ERROR
 from preswapd.preswap.instance import Log
@@ -163,8 +164,8 @@ class Handler(BaseHTTPRequestHandler):
             return
         request = Request(dict(parse_qsl(url.query)), self.body())
         reply = self.control.api.serve(self.command, path, request)
-        if isinstance(reply, ShrinkOrder):
-            self.shrink(reply)
+        if isinstance(reply, FollowedShrink):
+            self.follow(reply.shrink)
         else:
             self.send_reply(reply)
 
@@ -221,11 +222,9 @@ class Handler(BaseHTTPRequestHandler):
 
     # --- shrink: the one answer that takes its time ---
 
-    def shrink(self, order: ShrinkOrder) -> None:
-        """Runs the shrink, with a line now and then; a client that hangs up stops it."""
-        shrink = order.shrink
+    def follow(self, shrink: Shrink) -> None:
+        """Until its end, with a line now and then; a client that hangs up stops it."""
         lines = Lines(self)
-        shrink.start()
         try:
             while not shrink.ended.wait(HANG_UP_SECONDS):
                 if hung_up(self.connection):

@@ -13,7 +13,7 @@ class Shrink:
         self.instance = instance
         self.pages = pages
         self.device = device
-        self.progress = ShrinkProgress(0, instance.pages_in_tmem(), pages)
+        self.progress = ShrinkProgress(0, instance.pages_in_tmem(device), pages)
         self.result: ShrinkResult | None = None
         self.error: Exception | None = None
         self.ended = threading.Event()

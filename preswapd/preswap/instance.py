@@ -5,7 +5,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -75,8 +75,12 @@ class Instance:
 
     # --- looking ---
 
-    def pages_in_tmem(self) -> int:
-        return sum(device.preswap_pages for device in list(self.devices.values()))
+    def pages_in_tmem(self, name: str | None = None) -> int:
+        """Of one device, or of all."""
+        devices = dict(self.devices)
+        return sum(
+            device.preswap_pages for found, device in devices.items() if name in (None, found)
+        )
 
     def stats(self) -> dict[str, Any]:
         devices = list(self.devices.items())
@@ -116,10 +120,13 @@ class Instance:
             del self.devices[name]
             del self.served[name]
             self.errors_told.pop(name, None)
-            self.maker.remove(served)
-            # At worst a device that is made again under this name begins with the settings.
-            with suppress(OSError):
-                self.tuning.forget(name)
+            try:
+                self.maker.remove(served)
+            finally:
+                # At worst a device that is made again under this name begins with the settings,
+                # after a restart.
+                with suppress(OSError):
+                    self.tuning.forget(served.device)
             give_back(self.host)
         self.log(INFO, f"removed device {name}")
 
@@ -177,11 +184,8 @@ class Instance:
             devices = self.chosen(name)
             work = Shrink(devices, pages, progress, cancelled, lambda: give_back(self.host))
             began = self.tell_shrink(work, name)
-            self.hold_down(pages, None if name is None else devices[0])
-            try:
+            with self.held_down(pages, None if name is None else devices[0]):
                 result = work.run()
-            finally:
-                self.hold_down(NO_LIMIT, None if name is None else devices[0])
             self.host.maintain(all=True)
             self.tell_shrunk(result, time.monotonic() - began)
             return result
@@ -210,11 +214,20 @@ class Instance:
             raise RefusedError(f"there is no device {name} any more")
         return [devices[name]]
 
-    def hold_down(self, pages: int, device: Device | None) -> None:
+    @contextmanager
+    def held_down(self, pages: int, device: Device | None) -> Iterator[None]:
+        """No new page enters tmem beyond so many: of the device, or of all together."""
         if device is None:
             self.host.set_max_pages(POOL, pages)
         else:
-            device.max_pages = min(pages, self.tuning.most_pages(device))
+            self.tuning.hold_down(device, pages)
+        try:
+            yield
+        finally:
+            if device is None:
+                self.host.set_max_pages(POOL, NO_LIMIT)
+            else:
+                self.tuning.let_go(device)
 
     def set(self, key: str, value: str) -> int | str:
         """The setting's new value; UsageError or RefusedError when nothing was changed."""

@@ -5,6 +5,7 @@ what is to stay for good belongs into the configuration, whose value "default" b
 """
 
 import json
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,8 @@ class Tuning:
         self.path = settings.paths.tuning
         self.frozen = False
         self.quotas: dict[str, int] = {}
+        self.held_down: dict[str, int] = {}
+        self.limiting = threading.Lock()
         self.changed: dict[str, str] = {}
         configured = ((spec.name, spec.compress) for spec in settings.devices)
         self.configured = {name: codec for name, codec in configured if codec is not None}
@@ -60,10 +63,13 @@ class Tuning:
     def all(self, devices: Mapping[str, Device]) -> dict[str, Setting]:
         prefix = f"preswap.{self.settings.instance}"
         found = {f"{prefix}.pool_limit": self.pool_limit(), f"{prefix}.frozen": self.freezing()}
-        for name, device in devices.items():
-            found[f"{prefix}.{name}.compress"] = self.compress(device)
-            found[f"{prefix}.{name}.quota"] = self.quota(device)
+        for device in devices.values():
+            found.update(self.of_device(device))
         return found
+
+    def of_device(self, device: Device) -> dict[str, Setting]:
+        prefix = f"preswap.{self.settings.instance}.{device.name}"
+        return {f"{prefix}.compress": self.compress(device), f"{prefix}.quota": self.quota(device)}
 
     def pool_limit(self) -> Setting:
         def change(text: str) -> None:
@@ -72,6 +78,8 @@ class Tuning:
             if size > most:
                 raise UsageError(f"its shared memory holds no more than {exact_size(most)}")
             self.host.limit = size
+            # What needs no page to go is free before anybody asks how many must.
+            self.host.maintain()
 
         return Setting(lambda: self.host.limit, change, lambda: exact_size(self.settings.pool_size))
 
@@ -96,13 +104,29 @@ class Tuning:
 
         def change(text: str) -> None:
             pages = NO_LIMIT if text == UNLIMITED else parse_pages(text)
-            self.quotas[device.name] = pages
-            device.max_pages = pages
+            with self.limiting:
+                self.quotas[device.name] = pages
+                self.limit(device)
 
         return Setting(lambda: shown(self.most_pages(device)), change, lambda: UNLIMITED)
 
     def most_pages(self, device: Device) -> int:
         return self.quotas.get(device.name, NO_LIMIT)
+
+    def hold_down(self, device: Device, pages: int) -> None:
+        """While a shrink runs: no more pages of the device in tmem, whatever its quota says."""
+        with self.limiting:
+            self.held_down[device.name] = pages
+            self.limit(device)
+
+    def let_go(self, device: Device) -> None:
+        with self.limiting:
+            self.held_down.pop(device.name, None)
+            self.limit(device)
+
+    def limit(self, device: Device) -> None:
+        """The lower of the two; under `limiting`, as a quota may be set while a shrink ends."""
+        device.max_pages = min(self.most_pages(device), self.held_down.get(device.name, NO_LIMIT))
 
     # --- changing ---
 
@@ -128,11 +152,12 @@ class Tuning:
         self.changed = changed
         return setting.get()
 
-    def forget(self, name: str) -> None:
+    def forget(self, device: Device) -> None:
         """The device is gone, and one of its name is another."""
-        self.quotas.pop(name, None)
-        prefix = f"preswap.{self.settings.instance}.{name}."
-        kept = {key: text for key, text in self.changed.items() if not key.startswith(prefix)}
+        self.quotas.pop(device.name, None)
+        # Its keys and not all that begin so: those of a device "g1.x" begin as those of "g1" do.
+        gone = self.of_device(device)
+        kept = {key: text for key, text in self.changed.items() if key not in gone}
         if kept != self.changed:
             self.changed = kept
             self.write(kept)

@@ -142,7 +142,6 @@ static void fill_fresh(struct tmem_host *h, const struct tmem_handle *handle,
 {
 	unsigned class = h->slots.slabs[slab_of(fresh->ref)].class;
 
-	fresh->births = pool_births(&h->pools[handle->pool]);
 	fresh->what = what_of(p->length, p->codec);
 	host_fill(h, fresh->ref, handle, fresh->what, p->bytes);
 	fresh->digest = payload_digest(arena_payload(&h->arena, fresh->ref, class), p->length);
@@ -184,6 +183,7 @@ static uint64_t pages_that_fit(const struct pool *p, uint64_t n)
 static int host_stage(struct tmem_host *h, const struct tmem_handle *handles, const void *pages,
 		      unsigned n, enum tmem_compress how, unsigned flags, struct tmem_fresh *fresh)
 {
+	uint32_t births = pool_births(&h->pools[handles->pool]);
 	const uint8_t *page = pages;
 	uint32_t refs[TMEM_STAGE_MOST];
 	unsigned wanted = 0;
@@ -198,6 +198,7 @@ static int host_stage(struct tmem_host *h, const struct tmem_handle *handles, co
 				     slots_alloc_staged(&h->slots, how, wanted, flags, refs);
 	for (int i = 0; i < got; i++) {
 		struct packed raw = {page + i * TMEM_PAGE, TMEM_PAGE, CODEC_RAW};
+		fresh[i].births = births;
 		fresh[i].ref = refs[i];
 		fill_fresh(h, &handles[i], &raw, &fresh[i]);
 	}

@@ -204,14 +204,15 @@ static bool leaves_room_for_copies(const struct slots *s, unsigned flags)
 	       s->used_bytes - s->empty_bytes + s->staged_bytes + SLAB_BYTES <= s->limit;
 }
 
-/* Reserves a slab's memory up to `to`: 0, or why not. */
+/* Reserves a slab's memory up to `to`, which may be held already although no step ends there (see
+ * end_of_pages()): 0, or why not. */
 static int grow(struct slots *s, uint32_t n, uint32_t to, unsigned flags)
 {
 	struct slab *slab = &s->slabs[n];
 
-	to = (to + SLAB_STEP - 1) / SLAB_STEP * SLAB_STEP;
 	if (to <= slab->reserved)
 		return 0;
+	to = (to + SLAB_STEP - 1) / SLAB_STEP * SLAB_STEP;
 	if (flags & SLOTS_NOGROW)
 		return -ENOSPC;
 	if (!within_limit(s, to - slab->reserved, flags))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import nbd
 import pytest
 
 from preswapd.cli.instances import Instances
@@ -176,3 +177,18 @@ def test_doctor_looks_at_those_that_answer(capsys: pytest.CaptureFixture[str]) -
     found = {check["subject"]: check for check in json.loads(capsys.readouterr().out)["checks"]}
     assert found["instance b"]["status"] == "fix"
     assert found["instance a, device g1"]["status"] == "note"
+
+
+# The last one: others look at counters of servers that nobody has used.
+def test_all_keys_of_all(
+    servers: dict[str, RunningServer], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A device's key that two have is their sum, as vm.preswap is."""
+    for name, pages in (("a", 3), ("b", 5)):
+        client = nbd.NBD()
+        client.connect_uri(servers[name].nbd_uri("shared"))
+        client.pwrite(b"preswapd" * 512 * pages, 4096)
+    ctl("--json", "sysctl", "-a")
+    values = json.loads(capsys.readouterr().out)
+    shared, together = values["vm.preswap.shared"], values["vm.preswap"]
+    assert (shared, together, values["vm.preswap.g1"]) == (8, 8, 0)

@@ -1,12 +1,16 @@
 """What an operator sets while the server runs: it holds at once, and over restarts."""
 
+import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from preswapd.errors import RefusedError, UsageError
 from preswapd.preswap.settings import DeviceSpec
+from preswapd.preswap.shrink import ShrinkProgress
+from preswapd.preswap.tuning import NO_LIMIT
 from tests.preswap.disk_model import PAGE, pages_of
 from tests.preswap.running import MIB, Running, read
 
@@ -130,6 +134,58 @@ def test_device_made_anew_has_no_old_settings(opened: Running) -> None:
     assert values(opened)[QUOTA] == "unlimited"
 
 
+def test_device_whose_name_begins_with_that_of_a_removed_one(running: Running) -> None:
+    running.paths.runtime_dir.mkdir()
+    running.open(DeviceSpec("g1", MIB), DeviceSpec("g1.x", MIB))
+    running.instance.set("preswap.test.g1.x.quota", "7")
+    running.instance.remove("g1")
+    running.kill()
+    running.open()
+    assert values(running)["preswap.test.g1.x.quota"] == 7
+
+
+def test_device_made_anew_after_a_removal_that_failed(
+    opened: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path) -> None:
+        raise OSError(errno.EIO, "the disk fails")
+
+    opened.instance.set(QUOTA, "7")
+    with monkeypatch.context() as patch:
+        patch.setattr("preswapd.preswap.making.remove_image", fail)
+        with pytest.raises(OSError, match="the disk fails"):
+            opened.instance.remove("g1")
+    opened.instance.create("g1", MIB)
+    assert values(opened)[QUOTA] == "unlimited"
+    assert opened.device.max_pages == NO_LIMIT
+
+
+def test_quota_that_is_set_during_a_shrink_does_not_end_its_hold(opened: Running) -> None:
+    write_all(opened, 1)
+
+    def loosen(step: ShrinkProgress) -> None:
+        opened.instance.set(QUOTA, "20")
+        write_all(opened, 2)
+
+    assert opened.instance.shrink(0, "g1", progress=loosen).complete
+    assert opened.device.preswap_pages == 0
+    write_all(opened, 3)
+    assert opened.device.preswap_pages == 20
+
+
+def test_lower_pool_limit_packs_before_it_answers(running: Running) -> None:
+    """Otherwise whoever looks next would send pages to disk that have room."""
+    running.paths.runtime_dir.mkdir()
+    running.settings = replace(running.settings, pool_size=32 * MIB)
+    instance = running.open(DeviceSpec("g1", 16 * MIB))
+    instance.compress_later()
+    running.connect().pwrite(TEXT * 2560, PAGE)
+    assert instance.host.stats()["mem_used_total"] > 8 * MIB
+    instance.set(LIMIT, "4M")
+    assert instance.host.stats()["mem_used_total"] < 4 * MIB
+    assert running.device.preswap_pages == 2560
+
+
 @pytest.mark.parametrize(
     ("key", "text"),
     [
@@ -161,7 +217,7 @@ def test_what_cannot_be_kept_is_not_set(opened: Running) -> None:
     with pytest.raises(RefusedError, match="Not a directory"):
         opened.instance.set(QUOTA, "7")
     assert values(opened) == before
-    assert opened.device.max_pages == (1 << 64) - 1
+    assert opened.device.max_pages == NO_LIMIT
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"a": 1}', "{", '{"preswap.test.g1.quota": "x"}'])

@@ -1,7 +1,8 @@
 /* Races of two threads, played out step by step by one; a program for tests, a case a run.
  *
  * The mover is included and not linked: its steps are its own.  A get is stopped where it unpacks,
- * which the linker makes a call of __wrap_codec_unpack().  Ends with 0 when all was right.
+ * a put where it packs, which the linker makes calls of __wrap_codec_unpack() and
+ * __wrap_codec_pack().  Ends with 0 when all was right.
  */
 #include "codec.h"
 #include "mover.c"
@@ -98,6 +99,23 @@ static void mover_meets_nobody(void)
 	CHECK(slot_of(&h) == to && holds(&h, 1));
 }
 
+/* What another thread does while a put compresses its page. */
+static void (*while_packing)(void);
+
+void __real_codec_pack(struct scratch *, enum tmem_compress, const void *, unsigned, uint8_t *,
+		       struct packed *);
+
+void __wrap_codec_pack(struct scratch *s, enum tmem_compress how, const void *from, unsigned most,
+		       uint8_t *out, struct packed *p)
+{
+	void (*others)(void) = while_packing;
+
+	while_packing = NULL;
+	if (others)
+		others();
+	__real_codec_pack(s, how, from, most, out, p);
+}
+
 static int build(const struct tmem_handle *h, unsigned flags, struct tmem_fresh *fresh)
 {
 	return tmem_ops.build(host, h, page_of(9), TMEM_NONE, flags, fresh);
@@ -139,6 +157,25 @@ static void put_meets_the_next_pool_of_its_number(void)
 	CHECK(put(&h, 1) == 1);
 	CHECK(publish(&h, &fresh) == -ENOSPC);
 	CHECK(holds(&h, 1) && stored() == 1);
+}
+
+static uint32_t changing_pool;
+
+static void pool_is_made_anew(void)
+{
+	CHECK(tmem_destroy_pool(host, changing_pool) == 0);
+	CHECK(tmem_new_pool(host, uuid, TMEM_PERSISTENT) == (int)changing_pool);
+}
+
+/* A put takes its time: to compress, and to wait for room. */
+static void put_compresses_into_the_next_pool_of_its_number(void)
+{
+	struct tmem_handle h = handle_in_pool(tmem_new_pool(host, uuid, TMEM_PERSISTENT));
+
+	changing_pool = h.pool;
+	while_packing = pool_is_made_anew;
+	CHECK(tmem_put(host, &h, page_of(1), TMEM_LZ4, false) == 0 && !while_packing);
+	CHECK(stored() == 0);
 }
 
 static void fill_the_host(int cache)
@@ -317,6 +354,8 @@ static const struct {
 	{"get_that_removes_meets_another", get_that_removes_meets_another},
 	{"mover_meets_a_slot_filled_again", mover_meets_a_slot_filled_again},
 	{"mover_meets_nobody", mover_meets_nobody},
+	{"put_compresses_into_the_next_pool_of_its_number",
+	 put_compresses_into_the_next_pool_of_its_number},
 	{"put_meets_the_end_of_its_pool", put_meets_the_end_of_its_pool},
 	{"put_meets_the_next_pool_of_its_number", put_meets_the_next_pool_of_its_number},
 	{"put_that_must_not_wait_evicts_nothing", put_that_must_not_wait_evicts_nothing},

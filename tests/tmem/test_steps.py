@@ -17,6 +17,7 @@ CASES = (
     "get_that_removes_meets_another",
     "mover_meets_a_slot_filled_again",
     "mover_meets_nobody",
+    "put_compresses_into_the_next_pool_of_its_number",
     "put_meets_the_end_of_its_pool",
     "put_meets_the_next_pool_of_its_number",
     "put_that_must_not_wait_evicts_nothing",
@@ -29,7 +30,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     program = tmp_path_factory.mktemp("steps") / "steps"
     files = [HERE / "steps.c", *(f for f in SOURCES.glob("*.c") if f.name != "mover.c")]
     command = ["cc", "-std=gnu11", "-g", "-O1", "-Wall", f"-I{SOURCES}", "-o", str(program)]
-    command += ["-Wl,--wrap=codec_unpack"]
+    command += ["-Wl,--wrap=codec_unpack", "-Wl,--wrap=codec_pack"]
     command += [*map(str, files), "-llz4", "-lzstd", "-lxxhash", "-lpthread"]
     subprocess.run(command, check=True)
     return program

@@ -1,0 +1,56 @@
+"""A pool's pages are made to fit its lowered limit, whatever is in the way."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from preswapd.cli.shrinking import FITTING_ROUNDS, fit_pool
+from preswapd.control.client import Client, RunningShrink
+from preswapd.control.protocol import ShrinkReport
+from preswapd.errors import PartialError, RefusedError
+
+
+class Done(RunningShrink):
+    def __init__(self) -> None:
+        pass
+
+    def wait(self, progress: object) -> ShrinkReport:
+        return ShrinkReport(moved=10, left=0, lost=0, complete=True)
+
+
+class Pool(Client):
+    """A server whose pool fits after so many shrinks; None: another shrink is under way."""
+
+    def __init__(self, rounds: int | None) -> None:
+        super().__init__(Path("/nowhere"))
+        self.rounds = rounds
+
+    def stats(self) -> dict[str, Any]:
+        used = 100 if self.rounds == 0 else 200
+        return {"tmem": {"stored_pages": 50, "mem_used_total": used, "mem_limit": 100}}
+
+    @contextmanager
+    def shrink(self, pages: int, device: str | None = None) -> Iterator[RunningShrink]:
+        if self.rounds is None:
+            raise RefusedError("a shrink is under way already")
+        self.rounds -= 1
+        yield Done()
+
+
+@pytest.mark.parametrize("rounds", [0, 1, FITTING_ROUNDS])
+def test_as_often_as_it_takes(rounds: int) -> None:
+    report = fit_pool(Pool(rounds))
+    assert (report.complete, report.moved) == (True, 10 * rounds)
+
+
+def test_not_for_ever() -> None:
+    assert not fit_pool(Pool(FITTING_ROUNDS + 1)).complete
+
+
+def test_refused_shrink_leaves_the_limit_set() -> None:
+    """Which is not "nothing was changed"."""
+    with pytest.raises(PartialError, match=r"the limit is set .* a shrink is under way already"):
+        fit_pool(Pool(None))
