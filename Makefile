@@ -18,7 +18,7 @@ CYTHON_SOURCES := $(wildcard preswapd/*/*.pyx preswapd/*/*.pxd)
 # The steps share .venv, pip and apt.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: build test demo bench check clean help
+.PHONY: build test demo bench check install clean help
 
 build: $(VENV)/.built  ## make .venv with preswapd and preswapctl in .venv/bin (the default)
 
@@ -36,6 +36,37 @@ check: build $(VENV)/.dev  ## lint and type-check
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PATH="$(abspath $(BIN)):$$PATH" cython-lint $(CYTHON_SOURCES)  # it looks for pycodestyle in PATH
+
+# The package itself is in the virtual environment APP, see systemd/README.md; this is what other programs look for.
+# DESTDIR is for packagers and goes before every path.
+APP := /opt/preswapd
+PREFIX := /usr/local
+SHARE = $(DESTDIR)$(PREFIX)/share
+UNITS = $(DESTDIR)$(PREFIX)/lib/systemd/system
+MAN := build/man
+COMPLETIONS := build/completions
+
+install: build  ## units, manual pages and completions under PREFIX (DESTDIR, PREFIX, APP)
+	$(BIN)/python tools/man-pages $(MAN)
+	mkdir -p $(COMPLETIONS)
+	for shell in bash zsh fish; do for command in preswapd preswapctl; do \
+	  variable=_$$(echo $$command | tr a-z A-Z)_COMPLETE; \
+	  env $$variable=$${shell}_source $(BIN)/$$command > $(COMPLETIONS)/$$command.$$shell || exit 1; done; done
+	install -d $(UNITS) $(DESTDIR)$(PREFIX)/bin
+	for unit in preswapd@.service preswapd@.socket; do \
+	  sed 's,/opt/preswapd/,$(APP)/,' "systemd/$$unit" > "$(UNITS)/$$unit" && chmod 644 "$(UNITS)/$$unit" || exit 1; done
+	for command in preswapd preswapctl; do \
+	  ln -sf $(APP)/bin/$$command $(DESTDIR)$(PREFIX)/bin/$$command || exit 1; done
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/sysusers.d systemd/sysusers.d/preswapd.conf
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/tmpfiles.d systemd/tmpfiles.d/preswapd.conf
+	install -D -m 644 -t $(SHARE)/man/man8 $(MAN)/preswapd.8 $(MAN)/preswapctl.8
+	install -D -m 644 -t $(SHARE)/man/man5 $(MAN)/preswapd.toml.5
+	install -D -m 644 -t $(SHARE)/doc/preswapd README.md systemd/example.toml
+	install -D -m 644 systemd/apparmor/libvirt-qemu $(SHARE)/doc/preswapd/apparmor-libvirt-qemu
+	for command in preswapd preswapctl; do \
+	  install -D -m 644 $(COMPLETIONS)/$$command.bash $(SHARE)/bash-completion/completions/$$command && \
+	  install -D -m 644 $(COMPLETIONS)/$$command.zsh $(SHARE)/zsh/site-functions/_$$command && \
+	  install -D -m 644 $(COMPLETIONS)/$$command.fish $(SHARE)/fish/vendor_completions.d/$$command.fish || exit 1; done
 
 clean:  ## remove everything that was built
 	rm -rf $(VENV) build dist *.egg-info preswapd/*/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis

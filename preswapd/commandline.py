@@ -6,9 +6,10 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Generic, NoReturn, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from preswapd.errors import PreswapError, UsageError
 from preswapd.log import ERROR, prefix
@@ -94,17 +95,33 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def reader(name: str, parse: Callable[[str], T]) -> Callable[[str], T]:
-    """The type of an option or argument: `parse` with its complaint turned into click's."""
+# Newer releases of click have a generic ParamType, the oldest that will do has not.
+class Reader(click.ParamType, Generic[T]):  # type: ignore[type-arg]
+    """The type of an option or argument: `parse` with its complaint turned into click's.
 
-    def read(text: str) -> T:
+    `name` is what `--help` calls the value.  A file or directory is completed by the shell, for
+    other values the command that runs may have a method `suggest`.
+    """
+
+    def __init__(self, name: str, parse: Callable[[str], T], path: str | None = None) -> None:
+        self.name = name
+        self.parse = parse
+        self.path = path
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> T:
         try:
-            return parse(text)
+            return self.parse(value)
         except (ValueError, PreswapError) as error:
-            raise click.BadParameter(str(error)) from None
+            raise click.BadParameter(str(error), ctx, param) from None
 
-    read.__name__ = name  # what `--help` calls the value
-    return read
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        if self.path is not None:
+            return [CompletionItem(incomplete, type=self.path)]
+        suggest = getattr(ctx.find_root().command, "suggest", None)
+        values: list[str] = suggest(self.name, ctx) if suggest else []
+        return [CompletionItem(value) for value in values if value.startswith(incomplete)]
 
 
 def parse_path(text: str) -> Path:
@@ -114,9 +131,9 @@ def parse_path(text: str) -> Path:
     return Path(text)
 
 
-DIRECTORY = reader("dir", parse_path)
-FILE = reader("file", parse_path)
-SIZE = reader("size", parse_size)
-PAGES = reader("n", parse_pages)
-DEVICE = reader("dev", check_device_name)
-INSTANCE = reader("name", check_instance_name)
+DIRECTORY = Reader("dir", parse_path, path="dir")
+FILE = Reader("file", parse_path, path="file")
+SIZE = Reader("size", parse_size)
+PAGES = Reader("n", parse_pages)
+DEVICE = Reader("dev", check_device_name)
+INSTANCE = Reader("name", check_instance_name)

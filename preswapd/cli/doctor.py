@@ -1,13 +1,17 @@
 """`doctor`: what on this host is missing, wrong or worth knowing, and the mend for it."""
 
+from pathlib import Path
+
 import click
 
 from preswapd.cli.finding import FIX, NOTE, Finding
+from preswapd.cli.guest_checks import check_guests
 from preswapd.cli.host_checks import check_host
 from preswapd.cli.instance_checks import check_instance
 from preswapd.cli.instances import Instance, Instances
 from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.cli.output import print_json
+from preswapd.cli.unit_checks import check_units
 from preswapd.errors import UnreachableError
 
 START = "start it: preswapd serve"
@@ -25,7 +29,7 @@ def doctor_command(invocation: Invocation) -> int:
     Example:
       preswapctl doctor
     """
-    findings = check_host()
+    findings = [*check_host(), *check_units(Path("/")), *check_guests()]
     for instance in reachable(invocation.instances, findings):
         findings += check_instance(instance)
     if invocation.json:

@@ -1,7 +1,6 @@
 """doctor's checks of the host, whether or not a server runs."""
 
 import os
-import shutil
 from pathlib import Path
 
 from preswapd.cli.finding import FIX, NOTE, OK, Finding
@@ -24,7 +23,8 @@ def check_host() -> list[Finding]:
         *check_huge_pages(),
         *check_default_state_directory(),
         *check_remove_ipc(os.geteuid()),
-        *check_managed_save(),
+        *check_swap(Path("/")),
+        check_pressure(Path("/")),
     ]
 
 
@@ -131,14 +131,41 @@ def check_remove_ipc(user: int) -> list[Finding]:
     return [Finding(OK, "logind", "keeps shared memory at logout")]
 
 
-def check_managed_save() -> list[Finding]:
-    if shutil.which("virsh") is None:
-        return []
-    return [
-        Finding(
-            NOTE,
-            "libvirt",
-            "a guest that is saved, restored or migrated finds none of its swapped pages again",
-            "swapoff in the guest first; ON_SHUTDOWN=shutdown in /etc/default/libvirt-guests",
+def check_swap(root: Path) -> list[Finding]:
+    """What the host swaps out of a pool was compressed already, and a guest waits for it."""
+    findings = []
+    try:
+        areas = [line.split()[0] for line in (root / "proc/swaps").read_text().splitlines()[1:]]
+    except OSError:
+        areas = []
+    if areas:
+        findings.append(
+            Finding(
+                NOTE,
+                "swap",
+                f"the host itself swaps, to {', '.join(areas)}: pages in a pool may go there too",
+                "MemorySwapMax=0 for the server, as in preswapd@.service",
+            )
         )
-    ]
+    try:
+        zswap = (root / "sys/module/zswap/parameters/enabled").read_text().strip()
+    except OSError:
+        zswap = "N"
+    if areas and zswap in {"Y", "1"}:
+        text = "zswap is on: pages of guests would be compressed a second time"
+        findings.append(Finding(NOTE, "swap", text, "MemorySwapMax=0, or zswap.enabled=0"))
+    return findings or [Finding(OK, "swap", "the host itself does not swap")]
+
+
+def check_pressure(root: Path) -> Finding:
+    """What tells a host that is short of memory from one that uses it all."""
+    try:
+        some = (root / "proc/pressure/memory").read_text().splitlines()[0].split()
+    except (OSError, IndexError):
+        return Finding(
+            NOTE, "pressure", "the kernel does not tell memory pressure (PSI)", "boot with psi=1"
+        )
+    averages = dict(part.split("=") for part in some[1:])
+    return Finding(
+        OK, "pressure", f"tasks waited for memory {averages['avg60']} % of the last minute"
+    )

@@ -20,6 +20,8 @@ Json = dict[str, Any]
 # A guest gives back whole clusters of 512 pages, so one that has written a few of them must have
 # given some back, unless it uses all it has ever swapped.
 PAGES_WITHOUT_TRIM = 16 * 512
+OPEN_FILES = "Max open files"
+FEW_DESCRIPTORS = 1024
 
 
 def check_instance(instance: Instance) -> list[Finding]:
@@ -29,6 +31,7 @@ def check_instance(instance: Instance) -> list[Finding]:
     shm_dir, state_dir = Path(facts.shm_dir), Path(facts.state_dir)
     return [
         *process(name, facts),
+        *check_descriptors(name, Path(f"/proc/{facts.pid}/limits")),
         check_shared_memory(shm_dir, f"{name}, shared memory"),
         *check_state_directory(state_dir, f"{name}, disk files"),
         *check_remove_ipc(os.stat(shm_dir).st_uid),
@@ -48,6 +51,27 @@ def process(name: str, facts: ServerFacts) -> Iterator[Finding]:
     yield Finding(OK, name, f"{threads}: {facts.threads_reason}")
     offered = "structured replies" if facts.structured_replies else "no structured replies"
     yield Finding(OK, name, f"{offered}: {facts.structured_replies_reason}")
+
+
+def check_descriptors(name: str, limits: Path) -> list[Finding]:
+    """Each client takes one; without any left nobody can connect, not even an operator."""
+    try:
+        lines = limits.read_text().splitlines()
+    except OSError:
+        return []
+    for line in lines:
+        if line.startswith(OPEN_FILES):
+            most = line.removeprefix(OPEN_FILES).split()[0]
+            if most.isdigit() and int(most) < FEW_DESCRIPTORS:
+                return [
+                    Finding(
+                        NOTE,
+                        name,
+                        f"it may open {most} files at most, one of them for each client",
+                        "LimitNOFILE=65536 in its unit, or ulimit -Hn before it starts",
+                    )
+                ]
+    return []
 
 
 def files_of(shm_dir: Path, state_dir: Path, devices: Iterable[str]) -> Iterator[Path]:

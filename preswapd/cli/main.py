@@ -7,6 +7,7 @@ from typing import NoReturn
 import click
 
 from preswapd.cli.attach import attach_command, detach_command
+from preswapd.cli.completion import suggest
 from preswapd.cli.devices import create_command, mkswap_command, remove_command
 from preswapd.cli.doctor import doctor_command
 from preswapd.cli.guest_setup import guest_setup_command
@@ -24,7 +25,17 @@ from preswapd.commandline import DIRECTORY, INSTANCE, run
 RUNTIME_DIR_VARIABLE = "PRESWAPD_RUNTIME_DIR"
 
 
+class Preswapctl(click.Group):
+    """The commands, and what the shell may complete of their values."""
+
+    def suggest(self, kind: str, context: click.Context) -> list[str]:
+        given = context.find_root().params
+        instances = instances_of(given.get("runtime_dir"), given.get("instance"))
+        return suggest(kind, instances, new=context.command is create_command)
+
+
 @click.group(
+    cls=Preswapctl,
     commands=[
         list_command,
         stats_command,
@@ -75,10 +86,14 @@ def preswapctl(
       preswapctl --instance vm1 shrink 512M
       preswapctl --json stats | jq .tmem.mem_used_total
     """
+    context.obj = Invocation(instances_of(runtime_dir, instance), as_json)
+
+
+def instances_of(runtime_dir: Path | None, instance: str | None) -> Instances:
     given = os.environ.get(RUNTIME_DIR_VARIABLE)
     if given and runtime_dir is None and instance is None:
         runtime_dir = Path(given)
-    context.obj = Invocation(Instances(runtime_dir, instance), as_json)
+    return Instances(runtime_dir, instance)
 
 
 def main() -> NoReturn:

@@ -5,16 +5,16 @@ from pathlib import Path
 import click
 
 from preswapd.codecs import COMPRESS
-from preswapd.commandline import DIRECTORY, FILE, INSTANCE, SIZE, reader
+from preswapd.commandline import DIRECTORY, FILE, INSTANCE, SIZE, Reader
 from preswapd.preswap.settings import DeviceSpec
-from preswapd.server import config
+from preswapd.server import config, values
 from preswapd.server.serve import serve
 
 
 def number_of_threads(text: str) -> int:
     if not (text.isascii() and text.isdigit()):
         raise ValueError(f"{text!r} is not a number")
-    return config.threads(int(text))
+    return values.threads(int(text))
 
 
 @click.command("serve")
@@ -22,7 +22,8 @@ def number_of_threads(text: str) -> int:
     "--config",
     "config_file",
     type=FILE,
-    help="Configuration file. Default: /etc/preswapd/INSTANCE.toml, where it exists.",
+    help="Configuration file, with its drop-ins FILE.d/*.toml. Default:"
+    " /etc/preswapd/INSTANCE.toml, where it exists.",
 )
 @click.option("--instance", type=INSTANCE, help="The instance's name. Default: default.")
 @click.option("--runtime-dir", type=DIRECTORY, help="Directory of the sockets.")
@@ -30,25 +31,25 @@ def number_of_threads(text: str) -> int:
 @click.option("--state-dir", type=DIRECTORY, help="Directory of the disk files.")
 @click.option(
     "--pool-size",
-    type=reader("size", config.pool_size),
+    type=Reader("size", values.pool_size),
     help="The most host memory that pages may take, at least 4M. Required.",
 )
 @click.option(
     "--device",
     "devices",
     multiple=True,
-    type=reader("name=size", config.device),
+    type=Reader("name=size", values.device),
     help="A swap device; may be given several times.",
 )
 @click.option("--compress", type=click.Choice(COMPRESS), help="Codec. Default: lz4.")
 @click.option(
     "--threads",
-    type=reader("n", number_of_threads),
+    type=Reader("n", number_of_threads),
     help="Worker threads a connection. Default: 16, or 1 where nbdkit is older than 1.33.10.",
 )
 @click.option(
     "--listen",
-    type=reader("addr:port", config.listen),
+    type=Reader("addr:port", values.listen),
     help="Serve NBD over TCP too, on a loopback address.",
 )
 @click.option(
@@ -61,7 +62,11 @@ def number_of_threads(text: str) -> int:
     is_flag=True,
     help="Start empty: throws away all pages in memory and on disk.",
 )
-@click.option("--show-config", is_flag=True, help="Print what is in force, and do nothing.")
+@click.option(
+    "--show-config",
+    is_flag=True,
+    help="Print what is in force and where it was said, and do nothing.",
+)
 def serve_command(
     config_file: Path | None,
     instance: str | None,

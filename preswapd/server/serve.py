@@ -21,8 +21,9 @@ from preswapd.nbdkit import (
 )
 from preswapd.preswap.opening import check
 from preswapd.server import directories, locks, sockets, stopping
-from preswapd.server.config import Config, split_address
+from preswapd.server.config import Config
 from preswapd.server.handover import Handover
+from preswapd.server.values import split_address
 
 # Named and not imported: only inside nbdkit is there what it imports.
 PLUGIN = files("nbd_plugin") / "preswap.py"

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from preswapd import logind
-from preswapd.cli import host_checks
+from preswapd.cli import guest_checks, host_checks, unit_checks
 from preswapd.cli.finding import FIX, NOTE, OK, Finding
-from preswapd.cli.instance_checks import PAGES_WITHOUT_TRIM, check_device
+from preswapd.cli.instance_checks import PAGES_WITHOUT_TRIM, check_descriptors, check_device
 from tests.running import PRESWAPCTL, RunningServer, run
 
 DEVICE = {
@@ -118,3 +118,178 @@ def test_system_users_keep_their_memory() -> None:
 def test_finding_as_text() -> None:
     text = Finding(FIX, "disk", "is full", "make room").as_text()
     assert text == "fix   disk: is full\n      -> make room"
+
+
+# --- the host, on trees like its own ---
+
+
+def laid(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+SWAPS = "Filename Type Size Used Priority\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        ({}, [OK]),
+        ({"proc/swaps": SWAPS}, [OK]),
+        ({"proc/swaps": f"{SWAPS}/dev/sda2 partition 9 0 -2\n"}, [NOTE]),
+        (
+            {
+                "proc/swaps": f"{SWAPS}/dev/sda2 partition 9 0 -2\n",
+                "sys/module/zswap/parameters/enabled": "Y\n",
+            },
+            [NOTE, NOTE],
+        ),
+        ({"proc/swaps": SWAPS, "sys/module/zswap/parameters/enabled": "Y\n"}, [OK]),
+    ],
+)
+def test_host_that_swaps(tmp_path: Path, files: dict[str, str], found: list[str]) -> None:
+    findings = host_checks.check_swap(laid(tmp_path, files))
+    assert [finding.status for finding in findings] == found
+    assert ("/dev/sda2" in findings[0].text) == (NOTE in found)
+
+
+def test_pressure(tmp_path: Path) -> None:
+    assert host_checks.check_pressure(tmp_path).status == NOTE
+    text = "some avg10=0.00 avg60=1.25 avg300=0.10 total=7\nfull avg10=0.00 avg60=0 avg300=0\n"
+    found = host_checks.check_pressure(laid(tmp_path, {"proc/pressure/memory": text}))
+    assert found.status == OK
+    assert "1.25 %" in found.text
+
+
+@pytest.mark.parametrize(
+    ("text", "statuses"),
+    [
+        ("Max open files            256                  256                  files\n", [NOTE]),
+        ("Max open files            1048576              1048576              files\n", []),
+        ("Max open files            unlimited            unlimited            files\n", []),
+        ("", []),
+    ],
+)
+def test_descriptors(tmp_path: Path, text: str, statuses: list[str]) -> None:
+    (tmp_path / "limits").write_text(text)
+    assert [f.status for f in check_descriptors("x", tmp_path / "limits")] == statuses
+
+
+# --- what runs the guests ---
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ("QEMU emulator version 7.2.9 (Debian 1:7.2+dfsg-7+deb12u5)\nCopyright", (7, 2, 9)),
+        ("libvirtd (libvirt) 9.0.0\n", (9, 0, 0)),
+        ("", None),
+    ],
+)
+def test_versions_of_others(text: str, version: tuple[int, ...] | None) -> None:
+    assert guest_checks.parse_version(text) == version
+
+
+def test_qemu() -> None:
+    found = [guest_checks.check_qemu(version) for version in (None, (6, 2, 0), (7, 0, 0))]
+    assert [finding.status for (finding,) in found] == [NOTE, FIX, OK]
+
+
+def test_libvirt() -> None:
+    assert guest_checks.check_libvirt(None) == []
+    found = [guest_checks.check_libvirt(version) for version in ((9, 0, 0), (9, 2, 0), (10, 1))]
+    assert [finding.status for (finding,) in found] == [NOTE, OK, OK]
+
+
+def test_first_program_that_is_there(tmp_path: Path) -> None:
+    program = tmp_path / "qemu"
+    program.write_text("#!/bin/sh\necho QEMU emulator version 9.1.0\n")
+    program.chmod(0o755)
+    assert guest_checks.first_version([str(tmp_path / "none"), str(program)]) == (9, 1, 0)
+    assert guest_checks.first_version([str(tmp_path / "none")]) is None
+
+
+ENABLED = {"sys/module/apparmor/parameters/enabled": "Y\n"}
+PROFILE = {"etc/apparmor.d/abstractions/libvirt-qemu": "# libvirt's\n"}
+LOCAL = "etc/apparmor.d/local/abstractions/libvirt-qemu"
+
+
+@pytest.mark.parametrize(
+    ("files", "statuses"),
+    [
+        ({}, []),
+        (ENABLED, []),
+        (PROFILE, []),
+        ({**ENABLED, **PROFILE}, [FIX]),
+        ({**ENABLED, **PROFILE, LOCAL: "# /run/preswapd/*/nbd.sock rw,\n"}, [FIX]),
+        ({**ENABLED, **PROFILE, LOCAL: "  /run/preswapd/*/nbd.sock rw,\n"}, [OK]),
+    ],
+)
+def test_apparmor(tmp_path: Path, files: dict[str, str], statuses: list[str]) -> None:
+    found = guest_checks.check_apparmor(laid(tmp_path, files), Path("/run/preswapd"))
+    assert [finding.status for finding in found] == statuses
+
+
+def test_our_own_line_for_apparmor_is_the_one(tmp_path: Path) -> None:
+    line = (CHECKOUT / "systemd/apparmor/libvirt-qemu").read_text()
+    root = laid(tmp_path, {**ENABLED, **PROFILE, LOCAL: line})
+    assert guest_checks.check_apparmor(root, Path("/run/preswapd"))[0].status == OK
+
+
+# --- units ---
+
+CHECKOUT = Path(__file__).parents[2]
+ETC = "etc/systemd/system"
+OURS = {
+    f"{ETC}/{name}": (CHECKOUT / "systemd" / name).read_text()
+    for name in ("preswapd@.service", "preswapd@.socket")
+}
+
+
+def unit_texts(root: Path, files: dict[str, str]) -> list[str]:
+    found = unit_checks.check_units(laid(root, files))
+    return [f"{f.status} {f.subject}: {f.text}" for f in found]
+
+
+def test_no_units(tmp_path: Path) -> None:
+    assert unit_checks.check_units(tmp_path) == []
+
+
+def test_our_units_are_well(tmp_path: Path) -> None:
+    assert [text.split()[0] for text in unit_texts(tmp_path, OURS)] == [OK]
+
+
+def test_unit_without_its_socket(tmp_path: Path) -> None:
+    name = f"{ETC}/preswapd@.service"
+    assert unit_texts(tmp_path, {name: OURS[name]})[-1].startswith(NOTE)
+
+
+def test_unit_of_defaults_only(tmp_path: Path) -> None:
+    texts = unit_texts(tmp_path, {f"{ETC}/preswapd@.service": "[Service]\nExecStart=x\n"})
+    for key in ("Restart=no", "StartLimitIntervalSec=10s", "TimeoutStopSec=90s", "MemorySwapMax="):
+        assert any(key in text for text in texts), key
+    assert len([text for text in texts if text.startswith(FIX)]) == 4
+
+
+@pytest.mark.parametrize(
+    ("setting", "complaint"),
+    [
+        ("RestartSec=5", "RestartSec=5"),
+        ("RestartSec=1min", "RestartSec=1min"),
+        ("RestartSec=1min 2s", "RestartSec=1min 2s"),
+        ("RestartSec=200ms", None),
+        ("DynamicUser=yes", "DynamicUser=yes"),
+        ("TimeoutStopSec=30", "TimeoutStopSec=30"),
+        ("MemorySwapMax=", "MemorySwapMax=infinity"),
+    ],
+)
+def test_drop_in_of_one_instance(tmp_path: Path, setting: str, complaint: str | None) -> None:
+    drop_in = {f"{ETC}/preswapd@vm1.service.d/a.conf": f"[Service]\n{setting}\n"}
+    first, second = unit_texts(tmp_path, {**OURS, **drop_in})
+    assert first.startswith(f"{OK} preswapd@.service")
+    assert "preswapd@vm1.service" in second
+    assert second.startswith(FIX if complaint else OK)
+    assert complaint is None or complaint in second

@@ -1,5 +1,6 @@
 """The configuration: what is taken, what is refused and with which words."""
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -7,12 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from preswapd import paths
 from preswapd.codecs import COMPRESS
 from preswapd.errors import UsageError
+from preswapd.nbdkit import THREADS
 from preswapd.paths import InstancePaths
+from preswapd.preswap.opening import SMALLEST_RESERVE
 from preswapd.preswap.settings import SMALLEST_POOL, DeviceSpec, Settings
-from preswapd.server import config
+from preswapd.server import values
 from preswapd.server.config import Config, Options, as_toml, load
+from preswapd.server.values import DEVICE_KEYS, DEVICE_TABLE, KEYS
 
 MIB = 1 << 20
 
@@ -81,6 +86,52 @@ def test_no_file_is_needed() -> None:
     loaded = load(Options(instance="no-such-instance", pool_size=32 * MIB))
     assert loaded.settings.compress == "lz4"
     assert loaded.settings.paths.runtime_dir.name == "no-such-instance"
+
+
+# --- drop-ins ---
+
+
+def drop_in(tmp_path: Path, name: str, text: str) -> Path:
+    path = tmp_path / "vm1.toml.d" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_later_drop_in_wins_key_by_key(tmp_path: Path) -> None:
+    drop_in(tmp_path, "20-zstd.toml", 'compress = "zstd"\ndevice.g1.compress = "none"')
+    drop_in(tmp_path, "10-small.toml", 'compress = "none"\npool-size = "8M"')
+    drop_in(tmp_path, "30-more.toml", '[device.g2]\nsize = "1M"')
+    drop_in(tmp_path, "40-editor.toml~", "nonsense = 1")
+    drop_in(tmp_path, ".50-hidden.toml", "nonsense = 1")
+    text = 'pool-size = "32M"\nthreads = 4\n[device.g1]\nsize = "64M"'
+    loaded = load_text(tmp_path, text)
+    settings = loaded.settings
+    assert (settings.pool_size, settings.compress, loaded.threads) == (8 * MIB, "zstd", 4)
+    assert settings.devices == (DeviceSpec("g1", 64 * MIB, "none"), DeviceSpec("g2", MIB))
+
+
+def test_drop_ins_without_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "CONFIG_ROOT", tmp_path)
+    drop_in(tmp_path, "pool.toml", 'pool-size = "8M"')
+    assert load(Options(instance="vm1")).settings.pool_size == 8 * MIB
+
+
+def test_drop_in_is_refused_with_its_own_line(tmp_path: Path) -> None:
+    drop_in(tmp_path, "a.toml", "\nnonsense = 1")
+    text = refusal(tmp_path, 'pool-size = "32M"')
+    assert text.startswith("vm1.toml.d/a.toml:2: unknown key 'nonsense'")
+
+
+def test_device_that_no_file_gives_a_size(tmp_path: Path) -> None:
+    drop_in(tmp_path, "a.toml", '\n[device.g1]\ncompress = "lz4"')
+    text = refusal(tmp_path, 'pool-size = "32M"')
+    assert text == "vm1.toml.d/a.toml:2: size is missing"
+
+
+def test_drop_in_folder_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "vm1.toml.d").write_text("")
+    assert "Not a directory" in refusal(tmp_path, 'pool-size = "32M"')
 
 
 # --- what is refused ---
@@ -157,12 +208,12 @@ def test_one_directory_for_two_purposes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["g1", "g1=", "=1M", "g1=1X", "a/b=1M"])
 def test_bad_device_option(text: str) -> None:
     with pytest.raises((ValueError, UsageError)):
-        config.device(text)
+        values.device(text)
 
 
 @pytest.mark.parametrize("text", ["127.0.0.1:1", "127.9.9.9:80", "[::1]:10809", "localhost:10809"])
 def test_loopback_addresses(text: str) -> None:
-    assert config.listen(text) == text
+    assert values.listen(text) == text
 
 
 # --- --show-config ---
@@ -192,7 +243,7 @@ configs = st.builds(
         host_reserve=st.none() | st.integers(0, 1 << 45),
         discard_state=st.just(False),
     ),
-    threads=st.none() | st.integers(1, config.MOST_THREADS),
+    threads=st.none() | st.integers(1, values.MOST_THREADS),
     listen=st.none() | st.just("127.0.0.1:10809"),
 )
 
@@ -209,3 +260,61 @@ def test_shown_config_says_the_same(
 def test_shown_config_is_toml() -> None:
     loaded = load(Options(pool_size=32 * MIB, devices=(DeviceSpec("a.b", MIB),)))
     assert tomllib.loads(as_toml(loaded))["device"]["a.b"]["size"] == "1M"
+
+
+def test_shown_config_tells_who_said_it(tmp_path: Path) -> None:
+    drop_in(tmp_path, "a.toml", 'compress = "zstd"\n[device.g1]\ncompress = "none"')
+    text = '# vm1\npool-size = "32M"\n[device.g1]\nsize = "64M"\n'
+    loaded = load_text(tmp_path, text, threads=3, devices=(DeviceSpec("g2", MIB),))
+    shown = as_toml(loaded).replace(str(tmp_path), "ETC").splitlines()
+    assert {
+        'pool-size = "32M"  # ETC/vm1.toml:2',
+        'compress = "zstd"  # ETC/vm1.toml.d/a.toml:1',
+        'instance = "default"  # default',
+        "threads = 3  # --threads",
+        'size = "64M"  # ETC/vm1.toml:4',
+        'compress = "none"  # ETC/vm1.toml.d/a.toml:3',
+        'size = "1M"  # --device',
+    } <= set(shown)
+
+
+def test_origin_that_is_no_comment(tmp_path: Path) -> None:
+    folder = tmp_path / "a\nthreads = 7"
+    folder.mkdir()
+    shown = as_toml(load_text(folder, 'pool-size = "32M"'))
+    assert "threads" not in tomllib.loads(shown)
+
+
+# --- the example ---
+
+EXAMPLE = Path(__file__).parents[2] / "systemd/example.toml"
+
+
+def uncommented() -> str:
+    """A commented key has no space behind its mark, as the text around it has."""
+    return re.sub(r"^#(?=[^ \n])", "", EXAMPLE.read_text(), flags=re.M)
+
+
+def test_example_as_it_is_says_nothing() -> None:
+    assert tomllib.loads(EXAMPLE.read_text()) == {}
+
+
+def test_example_has_every_key_and_loads(tmp_path: Path) -> None:
+    tables = tomllib.loads(uncommented())
+    assert tables.keys() == {*KEYS, DEVICE_TABLE}
+    assert tables[DEVICE_TABLE]["swap0"].keys() == DEVICE_KEYS.keys()
+    load_text(tmp_path, uncommented())
+
+
+def test_example_has_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "is_root", lambda: True)
+    example = load_text(tmp_path, uncommented())
+    said = example.settings
+    defaults = load(Options(instance="default", pool_size=said.pool_size)).settings
+    assert (said.instance, said.paths, said.compress) == (
+        defaults.instance,
+        defaults.paths,
+        defaults.compress,
+    )
+    assert example.threads == THREADS
+    assert said.host_reserve == SMALLEST_RESERVE

@@ -1,0 +1,130 @@
+"""Completion: what the shells really offer, and that it takes no server to be quiet."""
+
+import os
+import pty
+import select
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from preswapd.cli import completion
+from preswapd.cli.instances import Instances
+from tests.conftest import StartServer
+from tests.running import BIN, PATIENCE, PRESWAPCTL, RunningServer, run
+
+
+def offered(words: str, **env: str) -> list[str]:
+    """What preswapctl tells bash for a line that ends in a word that is being typed."""
+    done = run(
+        [PRESWAPCTL],
+        env={
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(len(words.split(" ")) - 1),
+            "_PRESWAPCTL_COMPLETE": "bash_complete",
+            **env,
+        },
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return [line.partition(",")[2] for line in done.stdout.split("\n") if line]
+
+
+def test_commands_and_options() -> None:
+    assert offered("preswapctl shr") == ["shrink"]
+    assert "--instance" in offered("preswapctl --ins")
+    assert offered("preswapctl create g2 1M --compress z") == ["zstd"]
+
+
+@pytest.mark.parametrize("command", ["stats ", "shrink 0 ", "swapoff ", "remove ", "qemu-args g"])
+def test_devices(module_server: RunningServer, command: str) -> None:
+    words = f"preswapctl --runtime-dir={module_server.runtime_dir} {command}"
+    assert offered(words) == ["g1"]
+    environment = {"PRESWAPD_RUNTIME_DIR": str(module_server.runtime_dir)}
+    assert offered(f"preswapctl {command}", **environment) == ["g1"]
+
+
+def test_no_taken_name_for_a_new_device(module_server: RunningServer) -> None:
+    assert offered(f"preswapctl --runtime-dir={module_server.runtime_dir} create ") == []
+
+
+def test_nothing_without_a_server(tmp_path: Path) -> None:
+    assert offered(f"preswapctl --runtime-dir={tmp_path} stats ") == []
+
+
+def test_nothing_of_a_server_that_hangs(start_server: StartServer) -> None:
+    server = start_server()
+    assert server.process is not None
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        assert offered(f"preswapctl --runtime-dir={server.runtime_dir} stats ") == []
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+
+
+def test_waiting_has_an_end() -> None:
+    with pytest.raises(TimeoutError), completion.limited(0.01):
+        signal.pause()
+
+
+def test_instances(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their place is another one for root than for everybody else."""
+    monkeypatch.setattr(completion, "runtime_root", lambda: tmp_path)
+    for name in ("vm2", "vm1"):
+        (tmp_path / name).mkdir()
+    assert completion.suggest("name", Instances(), new=False) == ["vm1", "vm2"]
+    monkeypatch.setattr(completion, "runtime_root", lambda: tmp_path / "none")
+    assert completion.suggest("name", Instances(), new=False) == []
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+@pytest.mark.parametrize("command", ["preswapctl", "preswapd"])
+def test_every_shell_has_a_script(shell: str, command: str) -> None:
+    done = run([str(BIN / command)], env={f"_{command.upper()}_COMPLETE": f"{shell}_source"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"{shell}_complete" in done.stdout
+
+
+def test_bash_completes_at_the_prompt(module_server: RunningServer) -> None:
+    """A person's TAB: bash with a terminal, the script that is installed, a running server."""
+    script = run([PRESWAPCTL], env={"_PRESWAPCTL_COMPLETE": "bash_source"}).stdout
+    place = Path(module_server.base) / "completion.bash"
+    place.write_text(script)
+    terminal, inner = pty.openpty()
+    environment = {
+        **os.environ,
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "PRESWAPD_RUNTIME_DIR": str(module_server.runtime_dir),
+        "PS1": "",
+        "TERM": "dumb",
+    }
+    bash = subprocess.Popen(
+        ["bash", "--noprofile", "--norc", "-i"],
+        stdin=inner,
+        stdout=inner,
+        stderr=inner,
+        env=environment,
+        start_new_session=True,
+    )
+    os.close(inner)
+    try:
+        os.write(terminal, f". {place}; echo be''gin\n".encode())
+        wait_for(terminal, "begin\r\n")
+        os.write(terminal, b"echo preswapctl; preswapctl swapo\t")
+        wait_for(terminal, "swapoff ")
+        os.write(terminal, b"\t")
+        wait_for(terminal, "g1 ")
+    finally:
+        bash.kill()
+        bash.wait()
+        os.close(terminal)
+
+
+def wait_for(terminal: int, text: str) -> None:
+    seen = ""
+    deadline = time.monotonic() + PATIENCE
+    while text not in seen:
+        ready, _, _ = select.select([terminal], [], [], max(0.0, deadline - time.monotonic()))
+        assert ready, f"bash did not write {text!r} but {seen!r}"
+        seen += os.read(terminal, 4096).decode()

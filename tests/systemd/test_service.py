@@ -1,0 +1,165 @@
+"""preswapd@.service under a real systemd: started, killed, restarted, misconfigured, stopped."""
+
+import json
+import random
+import shutil
+import stat
+from collections.abc import Iterator
+from typing import Any
+
+import nbd
+import pytest
+
+from preswapd.log import ERROR, INFO
+from tests.systemd.booted import CHECKOUT, Booted, NotPossibleError
+
+PAGE = 4096
+NOISE = random.Random(7).randbytes(64 * PAGE)
+UNITS = CHECKOUT / "systemd"
+CONFIG = 'pool-size = "16M"\n[device.swap0]\nsize = "64M"\n'
+
+
+# One systemd for all of them.
+pytestmark = pytest.mark.xdist_group("systemd")
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[Booted]:
+    """Set up as systemd/README.md says."""
+    try:
+        booted = Booted()
+    except NotPossibleError as error:
+        pytest.skip(str(error))
+    with booted:
+        for folder, to in (("", "system"), ("sysusers.d", ""), ("tmpfiles.d", "")):
+            target = booted.path(f"/etc/systemd/{to}" if to else f"/etc/{folder}")
+            target.mkdir(exist_ok=True)
+            for pattern in ("preswapd@.*", "preswapd.conf"):
+                for file in (UNITS / folder).glob(pattern):
+                    shutil.copy(file, target)
+        booted.run("systemd-sysusers")
+        booted.run("systemd-tmpfiles", "--create", "preswapd.conf")
+        booted.run("systemctl", "daemon-reload")
+        yield booted
+
+
+@pytest.fixture
+def vm(host: Booted, request: pytest.FixtureRequest) -> Iterator[str]:
+    """An instance of its own for each test, enabled and running."""
+    name = request.node.name.replace("_", "-")[:40]
+    host.path(f"/etc/preswapd/{name}.toml").write_text(CONFIG)
+    host.run("systemctl", "enable", "--now", f"preswapd@{name}")
+    yield name
+    host.run("systemctl", "disable", "--now", f"preswapd@{name}.socket", f"preswapd@{name}")
+
+
+def client(host: Booted, vm: str) -> Any:
+    connection = nbd.NBD()
+    # The path from outside is longer than a socket's name may be: it is opened, and named by that.
+    folder = host.path(f"/run/preswapd/{vm}")
+    short = host.root.with_suffix(".run")
+    short.symlink_to(folder)
+    try:
+        connection.connect_unix(str(short / "nbd.sock"))
+    finally:
+        short.unlink()
+    return connection
+
+
+def server_pid(host: Booted, vm: str) -> int:
+    return int(host.show(f"preswapd@{vm}", "MainPID"))
+
+
+def test_pages_outlive_kills_and_restarts(host: Booted, vm: str) -> None:
+    client(host, vm).pwrite(NOISE, PAGE)
+    before = server_pid(host, vm)
+    host.run("systemctl", "kill", "--signal=KILL", f"preswapd@{vm}")
+    # The socket is open all the time: this waits for the next server, and is not refused.
+    assert bytes(client(host, vm).pread(len(NOISE), PAGE)) == NOISE
+    killed = server_pid(host, vm)
+    assert killed not in {0, before}
+    host.run("systemctl", "restart", f"preswapd@{vm}")
+    assert server_pid(host, vm) not in {0, killed}
+    assert bytes(client(host, vm).pread(len(NOISE), PAGE)) == NOISE
+    lines = host.journal(f"preswapd@{vm}")
+    assert sum(line.startswith("recovered 64 pages") for line in lines) == 2
+    assert sum(line.startswith("stopping on SIGTERM") for line in lines) == 1
+
+
+def test_stopped_server_starts_when_its_guest_asks(host: Booted, vm: str) -> None:
+    client(host, vm).pwrite(NOISE, PAGE)
+    host.run("systemctl", "stop", f"preswapd@{vm}")
+    assert host.show(f"preswapd@{vm}", "Result") == "success"
+    assert bytes(client(host, vm).pread(len(NOISE), PAGE)) == NOISE
+
+
+def test_who_may_do_what(host: Booted, vm: str) -> None:
+    pid = server_pid(host, vm)
+    status = dict(
+        line.split(":", 1) for line in host.path(f"/proc/{pid}/status").read_text().splitlines()
+    )
+    assert status["CapEff"].strip() == status["CapBnd"].strip() == "0" * 16
+    assert (status["NoNewPrivs"].strip(), status["Seccomp"].strip()) == ("1", "2")
+    user = int(host.run("id", "--user", "preswapd"))
+    socket = host.path(f"/run/preswapd/{vm}/nbd.sock").stat()
+    assert (socket.st_uid, stat.S_IMODE(socket.st_mode)) == (user, 0o660)
+    folders = {f"/run/preswapd/{vm}": 0o750, f"/var/lib/preswapd/{vm}": 0o700}
+    for path, mode in {**folders, f"/dev/shm/preswapd-{vm}": 0o700}.items():
+        found = host.path(path).stat()
+        assert (found.st_uid, stat.S_IMODE(found.st_mode)) == (user, mode), path
+    # Whether it takes effect is up to a capability that a container lacks.
+    assert host.show(f"preswapd@{vm}", "OOMScoreAdjust") == "-900"
+
+
+def test_operator_reaches_it(host: Booted, vm: str) -> None:
+    ctl = ("/opt/preswapd/bin/preswapctl", f"--runtime-dir=/run/preswapd/{vm}")
+    host.run(*ctl, "create", "swap1", "1M")
+    assert "swap1" in host.run(*ctl, "list")
+    host.run(*ctl, "shrink", "0")
+
+
+def test_bad_configuration_ends_the_attempts_and_a_guest_begins_them_anew(
+    host: Booted, vm: str
+) -> None:
+    unit = f"preswapd@{vm}"
+    config = host.path(f"/etc/preswapd/{vm}.toml")
+    config.write_text(f"nonsense = 1\n{CONFIG}")
+    host.run("systemctl", "restart", unit, check=False)
+    host.wait_for(unit, "ActiveState", "failed")
+    assert host.show(unit, "ExecMainStatus") == "2"
+    told = [json.loads(line) for line in host.journal(unit, "--output=json")]
+    (complaint,) = (line for line in told if "unknown key" in line["MESSAGE"])
+    assert f"{vm}.toml:1: unknown key 'nonsense'" in complaint["MESSAGE"]
+    assert complaint["PRIORITY"] == str(ERROR)
+    ready = next(line for line in told if line["MESSAGE"].startswith("ready"))
+    assert ready["PRIORITY"] == str(INFO)
+    config.write_text(CONFIG)
+    assert client(host, vm).get_size() == 64 << 20
+
+
+def test_refused_start_is_tried_until_it_works(host: Booted, vm: str) -> None:
+    """Somebody else has its directory at first."""
+    unit = f"preswapd@{vm}"
+    host.run("systemctl", "stop", f"{unit}.socket", unit)
+    folder = host.path(f"/dev/shm/preswapd-{vm}")
+    aside = folder.with_name(f"aside-{vm}")
+    folder.rename(aside)
+    folder.write_text("no directory")
+    host.run("systemctl", "start", "--no-block", unit)
+    host.wait_for(unit, "ExecMainStatus", "4")
+    # ExecStopPost= keeps the attempts apart: it is seen while it does.
+    host.wait_for(unit, "SubState", "stop-post")
+    folder.unlink()
+    aside.rename(folder)
+    host.wait_for(unit, "ActiveState", "active")
+
+
+def test_crashes_in_a_row_are_no_end(host: Booted, vm: str) -> None:
+    """More than systemd takes by default."""
+    unit = f"preswapd@{vm}"
+    pids = {server_pid(host, vm)}
+    for _ in range(6):
+        host.run("systemctl", "kill", "--signal=ABRT", unit)
+        assert client(host, vm).get_size() == 64 << 20
+        pids.add(server_pid(host, vm))
+    assert len(pids) == 7

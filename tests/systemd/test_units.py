@@ -1,0 +1,63 @@
+"""The units as systemd reads them, without running them."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.running import run
+from tests.systemd.booted import CHECKOUT
+
+UNITS = CHECKOUT / "systemd"
+MOST_EXPOSED = 2.0
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The units as they would be installed, but for the command, which is in this checkout."""
+    if not Path("/usr/bin/systemd-analyze").exists():
+        pytest.skip("systemd-analyze is not installed")
+    for name in ("preswapd@.service", "preswapd@.socket"):
+        text = (UNITS / name).read_text().replace("/opt/preswapd/", f"{CHECKOUT}/.venv/")
+        # Whether the manual pages are installed here is another matter.
+        (tmp_path / name).write_text(re.sub(r"^Documentation=.*\n", "", text, flags=re.M))
+    return tmp_path
+
+
+def test_systemd_has_nothing_to_say(folder: Path) -> None:
+    units = ["preswapd@vm1.service", "preswapd@vm1.socket"]
+    done = subprocess.run(
+        ["systemd-analyze", "verify", *units],
+        env={**os.environ, "SYSTEMD_UNIT_PATH": f"{folder}:"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    about_ours = [line for line in done.stderr.splitlines() if "preswapd" in line]
+    assert (done.returncode, about_ours) == (0, [])
+
+
+def test_hardening(folder: Path) -> None:
+    unit = str(folder / "preswapd@.service")
+    done = run(["systemd-analyze", "security", "--offline=true", "--no-pager", unit])
+    level = re.search(r"Overall exposure level for \S+: ([\d.]+)", done.stdout)
+    assert level, done.stdout + done.stderr
+    assert float(level[1]) <= MOST_EXPOSED
+
+
+def test_user_and_folders_are_what_systemd_understands(folder: Path) -> None:
+    for tool, options in (("sysusers", []), ("tmpfiles", ["--create"])):
+        root = folder / f"root-{tool}"
+        (root / "etc").mkdir(parents=True)
+        (root / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\n")
+        (root / "etc/group").write_text("root:x:0:\n")
+        file = str(UNITS / f"{tool}.d/preswapd.conf")
+        done = run([f"/usr/bin/systemd-{tool}", f"--root={root}", *options, file])
+        assert (done.returncode, done.stderr.count("Failed")) == (0, 0), done.stderr
+    made = folder / "root-sysusers/etc/passwd"
+    user = next(line for line in made.read_text().splitlines() if line.startswith("preswapd:"))
+    assert 0 < int(user.split(":")[2]) < 1000
+    for name in ("run/preswapd", "var/lib/preswapd", "etc/preswapd"):
+        assert (folder / "root-tmpfiles" / name).stat().st_mode & 0o777 == 0o755

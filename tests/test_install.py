@@ -1,0 +1,51 @@
+"""`make install` lays what other programs look for, under DESTDIR alone."""
+
+import os
+from pathlib import Path
+
+from tests.running import BIN, run
+
+ROOT = Path(__file__).parents[1]
+INSTALLED = """
+bin/preswapctl
+bin/preswapd
+lib/systemd/system/preswapd@.service
+lib/systemd/system/preswapd@.socket
+lib/sysusers.d/preswapd.conf
+lib/tmpfiles.d/preswapd.conf
+share/bash-completion/completions/preswapctl
+share/bash-completion/completions/preswapd
+share/doc/preswapd/README.md
+share/doc/preswapd/apparmor-libvirt-qemu
+share/doc/preswapd/example.toml
+share/fish/vendor_completions.d/preswapctl.fish
+share/fish/vendor_completions.d/preswapd.fish
+share/man/man5/preswapd.toml.5
+share/man/man8/preswapctl.8
+share/man/man8/preswapd.8
+share/zsh/site-functions/_preswapctl
+share/zsh/site-functions/_preswapd
+"""
+
+
+def test_files_are_where_they_are_looked_for(tmp_path: Path) -> None:
+    # What is built already is taken as it is: this test runs beside others that use it.
+    places = [f"{name}={tmp_path / name.lower()}" for name in ("MAN", "COMPLETIONS")]
+    made = [
+        *("make", "--directory", str(ROOT), "--assume-old=build", "install"),
+        *(f"DESTDIR={tmp_path}/root", "PREFIX=/usr", "APP=/srv/preswapd", f"BIN={BIN}", *places),
+    ]
+    done = run(made, timeout=100)
+    assert done.returncode == 0, done.stderr
+    root = tmp_path / "root/usr"
+    found = sorted(str(path.relative_to(root)) for path in root.rglob("*") if not path.is_dir())
+    assert found == INSTALLED.split()
+    assert os.listdir(tmp_path / "root") == ["usr"]
+    unit = (root / "lib/systemd/system/preswapd@.service").read_text()
+    assert "ExecStart=/srv/preswapd/bin/preswapd serve" in unit
+    assert "/opt/" not in unit
+    assert os.readlink(root / "bin/preswapctl") == "/srv/preswapd/bin/preswapctl"
+    bash = (root / "share/bash-completion/completions/preswapctl").read_text()
+    assert "_PRESWAPCTL_COMPLETE=bash_complete" in bash
+    modes = {path.stat().st_mode & 0o777 for path in (root / "lib").rglob("*.*") if path.is_file()}
+    assert modes == {0o644}
