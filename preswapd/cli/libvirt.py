@@ -11,7 +11,7 @@ from preswapd.cli.disk import RECONNECT_SECONDS, SCSI, VIRTIO, Disk, bus_option
 from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.cli.output import print_json
 from preswapd.cli.qemu_args import as_json, qemu_options
-from preswapd.commandline import DEVICE, reader
+from preswapd.commandline import DEVICE, Reader
 from preswapd.errors import UsageError
 
 Version = tuple[int, ...]
@@ -33,7 +33,7 @@ def parse_version(text: str) -> Version:
     return tuple(int(number or 0) for number in found.groups())
 
 
-VERSION = reader("version", parse_version)
+VERSION = Reader("version", parse_version)
 
 
 def parse_target(text: str) -> str:
@@ -42,7 +42,7 @@ def parse_target(text: str) -> str:
     return text
 
 
-TARGET = reader("name", parse_target)
+TARGET = Reader("name", parse_target)
 
 
 @click.command("libvirt-xml")

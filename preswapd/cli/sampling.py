@@ -7,7 +7,7 @@ import click
 from preswapd.cli.columns import Table
 from preswapd.cli.figures import Moment, Subject, devices_of, pool_of, with_device
 from preswapd.cli.watching import Watch, Watched, ticks, until_interrupted
-from preswapd.commandline import reader
+from preswapd.commandline import Reader
 from preswapd.errors import UnreachableError
 
 # A terminal's height, about: nobody should have to scroll for what a figure means.
@@ -25,7 +25,7 @@ def parse_seconds(text: str) -> float:
     return seconds
 
 
-SECONDS = reader("seconds", parse_seconds)
+SECONDS = Reader("seconds", parse_seconds)
 
 
 def print_rows(
