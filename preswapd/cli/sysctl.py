@@ -117,11 +117,11 @@ def apply(invocation: Invocation, assignment: Assignment) -> Value:
         if key.endswith(".pool_limit"):
             check_complete(fit_pool(instance.client))
         return now
+    known(instance, key)
     try:
         pages = parse_pages(value)
     except ValueError as error:
         raise UsageError(f"{key}: {error}") from None
-    known(instance, key)
     report = run_shrink(instance.client, pages, device_of(key))
     check_complete(report)
     return report.left

@@ -86,7 +86,7 @@ class Tuning:
     def freezing(self) -> Setting:
         def change(text: str) -> None:
             if text not in ("0", "1"):
-                raise UsageError("frozen is 0 or 1")
+                raise UsageError("it is 0 or 1")
             self.host.freeze(self.pool, text == "1")
             self.frozen = text == "1"
 
@@ -139,7 +139,7 @@ class Tuning:
         before = setting.get()
         try:
             setting.set(setting.default() if text == DEFAULT else text)
-        except ValueError as error:
+        except (ValueError, UsageError) as error:
             raise UsageError(f"{key}: {error}") from None
         changed = {**self.changed, key: text}
         if text == DEFAULT:

@@ -64,7 +64,8 @@ class Booted:
 
     def run(self, *command: str, check: bool = True) -> str:
         """What a command that runs in it prints."""
-        enter = ["nsenter", "--target", str(self.pid), *NAMESPACES, "--wd=/"]
+        # Its root too: where we are in a chroot, that of the mount namespace is another one.
+        enter = ["nsenter", "--target", str(self.pid), *NAMESPACES, "--root", "--wd=/"]
         environment = {"PATH": "/usr/sbin:/usr/bin", "SYSTEMD_PAGER": ""}
         assignments = [f"{name}={value}" for name, value in environment.items()]
         done = run([*enter, "env", "-i", *assignments, *command])
