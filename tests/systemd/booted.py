@@ -92,13 +92,24 @@ class Booted:
             while self.state() not in {"running", "degraded"}:
                 if self.outer.poll() is not None:
                     assert self.outer.stdout is not None
-                    raise AssertionError(f"systemd ended: {self.outer.stdout.read()}")
-                assert time.monotonic() < deadline, f"systemd stays {self.state()!r}"
+                    raise NotPossibleError(f"systemd ended: {self.outer.stdout.read()}")
+                if time.monotonic() > deadline:
+                    raise NotPossibleError(f"systemd stays {self.state()!r} here")
                 time.sleep(0.1)
+            self.check_confinement()
         except BaseException:
             self.close()
             raise
         return self
+
+    def check_confinement(self) -> None:
+        """In a chroot, for one, no service can have a view of the file system of its own."""
+        properties = ("PrivateDevices=yes", "ProtectSystem=strict", "PrivateUsers=yes")
+        options = [f"--property={text}" for text in properties]
+        try:
+            self.run("systemd-run", "--wait", "--quiet", *options, "true")
+        except AssertionError as error:
+            raise NotPossibleError(f"systemd cannot confine a service here: {error}") from None
 
     def state(self) -> str:
         with suppress(OSError, IndexError):

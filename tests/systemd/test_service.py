@@ -27,20 +27,23 @@ pytestmark = pytest.mark.xdist_group("systemd")
 def host() -> Iterator[Booted]:
     """Set up as systemd/README.md says."""
     try:
-        booted = Booted()
+        with Booted() as booted:
+            install_units(booted)
+            yield booted
     except NotPossibleError as error:
         pytest.skip(str(error))
-    with booted:
-        for folder, to in (("", "system"), ("sysusers.d", ""), ("tmpfiles.d", "")):
-            target = booted.path(f"/etc/systemd/{to}" if to else f"/etc/{folder}")
-            target.mkdir(exist_ok=True)
-            for pattern in ("preswapd@.*", "preswapd.conf"):
-                for file in (UNITS / folder).glob(pattern):
-                    shutil.copy(file, target)
-        booted.run("systemd-sysusers")
-        booted.run("systemd-tmpfiles", "--create", "preswapd.conf")
-        booted.run("systemctl", "daemon-reload")
-        yield booted
+
+
+def install_units(booted: Booted) -> None:
+    for folder, to in (("", "system"), ("sysusers.d", ""), ("tmpfiles.d", "")):
+        target = booted.path(f"/etc/systemd/{to}" if to else f"/etc/{folder}")
+        target.mkdir(exist_ok=True)
+        for pattern in ("preswapd@.*", "preswapd.conf"):
+            for file in (UNITS / folder).glob(pattern):
+                shutil.copy(file, target)
+    booted.run("systemd-sysusers")
+    booted.run("systemd-tmpfiles", "--create", "preswapd.conf")
+    booted.run("systemctl", "daemon-reload")
 
 
 @pytest.fixture
