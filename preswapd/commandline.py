@@ -73,6 +73,8 @@ def report(error: BaseException, name: str) -> int:
 
 def sentence(error: BaseException) -> tuple[str, int]:
     if isinstance(error, click.UsageError):
+        if place := place_before(error):
+            return place, UsageError.exit_status
         path = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
         return one_line(error.format_message()) + path, UsageError.exit_status
     if isinstance(error, click.ClickException):
@@ -89,6 +91,22 @@ def sentence(error: BaseException) -> tuple[str, int]:
         f"internal error, {kind}: {one_line(str(error))} ({DEBUG_VARIABLE}=1 shows where)",
         PreswapError.exit_status,
     )
+
+
+def place_before(error: click.UsageError) -> str | None:
+    """Where an option belongs that the group has and its command has not (`list --json`)."""
+    command = error.ctx
+    if not isinstance(error, click.NoSuchOption) or command is None or command.parent is None:
+        return None
+    group, name = command.parent, error.option_name
+    for option in group.command.params:
+        if isinstance(option, click.Option) and name in option.opts:
+            value = "" if option.is_flag else f" {option.type.name.upper()}"
+            return (
+                f"{name} goes before the command:"
+                f" {group.command_path} {name}{value} {command.info_name}"
+            )
+    return None
 
 
 def one_line(text: str) -> str:

@@ -9,6 +9,7 @@ from preswapd.errors import UsageError
 
 DEFAULT_INSTANCE = "default"
 CONFIG_ROOT = Path("/etc/preswapd")
+SYSTEM_RUNTIME_ROOT = Path("/run/preswapd")
 
 INSTANCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 # Fifteen bytes are what the label of a swap header holds.
@@ -82,7 +83,7 @@ def is_root() -> bool:
 def runtime_root() -> Path:
     """The directory that holds one runtime directory for each instance."""
     if is_root():
-        return Path("/run/preswapd")
+        return SYSTEM_RUNTIME_ROOT
     given = os.environ.get("XDG_RUNTIME_DIR")
     if given and Path(given).is_absolute():
         return Path(given) / "preswapd"

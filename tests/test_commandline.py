@@ -82,3 +82,18 @@ def test_streams_that_are_closed_or_full(arguments: str, status: int) -> None:
     assert done.returncode == status
     assert "internal error" not in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "where"),
+    [
+        (["list", "--json"], "--json goes before the command: preswapctl --json list"),
+        (
+            ["shrink", "0", "--instance=vm1"],
+            "--instance goes before the command: preswapctl --instance NAME shrink",
+        ),
+    ],
+)
+def test_option_behind_its_command(arguments: list[str], where: str) -> None:
+    done = subprocess.run([PRESWAPCTL, *arguments], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"preswapctl: {where}\n")

@@ -11,6 +11,7 @@ import pytest
 
 from preswapd.__main__ import preswapd
 from preswapd.cli.main import preswapctl
+from preswapd.commandline import INTERRUPTED
 from preswapd.server.values import DEVICE_KEYS, KEYS
 
 ROOT = Path(__file__).parents[1]
@@ -78,7 +79,8 @@ def test_every_key(pages: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("page", "statuses"), [("preswapd.8", {0, 1, 2, 4}), ("preswapctl.8", {0, 1, 2, 3, 4, 5})]
+    ("page", "statuses"),
+    [("preswapd.8", {0, 1, 2, 4}), ("preswapctl.8", {0, 1, 2, 3, 4, 5, INTERRUPTED})],
 )
 def test_every_exit_status(pages: Path, page: str, statuses: set[int]) -> None:
     text = text_of(pages / page)

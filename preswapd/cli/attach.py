@@ -12,6 +12,7 @@ from preswapd.cli.hotplug import Hotplug
 from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.cli.memory import RECENT_SECONDS, in_use
 from preswapd.cli.output import print_json
+from preswapd.cli.sampling import SECONDS
 from preswapd.cli.shrinking import count
 from preswapd.commandline import DEVICE, FILE
 from preswapd.errors import PartialError, RefusedError, UsageError
@@ -76,7 +77,7 @@ def attach_command(
 @qmp_option
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0),
+    type=SECONDS,
     default=DETACH_SECONDS,
     show_default=True,
     help="Seconds that the guest has to let go of it.",

@@ -12,7 +12,7 @@ from preswapd.cli.instances import Instance, Instances
 from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.cli.output import print_json
 from preswapd.cli.unit_checks import check_units
-from preswapd.errors import UnreachableError
+from preswapd.errors import PreswapError, UnreachableError
 
 START = "start it: preswapd serve"
 HANGS = "see its log: it is starting, was stopped (SIGSTOP), or hangs; a restart loses no page"
@@ -30,8 +30,8 @@ def doctor_command(invocation: Invocation) -> int:
       preswapctl doctor
     """
     findings = [*check_host(), *check_units(Path("/")), *check_guests()]
-    for instance in reachable(invocation.instances, findings):
-        findings += check_instance(instance)
+    for instance in running(invocation.instances, findings):
+        findings += checked(instance, invocation.instances.named)
     if invocation.json:
         print_json({"checks": [finding.to_json() for finding in findings]})
     else:
@@ -40,19 +40,19 @@ def doctor_command(invocation: Invocation) -> int:
     return int(any(finding.status == FIX for finding in findings))
 
 
-def reachable(instances: Instances, findings: list[Finding]) -> list[Instance]:
-    """None running is worth a note; a named one that does not answer must be fixed."""
+def running(instances: Instances, findings: list[Finding]) -> list[Instance]:
+    """None is worth a note."""
     try:
-        running = instances.running()
+        return instances.running()
     except UnreachableError as error:
         findings.append(Finding(NOTE, "server", str(error), START))
         return []
-    found = []
-    for instance in running:
-        try:
-            instance.client.facts()
-            found.append(instance)
-        except UnreachableError as error:
-            mend = START if instances.named else HANGS
-            findings.append(Finding(FIX, f"instance {instance.name}", str(error), mend))
-    return found
+
+
+def checked(instance: Instance, named: bool) -> list[Finding]:
+    """One that does not answer, or ends meanwhile, must be fixed; the other findings stand."""
+    try:
+        return check_instance(instance)
+    except PreswapError as error:
+        mend = START if named else HANGS
+        return [Finding(FIX, f"instance {instance.name}", str(error), mend)]

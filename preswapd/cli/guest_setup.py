@@ -28,7 +28,7 @@ udevadm trigger --settle --subsystem-match=block
 
 SWAP_BLOCK = """\
 # Swap to it now and after every start; a start without it goes on.
-grep -q '^LABEL={dev} ' /etc/fstab || echo '{fstab}' >>/etc/fstab
+grep -q '^LABEL={pattern}[[:space:]]' /etc/fstab || echo '{fstab}' >>/etc/fstab
 swapon --all
 dmesg | grep 'swap on' | tail -n 1        # SSDsc: swap that the guest frees goes back to the host
 """
@@ -61,6 +61,8 @@ def guest_setup_command(invocation: Invocation, dev: str, bus: str) -> None:
         rule = RULE if bus == VIRTIO else None
         print_json({"name": dev, "bus": bus, "fstab": fstab, "udev_rule": rule})
         return
+    # A dot would stand for any character, and so for another device's name.
+    pattern = dev.replace(".", "[.]")
     udev = [UDEV_BLOCK.format(file=RULES_FILE, rule=RULE)] if bus == VIRTIO else []
-    swap = [SWAP_BLOCK.format(dev=dev, fstab=fstab), NBD_BLOCK.format(dev=dev)]
+    swap = [SWAP_BLOCK.format(pattern=pattern, fstab=fstab), NBD_BLOCK.format(dev=dev)]
     click.echo("\n".join([*udev, *swap]), nl=False)

@@ -1,6 +1,5 @@
 """doctor's checks of a running instance and its devices."""
 
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -32,9 +31,8 @@ def check_instance(instance: Instance) -> list[Finding]:
     return [
         *process(name, facts),
         *check_descriptors(name, Path(f"/proc/{facts.pid}/limits")),
-        check_shared_memory(shm_dir, f"{name}, shared memory"),
+        *directory_of_pages(shm_dir, f"{name}, shared memory"),
         *check_state_directory(state_dir, f"{name}, disk files"),
-        *check_remove_ipc(os.stat(shm_dir).st_uid),
         *pool(name, stats["tmem"]),
         *check_files(name, files_of(shm_dir, state_dir, stats["devices"])),
         *(
@@ -43,6 +41,13 @@ def check_instance(instance: Instance) -> list[Finding]:
             for finding in check_device(f"{name}, device {device}", counters)
         ),
     ]
+
+
+def directory_of_pages(shm_dir: Path, subject: str) -> list[Finding]:
+    """Nothing of one that somebody deleted: check_files says what that means."""
+    if not shm_dir.is_dir():
+        return []
+    return [check_shared_memory(shm_dir, subject), *check_remove_ipc(shm_dir.stat().st_uid)]
 
 
 def process(name: str, facts: ServerFacts) -> Iterator[Finding]:

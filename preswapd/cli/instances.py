@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from preswapd.control.client import Client
 from preswapd.errors import UnreachableError, UsageError
-from preswapd.paths import InstancePaths, default_runtime_dir, runtime_root
+from preswapd.paths import SYSTEM_RUNTIME_ROOT, InstancePaths, default_runtime_dir, runtime_root
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ class Instances:
             return [at(self.runtime_dir.absolute())]
         found = self.discovered()
         if not found:
-            raise UnreachableError(f"no preswapd server runs under {runtime_root()}")
+            raise UnreachableError(f"no preswapd server runs under {runtime_root()}{others()}")
         return found
 
     def discovered(self) -> list[Instance]:
@@ -101,6 +101,12 @@ def ask_all(
     return answers, errors
 
 
+def complain(errors: list[UnreachableError]) -> None:
+    """What is known was shown; that it is not all is said in the end, and by the exit status."""
+    if errors:
+        raise UnreachableError("; ".join(map(str, errors)))
+
+
 def at(runtime_dir: Path) -> Instance:
     return Instance(runtime_dir.name, runtime_dir, Client(sockets(runtime_dir).control_socket))
 
@@ -108,6 +114,13 @@ def at(runtime_dir: Path) -> Instance:
 def sockets(runtime_dir: Path) -> InstancePaths:
     """Only the runtime directory counts here: the server alone knows the other two."""
     return InstancePaths(runtime_dir, runtime_dir, runtime_dir)
+
+
+def others() -> str:
+    """For an operator who forgot sudo."""
+    if runtime_root() == SYSTEM_RUNTIME_ROOT or not SYSTEM_RUNTIME_ROOT.is_dir():
+        return ""
+    return f"; for the host's, under {SYSTEM_RUNTIME_ROOT}, run this as root"
 
 
 def names(instances: list[Instance]) -> str:

@@ -66,6 +66,14 @@ def check_names(answers: list[dict[str, Any]]) -> None:
 
 def replace_file(path: Path, text: str) -> None:
     """In one step; its name meanwhile is none that a collector looks for."""
+    try:
+        write_and_rename(path, text)
+    except OSError as error:
+        # Its own message names a file that is not there any more.
+        raise PreswapError(f"{path}: {error.strerror}") from None
+
+
+def write_and_rename(path: Path, text: str) -> None:
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".new")
     try:
         with open(descriptor, "w") as file:

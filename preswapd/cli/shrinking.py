@@ -1,5 +1,6 @@
 """A shrink as the operator sees it: progress, Ctrl-C, and how it ended."""
 
+import os
 import signal
 import sys
 import time
@@ -123,9 +124,15 @@ class Progress:
         # Whoever watched has gone: the work goes on.
         with suppress(OSError):
             if sys.stderr.isatty():
-                click.echo(f"\r\033[K{text}", err=True, nl=False)
+                click.echo(f"\r\033[K{text[: room()]}", err=True, nl=False)
             else:
                 click.echo(text, err=True)
+
+
+def room() -> int | None:
+    """What fits into a line of the terminal: of one that wraps only the last part is taken back."""
+    columns = os.get_terminal_size(sys.stderr.fileno()).columns
+    return columns - 1 if columns else None
 
 
 def end_progress() -> None:

@@ -5,10 +5,11 @@ from typing import NamedTuple
 
 import click
 
-from preswapd.cli.instances import Instance, names
+from preswapd.cli.instances import Instance, ask_all, complain, names
 from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.cli.output import print_json
 from preswapd.cli.shrinking import check_complete, fit_pool, run_shrink
+from preswapd.control.client import Client
 from preswapd.control.protocol import VM_PRESWAP
 from preswapd.errors import UsageError
 from preswapd.units import parse_pages
@@ -97,14 +98,15 @@ def show_everything(invocation: Invocation, shown: Shown) -> None:
     """Of all instances: vm.preswap means each of them and vm.preswap.DEV each that has such a
     device; both are sums."""
     together: dict[str, Value] = {}
-    for instance in invocation.instances.running():
-        found: dict[str, Value] = instance.client.sysctl()
+    answers, errors = ask_all(invocation.instances.running(), Client.sysctl)
+    for found in answers:
         for key, value in found.items():
             is_sum = key in together and not key.startswith(PREFIX)
             together[key] = int(together[key]) + int(value) if is_sum else value
     for key, value in together.items():
         shown.add(key, value)
     shown.end()
+    complain(errors)
 
 
 def apply(invocation: Invocation, assignment: Assignment) -> Value:

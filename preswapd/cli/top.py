@@ -46,7 +46,10 @@ def top_command(invocation: Invocation, batch: bool, count: int | None, interval
         return 0
     if not sys.stdout.isatty():
         raise UsageError("there is no terminal to draw on: --batch prints plain frames")
-    return show(watch, interval, count)
+    console = Console(highlight=False)
+    if console.is_dumb_terminal:
+        raise UsageError("this terminal can only print lines (TERM): --batch prints plain frames")
+    return show(console, watch, interval, count)
 
 
 def print_frames(watch: Watch, interval: float, count: int | None) -> None:
@@ -61,8 +64,7 @@ def print_frames(watch: Watch, interval: float, count: int | None) -> None:
             sys.stdout.flush()
 
 
-def show(watch: Watch, interval: float, count: int | None) -> int:
-    console = Console(highlight=False)
+def show(console: Console, watch: Watch, interval: float, count: int | None) -> int:
     view = View(console, interval)
     first = view.frame(watch.look(), host())
     with (

@@ -115,8 +115,19 @@ class ConfigFiles:
 
 def with_drop_ins(path: Path, *, required: bool) -> ConfigFiles:
     """The file, which may be missing where it is not required, and then FILE.d/*.toml by name."""
-    own = [path] if required or path.exists() else []
+    own = [path] if required or is_there(path) else []
     return ConfigFiles([ConfigFile(each) for each in (*own, *drop_ins(path))])
+
+
+def is_there(path: Path) -> bool:
+    """Also as a link that leads nowhere: somebody meant it to be read."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+    return True
 
 
 def drop_ins(path: Path) -> list[Path]:

@@ -1,15 +1,20 @@
 """doctor: what it sees on this host and in a running server."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from preswapd import logind
 from preswapd.cli import guest_checks, host_checks, unit_checks
 from preswapd.cli.finding import FIX, NOTE, OK, Finding
 from preswapd.cli.instance_checks import PAGES_WITHOUT_TRIM, check_descriptors, check_device
+from preswapd.cli.main import preswapctl
+from preswapd.control.client import Client
+from preswapd.errors import UnreachableError
 from tests.running import PRESWAPCTL, RunningServer, run
 
 DEVICE = {
@@ -293,3 +298,27 @@ def test_drop_in_of_one_instance(tmp_path: Path, setting: str, complaint: str | 
     assert "preswapd@vm1.service" in second
     assert second.startswith(FIX if complaint else OK)
     assert complaint is None or complaint in second
+
+
+def test_shared_memory_that_somebody_deleted(server: RunningServer) -> None:
+    shutil.rmtree(server.shm_dir)
+    found = checks(f"--runtime-dir={server.runtime_dir}")
+    wrong = [check for check in found if check["status"] == FIX]
+    assert {check["text"].split(":")[0] for check in wrong} == {
+        f"{server.shm_dir / name} is missing" for name in ("arena", "g1.map")
+    }
+    assert any("the pool has" in check["text"] for check in found)
+
+
+def test_instance_that_ends_meanwhile(
+    module_server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(client: Client) -> None:
+        raise UnreachableError("it went away")
+
+    monkeypatch.setattr(Client, "stats", gone)
+    done = CliRunner().invoke(
+        preswapctl, ["--runtime-dir", str(module_server.runtime_dir), "doctor"]
+    )
+    assert "nbdkit: version" in done.output
+    assert "it went away" in done.output.splitlines()[-2]

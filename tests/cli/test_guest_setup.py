@@ -1,9 +1,11 @@
 """`guest-setup`: a script for the guest's shell.  tests/guest/test_hotplug.py uses its parts."""
 
 import json
+from pathlib import Path
 
 import pytest
 
+from tests.conftest import StartServer
 from tests.running import RunningServer, run
 
 
@@ -32,3 +34,26 @@ def test_scsi_disk_needs_no_rule(module_server: RunningServer) -> None:
 def test_unknown_device(module_server: RunningServer) -> None:
     done = module_server.ctl("guest-setup", "g9", check=False)
     assert (done.returncode, done.stdout) == (2, "")
+
+
+@pytest.mark.parametrize(
+    ("before", "added"),
+    [
+        ("LABEL=axb none swap discard 0 0\n", 1),
+        ("LABEL=a.bc none swap discard 0 0\n", 1),
+        ("LABEL=a.b\tnone\tswap\tdiscard\t0\t0\n", 0),
+    ],
+    ids=["a dot is a dot", "a longer name", "tabs"],
+)
+def test_fstab_line_comes_once(
+    start_server: StartServer, tmp_path: Path, before: str, added: int
+) -> None:
+    server = start_server(devices={"a.b": "1M"})
+    fstab = tmp_path / "fstab"
+    fstab.write_text(before)
+    text = server.ctl("guest-setup", "a.b").stdout
+    (line,) = (line for line in text.splitlines() if line.startswith("grep"))
+    for _ in range(2):
+        run(["/bin/sh", "-c", line.replace("/etc/fstab", str(fstab))])
+    wanted = "LABEL=a.b none swap discard,nofail,pri=100 0 0\n" * added
+    assert fstab.read_text() == before + wanted

@@ -166,6 +166,15 @@ def test_json_of_those_that_answer_is_a_list(capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.usefixtures("hanging")
+def test_keys_of_those_that_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UnreachableError, match=r"b/control\.sock does not answer"):
+        ctl("sysctl", "-a")
+    printed = capsys.readouterr().out
+    assert "preswap.a.frozen = 0\n" in printed
+    assert "preswap.b." not in printed
+
+
+@pytest.mark.usefixtures("hanging")
 def test_no_guessing_past_one_that_hangs() -> None:
     with pytest.raises(UnreachableError, match="name the one you mean with --instance"):
         ctl("shrink", "0", "g1")
@@ -177,6 +186,19 @@ def test_doctor_looks_at_those_that_answer(capsys: pytest.CaptureFixture[str]) -
     found = {check["subject"]: check for check in json.loads(capsys.readouterr().out)["checks"]}
     assert found["instance b"]["status"] == "fix"
     assert found["instance a, device g1"]["status"] == "note"
+
+
+def test_the_hosts_servers_are_pointed_at(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An operator without sudo looks into a directory of their own."""
+    own, hosts = tmp_path / "own", tmp_path / "hosts"
+    hosts.mkdir()
+    monkeypatch.setattr("preswapd.cli.instances.SYSTEM_RUNTIME_ROOT", hosts)
+    monkeypatch.setattr("preswapd.cli.instances.runtime_root", lambda: own)
+    with pytest.raises(UnreachableError, match=f"under {hosts}, run this as root"):
+        Instances().running()
+    monkeypatch.setattr("preswapd.cli.instances.runtime_root", lambda: hosts)
+    with pytest.raises(UnreachableError, match=f"under {hosts}$"):
+        Instances().running()
 
 
 # The last one: others look at counters of servers that nobody has used.

@@ -42,6 +42,8 @@ def test_help_lists_every_command() -> None:
         ["sysctl", "vm.preswap=x"],
         ["swapoff"],
         ["create", "g2"],
+        ["detach", "g1", "--qmp=nowhere", "--timeout=nan"],
+        ["detach", "g1", "--qmp=nowhere", "--timeout=inf"],
         ["create", "bad/name", "1M"],
         ["create", "g2", "1X"],
         ["create", "g2", "1M", "--compress=gzip"],

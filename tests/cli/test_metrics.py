@@ -46,6 +46,7 @@ def test_textfile_that_cannot_be_is_one_line(module_server: RunningServer, tmp_p
     for path in (tmp_path / "missing" / "a.prom", tmp_path / "folder.prom"):
         done = module_server.ctl("metrics", "--textfile", str(path), check=False)
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+        assert done.stderr.startswith(f"preswapctl: {path}: ")
     assert os.listdir(tmp_path) == ["folder.prom"]
 
 

@@ -1,5 +1,9 @@
 """A pool's pages are made to fit its lowered limit, whatever is in the way."""
 
+import os
+import pty
+import sys
+import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from preswapd.cli.shrinking import FITTING_ROUNDS, fit_pool
+from preswapd.cli.shrinking import FITTING_ROUNDS, Progress, fit_pool
 from preswapd.control.client import Client, RunningShrink
-from preswapd.control.protocol import ShrinkReport
+from preswapd.control.protocol import ShrinkReport, ShrinkStep
 from preswapd.errors import PartialError, RefusedError
 
 
@@ -54,3 +58,22 @@ def test_refused_shrink_leaves_the_limit_set() -> None:
     """Which is not "nothing was changed"."""
     with pytest.raises(PartialError, match=r"the limit is set .* a shrink is under way already"):
         fit_pool(Pool(None))
+
+
+@pytest.mark.parametrize(("columns", "longest"), [(30, 29), (0, 100)])
+def test_progress_fits_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, columns: int, longest: int
+) -> None:
+    master, slave = pty.openpty()
+    try:
+        termios.tcsetwinsize(slave, (24, columns))
+        with open(slave, "w") as terminal:
+            monkeypatch.setattr(sys, "stderr", terminal)
+            Progress().show(ShrinkStep(moved=40960, left=90112, target=12))
+            text = os.read(master, 1000).decode()
+        shown = text.removeprefix("\r\033[K")
+        assert shown.startswith("40960 pages (160M) moved")
+        assert len(shown) <= longest
+        assert ("target 12" in shown) == (columns == 0)
+    finally:
+        os.close(master)

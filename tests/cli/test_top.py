@@ -8,6 +8,7 @@ import subprocess
 import termios
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -195,7 +196,9 @@ def test_top_without_what_it_needs(
 class Screen:
     """A terminal with `top` on it."""
 
-    def __init__(self, server: RunningServer, *arguments: str) -> None:
+    def __init__(
+        self, server: RunningServer, *arguments: str, term: str = "xterm-256color"
+    ) -> None:
         self.master, self.slave = pty.openpty()
         self.settings = termios.tcgetattr(self.slave)
         command = [PRESWAPCTL, f"--runtime-dir={server.runtime_dir}", "top", *arguments]
@@ -205,7 +208,7 @@ class Screen:
             stdout=self.slave,
             stderr=self.slave,
             start_new_session=True,
-            env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "120", "LINES": "40"},
+            env={**os.environ, "TERM": term, "COLUMNS": "120", "LINES": "40"},
         )
         self.shown = b""
 
@@ -230,6 +233,14 @@ class Screen:
         self.process.wait()
         os.close(self.master)
         os.close(self.slave)
+
+
+def test_terminal_that_only_prints_lines(module_server: RunningServer) -> None:
+    """Nothing would be seen on it."""
+    with closing(Screen(module_server, "-n", "2", "-d", "0.1", term="dumb")) as screen:
+        screen.until_end()
+        assert screen.process.returncode == 2
+        assert b"--batch prints plain frames" in screen.shown
 
 
 @pytest.fixture

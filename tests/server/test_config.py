@@ -129,6 +129,18 @@ def test_device_that_no_file_gives_a_size(tmp_path: Path) -> None:
     assert text == "vm1.toml.d/a.toml:2: size is missing"
 
 
+@pytest.mark.parametrize("name", ["n" * 300, "link"])
+def test_file_that_nobody_can_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """It is not named, and not taken for one that is not there: its drop-ins alone would count."""
+    place = tmp_path / name
+    (tmp_path / "link").symlink_to("missing")
+    monkeypatch.setattr("preswapd.server.config.config_file", lambda instance: place)
+    with pytest.raises(UsageError, match=f"^{place}: "):
+        load(Options(pool_size=SMALLEST_POOL))
+
+
 def test_drop_in_folder_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "vm1.toml.d").write_text("")
     assert "Not a directory" in refusal(tmp_path, 'pool-size = "32M"')
