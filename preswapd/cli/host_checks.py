@@ -147,14 +147,18 @@ def check_swap(root: Path) -> list[Finding]:
                 "MemorySwapMax=0 for the server, as in preswapd@.service",
             )
         )
-    try:
-        zswap = (root / "sys/module/zswap/parameters/enabled").read_text().strip()
-    except OSError:
-        zswap = "N"
-    if areas and zswap in {"Y", "1"}:
+    if areas and is_on(root / "sys/module/zswap/parameters/enabled"):
         text = "zswap is on: pages of guests would be compressed a second time"
         findings.append(Finding(NOTE, "swap", text, "MemorySwapMax=0, or zswap.enabled=0"))
     return findings or [Finding(OK, "swap", "the host itself does not swap")]
+
+
+def is_on(parameter: Path) -> bool:
+    """A kernel module's yes or no."""
+    try:
+        return parameter.read_text().strip() in {"Y", "1"}
+    except OSError:
+        return False
 
 
 def check_pressure(root: Path) -> Finding:
