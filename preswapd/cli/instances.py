@@ -101,6 +101,12 @@ def ask_all(
     return answers, errors
 
 
+def complain(errors: list[UnreachableError]) -> None:
+    """What is known was shown; that it is not all is said in the end, and by the exit status."""
+    if errors:
+        raise UnreachableError("; ".join(map(str, errors)))
+
+
 def at(runtime_dir: Path) -> Instance:
     return Instance(runtime_dir.name, runtime_dir, Client(sockets(runtime_dir).control_socket))
 

@@ -6,7 +6,7 @@ import click
 
 from preswapd.cli.columns import Style, Table, TableCommand, choose, table_options
 from preswapd.cli.figures import Moment, Subject, devices_of, pool_of, with_device
-from preswapd.cli.instances import Instance, Instances, ask_all
+from preswapd.cli.instances import Instance, Instances, ask_all, complain
 from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.cli.output import print_json
 from preswapd.cli.sampling import SECONDS, print_json_lines, print_rows
@@ -23,7 +23,7 @@ from preswapd.cli.tables import (
 from preswapd.cli.watching import Find, Watch
 from preswapd.commandline import DEVICE
 from preswapd.control.client import Client
-from preswapd.errors import UnreachableError, UsageError
+from preswapd.errors import UsageError
 from preswapd.units import format_size
 
 Json = dict[str, Any]
@@ -101,12 +101,6 @@ def device_list(stats: Json) -> Json:
 def together(answers: list[Json], instances: int) -> Json:
     """One instance's object as it is, several as a list."""
     return answers[0] if instances == 1 else {"instances": answers}
-
-
-def complain(errors: list[UnreachableError]) -> None:
-    """What is known was shown; that it is not all is said in the end, and by the exit status."""
-    if errors:
-        raise UnreachableError("; ".join(map(str, errors)))
 
 
 @click.command("stats", cls=StatsCommand)
