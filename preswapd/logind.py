@@ -12,6 +12,8 @@ DROP_INS = (
 )
 # systemd regards smaller numbers as a system's, unless it was built otherwise; it leaves theirs.
 FIRST_ORDINARY_USER = 1000
+# What systemd takes for a yes.
+YES = {"yes", "y", "true", "t", "on", "1"}
 
 
 def is_ordinary(user: int) -> bool:
@@ -33,4 +35,4 @@ def removes_ipc() -> bool:
         except (configparser.Error, UnicodeDecodeError):
             continue
         value = config.get("Login", "RemoveIPC", fallback=value)
-    return value.strip().lower() in {"yes", "y", "true", "t", "on", "1"}
+    return value.strip().lower() in YES

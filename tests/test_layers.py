@@ -57,6 +57,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "preswapd.errors": set(),
     "preswapd": set(),
 }
+ARCHITECTURE = (ROOT / "docs/architecture.md").read_text()
+# What the picture says of one folder's files, a paragraph each.
+INSIDE = dict(re.findall(r"^Inside `([\w/]+)/`(.+?)^$", ARCHITECTURE, re.M | re.S))
+
 # Cython is not Python to `ast`, but its imports are written one a line.
 CYTHON_IMPORT = re.compile(
     r"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+c?import|c?import[ \t]+([\w.]+))", re.M
@@ -161,6 +165,14 @@ def test_imports_are_plain(name: str) -> None:
                 n.lineno for n in ast.walk(node) if isinstance(n, ast.Import | ast.ImportFrom)
             ]
             assert not inside, f"imports inside {node.name}(), lines {inside}"
+
+
+@pytest.mark.parametrize("folder", ["cli", "control", "preswap", "server", "tmem"])
+def test_architecture_names_every_part(folder: str) -> None:
+    paths = (ROOT / "preswapd" / folder).iterdir()
+    parts = {path.name for path in paths if path.suffix in (".py", ".c")} - {"__init__.py"}
+    built = {f"{path.stem}.c" for path in (ROOT / "preswapd" / folder).glob("*.pyx")}
+    assert set(re.findall(r"`(\w+\.(?:py|c))`", INSIDE[f"preswapd/{folder}"])) == parts - built
 
 
 @pytest.mark.parametrize("path", sources(".c", ".h"), ids=lambda path: path.name)

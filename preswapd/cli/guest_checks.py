@@ -1,25 +1,23 @@
 """doctor's checks of what runs the guests: QEMU, libvirt and what confines them."""
 
-import re
 import shutil
-import subprocess
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from preswapd.cli.finding import FIX, NOTE, OK, Finding
+from preswapd.cli.host_checks import is_on
+from preswapd.cli.installed import (
+    LIBVIRT_RECONNECTS,
+    LIBVIRTS,
+    Version,
+    dotted,
+    first_version,
+)
 from preswapd.paths import runtime_root
 
 # Fedora's and RHEL's own lies in no PATH.
 QEMUS = ("qemu-system-x86_64", "qemu-system-aarch64", "qemu-kvm", "/usr/libexec/qemu-kvm")
-LIBVIRTS = ("virtqemud", "libvirtd", "/usr/sbin/virtqemud", "/usr/sbin/libvirtd")
-ANSWER_SECONDS = 10
-
-Version = tuple[int, ...]
-
 # What `preswapctl qemu-args` prints needs open-timeout, the newest of its options.
 OLDEST_QEMU: Version = (7, 0)
-# From here on <source> takes <reconnect delay=.../>.
-LIBVIRT_RECONNECTS: Version = (9, 2)
 
 
 def check_guests() -> list[Finding]:
@@ -30,40 +28,6 @@ def check_guests() -> list[Finding]:
         *(check_apparmor(Path("/"), runtime_root()) if libvirt else []),
         *check_managed_save(),
     ]
-
-
-def first_version(programs: Iterable[str]) -> Version | None:
-    """The version of the first of these that is installed, None without any."""
-    for program in programs:
-        found = shutil.which(program)
-        if found and (version := parse_version(answer([found, "--version"]))):
-            return version
-    return None
-
-
-def answer(command: Sequence[str]) -> str:
-    try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=ANSWER_SECONDS,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout
-
-
-def parse_version(text: str) -> Version | None:
-    """The first number with a dot in it, like 7.2.9 in "QEMU emulator version 7.2.9 (Debian …)"."""
-    match = re.search(r"\d+(?:\.\d+)+", text)
-    return tuple(map(int, match[0].split("."))) if match else None
-
-
-def dotted(version: Version) -> str:
-    return ".".join(map(str, version))
 
 
 def check_qemu(version: Version | None) -> list[Finding]:
@@ -118,14 +82,6 @@ def check_apparmor(root: Path, sockets: Path) -> list[Finding]:
             "libvirt-qemu, and start the guests anew",
         )
     ]
-
-
-def is_on(parameter: Path) -> bool:
-    """A kernel module's yes or no."""
-    try:
-        return parameter.read_text().strip() in {"Y", "1"}
-    except OSError:
-        return False
 
 
 def allows_sockets(profile: Path, sockets: Path) -> bool:

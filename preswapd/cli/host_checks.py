@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from preswapd.cli.finding import FIX, NOTE, OK, Finding
+from preswapd.cli.pressure import memory_pressure
 from preswapd.errors import RefusedError, UsageError
 from preswapd.filesystems import existing_parent, free_bytes, has_direct_io, is_tmpfs, total_bytes
 from preswapd.logind import deletes_shared_memory_of, is_ordinary
@@ -147,25 +148,27 @@ def check_swap(root: Path) -> list[Finding]:
                 "MemorySwapMax=0 for the server, as in preswapd@.service",
             )
         )
-    try:
-        zswap = (root / "sys/module/zswap/parameters/enabled").read_text().strip()
-    except OSError:
-        zswap = "N"
-    if areas and zswap in {"Y", "1"}:
+    if areas and is_on(root / "sys/module/zswap/parameters/enabled"):
         text = "zswap is on: pages of guests would be compressed a second time"
         findings.append(Finding(NOTE, "swap", text, "MemorySwapMax=0, or zswap.enabled=0"))
     return findings or [Finding(OK, "swap", "the host itself does not swap")]
 
 
+def is_on(parameter: Path) -> bool:
+    """A kernel module's yes or no."""
+    try:
+        return parameter.read_text().strip() in {"Y", "1"}
+    except OSError:
+        return False
+
+
 def check_pressure(root: Path) -> Finding:
     """What tells a host that is short of memory from one that uses it all."""
-    try:
-        some = (root / "proc/pressure/memory").read_text().splitlines()[0].split()
-    except (OSError, IndexError):
+    pressure = memory_pressure(root / "proc/pressure/memory", seconds=60)
+    if pressure is None:
         return Finding(
             NOTE, "pressure", "the kernel does not tell memory pressure (PSI)", "boot with psi=1"
         )
-    averages = dict(part.split("=") for part in some[1:])
     return Finding(
-        OK, "pressure", f"tasks waited for memory {averages['avg60']} % of the last minute"
+        OK, "pressure", f"tasks waited for memory {pressure.some:.2f} % of the last minute"
     )

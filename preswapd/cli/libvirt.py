@@ -1,24 +1,24 @@
 """`libvirt-xml`: what to paste into the definition of a guest of libvirt."""
 
 import re
-import subprocess
 import xml.etree.ElementTree as ET
-from shutil import which
 
 import click
 
 from preswapd.cli.disk import RECONNECT_SECONDS, SCSI, VIRTIO, Disk, bus_option
+from preswapd.cli.installed import (
+    LIBVIRT_RECONNECTS,
+    LIBVIRTS,
+    Version,
+    dotted,
+    first_version,
+)
 from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.cli.output import print_json
 from preswapd.cli.qemu_args import as_json, qemu_options
 from preswapd.commandline import DEVICE, Reader
 from preswapd.errors import UsageError
 
-Version = tuple[int, ...]
-
-# The first with <reconnect>; rotation_rate is older.
-RECONNECT_SINCE = (9, 2, 0)
-ANSWER_SECONDS = 10.0
 QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
 
 # So far back that they are seldom taken.
@@ -75,59 +75,26 @@ def libvirt_xml_command(
       preswapctl libvirt-xml swap0 --only disk | virsh attach-device vm1 /dev/stdin --persistent
     """
     disk = Disk(dev, invocation.instances.serving(dev).nbd_socket, bus)
-    version = libvirt or installed_version()
+    version = libvirt or first_version(LIBVIRTS)
     if version is None:
         click.echo(
             "preswapctl: no libvirt is installed here, so this is for"
-            f" {as_version(RECONNECT_SINCE)} or newer (--libvirt tells of another)",
+            f" {dotted(LIBVIRT_RECONNECTS)} or newer (--libvirt tells of another)",
             err=True,
         )
-    if version is None or version >= RECONNECT_SINCE:
+    if version is None or version >= LIBVIRT_RECONNECTS:
         text = device_xml(disk, target or TARGETS[bus], only)
     elif only is None:
         text = command_line_xml(disk)
     else:
         raise UsageError(
-            f"libvirt {as_version(version)} cannot make QEMU reconnect,"
-            f" {as_version(RECONNECT_SINCE)} can: paste the whole, without --only"
+            f"libvirt {dotted(version)} cannot make QEMU reconnect,"
+            f" {dotted(LIBVIRT_RECONNECTS)} can: paste the whole, without --only"
         )
     if invocation.json:
         print_json({"name": dev, "bus": bus, "xml": text})
     else:
         click.echo(text)
-
-
-# --- libvirt's version ---
-
-
-def installed_version() -> Version | None:
-    """Of the libvirt on this host, which is where the guest runs."""
-    for program in ("virsh", "libvirtd", "virtqemud"):
-        # An ordinary user's PATH has no sbin.
-        path = which(program) or which(program, path="/usr/sbin:/sbin")
-        found = path and re.search(r"\d+\.\d+\.\d+", answer(path))
-        if found:
-            return parse_version(found[0])
-    return None
-
-
-def answer(program: str) -> str:
-    try:
-        done = subprocess.run(
-            [program, "--version"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=ANSWER_SECONDS,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout
-
-
-def as_version(version: Version) -> str:
-    return ".".join(map(str, version))
 
 
 # --- the elements ---

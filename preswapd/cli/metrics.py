@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from preswapd.cli.instances import ask_all
+from preswapd.cli.instances import ask_all, complain
 from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.commandline import FILE
 from preswapd.control.client import Client
@@ -44,8 +44,7 @@ def metrics_command(invocation: Invocation, textfile: Path | None) -> None:
     else:
         # Also when nobody answers: figures of the past would look like the present's.
         replace_file(textfile, text)
-    if away:
-        raise UnreachableError("; ".join(map(str, away)))
+    complain(away)
 
 
 def answers_of_all(

@@ -9,12 +9,11 @@ MEMINFO = Path("/proc/meminfo")
 PRESSURE = Path("/proc/pressure/memory")
 
 AVAILABLE = re.compile(r"^MemAvailable:\s*(\d+) kB$", re.MULTILINE)
-SHARE = re.compile(r"^(some|full) avg10=([\d.]+)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Pressure:
-    """Percent of the last ten seconds in which some processes, or all, waited for memory."""
+    """Percent of the last seconds in which some processes, or all, waited for memory."""
 
     some: float
     full: float
@@ -25,8 +24,10 @@ def available_memory(path: Path = MEMINFO) -> int | None:
     return int(found[1]) * 1024 if found else None
 
 
-def memory_pressure(path: Path = PRESSURE) -> Pressure | None:
-    shares = {kind: float(share) for kind, share in SHARE.findall(text_of(path))}
+def memory_pressure(path: Path = PRESSURE, seconds: int = 10) -> Pressure | None:
+    """The kernel has it of the last 10, 60 and 300 seconds."""
+    found = re.findall(rf"^(some|full) .*\bavg{seconds}=([\d.]+)", text_of(path), re.MULTILINE)
+    shares = {kind: float(share) for kind, share in found}
     return Pressure(**shares) if shares.keys() == {"some", "full"} else None
 
 

@@ -73,6 +73,12 @@ HITS = Column(
     hits,
 )
 
+# From servers that measure it.
+DEVICE_LATENCIES = (
+    Column("READ-P50", "half of the reads took less", Kind.SECONDS, latency("read", "p50")),
+    Column("READ-P99", "99 % of the reads took less", Kind.SECONDS, latency("read", "p99")),
+)
+
 DEVICE_COLUMNS = (
     Column(
         "NAME",
@@ -136,6 +142,7 @@ DEVICE_COLUMNS = (
     Column("READS", "NBD read requests", Kind.COUNT, figure("read_requests")),
     Column("WRITES", "NBD write requests", Kind.COUNT, figure("write_requests")),
     HITS,
+    *DEVICE_LATENCIES,
 )
 DEVICE_DEFAULT = ("NAME", "INSTANCE", "SIZE", "USED", "TMEM", "DISK", "CLIENTS", "COMPRESS")
 
@@ -259,10 +266,4 @@ POOL_WATCH = (
     "DISKR/S",
     "DISKW/S",
     "HIT%",
-)
-
-# From servers that measure it.
-DEVICE_LATENCIES = (
-    Column("READ-P50", "half of the reads took less", Kind.SECONDS, latency("read", "p50")),
-    Column("READ-P99", "99 % of the reads took less", Kind.SECONDS, latency("read", "p99")),
 )

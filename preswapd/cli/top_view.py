@@ -132,7 +132,7 @@ class View:
             if watched.now is not None
             for row in devices_of(watched.now, watched.before)
         ]
-        columns = choose((*DEVICE_RATES, *DEVICE_LATENCIES, *DEVICE_COLUMNS), DEVICE_NAMES, None)
+        columns = choose((*DEVICE_RATES, *DEVICE_COLUMNS), DEVICE_NAMES, None)
         columns = [column for column in columns if is_known(column, rows)]
         while True:
             table = Table(columns, Style(), grows=True)

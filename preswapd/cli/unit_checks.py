@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from preswapd.cli.finding import FIX, NOTE, OK, Finding
+from preswapd.logind import YES
 
 # The first that has a file of some name has it for all.
 FOLDERS = (
@@ -17,7 +18,6 @@ FOLDERS = (
 )
 TEMPLATE = "preswapd@.service"
 SOCKET = "preswapd@.socket"
-YES = {"yes", "y", "true", "t", "on", "1"}
 # QEMU tries again after 1, 2, 4 seconds and so on: a pause of this length costs the guest nothing.
 LONGEST_PAUSE = 1.0
 SPANS = {"ms": 0.001, "s": 1.0, "sec": 1.0, "": 1.0, "min": 60.0, "m": 60.0}

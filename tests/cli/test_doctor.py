@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from preswapd import logind
-from preswapd.cli import guest_checks, host_checks, unit_checks
+from preswapd.cli import guest_checks, host_checks, installed, unit_checks
 from preswapd.cli.finding import FIX, NOTE, OK, Finding
 from preswapd.cli.instance_checks import PAGES_WITHOUT_TRIM, check_descriptors, check_device
 from preswapd.cli.main import preswapctl
@@ -195,7 +195,7 @@ def test_descriptors(tmp_path: Path, text: str, statuses: list[str]) -> None:
     ],
 )
 def test_versions_of_others(text: str, version: tuple[int, ...] | None) -> None:
-    assert guest_checks.parse_version(text) == version
+    assert installed.find_version(text) == version
 
 
 def test_qemu() -> None:
@@ -213,8 +213,8 @@ def test_first_program_that_is_there(tmp_path: Path) -> None:
     program = tmp_path / "qemu"
     program.write_text("#!/bin/sh\necho QEMU emulator version 9.1.0\n")
     program.chmod(0o755)
-    assert guest_checks.first_version([str(tmp_path / "none"), str(program)]) == (9, 1, 0)
-    assert guest_checks.first_version([str(tmp_path / "none")]) is None
+    assert installed.first_version([str(tmp_path / "none"), str(program)]) == (9, 1, 0)
+    assert installed.first_version([str(tmp_path / "none")]) is None
 
 
 ENABLED = {"sys/module/apparmor/parameters/enabled": "Y\n"}

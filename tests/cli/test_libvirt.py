@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from preswapd.cli.disk import VIRTIO, Disk
-from preswapd.cli.libvirt import QEMU_NAMESPACE, device_xml, installed_version, letters
+from preswapd.cli.installed import LIBVIRTS, first_version
+from preswapd.cli.libvirt import QEMU_NAMESPACE, device_xml, letters
 from tests.cli.conftest import StartMachine
 from tests.running import PRESWAPCTL, RunningServer, run
 
@@ -129,15 +130,15 @@ def test_daemon_tells_its_version_too(monkeypatch: pytest.MonkeyPatch, tmp_path:
     daemon.write_text("#!/bin/sh\necho '/usr/sbin/libvirtd (libvirt) 9.7.1'\n")
     daemon.chmod(0o755)
     monkeypatch.setattr(
-        "preswapd.cli.libvirt.which",
+        "preswapd.cli.installed.which",
         lambda name, path=None: str(daemon) if name == "libvirtd" and path else None,
     )
-    assert installed_version() == (9, 7, 1)
+    assert first_version(LIBVIRTS) == (9, 7, 1)
 
 
 def test_no_libvirt_is_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("preswapd.cli.libvirt.which", lambda name, path=None: None)
-    assert installed_version() is None
+    monkeypatch.setattr("preswapd.cli.installed.which", lambda name, path=None: None)
+    assert first_version(LIBVIRTS) is None
 
 
 def test_json(module_server: RunningServer) -> None:

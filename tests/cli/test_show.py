@@ -126,6 +126,14 @@ def test_list_sizes_add_up_to_the_guests_pages(server: RunningServer, client: An
     assert min(cells["TMEM"], cells["DISK"]) > 8 << 20
 
 
+def test_list_tells_how_long_reads_took(server: RunningServer, client: Any) -> None:
+    before = server.ctl("list", "-rn", "-o", "READ-P50,READ-P99").stdout
+    client.pread(4096, 0)
+    after = server.ctl("list", "-rnb", "-o", "READ-P50,READ-P99").stdout
+    assert before == "- -\n"
+    assert all(float(cell) > 0 for cell in after.split())
+
+
 def test_stats_as_a_table(module_server: RunningServer) -> None:
     (row,) = rows(module_server.ctl("stats", "--raw", "-o", "limit,devices,ratio").stdout)
     assert row == {"LIMIT": "32M", "DEVICES": "1", "RATIO": "-"}
