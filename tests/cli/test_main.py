@@ -1,6 +1,7 @@
 """What all commands have in common: help, exit statuses, one line for what went wrong."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,21 @@ def test_help_lists_every_command() -> None:
     done = run([PRESWAPCTL, "--help"])
     assert all(f"  {command} " in done.stdout for command in COMMANDS)
     assert "Examples" in done.stdout
+
+
+def test_interrupt_while_it_loads_is_one_line() -> None:
+    """Ctrl-C at the import of what the command needs, as a finder of modules that raises it."""
+    code = (
+        "import sys\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'preswapd.cli.main': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        "import preswapd.cli.start\n"
+    )
+    done = run([sys.executable, "-c", code])
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "preswapctl: interrupted\n"
 
 
 @pytest.mark.parametrize(
