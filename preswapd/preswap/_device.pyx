@@ -82,7 +82,7 @@ cdef extern from "device.h" nogil:
         REQUEST_REJECTED
         DEVICE_REJECTED
     ctypedef struct flights "struct flights":
-        uint64_t connections, last_io
+        uint64_t connections
     ctypedef struct flight "struct flight":
         pass
     ctypedef struct disk_file "struct disk":
@@ -136,6 +136,8 @@ cdef extern from "device.h" nogil:
     void flights_destroy(flights *)
     uint64_t flights_connect(flights *)
     void flights_disconnect(flights *)
+    void flights_note_io(flights *)
+    uint64_t flights_last_io(flights *)
     int flights_begin(flights *, flight *, uint64_t)
     int flights_try_begin(flights *, flight *, uint64_t)
     void flights_end(flights *, flight *)
@@ -323,9 +325,10 @@ cdef class Device:
 
     @property
     def seconds_since_io(self):
-        if self.d.flights.last_io == 0:
+        cdef uint64_t last = flights_last_io(&self.d.flights)
+        if last == 0:
             return None
-        return (flights_now() - self.d.flights.last_io) / 1e9
+        return (flights_now() - last) / 1e9
 
     @property
     def disk_errors(self):
@@ -609,6 +612,18 @@ cdef class Connection:
     cdef int begin(self, flight *mine) noexcept nogil:
         return flights_begin(&self.device.d.flights, mine, self.epoch)
 
+    cdef int begin_io(self, flight *mine) noexcept nogil:
+        cdef int err = self.begin(mine)
+        if err == 0:
+            flights_note_io(&self.device.d.flights)
+        return err
+
+    cdef int try_begin_io(self, flight *mine) noexcept nogil:
+        cdef int err = flights_try_begin(&self.device.d.flights, mine, self.epoch)
+        if err == 0:
+            flights_note_io(&self.device.d.flights)
+        return err
+
     # A small request tries without waiting, and goes on without the interpreter lock where that
     # does not do.  It stays one flight: between two of its own, a client that lost its connection
     # could send it again and write something newer, which the second half would overwrite.
@@ -619,13 +634,13 @@ cdef class Connection:
         cdef uint64_t done = 0, since = latency_now()
         cdef int begun = EAGAIN, err = EAGAIN
         if count <= SMALL:
-            begun = flights_try_begin(&d.flights, &mine, self.epoch)
+            begun = self.try_begin_io(&mine)
             if begun == 0:
                 err = device_pread(d, to, count, offset, REQUEST_NOWAIT, &done)
         if err == EAGAIN:
             with nogil:
                 if begun == EAGAIN:
-                    begun = self.begin(&mine)
+                    begun = self.begin_io(&mine)
                 if begun == 0:
                     err = device_pread(d, <uint8_t *>to + done, count - done, offset + done, 0,
                                        &done)
@@ -642,7 +657,7 @@ cdef class Connection:
         cdef uint64_t done = 0, since = latency_now()
         cdef int begun = EAGAIN, err = EAGAIN
         if count <= SMALL:
-            begun = flights_try_begin(&d.flights, &mine, self.epoch)
+            begun = self.try_begin_io(&mine)
             if begun == 0:
                 err = device_pwrite(d, from_, count, offset, flags | REQUEST_NOWAIT, &done)
         if err == DEVICE_REJECTED:
@@ -650,7 +665,7 @@ cdef class Connection:
         if err == DEVICE_REJECTED or err == EAGAIN:
             with nogil:
                 if begun == EAGAIN:
-                    begun = self.begin(&mine)
+                    begun = self.begin_io(&mine)
                 if begun == 0:
                     err = device_pwrite(d, <const uint8_t *>from_ + done, count - done,
                                         offset + done, flags, &done)
@@ -693,7 +708,7 @@ cdef class Connection:
         cdef int err
         cdef unsigned how
         with nogil:
-            err = self.begin(&mine)
+            err = self.begin_io(&mine)
         if err < 0:
             return err
         try:
@@ -738,7 +753,7 @@ cdef class Connection:
         cdef unsigned how = REQUEST_FUA if flags & FLAG_FUA else 0
         self.inside(count, offset)
         with nogil:
-            err = self.begin(&mine)
+            err = self.begin_io(&mine)
             if err == 0:
                 err = device_trim(&self.device.d, count, offset, how)
                 flights_end(&self.device.d.flights, &mine)
@@ -753,7 +768,7 @@ cdef class Connection:
         if flags & FLAG_FAST_ZERO:
             how |= REQUEST_FAST
         with nogil:
-            err = self.begin(&mine)
+            err = self.begin_io(&mine)
         if err < 0:
             raise failed(err)
         try:

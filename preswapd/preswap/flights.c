@@ -35,6 +35,16 @@ uint64_t flights_connect(struct flights *f)
 	return epoch;
 }
 
+void flights_note_io(struct flights *f)
+{
+	__atomic_store_n(&f->last_io, flights_now(), __ATOMIC_RELAXED);
+}
+
+uint64_t flights_last_io(const struct flights *f)
+{
+	return __atomic_load_n(&f->last_io, __ATOMIC_RELAXED);
+}
+
 void flights_disconnect(struct flights *f)
 {
 	pthread_mutex_lock(&f->mutex);
@@ -58,8 +68,6 @@ static int try_begin(struct flights *f, struct flight *mine, uint64_t epoch)
 	mine->next = &f->all;
 	mine->prev = f->all.prev;
 	mine->prev->next = f->all.prev = mine;
-	if (epoch != FLIGHTS_OURS)
-		f->last_io = flights_now();
 	return 0;
 }
 

@@ -35,6 +35,9 @@ void flights_destroy(struct flights *);
 /* A connection opens: its epoch. */
 uint64_t flights_connect(struct flights *);
 void flights_disconnect(struct flights *);
+/* A client reads, writes or gives back.  A flush is none: QEMU flushes a disk that it takes away. */
+void flights_note_io(struct flights *);
+uint64_t flights_last_io(const struct flights *);
 /* Waits for what is older than the epoch.  -ESHUTDOWN: the device is being removed.  -EAGAIN, from
  * try_begin only: it would have to wait. */
 int flights_begin(struct flights *, struct flight *, uint64_t epoch);

@@ -1,6 +1,7 @@
 """Single requests: what each of them does, and how it is counted."""
 
 import errno
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,28 @@ def counts(connection: Connection, *names: str) -> list[int]:
 
 
 # --- what counts ---
+
+
+@pytest.mark.parametrize(
+    ("request_of", "is_io"),
+    [
+        (lambda connection: connection.pread(bytearray(PAGE), PAGE), True),
+        (lambda connection: connection.pread(bytearray(64 * PAGE), PAGE), True),
+        (lambda connection: connection.pwrite(page_of(1), PAGE), True),
+        (lambda connection: connection.trim(PAGE, PAGE), True),
+        (lambda connection: connection.zero(PAGE, PAGE), True),
+        (lambda connection: connection.flush(), False),
+        (lambda connection: connection.extents(PAGE, PAGE), False),
+    ],
+    ids=["read", "long read", "write", "trim", "zero", "flush", "extents"],
+)
+def test_io_is_what_touches_pages(
+    connection: Connection, request_of: Callable[[Connection], object], is_io: bool
+) -> None:
+    """QEMU flushes a disk that it takes away, and that is no sign of a guest that swaps."""
+    assert connection.device.seconds_since_io is None
+    request_of(connection)
+    assert (connection.device.seconds_since_io is not None) == is_io
 
 
 def test_write_counts_pages_and_requests(connection: Connection) -> None:
