@@ -1,31 +1,34 @@
 """`stats` again and again: rows for people, JSON lines for programs."""
 
 import json
+from functools import partial
 
 import click
 
 from preswapd.cli.columns import Table
-from preswapd.cli.figures import Moment, Subject, devices_of, pool_of, with_device
+from preswapd.cli.figures import Json, Moment, Subject, devices_of, pool_of, with_device
 from preswapd.cli.watching import Watch, Watched, ticks, until_interrupted
 from preswapd.commandline import Reader
-from preswapd.errors import UnreachableError
+from preswapd.errors import PreswapError, UnreachableError, UsageError
 
 # A terminal's height, about: nobody should have to scroll for what a figure means.
 ROWS_PER_HEADING = 20
 SHORTEST, LONGEST = 0.05, 86400.0
 
 
-def parse_seconds(text: str) -> float:
+def parse_seconds(text: str, hint: str = "") -> float:
     try:
         seconds = float(text)
     except ValueError:
-        raise ValueError(f"{text!r} is not a number of seconds") from None
+        raise ValueError(f"{text!r} is not a number of seconds{hint}") from None
     if not SHORTEST <= seconds <= LONGEST:  # nor is "nan"
         raise ValueError(f"{text!r} must be {SHORTEST} to {LONGEST:.0f} seconds")
     return seconds
 
 
 SECONDS = Reader("seconds", parse_seconds)
+# Whose value may be left out, so that a device behind it is taken for one.
+WATCH_SECONDS = Reader("seconds", partial(parse_seconds, hint=" (a device goes before --watch)"))
 
 
 def print_rows(
@@ -40,7 +43,7 @@ def print_rows(
             for watched in watch.look():
                 news.tell(watched)
                 if watched.now is not None:
-                    rows += subjects(watched.now, watched.before, dev)
+                    rows += subjects(watched, watched.now, dev)
             headings = since_heading >= ROWS_PER_HEADING and bool(rows)
             for line in table.lines(rows, headings=headings):
                 click.echo(line)
@@ -50,11 +53,23 @@ def print_rows(
     news.complain()
 
 
-def subjects(now: Moment, before: Moment | None, dev: str | None) -> list[Subject]:
+def subjects(watched: Watched, now: Moment, dev: str | None) -> list[Subject]:
     if dev is None:
-        return [pool_of(now, before)]
-    with_device(now.stats, dev)
-    return [row for row in devices_of(now, before) if row.name == dev]
+        return [pool_of(now, watched.before)]
+    chosen(watched, now, dev)
+    return [row for row in devices_of(now, watched.before) if row.name == dev]
+
+
+def chosen(watched: Watched, now: Moment, dev: str | None) -> Json:
+    """UsageError for a device that was never there; one that was can be removed meanwhile."""
+    if dev is None:
+        return now.stats
+    try:
+        return with_device(now.stats, dev)
+    except UsageError:
+        if watched.before is None:
+            raise
+        raise PreswapError(f"{dev} is gone from {watched.name}: it was removed") from None
 
 
 def print_json_lines(watch: Watch, dev: str | None, seconds: float, count: int | None) -> None:
@@ -65,9 +80,8 @@ def print_json_lines(watch: Watch, dev: str | None, seconds: float, count: int |
             for watched in watch.look():
                 news.tell(watched)
                 if watched.now is not None:
-                    stats = watched.now.stats
-                    chosen = stats if dev is None else with_device(stats, dev)
-                    click.echo(json.dumps({"time": round(watched.now.time, 6), **chosen}))
+                    stats = chosen(watched, watched.now, dev)
+                    click.echo(json.dumps({"time": round(watched.now.time, 6), **stats}))
     news.complain()
 
 

@@ -4,12 +4,19 @@ from typing import Any
 
 import click
 
-from preswapd.cli.columns import Style, Table, TableCommand, choose, table_options
+from preswapd.cli.columns import (
+    Style,
+    Table,
+    TableCommand,
+    choose,
+    short_time,
+    table_options,
+)
 from preswapd.cli.figures import Moment, Subject, devices_of, pool_of, with_device
 from preswapd.cli.instances import Instance, Instances, ask_all, complain
 from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.cli.output import print_json
-from preswapd.cli.sampling import SECONDS, print_json_lines, print_rows
+from preswapd.cli.sampling import SECONDS, WATCH_SECONDS, print_json_lines, print_rows
 from preswapd.cli.tables import (
     DEVICE_COLUMNS,
     DEVICE_DEFAULT,
@@ -109,7 +116,7 @@ def together(answers: list[Json], instances: int) -> Json:
 @click.option(
     "-w",
     "--watch",
-    type=SECONDS,
+    type=WATCH_SECONDS,
     is_flag=False,
     flag_value="1",
     help="A row every so many seconds (1), with rates, until Ctrl-C.",
@@ -224,5 +231,16 @@ def print_counters(title: str, counters: Json) -> None:
     click.echo(f"\n{title}")
     width = max(map(len, counters))
     for name, value in counters.items():
+        if name == "latency":
+            print_latency(value, width)
+            continue
         size = f"  {format_size(value)}" if name in BYTES else ""
         click.echo(f"  {name:{width}}  {value!s:>14}{size}")
+
+
+def print_latency(latency: Json, width: int) -> None:
+    """Quantiles; the whole histogram is for programs."""
+    for operation, found in latency.items():
+        for quantile in ("p50", "p99", "p999"):
+            text = "-" if found[quantile] is None else short_time(found[quantile])
+            click.echo(f"  {f'{operation}_{quantile}':{width}}  {text:>14}")

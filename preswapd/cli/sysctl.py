@@ -15,6 +15,7 @@ from preswapd.errors import UsageError
 from preswapd.units import parse_pages
 
 PREFIX = "preswap."
+FROZEN = ".frozen"
 
 Value = int | str
 
@@ -65,15 +66,21 @@ def sysctl_command(
     if show_all and (assignments or write):
         raise UsageError("-a goes with neither keys nor -w")
     for key, value in assignments:
+        if not key:
+            raise UsageError("an assignment is one word: KEY=VALUE")
         if write and value is None:
             raise UsageError(f"-w needs an assignment: {key}=VALUE")
     shown = Shown(invocation.json, values)
     if show_all:
         show_everything(invocation, shown)
     else:
-        for assignment in assignments:
-            shown.add(assignment.key, apply(invocation, assignment))
-        shown.end()
+        changes = [Change.of(invocation, assignment) for assignment in assignments]
+        try:
+            for change in changes:
+                shown.add(change.key, change.apply())
+        finally:
+            # What was set before one of them failed is set.
+            shown.end()
 
 
 class Shown:
@@ -90,7 +97,7 @@ class Shown:
             click.echo(value if self.only_values else f"{key} = {value}")
 
     def end(self) -> None:
-        if self.as_json:
+        if self.as_json and self.values:
             print_json(self.values)
 
 
@@ -109,24 +116,40 @@ def show_everything(invocation: Invocation, shown: Shown) -> None:
     complain(errors)
 
 
-def apply(invocation: Invocation, assignment: Assignment) -> Value:
-    key, value = assignment
-    instance = owner(invocation, key)
-    if value is None:
-        return known(instance, key)
-    if key.startswith(PREFIX):
-        now = instance.client.set(key, value)
-        if key.endswith(".pool_limit"):
-            check_complete(fit_pool(instance.client))
+class Change(NamedTuple):
+    """An assignment whose key is known, and whose value may be one: all are looked at before the
+    first is made.  Without a value the key is only read."""
+
+    instance: Instance
+    key: str
+    value: str | None
+    pages: int | None  # of a shrink
+
+    @classmethod
+    def of(cls, invocation: Invocation, assignment: Assignment) -> "Change":
+        key, value = assignment
+        instance = owner(invocation, key)
+        check_known(instance, key)
+        if value is None or key.startswith(PREFIX):
+            return cls(instance, key, value, None)
+        try:
+            return cls(instance, key, value, parse_pages(value))
+        except ValueError as error:
+            raise UsageError(f"{key}: {error}") from None
+
+    def apply(self) -> Value:
+        client = self.instance.client
+        if self.value is None:
+            now: Value = client.sysctl()[self.key]
+            return now
+        if self.pages is not None:
+            report = run_shrink(client, self.pages, device_of(self.key))
+            check_complete(report)
+            return report.left
+        now = client.set(self.key, self.value)
+        if self.key.endswith(".pool_limit"):
+            check_complete(fit_pool(client))
         return now
-    known(instance, key)
-    try:
-        pages = parse_pages(value)
-    except ValueError as error:
-        raise UsageError(f"{key}: {error}") from None
-    report = run_shrink(instance.client, pages, device_of(key))
-    check_complete(report)
-    return report.left
 
 
 def owner(invocation: Invocation, key: str) -> Instance:
@@ -151,11 +174,10 @@ def device_of(key: str) -> str | None:
     return key.removeprefix(f"{VM_PRESWAP}.") if key.startswith(f"{VM_PRESWAP}.") else None
 
 
-def known(instance: Instance, key: str) -> Value:
-    found: dict[str, Value] = instance.client.sysctl()
+def check_known(instance: Instance, key: str) -> None:
+    found = instance.client.sysctl()
     if key not in found:
         raise UsageError(f"unknown key {key!r}: the choices are {', '.join(found)}")
-    return found[key]
 
 
 @click.command("freeze")
@@ -188,11 +210,16 @@ def set_frozen(invocation: Invocation, frozen: bool) -> None:
     client = invocation.instances.only().client
     (key,) = frozen_keys(client.sysctl())
     value = client.set(key, str(int(frozen)))
+    name = key.removeprefix(PREFIX).removesuffix(FROZEN)
     if invocation.json:
         print_json({key: value})
     else:
-        click.echo("frozen: new pages go to disk" if frozen else "thawed: tmem takes new pages")
+        click.echo(
+            f"{name} is frozen: new pages go to disk"
+            if frozen
+            else f"{name} is thawed: tmem takes new pages"
+        )
 
 
 def frozen_keys(settings: dict[str, Value]) -> Iterator[str]:
-    return (key for key in settings if key.startswith(PREFIX) and key.endswith(".frozen"))
+    return (key for key in settings if key.startswith(PREFIX) and key.endswith(FROZEN))

@@ -151,7 +151,7 @@ class Client:
     def _connection_errors(self) -> Iterator[None]:
         try:
             yield
-        except TimeoutError:
+        except (TimeoutError, BlockingIOError):
             raise UnreachableError(f"the server at {self.socket_path} does not answer") from None
         except (FileNotFoundError, ConnectionRefusedError):
             raise UnreachableError(f"no preswapd server answers at {self.socket_path}") from None

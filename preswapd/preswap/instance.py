@@ -183,20 +183,18 @@ class Instance:
         try:
             devices = self.chosen(name)
             work = Shrink(devices, pages, progress, cancelled, lambda: give_back(self.host))
-            began = self.tell_shrink(work, name)
+            before, began = work.left(), time.monotonic()
+            if before > pages:
+                of = "" if name is None else f" of {name}"
+                self.log(INFO, f"shrink{of} from {before} to {pages} pages begins")
             with self.held_down(pages, None if name is None else devices[0]):
                 result = work.run()
             self.host.maintain(all=True)
-            self.tell_shrunk(result, time.monotonic() - began)
+            if before > pages:
+                self.tell_shrunk(result, time.monotonic() - began)
             return result
         finally:
             self.shrinking.release()
-
-    def tell_shrink(self, work: Shrink, name: str | None) -> float:
-        """When it began."""
-        of = "" if name is None else f" of {name}"
-        self.log(INFO, f"shrink{of} from {work.left()} to {work.target} pages begins")
-        return time.monotonic()
 
     def tell_shrunk(self, result: ShrinkResult, seconds: float) -> None:
         lost = f", {result.lost} lost" if result.lost else ""

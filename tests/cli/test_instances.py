@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -172,6 +174,22 @@ def test_keys_of_those_that_answer(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert "preswap.a.frozen = 0\n" in printed
     assert "preswap.b." not in printed
+
+
+def test_one_whose_queue_is_full_is_there(root: Path) -> None:
+    """Nobody takes its connections, and there is no room for one more that waits."""
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, root / "full")
+        (root / "full").mkdir()
+        path = root / "full/control.sock"
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(str(path))
+        listener.listen(0)
+        waiting = stack.enter_context(socket.socket(socket.AF_UNIX))
+        waiting.connect(str(path))
+        (full,) = (found for found in Instances().running() if found.name == "full")
+        with pytest.raises(UnreachableError, match="does not answer"):
+            full.client.stats()
 
 
 @pytest.mark.usefixtures("hanging")

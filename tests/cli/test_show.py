@@ -92,6 +92,8 @@ def test_stats_of_one_device(server: RunningServer) -> None:
 def test_stats_for_people_show_every_counter(module_server: RunningServer) -> None:
     text = module_server.ctl("stats").stdout
     assert all(re.search(rf"^  {name} +\S", text, re.MULTILINE) for name in TMEM | DEVICE)
+    assert re.search(r"^  read_p99 +(-|[0-9.]+(us|ms|s))$", text, re.MULTILINE)
+    assert "{" not in text
 
 
 def test_list_has_a_row_for_each_device(server: RunningServer) -> None:
@@ -228,6 +230,27 @@ def test_json_lines_are_the_statistics_with_a_time(server: RunningServer) -> Non
     assert times == sorted(times)
     assert all(line["tmem"].keys() >= TMEM for line in found)
     assert all(line["devices"].keys() == {"g2"} for line in found)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--watch", "0.1"], ["--json-lines", "--interval", "0.1"]], ids=" ".join
+)
+def test_watch_ends_with_its_device(server: RunningServer, arguments: list[str]) -> None:
+    server.ctl("create", "g2", "1M")
+    with watching(server, "stats", "g2", *arguments) as process:
+        assert read_line(process)
+        server.ctl("remove", "g2")
+        _, errors = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, errors) == (
+        1,
+        "preswapctl: g2 is gone from default: it was removed\n",
+    )
+
+
+def test_device_goes_before_watch(module_server: RunningServer) -> None:
+    done = module_server.ctl("stats", "--watch", "g1", check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "'g1' is not a number of seconds (a device goes before --watch)" in done.stderr
 
 
 def test_watch_goes_on_through_a_restart(server: RunningServer) -> None:

@@ -88,7 +88,7 @@ def test_settings_outlive_a_kill(server: RunningServer) -> None:
 
 
 def test_freeze_and_thaw(server: RunningServer) -> None:
-    assert server.ctl("freeze").stdout == "frozen: new pages go to disk\n"
+    assert server.ctl("freeze").stdout == "default is frozen: new pages go to disk\n"
     client = written(server, "g1", 10)
     assert server.json_stats()["devices"]["g1"]["preswap_pages"] == 0
     assert bytes(client.pread(2, PAGE)) == b"g1"
@@ -115,6 +115,9 @@ def test_freeze_and_thaw(server: RunningServer) -> None:
         (["vm.preswap.g9=x"], "unknown key 'vm.preswap.g9'"),
         (["preswap.other.frozen=1"], "unknown key 'preswap.other.frozen'"),
         (["vm.preswap.g1=x"], "vm.preswap.g1: "),
+        (["vm.preswap", "=", "0"], "an assignment is one word: KEY=VALUE"),
+        (["preswap.default.frozen=1", "vm.bogus"], "unknown key 'vm.bogus'"),
+        (["preswap.default.frozen=1", "vm.preswap=x"], "vm.preswap: "),
     ],
 )
 def test_mistakes_are_told(server: RunningServer, arguments: list[str], message: str) -> None:
@@ -122,3 +125,12 @@ def test_mistakes_are_told(server: RunningServer, arguments: list[str], message:
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
+    assert server.json_stats()["sysctl"]["preswap.default.frozen"] == 0
+
+
+def test_json_tells_what_was_set_before_a_failure(server: RunningServer) -> None:
+    done = server.ctl(
+        "--json", "sysctl", "preswap.default.frozen=1", "preswap.default.g1.quota=x", check=False
+    )
+    assert (done.returncode, json.loads(done.stdout)) == (2, {"preswap.default.frozen": 1})
+    assert done.stderr.startswith("preswapctl: preswap.default.g1.quota: ")

@@ -88,6 +88,13 @@ def test_shrink_from_its_beginning_to_its_end(server: RunningServer) -> None:
     assert end.endswith(" s: 20 pages moved to disk, 0 left in memory")
 
 
+def test_shrink_of_nothing_is_no_event(server: RunningServer) -> None:
+    server.ctl("shrink", "20")
+    server.ctl("freeze")  # a line that comes after it
+    server.wait_for_line("set preswap.default.frozen = 1")
+    assert "shrink" not in server.log
+
+
 def test_shrink_that_stops_early(server: RunningServer) -> None:
     connected(server).pwrite(NOISE[: 20 * PAGE], PAGE)
     # A limit of the file's size is a disk error that needs no root to make.
