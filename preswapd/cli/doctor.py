@@ -11,10 +11,11 @@ from preswapd.cli.instance_checks import check_instance
 from preswapd.cli.instances import Instance, Instances
 from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.cli.output import print_json
-from preswapd.cli.unit_checks import check_units
+from preswapd.cli.unit_checks import check_units, units_installed
 from preswapd.errors import PreswapError, UnreachableError
 
 START = "start it: preswapd serve"
+START_UNIT = "start it: systemctl start preswapd@{name}"
 HANGS = "see its log: it is starting, was stopped (SIGSTOP), or hangs; a restart loses no page"
 
 
@@ -45,7 +46,7 @@ def running(instances: Instances, findings: list[Finding]) -> list[Instance]:
     try:
         return instances.running()
     except UnreachableError as error:
-        findings.append(Finding(NOTE, "server", str(error), START))
+        findings.append(Finding(NOTE, "server", str(error), start("NAME")))
         return []
 
 
@@ -54,5 +55,9 @@ def checked(instance: Instance, named: bool) -> list[Finding]:
     try:
         return check_instance(instance)
     except PreswapError as error:
-        mend = START if named else HANGS
+        mend = start(instance.name) if named else HANGS
         return [Finding(FIX, f"instance {instance.name}", str(error), mend)]
+
+
+def start(name: str, root: Path = Path("/")) -> str:
+    return START_UNIT.format(name=name) if units_installed(root) else START

@@ -27,7 +27,8 @@ def metrics_command(invocation: Invocation, textfile: Path | None) -> None:
     """Print the figures of all instances in Prometheus' text format.
 
     With --textfile into a file for node_exporter's textfile collector, which never sees half of it.
-    What does not answer is left out of it, and makes the exit status 3.
+    What does not answer is left out of it, and makes the exit status 3; so are servers that have
+    one name, and it is 1.
 
     \b
     Examples:
@@ -37,7 +38,7 @@ def metrics_command(invocation: Invocation, textfile: Path | None) -> None:
     if invocation.json:
         raise UsageError("metrics are no JSON: for that there is preswapctl --json stats")
     answers, away = answers_of_all(invocation)
-    check_names(answers)
+    answers, unclear = those_with_a_name_of_their_own(answers)
     text = metrics_text(*answers)
     if textfile is None:
         click.echo(text, nl=False)
@@ -45,6 +46,8 @@ def metrics_command(invocation: Invocation, textfile: Path | None) -> None:
         # Also when nobody answers: figures of the past would look like the present's.
         replace_file(textfile, text)
     complain(away)
+    if unclear:
+        raise PreswapError(f"several servers call themselves {', '.join(unclear)}: left out")
 
 
 def answers_of_all(
@@ -56,11 +59,16 @@ def answers_of_all(
         return [], [error]
 
 
-def check_names(answers: list[dict[str, Any]]) -> None:
-    """Two series with the same labels would make a collector refuse all of them."""
-    for name, times in Counter(stats["instance"] for stats in answers).items():
-        if times > 1:
-            raise PreswapError(f"{times} servers call themselves {name}: name one by --runtime-dir")
+def those_with_a_name_of_their_own(
+    answers: list[dict[str, Any]],
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """And the names that several have: two series with the same labels would make a collector
+    refuse the whole file."""
+    times = Counter(stats["instance"] for stats in answers)
+    return (
+        [stats for stats in answers if times[stats["instance"]] == 1],
+        [name for name, count in times.items() if count > 1],
+    )
 
 
 def replace_file(path: Path, text: str) -> None:

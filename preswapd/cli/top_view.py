@@ -1,5 +1,6 @@
 """One frame of `top`: the host, and each instance with its pool and its devices."""
 
+import locale
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ POOL_NAMES = ("PUTS/S", "REJECTS/S", "GETS/S", "DISKR/S", "DISKW/S", "HIT%")
 BAR_WIDTHS = range(10, 41)
 LEGEND_WIDTH = 82
 # Payload, staged, overhead, free.
+UTF_8 = ("utf-8", "utf8")
 BLOCKS, ASCII_BLOCKS = "█▓▒░", "#+=."
 COLOURS = ("green", "yellow", "blue", "bright_black")
 
@@ -60,7 +62,9 @@ class View:
     def __init__(self, console: Console, seconds: float) -> None:
         self.console = console
         self.seconds = seconds
-        self.blocks = ASCII_BLOCKS if console.options.ascii_only else BLOCKS
+        # Python writes UTF-8 in the C locale too, to a terminal that may not know it.
+        plain = console.options.ascii_only or locale.getencoding().lower() not in UTF_8
+        self.blocks = ASCII_BLOCKS if plain else BLOCKS
 
     def frame(self, found: Sequence[Watched], host: Host) -> Group:
         lines = [self.head(host)]

@@ -86,9 +86,12 @@ RULES = (
 )
 
 
+def units_installed(root: Path) -> bool:
+    return bool(files_of(root, TEMPLATE))
+
+
 def check_units(root: Path) -> list[Finding]:
-    files = files_of(root, TEMPLATE)
-    if not files:
+    if not units_installed(root):
         return []
     own = sorted({path.parent.name for path in drop_ins(root, "preswapd@*.service.d")})
     units = [name.removesuffix(".d") for name in own if name != f"{TEMPLATE}.d"]

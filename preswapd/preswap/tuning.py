@@ -24,6 +24,7 @@ from preswapd.tmem import Host
 from preswapd.units import exact_size, parse_pages, parse_size
 
 DEFAULT = "default"
+BOOT_ID = "boot_id"
 UNLIMITED = "unlimited"
 NO_LIMIT = (1 << 64) - 1
 
@@ -163,7 +164,8 @@ class Tuning:
             self.write(kept)
 
     def write(self, changed: Mapping[str, str]) -> None:
-        write_file(self.path, json.dumps(changed, indent=1).encode() + b"\n")
+        whole = {BOOT_ID: self.host.boot_id, **changed}
+        write_file(self.path, json.dumps(whole, indent=1).encode() + b"\n")
 
     # --- the start ---
 
@@ -175,6 +177,9 @@ class Tuning:
             found = read(self.path)
         except (OSError, ValueError) as error:
             return [f"{self.path} is not used: {error}"]
+        # A runtime directory on a disk, where the kernel's settings would be gone.
+        if found.pop(BOOT_ID, self.host.boot_id) != self.host.boot_id:
+            return []
         complaints = []
         known = self.all(devices)
         for key, text in found.items():

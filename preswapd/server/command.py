@@ -11,12 +11,6 @@ from preswapd.server import config, values
 from preswapd.server.serve import serve
 
 
-def number_of_threads(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise ValueError(f"{text!r} is not a number")
-    return values.threads(int(text))
-
-
 @click.command("serve")
 @click.option(
     "--config",
@@ -44,7 +38,7 @@ def number_of_threads(text: str) -> int:
 @click.option("--compress", type=click.Choice(COMPRESS), help="Codec. Default: lz4.")
 @click.option(
     "--threads",
-    type=Reader("n", number_of_threads),
+    type=Reader("n", lambda text: values.threads(values.number(text))),
     help="Worker threads a connection. Default: 16, or 1 where nbdkit is older than 1.33.10.",
 )
 @click.option(

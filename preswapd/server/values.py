@@ -35,10 +35,17 @@ def device(text: str) -> DeviceSpec:
     return DeviceSpec(check_device_name(name), device_size(size))
 
 
-def threads(number: int) -> int:
-    if not 1 <= number <= MOST_THREADS:
-        raise ValueError(f"{number} threads: from 1 to {MOST_THREADS} are possible")
-    return number
+def number(text: str) -> int:
+    """Of digits alone: int() would take "1_0" and digits of other scripts too."""
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError(f"{text!r} is not a number")
+    return int(text)
+
+
+def threads(count: int) -> int:
+    if not 1 <= count <= MOST_THREADS:
+        raise ValueError(f"{count} threads: from 1 to {MOST_THREADS} are possible")
+    return count
 
 
 def listen(text: str) -> str:
@@ -59,7 +66,7 @@ def split_address(text: str) -> tuple[str, int]:
     host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
     try:
         ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
-        return "127.0.0.1" if host == "localhost" else host, int(port)
+        return "127.0.0.1" if host == "localhost" else host, number(port)
     except ValueError:
         raise ValueError(f"{text!r} is not ADDR:PORT, like 127.0.0.1:10809") from None
 

@@ -1,5 +1,6 @@
 """The memory cgroups that this process is charged to: over their limits it is killed."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,5 +37,6 @@ def groups(line: str, root: Path) -> Iterator[tuple[str, str, str]]:
     for depth in range(len(parts), -1, -1):
         folder = top.joinpath(*parts[:depth])
         limit, usage, statistics = (folder / name for name in names)
-        if all(file.is_file() for file in (limit, usage, statistics)):
+        # A group that may not be looked at limits us all the same, but nobody can say by how much.
+        if all(os.access(file, os.R_OK) for file in (limit, usage, statistics)):
             yield str(limit), str(usage), str(statistics)

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from preswapd import logind
 from preswapd.cli import guest_checks, host_checks, installed, unit_checks
+from preswapd.cli.doctor import start
 from preswapd.cli.finding import FIX, NOTE, OK, Finding
 from preswapd.cli.instance_checks import PAGES_WITHOUT_TRIM, check_descriptors, check_device
 from preswapd.cli.main import preswapctl
@@ -265,6 +266,11 @@ def test_no_units(tmp_path: Path) -> None:
 
 def test_our_units_are_well(tmp_path: Path) -> None:
     assert [text.split()[0] for text in unit_texts(tmp_path, OURS)] == [OK]
+
+
+def test_mend_of_a_server_that_does_not_run(tmp_path: Path) -> None:
+    assert start("vm1", tmp_path) == "start it: preswapd serve"
+    assert start("vm1", laid(tmp_path, OURS)) == "start it: systemctl start preswapd@vm1"
 
 
 def test_unit_without_its_socket(tmp_path: Path) -> None:

@@ -4,9 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from prometheus_client.parser import text_string_to_metric_families
 
-from preswapd.cli.metrics import check_names
+from preswapd.cli.main import preswapctl
+from preswapd.cli.metrics import those_with_a_name_of_their_own
 from preswapd.control.client import Client
 from preswapd.errors import PreswapError
 from tests.running import PRESWAPCTL, RunningServer, run
@@ -62,7 +64,24 @@ def test_nobody_there_leaves_no_old_figures(tmp_path: Path) -> None:
     assert path.read_text() == ""
 
 
-def test_two_of_one_name_are_refused() -> None:
-    check_names([{"instance": "a"}, {"instance": "b"}])
-    with pytest.raises(PreswapError, match="2 servers call themselves a"):
-        check_names([{"instance": "a"}, {"instance": "b"}, {"instance": "a"}])
+def test_two_of_one_name_are_left_out() -> None:
+    a, b = {"instance": "a", "number": 1}, {"instance": "b"}
+    assert those_with_a_name_of_their_own([a, b]) == ([a, b], [])
+    assert those_with_a_name_of_their_own([a, b, {"instance": "a"}]) == ([b], ["a"])
+
+
+def test_file_has_the_others_when_two_have_one_name(
+    server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two names for one runtime directory are two servers to whoever looks."""
+    root = tmp_path / "root"
+    root.mkdir()
+    for name in ("one", "other"):
+        (root / name).symlink_to(server.runtime_dir)
+    monkeypatch.setattr("preswapd.cli.instances.runtime_root", lambda: root)
+    path = tmp_path / "preswapd.prom"
+    path.write_text('preswapd_build_info{instance="default"} 1\n')
+    done = CliRunner().invoke(preswapctl, ["metrics", f"--textfile={path}"])
+    assert isinstance(done.exception, PreswapError)
+    assert str(done.exception) == "several servers call themselves default: left out"
+    assert path.read_text() == ""

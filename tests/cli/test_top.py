@@ -158,6 +158,17 @@ def test_batch_prints_plain_frames(module_server: RunningServer) -> None:
     assert second.splitlines()[-1].split()[0] == "g1"
 
 
+@pytest.mark.parametrize(("locale", "plain"), [("C", True), ("C.UTF-8", False)])
+def test_bar_is_what_the_locale_can_show(
+    module_server: RunningServer, locale: str, plain: bool
+) -> None:
+    command = [PRESWAPCTL, f"--runtime-dir={module_server.runtime_dir}", "top", "-b", "-n1"]
+    shown = subprocess.run(
+        command, env={**os.environ, "LC_ALL": locale}, stdout=subprocess.PIPE, check=True
+    ).stdout
+    assert shown.isascii() == plain
+
+
 def test_batch_shows_a_restart(server: RunningServer) -> None:
     command = [PRESWAPCTL, f"--runtime-dir={server.runtime_dir}", "top", "-b", "-d", "0.1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

@@ -62,5 +62,11 @@ def test_cgroup_without_all_files(root: Path) -> None:
     assert files_of(root, "0::/a\n") == []
 
 
+def test_cgroup_that_may_not_be_looked_at(root: Path) -> None:
+    """As with a folder of another user, which root, who runs these tests, may always enter."""
+    outer = add_group(root / "a")
+    assert files_of(root, f"0::/a/{'b' * 300}\n") == [outer]
+
+
 def test_cgroup_membership_missing(root: Path) -> None:
     assert memory_files(root / "nowhere", root) == []

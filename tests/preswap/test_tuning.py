@@ -1,6 +1,7 @@
 """What an operator sets while the server runs: it holds at once, and over restarts."""
 
 import errno
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -227,6 +228,21 @@ def test_damaged_file_is_told_and_does_not_stop_a_start(opened: Running, text: s
     opened.open()
     assert values(opened)[QUOTA] == "unlimited"
     assert ["is not used" in line for line in opened.log] == [True]
+
+
+def test_settings_end_with_the_hosts_run(opened: Running) -> None:
+    """Also where the runtime directory lies on a disk."""
+    opened.instance.set(QUOTA, "2")
+    opened.kill()
+    found = json.loads(opened.paths.tuning.read_text())
+    opened.paths.tuning.write_text(json.dumps({**found, "boot_id": "the boot before"}))
+    opened.open()
+    assert values(opened)[QUOTA] == "unlimited"
+    opened.instance.set("preswap.test.frozen", "1")
+    opened.kill()
+    opened.open()
+    assert (values(opened)[QUOTA], values(opened)["preswap.test.frozen"]) == ("unlimited", 1)
+    assert not any("is not used" in line for line in opened.log)
 
 
 def test_settings_of_devices_that_are_gone(opened: Running, tmp_path: Path) -> None:

@@ -165,6 +165,7 @@ def test_drop_in_folder_that_is_none(tmp_path: Path) -> None:
         ('listen = "127.0.0.1"', "is not ADDR:PORT"),
         ('listen = "127.0.0.1:99999"', "99999 is not a port"),
         ('listen = "example.org:1"', "is not ADDR:PORT"),
+        ('listen = "127.0.0.1:1_0"', "is not ADDR:PORT"),
         ('runtime-dir = "run"', "runtime-dir: 'run' is not an absolute path"),
         ('runtime-dir = "/a\\u0000"', "is not an absolute path"),
         ('instance = "../x"', "instance: '../x' is not an instance name"),
