@@ -1,14 +1,21 @@
 """Dashboard and alerts: they name metrics that exist, and are what Grafana and Prometheus read."""
 
+import copy
 import json
 import re
+from collections.abc import Callable, Iterator
+from enum import Enum
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import yaml
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
 from prometheus_client.parser import text_string_to_metric_families
+from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from preswapd.control.client import Client
 from tests.running import RunningServer
@@ -72,6 +79,85 @@ def test_dashboard_has_what_grafana_needs() -> None:
         assert panel["fieldConfig"]["defaults"]["unit"]
         letters = [target["refId"] for target in panel["targets"]]
         assert letters == sorted(set(letters)) != []
+
+
+def test_dashboard_is_what_grafanas_schema_has() -> None:
+    """Grafana's own models lose a field that they do not know on the way there and back."""
+    register_default_plugins()
+    assert differences(DASHBOARD) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda d: d.update(timezon="utc"), "/timezon is unknown"),
+        (lambda d: d["panels"][1].update(tilte="x"), "/panels[1]/tilte is unknown"),
+        (lambda d: d["panels"][1]["options"].update(colour=1), "/panels[1]/options/colour"),
+        (lambda d: custom_of(d).update(fillOpacity="8"), "fill_opacity is not"),
+        (lambda d: custom_of(d).update(showPoints="now"), "show_points is not"),
+        (lambda d: d["panels"][1]["targets"][0].update(exrp="up"), "/exrp is unknown"),
+        (lambda d: d["panels"][1]["gridPos"].update(w="4"), "w is not"),
+    ],
+    ids=["field", "panel", "option", "type", "choice", "query", "place"],
+)
+def test_schema_finds_mistakes(change: Callable[[dict[str, Any]], None], found: str) -> None:
+    register_default_plugins()
+    dashboard = copy.deepcopy(DASHBOARD)
+    change(dashboard)
+    assert any(found in difference for difference in differences(dashboard))
+
+
+def custom_of(dashboard: dict[str, Any]) -> dict[str, Any]:
+    panel = next(panel for panel in dashboard["panels"] if panel["type"] == "timeseries")
+    custom: dict[str, Any] = panel["fieldConfig"]["defaults"]["custom"]
+    return custom
+
+
+def differences(dashboard: dict[str, Any]) -> list[str]:
+    """Where it is not as Grafana's models have it: unknown fields, values of wrong types."""
+    read = Dashboard.from_json(copy.deepcopy(dashboard))
+    written = json.loads(JSONEncoder().encode(read))
+    return [*unknown(dashboard, written, ""), *mistyped(read)]
+
+
+def unknown(found: object, known: object, path: str) -> Iterator[str]:
+    if isinstance(found, dict) and isinstance(known, dict):
+        for key, value in found.items():
+            if key in known:
+                yield from unknown(value, known[key], f"{path}/{key}")
+            elif value is not None:
+                yield f"{path}/{key} is unknown"
+    elif isinstance(found, list) and isinstance(known, list) and len(found) == len(known):
+        for number, (one, other) in enumerate(zip(found, known, strict=True)):
+            yield from unknown(one, other, f"{path}[{number}]")
+    elif found != known:
+        yield f"{path} is {found!r} and not {known!r}"
+
+
+def mistyped(value: object) -> Iterator[str]:
+    """Attributes of the models that are not of their declared types."""
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from mistyped(item)
+    elif type(value).__module__.startswith("grafana_foundation_sdk.models"):
+        for name, expected in get_type_hints(type(value)).items():
+            attribute = getattr(value, name)
+            if not fits(attribute, expected):
+                yield f"{type(value).__name__}: {name} is not {expected}: {attribute!r}"
+            yield from mistyped(attribute)
+
+
+def fits(value: object, expected: Any) -> bool:
+    """Choices are declared as enumerations, and read as their values."""
+    kinds = (expected, *get_args(expected))
+    choices = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Enum)]
+    if choices and value is not None:
+        return any(value in [choice.value for choice in kind] for kind in choices)
+    try:
+        check_type(value, expected, collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
+    except TypeCheckError:
+        return False
+    return True
 
 
 def test_dashboard_shows_only_what_was_chosen() -> None:
