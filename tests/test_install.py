@@ -9,6 +9,8 @@ ROOT = Path(__file__).parents[1]
 INSTALLED = """
 bin/preswapctl
 bin/preswapd
+lib/systemd/system/preswapd-metrics.service
+lib/systemd/system/preswapd-metrics.timer
 lib/systemd/system/preswapd@.service
 lib/systemd/system/preswapd@.socket
 lib/sysusers.d/preswapd.conf
@@ -44,6 +46,8 @@ def test_files_are_where_they_are_looked_for(tmp_path: Path) -> None:
     unit = (root / "lib/systemd/system/preswapd@.service").read_text()
     assert "ExecStart=/srv/preswapd/bin/preswapd serve" in unit
     assert "/opt/" not in unit
+    metrics = (root / "lib/systemd/system/preswapd-metrics.service").read_text()
+    assert "ExecStart=/srv/preswapd/bin/preswapctl metrics" in metrics
     assert os.readlink(root / "bin/preswapctl") == "/srv/preswapd/bin/preswapctl"
     bash = (root / "share/bash-completion/completions/preswapctl").read_text()
     assert "_PRESWAPCTL_COMPLETE=bash_complete" in bash

@@ -38,7 +38,7 @@ def install_units(booted: Booted) -> None:
     for folder, to in (("", "system"), ("sysusers.d", ""), ("tmpfiles.d", "")):
         target = booted.path(f"/etc/systemd/{to}" if to else f"/etc/{folder}")
         target.mkdir(exist_ok=True)
-        for pattern in ("preswapd@.*", "preswapd.conf"):
+        for pattern in ("preswapd@.*", "preswapd-*.*", "preswapd.conf"):
             for file in (UNITS / folder).glob(pattern):
                 shutil.copy(file, target)
     booted.run("systemd-sysusers")
@@ -119,6 +119,25 @@ def test_operator_reaches_it(host: Booted, vm: str) -> None:
     host.run(*ctl, "create", "swap1", "1M")
     assert "swap1" in host.run(*ctl, "list")
     host.run(*ctl, "shrink", "0")
+
+
+def test_figures_for_prometheus(host: Booted, vm: str) -> None:
+    folder = "/var/lib/prometheus/node-exporter"
+    host.run("mkdir", "--parents", folder)
+    host.run("chown", "nobody", folder)
+    unit = "preswapd-metrics"
+    host.run("systemctl", "start", f"{unit}.service")
+    text = host.path(f"{folder}/preswapd.prom").read_text()
+    assert f'preswapd_device_size_bytes{{instance="{vm}",device="swap0"}} 67108864' in text
+    host.run("systemctl", "start", f"{unit}.timer")
+    assert host.show(f"{unit}.timer", "ActiveState") == "active"
+    assert host.show(f"{unit}.timer", "NextElapseUSecRealtime")
+    host.run("systemctl", "stop", f"{unit}.timer")
+    host.run("systemctl", "kill", "--signal=STOP", f"preswapd@{vm}")
+    host.run("systemctl", "start", f"{unit}.service")
+    assert host.show(f"{unit}.service", "Result") == "success"
+    host.run("systemctl", "kill", "--signal=CONT", f"preswapd@{vm}")
+    assert vm not in host.path(f"{folder}/preswapd.prom").read_text()
 
 
 def test_bad_configuration_ends_the_attempts_and_a_guest_begins_them_anew(

@@ -11,6 +11,8 @@ from tests.running import run
 from tests.systemd.booted import CHECKOUT
 
 UNITS = CHECKOUT / "systemd"
+TEMPLATES = ("preswapd@.service", "preswapd@.socket")
+OTHERS = ("preswapd-metrics.service", "preswapd-metrics.timer")
 MOST_EXPOSED = 2.0
 
 
@@ -19,7 +21,7 @@ def folder(tmp_path: Path) -> Path:
     """The units as they would be installed, but for the command, which is in this checkout."""
     if not Path("/usr/bin/systemd-analyze").exists():
         pytest.skip("systemd-analyze is not installed")
-    for name in ("preswapd@.service", "preswapd@.socket"):
+    for name in (*TEMPLATES, *OTHERS):
         text = (UNITS / name).read_text().replace("/opt/preswapd/", f"{CHECKOUT}/.venv/")
         # Whether the manual pages are installed here is another matter.
         (tmp_path / name).write_text(re.sub(r"^Documentation=.*\n", "", text, flags=re.M))
@@ -27,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_systemd_has_nothing_to_say(folder: Path) -> None:
-    units = ["preswapd@vm1.service", "preswapd@vm1.socket"]
+    units = [*(name.replace("@", "@vm1") for name in TEMPLATES), *OTHERS]
     done = subprocess.run(
         ["systemd-analyze", "verify", *units],
         env={**os.environ, "SYSTEMD_UNIT_PATH": f"{folder}:"},
@@ -39,8 +41,9 @@ def test_systemd_has_nothing_to_say(folder: Path) -> None:
     assert (done.returncode, about_ours) == (0, [])
 
 
-def test_hardening(folder: Path) -> None:
-    unit = str(folder / "preswapd@.service")
+@pytest.mark.parametrize("name", ["preswapd@.service", "preswapd-metrics.service"])
+def test_hardening(folder: Path, name: str) -> None:
+    unit = str(folder / name)
     done = run(["systemd-analyze", "security", "--offline=true", "--no-pager", unit])
     level = re.search(r"Overall exposure level for \S+: ([\d.]+)", done.stdout)
     assert level, done.stdout + done.stderr
