@@ -220,6 +220,7 @@ def test_first_program_that_is_there(tmp_path: Path) -> None:
 
 ENABLED = {"sys/module/apparmor/parameters/enabled": "Y\n"}
 PROFILE = {"etc/apparmor.d/abstractions/libvirt-qemu": "# libvirt's\n"}
+FEATURES = "sys/kernel/security/apparmor/features"
 LOCAL = "etc/apparmor.d/local/abstractions/libvirt-qemu"
 
 
@@ -230,6 +231,8 @@ LOCAL = "etc/apparmor.d/local/abstractions/libvirt-qemu"
         (ENABLED, []),
         (PROFILE, []),
         ({**ENABLED, **PROFILE}, [FIX]),
+        ({**ENABLED, **PROFILE, f"{FEATURES}/network_v8/af_mask": "unix"}, [OK]),
+        ({**ENABLED, **PROFILE, f"{FEATURES}/network/af_unix": "yes"}, [FIX]),
         ({**ENABLED, **PROFILE, LOCAL: "# /run/preswapd/*/nbd.sock rw,\n"}, [FIX]),
         ({**ENABLED, **PROFILE, LOCAL: "  /run/preswapd/*/nbd.sock rw,\n"}, [OK]),
     ],
