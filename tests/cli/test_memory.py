@@ -135,7 +135,9 @@ def test_shrink_stop_without_one(server: RunningServer) -> None:
     assert (done.returncode, done.stderr) == (4, "preswapctl: no shrink is under way\n")
 
 
-@pytest.mark.parametrize("options", [["--stop", "0"], ["--status", "--dry-run"], ["--no-wait"]])
+@pytest.mark.parametrize(
+    "options", [["--stop", "0"], ["--status", "--dry-run"], ["--status", "--no-wait"]]
+)
 def test_shrink_options_that_exclude_each_other(server: RunningServer, options: list[str]) -> None:
     assert server.ctl("shrink", *options, check=False).returncode == 2
 
