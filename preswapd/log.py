@@ -2,12 +2,18 @@
 
 import os
 import sys
+import time
+from collections.abc import Callable
 
 # syslog(3)'s priorities.
 ERROR = 3
 WARNING = 4
 NOTICE = 5
 INFO = 6
+
+REPEAT_SECONDS = 60.0
+
+Log = Callable[[int, str], None]
 
 
 def stderr_is_journal() -> bool:
@@ -32,3 +38,22 @@ def log(priority: int, text: str) -> None:
     except OSError:
         # Whoever read the log has gone; serving goes on.
         pass
+
+
+class Throttle:
+    """Lets the first line of a kind pass, and for a minute no other.
+
+    What goes wrong does so at every turn; whoever looks at the log wants to read it once.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self.next_time = clock()
+
+    def passes(self) -> bool:
+        """Whether a line may be logged now; if so, the next one may in a minute."""
+        now = self.clock()
+        if now < self.next_time:
+            return False
+        self.next_time = now + REPEAT_SECONDS
+        return True

@@ -30,8 +30,7 @@ from preswapd.control.protocol import (
 from preswapd.control.routes import Api, FollowedShrink, Reply, Request, WrongMethodError
 from preswapd.control.shrinking import Shrink
 from preswapd.errors import PreswapError, UsageError, described
-from preswapd.log import ERROR
-from preswapd.preswap.instance import Log
+from preswapd.log import ERROR, Log
 
 Json = dict[str, Any]
 

@@ -1,7 +1,5 @@
 """One instance: a tmem host, its devices, and what an operator does with them."""
 
-import os
-import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,11 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from preswapd.errors import RefusedError
-from preswapd.log import ERROR, INFO, NOTICE, WARNING
+from preswapd.log import ERROR, INFO, NOTICE, WARNING, Log
 from preswapd.paths import check_device_name
 from preswapd.preswap._device import Device, give_back
 from preswapd.preswap.header import swap_header
-from preswapd.preswap.image import data_ranges
+from preswapd.preswap.image import written_pages
 from preswapd.preswap.making import Served
 from preswapd.preswap.opening import POOL, open_instance
 from preswapd.preswap.settings import (
@@ -26,18 +24,15 @@ from preswapd.preswap.settings import (
 )
 from preswapd.preswap.shrink import Shrink, ShrinkProgress, ShrinkResult
 from preswapd.preswap.tuning import NO_LIMIT, Tuning
+from preswapd.preswap.upkeep import Upkeep
 from preswapd.units import PAGE_SIZE, format_size
 from preswapd.version import VERSION
 
 # A clean stop waits so long for requests that a slow disk still holds; without them it is no
 # less safe, only not clean.
 PARK_MILLISECONDS = 1000
-# A disk that fails does so at every request.
-BURST_SECONDS = 60.0
 # Between two looks whether anything is to be compressed; the first page ends the wait.
 SETTLE_MILLISECONDS = 1000
-
-Log = Callable[[int, str], None]
 
 
 @dataclass(frozen=True)
@@ -70,8 +65,7 @@ class Instance:
         self.tuning = Tuning(settings, opened.host, POOL)
         for complaint in self.tuning.restore(self.devices):
             log(WARNING, complaint)
-        self.to_tidy = list(self.devices.values())
-        self.errors_told: dict[str, tuple[int, float]] = {}
+        self.upkeep = Upkeep(self.served, log)
 
     # --- looking ---
 
@@ -119,7 +113,6 @@ class Instance:
             served = self.unused(name, force)
             del self.devices[name]
             del self.served[name]
-            self.errors_told.pop(name, None)
             try:
                 self.maker.remove(served)
             finally:
@@ -157,7 +150,7 @@ class Instance:
             )
             device.forget(1, device.pages - 1)
             device.punch(0, device.pages)
-            for first, pages in self.written(device):
+            for first, pages in written_pages(device.disk_file(), device.size):
                 device.punch(first, pages, all=True)
             self.host.maintain(all=True)
         dropped = f"dropped {result.pages} pages in memory, {result.disk_pages} on disk"
@@ -239,15 +232,7 @@ class Instance:
     def maintain(self) -> None:
         """Called some times a second: memory and disk space go back, disk errors are told."""
         self.host.maintain()
-        for device in list(self.devices.values()):
-            # It is being removed, or its disk is in trouble, which is told below.
-            with suppress(OSError):
-                device.punch(0, device.pages)
-            with suppress(OSError):
-                self.mend(device)
-            self.tell_disk_errors(device)
-        if self.to_tidy:
-            self.tidy(self.to_tidy.pop())
+        self.upkeep.turn()
 
     def compress_later(self) -> None:
         """From now on writes are taken at the speed of a copy; settle() must be called for ever."""
@@ -256,45 +241,6 @@ class Instance:
     def settle(self) -> None:
         """Compresses what was written, or waits for it a moment."""
         self.host.settle(SETTLE_MILLISECONDS)
-
-    def tidy(self, device: Device) -> None:
-        """What the process before this one did not come to: to compress pages, to punch blocks."""
-        served = self.served.get(device.name)
-        if served is None or served.device is not device:
-            return
-        # It is being removed, or its disk is in trouble, which is told.
-        with suppress(OSError):
-            device.recompress()
-            for first, pages in self.written(device):
-                device.punch(first, pages, all=True)
-
-    def written(self, device: Device) -> Iterator[tuple[int, int]]:
-        """Runs of pages that have blocks on disk; none on a block device, which has no holes.
-
-        By the device's own descriptor: what has its name by now may be another file, or none.
-        """
-        with open(device.disk_file(), "rb", buffering=0) as file:
-            if stat.S_ISBLK(os.fstat(file.fileno()).st_mode):
-                return
-            for start, end in data_ranges(file.fileno(), device.size):
-                first = start // PAGE_SIZE
-                yield first, min(-(-end // PAGE_SIZE), device.pages) - first
-
-    def mend(self, device: Device) -> None:
-        """Somebody cut its disk file off: what lay there is lost, and must not read as zeros."""
-        lost = device.mend()
-        if lost is not None:
-            self.log(ERROR, f"disk file of {device.name} was cut off: {lost} pages are lost")
-
-    def tell_disk_errors(self, device: Device) -> None:
-        """One line for a burst: the first error, and then at most one a minute."""
-        count = device.disk_errors
-        told, when = self.errors_told.get(device.name, (0, -BURST_SECONDS))
-        now = time.monotonic()
-        if count > told and now - when >= BURST_SECONDS:
-            self.errors_told[device.name] = (count, now)
-            text = os.strerror(device.last_disk_error)
-            self.log(ERROR, f"disk file of {device.name}: {text} ({count - told} errors)")
 
     # --- the end ---
 
@@ -315,7 +261,7 @@ class Instance:
         ended = device.park(PARK_MILLISECONDS)
         if not ended or device.preswap_pages or device.quarantined or not device.tmem_dirty:
             return
-        for first, pages in self.written(device):
+        for first, pages in written_pages(device.disk_file(), device.size):
             device.punch_parked(first, pages)
         device.sync()
         path = self.settings.paths.sidecar(device.name)

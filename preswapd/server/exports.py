@@ -1,16 +1,12 @@
 """Which device a client gets, by the name that it asks for."""
 
 import threading
-import time
 from typing import NamedTuple
 
 from preswapd.errors import RefusedError
-from preswapd.log import WARNING
+from preswapd.log import WARNING, Throttle
 from preswapd.preswap._device import Connection
 from preswapd.preswap.instance import Instance
-
-# A client that was refused tries again and again.
-REPEAT_SECONDS = 60.0
 
 
 class Traffic(NamedTuple):
@@ -25,7 +21,8 @@ class Exports:
 
     def __init__(self, instance: Instance) -> None:
         self.instance = instance
-        self.next_complaint = 0.0
+        # A client that was refused tries again and again.
+        self.complaints = Throttle()
         self.counting = threading.Lock()
         self.traffic: dict[str, Traffic] = {}
 
@@ -44,7 +41,10 @@ class Exports:
             asked = (
                 f"no device {name!r}" if name else "no device was named and none is the only one"
             )
-            self.complain(f"a client was refused: {asked}: the devices are {choices}")
+            if self.complaints.passes():
+                self.instance.log(
+                    WARNING, f"a client was refused: {asked}: the devices are {choices}"
+                )
             raise RefusedError(asked)
         connection = device.connect()
         self.count(device.name, came=1)
@@ -58,9 +58,3 @@ class Exports:
         with self.counting:
             before = self.traffic.get(name, Traffic(0, 0))
             self.traffic[name] = Traffic(before.came + came, before.went + went)
-
-    def complain(self, text: str) -> None:
-        now = time.monotonic()
-        if now >= self.next_complaint:
-            self.next_complaint = now + REPEAT_SECONDS
-            self.instance.log(WARNING, text)

@@ -18,7 +18,7 @@ from typing import NoReturn
 from preswapd.control.routes import Api
 from preswapd.control.server import ControlServer
 from preswapd.errors import PreswapError, described
-from preswapd.log import ERROR, INFO, WARNING, log
+from preswapd.log import ERROR, INFO, WARNING, Throttle, log
 from preswapd.preswap.instance import Instance
 from preswapd.server import stopping
 from preswapd.server.exports import Exports
@@ -29,8 +29,6 @@ from preswapd.server.watch import WATCH_SECONDS, Watch
 # A request waits at most this long for the interpreter lock behind Python code of ours.
 SWITCH_SECONDS = 0.0001
 MAINTENANCE_SECONDS = 0.25
-# A fault that stays is not logged at every turn.
-REPEAT_SECONDS = 60.0
 
 
 def start(handover: Handover) -> Exports:
@@ -136,7 +134,7 @@ class Background:
     def __init__(self, work: Callable[[], None], pause: float = 0.0) -> None:
         self.work = work
         self.pause = pause
-        self.next_complaint = 0.0
+        self.complaints = Throttle()
 
     def run(self) -> NoReturn:
         while True:
@@ -147,9 +145,7 @@ class Background:
         try:
             self.work()
         except Exception as error:
-            now = time.monotonic()
-            if now >= self.next_complaint:
-                self.next_complaint = now + REPEAT_SECONDS
+            if self.complaints.passes():
                 log(ERROR, f"{self.work.__name__} failed: {described(error)}")
 
 

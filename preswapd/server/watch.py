@@ -96,7 +96,7 @@ class Watch:
 
 
 def troubles(stats: Stats) -> Iterator[Trouble]:
-    """Errors of the disk files have lines of their own, see Instance.tell_disk_errors()."""
+    """Errors of the disk files have lines of their own, see preswap/upkeep.py."""
     tmem = stats["tmem"]
     used = f"{format_size(tmem['mem_used_total'])} of {format_size(tmem['mem_limit'])} in use"
     went_on = "{count} pages went to disk within {seconds} s"

@@ -1,0 +1,69 @@
+"""What is done for an instance's devices without anybody asking, a little at a time."""
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+
+from preswapd.log import ERROR, Log, Throttle
+from preswapd.preswap._device import Device
+from preswapd.preswap.image import written_pages
+from preswapd.preswap.making import Served
+
+
+class DiskErrors:
+    """Tells of those of one device: the first of a burst, and then at most once a minute."""
+
+    def __init__(self, device: Device, log: Log) -> None:
+        self.device = device
+        self.log = log
+        self.told = 0
+        self.throttle = Throttle()
+
+    def tell(self) -> None:
+        count = self.device.disk_errors
+        if count > self.told and self.throttle.passes():
+            text = f"{os.strerror(self.device.last_disk_error)} ({count - self.told} errors)"
+            self.told = count
+            self.log(ERROR, f"disk file of {self.device.name}: {text}")
+
+
+class Upkeep:
+    """Looks after the devices that are served; they may come and go meanwhile."""
+
+    def __init__(self, served: Mapping[str, Served], log: Log) -> None:
+        self.served = served
+        self.log = log
+        self.to_tidy = [found.device for found in served.values()]
+        self.errors: dict[Device, DiskErrors] = {}
+
+    def turn(self) -> None:
+        devices = [found.device for found in list(self.served.values())]
+        self.errors = {
+            device: self.errors.get(device, DiskErrors(device, self.log)) for device in devices
+        }
+        for device in devices:
+            # It is being removed, or its disk is in trouble, which is told below.
+            with suppress(OSError):
+                device.punch(0, device.pages)
+            with suppress(OSError):
+                self.mend(device)
+            self.errors[device].tell()
+        if self.to_tidy:
+            self.tidy(self.to_tidy.pop())
+
+    def tidy(self, device: Device) -> None:
+        """What the process before this one did not come to: to compress pages, to punch blocks."""
+        served = self.served.get(device.name)
+        if served is None or served.device is not device:
+            return
+        # It is being removed, or its disk is in trouble, which is told.
+        with suppress(OSError):
+            device.recompress()
+            for first, pages in written_pages(device.disk_file(), device.size):
+                device.punch(first, pages, all=True)
+
+    def mend(self, device: Device) -> None:
+        """Somebody cut its disk file off: what lay there is lost, and must not read as zeros."""
+        lost = device.mend()
+        if lost is not None:
+            self.log(ERROR, f"disk file of {device.name} was cut off: {lost} pages are lost")
