@@ -9,10 +9,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
 BIN = Path(sys.executable).parent
@@ -21,6 +21,11 @@ PRESWAPCTL = str(BIN / "preswapctl")
 
 # A loaded machine with two cores needs a few seconds for what otherwise takes half of one.
 PATIENCE = 30.0
+# A guest under emulation needs more.
+GUEST_PATIENCE = 60.0
+LOOK_SECONDS = 0.02
+
+T = TypeVar("T")
 
 
 class ServerDied(AssertionError):
@@ -213,10 +218,7 @@ class RunningServer:
 
     def settled_stats(self) -> dict[str, Any]:
         """Once every page is compressed that is still to be."""
-        deadline = time.monotonic() + PATIENCE
-        while (stats := self.json_stats())["tmem"]["staged_pages"]:
-            assert time.monotonic() < deadline, f"nobody compresses: {stats['tmem']}"
-        return stats
+        return wait_for(self.json_stats, lambda stats: not stats["tmem"]["staged_pages"])
 
 
 def run(
@@ -235,3 +237,19 @@ def run(
         check=False,
         env={**os.environ, **(env or {})},
     )
+
+
+def wait_for(look: Callable[[], T], good: Callable[[T], bool], seconds: float = PATIENCE) -> T:
+    """Looks again and again until what is seen is good, and returns that."""
+    deadline = time.monotonic() + seconds
+    while not good(seen := look()):
+        assert time.monotonic() < deadline, f"after {seconds:.0f} s it is still {seen!r}"
+        time.sleep(LOOK_SECONDS)
+    return seen
+
+
+def wait_until(done: Callable[[], bool], what: str, seconds: float = GUEST_PATIENCE) -> None:
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline, f"after {seconds:.0f} s still waiting for {what}"
+        time.sleep(LOOK_SECONDS)

@@ -1,7 +1,6 @@
 """A QEMU that runs nothing but its firmware, for what is told to QEMU and not to a guest."""
 
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 
 from preswapd.guest.programs import find
 from preswapd.qmp import Monitor
-from tests.running import PATIENCE, RunningServer
+from tests.running import PATIENCE, RunningServer, wait_until
 
 
 class Machine:
@@ -62,11 +61,8 @@ def start_machine(server: RunningServer) -> Iterator[StartMachine]:
             )
             stack.callback(process.wait, PATIENCE)
             stack.callback(process.kill)
-            deadline = time.monotonic() + PATIENCE
-            while not qmp.exists():
-                assert process.poll() is None, "QEMU ended"
-                assert time.monotonic() < deadline, "QEMU makes no socket"
-                time.sleep(0.01)
+            wait_until(lambda: qmp.exists() or process.poll() is not None, "QEMU's socket")
+            assert process.poll() is None, "QEMU ended"
             return Machine(process, qmp)
 
         yield start

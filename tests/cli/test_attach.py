@@ -8,11 +8,11 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
-import nbd
 import pytest
 
 from preswapd.qmp import Monitor
 from tests.cli.conftest import Machine, StartMachine
+from tests.clients import connected
 from tests.conftest import StartServer
 from tests.running import PATIENCE, PRESWAPCTL, RunningServer
 
@@ -108,8 +108,7 @@ def test_attach_twice_is_refused(server: RunningServer, machine: Machine) -> Non
 
 
 def test_attach_to_a_second_guest_is_refused(server: RunningServer, machine: Machine) -> None:
-    first = nbd.NBD()
-    first.connect_uri(server.nbd_uri("g1"))
+    first = connected(server, "g1")
     assert "--yes" in refused(server, 4, "attach", "g1", f"--qmp={machine.qmp}")
     assert machine.nodes() == set()
     server.ctl("attach", "g1", f"--qmp={machine.qmp}", "--yes")
@@ -140,8 +139,7 @@ def test_detach_takes_all_out_again(server: RunningServer, start_machine: StartM
 
 def test_detach_tells_what_is_kept(server: RunningServer, start_machine: StartMachine) -> None:
     machine = start_machine(*Q35, *SCSI_HOST)
-    client = nbd.NBD()
-    client.connect_uri(server.nbd_uri("g1"))
+    client = connected(server, "g1")
     client.pwrite(b"x" * 8192, 4096)
     client.shutdown()
     for _ in range(2):
@@ -188,8 +186,7 @@ def test_detach_of_what_was_in_use_just_now_is_refused(
     server: RunningServer, machine: Machine
 ) -> None:
     server.ctl("attach", "g1", f"--qmp={machine.qmp}")
-    client = nbd.NBD()
-    client.connect_uri(server.nbd_uri("g1"))
+    client = connected(server, "g1")
     client.pwrite(b"x" * 4096, 4096)
     assert "--force" in refused(server, 4, "detach", "g1", f"--qmp={machine.qmp}")
     assert machine.disks() == ["preswap-g1"]

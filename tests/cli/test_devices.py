@@ -5,6 +5,7 @@ import json
 import nbd
 import pytest
 
+from tests.clients import connected
 from tests.running import RunningServer
 
 PAGE = 4096
@@ -12,8 +13,7 @@ PAGE = 4096
 
 @pytest.fixture
 def client(server: RunningServer) -> nbd.NBD:
-    found = nbd.NBD()
-    found.connect_uri(server.nbd_uri("g1"))
+    found = connected(server, "g1")
     return found
 
 
@@ -29,8 +29,7 @@ def names(server: RunningServer) -> set[str]:
 
 def test_created_device_is_served(server: RunningServer) -> None:
     server.ctl("create", "g2", "1M")
-    client = nbd.NBD()
-    client.connect_uri(server.nbd_uri("g2"))
+    client = connected(server, "g2")
     assert client.get_size() == 1 << 20
     assert swap_header(client) == (b"SWAPSPACE2", b"g2")
 
@@ -60,8 +59,7 @@ def test_removed_but_configured_device_comes_back_empty(
     client.shutdown()
     server.ctl("remove", "g1", "--yes")
     server.restart()
-    again = nbd.NBD()
-    again.connect_uri(server.nbd_uri("g1"))
+    again = connected(server, "g1")
     assert bytes(again.pread(PAGE, 8 * PAGE)) == bytes(PAGE)
 
 

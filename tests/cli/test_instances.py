@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-import nbd
 import pytest
 
 from preswapd.cli.instances import Instances
 from preswapd.cli.main import preswapctl
 from preswapd.errors import PreswapError, UnreachableError, UsageError
+from tests.clients import connected
 from tests.running import RunningServer
 
 
@@ -225,8 +225,7 @@ def test_all_keys_of_all(
 ) -> None:
     """A device's key that two have is their sum, as vm.preswap is."""
     for name, pages in (("a", 3), ("b", 5)):
-        client = nbd.NBD()
-        client.connect_uri(servers[name].nbd_uri("shared"))
+        client = connected(servers[name], "shared")
         client.pwrite(b"preswapd" * 512 * pages, 4096)
     ctl("--json", "sysctl", "-a")
     values = json.loads(capsys.readouterr().out)

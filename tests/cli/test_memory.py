@@ -4,13 +4,13 @@ import json
 import os
 import signal
 import subprocess
-import time
 
 import nbd
 import pytest
 
+from tests.clients import connected
 from tests.conftest import StartServer
-from tests.running import PATIENCE, PRESWAPCTL, RunningServer, run
+from tests.running import PRESWAPCTL, RunningServer, run, wait_for
 
 PAGE = 4096
 PAGES = 2048
@@ -23,8 +23,7 @@ def client(server: RunningServer) -> nbd.NBD:
 
 def filled(server: RunningServer, export: str) -> nbd.NBD:
     """A client that has written PAGES pages, behind the swap header."""
-    client = nbd.NBD()
-    client.connect_uri(server.nbd_uri(export))
+    client = connected(server, export)
     client.pwrite(content(export), PAGE)
     return client
 
@@ -122,9 +121,10 @@ def test_shrink_without_waiting(server: RunningServer, client: nbd.NBD) -> None:
     assert server.ctl("shrink", "--status").stdout == "no shrink is under way\n"
     begun = json.loads(server.ctl("--json", "shrink", "0", "--no-wait").stdout)
     assert begun["target"] == 0
-    deadline = time.monotonic() + PATIENCE
-    while json.loads(server.ctl("--json", "shrink", "--status").stdout)["running"]:
-        assert time.monotonic() < deadline
+    wait_for(
+        lambda: json.loads(server.ctl("--json", "shrink", "--status").stdout),
+        lambda status: not status["running"],
+    )
     assert server.ctl("shrink", "--status").stdout.startswith("the last shrink is done: 2048 pages")
     assert server.ctl("sysctl", "-n", "vm.preswap").stdout == "0\n"
     check_content(client, "g1")

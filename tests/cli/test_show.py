@@ -8,10 +8,10 @@ import subprocess
 from collections.abc import Iterator
 from typing import Any
 
-import nbd
 import pytest
 
 from preswapd.cli.tables import DEVICE_COLUMNS, DEVICE_RATES, POOL_COLUMNS, POOL_RATES
+from tests.clients import connected
 from tests.running import PATIENCE, PRESWAPCTL, RunningServer, run
 
 TMEM = {
@@ -59,8 +59,7 @@ DEVICE = {
 @pytest.fixture
 def client(server: RunningServer) -> Iterator[Any]:
     """Of the server's device g1."""
-    client = nbd.NBD()
-    client.connect_uri(server.nbd_uri("g1"))
+    client = connected(server, "g1")
     yield client
     client.shutdown()
 

@@ -5,6 +5,7 @@ import json
 import nbd
 import pytest
 
+from tests.clients import connected
 from tests.conftest import StartServer
 from tests.running import RunningServer
 
@@ -13,8 +14,7 @@ MIB = 1 << 20
 
 
 def written(server: RunningServer, export: str, pages: int, at: int = 1) -> nbd.NBD:
-    client = nbd.NBD()
-    client.connect_uri(server.nbd_uri(export))
+    client = connected(server, export)
     text = b"".join(f"{export} {page:9}".encode().ljust(16, b".") * 256 for page in range(pages))
     client.pwrite(text, at * PAGE)
     return client
@@ -22,8 +22,7 @@ def written(server: RunningServer, export: str, pages: int, at: int = 1) -> nbd.
 
 def noise(server: RunningServer, export: str, mebibytes: int) -> nbd.NBD:
     """Pages that do not compress."""
-    client = nbd.NBD()
-    client.connect_uri(server.nbd_uri(export))
+    client = connected(server, export)
     with open("/dev/urandom", "rb") as source:
         for number in range(mebibytes):
             client.pwrite(source.read(MIB), (number + 1) * MIB)

@@ -3,7 +3,6 @@
 import json
 import os
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 
 from preswapd.control.client import UnixConnection
 from tests.conftest import StartServer
-from tests.running import RunningServer
+from tests.running import RunningServer, wait_for
 
 Answer = tuple[int, Any]
 
@@ -225,10 +224,7 @@ def test_connections_that_were_hung_up_on_are_closed(server: RunningServer) -> N
         with socket.socket(socket.AF_UNIX) as sock:
             sock.connect(str(server.control_socket))
             sock.sendall(b'POST /v1/shrink HTTP/1.1\r\nContent-Length: 11\r\n\r\n{"pages":0}')
-    deadline = time.monotonic() + 5
-    while descriptors() > before and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert descriptors() <= before
+    wait_for(descriptors, lambda now: now <= before, 5)
 
 
 def test_idle_connections_do_not_keep_others_out(module_server: RunningServer) -> None:

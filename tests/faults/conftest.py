@@ -3,13 +3,14 @@
 import random
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import nbd
 import pytest
 
+from tests.clients import Connect, clients
 from tests.conftest import StartServer
 from tests.faults.injection import PAGE, Injector
 from tests.running import RunningServer
@@ -17,24 +18,12 @@ from tests.running import RunningServer
 MIB = 1 << 20
 NOISE = random.Random(11).randbytes(16 * MIB)
 
-Connect = Callable[..., Any]
-
 
 @pytest.fixture
 def connect() -> Iterator[Connect]:
     """Makes clients; all are closed after the test."""
-    clients = []
-
-    def make(server: RunningServer, export: str = "") -> Any:
-        client = nbd.NBD()
-        client.connect_uri(server.nbd_uri(export))
-        clients.append(client)
-        return client
-
-    yield make
-    for client in clients:
-        with suppress(nbd.Error):
-            client.shutdown()
+    with clients() as make:
+        yield make
 
 
 @pytest.fixture(scope="session")

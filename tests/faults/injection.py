@@ -2,13 +2,12 @@
 
 import mmap
 import struct
-import time
 from enum import IntFlag
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.running import PATIENCE
+from tests.running import wait_until
 
 PAGE = 4096
 EVERYWHERE = (0, (1 << 63) - 1)
@@ -81,10 +80,7 @@ class Injector:
 
     def wait(self, calls: int = 1) -> None:
         """Until so many were caught."""
-        deadline = time.monotonic() + PATIENCE
-        while self.caught < calls:
-            assert time.monotonic() < deadline, "no such call was made"
-            time.sleep(0.002)
+        wait_until(lambda: self.caught >= calls, "such a call to be made")
 
     def put(self, at: int, value: int) -> None:
         WORD.pack_into(self.rule, at, value)

@@ -9,8 +9,9 @@ import nbd
 import pytest
 
 from preswapd.control.server import CONNECTIONS
+from tests.clients import Connect
 from tests.conftest import StartServer
-from tests.faults.conftest import MIB, NOISE, Connect, counters, page
+from tests.faults.conftest import MIB, NOISE, counters, page
 from tests.faults.injection import PAGE, Call, Injector
 from tests.nbd.test_protocol import READ, WRITE, RawClient
 from tests.running import PATIENCE, RunningServer

@@ -3,16 +3,16 @@
 import errno
 import os
 import subprocess
-import time
 from typing import Any
 
 import nbd
 import pytest
 
+from tests.clients import Connect
 from tests.conftest import StartServer
-from tests.faults.conftest import MIB, NOISE, Connect, counters, error_of, page
+from tests.faults.conftest import MIB, NOISE, counters, error_of, page
 from tests.faults.injection import PAGE, Call, Injector
-from tests.running import PATIENCE, RunningServer
+from tests.running import RunningServer, wait_until
 
 FUA = nbd.CMD_FLAG_FUA
 IMAGE = "/g1.img"
@@ -130,9 +130,7 @@ def test_trim_while_the_disk_fails_is_punched_later(
     injector.wait(2)
     assert bytes(client.pread(8 * PAGE, 11 * PAGE)) == bytes(8 * PAGE)
     injector.end()
-    deadline = time.monotonic() + PATIENCE
-    while counters(faulty)["punched_pages"] < 8:
-        assert time.monotonic() < deadline, "nothing was punched"
+    wait_until(lambda: counters(faulty)["punched_pages"] >= 8, "the pages to be punched")
 
 
 # --- shrinks ---

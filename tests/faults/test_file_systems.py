@@ -13,8 +13,9 @@ from typing import Any
 import nbd
 import pytest
 
+from tests.clients import Connect
 from tests.conftest import StartServer
-from tests.faults.conftest import MIB, Connect, error_of, mounted, page
+from tests.faults.conftest import MIB, error_of, mounted, page
 from tests.faults.injection import PAGE
 from tests.running import RunningServer, run
 

@@ -8,8 +8,9 @@ from tempfile import mkdtemp
 
 import pytest
 
+from tests.clients import Connect
 from tests.conftest import StartServer
-from tests.faults.conftest import MIB, NOISE, Connect, counters
+from tests.faults.conftest import MIB, NOISE, counters
 from tests.faults.injection import PAGE
 from tests.running import RunningServer
 

@@ -5,7 +5,6 @@ Each operation is held at one of its system calls, so that the signal surely fin
 
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,9 +12,10 @@ from typing import Any
 import nbd
 import pytest
 
-from tests.faults.conftest import MIB, NOISE, Connect, counters
+from tests.clients import Connect
+from tests.faults.conftest import MIB, NOISE, counters
 from tests.faults.injection import PAGE, Call, Injector
-from tests.running import PATIENCE, PRESWAPCTL, RunningServer, ServerDied
+from tests.running import PRESWAPCTL, RunningServer, ServerDied, wait_for
 
 CONTENT = NOISE[PAGE : 4 * MIB]
 FIRST = CONTENT[: len(CONTENT) // 2]
@@ -69,9 +69,7 @@ def end_during(
 
 def shrink_again(server: RunningServer) -> None:
     """Once the one whose operator has gone has noticed that."""
-    deadline = time.monotonic() + PATIENCE
-    while (done := server.ctl("shrink", "0", check=False)).returncode == 4:
-        assert time.monotonic() < deadline, done.stderr
+    done = wait_for(lambda: server.ctl("shrink", "0", check=False), lambda it: it.returncode != 4)
     assert done.returncode == 0
 
 

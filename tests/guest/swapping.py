@@ -3,20 +3,18 @@
 import hashlib
 import json
 import random
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from preswapd.guest.kernel import Kernel
 from preswapd.guest.machine import Guest, Hardware, Job, Software
-from tests.running import RunningServer
+from tests.running import GUEST_PATIENCE, RunningServer, wait_until
 
 MIB = 1 << 20
 PAGE_SIZE = 4096
 MEMORY = 80 * MIB  # of which the kernel leaves 43
 FILES = 36  # of a MiB each
-PATIENCE = 60.0
 
 SUMS = "/run/sums"
 # Reads every byte and writes every byte again, until told to stop; the first wrong one ends it.
@@ -77,7 +75,7 @@ class SwappingGuest(Guest):
 
     def fill(self) -> None:
         """More files than memory."""
-        self.start_filling().wait(PATIENCE)
+        self.start_filling().wait(GUEST_PATIENCE)
 
     def start_filling(self) -> Job:
         self.run("mkdir /files && mount -t tmpfs -o size=1G none /files")
@@ -86,7 +84,7 @@ class SwappingGuest(Guest):
 
     def check_files(self) -> None:
         """Every byte of them."""
-        self.start("check", f"sha256sum -c -s {SUMS}").wait(PATIENCE)
+        self.start("check", f"sha256sum -c -s {SUMS}").wait(GUEST_PATIENCE)
 
     def start_load(self) -> Job:
         """Swapped in and out without end, each round checked."""
@@ -95,7 +93,7 @@ class SwappingGuest(Guest):
     def stop_load(self, load: Job) -> None:
         """Ends its round; CommandError when a byte was wrong."""
         self.run("touch /run/stop")
-        load.wait(PATIENCE)
+        load.wait(GUEST_PATIENCE)
 
     def used(self) -> int:
         """Pages of swap space in use, by /proc/swaps."""
@@ -123,13 +121,6 @@ def device(server: RunningServer, name: str = "g1") -> dict[str, Any]:
 
 def allocated(path: Path) -> int:
     return path.stat().st_blocks * 512
-
-
-def wait_until(done: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline, f"after {seconds:.0f} s still waiting for {what}"
-        time.sleep(0.1)
 
 
 def at_rest(guest: SwappingGuest) -> tuple[dict[str, int], dict[str, Any]]:

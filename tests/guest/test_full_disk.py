@@ -9,10 +9,11 @@ import nbd
 import pytest
 
 from preswapd.guest.kernel import Kernel
+from tests.clients import connected
 from tests.conftest import StartServer
 from tests.faults.conftest import MIB, mounted
-from tests.guest.swapping import PATIENCE, SwappingGuest, device, wait_until
-from tests.running import RunningServer
+from tests.guest.swapping import SwappingGuest, device
+from tests.running import GUEST_PATIENCE, RunningServer, wait_until
 
 pytestmark = [
     pytest.mark.guest,
@@ -40,8 +41,7 @@ def cramped(start_server: StartServer, tmp_path: Path) -> Iterator[RunningServer
 @pytest.fixture
 def other(cramped: RunningServer) -> nbd.NBD:
     """A client of the other device, which holds OTHERS."""
-    client = nbd.NBD()
-    client.connect_uri(cramped.nbd_uri("g2"))
+    client = connected(cramped, "g2")
     client.pwrite(OTHERS, 4096)
     return client
 
@@ -60,7 +60,7 @@ def test_full_disk_and_full_pool_pause_the_guest_until_there_is_room(
 
         (cramped.state_dir / "stuffing").unlink()
         guest.resume()
-        filling.wait(PATIENCE)
+        filling.wait(GUEST_PATIENCE)
         guest.check_files()
         assert guest.troubles() == []
     assert bytes(other.pread(len(OTHERS), 4096)) == OTHERS

@@ -11,8 +11,8 @@ import pytest
 from preswapd.guest.kernel import Kernel
 from preswapd.qmp import Monitor
 from tests.conftest import StartServer
-from tests.guest.swapping import FILES, PATIENCE, SwappingGuest, device, wait_until
-from tests.running import RunningServer
+from tests.guest.swapping import FILES, SwappingGuest, device
+from tests.running import GUEST_PATIENCE, RunningServer, wait_until
 
 pytestmark = [pytest.mark.guest, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -55,7 +55,7 @@ def test_disk_comes_to_a_running_guest_and_goes(guest: SwappingGuest, qmp: Path)
     appear(guest)
     area = guest.swapon("g1")
     assert "SSDsc" in guest.run("dmesg | grep 'swap on'").output
-    hungry.wait(PATIENCE)
+    hungry.wait(GUEST_PATIENCE)
     assert guest.vmstat()["pswpout"] > 1000
 
     load = guest.start_load()

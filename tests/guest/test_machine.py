@@ -5,7 +5,6 @@ import json
 import os
 import random
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from preswapd.guest.faults import CommandError, GuestTimeoutError, LostGuestErro
 from preswapd.guest.kernel import Kernel
 from preswapd.guest.machine import Guest, Hardware, Software
 from preswapd.guest.programs import find
+from tests.running import wait_until
 
 pytestmark = pytest.mark.guest
 
@@ -75,18 +75,11 @@ def test_guest_swaps_to_a_file_and_gives_it_back(
         assert full > 16 * MIB
         assert guest.vmstat()["pswpout"] * 4096 >= full
         guest.run("rm /fill/data")
-        wait_until_below(swap, written // 2)
+        wait_until(lambda: allocated(swap) <= written // 2, "discards")
         guest.swapoff(area.path)
         assert guest.swaps() == []
         assert guest.troubles() == []
         assert guest.stops() == []
-
-
-def wait_until_below(path: Path, size: int) -> None:
-    deadline = time.monotonic() + 20
-    while allocated(path) > size:
-        assert time.monotonic() < deadline, f"{allocated(path)} bytes are still allocated"
-        time.sleep(0.1)
 
 
 def test_guest_runs_programs_of_the_host(guest: Guest) -> None:

@@ -22,9 +22,8 @@ from tests.guest.swapping import (
     allocated,
     at_rest,
     device,
-    wait_until,
 )
-from tests.running import RunningServer
+from tests.running import RunningServer, wait_until
 
 # Half a minute each; three times that where other work goes on beside them.
 pytestmark = [pytest.mark.guest, pytest.mark.slow, pytest.mark.timeout(300)]

@@ -1,13 +1,12 @@
 """Servers with room in the pool and without, and real NBD clients of them."""
 
 import random
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from typing import Any
 
-import nbd
 import pytest
 
+from tests.clients import Connect, clients, connected
 from tests.running import RunningServer
 
 PAGE = 4096
@@ -17,8 +16,6 @@ MIB = 1 << 20
 SIZE = 64 * MIB
 FREE = 48 * MIB
 
-Connect = Callable[..., Any]
-
 
 @pytest.fixture(scope="module", params=["32M", "4M"], ids=["ample", "full"])
 def served(
@@ -27,8 +24,7 @@ def served(
     """One device, g1 of SIZE; the pool has room, or is full of pages behind FREE."""
     with RunningServer(tmp_path_factory.mktemp("server"), pool_size=request.param) as server:
         if request.param == "4M":
-            filler = nbd.NBD()
-            filler.connect_uri(server.nbd_uri())
+            filler = connected(server)
             filler.pwrite(random.Random(0).randbytes(8 * MIB), FREE)
             filler.shutdown()
         yield server
@@ -37,19 +33,8 @@ def served(
 @pytest.fixture
 def connect() -> Iterator[Connect]:
     """Makes clients that libnbd does not keep from sending what is wrong."""
-    clients = []
-
-    def make(server: RunningServer, export: str = "") -> Any:
-        client = nbd.NBD()
-        client.set_strict_mode(0)
-        client.connect_uri(server.nbd_uri(export))
-        clients.append(client)
-        return client
-
-    yield make
-    for client in clients:
-        with suppress(nbd.Error):
-            client.shutdown()
+    with clients(strict=False) as make:
+        yield make
 
 
 @pytest.fixture

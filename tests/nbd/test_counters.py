@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from tests.clients import Connect
 from tests.conftest import StartServer
-from tests.nbd.conftest import MIB, PAGE, Connect
+from tests.nbd.conftest import MIB, PAGE
 from tests.running import RunningServer
 
 NOISE = random.Random(3).randbytes(8 * MIB)

@@ -12,8 +12,9 @@ from typing import Any
 import nbd
 import pytest
 
+from tests.clients import Connect
 from tests.conftest import StartServer
-from tests.nbd.conftest import MIB, PAGE, Connect
+from tests.nbd.conftest import MIB, PAGE
 from tests.running import RunningServer, run
 
 pytestmark = [

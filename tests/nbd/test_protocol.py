@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from typing import Any, Self
 
-import nbd
 import pytest
 
+from tests.clients import Connect, connected
 from tests.conftest import StartServer
-from tests.nbd.conftest import MIB, PAGE, SIZE, Connect
+from tests.nbd.conftest import MIB, PAGE, SIZE
 from tests.running import PATIENCE, RunningServer
 
 pytestmark = pytest.mark.xdist_group("nbd-protocol")
@@ -351,8 +351,7 @@ def test_connections_are_counted_down_again(start_server: StartServer) -> None:
         with RawClient(server) as client:
             assert client.greet().go().works()
             client.send(READ, 0, MIB)
-    last = nbd.NBD()
-    last.connect_uri(server.nbd_uri())
+    last = connected(server)
     last.pread(PAGE, 0)
     assert server.json_stats()["devices"]["g1"]["connections"] == 1
     last.shutdown()

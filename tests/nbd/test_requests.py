@@ -7,7 +7,8 @@ from typing import Any
 import nbd
 import pytest
 
-from tests.nbd.conftest import FREE, MIB, PAGE, SIZE, Connect
+from tests.clients import Connect
+from tests.nbd.conftest import FREE, MIB, PAGE, SIZE
 from tests.running import RunningServer
 
 pytestmark = pytest.mark.xdist_group("nbd-requests")

@@ -10,8 +10,9 @@ from typing import Any
 import nbd
 import pytest
 
+from tests.clients import Connect, connected
 from tests.conftest import StartServer
-from tests.nbd.conftest import MIB, PAGE, Connect
+from tests.nbd.conftest import MIB, PAGE
 from tests.running import PRESWAPCTL, RunningServer
 
 PAGES = 1024
@@ -26,8 +27,7 @@ class Writer:
     """Keeps eight writes in flight until its connection ends, and notes the answers."""
 
     def __init__(self, server: RunningServer, first_page: int) -> None:
-        self.client = nbd.NBD()
-        self.client.connect_uri(server.nbd_uri())
+        self.client = connected(server)
         self.random = random.Random(first_page)
         self.first_page = first_page
         self.sent: dict[int, bytes] = {}

@@ -3,7 +3,7 @@
 import os
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,8 +15,8 @@ from preswapd.preswap.settings import DeviceSpec
 from tests.preswap.coherence import check_coherence
 from tests.preswap.disk_model import PAGE, page_of
 from tests.preswap.running import MIB, Running, read
+from tests.running import wait_until
 
-PATIENCE = 30.0
 PAGES = 512
 WRITERS = 4
 SECONDS = 60.0 if os.environ.get("HYPOTHESIS_PROFILE") == "long" else 4.0
@@ -153,19 +153,12 @@ class HeldUp:
         self.pipe = running.paths.sidecar("g1").with_name("g1.json.new")
         os.mkfifo(self.pipe)
         self.request: Future[None] = pool.submit(self.connection.pwrite, page_of(1), PAGE)
-        wait_until(lambda: running.device.seconds_since_io is not None)
+        wait_until(lambda: running.device.seconds_since_io is not None, "the request to begin")
 
     def release(self) -> None:
         """The sidecar can't be written, so the page goes to disk."""
         with self.pipe.open("rb") as pipe:
             pipe.read()
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 @pytest.fixture
@@ -221,7 +214,7 @@ def test_remove_waits_for_requests_in_flight(
 ) -> None:
     device = running.device
     removal = pool.submit(running.instance.remove, "g1", force=True)
-    wait_until(lambda: is_closed(device.connect()))
+    wait_until(lambda: is_closed(device.connect()), "the device to close")
     assert not removal.done()
     held_up.release()
     held_up.request.result()
@@ -261,7 +254,7 @@ def test_park_answers_nothing(running: Running, pool: ThreadPoolExecutor) -> Non
     connection = running.connect()
     assert running.device.park(0)
     waiting = pool.submit(read, connection)
-    wait_until(waiting.running)
+    wait_until(waiting.running, "the read to begin")
     running.kill()
     with pytest.raises(OSError, match="transport endpoint shutdown"):
         waiting.result()

@@ -14,18 +14,13 @@ import pytest
 from preswapd.preswap.sidecar import Sidecar
 from preswapd.server.exports import Traffic
 from preswapd.server.watch import QUIET_SECONDS, Trouble, Watch
+from tests.clients import connected
 from tests.conftest import StartServer
 from tests.running import PATIENCE, RunningServer, run
 from tests.tmem.arena_file import flip_bit, slots_of
 
 PAGE = 4096
 NOISE = random.Random(5).randbytes(8 << 20)
-
-
-def connected(server: RunningServer) -> Any:
-    client = nbd.NBD()
-    client.connect_uri(server.nbd_uri())
-    return client
 
 
 # --- events of a real server ---

@@ -15,6 +15,7 @@ import nbd
 import pytest
 
 from preswapd.preswap.sidecar import Sidecar
+from tests.clients import connected
 from tests.conftest import StartServer
 from tests.running import PATIENCE, PRESWAPD, RunningServer, ServerDied, run
 
@@ -31,12 +32,6 @@ def refused(server: RunningServer, *options: str) -> tuple[int, str]:
 def idle(tmp_path: Path, start_server: StartServer) -> RunningServer:
     """A server that was not started."""
     return start_server(start=False)
-
-
-def connected(server: RunningServer, export: str = "") -> nbd.NBD:
-    client = nbd.NBD()
-    client.connect_uri(server.nbd_uri(export))
-    return client
 
 
 # --- start and stop ---

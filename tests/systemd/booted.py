@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.running import PATIENCE, run
+from tests.running import PATIENCE, run, wait_for
 
 CHECKOUT = Path(__file__).parents[2]
 NAMESPACES = ("--mount", "--pid", "--cgroup", "--uts", "--ipc", "--net")
@@ -77,11 +77,7 @@ class Booted:
         return self.run("systemctl", "show", "--property", value, "--value", unit).strip()
 
     def wait_for(self, unit: str, value: str, *wanted: str) -> str:
-        deadline = time.monotonic() + PATIENCE
-        while (found := self.show(unit, value)) not in wanted:
-            assert time.monotonic() < deadline, f"{unit}: {value} stays {found}"
-            time.sleep(0.1)
-        return found
+        return wait_for(lambda: self.show(unit, value), lambda found: found in wanted)
 
     def journal(self, unit: str, *options: str) -> Sequence[str]:
         return self.run("journalctl", "--output=cat", "--unit", unit, *options).splitlines()
@@ -132,10 +128,8 @@ class Booted:
         self.outer.kill()
         self.outer.communicate()
         shutil.rmtree(self.root)
-        deadline = time.monotonic() + PATIENCE
-        while (self.cgroup / "cgroup.events").read_text().startswith("populated 1"):
-            assert time.monotonic() < deadline, f"{self.cgroup} does not become empty"
-            time.sleep(0.05)
+        events = self.cgroup / "cgroup.events"
+        wait_for(events.read_text, lambda text: not text.startswith("populated 1"))
         for folder, _, _ in os.walk(self.cgroup, topdown=False):
             os.rmdir(folder)
 

@@ -1,0 +1,35 @@
+"""NBD clients of a test's server."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import nbd
+
+from tests.running import RunningServer
+
+Connect = Callable[..., Any]
+
+
+def connected(server: RunningServer, export: str = "", *, strict: bool = True) -> Any:
+    """Without `strict`, libnbd does not keep it from sending what is wrong."""
+    client = nbd.NBD()
+    if not strict:
+        client.set_strict_mode(0)
+    client.connect_uri(server.nbd_uri(export))
+    return client
+
+
+@contextmanager
+def clients(*, strict: bool = True) -> Iterator[Connect]:
+    """Makes clients as connected() does; all are closed at the end."""
+    made = []
+
+    def connect(server: RunningServer, export: str = "") -> Any:
+        made.append(connected(server, export, strict=strict))
+        return made[-1]
+
+    yield connect
+    for client in made:
+        with suppress(nbd.Error):
+            client.shutdown()
