@@ -4,7 +4,6 @@ import mmap
 import struct
 from enum import IntFlag
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from tests.running import wait_until
@@ -88,11 +87,6 @@ class Injector:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.end()
         self.rule.close()

@@ -4,7 +4,6 @@
 """
 
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from tests.fuzz.control import Control
@@ -29,10 +28,5 @@ class Targets:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.control.stop()
