@@ -10,6 +10,8 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from preswapd.children import kill_child, start_child
+
 SPIN = ("sh", "-c", "while :; do :; done")
 
 
@@ -20,10 +22,9 @@ def kept_awake() -> Iterator[None]:
         yield
     finally:
         for process in spinning:
-            process.kill()
-            process.wait()
+            kill_child(process)
 
 
 def spin(processor: int) -> subprocess.Popen[bytes]:
     where = ("taskset", "--cpu-list", str(processor), "chrt", "--idle", "0")
-    return subprocess.Popen(["setpriv", "--pdeathsig=KILL", "--", *where, *SPIN])
+    return start_child([*where, *SPIN])

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers import nbd_server
+from preswapd.children import start_child
 from preswapd.control.client import Client
 
 DISK = "512M"
@@ -188,16 +189,7 @@ def start(server: Server, folder: Path, disk: Path) -> subprocess.Popen[bytes]:
         program = str(nbd_server())
     elif shutil.which(program) is None:
         raise FileNotFoundError(f"{program} is not installed")
-    return subprocess.Popen(
-        # It ends with this process, however that ends.
-        [
-            *("setpriv", "--pdeathsig=KILL", "--", program),
-            *(part.format(folder=folder, disk=disk) for part in arguments),
-        ],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    return start_child([program, *(part.format(folder=folder, disk=disk) for part in arguments)])
 
 
 def number(server: Server, folder: Path, process: subprocess.Popen[bytes]) -> int:

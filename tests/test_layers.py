@@ -10,12 +10,14 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LEAVES = {
+    "preswapd.children",
     "preswapd.codecs",
     "preswapd.commandline",
     "preswapd.errors",
     "preswapd.filesystems",
     "preswapd.log",
     "preswapd.logind",
+    "preswapd.meminfo",
     "preswapd.nbdkit",
     "preswapd.paths",
     "preswapd.qmp",
@@ -28,7 +30,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "nbd_plugin": LEAVES | {"preswapd.server", "preswapd.preswap"},
     "preswapd.__main__": LEAVES | {"preswapd.server", "preswapd.demo"},
     "preswapd.demo": LEAVES | {"preswapd.guest", "preswapd.control.client"},
-    "preswapd.guest": {"preswapd.errors", "preswapd.qmp", "preswapd.units"},
+    "preswapd.guest": {
+        "preswapd.children",
+        "preswapd.errors",
+        "preswapd.meminfo",
+        "preswapd.qmp",
+        "preswapd.units",
+    },
     "preswapd.cli": LEAVES
     | {"preswapd.control.client", "preswapd.control.metrics", "preswapd.control.protocol"},
     "preswapd.server": LEAVES | {"preswapd.control", "preswapd.preswap"},
@@ -48,10 +56,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "preswapd.nbdkit": {"preswapd.errors"},
     "preswapd.paths": {"preswapd.errors"},
     "preswapd.qmp": {"preswapd.errors"},
+    "preswapd.children": set(),
     "preswapd.codecs": set(),
     "preswapd.filesystems": set(),
     "preswapd.log": set(),
     "preswapd.logind": set(),
+    "preswapd.meminfo": set(),
     "preswapd.units": set(),
     "preswapd.version": set(),
     "preswapd.errors": set(),

@@ -4,11 +4,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-MEMINFO = Path("/proc/meminfo")
+from preswapd.meminfo import MEMINFO, meminfo
+
 # Not there, or not readable, where the kernel was built or started without it.
 PRESSURE = Path("/proc/pressure/memory")
-
-AVAILABLE = re.compile(r"^MemAvailable:\s*(\d+) kB$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -20,8 +19,7 @@ class Pressure:
 
 
 def available_memory(path: Path = MEMINFO) -> int | None:
-    found = AVAILABLE.search(text_of(path))
-    return int(found[1]) * 1024 if found else None
+    return meminfo(text_of(path)).get("MemAvailable")
 
 
 def memory_pressure(path: Path = PRESSURE, seconds: int = 10) -> Pressure | None:

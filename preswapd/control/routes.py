@@ -13,7 +13,7 @@ from preswapd.control.protocol import (
     ServerFacts,
     ShrinkStatus,
 )
-from preswapd.control.shrinking import Shrink
+from preswapd.control.shrinking import ShrinkThread
 from preswapd.errors import RefusedError, UsageError
 from preswapd.preswap.instance import Instance
 from preswapd.units import LARGEST, parse_pages, parse_size
@@ -37,7 +37,7 @@ class Reply(NamedTuple):
 class FollowedShrink(NamedTuple):
     """A shrink that has begun and whose client waits: it is answered line by line."""
 
-    shrink: Shrink
+    shrink: ShrinkThread
 
 
 class WrongMethodError(UsageError):
@@ -54,7 +54,7 @@ class Api:
     def __init__(self, instance: Instance, facts: ServerFacts) -> None:
         self.instance = instance
         self.facts = facts
-        self.last_shrink: Shrink | None = None
+        self.last_shrink: ShrinkThread | None = None
         self.beginning = threading.Lock()
         self.routes: list[tuple[str, re.Pattern[str], Callable[..., Reply | FollowedShrink]]] = [
             ("GET", path("/stats"), self.stats),
@@ -158,11 +158,11 @@ class Api:
         if device is not None:
             self.known(device)
         wait = body.flag("wait", True)
-        shrink = Shrink(self.instance, body.number("pages", parse_pages), device)
+        shrink = ShrinkThread(self.instance, body.number("pages", parse_pages), device)
         self.begin(shrink)
         return FollowedShrink(shrink) if wait else Reply(202, asdict(self.status()))
 
-    def begin(self, shrink: Shrink) -> None:
+    def begin(self, shrink: ShrinkThread) -> None:
         """Of two that are asked for at once one is refused, and the other is the last shrink."""
         with self.beginning:
             if self.last_shrink is not None and not self.last_shrink.ended.is_set():

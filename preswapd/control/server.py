@@ -28,7 +28,7 @@ from preswapd.control.protocol import (
     error_code,
 )
 from preswapd.control.routes import Api, FollowedShrink, Reply, Request, WrongMethodError
-from preswapd.control.shrinking import Shrink
+from preswapd.control.shrinking import ShrinkThread
 from preswapd.errors import PreswapError, UsageError, described
 from preswapd.log import ERROR, Log
 
@@ -221,7 +221,7 @@ class Handler(BaseHTTPRequestHandler):
 
     # --- shrink: the one answer that takes its time ---
 
-    def follow(self, shrink: Shrink) -> None:
+    def follow(self, shrink: ShrinkThread) -> None:
         """Until its end, with a line now and then; a client that hangs up stops it."""
         lines = Lines(self)
         try:

@@ -6,7 +6,7 @@ from preswapd.preswap.instance import Instance
 from preswapd.preswap.shrink import ShrinkProgress, ShrinkResult
 
 
-class Shrink:
+class ShrinkThread:
     """Runs Instance.shrink; `ended` is set when there is a result or an error."""
 
     def __init__(self, instance: Instance, pages: int, device: str | None) -> None:

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
+from preswapd.children import kill_child, start_child
 from preswapd.control.client import Client
 from preswapd.demo.faults import DemoError
 from preswapd.paths import InstancePaths
@@ -77,19 +78,8 @@ class Server:
     def start(self) -> None:
         """Starts it and waits until it serves."""
         before = len(self._lines())
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                # It ends with this process, however that ends; a session of its own keeps a Ctrl-C
-                # from it, which would stop it before the guest.
-                [
-                    *("setpriv", "--pdeathsig=KILL", "--"),
-                    *(installed("preswapd"), "serve", *self.arguments()),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        command = [installed("preswapd"), "serve", *self.arguments()]
+        self._process = start_child(command, self._log)
         deadline = time.monotonic() + START_SECONDS
         while not any(line.startswith("ready") for line in self._lines()[before:]):
             if self._process.poll() is not None:
@@ -101,8 +91,7 @@ class Server:
     def kill(self) -> None:
         """As kill -9 does."""
         if self._process is not None:
-            self._process.kill()
-            self._process.wait(END_SECONDS)
+            kill_child(self._process)
             self._process = None
 
     def check_alive(self) -> None:

@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from preswapd.children import END_SECONDS, kill_child, start_child
 from preswapd.guest import accelerator, initramfs
 from preswapd.guest.channel import Channel, ChannelClosedError, Outcome
 from preswapd.guest.faults import CommandError, GuestError, GuestTimeoutError, LostGuestError
 from preswapd.guest.kernel import Kernel
 from preswapd.guest.programs import find
-from preswapd.guest.readings import SwapArea, meminfo, swap_areas, troubles, vmstat
+from preswapd.guest.readings import SwapArea, swap_areas, troubles, vmstat
+from preswapd.meminfo import meminfo
 from preswapd.qmp import Monitor, MonitorError
 
 # Under emulation on a busy machine; an idle one takes 4 s, KVM one.
@@ -26,7 +28,6 @@ BOOT_SECONDS = 60.0
 COMMAND_SECONDS = 30.0
 # A guest that lives longer is stuck, or its caller is.
 LIFE_SECONDS = 600.0
-END_SECONDS = 10.0
 POLL_SECONDS = 0.3
 CONSOLE_LINES = 30
 PANIC = re.compile(r"Kernel panic[^\n]*")
@@ -124,22 +125,10 @@ class Guest:
         ).output.strip()
 
     def _spawn(self, commands: int, monitor: int) -> None:
-        with (self._folder / "qemu.log").open("wb") as log:
-            self._process = subprocess.Popen(
-                # Nothing is left behind either when we are killed outright; a session of its own
-                # keeps it from ending at Ctrl-C before what it runs was looked at.
-                ["setpriv", "--pdeathsig=KILL", "--", *self._command(commands, monitor)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=(commands, monitor),
-                start_new_session=True,
-            )
-        self._stack.callback(self._end)
-
-    def _end(self) -> None:
-        self._process.kill()
-        self._process.wait(END_SECONDS)
+        self._process = start_child(
+            self._command(commands, monitor), self._folder / "qemu.log", (commands, monitor)
+        )
+        self._stack.callback(kill_child, self._process)
 
     def _command(self, commands: int, monitor: int) -> list[str]:
         hardware = self.hardware

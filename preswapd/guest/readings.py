@@ -29,16 +29,6 @@ def swap_areas(text: str) -> list[SwapArea]:
     ]
 
 
-def meminfo(text: str) -> dict[str, int]:
-    """The lines of /proc/meminfo that are amounts, in bytes."""
-    lines = (line.split() for line in text.splitlines())
-    return {
-        words[0].rstrip(":"): int(words[1]) * 1024
-        for words in lines
-        if len(words) == 3 and words[2] == "kB"
-    }
-
-
 def vmstat(text: str) -> dict[str, int]:
     return {name: int(count) for name, count in (line.split() for line in text.splitlines())}
 

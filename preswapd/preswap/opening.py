@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from preswapd.errors import RefusedError
+from preswapd.meminfo import MEMINFO, meminfo
 from preswapd.preswap._table import Table, recover
 from preswapd.preswap.header import swap_header
 from preswapd.preswap.image import create_image, remove_image
@@ -19,7 +20,6 @@ from preswapd.tmem.cgroups import memory_files
 from preswapd.units import exact_size
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-MEMINFO = Path("/proc/meminfo")
 # All devices of an instance share its one pool, as swap types do in the kernel's preswap.
 POOL = 0
 SMALLEST_RESERVE = 512 << 20
@@ -137,10 +137,7 @@ def open_host(settings: Settings, *, create: bool) -> Host:
 
 def default_reserve() -> int:
     """5 % of the host's memory, at least 512 MiB."""
-    for line in MEMINFO.read_text().splitlines():
-        if line.startswith("MemTotal:"):
-            return max(int(line.split()[1]) * 1024 // 20, SMALLEST_RESERVE)
-    return SMALLEST_RESERVE
+    return max(meminfo(MEMINFO.read_text()).get("MemTotal", 0) // 20, SMALLEST_RESERVE)
 
 
 def open_pool(host: Host) -> None:

@@ -24,7 +24,7 @@ from preswapd.server import stopping
 from preswapd.server.exports import Exports
 from preswapd.server.handover import Handover
 from preswapd.server.notify import notify
-from preswapd.server.watch import WATCH_SECONDS, Watch
+from preswapd.server.watch import WATCH_SECONDS, GuestLog
 
 # A request waits at most this long for the interpreter lock behind Python code of ours.
 SWITCH_SECONDS = 0.0001
@@ -65,7 +65,7 @@ def begin(handover: Handover) -> Exports:
     gc.collect()
     gc.freeze()
     exports = Exports(instance)
-    spawn("watch", Background(Watch(instance, exports).look, WATCH_SECONDS).run)
+    spawn("watch", Background(GuestLog(instance, exports).look, WATCH_SECONDS).run)
     announce(handover, exports)
     return exports
 

@@ -42,7 +42,7 @@ class Burst:
     moved: float
 
 
-class Watch:
+class GuestLog:
     """Looks at the counters of one instance, and logs what has changed."""
 
     def __init__(

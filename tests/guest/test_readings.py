@@ -3,7 +3,6 @@
 from preswapd.guest.readings import (
     SwapArea,
     SwapTraffic,
-    meminfo,
     swap_areas,
     swap_traffic,
     troubles,
@@ -14,11 +13,6 @@ SWAPS = """\
 Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority
 /dev/sda                                partition\t409596\t\t41216\t\t-2
 /dev/disk\\040two                        partition\t4096\t\t0\t\t5
-"""
-MEMINFO = """\
-MemTotal:         124752 kB
-HugePages_Total:       0
-Hugepagesize:       2048 kB
 """
 LOG = """\
 [    2.634740] Adding 409596k swap on /dev/sda.  Priority:-2 extents:1 across:409596k SSDsc
@@ -35,10 +29,6 @@ def test_swap_areas_in_bytes() -> None:
 
 def test_swap_areas_without_any() -> None:
     assert swap_areas(SWAPS.splitlines()[0] + "\n") == []
-
-
-def test_meminfo_takes_amounts_only() -> None:
-    assert meminfo(MEMINFO) == {"MemTotal": 124752 << 10, "Hugepagesize": 2048 << 10}
 
 
 def test_swap_traffic_of_vmstat() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from preswapd.preswap.sidecar import Sidecar
 from preswapd.server.exports import Traffic
-from preswapd.server.watch import QUIET_SECONDS, Trouble, Watch
+from preswapd.server.watch import QUIET_SECONDS, GuestLog, Trouble
 from tests.clients import connected
 from tests.conftest import StartServer
 from tests.running import PATIENCE, RunningServer, run
@@ -178,7 +178,7 @@ class Told:
         self.lines: list[tuple[int, str]] = []
         self.traffic: dict[str, Traffic] = {}
         self.now = 0.0
-        self.watch = Watch(self, self, lambda: self.now)  # type: ignore[arg-type]
+        self.watch = GuestLog(self, self, lambda: self.now)  # type: ignore[arg-type]
 
     def log(self, priority: int, text: str) -> None:
         self.lines.append((priority, text))

@@ -1,0 +1,15 @@
+"""/proc/meminfo, of this host or as a guest tells it."""
+
+from pathlib import Path
+
+MEMINFO = Path("/proc/meminfo")
+
+
+def meminfo(text: str) -> dict[str, int]:
+    """The lines that are amounts, in bytes."""
+    lines = (line.split() for line in text.splitlines())
+    return {
+        words[0].rstrip(":"): int(words[1]) * 1024
+        for words in lines
+        if len(words) == 3 and words[2] == "kB"
+    }

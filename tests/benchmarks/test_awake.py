@@ -1,0 +1,34 @@
+"""Processors are kept awake by what makes way for everything else, and only so long."""
+
+import os
+import subprocess
+from functools import partial
+from operator import eq
+
+import pytest
+
+from benchmarks import awake
+from tests.running import wait_for
+
+
+def place_and_class(pid: int) -> tuple[set[int], int]:
+    return os.sched_getaffinity(pid), os.sched_getscheduler(pid)
+
+
+def test_one_idle_process_on_each_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    spinning: dict[int, subprocess.Popen[bytes]] = {}
+    spin = awake.spin
+
+    def noted(processor: int) -> subprocess.Popen[bytes]:
+        spinning[processor] = spin(processor)
+        return spinning[processor]
+
+    monkeypatch.setattr(awake, "spin", noted)
+    with awake.kept_awake():
+        assert spinning.keys() == os.sched_getaffinity(0)
+        for processor, process in spinning.items():
+            # It is on its way through the commands that put it there.
+            idle_there = ({processor}, os.SCHED_IDLE)
+            wait_for(partial(place_and_class, process.pid), partial(eq, idle_there))
+            assert process.poll() is None
+    assert {process.returncode for process in spinning.values()} == {-9}
