@@ -7,22 +7,30 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
+from preswapd.meminfo import amounts
+
 SECTOR = 512
 SAMPLE_SECONDS = 0.2
 
 
-def cpu_seconds(pid: int) -> float:
-    """User and system time of all threads of a process."""
-    # The name in brackets may hold blanks; utime and stime are the 14th and 15th word of the line.
+def cpu_seconds(pid: int, *, with_children: bool = False) -> float:
+    """User and system time of all threads of a process, and of children that it has waited for."""
+    # The name in brackets may hold blanks; the 14th and 15th word of the line are the process's
+    # own time, the two behind them its children's.
     words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+    times = words[11:15] if with_children else words[11:13]
+    return sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
+
+
+def memory_of(pid: int) -> dict[str, int]:
+    """Bytes, by the names of /proc/PID/status."""
+    return amounts(Path(f"/proc/{pid}/status").read_text())
 
 
 def resident(pid: int) -> int:
     """Bytes of memory that a process has mapped, without shared memory."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    amounts = dict(line.split(":", 1) for line in lines)
-    return sum(int(amounts[name].split()[0]) * 1024 for name in ("RssAnon", "RssFile"))
+    found = memory_of(pid)
+    return found["RssAnon"] + found["RssFile"]
 
 
 def disk_bytes(folder: Path) -> tuple[int, int] | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.peers import nbd_server
 from preswapd.guest.faults import GuestError
-from preswapd.meminfo import MEMINFO, meminfo
+from preswapd.meminfo import MEMINFO, amounts
 from preswapd.version import VERSION
 
 TOOL_SECONDS = 20
@@ -31,7 +31,7 @@ def describe() -> dict[str, Any]:
         "machine": {
             "processor": processor(),
             "cores": len(os.sched_getaffinity(0)),
-            "memory": meminfo(MEMINFO.read_text())["MemTotal"],
+            "memory": amounts(MEMINFO.read_text())["MemTotal"],
             # Over a minute, before the first measurement: an idle machine has less than 0.2.
             "load_before": round(os.getloadavg()[0], 2),
         },

@@ -3,7 +3,6 @@
 All work on the sources of Python's standard library, which are on every host that runs this.
 """
 
-import re
 import shutil
 import socket
 import subprocess
@@ -16,6 +15,7 @@ from contextlib import AbstractContextManager, contextmanager
 from itertools import islice
 from pathlib import Path
 
+from benchmarks.host_usage import memory_of
 from preswapd.guest.faults import SetupError
 from preswapd.guest.programs import find
 
@@ -197,8 +197,7 @@ def talking(command: list[str]) -> Iterator["subprocess.Popen[str]"]:
 
 def anonymous(pid: int) -> int:
     """Bytes of a process's memory that would be swapped; 0 for one that has just ended."""
-    match = re.search(r"^RssAnon:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.M)
-    return int(match[1]) * 1024 if match else 0
+    return memory_of(pid).get("RssAnon", 0)
 
 
 # --- Redis ---

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.host_usage import cpu_seconds, memory_of
 from benchmarks.peers import nbd_server
 from preswapd.children import start_child
 from preswapd.control.client import Client
@@ -27,7 +28,6 @@ ANSWER_SECONDS = 60.0
 SETTLE_SECONDS = 60.0
 POLL_SECONDS = 0.02
 PRESWAPD = str(Path(sys.executable).parent / "preswapd")
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
@@ -109,14 +109,9 @@ class Running:
 
     def resident(self) -> dict[str, int]:
         """Bytes of resident memory: all, and its parts (private, of files, shared memory)."""
-        lines = Path(f"/proc/{self.process}/status").read_text().splitlines()
+        found = memory_of(self.process)
         names = {"VmRSS": "all", "RssAnon": "private", "RssFile": "files", "RssShmem": "shared"}
-        words = (line.split() for line in lines)
-        return {
-            names[name]: int(rest[0]) * 1024
-            for word, *rest in words
-            if (name := word.rstrip(":")) in names
-        }
+        return {name: found[of] for of, name in names.items()}
 
     def stats(self) -> dict[str, Any]:
         """preswapd's own counters; empty for others."""
@@ -136,11 +131,9 @@ class Running:
 def cpu_of(process: int) -> float:
     """Seconds, those of children that it has waited for included; 0 for one that is gone."""
     try:
-        stat = Path(f"/proc/{process}/stat").read_text()
+        return cpu_seconds(process, with_children=True)
     except OSError:
         return 0.0
-    # The name before the last parenthesis may hold blanks; times are fields 14 to 17.
-    return sum(int(ticks) for ticks in stat.rpartition(")")[2].split()[11:15]) / TICKS
 
 
 @contextmanager

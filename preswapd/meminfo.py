@@ -1,11 +1,11 @@
-"""/proc/meminfo, of this host or as a guest tells it."""
+"""/proc/meminfo, and what looks like it: of this host, or as a guest tells it."""
 
 from pathlib import Path
 
 MEMINFO = Path("/proc/meminfo")
 
 
-def meminfo(text: str) -> dict[str, int]:
+def amounts(text: str) -> dict[str, int]:
     """The lines that are amounts, in bytes."""
     lines = (line.split() for line in text.splitlines())
     return {

@@ -1,6 +1,6 @@
 """/proc/meminfo, as a kernel writes it."""
 
-from preswapd.meminfo import meminfo
+from preswapd.meminfo import amounts
 
 TEXT = """\
 MemTotal:         124752 kB
@@ -10,4 +10,4 @@ Hugepagesize:       2048 kB
 
 
 def test_amounts_only() -> None:
-    assert meminfo(TEXT) == {"MemTotal": 124752 << 10, "Hugepagesize": 2048 << 10}
+    assert amounts(TEXT) == {"MemTotal": 124752 << 10, "Hugepagesize": 2048 << 10}

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from preswapd.meminfo import MEMINFO, meminfo
+from preswapd.meminfo import MEMINFO, amounts
 
 # Not there, or not readable, where the kernel was built or started without it.
 PRESSURE = Path("/proc/pressure/memory")
@@ -19,7 +19,7 @@ class Pressure:
 
 
 def available_memory(path: Path = MEMINFO) -> int | None:
-    return meminfo(text_of(path)).get("MemAvailable")
+    return amounts(text_of(path)).get("MemAvailable")
 
 
 def memory_pressure(path: Path = PRESSURE, seconds: int = 10) -> Pressure | None:

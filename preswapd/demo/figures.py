@@ -15,8 +15,6 @@ class Counters:
     rejected: int = 0
     read_from_tmem: int = 0
     read_from_disk: int = 0
-    written_back: int = 0
-    trimmed: int = 0
     disk_errors: int = 0
     checksum_errors: int = 0
 
@@ -66,8 +64,6 @@ def figures(stats: dict[str, Any], name: str) -> Figures:
         rejected=device["failed_stores"],
         read_from_tmem=device["loads"],
         read_from_disk=device["disk_reads"],
-        written_back=device["written_back_pages"],
-        trimmed=device["trims"],
         disk_errors=device["disk_errors"],
         checksum_errors=tmem["checksum_errors"],
     )

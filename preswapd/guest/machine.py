@@ -20,7 +20,7 @@ from preswapd.guest.faults import CommandError, GuestError, GuestTimeoutError, L
 from preswapd.guest.kernel import Kernel
 from preswapd.guest.programs import find
 from preswapd.guest.readings import SwapArea, swap_areas, troubles, vmstat
-from preswapd.meminfo import meminfo
+from preswapd.meminfo import amounts
 from preswapd.qmp import Monitor, MonitorError
 
 # Under emulation on a busy machine; an idle one takes 4 s, KVM one.
@@ -198,7 +198,7 @@ class Guest:
         return swap_areas(self.read("/proc/swaps"))
 
     def meminfo(self) -> dict[str, int]:
-        return meminfo(self.read("/proc/meminfo"))
+        return amounts(self.read("/proc/meminfo"))
 
     def vmstat(self) -> dict[str, int]:
         return vmstat(self.read("/proc/vmstat"))

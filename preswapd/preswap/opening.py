@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from preswapd.errors import RefusedError
-from preswapd.meminfo import MEMINFO, meminfo
+from preswapd.meminfo import MEMINFO, amounts
 from preswapd.preswap._table import Table, recover
 from preswapd.preswap.header import swap_header
 from preswapd.preswap.image import create_image, remove_image
@@ -137,7 +137,7 @@ def open_host(settings: Settings, *, create: bool) -> Host:
 
 def default_reserve() -> int:
     """5 % of the host's memory, at least 512 MiB."""
-    return max(meminfo(MEMINFO.read_text()).get("MemTotal", 0) // 20, SMALLEST_RESERVE)
+    return max(amounts(MEMINFO.read_text()).get("MemTotal", 0) // 20, SMALLEST_RESERVE)
 
 
 def open_pool(host: Host) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 SLAB, HEADER, PAGE, FORMAT = 65536, 32, 4096, 1
 MAGIC = b"psarena1"
-POOLS_AT, POOLS, POOL_ENTRY = 4096, 64, 32
+POOLS_AT, POOL_ENTRY = 4096, 32
 SAME, RAW, LZ4, ZSTD = 1, 2, 3, 4
 CODECS = {SAME: "same", RAW: "raw", LZ4: "lz4", ZSTD: "zstd"}
 
