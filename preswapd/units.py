@@ -51,6 +51,11 @@ def format_size(size: int) -> str:
     return f"{float(value):.1f}".removesuffix(".0") + unit
 
 
+def format_pages(pages: int) -> str:
+    """How many, and how much that is, as "1 page (4K)"."""
+    return f"{pages} {'page' if pages == 1 else 'pages'} ({format_size(pages * PAGE_SIZE)})"
+
+
 def exact_size(size: int) -> str:
     """The shortest text that parse_size reads back as the same number."""
     for power, unit in reversed(list(enumerate(UNITS, 1))):

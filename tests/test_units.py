@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preswapd.units import PAGE_SIZE, UNITS, exact_size, format_size, parse_pages, parse_size
+from preswapd.units import (
+    PAGE_SIZE,
+    UNITS,
+    exact_size,
+    format_pages,
+    format_size,
+    parse_pages,
+    parse_size,
+)
 
 SIZES = st.integers(min_value=0, max_value=1 << 62)
 
@@ -51,6 +59,14 @@ def test_format_size_is_close(size: int) -> None:
     unit = 1024 ** (UNITS.find(text[-1]) + 1)
     assert abs(shown - size) <= unit * 0.051
     assert float(text[:-1]) < 1024 or text[-1] == UNITS[-1]
+
+
+def test_format_pages() -> None:
+    assert [format_pages(pages) for pages in (0, 1, 512)] == [
+        "0 pages (0B)",
+        "1 page (4K)",
+        "512 pages (2M)",
+    ]
 
 
 @given(SIZES, st.sampled_from(["", *UNITS, *UNITS.lower()]), st.sampled_from(["", "iB", "B"]))

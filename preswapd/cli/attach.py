@@ -9,14 +9,14 @@ import click
 
 from preswapd.cli.disk import SCSI, Disk, bus_option
 from preswapd.cli.hotplug import Hotplug
+from preswapd.cli.in_use import RECENT_SECONDS, in_use
 from preswapd.cli.invocation import Invocation, pass_invocation
-from preswapd.cli.memory import RECENT_SECONDS, in_use
 from preswapd.cli.output import print_json
 from preswapd.cli.sampling import SECONDS
-from preswapd.cli.shrinking import count
 from preswapd.commandline import DEVICE, FILE
 from preswapd.errors import PartialError, RefusedError, UsageError
 from preswapd.qmp import Monitor, MonitorBusyError
+from preswapd.units import format_pages
 
 DETACH_SECONDS = 30.0
 
@@ -117,7 +117,9 @@ def detach_command(
     else:
         click.echo(f"detached {dev}")
         if kept:
-            click.echo(f"the server keeps {count(kept)}: preswapctl swapoff {dev} drops them")
+            click.echo(
+                f"the server keeps {format_pages(kept)}: preswapctl swapoff {dev} drops them"
+            )
 
 
 @contextmanager

@@ -5,16 +5,14 @@ from dataclasses import asdict
 
 import click
 
+from preswapd.cli.in_use import in_use
 from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.cli.output import print_json
-from preswapd.cli.shrinking import ShrinkPlan, check_complete, count, plan_shrink, run_shrink
+from preswapd.cli.shrinking import ShrinkPlan, check_complete, plan_shrink, run_shrink
 from preswapd.commandline import DEVICE, PAGES
 from preswapd.control.protocol import ShrinkReport, ShrinkStatus
 from preswapd.errors import RefusedError, UsageError
-from preswapd.units import format_size
-
-# A request so recent means that somebody is still using the device.
-RECENT_SECONDS = 10.0
+from preswapd.units import format_pages, format_size
 
 
 @click.command("shrink")
@@ -70,14 +68,18 @@ def print_report(invocation: Invocation, report: ShrinkReport) -> None:
     if invocation.json:
         print_json(asdict(report))
     else:
-        click.echo(f"moved {count(report.moved)} to disk, {count(report.left)} left in tmem")
+        click.echo(
+            f"moved {format_pages(report.moved)} to disk, {format_pages(report.left)} left in tmem"
+        )
 
 
 def print_plan(invocation: Invocation, plan: ShrinkPlan) -> None:
     if invocation.json:
         print_json(asdict(plan))
         return
-    click.echo(f"would move {count(plan.pages)} to disk, {count(plan.left)} left in tmem")
+    click.echo(
+        f"would move {format_pages(plan.pages)} to disk, {format_pages(plan.left)} left in tmem"
+    )
     free = f"{format_size(plan.disk_free)} free on the disk"
     click.echo(free if plan.fits else f"{free}: it would stop when that is full")
 
@@ -92,8 +94,8 @@ def print_status(invocation: Invocation, status: ShrinkStatus) -> None:
 def described(status: ShrinkStatus) -> str:
     if status.running:
         return (
-            f"a shrink to {count(status.target)} is under way:"
-            f" {count(status.moved)} moved, {status.left} left"
+            f"a shrink to {format_pages(status.target)} is under way:"
+            f" {format_pages(status.moved)} moved, {status.left} left"
         )
     if status.error is not None:
         return f"the last shrink failed: {status.error}"
@@ -101,7 +103,8 @@ def described(status: ShrinkStatus) -> str:
         return "no shrink is under way"
     report = ShrinkReport.from_json(status.result)
     how = "is done" if report.complete else f"stopped early ({report.reason})"
-    return f"the last shrink {how}: {count(report.moved)} moved, {count(report.left)} left"
+    moved, left = format_pages(report.moved), format_pages(report.left)
+    return f"the last shrink {how}: {moved} moved, {left} left"
 
 
 @click.command("swapoff")
@@ -127,14 +130,8 @@ def swapoff_command(invocation: Invocation, dev: str, yes: bool) -> None:
     if invocation.json:
         print_json(asdict(report))
     else:
-        click.echo(f"dropped {count(report.pages)} from tmem, {count(report.disk_pages)} from disk")
-
-
-def in_use(device: dict[str, object]) -> str | None:
-    seconds = device.get("seconds_since_io")
-    if isinstance(seconds, int | float) and seconds < RECENT_SECONDS:
-        return f"it had I/O {seconds:.1f} s ago: is it still in use as swap?"
-    return None
+        in_tmem, on_disk = format_pages(report.pages), format_pages(report.disk_pages)
+        click.echo(f"dropped {in_tmem} from tmem, {on_disk} from disk")
 
 
 def confirm(question: str) -> None:

@@ -16,7 +16,7 @@ from preswapd.control.client import Client, RunningShrink
 from preswapd.control.protocol import ShrinkReport, ShrinkStep
 from preswapd.errors import PartialError, RefusedError
 from preswapd.filesystems import free_bytes
-from preswapd.units import PAGE_SIZE, format_size
+from preswapd.units import PAGE_SIZE, format_pages, format_size
 
 # A pool's memory shrinks a little less than its pages do: how often it is tried anew.
 FITTING_ROUNDS = 8
@@ -45,7 +45,7 @@ def run_shrink(client: Client, pages: int, device: str | None = None) -> ShrinkR
         end_progress()
     if report.lost:
         click.echo(
-            f"preswapctl: {count(report.lost)} could not be read back and are lost:"
+            f"preswapctl: {format_pages(report.lost)} could not be read back and are lost:"
             " the guest gets I/O errors for them",
             err=True,
         )
@@ -55,13 +55,9 @@ def run_shrink(client: Client, pages: int, device: str | None = None) -> ShrinkR
 def check_complete(report: ShrinkReport) -> None:
     if not report.complete:
         raise PartialError(
-            f"stopped with {count(report.left)} still in tmem ({report.reason or 'unfinished'});"
-            " run it again to go on"
+            f"stopped with {format_pages(report.left)} still in tmem"
+            f" ({report.reason or 'unfinished'}); run it again to go on"
         )
-
-
-def count(pages: int) -> str:
-    return f"{pages} {'page' if pages == 1 else 'pages'} ({format_size(pages * PAGE_SIZE)})"
 
 
 @contextmanager
@@ -115,7 +111,7 @@ class Progress:
         self.begun = time.monotonic()
 
     def show(self, step: ShrinkStep) -> None:
-        text = f"{count(step.moved)} moved, {step.left} left, target {step.target}"
+        text = f"{format_pages(step.moved)} moved, {step.left} left, target {step.target}"
         seconds = time.monotonic() - self.begun
         if step.moved and seconds > 0:
             rate = step.moved / seconds

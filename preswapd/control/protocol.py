@@ -63,7 +63,7 @@ class Message:
 
 @dataclass(frozen=True)
 class ShrinkStep(Message):
-    """How far a shrink is, in pages."""
+    """How far a shrink is, in pages: the server's ShrinkProgress on its way to a client."""
 
     moved: int
     left: int
@@ -85,7 +85,7 @@ class ShrinkStatus(Message):
 
 @dataclass(frozen=True)
 class ShrinkReport(Message):
-    """How a shrink ended, in pages."""
+    """How a shrink ended, in pages: the server's ShrinkResult."""
 
     moved: int  # from tmem to disk
     left: int  # still in tmem
@@ -96,7 +96,7 @@ class ShrinkReport(Message):
 
 @dataclass(frozen=True)
 class SwapoffReport(Message):
-    """What a swapoff flush dropped, in pages."""
+    """What a swapoff flush dropped, in pages: the server's SwapoffResult."""
 
     pages: int  # from tmem
     disk_pages: int

@@ -8,6 +8,7 @@ from preswapd.codecs import COMPRESS
 from preswapd.commandline import DIRECTORY, FILE, INSTANCE, SIZE, Reader
 from preswapd.preswap.settings import DeviceSpec
 from preswapd.server import config, values
+from preswapd.server.config_text import as_toml
 from preswapd.server.serve import serve
 
 
@@ -104,6 +105,6 @@ def serve_command(
     )
     loaded = config.load(options)
     if show_config:
-        click.echo(config.as_toml(loaded), nl=False)
+        click.echo(as_toml(loaded), nl=False)
     else:
         serve(loaded)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from preswapd.errors import RefusedError, UsageError
 from preswapd.preswap.sidecar import Sidecar
-from preswapd.server.config import Config, Options, as_toml, load
+from preswapd.server.config import Config, Options, load
+from preswapd.server.config_text import as_toml
 from tests.fuzz.answers import Wrong
 
 

@@ -16,7 +16,8 @@ from preswapd.paths import InstancePaths
 from preswapd.preswap.opening import SMALLEST_RESERVE
 from preswapd.preswap.settings import SMALLEST_POOL, DeviceSpec, Settings
 from preswapd.server import values
-from preswapd.server.config import Config, Options, as_toml, load
+from preswapd.server.config import Config, Options, load
+from preswapd.server.config_text import as_toml
 from preswapd.server.values import DEVICE_KEYS, DEVICE_TABLE, KEYS
 
 MIB = 1 << 20
