@@ -14,11 +14,11 @@ from preswapd.cli.guest_setup import guest_setup_command
 from preswapd.cli.instances import Instances
 from preswapd.cli.invocation import Invocation
 from preswapd.cli.libvirt import libvirt_xml_command
-from preswapd.cli.memory import shrink_command, swapoff_command
 from preswapd.cli.metrics import metrics_command
 from preswapd.cli.qemu_args import qemu_args_command
 from preswapd.cli.show import list_command, stats_command
 from preswapd.cli.sysctl import freeze_command, sysctl_command, thaw_command
+from preswapd.cli.taking_back import shrink_command, swapoff_command
 from preswapd.cli.top import top_command
 from preswapd.commandline import DIRECTORY, INSTANCE, run
 
