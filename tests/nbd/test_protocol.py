@@ -302,11 +302,13 @@ def test_write_that_ends_in_its_payload_changes_nothing(
 
 
 def test_end_with_requests_in_flight(transmitting: RawClient) -> None:
+    """All are answered.  nbdkit 1.42 waits with 16 threads until the client has hung up too."""
     for _ in range(16):
         transmitting.send(READ, 0, MIB)
     transmitting.send(DISC)
-    while not transmitting.is_hung_up():
-        transmitting.receive(MIB)
+    for _ in range(16):
+        assert transmitting.error() == 0
+        assert len(transmitting.receive(MIB)) == MIB
 
 
 def test_flush_with_a_length(transmitting: RawClient) -> None:
