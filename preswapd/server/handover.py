@@ -17,6 +17,7 @@ class Handover:
     control: int  # descriptor of the listening control socket
     own_sockets: tuple[Path, ...]  # to be removed at a clean stop
     listen: str | None
+    death_signal: int  # as parent.py has it
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), default=str)
@@ -36,4 +37,5 @@ class Handover:
             control=values["control"],
             own_sockets=tuple(map(Path, values["own_sockets"])),
             listen=values["listen"],
+            death_signal=values["death_signal"],
         )

@@ -20,7 +20,7 @@ from preswapd.control.server import ControlServer
 from preswapd.errors import PreswapError, described
 from preswapd.log import ERROR, INFO, WARNING, Throttle, log
 from preswapd.preswap.instance import Instance
-from preswapd.server import stopping
+from preswapd.server import parent, stopping
 from preswapd.server.exports import Exports
 from preswapd.server.handover import Handover
 from preswapd.server.notify import notify
@@ -35,6 +35,7 @@ def start(handover: Handover) -> Exports:
     """Opens the instance and starts everything beside NBD; called once nbdkit has its process."""
     # nbdkit's workers start later than this.
     stopping.hold_back()
+    parent.set_death_signal(handover.death_signal)
     try:
         return begin(handover)
     except PreswapError as error:

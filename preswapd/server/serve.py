@@ -20,7 +20,7 @@ from preswapd.nbdkit import (
     probe,
 )
 from preswapd.preswap.opening import check
-from preswapd.server import directories, locks, sockets, stopping
+from preswapd.server import directories, locks, parent, sockets, stopping
 from preswapd.server.config import Config
 from preswapd.server.handover import Handover
 from preswapd.server.values import split_address
@@ -69,6 +69,7 @@ def become_nbdkit(
         control=kept(listening.control.fileno()),
         own_sockets=tuple(listening.own),
         listen=config.listen,
+        death_signal=parent.death_signal(),
     )
     pass_on(listening.nbd)
     raise_descriptor_limit()

@@ -25,5 +25,6 @@ def test_round_trip() -> None:
         control=67,
         own_sockets=(Path("/r/nbd.sock"),),
         listen="127.0.0.1:1",
+        death_signal=9,
     )
     assert Handover.from_json(handed.to_json()) == handed

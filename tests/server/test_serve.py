@@ -17,7 +17,7 @@ import pytest
 from preswapd.preswap.sidecar import Sidecar
 from tests.clients import connected
 from tests.conftest import StartServer
-from tests.running import PATIENCE, PRESWAPD, RunningServer, ServerDied, run
+from tests.running import PATIENCE, PRESWAPD, RunningServer, ServerDied, run, wait_until
 
 
 def refused(server: RunningServer, *options: str) -> tuple[int, str]:
@@ -46,6 +46,37 @@ def test_ready_line_tells_where(server: RunningServer) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_ends_it_with_status_0(server: RunningServer, number: int) -> None:
     assert server.stop(number) == 0
+
+
+# LOG COMMAND…: started, waited for, and left; prints its process id.
+IN_BACKGROUND = """
+log=$1; shift
+"$@" 2>"$log" & until grep -q ^ready "$log"; do sleep 0.1; done
+echo $!
+"""
+
+
+def test_outlives_the_shell_that_started_it(idle: RunningServer) -> None:
+    """As after `preswapd serve … &` and a logout."""
+    log = idle.base / "log"
+    shell = run(["/bin/sh", "-c", IN_BACKGROUND, "sh", str(log), *idle.command()])
+    pid = int(shell.stdout)
+    try:
+        connected(idle).pwrite(b"page" * 1024, 4096)
+        time.sleep(0.2)  # a signal at the shell's end would have come by now
+        assert bytes(connected(idle).pread(4, 4096)) == b"page"
+    finally:
+        os.kill(pid, signal.SIGTERM)
+        wait_until(lambda: not idle.nbd_socket.exists(), "it to end")
+    assert "stopping on SIGTERM" in log.read_text()
+
+
+def test_ends_with_its_parent_where_that_was_asked_for(idle: RunningServer) -> None:
+    """As the demo's and these tests' servers do."""
+    child = ["setpriv", "--pdeathsig=KILL", *idle.command()]
+    shell = run(["/bin/sh", "-c", IN_BACKGROUND, "sh", str(idle.base / "log"), *child])
+    wait_until(lambda: not Path(f"/proc/{int(shell.stdout)}/root").exists(), "it to end")
+    assert idle.nbd_socket.exists()
 
 
 def test_stop_before_it_is_ready(idle: RunningServer) -> None:
