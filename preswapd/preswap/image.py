@@ -45,9 +45,8 @@ def check_unused(path: Path) -> None:
     try:
         os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_EXCL))
     except OSError as error:
-        if error.errno != errno.EBUSY:
-            raise
-        raise RefusedError(f"{path} leads to a block device that is in use") from None
+        why = "is in use" if error.errno == errno.EBUSY else f"does not open: {error.strerror}"
+        raise RefusedError(f"{path} leads to a block device that {why}") from None
 
 
 def is_block_device(path: Path) -> bool:

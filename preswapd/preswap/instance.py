@@ -62,6 +62,8 @@ class Instance:
         self.devices = {name: served.device for name, served in opened.served.items()}
         self.changes = threading.Lock()
         self.shrinking = threading.Lock()
+        for complaint in opened.complaints:
+            log(ERROR, complaint)
         self.tuning = Tuning(settings, opened.host, POOL)
         for complaint in self.tuning.restore(self.devices):
             log(WARNING, complaint)

@@ -41,6 +41,7 @@ class Opened:
     maker: Maker
     served: dict[str, Served]
     recovery: Recovery
+    complaints: list[str]
 
 
 def boot_id() -> str:
@@ -104,8 +105,27 @@ def open_instance(settings: Settings) -> Opened:
             time.monotonic() - begun,
         )
         devices += [maker.adopt(sidecar) for sidecar in plan.adopt]
-        devices += [maker.create(spec, spec.compress or settings.compress) for spec in plan.create]
-        return Opened(host, maker, {made.device.name: made for made in devices}, recovery)
+        complaints = create_new(maker, plan, settings, devices)
+        return Opened(
+            host, maker, {made.device.name: made for made in devices}, recovery, complaints
+        )
+
+
+def create_new(maker: Maker, plan: Plan, settings: Settings, devices: list[Served]) -> list[str]:
+    """Adds the devices that are new; complaints of those that cannot be made.
+
+    Guests that swap already must not lose their disks for want of another one.  At a first start
+    nobody does, and it is refused.
+    """
+    complaints = []
+    for spec in plan.create:
+        try:
+            devices.append(maker.create(spec, spec.compress or settings.compress))
+        except RefusedError as error:
+            if plan.is_first:
+                raise
+            complaints.append(f"{error}; the other devices are served")
+    return complaints
 
 
 @contextmanager

@@ -4,7 +4,7 @@ Reads only, so that `preswapd serve` can refuse before it becomes nbdkit.  Servi
 that a guest still needs would corrupt it: whatever does not fit together is refused.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -37,6 +37,11 @@ class Plan:
     adopt: list[Sidecar] = field(default_factory=list)  # known on disk, not in shared memory
     create: list[DeviceSpec] = field(default_factory=list)
 
+    @property
+    def is_first(self) -> bool:
+        """No guest has a device here yet."""
+        return not self.keep and not self.adopt
+
 
 def survey(settings: Settings, found: Found | None, boot_id: str) -> Plan:
     """RefusedError when the state on disk and in shared memory must not be served."""
@@ -61,7 +66,12 @@ def survey(settings: Settings, found: Found | None, boot_id: str) -> Plan:
             check_adoptable(paths, found, sidecar, boot_id)
             plan.adopt.append(sidecar)
     present = {s.name: s.size for s in sidecars.values() if s.name not in doomed}
-    plan.create += missing(settings, present, doomed)
+    plan.create += missing(settings, present)
+    if plan.is_first:
+        # Else only the device itself is not served, see opening.create_new().
+        for spec in plan.create:
+            if spec.name not in doomed:
+                check_unclaimed(paths.image(spec.name), spec.size)
     return plan
 
 
@@ -99,14 +109,10 @@ def check_adoptable(
     check_image(paths.image(sidecar.name), sidecar.size)
 
 
-def missing(settings: Settings, present: dict[str, int], doomed: set[str]) -> Iterator[DeviceSpec]:
+def missing(settings: Settings, present: dict[str, int]) -> list[DeviceSpec]:
     """Configured devices that are not there yet."""
     check_sizes(settings.devices, present)
-    for spec in settings.devices:
-        if spec.name not in present:
-            if spec.name not in doomed:
-                check_unclaimed(settings.paths.image(spec.name), spec.size)
-            yield spec
+    return [spec for spec in settings.devices if spec.name not in present]
 
 
 def check_sizes(devices: Sequence[DeviceSpec], present: dict[str, int]) -> None:

@@ -174,6 +174,22 @@ def test_first_start_on_a_full_disk_is_refused(
     assert "No space left on device" in done.stderr
 
 
+def test_start_with_a_new_device_on_a_full_disk_serves_the_others(
+    cramped: RunningServer, connect: Connect
+) -> None:
+    written = fill(connect(cramped))
+    cramped.kill9()
+    cramped.devices["g2"] = "1M"
+    cramped.start()
+    cramped.wait_for_line("the device g2 cannot be made: No space left on device")
+    check(connect(cramped, "g1"), written)
+    assert cramped.json_stats()["devices"].keys() == {"g1"}
+    assert not list(cramped.state_dir.glob("g2*"))
+    cramped.ctl("swapoff", "g1", "--yes")
+    cramped.restart()
+    assert cramped.json_stats()["devices"].keys() == {"g1", "g2"}
+
+
 def test_restart_on_full_shared_memory(
     mount: Mount, start_server: StartServer, tmp_path: Path, connect: Connect
 ) -> None:

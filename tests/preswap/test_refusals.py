@@ -14,7 +14,7 @@ from preswapd.preswap.opening import check
 from preswapd.preswap.settings import LARGEST_POOL, DeviceSpec
 from tests.preswap.checksums import xxh3
 from tests.preswap.disk_model import PAGE, page_of
-from tests.preswap.running import MIB, Running
+from tests.preswap.running import MIB, Running, read
 
 Harm = Callable[[Running], object]
 
@@ -202,10 +202,6 @@ REFUSALS: dict[str, tuple[Harm, str]] = {
         lambda r: instead(r.paths.image("g1"), Path.mkdir),
         r"g1\.img is neither a file nor a block device",
     ),
-    "a new device's disk file is somebody's": (
-        lambda r: new_image(r, 5 * PAGE),
-        r"g2\.img is there already and no device's: remove or rename it",
-    ),
     "configured size differs": (
         lambda r: configure(r, DeviceSpec("g1", 2 * MIB)),
         "the device g1 has 1M, the configuration says 2M: remove it first, or keep its size",
@@ -244,6 +240,30 @@ def test_start_refused_pool_too_large(running: Running) -> None:
     running.settings = replace(running.settings, pool_size=LARGEST_POOL + 1)
     with pytest.raises(RefusedError, match="a pool has at most 128G"):
         check(running.settings)
+
+
+def test_first_start_refused_for_somebodys_disk_file(running: Running) -> None:
+    new_image(running, 5 * PAGE)
+    before = running.snapshot()
+    with pytest.raises(RefusedError, match=r"g2\.img is there already and no device's: remove"):
+        check(running.settings)
+    assert running.snapshot() == before
+
+
+def test_start_serves_what_it_has_beside_somebodys_disk_file(running: Running) -> None:
+    running.open()
+    running.connect().pwrite(page_of(1), PAGE)
+    running.kill()
+    new_image(running, 5 * PAGE)
+    theirs = running.paths.image("g2").read_bytes()
+    check(running.settings)
+    assert running.open().devices.keys() == {"g1"}
+    assert read(running.connect(), PAGE, PAGE) == page_of(1)
+    assert any("g2.img is there already and no device's" in line for line in running.log)
+    assert running.paths.image("g2").read_bytes() == theirs
+    running.kill()
+    running.paths.image("g2").unlink()
+    assert running.open().devices.keys() == {"g1", "g2"}
 
 
 def test_start_clean_device_without_arena(running: Running) -> None:
