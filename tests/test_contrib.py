@@ -9,6 +9,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+import promql_parser
 import pytest
 import yaml
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
@@ -30,6 +31,8 @@ QUERIES = [target["expr"] for panel in PANELS for target in panel["targets"]]
 
 DOCUMENTED = (CONTRIB.parent / "docs/watching.md").read_text()
 METRIC = re.compile(r"\bpreswapd_\w+")
+# What Grafana puts in before Prometheus sees it.
+INTERVAL = re.compile(r"\$__(?:rate_interval|range)\b")
 COUNTED = re.compile(r"(?:rate|increase)\((\w+)")
 LABELS = {"instance", "exported_instance", "device", "file"}
 
@@ -59,6 +62,17 @@ def test_alerts_name_metrics_that_exist(metrics: dict[str, str]) -> None:
     used = named(*(rule["expr"] for rule in RULES))
     assert len(used) > 8
     assert used <= metrics.keys()
+
+
+@pytest.mark.parametrize("query", [*QUERIES, *(rule["expr"] for rule in RULES)])
+def test_queries_are_promql(query: str) -> None:
+    promql_parser.parse(INTERVAL.sub("5m", query))
+
+
+@pytest.mark.parametrize("query", ["rate(preswapd_x)", "sum(preswapd_x", "ratee(preswapd_x[5m])"])
+def test_what_is_no_promql_is_noticed(query: str) -> None:
+    with pytest.raises(ValueError, match=r"expected|unclosed|unknown"):
+        promql_parser.parse(query)
 
 
 def test_rates_are_of_counters_and_counters_are_rates(metrics: dict[str, str]) -> None:
