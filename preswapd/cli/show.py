@@ -83,7 +83,7 @@ def list_command(
     instances = invocation.instances.running()
     answers, errors = ask_all(instances, Client.stats)
     if invocation.json:
-        print_json(together([device_list(stats) for stats in answers], len(instances)))
+        print_together([device_list(stats) for stats in answers], len(instances))
     elif answers:
         rows = [row for stats in answers for row in devices_of(Moment.of(stats))]
         echo(table, rows)
@@ -105,9 +105,12 @@ def device_list(stats: Json) -> Json:
     return {"instance": stats["instance"], "devices": devices}
 
 
-def together(answers: list[Json], instances: int) -> Json:
-    """One instance's object as it is, several as a list."""
-    return answers[0] if instances == 1 else {"instances": answers}
+def print_together(answers: list[Json], instances: int) -> None:
+    """One instance's object as it is, if it answered; several as a list of those that did."""
+    if instances > 1:
+        print_json({"instances": answers})
+    elif answers:
+        print_json(answers[0])
 
 
 @click.command("stats", cls=StatsCommand)
@@ -202,7 +205,7 @@ def show_once(invocation: Invocation, dev: str | None, style: Style) -> None:
     if dev is not None:
         answers = [with_device(stats, dev) for stats in answers]
     if invocation.json:
-        print_json(together(answers, len(instances)))
+        print_together(answers, len(instances))
     elif style.is_default:
         for stats in answers:
             print_stats(stats)

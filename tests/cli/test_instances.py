@@ -167,6 +167,13 @@ def test_json_of_those_that_answer_is_a_list(capsys: pytest.CaptureFixture[str])
     assert [answer["instance"] for answer in found] == ["a"]
 
 
+@pytest.mark.parametrize("command", ["list", "stats", "sysctl -a"])
+def test_json_of_one_that_is_away(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UnreachableError, match="no preswapd server answers"):
+        ctl("--instance=nobody", "--json", *command.split())
+    assert capsys.readouterr().out == ""
+
+
 @pytest.mark.usefixtures("hanging")
 def test_keys_of_those_that_answer(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UnreachableError, match=r"b/control\.sock does not answer"):
