@@ -45,9 +45,10 @@ def metrics_command(invocation: Invocation, textfile: Path | None) -> None:
     else:
         # Also when nobody answers: figures of the past would look like the present's.
         replace_file(textfile, text)
-    complain(away)
     if unclear:
-        raise PreswapError(f"several servers call themselves {', '.join(unclear)}: left out")
+        clash = f"several servers call themselves {', '.join(unclear)}: left out"
+        raise PreswapError("; ".join([clash, *map(str, away)]))
+    complain(away)
 
 
 def answers_of_all(

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from preswapd.cli.main import preswapctl
 from preswapd.cli.metrics import those_with_a_name_of_their_own
 from preswapd.control.client import Client
-from preswapd.errors import PreswapError
+from preswapd.errors import PreswapError, UnreachableError
 from tests.running import PRESWAPCTL, RunningServer, run
 
 
@@ -85,3 +85,13 @@ def test_file_has_the_others_when_two_have_one_name(
     assert isinstance(done.exception, PreswapError)
     assert str(done.exception) == "several servers call themselves default: left out"
     assert path.read_text() == ""
+
+
+def test_one_name_is_told_beside_one_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the two the unit for the collector takes only the latter for success."""
+    answers = [{"instance": "a"}, {"instance": "a"}], [UnreachableError("b does not answer")]
+    monkeypatch.setattr("preswapd.cli.metrics.answers_of_all", lambda _: answers)
+    error = CliRunner().invoke(preswapctl, ["metrics"]).exception
+    assert isinstance(error, PreswapError)
+    assert error.exit_status == 1
+    assert str(error) == "several servers call themselves a: left out; b does not answer"
