@@ -129,7 +129,7 @@ class Change(NamedTuple):
     def of(cls, invocation: Invocation, assignment: Assignment) -> "Change":
         key, value = assignment
         instance = owner(invocation, key)
-        check_known(instance, key)
+        known(instance, key)
         if value is None or key.startswith(PREFIX):
             return cls(instance, key, value, None)
         try:
@@ -138,10 +138,9 @@ class Change(NamedTuple):
             raise UsageError(f"{key}: {error}") from None
 
     def apply(self) -> Value:
-        client = self.instance.client
         if self.value is None:
-            now: Value = client.sysctl()[self.key]
-            return now
+            return known(self.instance, self.key)
+        client = self.instance.client
         if self.pages is not None:
             report = run_shrink(client, self.pages, device_of(self.key))
             check_complete(report)
@@ -174,10 +173,12 @@ def device_of(key: str) -> str | None:
     return key.removeprefix(f"{VM_PRESWAP}.") if key.startswith(f"{VM_PRESWAP}.") else None
 
 
-def check_known(instance: Instance, key: str) -> None:
-    found = instance.client.sysctl()
+def known(instance: Instance, key: str) -> Value:
+    """UsageError for one that there is not, or no longer."""
+    found: dict[str, Value] = instance.client.sysctl()
     if key not in found:
         raise UsageError(f"unknown key {key!r}: the choices are {', '.join(found)}")
+    return found[key]
 
 
 @click.command("freeze")

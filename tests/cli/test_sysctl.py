@@ -5,6 +5,10 @@ import json
 import nbd
 import pytest
 
+from preswapd.cli.instances import Instances
+from preswapd.cli.invocation import Invocation
+from preswapd.cli.sysctl import Assignment, Change
+from preswapd.errors import UsageError
 from tests.clients import connected
 from tests.conftest import StartServer
 from tests.running import RunningServer
@@ -133,3 +137,13 @@ def test_json_tells_what_was_set_before_a_failure(server: RunningServer) -> None
     )
     assert (done.returncode, json.loads(done.stdout)) == (2, {"preswap.default.frozen": 1})
     assert done.stderr.startswith("preswapctl: preswap.default.g1.quota: ")
+
+
+def test_device_that_goes_before_its_key_is_read(server: RunningServer) -> None:
+    """The shrink before it may take minutes."""
+    server.ctl("create", "g9", "1M")
+    invocation = Invocation(Instances(runtime_dir=server.runtime_dir), json=False)
+    change = Change.of(invocation, Assignment("vm.preswap.g9", None))
+    server.ctl("remove", "g9")
+    with pytest.raises(UsageError, match=r"unknown key 'vm\.preswap\.g9'"):
+        change.apply()
