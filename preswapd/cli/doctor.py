@@ -8,11 +8,12 @@ from preswapd.cli.finding import FIX, NOTE, Finding
 from preswapd.cli.guest_checks import check_guests
 from preswapd.cli.host_checks import check_host
 from preswapd.cli.instance_checks import check_instance
-from preswapd.cli.instances import Instance, Instances
+from preswapd.cli.instances import Instance, Instances, is_there
 from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.cli.output import print_json
 from preswapd.cli.unit_checks import check_units, units_installed
 from preswapd.errors import PreswapError, UnreachableError
+from preswapd.paths import SYSTEM_RUNTIME_ROOT, runtime_root
 
 START = "start it: preswapd serve"
 START_UNIT = "start it: systemctl start preswapd@{name}"
@@ -32,7 +33,7 @@ def doctor_command(invocation: Invocation) -> int:
     """
     findings = [*check_host(), *check_units(Path("/")), *check_guests()]
     for instance in running(invocation.instances, findings):
-        findings += checked(instance, invocation.instances.named)
+        findings += checked(instance)
     if invocation.json:
         print_json({"checks": [finding.to_json() for finding in findings]})
     else:
@@ -46,18 +47,21 @@ def running(instances: Instances, findings: list[Finding]) -> list[Instance]:
     try:
         return instances.running()
     except UnreachableError as error:
-        findings.append(Finding(NOTE, "server", str(error), start("NAME")))
+        findings.append(Finding(NOTE, "server", str(error), start(runtime_root() / "NAME")))
         return []
 
 
-def checked(instance: Instance, named: bool) -> list[Finding]:
+def checked(instance: Instance) -> list[Finding]:
     """One that does not answer, or ends meanwhile, must be fixed; the other findings stand."""
     try:
         return check_instance(instance)
     except PreswapError as error:
-        mend = start(instance.name) if named else HANGS
+        mend = HANGS if is_there(instance.runtime_dir) else start(instance.runtime_dir)
         return [Finding(FIX, f"instance {instance.name}", str(error), mend)]
 
 
-def start(name: str, root: Path = Path("/")) -> str:
-    return START_UNIT.format(name=name) if units_installed(root) else START
+def start(runtime_dir: Path, root: Path = Path("/")) -> str:
+    """The units are for what lies where they put it, not for an ordinary user's own server."""
+    if runtime_dir.parent == SYSTEM_RUNTIME_ROOT and units_installed(root):
+        return START_UNIT.format(name=runtime_dir.name)
+    return START

@@ -53,7 +53,7 @@ class Instances:
         except PermissionError as error:
             raise UnreachableError(f"{error.filename}: {error.strerror}") from None
         # A killed server leaves its sockets behind.
-        return [at(path) for path in candidates if accepts(sockets(path).control_socket)]
+        return [at(path) for path in candidates if is_there(path)]
 
     def only(self) -> Instance:
         """For what changes state: never a guess."""
@@ -127,11 +127,12 @@ def names(instances: list[Instance]) -> str:
     return ", ".join(instance.name for instance in instances)
 
 
-def accepts(path: Path) -> bool:
+def is_there(runtime_dir: Path) -> bool:
+    """Whether a server has its control socket there, also one that hangs."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:
-            probe.connect(str(path))
+            probe.connect(str(sockets(runtime_dir).control_socket))
         except BlockingIOError:
             # As many wait for it already as may: it hangs, but it is there.
             return True

@@ -16,6 +16,7 @@ from preswapd.cli.instance_checks import PAGES_WITHOUT_TRIM, check_descriptors, 
 from preswapd.cli.main import preswapctl
 from preswapd.control.client import Client
 from preswapd.errors import UnreachableError
+from preswapd.paths import SYSTEM_RUNTIME_ROOT
 from tests.running import PRESWAPCTL, RunningServer, run
 
 DEVICE = {
@@ -272,8 +273,10 @@ def test_our_units_are_well(tmp_path: Path) -> None:
 
 
 def test_mend_of_a_server_that_does_not_run(tmp_path: Path) -> None:
-    assert start("vm1", tmp_path) == "start it: preswapd serve"
-    assert start("vm1", laid(tmp_path, OURS)) == "start it: systemctl start preswapd@vm1"
+    its = SYSTEM_RUNTIME_ROOT / "vm1"
+    assert start(its, tmp_path) == "start it: preswapd serve"
+    assert start(its, laid(tmp_path, OURS)) == "start it: systemctl start preswapd@vm1"
+    assert start(Path("/run/user/7/preswapd/vm1"), tmp_path) == "start it: preswapd serve"
 
 
 def test_unit_without_its_socket(tmp_path: Path) -> None:

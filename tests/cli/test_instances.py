@@ -206,6 +206,16 @@ def test_no_guessing_past_one_that_hangs() -> None:
 
 
 @pytest.mark.usefixtures("hanging")
+@pytest.mark.parametrize(("name", "mend"), [("b", "a restart loses no page"), ("dead", "start it")])
+def test_doctor_tells_one_that_hangs_from_one_that_is_gone(
+    capsys: pytest.CaptureFixture[str], name: str, mend: str
+) -> None:
+    ctl(f"--instance={name}", "--json", "doctor")
+    found = {check["subject"]: check for check in json.loads(capsys.readouterr().out)["checks"]}
+    assert mend in found[f"instance {name}"]["mend"]
+
+
+@pytest.mark.usefixtures("hanging")
 def test_doctor_looks_at_those_that_answer(capsys: pytest.CaptureFixture[str]) -> None:
     ctl("--json", "doctor")
     found = {check["subject"]: check for check in json.loads(capsys.readouterr().out)["checks"]}
