@@ -29,7 +29,9 @@ def clients(*, strict: bool = True) -> Iterator[Connect]:
         made.append(connected(server, export, strict=strict))
         return made[-1]
 
-    yield connect
-    for client in made:
-        with suppress(nbd.Error):
-            client.shutdown()
+    try:
+        yield connect
+    finally:
+        for client in made:
+            with suppress(nbd.Error):
+                client.shutdown()

@@ -42,8 +42,8 @@ POOL_NAMES = ("PUTS/S", "REJECTS/S", "GETS/S", "DISKR/S", "DISKW/S", "HIT%")
 # Of the bar, and of what stands beside it.
 BAR_WIDTHS = range(10, 41)
 LEGEND_WIDTH = 82
-# Payload, staged, overhead, free.
 UTF_8 = ("utf-8", "utf8")
+# Payload, staged, overhead, free.
 BLOCKS, ASCII_BLOCKS = "█▓▒░", "#+=."
 COLOURS = ("green", "yellow", "blue", "bright_black")
 

@@ -24,7 +24,7 @@ struct flights {
 	pthread_cond_t changed;
 	struct flight all;             /* a ring, oldest first */
 	uint64_t epoch, connections;
-	uint64_t last_io;              /* ns, CLOCK_MONOTONIC_COARSE; 0: none yet */
+	uint64_t last_io;              /* atomic; ns, CLOCK_MONOTONIC_COARSE; 0: none yet */
 	enum flights_gate gate;
 };
 
