@@ -89,8 +89,12 @@ def check_huge_pages() -> list[Finding]:
 
 
 def check_state_directory(directory: Path, subject: str) -> list[Finding]:
-    place = existing_parent(directory)
-    free = free_bytes(place)
+    try:
+        place = existing_parent(directory)
+        free = free_bytes(place)
+    except OSError as error:
+        # The home directory of another user, left in the environment by su or setpriv.
+        return [Finding(NOTE, subject, f"{directory}: {error.strerror}")]
     text = f"{directory}: {format_size(free)} free"
     if free < LITTLE_DISK:
         space = Finding(

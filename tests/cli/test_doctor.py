@@ -85,6 +85,11 @@ def test_quarantine() -> None:
     assert statuses({"quarantined": True, "quarantined_reads": 3}) == [FIX]
 
 
+def test_disk_files_where_nobody_can_look(tmp_path: Path) -> None:
+    (finding,) = host_checks.check_state_directory(tmp_path / ("x" * 300), "disk files")
+    assert (finding.status, "File name too long" in finding.text) == (NOTE, True)
+
+
 def test_shared_memory_on_disk(tmp_path: Path) -> None:
     assert host_checks.check_shared_memory(tmp_path, "x").status == FIX
 
