@@ -186,7 +186,9 @@ class Tuning:
             try:
                 known[key].set(text)
                 self.changed[key] = text
-            except (KeyError, ValueError, UsageError) as error:
+            except KeyError:
+                complaints.append(f"{self.path}: {key} is not used: there is no such setting")
+            except (ValueError, UsageError) as error:
                 complaints.append(f"{self.path}: {key} is not used: {error}")
         return complaints
 

@@ -250,4 +250,6 @@ def test_settings_of_devices_that_are_gone(opened: Running, tmp_path: Path) -> N
     opened.paths.tuning.write_text('{"preswap.test.g9.quota": "1", "preswap.test.g1.quota": "2"}')
     opened.open()
     assert values(opened)[QUOTA] == 2
+    (complaint,) = (line for line in opened.log if "is not used" in line)
+    assert complaint.endswith("preswap.test.g9.quota is not used: there is no such setting")
     assert os.listdir(opened.paths.runtime_dir) == ["tuning.json"]
