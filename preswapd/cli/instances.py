@@ -67,10 +67,7 @@ class Instances:
         found = self.running()
         if self.named:
             return found[0]
-        try:
-            owners = [instance for instance in found if device in instance.client.devices()]
-        except UnreachableError as error:
-            raise UnreachableError(f"{error}: name the one you mean with --instance") from None
+        owners = those(found, lambda client: device in client.devices())
         if not owners:
             raise UsageError(f"there is no device {device!r} in {names(found)}")
         if len(owners) > 1:
@@ -99,6 +96,14 @@ def ask_all(
         except UnreachableError as error:
             errors.append(error)
     return answers, errors
+
+
+def those(instances: list[Instance], have: Callable[[Client], bool]) -> list[Instance]:
+    """One that hangs could be the one that is meant: no answer then, where all must be asked."""
+    try:
+        return [instance for instance in instances if have(instance.client)]
+    except UnreachableError as error:
+        raise UnreachableError(f"{error}: name the one you mean with --instance") from None
 
 
 def complain(errors: list[UnreachableError]) -> None:

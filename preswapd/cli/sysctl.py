@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import click
 
-from preswapd.cli.instances import Instance, ask_all, complain, names
+from preswapd.cli.instances import Instance, ask_all, complain, names, those
 from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.cli.output import print_json
 from preswapd.cli.shrinking import check_complete, fit_pool, run_shrink
@@ -155,7 +155,7 @@ def owner(invocation: Invocation, key: str) -> Instance:
     """The instance that the key is of: it names it, or its device, or there is only one."""
     if key.startswith(PREFIX) and not invocation.instances.named:
         found = invocation.instances.running()
-        owners = [instance for instance in found if key in instance.client.sysctl()]
+        owners = those(found, lambda client: key in client.sysctl())
         if len(owners) == 1:
             return owners[0]
         if owners:  # "vm1" has a device "a.b", and "vm1.a" a device "b"

@@ -200,9 +200,10 @@ def test_one_whose_queue_is_full_is_there(root: Path) -> None:
 
 
 @pytest.mark.usefixtures("hanging")
-def test_no_guessing_past_one_that_hangs() -> None:
+@pytest.mark.parametrize("arguments", [["shrink", "0", "g1"], ["sysctl", "preswap.a.frozen"]])
+def test_no_guessing_past_one_that_hangs(arguments: list[str]) -> None:
     with pytest.raises(UnreachableError, match="name the one you mean with --instance"):
-        ctl("shrink", "0", "g1")
+        ctl(*arguments)
 
 
 @pytest.mark.usefixtures("hanging")
