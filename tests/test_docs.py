@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("[!.]*/README.md")])
+DOCUMENTS = sorted(
+    [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("[!.]*/README.md")]
+)
 # Whole, or as seen from the package or the tests.
 FOLDERS = (ROOT, ROOT / "preswapd", ROOT / "tests")
 SUFFIXED = re.compile(r"`([\w.-]+(?:/[\w.-]+)*/[\w-]+\.(?:py|pyx|c|h|md|toml|yml|svg))(?:::\w+)?`")

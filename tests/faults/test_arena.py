@@ -41,7 +41,8 @@ def filled(client: Any) -> Any:
 
 
 def damage(server: RunningServer) -> None:
-    """Turns one bit over in the payload of page DAMAGED."""
+    """Turns one bit over in the payload of page DAMAGED, once that stays where it is."""
+    server.settled_stats()
     (slot,) = (slot for slot in slots_of(server.arena) if slot.page == page(DAMAGED))
     flip_bit(server.arena, slot.payload_at + 1000, 3)
 

@@ -55,6 +55,7 @@ def test_host_short_of_memory(start_server: StartServer) -> None:
 def test_damaged_page(server: RunningServer) -> None:
     client = connected(server)
     client.pwrite(NOISE[:PAGE], PAGE)
+    server.settled_stats()
     (slot,) = (slot for slot in slots_of(server.arena) if slot.page == NOISE[:PAGE])
     flip_bit(server.arena, slot.payload_at + 1000, 3)
     for _ in range(3):
