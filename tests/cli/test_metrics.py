@@ -52,6 +52,23 @@ def test_textfile_that_cannot_be_is_one_line(module_server: RunningServer, tmp_p
     assert os.listdir(tmp_path) == ["folder.prom"]
 
 
+def test_textfile_takes_the_place_of_nothing_but_a_file(
+    module_server: RunningServer, tmp_path: Path
+) -> None:
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    for path in (pipe, link):
+        done = module_server.ctl("metrics", "--textfile", str(path), check=False)
+        assert (done.returncode, done.stderr) == (1, f"preswapctl: {path}: Not a regular file\n")
+    assert (pipe.is_fifo(), link.is_symlink()) == (True, True)
+    pipe.unlink()
+    pipe.write_text("what was there\n")
+    module_server.ctl("metrics", "--textfile", str(link))
+    assert link.is_symlink()
+    assert instances(pipe.read_text()) == {"default"}
+
+
 def test_json_is_refused(module_server: RunningServer) -> None:
     assert module_server.ctl("--json", "metrics", check=False).returncode == 2
 
