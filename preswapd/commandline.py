@@ -1,6 +1,7 @@
 """What the two commands have in common: how they end, and the kinds of values they take."""
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -37,7 +38,11 @@ def run(command: click.Command, name: str) -> NoReturn:
 
 
 def leave(status: int) -> NoReturn:
-    """What a stream did not take goes nowhere: a complaint at exit would change the status."""
+    """What a stream did not take goes nowhere: a complaint at exit would change the status.
+
+    So would Ctrl-C while Python tidies up.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

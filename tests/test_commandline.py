@@ -1,7 +1,10 @@
 """How commands end."""
 
 import os
+import signal
 import subprocess
+import sys
+from collections.abc import Iterator
 
 import click
 import pytest
@@ -9,6 +12,25 @@ import pytest
 from preswapd.commandline import SIZE, report, run
 from preswapd.errors import PartialError, RefusedError
 from tests.running import PRESWAPCTL
+
+AT_EXIT = "import atexit, os, signal; atexit.register(os.kill, os.getpid(), signal.SIGINT)"
+
+
+@pytest.fixture(autouse=True)
+def own_interrupt() -> Iterator[None]:
+    """run() ends a process, and so takes SIGINT from the one that it runs in."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_interrupt_after_the_end_changes_nothing() -> None:
+    command = f"{AT_EXIT}; from preswapd.cli.main import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", command, "--version"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("preswapctl ")
 
 
 def ending(error: BaseException, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:

@@ -1,5 +1,6 @@
 """`attach` and `detach`: the disk of a guest that runs."""
 
+import signal
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -65,6 +66,8 @@ def attach_command(
                 " pages (--yes goes ahead)"
             )
         hotplug.plug(controller)
+        # It is attached, which Ctrl-C would only leave unsaid.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         device = hotplug.device()
     if invocation.json:
         print_json({"name": dev, "bus": bus, "serial": disk.name, "device": device})

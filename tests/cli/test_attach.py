@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
@@ -14,7 +15,7 @@ from preswapd.qmp import Monitor
 from tests.cli.conftest import Machine, StartMachine
 from tests.clients import connected
 from tests.conftest import StartServer
-from tests.running import PATIENCE, PRESWAPCTL, RunningServer
+from tests.running import PATIENCE, PRESWAPCTL, RunningServer, run
 
 # Its root bus takes devices at run time, and nobody answers when they are to go.
 PC = ("-machine", "pc")
@@ -113,6 +114,32 @@ def test_attach_to_a_second_guest_is_refused(server: RunningServer, machine: Mac
     assert machine.nodes() == set()
     server.ctl("attach", "g1", f"--qmp={machine.qmp}", "--yes")
     first.shutdown()
+
+
+INTERRUPTED_WHEN_ATTACHED = """
+import os, signal
+from preswapd.cli import main
+from preswapd.cli.hotplug import Hotplug
+
+def device(self, look=Hotplug.device):
+    found = look(self)
+    if found:
+        os.kill(os.getpid(), signal.SIGINT)
+    return found
+
+Hotplug.device = device
+main.main()
+"""
+
+
+def test_interrupt_after_the_last_step_leaves_nothing_unsaid(
+    server: RunningServer, machine: Machine
+) -> None:
+    options = [f"--runtime-dir={server.runtime_dir}", "attach", "g1", f"--qmp={machine.qmp}"]
+    done = run([sys.executable, "-c", INTERRUPTED_WHEN_ATTACHED, *options])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("attached g1;")
+    assert machine.disks() == ["preswap-g1"]
 
 
 def test_two_devices_side_by_side(start_server: StartServer, start_machine: StartMachine) -> None:
