@@ -131,7 +131,7 @@ def is_there(path: Path) -> bool:
 
 
 def drop_ins(path: Path) -> list[Path]:
-    folder = path.with_name(f"{path.name}.d")
+    folder = path.parent / f"{path.name}.d"
     try:
         names = sorted(os.listdir(folder))
     except FileNotFoundError:

@@ -56,6 +56,9 @@ def make_private(directory: Path, forbidden: int) -> None:
     if status.st_uid != os.geteuid():
         raise RefusedError(f"{directory} belongs to user {status.st_uid}, not to us")
     mode = stat.S_IMODE(status.st_mode)
+    if mode & forbidden and mode & stat.S_ISVTX:
+        # As /dev/shm itself: other programs' files would be behind a door that is ours.
+        raise RefusedError(f"{directory} is for everybody (mode {mode:04o}): name one in it")
     if mode & forbidden:
         raise RefusedError(
             f"{directory} is open to others (mode {mode:04o}): chmod {mode & ~forbidden:04o} it"

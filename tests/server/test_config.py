@@ -200,6 +200,11 @@ def test_missing_file(tmp_path: Path) -> None:
         load(Options(config=tmp_path / "none.toml"))
 
 
+def test_root_is_no_file() -> None:
+    with pytest.raises(UsageError, match=r"^/: Is a directory"):
+        load(Options(config=Path("/")))
+
+
 def test_pool_size_is_required(tmp_path: Path) -> None:
     assert "--pool-size" in refusal(tmp_path, "threads = 1")
 

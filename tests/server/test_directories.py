@@ -59,6 +59,13 @@ def test_shared_memory_open_to_others(paths: InstancePaths) -> None:
         prepare(paths, 32 * MIB)
 
 
+def test_directory_for_everybody_is_not_to_be_closed(paths: InstancePaths) -> None:
+    paths.shm_dir.mkdir()
+    paths.shm_dir.chmod(0o1777)
+    with pytest.raises(RefusedError, match=r"is for everybody \(mode 1777\): name one in it"):
+        prepare(paths, 32 * MIB)
+
+
 def test_group_may_enter_the_runtime_directory(paths: InstancePaths) -> None:
     paths.runtime_dir.mkdir()
     paths.runtime_dir.chmod(0o750)
