@@ -74,12 +74,12 @@ def those_with_a_name_of_their_own(
 
 def replace_file(path: Path, text: str) -> None:
     """In one step; its name meanwhile is none that a collector looks for."""
-    if path.exists() and not path.is_file():
-        # In the place of /dev/null there would be a file from now on.
-        raise PreswapError(f"{path}: Not a regular file")
     try:
+        if path.exists() and not path.is_file():
+            # In the place of /dev/null there would be a file from now on.
+            raise PreswapError(f"{path}: Not a regular file")
         # A link stays, as /dev/stdout must.
-        write_and_rename(path.resolve(), text)
+        write_and_rename(Path(os.path.realpath(path)), text)
     except OSError as error:
         # Its own message names a file that is not there any more.
         raise PreswapError(f"{path}: {error.strerror}") from None
