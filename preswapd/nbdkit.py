@@ -40,7 +40,7 @@ class Nbdkit:
         return version_text(self.version)
 
 
-def version_text(version: Version) -> str:
+def version_text(version: tuple[int, ...]) -> str:
     return ".".join(map(str, version))
 
 

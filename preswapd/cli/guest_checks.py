@@ -5,13 +5,8 @@ from pathlib import Path
 
 from preswapd.cli.finding import FIX, NOTE, OK, Finding
 from preswapd.cli.host_checks import is_on
-from preswapd.cli.installed import (
-    LIBVIRT_RECONNECTS,
-    LIBVIRTS,
-    Version,
-    dotted,
-    first_version,
-)
+from preswapd.cli.installed import LIBVIRT_RECONNECTS, LIBVIRTS, Version, first_version
+from preswapd.nbdkit import version_text
 from preswapd.paths import runtime_root
 
 # Fedora's and RHEL's own lies in no PATH.
@@ -34,14 +29,14 @@ def check_qemu(version: Version | None) -> list[Finding]:
     if version is None:
         text = "not found here"
         return [Finding(NOTE, "QEMU", text, "install it, if guests are to run on this host")]
-    text = f"version {dotted(version)}"
+    text = f"version {version_text(version)}"
     if version < OLDEST_QEMU:
         return [
             Finding(
                 FIX,
                 "QEMU",
                 f"{text} does not know the options of `preswapctl qemu-args`",
-                f"{dotted(OLDEST_QEMU)} or newer does",
+                f"{version_text(OLDEST_QEMU)} or newer does",
             )
         ]
     return [Finding(OK, "QEMU", text)]
@@ -50,7 +45,7 @@ def check_qemu(version: Version | None) -> list[Finding]:
 def check_libvirt(version: Version | None) -> list[Finding]:
     if version is None:
         return []
-    text = f"version {dotted(version)}"
+    text = f"version {version_text(version)}"
     if version < LIBVIRT_RECONNECTS:
         return [
             Finding(
@@ -59,7 +54,7 @@ def check_libvirt(version: Version | None) -> list[Finding]:
                 f"{text} knows no <reconnect>: a guest that it attaches sees I/O errors when the"
                 " server restarts",
                 "give the guest the lines of `preswapctl qemu-args` in <qemu:commandline>, or use"
-                f" libvirt {dotted(LIBVIRT_RECONNECTS)}",
+                f" libvirt {version_text(LIBVIRT_RECONNECTS)}",
             )
         ]
     return [Finding(OK, "libvirt", text)]
@@ -87,7 +82,7 @@ def check_apparmor(root: Path, sockets: Path) -> list[Finding]:
 
 
 def judges_sockets(features: Path) -> bool:
-    """Ubuntu's kernels do and Debian 12's does not; where it cannot be seen, it may."""
+    """Debian 12's does not; where it cannot be seen, it may."""
     return not features.is_dir() or any(features.glob("network*/af_unix"))
 
 

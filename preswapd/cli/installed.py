@@ -44,7 +44,3 @@ def find_version(text: str) -> Version | None:
     """The first number with a dot in it, like 7.2.9 in "QEMU emulator version 7.2.9 (Debian …)"."""
     match = re.search(r"\d+(?:\.\d+)+", text)
     return tuple(map(int, match[0].split("."))) if match else None
-
-
-def dotted(version: Version) -> str:
-    return ".".join(map(str, version))

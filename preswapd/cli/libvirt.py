@@ -6,18 +6,13 @@ import xml.etree.ElementTree as ET
 import click
 
 from preswapd.cli.disk import RECONNECT_SECONDS, SCSI, VIRTIO, Disk, bus_option
-from preswapd.cli.installed import (
-    LIBVIRT_RECONNECTS,
-    LIBVIRTS,
-    Version,
-    dotted,
-    first_version,
-)
+from preswapd.cli.installed import LIBVIRT_RECONNECTS, LIBVIRTS, Version, first_version
 from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.cli.output import print_json
 from preswapd.cli.qemu_args import as_json, qemu_options
 from preswapd.commandline import DEVICE, Reader
 from preswapd.errors import UsageError
+from preswapd.nbdkit import version_text
 
 QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
 
@@ -79,7 +74,7 @@ def libvirt_xml_command(
     if version is None:
         click.echo(
             "preswapctl: no libvirt is installed here, so this is for"
-            f" {dotted(LIBVIRT_RECONNECTS)} or newer (--libvirt tells of another)",
+            f" {version_text(LIBVIRT_RECONNECTS)} or newer (--libvirt tells of another)",
             err=True,
         )
     if version is None or version >= LIBVIRT_RECONNECTS:
@@ -88,8 +83,8 @@ def libvirt_xml_command(
         text = command_line_xml(disk)
     else:
         raise UsageError(
-            f"libvirt {dotted(version)} cannot make QEMU reconnect,"
-            f" {dotted(LIBVIRT_RECONNECTS)} can: paste the whole, without --only"
+            f"libvirt {version_text(version)} cannot make QEMU reconnect,"
+            f" {version_text(LIBVIRT_RECONNECTS)} can: paste the whole, without --only"
         )
     if invocation.json:
         print_json({"name": dev, "bus": bus, "xml": text})
