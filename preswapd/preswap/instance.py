@@ -185,7 +185,7 @@ class Instance:
             with self.held_down(pages, None if name is None else devices[0]):
                 result = work.run()
             self.host.maintain(all=True)
-            if before > pages:
+            if before > pages or result.moved:
                 self.tell_shrunk(result, time.monotonic() - began)
             return result
         finally:
