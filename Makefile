@@ -12,8 +12,8 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 # setuptools announces at every build that it calls two tables of pyproject.toml experimental: its version is pinned for that.
 KNOWN_EXPERIMENTAL := -W 'ignore:`[tool.'
 
-NATIVE_SOURCES := $(wildcard preswapd/*/*.c preswapd/*/*.h preswapd/*/*.pyx preswapd/*/*.pxd)
-CYTHON_SOURCES := $(wildcard preswapd/*/*.pyx preswapd/*/*.pxd)
+NATIVE_SOURCES := $(foreach folder,preswapd/* preswapd/*/*,$(wildcard $(addprefix $(folder)/*.,c h pyx pxd)))
+CYTHON_SOURCES := $(filter %.pyx %.pxd,$(NATIVE_SOURCES))
 
 # The steps share .venv, pip and apt.
 .NOTPARALLEL:
@@ -69,7 +69,8 @@ install: build  ## units, manual pages and completions under PREFIX (DESTDIR, PR
 	  install -D -m 644 $(COMPLETIONS)/$$command.fish $(SHARE)/fish/vendor_completions.d/$$command.fish || exit 1; done
 
 clean:  ## remove everything that was built
-	rm -rf $(VENV) build dist *.egg-info preswapd/*/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find preswapd nbd_plugin -name '*.so' -delete
 	find preswapd nbd_plugin tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 help:  ## say what the targets do

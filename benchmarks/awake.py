@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from preswapd.children import kill_child, start_child
+from preswapd.host.children import kill_child, start_child
 
 SPIN = ("sh", "-c", "while :; do :; done")
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-from preswapd.meminfo import amounts
+from preswapd.host.meminfo import amounts
 
 SECTOR = 512
 SAMPLE_SECONDS = 0.2

@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.peers import nbd_server
 from preswapd.guest.faults import GuestError
-from preswapd.meminfo import MEMINFO, amounts
+from preswapd.host.meminfo import MEMINFO, amounts
 from preswapd.version import VERSION
 
 TOOL_SECONDS = 20

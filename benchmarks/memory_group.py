@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
 
-from preswapd.tmem.cgroups import memory_files
+from preswapd.host.cgroups import memory_files
 
 # Runs a command line in the group whose folder comes before it.
 JOIN = ("/bin/sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec "$@"')

@@ -16,8 +16,8 @@ from typing import Any
 
 from benchmarks.host_usage import cpu_seconds, memory_of
 from benchmarks.peers import nbd_server
-from preswapd.children import start_child
-from preswapd.control.client import Client
+from preswapd.api.client import Client
+from preswapd.host.children import start_child
 
 DISK = "512M"
 # The checkout is taken to lie on a disk, where /tmp may be a tmpfs.

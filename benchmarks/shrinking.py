@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.load import FILL, fio
-from preswapd.control.client import Client
-from preswapd.control.protocol import ShrinkReport, ShrinkStep
+from preswapd.api.client import Client
+from preswapd.api.wire import ShrinkReport, ShrinkStep
 from preswapd.demo.server import Server
 from preswapd.units import PAGE_SIZE
 

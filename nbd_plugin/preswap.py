@@ -9,8 +9,16 @@ import sys
 import nbdkit
 
 try:
-    from preswapd.preswap import _device
-    from preswapd.preswap._device import Connection, extents, flush, pread, pwrite, trim, zero
+    from preswapd.preswap.device import _device
+    from preswapd.preswap.device._device import (
+        Connection,
+        extents,
+        flush,
+        pread,
+        pwrite,
+        trim,
+        zero,
+    )
     from preswapd.server.exports import Exports
     from preswapd.server.handover import Handover
     from preswapd.server.lifecycle import start

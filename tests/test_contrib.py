@@ -18,7 +18,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from prometheus_client.parser import text_string_to_metric_families
 from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
-from preswapd.control.client import Client
+from preswapd.api.client import Client
 from tests.running import RunningServer
 
 CONTRIB = Path(__file__).parent.parent / "contrib"

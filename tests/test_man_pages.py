@@ -12,7 +12,7 @@ import pytest
 from preswapd.__main__ import preswapd
 from preswapd.cli.main import preswapctl
 from preswapd.commandline import INTERRUPTED
-from preswapd.server.values import DEVICE_KEYS, KEYS
+from preswapd.server.config.keys import DEVICE_KEYS, KEYS
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("preswapd.8", "preswapctl.8", "preswapd.toml.5")

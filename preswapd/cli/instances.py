@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from preswapd.control.client import Client
+from preswapd.api.client import Client
 from preswapd.errors import UnreachableError, UsageError
 from preswapd.paths import SYSTEM_RUNTIME_ROOT, InstancePaths, default_runtime_dir, runtime_root
 

@@ -6,20 +6,20 @@ from typing import NoReturn
 
 import click
 
-from preswapd.cli.attach import attach_command, detach_command
+from preswapd.cli.attach.command import attach_command, detach_command
+from preswapd.cli.attach.guest_setup import guest_setup_command
+from preswapd.cli.attach.libvirt import libvirt_xml_command
+from preswapd.cli.attach.qemu_args import qemu_args_command
 from preswapd.cli.completion import suggest
-from preswapd.cli.devices import create_command, mkswap_command, remove_command
-from preswapd.cli.doctor import doctor_command
-from preswapd.cli.guest_setup import guest_setup_command
+from preswapd.cli.doctor.command import doctor_command
 from preswapd.cli.instances import Instances
 from preswapd.cli.invocation import Invocation
-from preswapd.cli.libvirt import libvirt_xml_command
-from preswapd.cli.metrics import metrics_command
-from preswapd.cli.qemu_args import qemu_args_command
-from preswapd.cli.show import list_command, stats_command
-from preswapd.cli.sysctl import freeze_command, sysctl_command, thaw_command
-from preswapd.cli.taking_back import shrink_command, swapoff_command
-from preswapd.cli.top import top_command
+from preswapd.cli.look.metrics import metrics_command
+from preswapd.cli.look.show import list_command, stats_command
+from preswapd.cli.look.top import top_command
+from preswapd.cli.steer.devices import create_command, mkswap_command, remove_command
+from preswapd.cli.steer.sysctl import freeze_command, sysctl_command, thaw_command
+from preswapd.cli.steer.taking_back import shrink_command, swapoff_command
 from preswapd.commandline import DIRECTORY, INSTANCE, run
 
 RUNTIME_DIR_VARIABLE = "PRESWAPD_RUNTIME_DIR"

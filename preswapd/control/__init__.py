@@ -1,1 +1,1 @@
-"""The control API: HTTP and JSON over a Unix socket, both ends of it."""
+"""The server's end of the control API: HTTP and JSON over a Unix socket."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-from preswapd.control.protocol import (
+from preswapd.api.wire import (
     PREFIX,
     VM_PRESWAP,
     NotFoundError,

@@ -11,9 +11,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
-from preswapd.children import kill_child, start_child
-from preswapd.control.client import Client
+from preswapd.api.client import Client
 from preswapd.demo.faults import DemoError
+from preswapd.host.children import kill_child, start_child
 from preswapd.paths import InstancePaths
 from preswapd.units import exact_size
 

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from preswapd.children import END_SECONDS, kill_child, start_child
 from preswapd.guest import accelerator, initramfs
 from preswapd.guest.channel import Channel, ChannelClosedError, Outcome
 from preswapd.guest.faults import CommandError, GuestError, GuestTimeoutError, LostGuestError
 from preswapd.guest.kernel import Kernel
 from preswapd.guest.programs import find
 from preswapd.guest.readings import SwapArea, swap_areas, troubles, vmstat
-from preswapd.meminfo import amounts
+from preswapd.host.children import END_SECONDS, kill_child, start_child
+from preswapd.host.meminfo import amounts
 from preswapd.qmp import Monitor, MonitorError
 
 # Under emulation on a busy machine; an idle one takes 4 s, KVM one.

@@ -10,10 +10,10 @@ from typing import Any
 from preswapd.errors import RefusedError
 from preswapd.log import ERROR, INFO, NOTICE, WARNING, Log
 from preswapd.paths import check_device_name
-from preswapd.preswap._device import Device, give_back
-from preswapd.preswap.header import swap_header
-from preswapd.preswap.image import written_pages
-from preswapd.preswap.making import Served
+from preswapd.preswap.creation import Served
+from preswapd.preswap.device._device import Device, give_back
+from preswapd.preswap.files.header import swap_header
+from preswapd.preswap.files.image import written_pages
 from preswapd.preswap.opening import POOL, open_instance
 from preswapd.preswap.settings import (
     DeviceSpec,

@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from preswapd.errors import RefusedError
-from preswapd.meminfo import MEMINFO, amounts
-from preswapd.preswap._table import Table, recover
-from preswapd.preswap.header import swap_header
-from preswapd.preswap.image import create_image, remove_image
-from preswapd.preswap.making import Maker, Served, reason_of
+from preswapd.host.cgroups import memory_files
+from preswapd.host.meminfo import MEMINFO, amounts
+from preswapd.preswap.creation import Maker, Served, reason_of
+from preswapd.preswap.device._table import Table, recover
+from preswapd.preswap.files.header import swap_header
+from preswapd.preswap.files.image import create_image, remove_image
+from preswapd.preswap.files.sidecar import SUFFIX, Sidecar
 from preswapd.preswap.settings import LARGEST_POOL, Settings
-from preswapd.preswap.sidecar import SUFFIX, Sidecar
 from preswapd.preswap.survey import Found, Plan, check_sizes, survey
 from preswapd.tmem._tmem import Host
-from preswapd.tmem.cgroups import memory_files
 from preswapd.units import exact_size
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")

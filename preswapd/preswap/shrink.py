@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from preswapd.preswap._device import EXTENT_PAGES, Device
-from preswapd.preswap.durable import NO_ROOM
+from preswapd.preswap.device._device import EXTENT_PAGES, Device
+from preswapd.preswap.files.durable import NO_ROOM
 
 
 @dataclass(frozen=True)

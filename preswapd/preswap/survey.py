@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 from preswapd.errors import RefusedError
 from preswapd.paths import InstancePaths
-from preswapd.preswap._table import Entry
-from preswapd.preswap.image import check_image, check_unclaimed
-from preswapd.preswap.maps import check_map
+from preswapd.preswap.device._table import Entry
+from preswapd.preswap.files.image import check_image, check_unclaimed
+from preswapd.preswap.files.maps import check_map
+from preswapd.preswap.files.sidecar import Sidecar, read_all
 from preswapd.preswap.settings import DeviceSpec, Settings, check_number_of_devices
-from preswapd.preswap.sidecar import Sidecar, read_all
 from preswapd.units import exact_size
 
 DISCARD_HINT = "--discard-state starts empty, if no guest needs its pages any more"

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from preswapd.errors import RefusedError, UsageError
-from preswapd.filesystems import total_bytes
-from preswapd.preswap._device import Device
-from preswapd.preswap.durable import write_file
+from preswapd.host.filesystems import total_bytes
+from preswapd.preswap.device._device import Device
+from preswapd.preswap.files.durable import write_file
 from preswapd.preswap.settings import (
     LARGEST_POOL,
     Settings,

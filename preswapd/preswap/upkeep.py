@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from preswapd.log import ERROR, Log, Throttle
-from preswapd.preswap._device import Device
-from preswapd.preswap.image import written_pages
-from preswapd.preswap.making import Served
+from preswapd.preswap.creation import Served
+from preswapd.preswap.device._device import Device
+from preswapd.preswap.files.image import written_pages
 
 
 class DiskErrors:

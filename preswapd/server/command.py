@@ -7,8 +7,9 @@ import click
 from preswapd.codecs import COMPRESS
 from preswapd.commandline import DIRECTORY, FILE, INSTANCE, SIZE, Reader
 from preswapd.preswap.settings import DeviceSpec
-from preswapd.server import config, values
-from preswapd.server.config_text import as_toml
+from preswapd.server.config import keys as values
+from preswapd.server.config import merged as config
+from preswapd.server.config.shown import as_toml
 from preswapd.server.serve import serve
 
 

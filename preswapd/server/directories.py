@@ -5,7 +5,7 @@ import stat
 from pathlib import Path
 
 from preswapd.errors import RefusedError
-from preswapd.filesystems import existing_parent, is_tmpfs, total_bytes
+from preswapd.host.filesystems import existing_parent, is_tmpfs, total_bytes
 from preswapd.paths import InstancePaths
 from preswapd.units import format_size
 

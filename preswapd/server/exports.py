@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from preswapd.errors import RefusedError
 from preswapd.log import WARNING, Throttle
-from preswapd.preswap._device import Connection
+from preswapd.preswap.device._device import Connection
 from preswapd.preswap.instance import Instance
 
 

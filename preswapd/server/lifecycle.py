@@ -15,15 +15,16 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
+from preswapd.control.http import ControlServer
 from preswapd.control.routes import Api
-from preswapd.control.server import ControlServer
 from preswapd.errors import PreswapError, described
+from preswapd.host import prctl as parent
+from preswapd.host.sd_notify import notify
 from preswapd.log import ERROR, INFO, WARNING, Throttle, log
 from preswapd.preswap.instance import Instance
-from preswapd.server import parent, stopping
+from preswapd.server import stopping
 from preswapd.server.exports import Exports
 from preswapd.server.handover import Handover
-from preswapd.server.notify import notify
 from preswapd.server.watch import WATCH_SECONDS, GuestLog
 
 # A request waits at most this long for the interpreter lock behind Python code of ours.

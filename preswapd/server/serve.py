@@ -8,22 +8,23 @@ import time
 from importlib.resources import files
 from typing import NoReturn
 
+from preswapd.api.wire import ServerFacts
 from preswapd.commandline import DEBUG_VARIABLE
-from preswapd.control.protocol import ServerFacts
-from preswapd.log import WARNING, log
-from preswapd.logind import deletes_shared_memory_of
-from preswapd.nbdkit import (
+from preswapd.host import prctl as parent
+from preswapd.host.logind import deletes_shared_memory_of
+from preswapd.host.nbdkit import (
     Nbdkit,
     choose_structured_replies,
     choose_threads,
     environment,
     probe,
 )
+from preswapd.log import WARNING, log
 from preswapd.preswap.opening import check
-from preswapd.server import directories, locks, parent, sockets, stopping
-from preswapd.server.config import Config
+from preswapd.server import directories, locks, sockets, stopping
+from preswapd.server.config.keys import split_address
+from preswapd.server.config.merged import Config
 from preswapd.server.handover import Handover
-from preswapd.server.values import split_address
 
 # Named and not imported: only inside nbdkit is there what it imports.
 PLUGIN = files("nbd_plugin") / "preswap.py"

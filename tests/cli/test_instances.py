@@ -50,7 +50,7 @@ def root(servers: dict[str, RunningServer]) -> Path:
 @pytest.fixture
 def hanging(servers: dict[str, RunningServer], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """b is there and does not answer."""
-    monkeypatch.setattr("preswapd.control.client.READ_SECONDS", 0.3)
+    monkeypatch.setattr("preswapd.api.client.READ_SECONDS", 0.3)
     os.kill(servers["b"].pid, signal.SIGSTOP)
     yield
     os.kill(servers["b"].pid, signal.SIGCONT)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from preswapd.control.client import UnixConnection
+from preswapd.api.client import UnixConnection
 from tests.conftest import StartServer
 from tests.running import RunningServer, wait_for
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from preswapd.control.protocol import ServerFacts
+from preswapd.api.wire import ServerFacts
 from preswapd.control.routes import Api, Reply, Request
 from preswapd.errors import RefusedError
 from preswapd.preswap.settings import DeviceSpec

@@ -5,8 +5,8 @@ import threading
 
 import nbd
 
-from preswapd.control.client import Client
-from preswapd.control.protocol import ShrinkStep
+from preswapd.api.client import Client
+from preswapd.api.wire import ShrinkStep
 from preswapd.errors import PreswapError, UnreachableError
 from tests.crash.contents import PAGE, Kind, page_content
 from tests.crash.load import connected

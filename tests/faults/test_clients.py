@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import nbd
 import pytest
 
-from preswapd.control.server import CONNECTIONS
+from preswapd.control.http import CONNECTIONS
 from tests.clients import Connect
 from tests.conftest import StartServer
 from tests.faults.conftest import MIB, NOISE, counters, page

@@ -7,9 +7,9 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from preswapd.control.protocol import ServerFacts
+from preswapd.api.wire import ServerFacts
+from preswapd.control.http import ControlServer
 from preswapd.control.routes import Api
-from preswapd.control.server import ControlServer
 from preswapd.errors import RefusedError
 from preswapd.preswap.instance import Instance
 from preswapd.preswap.settings import DeviceSpec

@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 
 from preswapd.errors import RefusedError, UsageError
-from preswapd.preswap.sidecar import Sidecar
-from preswapd.server.config import Config, Options, load
-from preswapd.server.config_text import as_toml
+from preswapd.preswap.files.sidecar import Sidecar
+from preswapd.server.config.merged import Config, Options, load
+from preswapd.server.config.shown import as_toml
 from tests.fuzz.answers import Wrong
 
 

@@ -1,6 +1,6 @@
 """All that says where the pages are must say the same."""
 
-from preswapd.preswap._device import Device
+from preswapd.preswap.device._device import Device
 from preswapd.preswap.instance import Instance
 
 HOLE, DISK, TMEM, LOST = 0x00, 0x0F, 0xF0, 0xFF

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Self
 
 from preswapd.paths import InstancePaths
-from preswapd.preswap._device import Connection, Device
-from preswapd.preswap.image import data_ranges
+from preswapd.preswap.device._device import Connection, Device
+from preswapd.preswap.files.image import data_ranges
+from preswapd.preswap.files.sidecar import Sidecar
 from preswapd.preswap.instance import Instance
 from preswapd.preswap.settings import DeviceSpec, Settings
-from preswapd.preswap.sidecar import Sidecar
 
 MIB = 1 << 20
 ONE_DEVICE = (DeviceSpec("g1", MIB),)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from preswapd.errors import RefusedError
-from preswapd.preswap._device import FLAG_FUA, Connection
+from preswapd.preswap.device._device import FLAG_FUA, Connection
 from preswapd.preswap.settings import DeviceSpec
 from tests.preswap.coherence import check_coherence
 from tests.preswap.disk_model import PAGE, page_of

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from preswapd.preswap._device import FLAG_FUA
+from preswapd.preswap.device._device import FLAG_FUA
 from tests.preswap.coherence import check_coherence
 from tests.preswap.disk_model import PAGE
 from tests.preswap.killing import OPEN, Killer, content_of, write_copy

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from preswapd.errors import RefusedError, UsageError
-from preswapd.preswap._table import Table, recover
-from preswapd.preswap.durable import write_file
-from preswapd.preswap.image import (
+from preswapd.preswap.device._table import Table, recover
+from preswapd.preswap.files.durable import write_file
+from preswapd.preswap.files.image import (
     check_image,
     check_unclaimed,
     create_image,
@@ -17,7 +17,8 @@ from preswapd.preswap.image import (
     open_image,
     remove_image,
 )
-from preswapd.preswap.maps import check_map, create_map, map_bytes
+from preswapd.preswap.files.maps import check_map, create_map, map_bytes
+from preswapd.preswap.files.sidecar import Sidecar, read_all
 from preswapd.preswap.opening import default_reserve
 from preswapd.preswap.settings import (
     LARGEST_DEVICE,
@@ -26,7 +27,6 @@ from preswapd.preswap.settings import (
     check_device_size,
     check_pool_size,
 )
-from preswapd.preswap.sidecar import Sidecar, read_all
 from preswapd.tmem._tmem import Host
 from tests.preswap.disk_model import PAGE
 from tests.preswap.running import MIB, Running

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from preswapd.preswap.header import MOST_PAGES, SIGNATURE, swap_header
+from preswapd.preswap.files.header import MOST_PAGES, SIGNATURE, swap_header
 from tests.preswap.disk_model import PAGE
 from tests.preswap.running import MIB
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preswapd.preswap.latency import end_of, summary
+from preswapd.preswap.device.latency import end_of, summary
 from tests.preswap.disk_model import PAGE, pages_of
 from tests.preswap.running import Running
 

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SOURCES = HERE.parents[1] / "preswapd" / "preswap"
+SOURCES = HERE.parents[1] / "preswapd" / "preswap" / "device"
 
 
 def test_readers_that_keep_coming_do_not_keep_a_writer_out(tmp_path: Path) -> None:

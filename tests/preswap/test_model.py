@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from preswapd.codecs import COMPRESS
-from preswapd.preswap._device import FLAG_FUA, Connection
-from preswapd.preswap.image import data_ranges
+from preswapd.preswap.device._device import FLAG_FUA, Connection
+from preswapd.preswap.files.image import data_ranges
 from preswapd.preswap.settings import DeviceSpec
 from tests.preswap.coherence import check_coherence
 from tests.preswap.disk_model import PAGE, DiskModel, pages_of

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from preswapd.errors import RefusedError
-from preswapd.preswap._device import FLAG_FUA
+from preswapd.preswap.device._device import FLAG_FUA
+from preswapd.preswap.files.sidecar import Sidecar
 from preswapd.preswap.opening import check
 from preswapd.preswap.settings import DeviceSpec
-from preswapd.preswap.sidecar import Sidecar
 from tests.preswap.coherence import LOST, check_coherence
 from tests.preswap.disk_model import PAGE, page_of
 from tests.preswap.running import MIB, Running, read
@@ -426,7 +426,7 @@ def test_open_failed_names_the_file(running: Running, monkeypatch: pytest.Monkey
     def open_image(path: Path) -> int:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
 
-    monkeypatch.setattr("preswapd.preswap.making.open_image", open_image)
+    monkeypatch.setattr("preswapd.preswap.creation.open_image", open_image)
     with pytest.raises(RefusedError, match=f"Read-only file system .{image}"):
         running.open()
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from preswapd.preswap import _device
-from preswapd.preswap._device import FLAG_FAST_ZERO, FLAG_FUA, Connection
+from preswapd.preswap.device import _device
+from preswapd.preswap.device._device import FLAG_FAST_ZERO, FLAG_FUA, Connection
 from preswapd.preswap.opening import POOL
 from tests.preswap.coherence import check_coherence
 from tests.preswap.disk_model import PAGE, page_of, pages_of

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from preswapd.errors import RefusedError
-from preswapd.preswap._device import EXTENT_PAGES
+from preswapd.preswap.device._device import EXTENT_PAGES
 from preswapd.preswap.settings import DeviceSpec
 from preswapd.preswap.shrink import ShrinkProgress
 from tests.preswap.coherence import check_coherence

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from preswapd import paths
 from preswapd.codecs import COMPRESS
 from preswapd.errors import UsageError
-from preswapd.nbdkit import THREADS
+from preswapd.host.nbdkit import THREADS
 from preswapd.paths import InstancePaths
 from preswapd.preswap.opening import SMALLEST_RESERVE
 from preswapd.preswap.settings import SMALLEST_POOL, DeviceSpec, Settings
-from preswapd.server import values
-from preswapd.server.config import Config, Options, load
-from preswapd.server.config_text import as_toml
-from preswapd.server.values import DEVICE_KEYS, DEVICE_TABLE, KEYS
+from preswapd.server.config import keys as values
+from preswapd.server.config.keys import DEVICE_KEYS, DEVICE_TABLE, KEYS
+from preswapd.server.config.merged import Config, Options, load
+from preswapd.server.config.shown import as_toml
 
 MIB = 1 << 20
 
@@ -137,7 +137,7 @@ def test_file_that_nobody_can_read(
     """It is not named, and not taken for one that is not there: its drop-ins alone would count."""
     place = tmp_path / name
     (tmp_path / "link").symlink_to("missing")
-    monkeypatch.setattr("preswapd.server.config.config_file", lambda instance: place)
+    monkeypatch.setattr("preswapd.server.config.merged.config_file", lambda instance: place)
     with pytest.raises(UsageError, match=f"^{place}: "):
         load(Options(pool_size=SMALLEST_POOL))
 

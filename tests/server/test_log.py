@@ -11,7 +11,7 @@ from typing import Any
 import nbd
 import pytest
 
-from preswapd.preswap.sidecar import Sidecar
+from preswapd.preswap.files.sidecar import Sidecar
 from preswapd.server.exports import Traffic
 from preswapd.server.watch import QUIET_SECONDS, GuestLog, Trouble
 from tests.clients import connected

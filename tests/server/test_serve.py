@@ -14,7 +14,7 @@ from pathlib import Path
 import nbd
 import pytest
 
-from preswapd.preswap.sidecar import Sidecar
+from preswapd.preswap.files.sidecar import Sidecar
 from tests.clients import connected
 from tests.conftest import StartServer
 from tests.running import PATIENCE, PRESWAPD, RunningServer, ServerDied, run, wait_until

@@ -1,6 +1,6 @@
 """On which line a key stands."""
 
-from preswapd.server.toml_lines import line_of
+from preswapd.server.config.toml_lines import line_of
 
 TEXT = """\
 # a comment

@@ -1,0 +1,1 @@
+"""The control API as both ends know it: messages, paths, figures, the operator's client."""

@@ -1,0 +1,222 @@
+"""The operator's end of the control API."""
+
+import http.client
+import json
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import quote
+
+from preswapd.api.wire import (
+    JSON_TYPE,
+    METRICS,
+    PREFIX,
+    VM_PRESWAP,
+    ServerFacts,
+    ShrinkReport,
+    ShrinkStatus,
+    ShrinkStep,
+    SwapoffReport,
+    error_from,
+)
+from preswapd.errors import PreswapError, UnreachableError
+
+Json = dict[str, Any]
+
+# An answer that only reads counters is there at once; a server that takes this long hangs.
+READ_SECONDS = 20.0
+# Dropping or preparing a whole device is bound by its disk.
+CHANGE_SECONDS = 600.0
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self.path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self.path))
+
+
+class Client:
+    """One instance, reached through its control socket.
+
+    All methods raise UnreachableError when nobody answers, else what the server raised.
+    `patience`: seconds that an answer to a question may take.
+    """
+
+    def __init__(self, socket_path: Path, patience: float | None = None) -> None:
+        self.socket_path = socket_path
+        self.patience = patience
+
+    # --- reading ---
+
+    def stats(self) -> Json:
+        return self._get("/stats")
+
+    def devices(self) -> dict[str, Json]:
+        return cast(dict[str, Json], self._get("/devices")["devices"])
+
+    def device(self, name: str) -> Json:
+        return self._get(device_path(name))
+
+    def preswap_pages(self) -> int:
+        return int(self.sysctl()[VM_PRESWAP])
+
+    def sysctl(self) -> Json:
+        """All settings and gauges, by key."""
+        return self._get("/sysctl")
+
+    def shrink_status(self) -> ShrinkStatus:
+        return ShrinkStatus.from_json(self._get("/shrink"))
+
+    def facts(self) -> ServerFacts:
+        return ServerFacts.from_json(self._get("/doctor"))
+
+    def metrics(self) -> str:
+        with self._exchange("GET", METRICS, None, READ_SECONDS) as response:
+            return response.read().decode()
+
+    # --- changing ---
+
+    def create(self, name: str, size: int, compress: str | None = None) -> Json:
+        body = {"name": name, "size": size, "compress": compress}
+        return self._change("POST", "/devices", body)
+
+    def remove(self, name: str, *, force: bool = False) -> None:
+        self._change("DELETE", device_path(name) + ("?force=1" if force else ""), None)
+
+    def mkswap(self, name: str, *, force: bool = False) -> None:
+        self._change("POST", f"{device_path(name)}/mkswap", {"force": force})
+
+    def swapoff(self, name: str) -> SwapoffReport:
+        return SwapoffReport.from_json(self._change("POST", f"{device_path(name)}/swapoff", {}))
+
+    def set(self, key: str, value: str) -> int | str:
+        """The setting's new value."""
+        return cast(int | str, self._change("PUT", "/sysctl", {"key": key, "value": value})[key])
+
+    def begin_shrink(self, pages: int, device: str | None = None) -> ShrinkStatus:
+        """A shrink that goes on without this client."""
+        body = {"pages": pages, "device": device, "wait": False}
+        return ShrinkStatus.from_json(self._change("POST", "/shrink", body))
+
+    def stop_shrink(self) -> ShrinkStatus:
+        return ShrinkStatus.from_json(self._change("DELETE", "/shrink", None))
+
+    @contextmanager
+    def shrink(self, pages: int, device: str | None = None) -> Iterator["RunningShrink"]:
+        """A shrink that has begun; leaving the block before its end cancels it."""
+        body = {"pages": pages, "device": device}
+        with self._exchange("POST", f"{PREFIX}/shrink", body, READ_SECONDS) as response:
+            yield RunningShrink(response)
+
+    # --- how ---
+
+    def _get(self, path: str) -> Json:
+        return self._json("GET", path, None, self.patience or READ_SECONDS)
+
+    def _change(self, method: str, path: str, body: Json | None) -> Json:
+        return self._json(method, path, body, CHANGE_SECONDS)
+
+    def _json(self, method: str, path: str, body: Json | None, timeout: float) -> Json:
+        with self._exchange(method, PREFIX + path, body, timeout) as response:
+            return cast(Json, decoded(response.read()))
+
+    @contextmanager
+    def _exchange(
+        self, method: str, path: str, body: Json | None, timeout: float
+    ) -> Iterator["Answer"]:
+        connection = UnixConnection(self.socket_path, timeout)
+        try:
+            with self._connection_errors():
+                payload = None if body is None else json.dumps(body).encode()
+                headers = {} if body is None else {"Content-Type": JSON_TYPE}
+                connection.request(method, path, payload, headers)
+                sock = connection.sock
+                response = connection.getresponse()
+                if response.status >= 400:
+                    raise failure(response)
+                yield Answer(sock, response)
+        finally:
+            connection.close()
+
+    @contextmanager
+    def _connection_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (TimeoutError, BlockingIOError):
+            raise UnreachableError(f"the server at {self.socket_path} does not answer") from None
+        except (FileNotFoundError, ConnectionRefusedError):
+            raise UnreachableError(f"no preswapd server answers at {self.socket_path}") from None
+        except (ConnectionError, http.client.HTTPException) as error:
+            raise UnreachableError(
+                f"the server at {self.socket_path} went away: {str(error) or type(error).__name__}"
+            ) from None
+        except PermissionError:
+            raise UnreachableError(
+                f"{self.socket_path} belongs to another user: run this as that user or as root"
+            ) from None
+        except OSError as error:
+            raise UnreachableError(f"{self.socket_path}: {error}") from None
+
+
+class Answer:
+    """A response that is being read, with the socket that it comes from."""
+
+    def __init__(self, sock: socket.socket, response: http.client.HTTPResponse) -> None:
+        self.sock = sock
+        self.response = response
+
+    def read(self) -> bytes:
+        return self.response.read()
+
+    def lines(self) -> Iterator[Json]:
+        while line := self.response.readline():
+            yield cast(Json, decoded(line))
+
+
+class RunningShrink:
+    """A shrink on the server, as long as the connection lasts."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+
+    def cancel(self) -> None:
+        """Asks the server to stop; the report of what was done still comes.
+
+        May be called from a signal handler while wait() is reading.
+        """
+        self.answer.sock.shutdown(socket.SHUT_WR)
+
+    def wait(self, progress: Callable[[ShrinkStep], None]) -> ShrinkReport:
+        for line in self.answer.lines():
+            if error := error_from(line):
+                raise error
+            if "result" in line:
+                return ShrinkReport.from_json(line["result"])
+            progress(ShrinkStep.from_json(line["progress"]))
+        raise UnreachableError("the server went away before the shrink had ended")
+
+
+def device_path(name: str) -> str:
+    return f"/devices/{quote(name, safe='')}"
+
+
+def decoded(text: bytes) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise PreswapError("the server's answer is not JSON: is it a preswapd server?") from None
+
+
+def failure(response: http.client.HTTPResponse) -> PreswapError:
+    return error_from(decoded(response.read())) or PreswapError(
+        f"the server answered {response.status} {response.reason}"
+    )

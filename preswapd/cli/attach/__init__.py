@@ -1,0 +1,1 @@
+"""What brings a guest its disk, and takes it away."""

@@ -1,0 +1,149 @@
+"""A device's disk in a running QEMU: plugged in and out by way of its monitor."""
+
+from contextlib import ExitStack, suppress
+
+import click
+
+from preswapd.cli.attach.disk import SCSI, Disk, Properties
+from preswapd.errors import PartialError, PreswapError, RefusedError
+from preswapd.qmp import CommandFailedError, Event, Monitor, MonitorError
+
+# What was just added is hardly in use yet.
+UNDO_SECONDS = 10.0
+# A guest that is well lets go sooner.
+SILENT_SECONDS = 1.0
+
+
+class Hotplug:
+    """One device and one QEMU."""
+
+    def __init__(self, monitor: Monitor, disk: Disk) -> None:
+        self.monitor = monitor
+        self.disk = disk
+
+    # --- what is there ---
+
+    def device(self) -> str | None:
+        """The path of the disk in QEMU's device tree, however it came there."""
+        for block in self.monitor.execute("query-block"):
+            if block.get("inserted", {}).get("node-name") == self.disk.name:
+                # Of a virtio disk it is the inner half that holds the node.
+                return path_of(block["qdev"].removesuffix("/virtio-backend"))
+        return None
+
+    def has_node(self) -> bool:
+        nodes = self.monitor.execute("query-named-block-nodes", flat=True)
+        return any(node["node-name"] == self.disk.name for node in nodes)
+
+    def has_controller(self) -> bool:
+        devices = self.monitor.execute("qom-list", path="/machine/peripheral")
+        return any(device["name"] == self.disk.controller_name for device in devices)
+
+    def controller_is_idle(self) -> bool:
+        name = self.disk.controller_name
+        bus = f"{path_of(name)}/virtio-backend/{name}.0"
+        children = self.monitor.execute("qom-list", path=bus)
+        return not any(child["name"].startswith("child[") for child in children)
+
+    def state(self) -> str:
+        """What the guest does: "running", else why it does not."""
+        return str(self.monitor.execute("query-status")["status"])
+
+    # --- in ---
+
+    def plug(self, controller: str | None = None) -> None:
+        """All of it, or nothing: what was added goes away again when a later step fails."""
+        with ExitStack() as undo:
+            if self.has_node():
+                # Left by an attach that was killed. QEMU refuses when something uses it.
+                self.delete_node()
+            # Registered before it is tried: after Ctrl-C nobody knows how far QEMU came.
+            undo.callback(self.undo_node)
+            self.monitor.execute("blockdev-add", **self.disk.node())
+            if self.disk.bus == SCSI and controller is None and not self.has_controller():
+                undo.callback(self.undo_device, self.disk.controller_name)
+                self.add(self.disk.controller())
+            undo.callback(self.undo_device, self.disk.name)
+            self.add(self.disk.device(controller))
+            undo.pop_all()
+
+    def add(self, properties: Properties) -> None:
+        try:
+            self.monitor.execute("device_add", **properties)
+        except CommandFailedError as error:
+            if "bus" in properties:
+                raise
+            # QEMU picks the root bus by itself, which on q35 takes nothing at run time.
+            port = self.free_port()
+            if port is None:
+                raise PreswapError(
+                    f"{error}; the machine has no free PCI port either: start it with one more"
+                    " -device pcie-root-port, or name a virtio-scsi controller with --controller"
+                ) from None
+            self.monitor.execute("device_add", bus=port, **properties)
+
+    def free_port(self) -> str | None:
+        """The bus of a PCI Express port with nothing in it: it is named like the port."""
+        for bus in self.monitor.execute("query-pci"):
+            for device in bus["devices"]:
+                bridge = device.get("pci_bridge")
+                if bridge is not None and device["qdev_id"] and not bridge.get("devices"):
+                    return str(device["qdev_id"])
+        return None
+
+    def undo_node(self) -> None:
+        with suppress(MonitorError):
+            self.delete_node()
+
+    def undo_device(self, name: str) -> None:
+        with suppress(PreswapError):
+            self.release(name, path_of(name), UNDO_SECONDS)
+
+    # --- out ---
+
+    def unplug(self, device: str | None, seconds: float) -> bool:
+        """False where our controller stays: the machine was started with it, or others use it."""
+        if device is not None:
+            self.release("the disk", device, seconds)
+        if self.has_node():
+            self.delete_node()
+        if not self.has_controller():
+            return True
+        if not self.controller_is_idle():
+            return False
+        try:
+            self.release("the disk's controller", path_of(self.disk.controller_name), seconds)
+        except CommandFailedError:
+            return False
+        return True
+
+    def release(self, what: str, path: str, seconds: float) -> None:
+        """Takes a device out; on PCI the guest must let go of it first."""
+        try:
+            self.monitor.execute("device_del", id=path)
+        except CommandFailedError as error:
+            if "already in the process of unplug" not in str(error):
+                raise
+
+        def is_answer(event: Event) -> bool:
+            answers = ("DEVICE_DELETED", "DEVICE_UNPLUG_GUEST_ERROR")
+            return event["event"] in answers and event["data"].get("path") == path
+
+        answer = self.monitor.wait_for(is_answer, min(seconds, SILENT_SECONDS))
+        if answer is None and seconds > SILENT_SECONDS:
+            click.echo(f"waiting for the guest to let go of {what}", err=True)
+            answer = self.monitor.wait_for(is_answer, seconds - SILENT_SECONDS)
+        if answer is None:
+            raise PartialError(
+                f"the guest has not let go of {what} within {seconds:g} s; run it again to wait on"
+            )
+        if answer["event"] != "DEVICE_DELETED":
+            raise RefusedError(f"the guest refuses to let go of {what}")
+
+    def delete_node(self) -> None:
+        self.monitor.execute("blockdev-del", **{"node-name": self.disk.name})
+
+
+def path_of(device: str) -> str:
+    """A device by its id, or already by its path."""
+    return device if device.startswith("/") else f"/machine/peripheral/{device}"

@@ -1,0 +1,181 @@
+"""`libvirt-xml`: what to paste into the definition of a guest of libvirt."""
+
+import re
+import xml.etree.ElementTree as ET
+
+import click
+
+from preswapd.cli.attach.disk import RECONNECT_SECONDS, SCSI, VIRTIO, Disk, bus_option
+from preswapd.cli.attach.qemu_args import as_json, qemu_options
+from preswapd.cli.invocation import Invocation, pass_invocation
+from preswapd.cli.output import print_json
+from preswapd.commandline import DEVICE, Reader
+from preswapd.errors import UsageError
+from preswapd.host.nbdkit import version_text
+from preswapd.host.versions import LIBVIRT_RECONNECTS, LIBVIRTS, Version, first_version
+
+QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
+
+# So far back that they are seldom taken.
+TARGETS = {SCSI: "sdo", VIRTIO: "vdz"}
+DISK, CONTROLLER = "disk", "controller"
+
+
+def parse_version(text: str) -> Version:
+    found = re.fullmatch(r"(\d+)\.(\d+)(?:\.(\d+))?", text)
+    if not found:
+        raise ValueError(f"{text!r} is not a version such as 9.2.0")
+    return tuple(int(number or 0) for number in found.groups())
+
+
+VERSION = Reader("version", parse_version)
+
+
+def parse_target(text: str) -> str:
+    if not re.fullmatch("[sv]d[a-h]?[a-z]", text):
+        raise ValueError(f"{text!r} is not a disk's name such as sdb")
+    return text
+
+
+TARGET = Reader("name", parse_target)
+
+
+@click.command("libvirt-xml")
+@click.argument("dev", type=DEVICE)
+@bus_option
+@click.option("--libvirt", type=VERSION, help="For this version; default: what is installed here.")
+@click.option("--target", type=TARGET, help="Its <target dev>.  Default: sdo or vdz.")
+@click.option(
+    "--only",
+    type=click.Choice((CONTROLLER, DISK)),
+    help="One element by itself, for virsh attach-device.",
+)
+@pass_invocation
+def libvirt_xml_command(
+    invocation: Invocation,
+    dev: str,
+    bus: str,
+    libvirt: Version | None,
+    target: str | None,
+    only: str | None,
+) -> None:
+    """Print the XML that gives DEV to a guest of libvirt, ready to paste with virsh edit.
+
+    For libvirt before 9.2.0, which cannot make QEMU reconnect by itself, it is the QEMU command
+    line in libvirt's clothes. Such a guest takes and gives the disk only while it is shut down.
+
+    \b
+    Examples:
+      preswapctl libvirt-xml swap0                      then: virsh edit vm1
+      preswapctl libvirt-xml swap0 --only disk | virsh attach-device vm1 /dev/stdin --persistent
+    """
+    disk = Disk(dev, invocation.instances.serving(dev).nbd_socket, bus)
+    version = libvirt or first_version(LIBVIRTS)
+    if version is None:
+        click.echo(
+            "preswapctl: no libvirt is installed here, so this is for"
+            f" {version_text(LIBVIRT_RECONNECTS)} or newer (--libvirt tells of another)",
+            err=True,
+        )
+    if version is None or version >= LIBVIRT_RECONNECTS:
+        text = device_xml(disk, target or TARGETS[bus], only)
+    elif only is None:
+        text = command_line_xml(disk)
+    else:
+        raise UsageError(
+            f"libvirt {version_text(version)} cannot make QEMU reconnect,"
+            f" {version_text(LIBVIRT_RECONNECTS)} can: paste the whole, without --only"
+        )
+    if invocation.json:
+        print_json({"name": dev, "bus": bus, "xml": text})
+    else:
+        click.echo(text)
+
+
+# --- the elements ---
+
+
+def device_xml(disk: Disk, target: str, only: str | None = None) -> str:
+    """What belongs into <devices>."""
+    parts = {DISK: as_text(disk_element(disk, target))}
+    if disk.bus == SCSI:
+        parts = {CONTROLLER: as_text(controller_element())} | parts
+    if only is not None:
+        if only not in parts:
+            raise UsageError("a disk on --bus virtio has no controller")
+        return parts[only]
+    return "\n".join([HINTS[disk.bus], *parts.values()])
+
+
+# No names in them: a comment of XML must not hold two dashes.
+HINTS = {
+    SCSI: """\
+<!-- Into <devices>, with virsh edit. Leave the controller out where the guest has a virtio-scsi one
+     already. What the guest needs then: preswapctl guest-setup -->""",
+    VIRTIO: """\
+<!-- Into <devices>, with virsh edit. The guest needs a udev rule for this disk, or the swap that it
+     frees stays on the host: preswapctl guest-setup for the bus virtio -->""",
+}
+COMMAND_LINE_HINT = """\
+<!-- Directly into <domain>, with virsh edit, for a guest that is shut down: libvirt before 9.2.0
+     cannot make QEMU reconnect. What the guest needs then: preswapctl guest-setup -->"""
+
+
+def controller_element() -> ET.Element:
+    return ET.Element(CONTROLLER, type="scsi", index="0", model="virtio-scsi")
+
+
+def disk_element(disk: Disk, target: str) -> ET.Element:
+    element = ET.Element(DISK, type="network", device="disk")
+    ET.SubElement(
+        element,
+        "driver",
+        {
+            "name": "qemu",
+            "type": "raw",
+            "cache": "none",
+            "error_policy": "stop",
+            "rerror_policy": "stop",
+            "discard": "unmap",
+            "detect_zeroes": "off",
+        },
+    )
+    source = ET.SubElement(element, "source", protocol="nbd", name=disk.dev)
+    ET.SubElement(source, "host", transport="unix", socket=str(disk.socket))
+    ET.SubElement(source, "reconnect", delay=str(RECONNECT_SECONDS))
+    still = {"rotation_rate": "1"} if disk.bus == SCSI else {}
+    ET.SubElement(element, "target", {"dev": target, "bus": disk.bus} | still)
+    ET.SubElement(element, "serial").text = disk.name
+    if disk.bus == SCSI:
+        # By the name alone libvirt would put sdh and later ones on a second controller, and make
+        # that one an LSI.
+        place = {"controller": "0", "bus": "0", "target": str(letters(target)), "unit": "0"}
+        ET.SubElement(element, "address", {"type": "drive"} | place)
+    return element
+
+
+def letters(target: str) -> int:
+    """The number of a disk by its name: 0 for sda, 26 for sdaa."""
+    number = 0
+    for letter in target[2:]:
+        number = number * 26 + ord(letter) - ord("a") + 1
+    return number - 1
+
+
+def command_line_xml(disk: Disk) -> str:
+    """QEMU's own options; libvirt hands them on and knows nothing of the disk.
+
+    In JSON, as libvirt writes its own: QEMU makes all other devices before those, and ours would
+    take a PCI slot that libvirt has given to one of its own.
+    """
+    ET.register_namespace("qemu", QEMU_NAMESPACE)
+    element = ET.Element(f"{{{QEMU_NAMESPACE}}}commandline")
+    for option, properties in qemu_options(disk):
+        for value in (option, as_json(properties)):
+            ET.SubElement(element, f"{{{QEMU_NAMESPACE}}}arg", value=value)
+    return "\n".join([COMMAND_LINE_HINT, as_text(element)])
+
+
+def as_text(element: ET.Element) -> str:
+    ET.indent(element)
+    return ET.tostring(element, encoding="unicode")

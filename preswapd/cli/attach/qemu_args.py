@@ -1,0 +1,67 @@
+"""`qemu-args`: what to add to QEMU's command line so that a guest sees the device."""
+
+import json
+import shlex
+
+import click
+
+from preswapd.cli.attach.disk import SCSI, Disk, Properties, bus_option
+from preswapd.cli.invocation import Invocation, pass_invocation
+from preswapd.cli.output import print_json
+from preswapd.commandline import DEVICE
+
+# A guest that starts together with the server waits so long for it.
+OPEN_SECONDS = 30
+
+
+@click.command("qemu-args")
+@click.argument("dev", type=DEVICE)
+@bus_option
+@pass_invocation
+def qemu_args_command(invocation: Invocation, dev: str, bus: str) -> None:
+    """Print the options that give DEV to a guest of QEMU, ready to paste.
+
+    The disk is virtio-scsi and says that it does not rotate: a guest gives swapped pages back only
+    to such a disk. In the guest, then: swapon --discard LABEL=DEV
+
+    \b
+    Example:
+      eval qemu-system-x86_64 -m 1G ... "$(preswapctl qemu-args swap0)"
+    """
+    instance = invocation.instances.serving(dev)
+    arguments = qemu_arguments(Disk(dev, instance.nbd_socket, bus))
+    if invocation.json:
+        print_json(arguments)
+    else:
+        click.echo(as_shell(arguments))
+
+
+def qemu_arguments(disk: Disk) -> list[str]:
+    arguments = []
+    for option, properties in qemu_options(disk):
+        value = as_option(properties) if option == "-device" else as_json(properties)
+        arguments += [option, value]
+    return arguments
+
+
+def qemu_options(disk: Disk) -> list[tuple[str, Properties]]:
+    """In the order in which QEMU needs them."""
+    controller = [("-device", disk.controller())] if disk.bus == SCSI else []
+    node = disk.node() | {"open-timeout": OPEN_SECONDS}
+    return [("-blockdev", node), *controller, ("-device", disk.device())]
+
+
+def as_json(properties: Properties) -> str:
+    return json.dumps(properties, separators=(",", ":"))
+
+
+def as_option(properties: Properties) -> str:
+    """The form that QEMU of every age takes; no value of ours has a comma in it."""
+    driver, *others = properties.items()
+    return ",".join([driver[1], *(f"{name}={value}" for name, value in others)])
+
+
+def as_shell(arguments: list[str]) -> str:
+    """One option a line, with the backslashes that make it one command."""
+    pairs = zip(arguments[::2], arguments[1::2], strict=True)
+    return " \\\n".join(f"{option} {shlex.quote(value)}" for option, value in pairs)

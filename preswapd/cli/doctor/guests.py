@@ -1,0 +1,107 @@
+"""doctor's checks of what runs the guests: QEMU, libvirt and what confines them."""
+
+import shutil
+from pathlib import Path
+
+from preswapd.cli.doctor.finding import FIX, NOTE, OK, Finding
+from preswapd.cli.doctor.host import is_on
+from preswapd.host.nbdkit import version_text
+from preswapd.host.versions import LIBVIRT_RECONNECTS, LIBVIRTS, Version, first_version
+from preswapd.paths import runtime_root
+
+# Fedora's and RHEL's own lies in no PATH.
+QEMUS = ("qemu-system-x86_64", "qemu-system-aarch64", "qemu-kvm", "/usr/libexec/qemu-kvm")
+# What `preswapctl qemu-args` prints needs open-timeout, the newest of its options.
+OLDEST_QEMU: Version = (7, 0)
+
+
+def check_guests() -> list[Finding]:
+    libvirt = first_version(LIBVIRTS)
+    return [
+        *check_qemu(first_version(QEMUS)),
+        *check_libvirt(libvirt),
+        *(check_apparmor(Path("/"), runtime_root()) if libvirt else []),
+        *check_managed_save(),
+    ]
+
+
+def check_qemu(version: Version | None) -> list[Finding]:
+    if version is None:
+        text = "not found here"
+        return [Finding(NOTE, "QEMU", text, "install it, if guests are to run on this host")]
+    text = f"version {version_text(version)}"
+    if version < OLDEST_QEMU:
+        return [
+            Finding(
+                FIX,
+                "QEMU",
+                f"{text} does not know the options of `preswapctl qemu-args`",
+                f"{version_text(OLDEST_QEMU)} or newer does",
+            )
+        ]
+    return [Finding(OK, "QEMU", text)]
+
+
+def check_libvirt(version: Version | None) -> list[Finding]:
+    if version is None:
+        return []
+    text = f"version {version_text(version)}"
+    if version < LIBVIRT_RECONNECTS:
+        return [
+            Finding(
+                NOTE,
+                "libvirt",
+                f"{text} knows no <reconnect>: a guest that it attaches sees I/O errors when the"
+                " server restarts",
+                "give the guest the lines of `preswapctl qemu-args` in <qemu:commandline>, or use"
+                f" libvirt {version_text(LIBVIRT_RECONNECTS)}",
+            )
+        ]
+    return [Finding(OK, "libvirt", text)]
+
+
+def check_apparmor(root: Path, sockets: Path) -> list[Finding]:
+    """libvirt gives each of its guests a profile, which knows no sockets of ours by itself."""
+    folder = root / "etc/apparmor.d"
+    profiles = [folder / "abstractions/libvirt-qemu", folder / "local/abstractions/libvirt-qemu"]
+    if not is_on(root / "sys/module/apparmor/parameters/enabled") or not profiles[0].exists():
+        return []
+    if any(allows_sockets(path, sockets) for path in profiles):
+        return [Finding(OK, "AppArmor", f"lets libvirt's guests use the sockets in {sockets}")]
+    if not judges_sockets(root / "sys/kernel/security/apparmor/features"):
+        return [Finding(OK, "AppArmor", "this kernel's does not judge Unix sockets")]
+    return [
+        Finding(
+            FIX,
+            "AppArmor",
+            f"keeps libvirt's guests from the sockets in {sockets}",
+            f"add the line `{sockets}/*/nbd.sock rw,` to /etc/apparmor.d/local/abstractions/"
+            "libvirt-qemu, and start the guests anew",
+        )
+    ]
+
+
+def judges_sockets(features: Path) -> bool:
+    """Debian 12's does not; where it cannot be seen, it may."""
+    return not features.is_dir() or any(features.glob("network*/af_unix"))
+
+
+def allows_sockets(profile: Path, sockets: Path) -> bool:
+    try:
+        lines = profile.read_text(errors="replace").splitlines()
+    except OSError:
+        return False
+    return any(line.strip().startswith(f"{sockets}/") for line in lines)
+
+
+def check_managed_save() -> list[Finding]:
+    if shutil.which("virsh") is None:
+        return []
+    return [
+        Finding(
+            NOTE,
+            "libvirt",
+            "a guest that is saved, restored or migrated finds none of its swapped pages again",
+            "swapoff in the guest first; ON_SHUTDOWN=shutdown in /etc/default/libvirt-guests",
+        )
+    ]

@@ -1,0 +1,184 @@
+"""doctor's checks of the host, whether or not a server runs."""
+
+import os
+from pathlib import Path
+
+from preswapd.cli.doctor.finding import FIX, NOTE, OK, Finding
+from preswapd.errors import RefusedError, UsageError
+from preswapd.host.filesystems import (
+    existing_parent,
+    free_bytes,
+    has_direct_io,
+    is_tmpfs,
+    total_bytes,
+)
+from preswapd.host.logind import deletes_shared_memory_of, is_ordinary
+from preswapd.host.nbdkit import choose_structured_replies, choose_threads, probe
+from preswapd.host.pressure import memory_pressure
+from preswapd.paths import state_root
+from preswapd.units import format_size
+
+SHARED_MEMORY = Path("/dev/shm")
+# Less than this is soon full of what a pool of the smallest size rejects.
+LITTLE_DISK = 1 << 30
+
+
+def check_host() -> list[Finding]:
+    return [
+        *check_nbdkit(),
+        check_shared_memory(SHARED_MEMORY, "shared memory"),
+        *check_huge_pages(),
+        *check_default_state_directory(),
+        *check_remove_ipc(os.geteuid()),
+        *check_swap(Path("/")),
+        check_pressure(Path("/")),
+    ]
+
+
+def check_default_state_directory() -> list[Finding]:
+    try:
+        return check_state_directory(state_root(), "disk files")
+    except UsageError as error:
+        return [Finding(NOTE, "disk files", str(error))]
+
+
+def check_nbdkit() -> list[Finding]:
+    try:
+        found = probe()
+    except RefusedError as error:
+        return [Finding(FIX, "nbdkit", str(error))]
+    version = found.version_text
+    text = f"version {version}, its plugin embeds Python {found.python}, as this one"
+    findings = [Finding(OK, "nbdkit", text)]
+    threads, why = choose_threads(found.version, None)
+    if threads == 1:
+        findings.append(
+            Finding(NOTE, "nbdkit", f"one worker thread: {why}", "1.34 or newer serves with 16")
+        )
+    structured, why = choose_structured_replies(found.version)
+    if not structured:
+        findings.append(Finding(NOTE, "nbdkit", f"no structured replies: {why}"))
+    return findings
+
+
+def check_shared_memory(directory: Path, subject: str) -> Finding:
+    if not directory.is_dir():
+        return Finding(FIX, subject, f"{directory} is not there", f"mount a tmpfs at {directory}")
+    if not is_tmpfs(directory):
+        return Finding(
+            FIX, subject, f"{directory} is not on a tmpfs", f"mount a tmpfs at {directory}"
+        )
+    total, free = total_bytes(directory), free_bytes(directory)
+    if total == 0:
+        return Finding(OK, subject, f"{directory} has no limit of its own")
+    return Finding(
+        OK, subject, f"{directory} holds {format_size(total)}, {format_size(free)} of it free"
+    )
+
+
+def check_huge_pages() -> list[Finding]:
+    """With huge pages everywhere, each small slab would take two megabytes."""
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, place, kind, options = line.split()[:4]
+        if kind == "tmpfs" and place == str(SHARED_MEMORY):
+            bad = {"huge=always", "huge=within_size"} & set(options.split(","))
+            if bad:
+                return [
+                    Finding(
+                        FIX,
+                        "shared memory",
+                        f"{place} is mounted with {bad.pop()}: a slab of 64K takes 2M there",
+                        f"mount -o remount,huge=never {place}",
+                    )
+                ]
+    return []
+
+
+def check_state_directory(directory: Path, subject: str) -> list[Finding]:
+    try:
+        place = existing_parent(directory)
+        free = free_bytes(place)
+    except OSError as error:
+        # The home directory of another user, left in the environment by su or setpriv.
+        return [Finding(NOTE, subject, f"{directory}: {error.strerror}")]
+    text = f"{directory}: {format_size(free)} free"
+    if free < LITTLE_DISK:
+        space = Finding(
+            FIX, subject, text, "make room: what the pool does not take is written there"
+        )
+    else:
+        space = Finding(OK, subject, text)
+    return [space, *check_direct_io(place, subject)]
+
+
+def check_direct_io(place: Path, subject: str) -> list[Finding]:
+    try:
+        if has_direct_io(place):
+            return [Finding(OK, subject, f"{place} has O_DIRECT")]
+    except OSError as error:
+        return [Finding(NOTE, subject, f"O_DIRECT was not tried in {place}: {error.strerror}")]
+    return [
+        Finding(
+            NOTE,
+            subject,
+            f"{place} has no O_DIRECT: disk files there also fill the host's page cache",
+            "keep the disk files on ext4, XFS or btrfs",
+        )
+    ]
+
+
+def check_remove_ipc(user: int) -> list[Finding]:
+    if not is_ordinary(user):
+        return []
+    if deletes_shared_memory_of(user):
+        return [
+            Finding(
+                FIX,
+                "logind",
+                f"deletes the shared memory of user {user} at logout, with the guests' pages",
+                "set RemoveIPC=no in /etc/systemd/logind.conf, or run as a system user",
+            )
+        ]
+    return [Finding(OK, "logind", "keeps shared memory at logout")]
+
+
+def check_swap(root: Path) -> list[Finding]:
+    """What the host swaps out of a pool was compressed already, and a guest waits for it."""
+    findings = []
+    try:
+        areas = [line.split()[0] for line in (root / "proc/swaps").read_text().splitlines()[1:]]
+    except OSError:
+        areas = []
+    if areas:
+        findings.append(
+            Finding(
+                NOTE,
+                "swap",
+                f"the host itself swaps, to {', '.join(areas)}: pages in a pool may go there too",
+                "MemorySwapMax=0 for the server, as in preswapd@.service",
+            )
+        )
+    if areas and is_on(root / "sys/module/zswap/parameters/enabled"):
+        text = "zswap is on: pages of guests would be compressed a second time"
+        findings.append(Finding(NOTE, "swap", text, "MemorySwapMax=0, or zswap.enabled=0"))
+    return findings or [Finding(OK, "swap", "the host itself does not swap")]
+
+
+def is_on(parameter: Path) -> bool:
+    """A kernel module's yes or no."""
+    try:
+        return parameter.read_text().strip() in {"Y", "1"}
+    except OSError:
+        return False
+
+
+def check_pressure(root: Path) -> Finding:
+    """What tells a host that is short of memory from one that uses it all."""
+    pressure = memory_pressure(root / "proc/pressure/memory", seconds=60)
+    if pressure is None:
+        return Finding(
+            NOTE, "pressure", "the kernel does not tell memory pressure (PSI)", "boot with psi=1"
+        )
+    return Finding(
+        OK, "pressure", f"tasks waited for memory {pressure.some:.2f} % of the last minute"
+    )

@@ -1,0 +1,153 @@
+"""doctor's checks of the systemd units that are installed here."""
+
+import configparser
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from preswapd.cli.doctor.finding import FIX, NOTE, OK, Finding
+from preswapd.host.logind import YES
+
+# The first that has a file of some name has it for all.
+FOLDERS = (
+    "etc/systemd/system",
+    "run/systemd/system",
+    "usr/local/lib/systemd/system",
+    "usr/lib/systemd/system",
+)
+TEMPLATE = "preswapd@.service"
+SOCKET = "preswapd@.socket"
+# QEMU tries again after 1, 2, 4 seconds and so on: a pause of this length costs the guest nothing.
+LONGEST_PAUSE = 1.0
+SPANS = {"ms": 0.001, "s": 1.0, "sec": 1.0, "": 1.0, "min": 60.0, "m": 60.0}
+
+
+class Rule(NamedTuple):
+    """A setting of the unit that must be so, and what happens where it is not."""
+
+    section: str
+    key: str
+    default: str  # systemd's
+    is_right: Callable[[str], bool]
+    wanted: str
+    otherwise: str
+
+
+RULES = (
+    Rule(
+        "Service",
+        "DynamicUser",
+        "no",
+        lambda value: value.lower() not in YES,
+        "no",
+        "systemd deletes the guests' pages at every stop",
+    ),
+    Rule(
+        "Service",
+        "Restart",
+        "no",
+        lambda value: value == "always",
+        "always",
+        "a crash leaves the guest without its swap disk",
+    ),
+    Rule(
+        "Service",
+        "RestartSec",
+        "100ms",
+        lambda value: seconds(value) <= LONGEST_PAUSE,
+        "0.1",
+        "the guest waits that long after a crash",
+    ),
+    Rule(
+        "Unit",
+        "StartLimitIntervalSec",
+        "10s",
+        lambda value: seconds(value) == 0,
+        "0",
+        "a few crashes end the attempts to restart",
+    ),
+    Rule(
+        "Service",
+        "TimeoutStopSec",
+        "90s",
+        lambda value: value == "infinity",
+        "infinity",
+        "a stop that a slow disk holds up ends in a kill",
+    ),
+    Rule(
+        "Service",
+        "MemorySwapMax",
+        "infinity",
+        lambda value: value == "0",
+        "0",
+        "the host may swap the guests' pages out a second time",
+    ),
+)
+
+
+def units_installed(root: Path) -> bool:
+    return bool(files_of(root, TEMPLATE))
+
+
+def check_units(root: Path) -> list[Finding]:
+    if not units_installed(root):
+        return []
+    own = sorted({path.parent.name for path in drop_ins(root, "preswapd@*.service.d")})
+    units = [name.removesuffix(".d") for name in own if name != f"{TEMPLATE}.d"]
+    findings = []
+    for unit in [TEMPLATE, *units]:
+        wrong = list(check_settings(unit, settings_of(root, unit)))
+        findings += wrong or [Finding(OK, unit, "restarts at once, and stops without a limit")]
+    if not files_of(root, SOCKET):
+        findings.append(
+            Finding(
+                NOTE,
+                TEMPLATE,
+                f"{SOCKET} is missing: the socket is closed while the server restarts",
+                "copy it from preswapd's systemd/, then systemctl daemon-reload",
+            )
+        )
+    return findings
+
+
+def check_settings(unit: str, config: configparser.ConfigParser) -> Iterator[Finding]:
+    for rule in RULES:
+        value = config.get(rule.section, rule.key, fallback="") or rule.default
+        if not rule.is_right(value):
+            yield Finding(
+                FIX,
+                unit,
+                f"{rule.key}={value}: {rule.otherwise}",
+                f"systemctl edit {unit}: [{rule.section}] {rule.key}={rule.wanted}",
+            )
+
+
+def settings_of(root: Path, unit: str) -> configparser.ConfigParser:
+    """The unit as systemd reads it: the template, its drop-ins, the instance's own drop-ins."""
+    config = configparser.ConfigParser(strict=False, interpolation=None, allow_no_value=True)
+    names = dict.fromkeys([f"{TEMPLATE}.d", f"{unit}.d"])
+    parts = [path for name in names for path in drop_ins(root, name)]
+    for path in [*files_of(root, TEMPLATE)[:1], *parts]:
+        try:
+            config.read_string(path.read_text(errors="replace"))
+        except (OSError, configparser.Error):
+            continue
+    return config
+
+
+def files_of(root: Path, name: str) -> list[Path]:
+    return [path for folder in FOLDERS if (path := root / folder / name).is_file()]
+
+
+def drop_ins(root: Path, pattern: str) -> list[Path]:
+    found = (path for folder in FOLDERS for path in (root / folder).glob(f"{pattern}/*.conf"))
+    return sorted(found, key=lambda path: path.name)
+
+
+def seconds(span: str) -> float:
+    """A time span of one unit, which is all that anyone writes here; what else counts as long."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([a-z]*)", span.strip())
+    if match is None or match[2] not in SPANS:
+        return float("inf")
+    return float(match[1]) * SPANS[match[2]]

@@ -1,0 +1,1 @@
+"""What shows something: list, stats, top, metrics."""

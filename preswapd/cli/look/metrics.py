@@ -1,0 +1,98 @@
+"""`metrics`: what Prometheus collects, for those who cannot ask a Unix socket."""
+
+import os
+import tempfile
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import click
+
+from preswapd.api.client import Client
+from preswapd.api.exposition import metrics_text
+from preswapd.cli.instances import ask_all, complain
+from preswapd.cli.invocation import Invocation, pass_invocation
+from preswapd.commandline import FILE
+from preswapd.errors import PreswapError, UnreachableError, UsageError
+
+# The collector is another user.
+READABLE = 0o644
+
+
+@click.command("metrics")
+@click.option("--textfile", type=FILE, help="Write FILE whole, by a rename, instead of printing.")
+@pass_invocation
+def metrics_command(invocation: Invocation, textfile: Path | None) -> None:
+    """Print the figures of all instances in Prometheus' text format.
+
+    With --textfile into a file for node_exporter's textfile collector, which never sees half of it.
+    What does not answer is left out of it, and makes the exit status 3; so are servers that have
+    one name, and it is 1.
+
+    \b
+    Examples:
+      preswapctl metrics
+      preswapctl metrics --textfile /var/lib/prometheus/node-exporter/preswapd.prom
+    """
+    if invocation.json:
+        raise UsageError("metrics are no JSON: for that there is preswapctl --json stats")
+    answers, away = answers_of_all(invocation)
+    answers, unclear = those_with_a_name_of_their_own(answers)
+    text = metrics_text(*answers)
+    if textfile is None:
+        click.echo(text, nl=False)
+    else:
+        # Also when nobody answers: figures of the past would look like the present's.
+        replace_file(textfile, text)
+    if unclear:
+        clash = f"several servers call themselves {', '.join(unclear)}: left out"
+        raise PreswapError("; ".join([clash, *map(str, away)]))
+    complain(away)
+
+
+def answers_of_all(
+    invocation: Invocation,
+) -> tuple[list[dict[str, Any]], list[UnreachableError]]:
+    try:
+        return ask_all(invocation.instances.running(), Client.stats)
+    except UnreachableError as error:
+        return [], [error]
+
+
+def those_with_a_name_of_their_own(
+    answers: list[dict[str, Any]],
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """And the names that several have: two series with the same labels would make a collector
+    refuse the whole file."""
+    times = Counter(stats["instance"] for stats in answers)
+    return (
+        [stats for stats in answers if times[stats["instance"]] == 1],
+        [name for name, count in times.items() if count > 1],
+    )
+
+
+def replace_file(path: Path, text: str) -> None:
+    """In one step; its name meanwhile is none that a collector looks for."""
+    try:
+        if path.exists() and not path.is_file():
+            # In the place of /dev/null there would be a file from now on.
+            raise PreswapError(f"{path}: Not a regular file")
+        # A link stays, as /dev/stdout must.
+        write_and_rename(Path(os.path.realpath(path)), text)
+    except OSError as error:
+        # Its own message names a file that is not there any more.
+        raise PreswapError(f"{path}: {error.strerror}") from None
+
+
+def write_and_rename(path: Path, text: str) -> None:
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".new")
+    try:
+        with open(descriptor, "w") as file:
+            file.write(text)
+            os.fchmod(file.fileno(), READABLE)
+        os.replace(name, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(name)
+        raise

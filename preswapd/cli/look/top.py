@@ -1,0 +1,81 @@
+"""`top`: a live view of all instances."""
+
+import shutil
+import sys
+
+import click
+from rich.console import Console
+from rich.live import Live
+
+from preswapd.cli.invocation import Invocation, pass_invocation
+from preswapd.cli.look.sampling import SECONDS
+from preswapd.cli.look.terminal import keyboard
+from preswapd.cli.look.top_view import Host, View
+from preswapd.cli.look.watching import Watch, ticks, until_interrupted
+from preswapd.errors import UsageError
+from preswapd.host.pressure import available_memory, memory_pressure
+
+# One server that hangs must not hold the view of the others, or the keyboard, for long.
+PATIENCE = 2.0
+# What a frame has where there is no terminal to ask; COLUMNS says otherwise.
+PLAIN_SIZE = (120, 24)
+
+
+@click.command("top")
+@click.option("-b", "--batch", is_flag=True, help="Print plain frames, without a terminal.")
+@click.option("-n", "--count", type=click.IntRange(1), metavar="N", help="Stop after N frames.")
+@click.option("-d", "--interval", type=SECONDS, default="1", help="Seconds a frame. Default: 1.")
+@pass_invocation
+def top_command(invocation: Invocation, batch: bool, count: int | None, interval: float) -> int:
+    """Watch the pools and devices of all instances; q or Ctrl-C ends it.
+
+    The columns are those of `stats --watch`. The first frame has no rates: a script wants -n 2 at
+    least. An instance that goes away is shown as away until it is back.
+
+    \b
+    Examples:
+      preswapctl top
+      preswapctl --instance vm1 top --interval 5
+      preswapctl top --batch -n 2
+    """
+    if invocation.json:
+        raise UsageError("top is for people: for programs there is stats --json-lines")
+    watch = Watch(invocation.instances.running, PATIENCE)
+    if batch:
+        print_frames(watch, interval, count)
+        return 0
+    if not sys.stdout.isatty():
+        raise UsageError("there is no terminal to draw on: --batch prints plain frames")
+    console = Console(highlight=False)
+    if console.is_dumb_terminal:
+        raise UsageError("this terminal can only print lines (TERM): --batch prints plain frames")
+    return show(console, watch, interval, count)
+
+
+def print_frames(watch: Watch, interval: float, count: int | None) -> None:
+    width = shutil.get_terminal_size(PLAIN_SIZE).columns
+    console = Console(width=width, color_system=None, force_terminal=False, highlight=False)
+    view = View(console, interval)
+    with until_interrupted():
+        for turn in ticks(interval, count):
+            if turn:
+                console.print()
+            console.print(view.frame(watch.look(), host()))
+            sys.stdout.flush()
+
+
+def show(console: Console, watch: Watch, interval: float, count: int | None) -> int:
+    view = View(console, interval)
+    first = view.frame(watch.look(), host())
+    with (
+        keyboard() as board,
+        Live(first, console=console, screen=True, auto_refresh=False) as live,
+    ):
+        for turn in ticks(interval, count, board.wait_for_quit):
+            if turn:
+                live.update(view.frame(watch.look(), host()), refresh=True)
+    return board.exit_status
+
+
+def host() -> Host:
+    return Host(available_memory(), memory_pressure())

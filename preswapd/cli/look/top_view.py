@@ -1,0 +1,186 @@
+"""One frame of `top`: the host, and each instance with its pool and its devices."""
+
+import locale
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rich.console import Console, Group
+from rich.text import Text
+
+from preswapd.cli.look.columns import (
+    DEVICE_COLUMNS,
+    DEVICE_LATENCIES,
+    DEVICE_RATES,
+    POOL_COLUMNS,
+    POOL_RATES,
+)
+from preswapd.cli.look.rows import Moment, Subject, devices_of, pool_of
+from preswapd.cli.look.table import Column, Style, Table, choose
+from preswapd.cli.look.watching import Watched
+from preswapd.host.pressure import Pressure
+from preswapd.units import PAGE_SIZE, format_size
+
+# The last ones give way on a narrow terminal.
+DEVICE_NAMES = (
+    "NAME",
+    "USED",
+    "TMEM",
+    "DISK",
+    "HIT%",
+    "LOADS/S",
+    "DISKR/S",
+    *(column.name for column in DEVICE_LATENCIES),
+    "STORES/S",
+    "REJECTS/S",
+    "DISKW/S",
+    "TRIMS/S",
+    "SIZE",
+)
+POOL_NAMES = ("PUTS/S", "REJECTS/S", "GETS/S", "DISKR/S", "DISKW/S", "HIT%")
+
+# Of the bar, and of what stands beside it.
+BAR_WIDTHS = range(10, 41)
+LEGEND_WIDTH = 82
+UTF_8 = ("utf-8", "utf8")
+# Payload, staged, overhead, free.
+BLOCKS, ASCII_BLOCKS = "█▓▒░", "#+=."
+COLOURS = ("green", "yellow", "blue", "bright_black")
+
+
+@dataclass(frozen=True)
+class Host:
+    """This machine's memory; None where it does not tell."""
+
+    available: int | None
+    pressure: Pressure | None
+
+
+class View:
+    """Draws for one console, as wide as that is and in what it can show."""
+
+    def __init__(self, console: Console, seconds: float) -> None:
+        self.console = console
+        self.seconds = seconds
+        # Python writes UTF-8 in the C locale too, to a terminal that may not know it.
+        plain = console.options.ascii_only or locale.getencoding().lower() not in UTF_8
+        self.blocks = ASCII_BLOCKS if plain else BLOCKS
+
+    def frame(self, found: Sequence[Watched], host: Host) -> Group:
+        lines = [self.head(host)]
+        heading = self.headings(found)
+        for watched in found:
+            lines.append(Text())
+            lines += self.instance(watched, heading)
+        for line in lines:
+            line.no_wrap, line.overflow = True, "crop"
+        return Group(*lines)
+
+    def head(self, host: Host) -> Text:
+        return Text.assemble(
+            ("preswapctl top", "bold"),
+            f"  {time.strftime('%H:%M:%S')}, every {self.seconds:g} s",
+            f"   host: MemAvailable {size(host.available)}",
+            f", memory pressure {pressure(host.pressure)}",
+        )
+
+    # --- one instance ---
+
+    def instance(self, watched: Watched, table: Table) -> Iterator[Text]:
+        if watched.now is None:
+            yield self.absence(watched)
+            return
+        now, before = watched.now, watched.before
+        pool = pool_of(now, before)
+        yield Text.assemble((watched.name, "bold cyan"), f"  {about(now)}")
+        yield self.bar(pool)
+        yield self.rates(pool)
+        rows = devices_of(now, before)
+        for number, line in enumerate(table.lines(rows)):
+            yield Text(f"  {line}", "bold" if number == 0 else "")
+
+    def absence(self, watched: Watched) -> Text:
+        seconds = time.monotonic() - watched.away_since
+        return Text.assemble(
+            (watched.name, "bold cyan"),
+            (f"  away for {seconds:.0f} s: {watched.away}", "bold red"),
+        )
+
+    def bar(self, pool: Subject) -> Text:
+        figures = pool.figures
+        limit, used = figures["mem_limit"], figures["mem_used_total"]
+        staged = min(PAGE_SIZE * figures.get("staged_pages", 0), figures["compr_data_size"])
+        payload = figures["compr_data_size"] - staged
+        parts = (payload, staged, used - payload - staged, max(0, limit - used))
+        bar = Text("  ")
+        room = max(BAR_WIDTHS[0], min(BAR_WIDTHS[-1], self.console.width - LEGEND_WIDTH))
+        for width, block, colour in zip(shares(parts, room), self.blocks, COLOURS, strict=True):
+            bar.append(block * width, colour)
+        bar.append(f"  {format_size(used)} of {format_size(limit)} used")
+        names = ("payload", "staged", "overhead")
+        for name, part, block, colour in zip(names, parts, self.blocks, COLOURS, strict=False):
+            bar.append("  ").append(block, colour).append(f" {name} {format_size(part)}")
+        return bar.append(f"  ratio {by_name(POOL_COLUMNS, 'RATIO').text(pool)}")
+
+    def rates(self, pool: Subject) -> Text:
+        columns = choose((*POOL_RATES, *POOL_COLUMNS), POOL_NAMES, None)
+        return Text("  " + "  ".join(f"{column.name} {column.text(pool)}" for column in columns))
+
+    # --- the table of devices ---
+
+    def headings(self, found: Sequence[Watched]) -> Table:
+        """One table for all instances, so that their columns stand below each other."""
+        rows = [
+            row
+            for watched in found
+            if watched.now is not None
+            for row in devices_of(watched.now, watched.before)
+        ]
+        columns = choose((*DEVICE_RATES, *DEVICE_COLUMNS), DEVICE_NAMES, None)
+        columns = [column for column in columns if is_known(column, rows)]
+        while True:
+            table = Table(columns, Style(), grows=True)
+            widest = max(map(len, table.lines(rows)))
+            if widest + 2 <= self.console.width or len(columns) == 1:
+                return table
+            columns = columns[:-1]
+
+
+def is_known(column: Column, rows: Sequence[Subject]) -> bool:
+    """Latencies have no column where no server measures them."""
+    return column not in DEVICE_LATENCIES or any(column.value(row) is not None for row in rows)
+
+
+def by_name(columns: Sequence[Column], name: str) -> Column:
+    return next(column for column in columns if column.name == name)
+
+
+def shares(parts: Sequence[int], room: int) -> list[int]:
+    """Their widths in a bar, rounded so that the ends are right."""
+    whole = sum(parts) or 1
+    ends = [round(room * sum(parts[: end + 1]) / whole) for end in range(len(parts))]
+    return [end - start for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def about(now: Moment) -> str:
+    text = f"preswapd {now.stats['version']}"
+    start = now.stats.get("server", {}).get("start_time")
+    return f"{text}, up {duration(now.time - start)}" if start else text
+
+
+def duration(seconds: float) -> str:
+    minutes = int(max(0, seconds)) // 60
+    if minutes < 1:
+        return f"{max(0, seconds):.0f}s"
+    if minutes < 60:
+        return f"{minutes}m"
+    hours = minutes // 60
+    return f"{hours}h {minutes % 60}m" if hours < 24 else f"{hours // 24}d {hours % 24}h"
+
+
+def size(value: int | None) -> str:
+    return "not available" if value is None else format_size(value)
+
+
+def pressure(value: Pressure | None) -> str:
+    return "not available" if value is None else f"some {value.some:.1f} % full {value.full:.1f} %"

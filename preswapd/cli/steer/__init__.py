@@ -1,0 +1,1 @@
+"""What changes a running server: devices, settings, shrink, swapoff."""

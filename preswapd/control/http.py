@@ -1,0 +1,307 @@
+"""The server's end of the control API: HTTP over a Unix socket, one thread a connection.
+
+It runs in the process that serves NBD and must not slow that down: answers are encoded by Python
+code, which hands the interpreter lock over every switch interval, and never by one long C call.
+"""
+
+import json
+import select
+import socket
+import socketserver
+import threading
+import time
+from dataclasses import asdict
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
+from typing import Any, cast
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from preswapd.api.exposition import metrics_text
+from preswapd.api.wire import (
+    ERRORS,
+    JSON_TYPE,
+    LINES_TYPE,
+    METRICS,
+    METRICS_TYPE,
+    PROGRESS_SECONDS,
+    error_body,
+    error_code,
+)
+from preswapd.control.routes import Api, FollowedShrink, Reply, Request, WrongMethodError
+from preswapd.control.shrinking import ShrinkThread
+from preswapd.errors import PreswapError, UsageError, described
+from preswapd.log import ERROR, Log
+
+Json = dict[str, Any]
+
+# Parsing a body is one C call that keeps the interpreter lock, and no request needs more.
+LARGEST_BODY = 8192
+LONGEST_LENGTH = 9  # digits
+CONNECTIONS = 64
+# A client that says nothing, or does not read, for so long is let go.
+IDLE_SECONDS = 60
+HANG_UP_SECONDS = 0.1
+
+
+class ControlServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    """Serves the API on a socket that listens already."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, listening: socket.socket, api: Api, log: Log) -> None:
+        super().__init__(str(listening.getsockname()), Handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listening
+        self.api = api
+        self.log = log
+        self.free = threading.BoundedSemaphore(CONNECTIONS)
+
+    def start(self) -> None:
+        threading.Thread(target=self.serve_forever, name="control", daemon=True).start()
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        try:
+            return super().get_request()
+        except OSError:
+            # Out of descriptors, say: the caller tries again at once, for ever.
+            time.sleep(HANG_UP_SECONDS)
+            raise
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if not self.free.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self.free.release()  # there is no thread that would
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self.free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        # What remains here is a connection that broke.
+        pass
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One connection: requests come in, routes decide, JSON goes out."""
+
+    protocol_version = "HTTP/1.1"
+    # What a line that is no request is answered in: HTTP/0.9 would mean without a head.
+    default_request_version = "HTTP/1.0"
+    server_version = "preswapd"
+    sys_version = ""
+    timeout = IDLE_SECONDS
+    # Headers and body leave in one piece.
+    wbufsize = -1
+    raw_requestline: bytes
+
+    @property
+    def control(self) -> ControlServer:
+        return cast(ControlServer, self.server)
+
+    # --- BaseHTTPRequestHandler's interface ---
+
+    def parse_request(self) -> bool:
+        """The base class would answer whoever names HTTP/0.9 without a head."""
+        if str(self.raw_requestline, "iso-8859-1").split()[-1:] != ["HTTP/0.9"]:
+            return super().parse_request()
+        self.requestline = self.request_version = self.command = ""
+        self.send_error(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
+        return False
+
+    def finish(self) -> None:
+        """With both files closed the socket is; the base class leaves one open when the client has
+        hung up on what was to be sent, until the next garbage collection."""
+        try:
+            super().finish()
+        finally:
+            self.rfile.close()
+
+    def do_GET(self) -> None:
+        self.answer()
+
+    do_POST = do_PUT = do_DELETE = do_PATCH = do_HEAD = do_GET
+
+    def address_string(self) -> str:
+        return "control socket"
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing: there is no line for each request."""
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """For what is no HTTP at all; the base class would answer with a web page."""
+        self.close_connection = True
+        text = message or HTTPStatus(code).phrase
+        self.send(code, JSON_TYPE, encoded(error_body("usage", text)))
+
+    # --- one request ---
+
+    def answer(self) -> None:
+        try:
+            self.dispatch()
+        except (ConnectionError, TimeoutError):
+            self.close_connection = True
+        except Exception as error:
+            self.send_failure(error)
+
+    def dispatch(self) -> None:
+        try:
+            url = urlsplit(self.path)
+        except ValueError as error:
+            raise UsageError(f"the request's path is none: {error}") from None
+        path = unquote(url.path)
+        if path == METRICS and self.command == "GET":
+            text = metrics_text(self.control.api.all_stats())
+            self.send(200, METRICS_TYPE, text.encode())
+            return
+        request = Request(dict(parse_qsl(url.query)), self.body())
+        reply = self.control.api.serve(self.command, path, request)
+        if isinstance(reply, FollowedShrink):
+            self.follow(reply.shrink)
+        else:
+            self.send_reply(reply)
+
+    def body(self) -> Json:
+        """The request's JSON object, empty where there is none."""
+        # Whatever is wrong with a body, the next request can't be found behind it.
+        keep, self.close_connection = self.close_connection, True
+        if "Transfer-Encoding" in self.headers:
+            raise UsageError("a request's body needs a Content-Length")
+        length = self.headers.get("Content-Length", "0")
+        is_number = length.isascii() and length.isdigit() and len(length) <= LONGEST_LENGTH
+        if not is_number or int(length) > LARGEST_BODY:
+            raise UsageError(f"a request's body has at most {LARGEST_BODY} bytes")
+        text = self.rfile.read(int(length))
+        if len(text) < int(length):
+            raise ConnectionResetError("the client hung up within a request")
+        self.close_connection = keep
+        return parsed(text)
+
+    # --- sending ---
+
+    def send_reply(self, reply: Reply) -> None:
+        self.send(reply.status, JSON_TYPE, encoded(reply.body))
+
+    def send(self, status: int, content_type: str, body: bytes, *headers: tuple[str, str]) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        for name, value in headers:
+            self.send_header(name, value)
+        if self.close_connection:
+            self.send_header("Connection", "close")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+        self.wfile.flush()
+
+    def send_failure(self, error: Exception) -> None:
+        body = encoded(self.failure(error))
+        if isinstance(error, WrongMethodError):
+            self.send(405, JSON_TYPE, body, ("Allow", ", ".join(error.allowed)))
+        else:
+            self.send(ERRORS[error_code(error)][0], JSON_TYPE, body)
+
+    def failure(self, error: Exception) -> Json:
+        """What the client is told; what nobody foresaw is logged as well."""
+        if isinstance(error, PreswapError):
+            return error_body(error_code(error), str(error))
+        if isinstance(error, OSError):
+            where = "" if error.filename is None else f"{error.filename}: "
+            return error_body("failed", where + (error.strerror or str(error)))
+        self.control.log(ERROR, f"control request failed: {described(error)}")
+        return error_body("failed", f"internal error, {type(error).__name__}: {error}")
+
+    # --- shrink: the one answer that takes its time ---
+
+    def follow(self, shrink: ShrinkThread) -> None:
+        """Until its end, with a line now and then; a client that hangs up stops it."""
+        lines = Lines(self)
+        try:
+            while not shrink.ended.wait(HANG_UP_SECONDS):
+                if hung_up(self.connection):
+                    shrink.cancel()
+                # Also before the first page moves: the client waits for a sign of life.
+                lines.now_and_then({"progress": asdict(shrink.progress)})
+        except (ConnectionError, TimeoutError):
+            shrink.cancel()
+            shrink.ended.wait()
+            raise
+        if shrink.error is None:
+            assert shrink.result is not None
+            lines.last({"result": asdict(shrink.result)})
+        elif lines.begun:
+            lines.last(self.failure(shrink.error))
+        else:
+            raise shrink.error
+
+
+class Lines:
+    """An answer of one JSON object a line: chunked, or for HTTP/1.0 until the connection ends."""
+
+    def __init__(self, handler: Handler) -> None:
+        self.handler = handler
+        self.begun = False
+        self.chunked = handler.request_version != "HTTP/1.0"
+        self.next_time = time.monotonic() + PROGRESS_SECONDS
+
+    def now_and_then(self, line: Json) -> None:
+        now = time.monotonic()
+        if now >= self.next_time:
+            self.next_time = now + PROGRESS_SECONDS
+            self.write(line)
+
+    def last(self, line: Json) -> None:
+        self.write(line)
+        if self.chunked:
+            self.handler.wfile.write(b"0\r\n\r\n")
+            self.handler.wfile.flush()
+
+    def write(self, line: Json) -> None:
+        if not self.begun:
+            self.begun = True
+            self.handler.send_response(200)
+            self.handler.send_header("Content-Type", LINES_TYPE)
+            if self.chunked:
+                self.handler.send_header("Transfer-Encoding", "chunked")
+            else:
+                self.handler.close_connection = True
+            self.handler.end_headers()
+        text = encoded(line)
+        if self.chunked:
+            text = b"%x\r\n%b\r\n" % (len(text), text)
+        self.handler.wfile.write(text)
+        self.handler.wfile.flush()
+
+
+def parsed(text: bytes) -> Json:
+    if not text:
+        return {}
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        raise UsageError("the request's body is not JSON") from None
+    if not isinstance(value, dict):
+        raise UsageError("the request's body is not a JSON object")
+    return value
+
+
+def encoded(value: Json) -> bytes:
+    """One line of JSON; iterencode is Python code, see above."""
+    return ("".join(json.JSONEncoder().iterencode(value)) + "\n").encode()
+
+
+def hung_up(connection: socket.socket) -> bool:
+    """The client has closed its end, or the half that it sends on."""
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    if not poll.poll(0):
+        return False
+    return connection.recv(1, socket.MSG_PEEK) == b""

@@ -1,0 +1,1 @@
+"""This machine: its memory, limits, kernel interfaces, and what is installed on it."""

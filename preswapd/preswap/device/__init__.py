@@ -1,0 +1,1 @@
+"""One swap device: where each of its pages is, and the requests of its guest."""

@@ -1,0 +1,1 @@
+"""The files of one device: disk file, state bytes, sidecar, and how they reach the disk."""

@@ -1,0 +1,144 @@
+"""A device's disk file: what tmem did not take lies there, each page in its own place."""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from preswapd.errors import RefusedError
+from preswapd.preswap.files.durable import fresh_name, publish
+from preswapd.units import PAGE_SIZE, exact_size
+
+
+def check_image(path: Path, size: int) -> None:
+    """RefusedError when the disk file is missing or of another size."""
+    try:
+        if not (path.is_file() or path.is_block_device() or not path.exists()):
+            raise RefusedError(f"{path} is neither a file nor a block device")
+        found = size_of(path)
+    except FileNotFoundError:
+        raise RefusedError(f"the disk file {path} is missing") from None
+    except OSError as error:
+        raise RefusedError(f"the disk file {path} cannot be read: {error.strerror}") from None
+    if found != size and not (is_block_device(path) and found > size):
+        raise RefusedError(
+            f"the disk file {path} has {exact_size(found)}, the device {exact_size(size)}"
+        )
+
+
+def check_unclaimed(path: Path, size: int) -> None:
+    """A new device may take a block device, or what a killed creation has left, not a file."""
+    if not os.path.lexists(path):
+        return
+    check_image(path, size)
+    if is_block_device(path):
+        check_unused(path)
+        return
+    with open(path, "rb") as file:
+        if any(end > PAGE_SIZE for _, end in data_ranges(file.fileno(), size)):
+            raise RefusedError(f"{path} is there already and no device's: remove or rename it")
+
+
+def check_unused(path: Path) -> None:
+    """RefusedError for a block device that another device, a mount or the host's own swap uses."""
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_EXCL))
+    except OSError as error:
+        why = "is in use" if error.errno == errno.EBUSY else f"does not open: {error.strerror}"
+        raise RefusedError(f"{path} leads to a block device that {why}") from None
+
+
+def is_block_device(path: Path) -> bool:
+    return path.is_block_device()
+
+
+def alone(path: Path) -> int:
+    """The flag of open(2) by which a block device has one user; on files it has no meaning."""
+    return os.O_EXCL if is_block_device(path) else 0
+
+
+def size_of(path: Path) -> int:
+    with open(path, "rb") as file:
+        return file.seek(0, os.SEEK_END)
+
+
+def create_image(path: Path, size: int, header: bytes) -> None:
+    """A sparse file, or the block device that the path leads to, with only page 0 written."""
+    if is_block_device(path):
+        write_first_page(path, header, alone(path))
+        return
+    fresh = fresh_name(path)
+    try:
+        write_first_page(fresh, header, os.O_CREAT | os.O_TRUNC)
+        os.truncate(fresh, size)
+        publish(path)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
+
+
+def write_first_page(path: Path, header: bytes, flags: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | flags, 0o600)
+    try:
+        if os.pwrite(descriptor, header, 0) != len(header):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def open_image(path: Path) -> int:
+    """Past the page cache where the file system can: a page that lands there saves nothing."""
+    flags = os.O_RDWR | os.O_CLOEXEC | alone(path)
+    try:
+        return os.open(path, flags | os.O_DIRECT)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return os.open(path, flags)
+
+
+def remove_image(path: Path) -> None:
+    """A block device stays, and so does the link that leads to it."""
+    fresh_name(path).unlink(missing_ok=True)
+    if not is_block_device(path):
+        path.unlink(missing_ok=True)
+
+
+def data_ranges(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
+    """(start, end) of what was written, in bytes; all of it where there are no holes."""
+    at = 0
+    while at < size:
+        try:
+            start = os.lseek(descriptor, at, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return
+            if error.errno == errno.EINVAL:  # a block device, or a file system without holes
+                start = at
+            else:
+                raise
+        if start >= size:
+            return
+        try:
+            at = min(os.lseek(descriptor, start, os.SEEK_HOLE), size)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            at = size
+        yield start, at
+
+
+def written_pages(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
+    """(first, number) of runs of pages that have blocks; none on a block device: it has no holes.
+
+    By a descriptor, which is closed at the end: what has the disk file's name by now may be another
+    file, or none.
+    """
+    with open(descriptor, "rb", buffering=0) as file:
+        if stat.S_ISBLK(os.fstat(file.fileno()).st_mode):
+            return
+        for start, end in data_ranges(file.fileno(), size):
+            first = start // PAGE_SIZE
+            yield first, min(-(-end // PAGE_SIZE), size // PAGE_SIZE) - first

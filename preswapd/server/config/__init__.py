@@ -1,0 +1,1 @@
+"""What an instance is told to be: every key once, files, options, and what is shown of them."""

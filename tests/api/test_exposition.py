@@ -1,0 +1,115 @@
+"""The statistics in Prometheus' text format, as Prometheus' own parser reads them."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from preswapd.api.client import Client
+from preswapd.api.exposition import DEVICE, LATENCY, TMEM, escaped, metrics_text
+from tests.running import RunningServer
+
+DOCUMENTED = (Path(__file__).parents[2] / "docs/control-api.md").read_text()
+
+STATS: dict[str, Any] = {
+    "version": "0.1.0",
+    "instance": "vm1",
+    "tmem": {"mem_limit": 4096, "puts": 7, "stored_pages": 3},
+    "devices": {
+        "g1": {"size": 65536, "trims": 1, "quarantined": True},
+        "g2": {"size": 65536, "trims": 0, "quarantined": False},
+    },
+    "server": {"start_time": 1700000000.25},
+}
+OTHER = {**STATS, "instance": "vm2", "version": "0.2.0"}
+LABEL = re.compile(r'(?:[^"\\\n]|\\[\\"n])*')
+
+
+def parsed(text: str) -> dict[str, Metric]:
+    """By family; the parser names counters without their `_total`."""
+    found = list(text_string_to_metric_families(text))
+    assert len({metric.name for metric in found}) == len(found), "a family comes twice"
+    return {metric.name: metric for metric in found}
+
+
+def values(metric: Metric) -> dict[tuple[str, ...], float]:
+    return {tuple(sample.labels.values()): sample.value for sample in metric.samples}
+
+
+def test_every_kind_of_figure() -> None:
+    found = parsed(metrics_text(STATS))
+    assert values(found["preswapd_tmem_puts"]) == {("vm1",): 7}
+    assert values(found["preswapd_tmem_mem_limit_bytes"]) == {("vm1",): 4096}
+    assert values(found["preswapd_tmem_stored_pages"]) == {("vm1",): 3}
+    assert values(found["preswapd_device_trims"]) == {("vm1", "g1"): 1, ("vm1", "g2"): 0}
+    assert values(found["preswapd_device_quarantined"]) == {("vm1", "g1"): 1, ("vm1", "g2"): 0}
+    assert values(found["preswapd_build_info"]) == {("vm1", "0.1.0"): 1}
+    assert values(found["preswapd_start_time_seconds"]) == {("vm1",): 1700000000.25}
+
+
+def test_instances_share_families() -> None:
+    found = parsed(metrics_text(STATS, OTHER))
+    assert values(found["preswapd_tmem_puts"]) == {("vm1",): 7, ("vm2",): 7}
+    assert len(found["preswapd_device_size_bytes"].samples) == 4
+
+
+def test_an_older_server_says_less() -> None:
+    assert metrics_text({**STATS, "server": {}, "devices": {}}).count("preswapd_device") == 0
+    assert metrics_text() == ""
+
+
+def test_a_real_server_follows_the_conventions(module_server: RunningServer) -> None:
+    found = parsed(Client(module_server.control_socket).metrics())
+    histogram = found.pop(LATENCY)
+    assert histogram.type == "histogram"
+    assert len(found) == len(TMEM) + len(DEVICE) + 2
+    for name, metric in found.items():
+        assert metric.documentation.endswith("."), name
+        assert metric.type in ("counter", "gauge")
+        assert re.fullmatch(r"preswapd_[a-z_]+", name)
+        exposed = {sample.name for sample in metric.samples}
+        assert exposed == {f"{name}_total" if metric.type == "counter" else name}
+        for sample in metric.samples:
+            assert sample.labels["instance"] == "default"
+            assert ("device" in sample.labels) == name.startswith("preswapd_device_")
+
+
+def test_histogram() -> None:
+    """Cumulative, with an end at infinity, as histogram_quantile() needs it."""
+    latency = {"count": 5, "sum": 0.5, "buckets": [(0.000001024, 1), (0.002, 4)]}
+    devices = {"g1": {"latency": {"read": latency, "write": {**latency, "count": 0}}}}
+    found = parsed(metrics_text({**STATS, "devices": devices}))[LATENCY]
+    read = [sample for sample in found.samples if sample.labels["operation"] == "read"]
+    assert [(sample.labels.get("le"), sample.value) for sample in read] == [
+        ("1.024e-06", 1),
+        ("0.002", 4),
+        ("+Inf", 5),
+        (None, 0.5),
+        (None, 5),
+    ]
+    assert {sample.labels["device"] for sample in found.samples} == {"g1"}
+
+
+@pytest.mark.parametrize("figure", [*TMEM, *DEVICE], ids=lambda figure: figure.key)
+def test_every_figure_is_a_documented_one(figure: Any) -> None:
+    assert f"`{figure.key}`" in DOCUMENTED
+
+
+@given(st.text())
+def test_any_label_comes_back(text: str) -> None:
+    assert LABEL.fullmatch(escaped(text))
+    line = f'a{{b="{escaped(text)}"}} 1'
+    # The parser ends a line where Python does, which is at more characters than Prometheus' own.
+    if len(line.splitlines()) == 1:
+        (metric,) = text_string_to_metric_families(line)
+        assert metric.samples[0].labels == {"b": text}
+
+
+@pytest.mark.parametrize(("text", "written"), [('"', r"\""), ("\\", r"\\"), ("\n", r"\n")])
+def test_escapes(text: str, written: str) -> None:
+    assert escaped(text) == written

@@ -1,0 +1,76 @@
+"""What `qemu-args` prints is what a shell and QEMU make of it."""
+
+import json
+from pathlib import Path
+
+from preswapd.cli.attach.disk import VIRTIO, Disk
+from preswapd.cli.attach.qemu_args import as_shell, qemu_arguments
+from tests.running import RunningServer, run
+
+NASTY = Path("/run/a b/it's $HOME/nbd.sock")
+
+
+def blockdev(arguments: list[str]) -> dict[str, object]:
+    found: dict[str, object] = json.loads(arguments[arguments.index("-blockdev") + 1])
+    return found
+
+
+def test_requests_wait_for_a_restarted_server() -> None:
+    assert blockdev(qemu_arguments(Disk("g1", NASTY)))["reconnect-delay"] == 300
+
+
+def test_discards_are_passed_on() -> None:
+    assert blockdev(qemu_arguments(Disk("g1", NASTY)))["discard"] == "unmap"
+
+
+def test_disk_does_not_rotate() -> None:
+    assert "rotation_rate=1" in qemu_arguments(Disk("g1", NASTY))[-1]
+
+
+def test_virtio_disk_has_no_controller_and_no_rate() -> None:
+    arguments = qemu_arguments(Disk("g1", NASTY, VIRTIO))
+    assert arguments[2:] == [
+        "-device",
+        "virtio-blk-pci,id=preswap-g1,drive=preswap-g1,serial=preswap-g1,werror=stop,rerror=stop",
+    ]
+
+
+def test_names_join_the_parts() -> None:
+    arguments = qemu_arguments(Disk("g1", NASTY))
+    node, bus = blockdev(arguments)["node-name"], arguments[3].partition("id=")[2]
+    assert f"drive={node}," in arguments[-1]
+    assert f"bus={bus}.0," in arguments[-1]
+
+
+def test_two_devices_do_not_clash() -> None:
+    assert not set(qemu_arguments(Disk("g1", NASTY))) & set(qemu_arguments(Disk("g2", NASTY))) - {
+        "-blockdev",
+        "-device",
+    }
+
+
+def words(text: str) -> list[str]:
+    """As a shell takes them."""
+    done = run(["/bin/sh", "-c", f"printf '%s\\0' {text}"])
+    return done.stdout.split("\0")[:-1]
+
+
+def test_shell_reads_the_same() -> None:
+    arguments = qemu_arguments(Disk("g1", NASTY))
+    assert words(as_shell(arguments)) == arguments
+
+
+def test_of_a_running_server(module_server: RunningServer) -> None:
+    text = module_server.ctl("qemu-args", "g1").stdout
+    server = blockdev(words(text))["server"]
+    assert server == {"type": "unix", "path": str(module_server.nbd_socket)}
+
+
+def test_json_is_the_list_of_arguments(module_server: RunningServer) -> None:
+    as_list = json.loads(module_server.ctl("--json", "qemu-args", "g1").stdout)
+    assert as_list == words(module_server.ctl("qemu-args", "g1").stdout)
+
+
+def test_unknown_device(module_server: RunningServer) -> None:
+    done = module_server.ctl("qemu-args", "g9", check=False)
+    assert (done.returncode, done.stdout) == (2, "")

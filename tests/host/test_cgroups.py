@@ -1,0 +1,72 @@
+"""Which memory cgroups limit this process, by made-up hierarchies."""
+
+from pathlib import Path
+
+import pytest
+
+from preswapd.host.cgroups import LEGACY, UNIFIED, memory_files
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "cgroup"
+
+
+def add_group(folder: Path, names: tuple[str, str, str] = UNIFIED) -> list[str]:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).touch()
+    return [str(folder / name) for name in names]
+
+
+def files_of(root: Path, membership: str) -> list[list[str]]:
+    path = root.parent / "membership"
+    path.write_text(membership)
+    return [list(files) for files in memory_files(path, root)]
+
+
+def test_cgroup_and_those_above(root: Path) -> None:
+    inner, outer = add_group(root / "a/b"), add_group(root / "a")
+    root.mkdir(exist_ok=True)
+    assert files_of(root, "0::/a/b\n") == [inner, outer]
+
+
+def test_cgroup_root_has_no_limit_files(root: Path) -> None:
+    root.mkdir()
+    assert files_of(root, "0::/\n") == []
+
+
+def test_cgroup_legacy_hierarchy(root: Path) -> None:
+    group = add_group(root / "memory/a", LEGACY)
+    assert files_of(root, "12:cpu,cpuacct:/b\n4:memory:/a\n1:name=systemd:/c\n") == [group]
+
+
+def test_cgroup_hybrid_hierarchy(root: Path) -> None:
+    group = add_group(root / "memory/a", LEGACY)
+    assert files_of(root, "4:hugetlb,memory:/a\n0::/a\n") == [group]
+
+
+def test_cgroup_outside_our_namespace(root: Path) -> None:
+    top = add_group(root)
+    assert files_of(root, "0::/../../other\n") == [top]
+
+
+def test_cgroup_with_a_colon(root: Path) -> None:
+    group = add_group(root / "a:b")
+    assert files_of(root, "0::/a:b\n") == [group]
+
+
+def test_cgroup_without_all_files(root: Path) -> None:
+    add_group(root / "a")
+    (root / "a" / UNIFIED[0]).unlink()
+    assert files_of(root, "0::/a\n") == []
+
+
+def test_cgroup_that_may_not_be_looked_at(root: Path) -> None:
+    """As with a folder of another user, which root, who runs these tests, may always enter."""
+    outer = add_group(root / "a")
+    assert files_of(root, f"0::/a/{'b' * 300}\n") == [outer]
+
+
+def test_cgroup_membership_missing(root: Path) -> None:
+    assert memory_files(root / "nowhere", root) == []
