@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from preswapd.demo.figures import Counters, figures, live_line
+from preswapd.demo.measured import Counters, figures, live_line
 from preswapd.guest.readings import SwapArea
 
 MIB = 1 << 20
