@@ -113,12 +113,9 @@ class Running:
         names = {"VmRSS": "all", "RssAnon": "private", "RssFile": "files", "RssShmem": "shared"}
         return {name: found[of] for of, name in names.items()}
 
-    def stats(self) -> dict[str, Any]:
-        """preswapd's own counters; empty for others."""
-        return self._client.stats() if self._client else {}
-
-    def tmem(self) -> dict[str, int]:
-        return dict(self.stats().get("tmem", {}))
+    def tmem(self) -> dict[str, Any]:
+        """The figures of preswapd's pool; empty for others."""
+        return dict(self._client.stats()["tmem"]) if self._client else {}
 
     def settle(self) -> float:
         """Waits for pages that are stored as they came to be compressed; seconds that it took."""

@@ -19,6 +19,8 @@ from preswapd.units import parse_pages, parse_size
 
 DEBUG_VARIABLE = "PRESWAPD_DEBUG"
 INTERRUPTED = 130
+# What a person may wait for, and a program may ask again after.
+SHORTEST_SECONDS, LONGEST_SECONDS = 0.05, 86400.0
 
 T = TypeVar("T")
 
@@ -154,9 +156,21 @@ def parse_path(text: str) -> Path:
     return Path(text)
 
 
+def parse_seconds(text: str, hint: str = "") -> float:
+    """`hint` goes into the complaint of what is no number."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a number of seconds{hint}") from None
+    if not SHORTEST_SECONDS <= seconds <= LONGEST_SECONDS:  # nor is "nan"
+        raise ValueError(f"{text!r} must be {SHORTEST_SECONDS} to {LONGEST_SECONDS:.0f} seconds")
+    return seconds
+
+
 DIRECTORY = Reader("dir", parse_path, path="dir")
 FILE = Reader("file", parse_path, path="file")
 SIZE = Reader("size", parse_size)
 PAGES = Reader("n", parse_pages)
+SECONDS = Reader("seconds", parse_seconds)
 DEVICE = Reader("dev", check_device_name)
 INSTANCE = Reader("name", check_instance_name)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote
 
+from preswapd.api.figures import DeviceAnswer, Statistics
 from preswapd.api.wire import (
     JSON_TYPE,
     METRICS,
@@ -57,14 +58,15 @@ class Client:
 
     # --- reading ---
 
-    def stats(self) -> Json:
-        return self._get("/stats")
+    def stats(self) -> Statistics:
+        return cast(Statistics, self._get("/stats"))
 
-    def devices(self) -> dict[str, Json]:
-        return cast(dict[str, Json], self._get("/devices")["devices"])
+    def devices(self) -> dict[str, DeviceAnswer]:
+        """By name."""
+        return cast(dict[str, DeviceAnswer], self._get("/devices")["devices"])
 
-    def device(self, name: str) -> Json:
-        return self._get(device_path(name))
+    def device(self, name: str) -> DeviceAnswer:
+        return cast(DeviceAnswer, self._get(device_path(name)))
 
     def preswap_pages(self) -> int:
         return int(self.sysctl()[VM_PRESWAP])
@@ -85,9 +87,9 @@ class Client:
 
     # --- changing ---
 
-    def create(self, name: str, size: int, compress: str | None = None) -> Json:
+    def create(self, name: str, size: int, compress: str | None = None) -> DeviceAnswer:
         body = {"name": name, "size": size, "compress": compress}
-        return self._change("POST", "/devices", body)
+        return cast(DeviceAnswer, self._change("POST", "/devices", body))
 
     def remove(self, name: str, *, force: bool = False) -> None:
         self._change("DELETE", device_path(name) + ("?force=1" if force else ""), None)

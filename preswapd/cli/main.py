@@ -14,8 +14,9 @@ from preswapd.cli.completion import suggest
 from preswapd.cli.doctor.command import doctor_command
 from preswapd.cli.instances import Instances
 from preswapd.cli.invocation import Invocation
+from preswapd.cli.look.list import list_command
 from preswapd.cli.look.metrics import metrics_command
-from preswapd.cli.look.stats import list_command, stats_command
+from preswapd.cli.look.stats import stats_command
 from preswapd.cli.look.top import top_command
 from preswapd.cli.steer.devices import create_command, mkswap_command, remove_command
 from preswapd.cli.steer.sysctl import freeze_command, sysctl_command, thaw_command

@@ -10,6 +10,7 @@ import socket
 import socketserver
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
@@ -293,7 +294,7 @@ def parsed(text: bytes) -> Json:
     return value
 
 
-def encoded(value: Json) -> bytes:
+def encoded(value: Mapping[str, object]) -> bytes:
     """One line of JSON; iterencode is Python code, see above."""
     return ("".join(json.JSONEncoder().iterencode(value)) + "\n").encode()
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from preswapd.demo.checks import Checks
 from preswapd.demo.faults import DemoError
-from preswapd.demo.measured import Counters, Figures, figures, live_line
 from preswapd.demo.material import Material
+from preswapd.demo.measured import Counters, Figures, figures, live_line
 from preswapd.demo.screen import Screen
 from preswapd.demo.server import Server
 from preswapd.demo.work import Tools, Work

@@ -5,8 +5,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import cast
 
+from preswapd.api.figures import Statistics, TmemFigures
 from preswapd.errors import RefusedError
 from preswapd.log import ERROR, INFO, NOTICE, WARNING, Log
 from preswapd.paths import check_device_name
@@ -78,18 +79,20 @@ class Instance:
             device.preswap_pages for found, device in devices.items() if name in (None, found)
         )
 
-    def stats(self) -> dict[str, Any]:
+    def stats(self) -> Statistics:
+        """All but `server`, which is known to the process around it."""
         devices = list(self.devices.items())
-        counters = {name: device.stats() for name, device in devices}
-        tmem = self.host.stats()
+        figures = {name: device.stats() for name, device in devices}
+        # tmem stands below the API, and its types.
+        tmem = cast(TmemFigures, self.host.stats())
         tmem["metadata_size"] += sum(device.metadata_size() for _, device in devices)
-        tmem["checksum_errors"] += sum(int(count["lost_reads"]) for count in counters.values())
+        tmem["checksum_errors"] += sum(one["lost_reads"] for one in figures.values())
         return {
             "version": VERSION,
             "instance": self.name,
             "page_size": PAGE_SIZE,
             "tmem": tmem,
-            "devices": counters,
+            "devices": figures,
             "sysctl": self.tuning.values(dict(devices)),
         }
 

@@ -8,8 +8,9 @@ and one with the figures when nothing of it has come for a while.
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from preswapd.api.figures import Statistics
 from preswapd.log import ERROR, INFO, NOTICE, WARNING
 from preswapd.preswap.instance import Instance
 from preswapd.server.exports import Exports, Traffic
@@ -18,8 +19,6 @@ from preswapd.units import format_size
 WATCH_SECONDS = 1.0
 # So long without another one, and the burst is over.
 QUIET_SECONDS = 60.0
-
-Stats = dict[str, Any]
 
 
 class Trouble(NamedTuple):
@@ -95,7 +94,7 @@ class GuestLog:
                 self.instance.log(trouble.priority, text)
 
 
-def troubles(stats: Stats) -> Iterator[Trouble]:
+def troubles(stats: Statistics) -> Iterator[Trouble]:
     """Errors of the disk files have lines of their own, see preswap/upkeep.py."""
     tmem = stats["tmem"]
     used = f"{format_size(tmem['mem_used_total'])} of {format_size(tmem['mem_limit'])} in use"

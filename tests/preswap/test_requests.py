@@ -1,8 +1,9 @@
 """Single requests: what each of them does, and how it is counted."""
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ def connection(running: Running) -> Connection:
 
 
 def counts(connection: Connection, *names: str) -> list[int]:
-    stats = connection.device.stats()
+    stats: Mapping[str, Any] = connection.device.stats()
     return [int(stats[name]) for name in names]
 
 

@@ -4,17 +4,16 @@ import signal
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 import click
 
+from preswapd.api.figures import DeviceAnswer
 from preswapd.cli.attach.disk import SCSI, Disk, bus_option
 from preswapd.cli.attach.hotplug import Hotplug
 from preswapd.cli.invocation import Invocation, pass_invocation
-from preswapd.cli.look.sampling import SECONDS
 from preswapd.cli.output import print_json
 from preswapd.cli.steer.in_use import RECENT_SECONDS, in_use
-from preswapd.commandline import DEVICE, FILE
+from preswapd.commandline import DEVICE, FILE, SECONDS
 from preswapd.errors import PartialError, RefusedError, UsageError
 from preswapd.qmp import Monitor, MonitorBusyError
 from preswapd.units import format_pages
@@ -137,19 +136,19 @@ def monitor_at(path: Path) -> Iterator[Monitor]:
         yield monitor
 
 
-def check_unused(hotplug: Hotplug, counters: dict[str, Any]) -> None:
+def check_unused(hotplug: Hotplug, answer: DeviceAnswer) -> None:
     state = hotplug.state()
     if state != "running":
         raise RefusedError(
             f"the guest does not run ({state}) and cannot let go of the disk (--force pulls it out)"
         )
-    warning = in_use(counters)
+    warning = in_use(answer)
     if warning:
         raise RefusedError(
             f"{warning} After swapoff in the guest, wait {RECENT_SECONDS:g} s (--force goes ahead)"
         )
 
 
-def kept_pages(counters: dict[str, Any]) -> int:
+def kept_pages(answer: DeviceAnswer) -> int:
     """Behind the swap header."""
-    return max(0, int(counters["preswap_pages"] + counters["disk_pages"] - 1))
+    return max(0, answer["preswap_pages"] + answer["disk_pages"] - 1)

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
+from preswapd.api.figures import DeviceFigures, TmemFigures
 from preswapd.api.wire import ServerFacts
 from preswapd.cli.doctor.finding import FIX, NOTE, OK, Finding
 from preswapd.cli.doctor.host import (
@@ -13,8 +13,6 @@ from preswapd.cli.doctor.host import (
 )
 from preswapd.cli.instances import Instance
 from preswapd.units import PAGE_SIZE, format_size
-
-Json = dict[str, Any]
 
 # A guest gives back whole clusters of 512 pages, so one that has written a few of them must have
 # given some back, unless it uses all it has ever swapped.
@@ -100,7 +98,7 @@ def check_files(name: str, files: Iterable[Path]) -> Iterator[Finding]:
             )
 
 
-def pool(name: str, tmem: Json) -> Iterator[Finding]:
+def pool(name: str, tmem: TmemFigures) -> Iterator[Finding]:
     used, limit = tmem["mem_used_total"], tmem["mem_limit"]
     yield Finding(OK, name, f"the pool has {format_size(used)} of {format_size(limit)} in use")
     if tmem["checksum_errors"]:
@@ -112,7 +110,7 @@ def pool(name: str, tmem: Json) -> Iterator[Finding]:
         )
 
 
-def check_device(name: str, device: Json) -> Iterator[Finding]:
+def check_device(name: str, device: DeviceFigures) -> Iterator[Finding]:
     written = device["succ_stores"] + device["failed_stores"]
     if written > PAGES_WITHOUT_TRIM and device["trims"] == 0:
         yield Finding(

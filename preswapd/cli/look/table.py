@@ -24,7 +24,7 @@ class Kind(Enum):
     TEXT = "text"
     SIZE = "bytes"
     COUNT = "a number"
-    RATE = "a second"
+    RATE = "per second"
     PERCENT = "%"
     RATIO = "to 1"
     SECONDS = "seconds"
@@ -99,6 +99,14 @@ class Style:
         return self == Style()
 
 
+def check_style(style: Style, *, as_json: bool) -> None:
+    """UsageError for options of tables where JSON was asked for."""
+    if as_json and not style.is_default:
+        raise UsageError(
+            "--output, --raw, --bytes and --noheadings are for tables: JSON has all figures"
+        )
+
+
 class Table:
     """Lines of cells; later rows keep to the widths of the earlier ones where they can."""
 
@@ -124,6 +132,10 @@ class Table:
         self.fit(rows)
         for row in rows:
             yield "  ".join(self.cells(row)).rstrip()
+
+    def print(self, subjects: Iterable[Subject]) -> None:
+        for line in self.lines(subjects):
+            click.echo(line)
 
     def fit(self, rows: list[list[str]]) -> None:
         for row in rows:

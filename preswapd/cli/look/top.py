@@ -8,10 +8,10 @@ from rich.console import Console
 from rich.live import Live
 
 from preswapd.cli.invocation import Invocation, pass_invocation
-from preswapd.cli.look.sampling import SECONDS
 from preswapd.cli.look.terminal import keyboard
 from preswapd.cli.look.top_view import Host, View
 from preswapd.cli.look.watching import Watch, ticks, until_interrupted
+from preswapd.commandline import SECONDS
 from preswapd.errors import UsageError
 from preswapd.host.pressure import available_memory, memory_pressure
 

@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from contextlib import closing
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from rich.console import Console
 
 from preswapd.api.client import Client
+from preswapd.api.figures import Statistics
 from preswapd.cli.look.rows import Moment
 from preswapd.cli.look.top_view import Host, View, duration, shares
 from preswapd.cli.look.watching import Watched
@@ -51,11 +52,9 @@ def moment(name: str, clock: float, loads: int = 0, **more: Any) -> Moment:
         "staged_pages": 256,
         "puts": loads,
     }
-    return Moment(
-        {"instance": name, "version": "9.8.7", "tmem": tmem, "devices": {f"{name}-swap": device}},
-        clock,
-        time.time(),
-    )
+    devices = {f"{name}-swap": device}
+    stats = {"instance": name, "version": "9.8.7", "tmem": tmem, "devices": devices}
+    return Moment(cast(Statistics, stats), clock, time.time())
 
 
 def watched(name: str, now: Moment | None, before: Moment | None = None) -> Watched:
