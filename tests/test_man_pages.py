@@ -10,6 +10,8 @@ import click
 import pytest
 
 from preswapd.__main__ import preswapd
+from preswapd.api.figures import DEVICE, TMEM
+from preswapd.cli.look.columns import DEVICE_COLUMNS, POOL_COLUMNS
 from preswapd.cli.main import preswapctl
 from preswapd.commandline import INTERRUPTED
 from preswapd.server.config.keys import DEVICE_KEYS, KEYS
@@ -76,6 +78,15 @@ def test_every_key(pages: Path) -> None:
     for key in (*KEYS, *DEVICE_KEYS):
         assert re.search(rf"^ +{key} = ", text, re.M), key
     assert "[device.swap0]" in text
+
+
+def test_every_column_and_figure(pages: Path) -> None:
+    text = text_of(pages / "preswapctl.8")
+    for column in (*DEVICE_COLUMNS, *POOL_COLUMNS):
+        assert re.search(rf"^ +{re.escape(column.name)}\*?\s+{re.escape(column.help)}$", text, re.M)
+    for figure in (*TMEM.values(), *DEVICE.values()):
+        told = rf"^ +{figure.key}\s+{re.escape(figure.meaning)} \("
+        assert bool(re.search(told, text, re.M)) == (not figure.internal), figure.key
 
 
 @pytest.mark.parametrize(
