@@ -12,7 +12,7 @@ import nbd
 import pytest
 
 from preswapd.preswap.files.sidecar import Sidecar
-from preswapd.server.exports import Traffic
+from preswapd.server.exports import ClientCount
 from preswapd.server.watch import QUIET_SECONDS, GuestLog, Trouble
 from tests.clients import connected
 from tests.conftest import StartServer
@@ -177,7 +177,7 @@ class Told:
 
     def __init__(self) -> None:
         self.lines: list[tuple[int, str]] = []
-        self.traffic: dict[str, Traffic] = {}
+        self.clients: dict[str, ClientCount] = {}
         self.now = 0.0
         self.watch = GuestLog(self, self, lambda: self.now)  # type: ignore[arg-type]
 
@@ -216,7 +216,7 @@ def test_single_moment_is_told_once() -> None:
 
 def test_several_clients_within_a_second_are_one_line() -> None:
     told = Told()
-    told.traffic["g1"] = Traffic(came=7, went=5)
+    told.clients["g1"] = ClientCount(came=7, went=5)
     told.watch.look()
     told.watch.look()
     assert told.lines == [(6, "g1: 7 clients connected, 5 clients disconnected, 2 now")]
