@@ -14,6 +14,55 @@ from preswapd.api.exposition import LATENCY, escaped, exported, metrics_text
 from preswapd.api.figures import DEVICE, SERVER, TMEM, Statistics
 from tests.running import RunningServer
 
+# What dashboards and alerts of others may go by: these names stay.
+PROMISED = [
+    "preswapd_build_info",
+    "preswapd_start_time_seconds",
+    "preswapd_tmem_checksum_errors_total",
+    "preswapd_tmem_compr_data_size_bytes",
+    "preswapd_tmem_dup_puts_flushed_total",
+    "preswapd_tmem_dup_puts_replaced_total",
+    "preswapd_tmem_flushes_found_total",
+    "preswapd_tmem_flushes_total",
+    "preswapd_tmem_found_gets_total",
+    "preswapd_tmem_gets_total",
+    "preswapd_tmem_good_puts_total",
+    "preswapd_tmem_huge_pages",
+    "preswapd_tmem_mem_limit_bytes",
+    "preswapd_tmem_mem_used_max_bytes",
+    "preswapd_tmem_mem_used_total_bytes",
+    "preswapd_tmem_metadata_size_bytes",
+    "preswapd_tmem_no_mem_puts_total",
+    "preswapd_tmem_orig_data_size_bytes",
+    "preswapd_tmem_pool_limit_hit_total",
+    "preswapd_tmem_puts_total",
+    "preswapd_tmem_reject_alloc_fail_total",
+    "preswapd_tmem_same_filled_pages",
+    "preswapd_tmem_staged_pages",
+    "preswapd_tmem_stored_pages",
+    "preswapd_device_connections",
+    "preswapd_device_disk_errors_total",
+    "preswapd_device_disk_pages",
+    "preswapd_device_disk_reads_total",
+    "preswapd_device_disk_writes_total",
+    "preswapd_device_failed_stores_total",
+    "preswapd_device_invalidates_total",
+    "preswapd_device_loads_total",
+    "preswapd_device_lost_pages",
+    "preswapd_device_preswap_pages",
+    "preswapd_device_quarantined",
+    "preswapd_device_quarantined_reads_total",
+    "preswapd_device_read_requests_total",
+    "preswapd_device_request_duration_seconds_bucket",
+    "preswapd_device_request_duration_seconds_count",
+    "preswapd_device_request_duration_seconds_sum",
+    "preswapd_device_size_bytes",
+    "preswapd_device_succ_stores_total",
+    "preswapd_device_trims_total",
+    "preswapd_device_write_requests_total",
+    "preswapd_device_written_back_pages_total",
+]
+
 STATS: dict[str, Any] = {
     "version": "0.1.0",
     "instance": "vm1",
@@ -80,6 +129,20 @@ def test_a_real_server_follows_the_conventions(module_server: RunningServer) -> 
         for sample in metric.samples:
             assert sample.labels["instance"] == "default"
             assert ("device" in sample.labels) == name.startswith("preswapd_device_")
+
+
+def test_promised_names_stay(module_server: RunningServer) -> None:
+    text = Client(module_server.control_socket).metrics()
+    exposed = {line.split("{")[0] for line in text.splitlines() if not line.startswith("#")}
+    assert set(PROMISED) <= exposed
+
+
+def test_figures_for_developers_are_not_exported() -> None:
+    hidden = {figure.key for figure in (*TMEM.values(), *DEVICE.values()) if figure.internal}
+    assert hidden >= {"live_slot_bytes", "trim_requests"}
+    figures = dict.fromkeys([*TMEM, *DEVICE], 1)
+    text = text_of({**STATS, "tmem": figures, "devices": {"g1": {**figures, "latency": {}}}})
+    assert not [key for key in hidden if f"_{key}" in text]
 
 
 def test_histogram() -> None:
