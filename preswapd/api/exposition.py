@@ -104,7 +104,7 @@ def sample(name: str, labels: Labels, value: float) -> str:
 
 
 def number(value: float) -> str:
-    """Of a flag too, 0 or 1."""
+    """Without a fraction where it has none; a flag is 0 or 1."""
     return str(int(value) if value == int(value) else value)
 
 

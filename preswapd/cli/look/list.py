@@ -32,7 +32,7 @@ def list_command(
     """Show the devices, one row each.
 
     Sizes are the guest's: what its pages take before they are compressed. They add up:
-    SIZE = USED + FREE, and USED = TMEM + DISK + LOST. Counts begin at 0 with the server.
+    SIZE = USED + FREE, and USED = TMEM + DISK + LOST. Counts run from the server's start.
 
     \b
     Examples:

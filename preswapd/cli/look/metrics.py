@@ -27,8 +27,8 @@ def metrics_command(invocation: Invocation, textfile: Path | None) -> None:
     """Print the figures of all instances in Prometheus' text format.
 
     With --textfile they go into a file for node_exporter's textfile collector, which never sees
-    half of it. Servers that do not answer are left out, and the exit status is 3; servers that
-    share a name are left out too, and it is 1.
+    half of it. Servers that do not answer are left out, and the exit status is 3. Servers that
+    share a name are left out too, and the exit status is 1.
 
     \b
     Examples:

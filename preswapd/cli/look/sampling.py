@@ -10,7 +10,7 @@ from preswapd.cli.look.table import Table
 from preswapd.cli.look.watching import Watch, Watched, ticks, until_interrupted
 from preswapd.errors import PreswapError, UnreachableError, UsageError
 
-# A terminal's height, about: nobody should have to scroll for what a figure means.
+# About the height of a terminal: the headings should stay in sight.
 ROWS_PER_HEADING = 20
 
 

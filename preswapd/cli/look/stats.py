@@ -65,12 +65,12 @@ class StatsCommand(TableCommand):
     is_flag=True,
     help="Print JSON again and again, an object a line, with the time.",
 )
-@click.option("--interval", type=SECONDS, help="Seconds between two of --json-lines. Default: 1.")
+@click.option("--interval", type=SECONDS, help="Seconds between two JSON lines. Default: 1.")
 @click.option(
     "--count",
     type=click.IntRange(1),
     metavar="N",
-    help="With --watch or --json-lines: stop after N times.",
+    help="End --watch or --json-lines after N times.",
 )
 @pass_invocation
 def stats_command(
@@ -87,7 +87,7 @@ def stats_command(
 ) -> None:
     """Show all figures, or those of the pool and the device DEV.
 
-    Sizes are in bytes; everything else is pages or events, and counters begin at 0 with the server.
+    Sizes are in bytes, everything else in pages or events; counters run from the server's start.
     The manual page says what each of them means. With --output, --watch or another option of
     tables there is a row for each pool, or with DEV the device's.
 
@@ -123,7 +123,7 @@ def check_one_way(
     interval: float | None,
     count: int | None,
 ) -> None:
-    """Options that contradict each other, or that would be without effect."""
+    """UsageError for options that contradict each other, or that would have no effect."""
     check_style(style, as_json=as_json or json_lines)
     if watch is not None and (as_json or json_lines):
         raise UsageError("--watch prints a table: for programs there is --json-lines")
@@ -134,7 +134,7 @@ def check_one_way(
 
 
 def finder(instances: Instances, dev: str | None) -> Find:
-    """Of all instances those that run at each look; of a device its own for ever."""
+    """All instances that run at the time of a look; for a device only the one that has it."""
     if dev is None:
         return instances.running
     owner = [instances.having(dev)]

@@ -32,7 +32,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Column:
-    """`help` is its definition, for `--help` and the documentation; it has no second place."""
+    """`help` is its definition, which `--help`, the manual page and docs/watching.md repeat."""
 
     name: str
     help: str
@@ -150,16 +150,18 @@ class Table:
 
 
 def table_options(function: Callable[..., object]) -> Callable[..., object]:
-    """What zramctl and lsblk have for their tables; `style` makes one value of it."""
+    """The options that zramctl and lsblk have for their tables; Style takes their values."""
     for option in (
-        click.option("-n", "--noheadings", is_flag=True, help="Print no line of headings."),
+        click.option("-n", "--noheadings", is_flag=True, help="Print no headings."),
         click.option("-b", "--bytes", "exact", is_flag=True, help="Print sizes in bytes."),
-        click.option("-r", "--raw", is_flag=True, help="One blank between cells, for scripts."),
+        click.option(
+            "-r", "--raw", is_flag=True, help="Print one blank between cells, for scripts."
+        ),
         click.option(
             "-o",
             "--output",
             metavar="COLS",
-            help="Columns, as NAME,USED; with + in front these and the default ones.",
+            help="Columns to show, as NAME,USED; +NAME,USED adds to the default ones.",
         ),
     ):
         function = option(function)

@@ -19,7 +19,7 @@ from rich.console import Console
 from preswapd.api.client import Client
 from preswapd.api.figures import Statistics
 from preswapd.cli.look.rows import Moment
-from preswapd.cli.look.top_view import Host, View, duration, shares
+from preswapd.cli.look.top_view import HostMemory, View, duration, shares
 from preswapd.cli.look.watching import Watched
 from preswapd.errors import UnreachableError
 from preswapd.host.pressure import Pressure, available_memory, memory_pressure
@@ -65,7 +65,7 @@ def drawn(*found: Watched, width: int = 130, encoding: str = "utf-8") -> str:
     file = StringIO()
     console = Console(file=file, width=width, color_system=None)
     view = View(console, 1.0)
-    console.print(view.frame(found, Host(3 * MIB, None)))
+    console.print(view.frame(found, HostMemory(3 * MIB, None)))
     return file.getvalue()
 
 
