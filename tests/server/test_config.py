@@ -14,7 +14,7 @@ from preswapd.errors import UsageError
 from preswapd.host.nbdkit import THREADS
 from preswapd.paths import InstancePaths
 from preswapd.preswap.opening import SMALLEST_RESERVE
-from preswapd.preswap.settings import SMALLEST_POOL, DeviceSpec, Settings
+from preswapd.preswap.settings import MOST_DEVICES, SMALLEST_POOL, DeviceSpec, Settings
 from preswapd.server.config import keys as values
 from preswapd.server.config.keys import DEVICE_KEYS, DEVICE_TABLE, KEYS
 from preswapd.server.config.merged import Config, Options, load
@@ -302,6 +302,49 @@ def test_origin_that_is_no_comment(tmp_path: Path) -> None:
     folder.mkdir()
     shown = as_toml(load_text(folder, 'pool-size = "32M"'))
     assert "threads" not in tomllib.loads(shown)
+
+
+# --- as many devices as there may be ---
+
+MANY = 'pool-size = "64M"\n' + "".join(
+    f'\n[device.d{number}]\nsize = "64K"\n' for number in range(MOST_DEVICES)
+)
+
+
+class Parser:
+    """tomllib, which counts how much it is given to read."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.read = 0
+        self.loads = tomllib.loads
+        monkeypatch.setattr(tomllib, "loads", self.count)
+
+    def count(self, text: str) -> dict[str, object]:
+        self.read += len(text)
+        return self.loads(text)
+
+
+@pytest.fixture
+def parser(monkeypatch: pytest.MonkeyPatch) -> Parser:
+    return Parser(monkeypatch)
+
+
+def test_start_reads_a_file_once(tmp_path: Path, parser: Parser) -> None:
+    assert len(load_text(tmp_path, MANY).settings.devices) == MOST_DEVICES
+    assert parser.read == len(MANY)
+
+
+def test_shown_config_reads_a_file_twice(tmp_path: Path, parser: Parser) -> None:
+    shown = as_toml(load_text(tmp_path, MANY)).splitlines()
+    assert shown[-1] == f'size = "64K"  # {tmp_path}/vm1.toml:{MANY.count(chr(10))}'
+    assert parser.read == 2 * len(MANY)
+
+
+def test_complaint_of_the_last_line_reads_a_file_twice(tmp_path: Path, parser: Parser) -> None:
+    text = f"{MANY}codec = 1\n"
+    last = text.count("\n")
+    assert refusal(tmp_path, text).startswith(f"vm1.toml:{last}: unknown key 'codec'")
+    assert parser.read == 2 * len(text)
 
 
 # --- the example ---

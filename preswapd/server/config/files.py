@@ -3,6 +3,7 @@
 import os
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,7 @@ from preswapd.errors import PreswapError, UsageError
 from preswapd.paths import check_device_name
 from preswapd.preswap.settings import DeviceSpec
 from preswapd.server.config.keys import DEVICE_KEYS, DEVICE_TABLE, KEYS
-from preswapd.server.config.toml_lines import line_of
-
-# Where a value stands in a file: its key, or its table, device and key.
-At = tuple[str, ...]
+from preswapd.server.config.toml_lines import At, lines_of
 
 
 class ConfigFile:
@@ -75,8 +73,13 @@ class ConfigFile:
                 raise self.error((*at, key), f"{key}: {error}") from None
         return values
 
+    @cached_property
+    def lines(self) -> Mapping[At, int]:
+        """Only complaints and --show-config ask for it."""
+        return lines_of(self.text)
+
     def place(self, at: At) -> str:
-        return f"{self.path}:{line_of(self.text, at)}"
+        return f"{self.path}:{self.lines.get(at, 1)}"
 
     def error(self, at: At, text: str) -> UsageError:
         return UsageError(f"{self.place(at)}: {text}")

@@ -1,6 +1,6 @@
 """What an instance is told to be: configuration files and options, merged."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from preswapd.paths import (
     default_state_dir,
 )
 from preswapd.preswap.settings import DeviceSpec, Settings
-from preswapd.server.config.files import At, ConfigFiles, with_drop_ins
-from preswapd.server.config.keys import DEVICE_KEYS, DEVICE_TABLE, KEYS
+from preswapd.server.config.files import ConfigFiles, with_drop_ins
+from preswapd.server.config.keys import DEVICE_TABLE, KEYS
+from preswapd.server.config.toml_lines import At
 from preswapd.units import exact_size
 
 DEFAULT = "default"
@@ -25,12 +26,12 @@ DEFAULT = "default"
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that `preswapd serve` goes by; `origins` says where a value came from."""
+    """Everything that `preswapd serve` goes by; `origin` finds out where a value came from."""
 
     settings: Settings
     threads: int | None = None
     listen: str | None = None
-    origins: Mapping[At, str] = field(default_factory=dict, compare=False, repr=False)
+    origin: Callable[[At], str | None] = field(default=lambda at: None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def load(options: Options) -> Config:
         ),
         threads=values.get("threads"),
         listen=values.get("listen"),
-        origins=find_origins(options, files),
+        origin=lambda at: origin(at, options, files),
     )
 
 
@@ -93,17 +94,14 @@ def find_files(options: Options) -> ConfigFiles:
     return with_drop_ins(file_of(options), required=options.config is not None)
 
 
-def find_origins(options: Options, files: ConfigFiles) -> dict[At, str]:
-    """Where each value came from: FILE:LINE, the option, or the default."""
-    origins: dict[At, str] = {}
-    for name in KEYS:
-        given = getattr(options, name.replace("-", "_")) is not None
-        origins[name,] = f"--{name}" if given else files.place((name,)) or DEFAULT
-    for device in [*files.tables, *(spec.name for spec in options.devices)]:
-        for key in DEVICE_KEYS:
-            at = (DEVICE_TABLE, device, key)
-            origins[at] = files.place(at) or "--device"
-    return origins
+def origin(at: At, options: Options, files: ConfigFiles) -> str:
+    """Where a value came from: FILE:LINE, the option, or the default."""
+    if at[0] == DEVICE_TABLE:
+        return files.place(at) or "--device"
+    (name,) = at
+    if getattr(options, name.replace("-", "_")) is not None:
+        return f"--{name}"
+    return files.place(at) or DEFAULT
 
 
 def merge_paths(instance: str, values: Mapping[str, Any]) -> InstancePaths:

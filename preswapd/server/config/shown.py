@@ -1,11 +1,11 @@
 """What is in force, written as a configuration file."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-from preswapd.server.config.files import At
 from preswapd.server.config.keys import DEVICE_TABLE
 from preswapd.server.config.merged import Config
+from preswapd.server.config.toml_lines import At
 from preswapd.units import exact_size
 
 
@@ -25,19 +25,21 @@ def as_toml(config: Config) -> str:
         "threads": config.threads,
         "listen": config.listen,
     }
-    parts = [assignments((), values, config.origins)]
+    parts = [assignments((), values, config.origin)]
     for spec in settings.devices:
         device_values = {"size": exact_size(spec.size), "compress": spec.compress}
-        lines = assignments((DEVICE_TABLE, spec.name), device_values, config.origins)
+        lines = assignments((DEVICE_TABLE, spec.name), device_values, config.origin)
         parts.append(f"\n[{DEVICE_TABLE}.{json.dumps(spec.name)}]\n{lines}")
     return "".join(parts)
 
 
 def assignments(
-    table: At, values: Mapping[str, str | int | None], origins: Mapping[At, str]
+    table: At,
+    values: Mapping[str, str | int | None],
+    origin: Callable[[At], str | None],
 ) -> str:
     return "".join(
-        f"{key} = {toml_value(value)}{comment(origins.get((*table, key)))}\n"
+        f"{key} = {toml_value(value)}{comment(origin((*table, key)))}\n"
         for key, value in values.items()
         if value is not None
     )
