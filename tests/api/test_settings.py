@@ -1,4 +1,9 @@
-"""Every setting is written once."""
+"""Every setting is written once, and the documents say what the table says."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -7,9 +12,13 @@ from preswapd.api.settings import (
     DEVICE,
     INSTANCE,
     START,
+    Place,
     Setting,
+    said_in,
+    sysctl_rows,
 )
 
+ROOT = Path(__file__).parents[2]
 ROOM = Setting("room", or_word(SIZE, "off", 0), START, "memory", "off", table="writeback")
 
 
@@ -55,3 +64,34 @@ def test_flag() -> None:
 
 def test_pages_of_a_file_are_those_of_sysctl() -> None:
     assert PAGES.from_toml(100) == PAGES.from_toml("400K") == PAGES.parse("400K") == 100
+
+
+# --- documents ---
+
+
+def test_tables_of_the_documentation_are_current() -> None:
+    command = [sys.executable, str(ROOT / "tools/tables"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "setting", said_in(Place.FILE, (*INSTANCE, *DEVICE)), ids=lambda setting: setting.name
+)
+def test_example_says_what_the_table_says(setting: Setting) -> None:
+    example = (ROOT / "systemd/example.toml").read_text()
+    comment = re.sub(r"\n# ", " ", f"# {setting.help}")
+    paragraphs = [re.sub(r"\n# ", " ", part) for part in example.split("\n\n")]
+    assert any(part.startswith(f"{comment}\n#{setting.key} = ") for part in paragraphs)
+
+
+def test_every_key_is_in_the_help_of_sysctl() -> None:
+    from_help = subprocess.run(
+        [Path(sys.executable).parent / "preswapctl", "sysctl", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    text = " ".join(from_help.stdout.split())
+    for key, setting in sysctl_rows():
+        assert f"{key} {setting.meaning}" in text
