@@ -1,4 +1,4 @@
-"""What an instance is told at its start, each value under its setting's name."""
+"""What an instance and its devices are started with; each field has its setting's name."""
 
 from dataclasses import dataclass
 

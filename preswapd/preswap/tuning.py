@@ -1,12 +1,13 @@
-"""What an operator changes while the server runs: named values, as in sysctl(8).
+"""The settings that an operator may change while the server runs, as sysctl(8) does the kernel's.
 
-They hold over restarts and crashes of the server and end with the host's run, as the kernel's do:
-what is to stay for good belongs into the configuration, whose value "default" brings back.
+A change outlives restarts and crashes of the server and ends when the host restarts, as the
+kernel's do.  What is to stay for good belongs in the configuration; the text "default" brings back
+what that says.
 """
 
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,21 +81,23 @@ class Tuning:
 
     def all(self, devices: Mapping[str, Device]) -> dict[str, Changeable]:
         effects = {"pool-limit": self.pool_limit(), "frozen": self.freezing()}
-        found = {
-            setting.sysctl_key(self.settings.instance): Changeable(setting, effects[setting.name])
-            for setting in said_in(Place.SYSCTL, INSTANCE)
-        }
+        found = self.by_key(INSTANCE, effects)
         for device in devices.values():
             found.update(self.of_device(device))
         return found
 
     def of_device(self, device: Device) -> dict[str, Changeable]:
         effects = {"compress": self.compress(device), "quota": self.quota(device)}
+        return self.by_key(DEVICE, effects, device.name)
+
+    def by_key(
+        self, settings: Iterable[Setting], effects: Mapping[str, Effect], device: str | None = None
+    ) -> dict[str, Changeable]:
         return {
-            setting.sysctl_key(self.settings.instance, device.name): Changeable(
+            setting.sysctl_key(self.settings.instance, device): Changeable(
                 setting, effects[setting.name]
             )
-            for setting in said_in(Place.SYSCTL, DEVICE)
+            for setting in said_in(Place.SYSCTL, settings)
         }
 
     def pool_limit(self) -> Effect:
@@ -145,7 +148,7 @@ class Tuning:
             self.limit(device)
 
     def limit(self, device: Device) -> None:
-        """The lower of the two; under `limiting`, as a quota may be set while a shrink ends."""
+        """The lower of both limits.  Under `limiting`: a quota may be set while a shrink ends."""
         device.max_pages = min(self.most_pages(device), self.held_down.get(device.name, NO_LIMIT))
 
     # --- changing ---
@@ -173,9 +176,9 @@ class Tuning:
         return found.shown()
 
     def forget(self, device: Device) -> None:
-        """The device is gone, and one of its name is another."""
+        """The device was removed; another one of its name begins with the defaults."""
         self.quotas.pop(device.name, None)
-        # Its keys and not all that begin so: those of a device "g1.x" begin as those of "g1" do.
+        # Not all keys that begin like its own: those of a device "g1.x" begin like those of "g1".
         gone = self.of_device(device)
         kept = {key: text for key, text in self.changed.items() if key not in gone}
         if kept != self.changed:
@@ -196,7 +199,7 @@ class Tuning:
             found = read(self.path)
         except (OSError, ValueError) as error:
             return [f"{self.path} is not used: {error}"]
-        # A runtime directory on a disk, where the kernel's settings would be gone.
+        # A runtime directory on a disk keeps the file when the host restarts.
         if found.pop(BOOT_ID, self.host.boot_id) != self.host.boot_id:
             return []
         complaints = []

@@ -73,6 +73,7 @@ class ConfigFile:
         return self.checked(at, table, DEVICE_KEYS)
 
     def checked(self, table: At, found: Mapping[str, Any], keys: Keys) -> dict[At, Any]:
+        """The values in a table and in the tables within it."""
         values: dict[At, Any] = {}
         for key, value in found.items():
             at, known = (*table, key), keys.get(key)
@@ -94,10 +95,11 @@ class ConfigFile:
 
     @cached_property
     def lines(self) -> Mapping[At, int]:
-        """Only complaints and --show-config ask for it."""
+        """The line of each key; only complaints and --show-config ask for it."""
         return lines_of(self.text)
 
     def place(self, at: At) -> str:
+        # Of a value that is nested almost too deeply to be read the line is not known.
         return f"{self.path}:{self.lines.get(at, 1)}"
 
     def error(self, at: At, text: str) -> UsageError:
@@ -110,7 +112,7 @@ def choices(table: At, keys: Keys) -> str:
 
 
 class ConfigFiles:
-    """Several files as one: of a key that stands in two of them, the later file's counts."""
+    """Several files as one: where two of them have a key, the later file's value counts."""
 
     def __init__(self, files: Sequence[ConfigFile]) -> None:
         self.values: dict[At, Any] = {}
@@ -140,7 +142,7 @@ class ConfigFiles:
         return DeviceSpec(name, **known)
 
     def place(self, at: At) -> str | None:
-        """FILE:LINE of what counts, None for what no file says."""
+        """FILE:LINE of the value that counts; None where no file has one."""
         file = self.found.get(at)
         return None if file is None else file.place(at)
 
@@ -152,7 +154,7 @@ def with_drop_ins(path: Path, *, required: bool) -> ConfigFiles:
 
 
 def is_there(path: Path) -> bool:
-    """Also as a link that leads nowhere: somebody meant it to be read."""
+    """True for a link that leads nowhere, too: somebody meant a file to be read."""
     try:
         path.lstat()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What an instance is told at its start: configuration files and options, merged."""
+"""The configuration: files and options, merged."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -28,7 +28,7 @@ Values = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that `preswapd serve` goes by; `origin` finds out where a value came from."""
+    """What `preswapd serve` serves, and how; `origin` finds out where a value came from."""
 
     settings: Settings
     threads: int | None = None
@@ -76,7 +76,7 @@ def merge(files: ConfigFiles, given: Values) -> dict[str, Any]:
 
 
 def fields_of(kind: type[Settings] | type[Config], values: Values) -> dict[str, Any]:
-    """The values for its fields: a setting's value is kept under its name."""
+    """The values for the class's fields, each of which has its setting's name."""
     return {each.name: values[each.name] for each in fields(kind) if each.name in values}
 
 

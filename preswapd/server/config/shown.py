@@ -1,4 +1,4 @@
-"""What is in force, written as a configuration file."""
+"""The values in force, written as a configuration file."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -10,12 +10,12 @@ from preswapd.server.config.toml_lines import At
 
 
 def as_toml(config: Config) -> str:
-    """What is in force, as a file that says the same, and where each value came from."""
+    """A file that says the same as files and options together, and where each value came from."""
     return "\n".join("".join(lines) for lines in tables(config) if lines)
 
 
 def tables(config: Config) -> Iterator[list[str]]:
-    """The lines of each table, of the first level before all others as TOML wants it."""
+    """The lines of each table; in TOML the keys of the first level stand before all tables."""
     values = in_force(config)
     settings = said_in(Place.FILE, INSTANCE)
     for table in dict.fromkeys(("", *(setting.table for setting in settings))):
@@ -44,7 +44,7 @@ def toml_value(value: str | int) -> str:
 
 
 def comment(origin: str | None) -> str:
-    """A path may hold what no comment may."""
+    """A path may contain characters that a comment may not."""
     if origin is None:
         return ""
     return "  # " + "".join(char if char.isprintable() else "?" for char in origin)
