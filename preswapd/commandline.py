@@ -6,7 +6,6 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Generic, NoReturn, TypeVar
 
 import click
@@ -14,7 +13,7 @@ from click.shell_completion import CompletionItem
 
 from preswapd.errors import PreswapError, UsageError
 from preswapd.log import ERROR, prefix
-from preswapd.paths import check_device_name, check_instance_name
+from preswapd.paths import check_device_name, check_instance_name, parse_path
 from preswapd.units import parse_pages, parse_size
 
 DEBUG_VARIABLE = "PRESWAPD_DEBUG"
@@ -147,13 +146,6 @@ class Reader(click.ParamType, Generic[T]):  # type: ignore[type-arg]
         suggest = getattr(ctx.find_root().command, "suggest", None)
         values: list[str] = suggest(self.name, ctx) if suggest else []
         return [CompletionItem(value) for value in values if value.startswith(incomplete)]
-
-
-def parse_path(text: str) -> Path:
-    """An empty one, from a variable that is not set, would mean the working directory."""
-    if not text:
-        raise ValueError("an empty path")
-    return Path(text)
 
 
 def parse_seconds(text: str, hint: str = "") -> float:

@@ -34,6 +34,13 @@ def check_device_name(name: str) -> str:
     return name
 
 
+def parse_path(text: str) -> Path:
+    """An empty one, from a variable that is not set, would mean the working directory."""
+    if not text:
+        raise ValueError("an empty path")
+    return Path(text)
+
+
 @dataclass(frozen=True)
 class InstancePaths:
     """The three directories of an instance and the files in them."""

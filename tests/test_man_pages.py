@@ -14,7 +14,7 @@ from preswapd.api.figures import DEVICE, TMEM
 from preswapd.cli.look.columns import DEVICE_COLUMNS, POOL_COLUMNS
 from preswapd.cli.main import preswapctl
 from preswapd.commandline import INTERRUPTED
-from preswapd.server.config.keys import DEVICE_KEYS, KEYS
+from preswapd.server.config.files import DEVICE_KEYS, INSTANCE_KEYS
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("preswapd.8", "preswapctl.8", "preswapd.toml.5")
@@ -75,7 +75,7 @@ def test_every_command_and_option(pages: Path, page: str) -> None:
 
 def test_every_key(pages: Path) -> None:
     text = text_of(pages / "preswapd.toml.5")
-    for key in (*KEYS, *DEVICE_KEYS):
+    for key in (*INSTANCE_KEYS, *DEVICE_KEYS):
         assert re.search(rf"^ +{key} = ", text, re.M), key
     assert "[device.swap0]" in text
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from preswapd.api.figures import Statistics, TmemFigures
+from preswapd.api.kinds import check_compress, check_device_size
+from preswapd.api.settings import NO_LIMIT
 from preswapd.errors import RefusedError
 from preswapd.log import ERROR, INFO, NOTICE, WARNING, Log
 from preswapd.paths import check_device_name
@@ -19,12 +21,10 @@ from preswapd.preswap.opening import POOL, open_instance
 from preswapd.preswap.settings import (
     DeviceSpec,
     Settings,
-    check_compress,
-    check_device_size,
     check_number_of_devices,
 )
 from preswapd.preswap.shrink import Shrink, ShrinkProgress, ShrinkResult
-from preswapd.preswap.tuning import NO_LIMIT, Tuning
+from preswapd.preswap.tuning import Tuning
 from preswapd.preswap.upkeep import Upkeep
 from preswapd.units import PAGE_SIZE, format_size
 from preswapd.version import VERSION

@@ -6,6 +6,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from preswapd.api.kinds import LARGEST_POOL
 from preswapd.errors import RefusedError
 from preswapd.host.cgroups import memory_files
 from preswapd.host.meminfo import MEMINFO, amounts
@@ -14,7 +15,7 @@ from preswapd.preswap.device._table import Table, recover
 from preswapd.preswap.files.header import swap_header
 from preswapd.preswap.files.image import create_image, remove_image
 from preswapd.preswap.files.sidecar import SUFFIX, Sidecar
-from preswapd.preswap.settings import LARGEST_POOL, Settings
+from preswapd.preswap.settings import Settings
 from preswapd.preswap.survey import Found, Plan, check_sizes, survey
 from preswapd.tmem._tmem import Host
 from preswapd.units import exact_size
