@@ -12,6 +12,7 @@ from preswapd.cli.doctor.host import (
     check_state_directory,
 )
 from preswapd.cli.instances import Instance
+from preswapd.paths import SharedMemoryPaths, StatePaths
 from preswapd.units import PAGE_SIZE, format_size
 
 Json = dict[str, Any]
@@ -34,7 +35,9 @@ def check_instance(instance: Instance) -> list[Finding]:
         *directory_of_pages(shm_dir, f"{name}, shared memory"),
         *check_state_directory(state_dir, f"{name}, disk files"),
         *pool(name, stats["tmem"]),
-        *check_files(name, files_of(shm_dir, state_dir, stats["devices"])),
+        *check_files(
+            name, files_of(SharedMemoryPaths(shm_dir), StatePaths(state_dir), stats["devices"])
+        ),
         *(
             finding
             for device, counters in stats["devices"].items()
@@ -79,13 +82,15 @@ def check_descriptors(name: str, limits: Path) -> list[Finding]:
     return []
 
 
-def files_of(shm_dir: Path, state_dir: Path, devices: Iterable[str]) -> Iterator[Path]:
+def files_of(
+    memory: SharedMemoryPaths, state: StatePaths, devices: Iterable[str]
+) -> Iterator[Path]:
     """What the next start needs."""
-    yield shm_dir / "arena"
+    yield memory.arena
     for device in devices:
-        yield shm_dir / f"{device}.map"
-        yield state_dir / f"{device}.img"
-        yield state_dir / f"{device}.json"
+        yield memory.map(device)
+        yield state.image(device)
+        yield state.sidecar(device)
 
 
 def check_files(name: str, files: Iterable[Path]) -> Iterator[Finding]:
