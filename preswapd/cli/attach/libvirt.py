@@ -11,8 +11,13 @@ from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.cli.output import print_json
 from preswapd.commandline import DEVICE, Reader
 from preswapd.errors import UsageError
-from preswapd.host.nbdkit import version_text
-from preswapd.host.versions import LIBVIRT_RECONNECTS, LIBVIRTS, Version, first_version
+from preswapd.host.versions import (
+    LIBVIRT_RECONNECTS,
+    LIBVIRTS,
+    Version,
+    first_version,
+    version_text,
+)
 
 QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
 

@@ -4,9 +4,14 @@ import shutil
 from pathlib import Path
 
 from preswapd.cli.doctor.finding import FIX, NOTE, OK, Finding
-from preswapd.cli.doctor.host import is_on
-from preswapd.host.nbdkit import version_text
-from preswapd.host.versions import LIBVIRT_RECONNECTS, LIBVIRTS, Version, first_version
+from preswapd.host.kernel import is_on
+from preswapd.host.versions import (
+    LIBVIRT_RECONNECTS,
+    LIBVIRTS,
+    Version,
+    first_version,
+    version_text,
+)
 from preswapd.paths import runtime_root
 
 # Fedora's and RHEL's own lies in no PATH.

@@ -12,6 +12,7 @@ from preswapd.host.filesystems import (
     is_tmpfs,
     total_bytes,
 )
+from preswapd.host.kernel import is_on
 from preswapd.host.logind import deletes_shared_memory_of, is_ordinary
 from preswapd.host.nbdkit import choose_structured_replies, choose_threads, probe
 from preswapd.host.pressure import memory_pressure
@@ -162,14 +163,6 @@ def check_swap(root: Path) -> list[Finding]:
         text = "zswap is on: pages of guests would be compressed a second time"
         findings.append(Finding(NOTE, "swap", text, "MemorySwapMax=0, or zswap.enabled=0"))
     return findings or [Finding(OK, "swap", "the host itself does not swap")]
-
-
-def is_on(parameter: Path) -> bool:
-    """A kernel module's yes or no."""
-    try:
-        return parameter.read_text().strip() in {"Y", "1"}
-    except OSError:
-        return False
 
 
 def check_pressure(root: Path) -> Finding:
