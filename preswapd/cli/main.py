@@ -89,7 +89,7 @@ SUBCOMMANDS = [
     Subcommand(
         "guest-setup",
         "preswapd.cli.attach.guest_setup:guest_setup_command",
-        "Print what to put into the guest that has DEV as a disk: a shell script, for its root.",
+        "Print a shell script that root of the guest runs, to swap to its disk DEV.",
     ),
     Subcommand(
         "attach",

@@ -17,8 +17,8 @@ from preswapd.units import PAGE_SIZE, format_size
 
 Json = dict[str, Any]
 
-# A guest gives back whole clusters of 512 pages, so one that has written a few of them must have
-# given some back, unless it uses all it has ever swapped.
+# A guest trims whole clusters of 512 pages, so one that has written a few of them must have trimmed
+# some, unless it still uses all that it has ever swapped.
 PAGES_WITHOUT_TRIM = 16 * 512
 OPEN_FILES = "Max open files"
 FEW_DESCRIPTORS = 1024
@@ -47,7 +47,7 @@ def check_instance(instance: Instance) -> list[Finding]:
 
 
 def directory_of_pages(shm_dir: Path, subject: str) -> list[Finding]:
-    """Nothing of one that somebody deleted: check_files says what that means."""
+    """Nothing for one that somebody deleted: check_files tells of it."""
     if not shm_dir.is_dir():
         return []
     return [check_shared_memory(shm_dir, subject), *check_remove_ipc(shm_dir.stat().st_uid)]
@@ -62,7 +62,7 @@ def process(name: str, facts: ServerFacts) -> Iterator[Finding]:
 
 
 def check_descriptors(name: str, limits: Path) -> list[Finding]:
-    """Each client takes one; without any left nobody can connect, not even an operator."""
+    """Each client takes a descriptor; with none left nobody can connect, nor can an operator."""
     try:
         lines = limits.read_text().splitlines()
     except OSError:
@@ -75,8 +75,8 @@ def check_descriptors(name: str, limits: Path) -> list[Finding]:
                     Finding(
                         NOTE,
                         name,
-                        f"it may open {most} files at most, one of them for each client",
-                        "LimitNOFILE=65536 in its unit, or ulimit -Hn before it starts",
+                        f"it may have {most} files open, and each client takes one",
+                        "set LimitNOFILE=65536 in its unit, or raise ulimit -Hn before it starts",
                     )
                 ]
     return []
@@ -94,7 +94,7 @@ def files_of(
 
 
 def check_files(name: str, files: Iterable[Path]) -> Iterator[Finding]:
-    """A server that runs needs none of their names, so nobody would notice before its end."""
+    """A running server has them open already, so nobody would notice before it ends."""
     for path in files:
         if not path.exists():
             yield Finding(
@@ -125,7 +125,7 @@ def check_device(name: str, device: Json) -> Iterator[Finding]:
             name,
             f"no trims seen although {format_size(written * PAGE_SIZE)} were written: freed swap"
             " stays here",
-            "attach it as `preswapctl qemu-args` says, and in the guest use swapon --discard",
+            "attach it as `preswapctl qemu-args` says, and use swapon --discard in the guest",
         )
     elif written > PAGES_WITHOUT_TRIM and device["trims"] <= device["size"] // PAGE_SIZE:
         # swapon discards the whole area once, also on a disk that is never trimmed again.
@@ -140,9 +140,9 @@ def check_device(name: str, device: Json) -> Iterator[Finding]:
         yield Finding(
             FIX if refused else NOTE,
             name,
-            "the host has started again since pages were in memory here: reads are I/O errors until"
-            f" a freshly booted guest uses it ({refused} so far)",
-            "a guest that was suspended or restored has lost them: boot it anew",
+            "the host was rebooted while pages were in memory here: reads are I/O errors until a"
+            f" freshly booted guest uses it ({refused} so far)",
+            "a guest that was suspended or restored has lost them: reboot it",
         )
     if device["disk_errors"]:
         yield Finding(
