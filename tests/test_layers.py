@@ -17,6 +17,7 @@ WORDS = {
     "preswapd.log",
     "preswapd.paths",
     "preswapd.qmp",
+    "preswapd.subcommands",
     "preswapd.units",
     "preswapd.version",
 }
@@ -50,6 +51,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "preswapd.qmp": {"preswapd.errors"},
     "preswapd.codecs": set(),
     "preswapd.log": set(),
+    "preswapd.subcommands": set(),
     "preswapd.units": set(),
     "preswapd.version": set(),
     "preswapd.errors": set(),
@@ -58,6 +60,9 @@ MAY_IMPORT: dict[str, set[str]] = {
 ARCHITECTURE = (ROOT / "docs/architecture.md").read_text()
 # What the picture says of one folder's files, a paragraph each.
 INSIDE = dict(re.findall(r"^Inside `([\w/]+)/`(.+?)^$", ARCHITECTURE, re.M | re.S))
+
+# The modules that preswapd.subcommands imports are named in its tables, as MODULE:ATTRIBUTE.
+PLACE = re.compile(r"((?:preswapd|nbd_plugin)(?:\.\w+)*):\w+")
 
 # Cython is not Python to `ast`, but its imports are written one a line.
 CYTHON_IMPORT = re.compile(
@@ -88,7 +93,7 @@ def nodes(name: str) -> Iterator[ast.AST]:
 
 
 def imports(name: str) -> set[str]:
-    """The modules of this project that a module names in its import statements."""
+    """The modules of this project that a module imports, or has imported when a command is run."""
     found: set[str] = set()
     if MODULES[name].suffix == ".pyx":
         for source, plain in CYTHON_IMPORT.findall(MODULES[name].read_text()):
@@ -102,6 +107,8 @@ def imports(name: str) -> set[str]:
                 assert node.module
                 inner = {f"{node.module}.{alias.name}" for alias in node.names}
                 found |= (inner & MODULES.keys()) or {node.module}
+            elif isinstance(node, ast.Constant) and (place := PLACE.fullmatch(str(node.value))):
+                found.add(place[1])
     return {target for target in found if target.split(".")[0] in {"preswapd", "nbd_plugin"}}
 
 
@@ -149,6 +156,15 @@ def test_preswapctl_never_loads_the_server() -> None:
         "preswapd.control",
     }
     assert not reached & server_side
+    # Also what is imported only when a command is run.
+    assert {"preswapd.cli.look.top", "preswapd.qmp"} <= reached
+
+
+def test_subcommands_alone_are_imported_by_name() -> None:
+    """Elsewhere an import could point upwards unseen."""
+    by_name = re.compile(r"\b(import_module|__import__)\b")
+    users = {name for name in python_modules() if by_name.search(MODULES[name].read_text())}
+    assert users == {"preswapd.subcommands"}
 
 
 @pytest.mark.parametrize("name", sorted(python_modules()))

@@ -7,6 +7,7 @@ import pytest
 
 from preswapd.errors import RefusedError
 from preswapd.host import nbdkit
+from preswapd.host.versions import Version
 
 
 def put_in_path(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) -> None:
@@ -60,7 +61,7 @@ def test_other_python(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ("version", "threads"),
     [((1, 32, 5), 1), ((1, 33, 9), 1), ((1, 33, 10), 16), ((1, 34, 0), 16), ((1, 42, 2), 16)],
 )
-def test_threads(version: nbdkit.Version, threads: int) -> None:
+def test_threads(version: Version, threads: int) -> None:
     assert nbdkit.choose_threads(version, None)[0] == threads
 
 
@@ -83,5 +84,5 @@ def test_asked_threads_win() -> None:
         ((1, 44, 0), True),
     ],
 )
-def test_structured_replies(version: nbdkit.Version, offered: bool) -> None:
+def test_structured_replies(version: Version, offered: bool) -> None:
     assert nbdkit.choose_structured_replies(version)[0] is offered

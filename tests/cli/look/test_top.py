@@ -22,7 +22,8 @@ from preswapd.cli.look.rows import Moment
 from preswapd.cli.look.top_view import HostMemory, View, duration, shares
 from preswapd.cli.look.watching import Watched
 from preswapd.errors import UnreachableError
-from preswapd.host.pressure import Pressure, available_memory, memory_pressure
+from preswapd.host.meminfo import available_memory
+from preswapd.host.pressure import Pressure, memory_pressure
 from tests.running import PATIENCE, PRESWAPCTL, RunningServer
 
 MIB = 1 << 20
