@@ -256,11 +256,12 @@ static int host_publish(struct tmem_host *h, const struct tmem_handle *handle,
 			const struct tmem_fresh *fresh, uint32_t *old)
 {
 	struct pool *pool = &h->pools[handle->pool];
+	uint32_t before = index_get(&h->index, handle);
 
-	*old = index_get(&h->index, handle);
+	*old = 0;
 	if (fresh->births != pool_births(pool))
 		return rejected(h, &h->count.pool_limit_hit);
-	if (!*old) {
+	if (!before) {
 		if (is_full(pool))
 			return rejected(h, &h->count.pool_limit_hit);
 		if (index_prepare(&h->index, handle))
@@ -268,9 +269,10 @@ static int host_publish(struct tmem_host *h, const struct tmem_handle *handle,
 	}
 	bear(h, fresh);
 	index_set(&h->index, handle, fresh->ref);
-	if (*old) {
-		host_regauge(h, arena_slot(&h->arena, *old)->what, fresh->what);
-		die(h, *old);
+	*old = before;
+	if (before) {
+		host_regauge(h, arena_slot(&h->arena, before)->what, fresh->what);
+		die(h, before);
 		count_up(&h->count.dup_puts_replaced);
 	} else {
 		host_gauge(h, handle->pool, arena_slot(&h->arena, fresh->ref), 1);

@@ -105,7 +105,8 @@ struct tmem_ops {
 	/* Under the lock. */
 	struct tmem_found (*find)(struct tmem_host *, const struct tmem_handle *);
 	/* Makes a built page the page.  *old is the slot that it replaced, already dead, or 0: to be
-	 * given to release() after the unlock.  -ENOSPC, -ENOMEM: rejected, still to be discarded.
+	 * given to release() after the unlock.  -ENOSPC, -ENOMEM: rejected, still to be discarded;
+	 * the page that was there stays, and *old is 0.
 	 * For persistent pools: only tmem_put() tells the queue of ephemeral pages. */
 	int (*publish)(struct tmem_host *, const struct tmem_handle *, const struct tmem_fresh *,
 		       uint32_t *old);

@@ -121,13 +121,15 @@ static int build(const struct tmem_handle *h, unsigned flags, struct tmem_fresh 
 	return tmem_ops.build(host, h, page_of(9), TMEM_NONE, flags, fresh);
 }
 
+/* A put that fails has replaced nothing: there is no slot to release. */
 static int publish(const struct tmem_handle *h, const struct tmem_fresh *fresh)
 {
-	uint32_t old;
+	uint32_t old = UINT32_MAX;
 
 	tmem_ops.lock(host, h);
 	int err = tmem_ops.publish(host, h, fresh, &old);
 	tmem_ops.unlock(host, h);
+	CHECK(!err || old == 0);
 	if (err)
 		tmem_ops.discard(host, fresh);
 	return err;
