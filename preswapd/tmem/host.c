@@ -554,7 +554,7 @@ static int host_make(struct arena *arena, struct tmem_host **host)
 		return err;
 	}
 	index_init(&h->index);
-	ephemeral_init(&h->ephemeral);
+	queue_init(&h->queue);
 	pthread_mutex_init(&h->pools_mutex, NULL);
 	*host = h;
 	return 0;
@@ -590,7 +590,7 @@ int tmem_open(const char *path, struct tmem_host **host, char *why, size_t why_s
 void tmem_close(struct tmem_host *h)
 {
 	pthread_mutex_destroy(&h->pools_mutex);
-	ephemeral_destroy(&h->ephemeral);
+	queue_destroy(&h->queue);
 	index_destroy(&h->index);
 	slots_destroy(&h->slots);
 	arena_close(&h->arena);
@@ -664,5 +664,5 @@ void tmem_get_stats(struct tmem_host *h, struct tmem_stats *to)
 	to->staged_pages = h->slots.staged_pages;
 	to->metadata_size = (uint64_t)h->slots.high * sizeof(struct slab);
 	pthread_mutex_unlock(&h->slots.mutex);
-	to->metadata_size += count_of(&h->index.bytes) + count_of(&h->ephemeral.bytes);
+	to->metadata_size += count_of(&h->index.bytes) + count_of(&h->queue.bytes);
 }

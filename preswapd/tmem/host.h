@@ -4,7 +4,7 @@
 
 #include "arena.h"
 #include "codec.h"
-#include "ephemeral.h"
+#include "queue.h"
 #include "index.h"
 #include "slots.h"
 #include "stores.h"
@@ -22,7 +22,7 @@ struct tmem_host {
 	struct arena arena;
 	struct slots slots;
 	struct index index;
-	struct ephemeral ephemeral;
+	struct queue queue;
 	pthread_mutex_t pools_mutex;   /* births and deaths of pools */
 	struct pool pools[POOLS_MAX];
 	uint64_t seq;                  /* the next one; atomic */

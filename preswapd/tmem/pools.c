@@ -169,22 +169,22 @@ int tmem_set_max_pages(struct tmem_host *h, uint32_t id, uint64_t pages)
 
 /* --- Eviction --------------------------------------------------------------------------------- */
 
-static struct tmem_handle handle_in(const struct ephemeral_entry *e)
+static struct tmem_handle handle_in(const struct queue_entry *e)
 {
 	return (struct tmem_handle){.object = e->object, .index = e->index, .pool = e->pool};
 }
 
 /* Under the lock.  A number may have gone to a pool of another kind since. */
-static bool is_current(struct tmem_host *h, const struct ephemeral_entry *e,
+static bool is_current(struct tmem_host *h, const struct queue_entry *e,
 		       const struct tmem_handle *handle)
 {
 	struct tmem_found found = tmem_ops.find(h, handle);
 
-	return found.ref && ephemeral_entry_of(handle, found.seq).seq == e->seq &&
+	return found.ref && queue_entry_of(handle, found.seq).seq == e->seq &&
 	       pool_is_ephemeral(&h->pools[handle->pool]);
 }
 
-static bool evict(struct tmem_host *h, const struct ephemeral_entry *e)
+static bool evict(struct tmem_host *h, const struct queue_entry *e)
 {
 	struct tmem_handle handle = handle_in(e);
 
@@ -199,15 +199,15 @@ static bool evict(struct tmem_host *h, const struct ephemeral_entry *e)
 
 unsigned host_evict(struct tmem_host *h, unsigned most)
 {
-	struct ephemeral_entry e;
+	struct queue_entry e;
 	unsigned evicted = 0;
 
-	while (evicted < most && ephemeral_take(&h->ephemeral, &e))
+	while (evicted < most && queue_take(&h->queue, &e))
 		evicted += evict(h, &e);
 	return evicted;
 }
 
-static bool keep_entry(void *ctx, const struct ephemeral_entry *e)
+static bool keep_entry(void *ctx, const struct queue_entry *e)
 {
 	struct tmem_host *h = ctx;
 	struct tmem_handle handle = handle_in(e);
@@ -228,7 +228,7 @@ static bool too_many_stale(struct tmem_host *h)
 {
 	uint64_t pages = count_of(&h->count.ephemeral_pages);
 
-	return count_of(&h->ephemeral.entries) >
+	return count_of(&h->queue.entries) >
 	       pages + pages / PAGES_A_STALE_ENTRY + STALE_ENTRIES_ANYWAY;
 }
 
@@ -237,16 +237,16 @@ void pools_tidy(struct tmem_host *h)
 	bool more = true;
 
 	while (more && too_many_stale(h))
-		more = ephemeral_sweep(&h->ephemeral, keep_entry, h);
+		more = queue_sweep(&h->queue, keep_entry, h);
 }
 
 void host_enqueue(struct tmem_host *h, const struct tmem_handle *handle, uint64_t seq)
 {
-	struct ephemeral_entry e = ephemeral_entry_of(handle, seq);
-	int due = ephemeral_append(&h->ephemeral, &e);
+	struct queue_entry e = queue_entry_of(handle, seq);
+	int due = queue_append(&h->queue, &e);
 
 	if (due < 0)
 		evict(h, &e);                  /* or nobody ever would */
 	else if (due && too_many_stale(h))
-		ephemeral_sweep(&h->ephemeral, keep_entry, h);
+		queue_sweep(&h->queue, keep_entry, h);
 }
