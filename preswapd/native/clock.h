@@ -41,4 +41,12 @@ static inline struct timespec monotonic_in(unsigned milliseconds)
 				 .tv_nsec = (long)(ns % 1000000000u)};
 }
 
+static inline void sleep_ms(unsigned milliseconds)
+{
+	struct timespec t = {.tv_sec = milliseconds / 1000u,
+			     .tv_nsec = (long)(milliseconds % 1000u) * 1000000};
+
+	nanosleep(&t, NULL);
+}
+
 #endif

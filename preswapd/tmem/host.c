@@ -1,10 +1,16 @@
-#include "host.h"
+#include "codec.h"
+#include "eviction.h"
+#include "mover.h"
+#include "page.h"
+#include "pools.h"
+#include "room.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+
+#include "clock.h"
 
 /* Evicting a few pages at a time: enough to empty a slab of most classes in the end. */
 #define EVICT_AT_ONCE 16u
@@ -16,7 +22,7 @@
 
 /* --- Building, publishing, dropping ------------------------------------------------------- */
 
-void host_fill(struct tmem_host *h, uint32_t ref, const struct tmem_handle *handle, uint16_t what,
+void page_fill(struct tmem_host *h, uint32_t ref, const struct tmem_handle *handle, uint16_t what,
 	       const void *bytes)
 {
 	struct slot *s = arena_slot(&h->arena, ref);
@@ -30,7 +36,7 @@ void host_fill(struct tmem_host *h, uint32_t ref, const struct tmem_handle *hand
 }
 
 /* Gives a filled slot its seq and its birth. */
-static void bear(struct tmem_host *h, const struct tmem_fresh *fresh)
+static void make_live(struct tmem_host *h, const struct tmem_fresh *fresh)
 {
 	struct slot *s = arena_slot(&h->arena, fresh->ref);
 
@@ -39,7 +45,7 @@ static void bear(struct tmem_host *h, const struct tmem_fresh *fresh)
 	store_release(&s->state, slot_live_word(&h->arena, s, slot_sum(&h->arena, s, fresh->digest)));
 }
 
-static void die(struct tmem_host *h, uint32_t ref)
+static void make_dead(struct tmem_host *h, uint32_t ref)
 {
 	store_release(&arena_slot(&h->arena, ref)->state, 0);
 }
@@ -53,7 +59,7 @@ static void gauge_bytes(struct tmem_host *h, uint16_t what, uint64_t add)
 		__atomic_fetch_add(&h->count.huge_pages, add, __ATOMIC_RELAXED);
 }
 
-void host_gauge(struct tmem_host *h, uint32_t pool, const struct slot *s, int change)
+void page_gauge(struct tmem_host *h, uint32_t pool, const struct slot *s, int change)
 {
 	uint64_t add = (uint64_t)(int64_t)change;
 
@@ -64,7 +70,7 @@ void host_gauge(struct tmem_host *h, uint32_t pool, const struct slot *s, int ch
 		__atomic_fetch_add(&h->count.ephemeral_pages, add, __ATOMIC_RELAXED);
 }
 
-void host_regauge(struct tmem_host *h, uint16_t before, uint16_t now)
+void page_regauge(struct tmem_host *h, uint16_t before, uint16_t now)
 {
 	if (before == now)
 		return;
@@ -72,26 +78,11 @@ void host_regauge(struct tmem_host *h, uint16_t before, uint16_t now)
 	gauge_bytes(h, now, 1);
 }
 
-static int rejected(struct tmem_host *h, uint64_t *why)
+int page_reject(struct tmem_host *h, uint64_t *why)
 {
 	count_up(&h->count.no_mem_puts);
 	count_up(why);
 	return -ENOSPC;
-}
-
-/* Would a new page be too many?  Frozen pools, a shrink under way and a pool's end say so. */
-static bool is_full(const struct pool *p)
-{
-	return __atomic_load_n(&p->frozen, __ATOMIC_RELAXED) ||
-	       !__atomic_load_n(&p->live, __ATOMIC_RELAXED) ||
-	       count_of(&p->pages) >= count_of(&p->max_pages);
-}
-
-void host_sleep(unsigned milliseconds)
-{
-	struct timespec t = {.tv_nsec = (long)milliseconds * 1000000};
-
-	nanosleep(&t, NULL);
 }
 
 /* A put needs room: staged pages are compressed first, all of them if need be.  Above a lowered
@@ -106,11 +97,11 @@ static int alloc_unstaging(struct tmem_host *h, unsigned length, unsigned flags,
 			break;
 		if (flags & TMEM_NOWAIT)
 			return -EAGAIN;
-		int unstaged = host_unstage(h, true);
+		int unstaged = mover_unstage(h, true);
 		if (unstaged == -ENOSPC)
 			break;
 		if (unstaged != 1) {
-			host_sleep(UNSTAGE_WAIT_MS);
+			sleep_ms(UNSTAGE_WAIT_MS);
 			waits++;
 		}
 		err = slots_alloc(&h->slots, length, flags, ref);
@@ -128,7 +119,7 @@ static int alloc_evicting(struct tmem_host *h, unsigned length, unsigned flags, 
 			break;
 		if (flags & TMEM_NOWAIT)
 			return -EAGAIN;
-		if (slots_over_limit(&h->slots) || !host_evict(h, EVICT_AT_ONCE))
+		if (slots_over_limit(&h->slots) || !eviction_evict(h, EVICT_AT_ONCE))
 			break;
 		err = alloc_unstaging(h, length, flags, ref);
 	}
@@ -143,11 +134,11 @@ static void fill_fresh(struct tmem_host *h, const struct tmem_handle *handle,
 	unsigned class = h->slots.slabs[slab_of(fresh->ref)].class;
 
 	fresh->what = what_of(p->length, p->codec);
-	host_fill(h, fresh->ref, handle, fresh->what, p->bytes);
+	page_fill(h, fresh->ref, handle, fresh->what, p->bytes);
 	fresh->digest = payload_digest(arena_payload(&h->arena, fresh->ref, class), p->length);
 }
 
-static int host_build(struct tmem_host *h, const struct tmem_handle *handle, const void *page,
+int room_build(struct tmem_host *h, const struct tmem_handle *handle, const void *page,
 		      enum tmem_compress how, unsigned flags, struct tmem_fresh *fresh)
 {
 	struct scratch *scratch = scratch_of_thread();
@@ -156,16 +147,16 @@ static int host_build(struct tmem_host *h, const struct tmem_handle *handle, con
 
 	fresh->births = pool_births(&h->pools[handle->pool]);
 	/* Early and cheap: a rejected put of a full pool should cost next to nothing. */
-	if (!(flags & TMEM_REPLACE) && is_full(&h->pools[handle->pool]))
-		return rejected(h, &h->count.pool_limit_hit);
+	if (!(flags & TMEM_REPLACE) && pool_is_full(&h->pools[handle->pool]))
+		return page_reject(h, &h->count.pool_limit_hit);
 	if (!scratch)
-		return rejected(h, &h->count.reject_alloc_fail);
+		return page_reject(h, &h->count.reject_alloc_fail);
 	codec_pack(scratch, how, page, arena_classes()->bytes[CLASS_RAW + 1], out, &p);
 	int err = alloc_evicting(h, p.length, flags, &fresh->ref);
 	if (err == -EAGAIN)
 		return err;
 	if (err)
-		return rejected(h, err == -ENOSPC ? &h->count.pool_limit_hit :
+		return page_reject(h, err == -ENOSPC ? &h->count.pool_limit_hit :
 						    &h->count.reject_alloc_fail);
 	fill_fresh(h, handle, &p, fresh);
 	return 0;
@@ -174,13 +165,13 @@ static int host_build(struct tmem_host *h, const struct tmem_handle *handle, con
 /* More would only be rejected when they are published, and counted twice. */
 static uint64_t pages_that_fit(const struct pool *p, uint64_t n)
 {
-	if (is_full(p))
+	if (pool_is_full(p))
 		return 0;
 	uint64_t room = count_of(&p->max_pages) - count_of(&p->pages);
 	return n < room ? n : room;
 }
 
-static int host_stage(struct tmem_host *h, const struct tmem_handle *handles, const void *pages,
+int room_stage(struct tmem_host *h, const struct tmem_handle *handles, const void *pages,
 		      unsigned n, enum tmem_compress how, unsigned flags, struct tmem_fresh *fresh)
 {
 	uint32_t births = pool_births(&h->pools[handles->pool]);
@@ -205,40 +196,40 @@ static int host_stage(struct tmem_host *h, const struct tmem_handle *handles, co
 	return got;
 }
 
-static void host_release(struct tmem_host *h, uint32_t ref)
+void page_release(struct tmem_host *h, uint32_t ref)
 {
 	if (ref)
 		slots_release(&h->slots, ref);
 }
 
-static void host_release_all(struct tmem_host *h, const uint32_t *refs, unsigned n)
+void page_release_all(struct tmem_host *h, const uint32_t *refs, unsigned n)
 {
 	slots_release_all(&h->slots, refs, n);
 }
 
-static void host_discard(struct tmem_host *h, const struct tmem_fresh *fresh)
+void page_discard(struct tmem_host *h, const struct tmem_fresh *fresh)
 {
 	slots_release(&h->slots, fresh->ref);
 }
 
-static void host_lock(struct tmem_host *h, const struct tmem_handle *handle)
+void page_lock(struct tmem_host *h, const struct tmem_handle *handle)
 {
 	pthread_mutex_lock(&stripe_of(&h->index, handle)->mutex);
 }
 
-static bool host_trylock(struct tmem_host *h, const struct tmem_handle *handle)
+bool page_trylock(struct tmem_host *h, const struct tmem_handle *handle)
 {
 	return pthread_mutex_trylock(&stripe_of(&h->index, handle)->mutex) == 0;
 }
 
-static void host_unlock(struct tmem_host *h, const struct tmem_handle *handle)
+void page_unlock(struct tmem_host *h, const struct tmem_handle *handle)
 {
 	pthread_mutex_unlock(&stripe_of(&h->index, handle)->mutex);
 }
 
 /* Header and payload lie far apart, and what is found is mostly copied next: the payload is on its
  * way while the header is waited for (a page read 1.3 instead of 1.8 us). */
-static struct tmem_found host_find(struct tmem_host *h, const struct tmem_handle *handle)
+struct tmem_found page_find(struct tmem_host *h, const struct tmem_handle *handle)
 {
 	uint32_t ref = index_get(&h->index, handle);
 
@@ -252,7 +243,7 @@ static struct tmem_found host_find(struct tmem_host *h, const struct tmem_handle
 }
 
 /* New slot LIVE, index, old slot 0: in that order (rules R1 to R3). */
-static int host_publish(struct tmem_host *h, const struct tmem_handle *handle,
+int page_publish(struct tmem_host *h, const struct tmem_handle *handle,
 			const struct tmem_fresh *fresh, uint32_t *old)
 {
 	struct pool *pool = &h->pools[handle->pool];
@@ -260,34 +251,34 @@ static int host_publish(struct tmem_host *h, const struct tmem_handle *handle,
 
 	*old = 0;
 	if (fresh->births != pool_births(pool))
-		return rejected(h, &h->count.pool_limit_hit);
+		return page_reject(h, &h->count.pool_limit_hit);
 	if (!before) {
-		if (is_full(pool))
-			return rejected(h, &h->count.pool_limit_hit);
+		if (pool_is_full(pool))
+			return page_reject(h, &h->count.pool_limit_hit);
 		if (index_prepare(&h->index, handle))
-			return rejected(h, &h->count.reject_alloc_fail);
+			return page_reject(h, &h->count.reject_alloc_fail);
 	}
-	bear(h, fresh);
+	make_live(h, fresh);
 	index_set(&h->index, handle, fresh->ref);
 	*old = before;
 	if (before) {
-		host_regauge(h, arena_slot(&h->arena, before)->what, fresh->what);
-		die(h, before);
+		page_regauge(h, arena_slot(&h->arena, before)->what, fresh->what);
+		make_dead(h, before);
 		count_up(&h->count.dup_puts_replaced);
 	} else {
-		host_gauge(h, handle->pool, arena_slot(&h->arena, fresh->ref), 1);
+		page_gauge(h, handle->pool, arena_slot(&h->arena, fresh->ref), 1);
 	}
 	count_up(&h->count.good_puts);
 	return 0;
 }
 
-static uint32_t host_drop(struct tmem_host *h, const struct tmem_handle *handle)
+uint32_t page_drop(struct tmem_host *h, const struct tmem_handle *handle)
 {
 	uint32_t ref = index_clear(&h->index, handle);
 
 	if (ref) {
-		host_gauge(h, handle->pool, arena_slot(&h->arena, ref), -1);
-		die(h, ref);
+		page_gauge(h, handle->pool, arena_slot(&h->arena, ref), -1);
+		make_dead(h, ref);
 	}
 	return ref;
 }
@@ -296,7 +287,7 @@ static uint32_t host_drop(struct tmem_host *h, const struct tmem_handle *handle)
 
 /* Under the lock no longer than a memcpy; decompression works on the copy.  A length that does
  * not fit its class is damage, for open() to find. */
-static void host_copy(struct tmem_host *h, const struct tmem_found *found, struct tmem_copy *c)
+void page_copy(struct tmem_host *h, const struct tmem_found *found, struct tmem_copy *c)
 {
 	const struct slot *s = arena_slot(&h->arena, found->ref);
 	unsigned class = h->slots.slabs[slab_of(found->ref)].class;
@@ -311,7 +302,7 @@ static void host_copy(struct tmem_host *h, const struct tmem_found *found, struc
 	memcpy(c->bytes, arena_payload(&h->arena, found->ref, class), length_of(c->what));
 }
 
-uint32_t host_sum(struct tmem_host *h, const struct tmem_copy *c, uint64_t digest)
+uint32_t page_sum(struct tmem_host *h, const struct tmem_copy *c, uint64_t digest)
 {
 	struct slot s = {.object = c->handle.object, .seq = c->seq, .index = c->handle.index,
 			 .pool = (uint16_t)c->handle.pool, .what = c->what};
@@ -319,32 +310,32 @@ uint32_t host_sum(struct tmem_host *h, const struct tmem_copy *c, uint64_t diges
 	return slot_sum(&h->arena, &s, digest);
 }
 
-bool host_is_intact(struct tmem_host *h, const struct tmem_copy *c)
+bool page_is_intact(struct tmem_host *h, const struct tmem_copy *c)
 {
-	return host_sum(h, c, payload_digest(c->bytes, length_of(c->what))) == c->sum;
+	return page_sum(h, c, payload_digest(c->bytes, length_of(c->what))) == c->sum;
 }
 
-static int host_open(struct tmem_host *h, const struct tmem_copy *c, void *page)
+int page_open(struct tmem_host *h, const struct tmem_copy *c, void *page)
 {
 	struct scratch *scratch = scratch_of_thread();
 
 	if (!scratch)
 		return -ENOMEM;
-	int err = !host_is_intact(h, c) ? -EIO :
+	int err = !page_is_intact(h, c) ? -EIO :
 		  codec_unpack(scratch, codec_of(c->what), c->bytes, length_of(c->what), page);
 	if (err == -EIO)
 		count_up(&h->count.checksum_errors);
 	return err;
 }
 
-static void host_count_get(struct tmem_host *h, bool found)
+void page_count_get(struct tmem_host *h, bool found)
 {
 	count_up(&h->count.gets);
 	if (found)
 		count_up(&h->count.found_gets);
 }
 
-static void host_count_flush(struct tmem_host *h, bool found)
+void page_count_flush(struct tmem_host *h, bool found)
 {
 	count_up(&h->count.flushes);
 	if (found)
@@ -353,23 +344,23 @@ static void host_count_flush(struct tmem_host *h, bool found)
 
 static int host_reserve_index(struct tmem_host *h, const struct tmem_handle *handle, uint32_t last)
 {
-	host_lock(h, handle);
+	page_lock(h, handle);
 	int err = index_reserve(&h->index, handle, last);
-	host_unlock(h, handle);
+	page_unlock(h, handle);
 	return err;
 }
 
 static void host_forget_index(struct tmem_host *h, const struct tmem_handle *handle)
 {
-	host_lock(h, handle);
+	page_lock(h, handle);
 	index_forget(&h->index, handle);
-	host_unlock(h, handle);
+	page_unlock(h, handle);
 }
 
 /* Some pages under each hold of the lock: a big object has a million. */
 #define VISIT_AT_ONCE 256u
 
-static void host_visit(struct tmem_host *h, const struct tmem_handle *handle, tmem_visit visit,
+void page_visit(struct tmem_host *h, const struct tmem_handle *handle, tmem_visit visit,
 		       void *ctx)
 {
 	struct tmem_handle at = {.object = handle->object, .pool = handle->pool};
@@ -377,14 +368,14 @@ static void host_visit(struct tmem_host *h, const struct tmem_handle *handle, tm
 	uint32_t ref;
 
 	while (more) {
-		host_lock(h, &at);
+		page_lock(h, &at);
 		for (unsigned i = 0; more && i < VISIT_AT_ONCE; i++) {
 			more = index_next(&h->index, &at, &ref);
 			if (more)
 				visit(ctx, at.index, arena_slot(&h->arena, ref)->seq);
 			more = more && at.index++ != UINT32_MAX;
 		}
-		host_unlock(h, &at);
+		page_unlock(h, &at);
 	}
 }
 
@@ -394,25 +385,25 @@ static void host_give_back(struct tmem_host *h, bool all)
 }
 
 const struct tmem_ops tmem_ops = {
-	.stage = host_stage,
-	.build = host_build,
-	.discard = host_discard,
-	.lock = host_lock,
-	.trylock = host_trylock,
-	.unlock = host_unlock,
-	.find = host_find,
-	.publish = host_publish,
-	.drop = host_drop,
-	.copy = host_copy,
-	.release = host_release,
-	.release_all = host_release_all,
-	.open = host_open,
-	.count_get = host_count_get,
-	.count_flush = host_count_flush,
+	.stage = room_stage,
+	.build = room_build,
+	.discard = page_discard,
+	.lock = page_lock,
+	.trylock = page_trylock,
+	.unlock = page_unlock,
+	.find = page_find,
+	.publish = page_publish,
+	.drop = page_drop,
+	.copy = page_copy,
+	.release = page_release,
+	.release_all = page_release_all,
+	.open = page_open,
+	.count_get = page_count_get,
+	.count_flush = page_count_flush,
 	.reserve_index = host_reserve_index,
 	.forget_index = host_forget_index,
-	.visit = host_visit,
-	.recompress = host_recompress,
+	.visit = page_visit,
+	.recompress = mover_recompress,
 	.give_back = host_give_back,
 };
 
@@ -425,12 +416,12 @@ static int put_failed(struct tmem_host *h, const struct tmem_handle *handle, uin
 {
 	if (keep_old)
 		return 0;
-	host_lock(h, handle);
-	uint32_t old = births == pool_births(&h->pools[handle->pool]) ? host_drop(h, handle) : 0;
-	host_unlock(h, handle);
+	page_lock(h, handle);
+	uint32_t old = births == pool_births(&h->pools[handle->pool]) ? page_drop(h, handle) : 0;
+	page_unlock(h, handle);
 	if (old)
 		count_up(&h->count.dup_puts_flushed);
-	host_release(h, old);
+	page_release(h, old);
 	return 0;
 }
 
@@ -440,45 +431,45 @@ int tmem_put(struct tmem_host *h, const struct tmem_handle *handle, const void *
 	struct tmem_fresh fresh;
 	uint32_t old;
 
-	host_lock(h, handle);
+	page_lock(h, handle);
 	unsigned flags = index_get(&h->index, handle) ? TMEM_REPLACE : 0;
-	host_unlock(h, handle);
-	if (host_stage(h, handle, page, 1, how, flags, &fresh) < 1 &&
-	    host_build(h, handle, page, how, flags, &fresh))
+	page_unlock(h, handle);
+	if (room_stage(h, handle, page, 1, how, flags, &fresh) < 1 &&
+	    room_build(h, handle, page, how, flags, &fresh))
 		return put_failed(h, handle, fresh.births, keep_old);
-	host_lock(h, handle);
-	int err = host_publish(h, handle, &fresh, &old);
-	uint64_t seq = err ? 0 : host_find(h, handle).seq;
-	host_unlock(h, handle);
+	page_lock(h, handle);
+	int err = page_publish(h, handle, &fresh, &old);
+	uint64_t seq = err ? 0 : page_find(h, handle).seq;
+	page_unlock(h, handle);
 	if (err) {
-		host_discard(h, &fresh);
+		page_discard(h, &fresh);
 		return put_failed(h, handle, fresh.births, keep_old);
 	}
-	host_release(h, old);
+	page_release(h, old);
 	if (pool_is_ephemeral(&h->pools[handle->pool]))
-		host_enqueue(h, handle, seq);
+		eviction_enqueue(h, handle, seq);
 	return 1;
 }
 
 static struct tmem_found copy_page(struct tmem_host *h, const struct tmem_handle *handle,
 				   struct tmem_copy *copy)
 {
-	host_lock(h, handle);
-	struct tmem_found found = host_find(h, handle);
+	page_lock(h, handle);
+	struct tmem_found found = page_find(h, handle);
 	if (found.ref)
-		host_copy(h, &found, copy);
-	host_unlock(h, handle);
+		page_copy(h, &found, copy);
+	page_unlock(h, handle);
 	return found;
 }
 
 /* Is it still the page that was read, in whatever slot?  Then it goes. */
 static bool remove_page(struct tmem_host *h, const struct tmem_handle *handle, uint64_t seq)
 {
-	host_lock(h, handle);
-	struct tmem_found now = host_find(h, handle);
-	uint32_t dead = now.ref && now.seq == seq ? host_drop(h, handle) : 0;
-	host_unlock(h, handle);
-	host_release(h, dead);
+	page_lock(h, handle);
+	struct tmem_found now = page_find(h, handle);
+	uint32_t dead = now.ref && now.seq == seq ? page_drop(h, handle) : 0;
+	page_unlock(h, handle);
+	page_release(h, dead);
 	return dead != 0;
 }
 
@@ -494,9 +485,9 @@ int tmem_get(struct tmem_host *h, const struct tmem_handle *handle, void *page)
 	do {
 		found = copy_page(h, handle, &copy);
 		if (found.ref)
-			err = host_open(h, &copy, page);
+			err = page_open(h, &copy, page);
 	} while (removes && found.ref && !err && !remove_page(h, handle, found.seq));
-	host_count_get(h, found.ref != 0);
+	page_count_get(h, found.ref != 0);
 	if (!found.ref)
 		return 0;
 	return err ? err : 1;
@@ -504,16 +495,16 @@ int tmem_get(struct tmem_host *h, const struct tmem_handle *handle, void *page)
 
 int tmem_flush(struct tmem_host *h, const struct tmem_handle *handle)
 {
-	host_lock(h, handle);
-	uint32_t old = host_drop(h, handle);
-	host_unlock(h, handle);
-	host_count_flush(h, old != 0);
-	host_release(h, old);
+	page_lock(h, handle);
+	uint32_t old = page_drop(h, handle);
+	page_unlock(h, handle);
+	page_count_flush(h, old != 0);
+	page_release(h, old);
 	return old != 0;
 }
 
 /* A few pages under each hold of the lock: others wait no longer than for a put. */
-int64_t tmem_flush_object(struct tmem_host *h, uint32_t pool, uint64_t object)
+int64_t page_flush_object(struct tmem_host *h, uint32_t pool, uint64_t object)
 {
 	struct tmem_handle at = {.object = object, .pool = pool};
 	uint32_t dead[16], n;
@@ -521,19 +512,24 @@ int64_t tmem_flush_object(struct tmem_host *h, uint32_t pool, uint64_t object)
 
 	do {
 		n = 0;
-		host_lock(h, &at);
+		page_lock(h, &at);
 		while (n < 16 && index_next(&h->index, &at, &dead[n])) {
-			host_drop(h, &at);
+			page_drop(h, &at);
 			n++;
 		}
-		host_unlock(h, &at);
+		page_unlock(h, &at);
 		for (uint32_t i = 0; i < n; i++) {
-			host_count_flush(h, true);
-			host_release(h, dead[i]);
+			page_count_flush(h, true);
+			page_release(h, dead[i]);
 		}
 		dropped += n;
 	} while (n == 16);
 	return dropped;
+}
+
+int64_t tmem_flush_object(struct tmem_host *h, uint32_t pool, uint64_t object)
+{
+	return page_flush_object(h, pool, object);
 }
 
 /* --- A host ---------------------------------------------------------------------------------- */

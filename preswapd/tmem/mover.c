@@ -4,12 +4,15 @@
  * without it keeps 98 to 100 % of its slabs.  The emptiest slabs are emptied into the others of
  * their class, as zsmalloc's compaction does.  And pages that were stored as they are, to be
  * taken fast, are compressed on their way from a slab set apart. */
-#include "host.h"
+#include "mover.h"
 
 #include <errno.h>
 #include <string.h>
 
 #include "clock.h"
+#include "codec.h"
+#include "eviction.h"
+#include "page.h"
 
 #define MOVE_BYTES_AT_ONCE (16u << 20)         /* a call of tmem_maintain: some 10 ms */
 #define SLABS_A_LOOK 16u
@@ -31,7 +34,7 @@ struct moving {
 /* Is the slot still the page's, with the same bytes?  Under the lock. */
 static bool is_still(struct tmem_host *h, const struct moving *m)
 {
-	struct tmem_found now = tmem_ops.find(h, &m->copy.handle);
+	struct tmem_found now = page_find(h, &m->copy.handle);
 
 	return now.ref == m->from.ref && now.seq == m->from.seq;
 }
@@ -45,12 +48,12 @@ static bool take_copy(struct tmem_host *h, uint32_t ref, struct moving *m)
 	m->copy.handle = handle_of(s);
 	if (m->copy.handle.pool >= POOLS_MAX)
 		return false;
-	tmem_ops.lock(h, &m->copy.handle);
-	m->from = tmem_ops.find(h, &m->copy.handle);
+	page_lock(h, &m->copy.handle);
+	m->from = page_find(h, &m->copy.handle);
 	bool ours = m->from.ref == ref && slot_header_fits(&h->arena, s);
 	if (ours)
-		tmem_ops.copy(h, &m->from, &m->copy);
-	tmem_ops.unlock(h, &m->copy.handle);
+		page_copy(h, &m->from, &m->copy);
+	page_unlock(h, &m->copy.handle);
 	return ours;
 }
 
@@ -60,16 +63,16 @@ static bool publish_copy(struct tmem_host *h, const struct moving *m, uint32_t t
 {
 	struct slot *fresh = arena_slot(&h->arena, to), *old = arena_slot(&h->arena, m->from.ref);
 
-	tmem_ops.lock(h, &m->copy.handle);
+	page_lock(h, &m->copy.handle);
 	bool moved = is_still(h, m);
 	if (moved) {
 		__atomic_store_n(&fresh->seq, m->copy.seq, __ATOMIC_RELAXED);
 		store_release(&fresh->state, slot_live_word(&h->arena, fresh, m->copy.sum));
 		index_set(&h->index, &m->copy.handle, to);
-		host_regauge(h, old->what, fresh->what);
+		page_regauge(h, old->what, fresh->what);
 		store_release(&old->state, 0);
 	}
-	tmem_ops.unlock(h, &m->copy.handle);
+	page_unlock(h, &m->copy.handle);
 	return moved;
 }
 
@@ -82,7 +85,7 @@ static bool move_slot(struct tmem_host *h, uint32_t ref, unsigned flags)
 		return true;
 	if (slots_alloc(&h->slots, length_of(m.copy.what), flags, &to))
 		return false;
-	host_fill(h, to, &m.copy.handle, m.copy.what, m.copy.bytes);
+	page_fill(h, to, &m.copy.handle, m.copy.what, m.copy.bytes);
 	bool moved = publish_copy(h, &m, to);
 	slots_release(&h->slots, moved ? ref : to);
 	if (moved)
@@ -102,7 +105,7 @@ static void empty_slab(struct tmem_host *h, uint32_t slab)
 	slots_return(&h->slots, slab);
 }
 
-static void compact(struct tmem_host *h, bool all)
+void mover_compact(struct tmem_host *h, bool all)
 {
 	uint32_t slabs[SLABS_A_LOOK], n = 1;
 	uint32_t round = slots_new_round(&h->slots);
@@ -124,8 +127,8 @@ static void publish_packed(struct tmem_host *h, struct moving *m, const struct p
 			   uint32_t to)
 {
 	m->copy.what = what_of(p->length, p->codec);
-	m->copy.sum = host_sum(h, &m->copy, payload_digest(p->bytes, p->length));
-	host_fill(h, to, &m->copy.handle, m->copy.what, p->bytes);
+	m->copy.sum = page_sum(h, &m->copy, payload_digest(p->bytes, p->length));
+	page_fill(h, to, &m->copy.handle, m->copy.what, p->bytes);
 	slots_release(&h->slots, publish_copy(h, m, to) ? m->from.ref : to);
 }
 
@@ -139,7 +142,7 @@ static enum unstaged pack(struct tmem_host *h, struct moving *m, enum tmem_compr
 
 	if (!scratch)
 		return NO_ROOM;
-	if (codec_of(m->copy.what) != CODEC_RAW || !host_is_intact(h, &m->copy))
+	if (codec_of(m->copy.what) != CODEC_RAW || !page_is_intact(h, &m->copy))
 		return STAYS;
 	codec_pack(scratch, how, m->copy.bytes, arena_classes()->bytes[CLASS_RAW + 1], out, &p);
 	if (p.codec == CODEC_RAW)
@@ -174,7 +177,7 @@ static void clear_out(struct tmem_host *h, uint32_t slab, unsigned stay)
 			move_slot(h, ref_of(slab, i), SLOTS_UNSTAGE);
 }
 
-int host_unstage(struct tmem_host *h, bool also_open)
+int mover_unstage(struct tmem_host *h, bool also_open)
 {
 	uint32_t slab = slots_take_staged(&h->slots, also_open);
 	unsigned found[NO_ROOM + 1] = {0};
@@ -193,17 +196,17 @@ int host_unstage(struct tmem_host *h, bool also_open)
 }
 
 /* Nothing keeps the page's slab where it is, so all of it is read under one hold of the lock. */
-void host_recompress(struct tmem_host *h, const struct tmem_handle *handle, enum tmem_compress how)
+void mover_recompress(struct tmem_host *h, const struct tmem_handle *handle, enum tmem_compress how)
 {
 	struct moving m;
 
-	tmem_ops.lock(h, handle);
-	m.from = tmem_ops.find(h, handle);
+	page_lock(h, handle);
+	m.from = page_find(h, handle);
 	const struct slot *s = arena_slot(&h->arena, m.from.ref);
 	bool raw = m.from.ref && codec_of(s->what) == CODEC_RAW && slot_header_fits(&h->arena, s);
 	if (raw)
-		tmem_ops.copy(h, &m.from, &m.copy);
-	tmem_ops.unlock(h, handle);
+		page_copy(h, &m.from, &m.copy);
+	page_unlock(h, handle);
 	if (raw)
 		pack(h, &m, how);
 }
@@ -230,16 +233,16 @@ void tmem_settle(struct tmem_host *h, unsigned milliseconds)
 	while (done == 1) {
 		uint64_t began = monotonic_ns();
 		uint64_t worked = thread_cpu_ns();
-		done = host_unstage(h, also_open);
+		done = mover_unstage(h, also_open);
 		pause = next_pause(pause, monotonic_ns() - began,
 				   thread_cpu_ns() - worked);
 		uint64_t before = puts;
 		puts = count_of(&h->count.good_puts);
 		if (puts != before && !slots_staging_presses(&h->slots))
-			host_sleep(pause);
+			sleep_ms(pause);
 	}
 	if (done)
-		host_sleep(WAIT_MS);             /* for a put in flight, or for room */
+		sleep_ms(WAIT_MS);             /* for a put in flight, or for room */
 }
 
 /* What is staged by now, and not what guests go on to write. */
@@ -247,7 +250,7 @@ static void unstage_all(struct tmem_host *h)
 {
 	uint32_t slabs = slots_staged(&h->slots);
 
-	while (slabs-- && host_unstage(h, true) == 1)
+	while (slabs-- && mover_unstage(h, true) == 1)
 		;
 }
 
@@ -267,7 +270,7 @@ static unsigned evict_for(struct tmem_host *h, uint64_t bytes)
 
 	if (pages < EVICT_AT_LEAST)
 		pages = EVICT_AT_LEAST;
-	return host_evict(h, pages < EVICT_AT_ONCE ? (unsigned)pages : EVICT_AT_ONCE);
+	return eviction_evict(h, pages < EVICT_AT_ONCE ? (unsigned)pages : EVICT_AT_ONCE);
 }
 
 /* The limit was lowered: memory without pages goes first, then what denser slabs free, then the
@@ -277,7 +280,7 @@ static void make_good(struct tmem_host *h)
 	uint64_t over = still_over_limit(h);
 
 	while (over) {
-		compact(h, false);
+		mover_compact(h, false);
 		over = still_over_limit(h);
 		if (over && !evict_for(h, over))
 			break;
@@ -289,7 +292,7 @@ void tmem_maintain(struct tmem_host *h, bool all)
 	if (all || slots_over_limit(&h->slots))
 		unstage_all(h);
 	make_good(h);
-	compact(h, all);
+	mover_compact(h, all);
 	slots_give_back(&h->slots, all || slots_over_limit(&h->slots));
-	pools_tidy(h);
+	eviction_tidy(h);
 }

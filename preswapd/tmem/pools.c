@@ -1,8 +1,11 @@
 /* Pools: private and shared, persistent and ephemeral, in the arena's table. */
-#include "host.h"
+#include "pools.h"
 
 #include <errno.h>
 #include <string.h>
+
+#include "eviction.h"
+#include "page.h"
 
 #define POOL_TAG 0x706f6f6cull                 /* "pool" */
 #define KNOWN_FLAGS (TMEM_PERSISTENT | TMEM_SHARED | TMEM_EXCLUSIVE_GETS)
@@ -120,7 +123,7 @@ static bool find_object(struct stripe *stripe, uint32_t pool, uint64_t *object)
 	return o != NULL;
 }
 
-/* No put gets in any more, see host_publish(); then the pages go, then the entry.  What a kill
+/* No put gets in any more, see page_publish(); then the pages go, then the entry.  What a kill
  * leaves is a pool with fewer pages. */
 static int64_t drop_pages(struct tmem_host *h, uint32_t id)
 {
@@ -129,7 +132,7 @@ static int64_t drop_pages(struct tmem_host *h, uint32_t id)
 
 	for (unsigned i = 0; i < STRIPES; i++)
 		while (find_object(&h->index.stripes[i], id, &object))
-			dropped += tmem_flush_object(h, id, object);
+			dropped += page_flush_object(h, id, object);
 	return dropped;
 }
 
@@ -178,7 +181,7 @@ static struct tmem_handle handle_in(const struct queue_entry *e)
 static bool is_current(struct tmem_host *h, const struct queue_entry *e,
 		       const struct tmem_handle *handle)
 {
-	struct tmem_found found = tmem_ops.find(h, handle);
+	struct tmem_found found = page_find(h, handle);
 
 	return found.ref && queue_entry_of(handle, found.seq).seq == e->seq &&
 	       pool_is_ephemeral(&h->pools[handle->pool]);
@@ -188,16 +191,16 @@ static bool evict(struct tmem_host *h, const struct queue_entry *e)
 {
 	struct tmem_handle handle = handle_in(e);
 
-	tmem_ops.lock(h, &handle);
-	uint32_t dead = is_current(h, e, &handle) ? tmem_ops.drop(h, &handle) : 0;
-	tmem_ops.unlock(h, &handle);
-	tmem_ops.release(h, dead);
+	page_lock(h, &handle);
+	uint32_t dead = is_current(h, e, &handle) ? page_drop(h, &handle) : 0;
+	page_unlock(h, &handle);
+	page_release(h, dead);
 	if (dead)
 		count_up(&h->count.evicted_pages);
 	return dead != 0;
 }
 
-unsigned host_evict(struct tmem_host *h, unsigned most)
+unsigned eviction_evict(struct tmem_host *h, unsigned most)
 {
 	struct queue_entry e;
 	unsigned evicted = 0;
@@ -212,9 +215,9 @@ static bool keep_entry(void *ctx, const struct queue_entry *e)
 	struct tmem_host *h = ctx;
 	struct tmem_handle handle = handle_in(e);
 
-	tmem_ops.lock(h, &handle);
+	page_lock(h, &handle);
 	bool current = is_current(h, e, &handle);
-	tmem_ops.unlock(h, &handle);
+	page_unlock(h, &handle);
 	return current;
 }
 
@@ -232,7 +235,7 @@ static bool too_many_stale(struct tmem_host *h)
 	       pages + pages / PAGES_A_STALE_ENTRY + STALE_ENTRIES_ANYWAY;
 }
 
-void pools_tidy(struct tmem_host *h)
+void eviction_tidy(struct tmem_host *h)
 {
 	bool more = true;
 
@@ -240,7 +243,7 @@ void pools_tidy(struct tmem_host *h)
 		more = queue_sweep(&h->queue, keep_entry, h);
 }
 
-void host_enqueue(struct tmem_host *h, const struct tmem_handle *handle, uint64_t seq)
+void eviction_enqueue(struct tmem_host *h, const struct tmem_handle *handle, uint64_t seq)
 {
 	struct queue_entry e = queue_entry_of(handle, seq);
 	int due = queue_append(&h->queue, &e);

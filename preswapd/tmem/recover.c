@@ -5,7 +5,8 @@
  */
 #include <errno.h>
 
-#include "host.h"
+#include "page.h"
+#include "pools.h"
 
 struct recovering {
 	struct tmem_host *host;
@@ -35,7 +36,7 @@ static int index_slot(struct recovering *r, uint32_t ref)
 			kill_slot(s);
 			return 0;
 		}
-		host_gauge(h, handle.pool, rival, -1);
+		page_gauge(h, handle.pool, rival, -1);
 		kill_slot(rival);
 		slots_mark(&h->slots, other, false);
 	} else if (index_prepare(&h->index, &handle)) {
@@ -43,7 +44,7 @@ static int index_slot(struct recovering *r, uint32_t ref)
 	}
 	index_set(&h->index, &handle, ref);
 	slots_mark(&h->slots, ref, true);
-	host_gauge(h, handle.pool, s, 1);
+	page_gauge(h, handle.pool, s, 1);
 	if (s->seq >= h->seq)
 		h->seq = s->seq + 1;
 	return 0;

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "codec.h"
 #include "image.h"
 
 struct sums {

@@ -79,7 +79,7 @@ static void mover_meets_a_slot_filled_again(void)
 	CHECK(put(&h, 2) == 1 && slot_of(&h) != from);
 	CHECK(put(&h, 3) == 1 && slot_of(&h) == from);
 	CHECK(slots_alloc(&host->slots, length_of(m.copy.what), 0, &to) == 0);
-	host_fill(host, to, &m.copy.handle, m.copy.what, m.copy.bytes);
+	page_fill(host, to, &m.copy.handle, m.copy.what, m.copy.bytes);
 	CHECK(!publish_copy(host, &m, to));
 	CHECK(holds(&h, 3));
 }
@@ -94,7 +94,7 @@ static void mover_meets_nobody(void)
 	CHECK(put(&h, 1) == 1);
 	CHECK(take_copy(host, slot_of(&h), &m));
 	CHECK(slots_alloc(&host->slots, length_of(m.copy.what), 0, &to) == 0);
-	host_fill(host, to, &m.copy.handle, m.copy.what, m.copy.bytes);
+	page_fill(host, to, &m.copy.handle, m.copy.what, m.copy.bytes);
 	CHECK(publish_copy(host, &m, to));
 	CHECK(slot_of(&h) == to && holds(&h, 1));
 }
@@ -323,7 +323,7 @@ static uint32_t taken;
 
 static void *give_back_later(void *unused)
 {
-	host_sleep(2);
+	sleep_ms(2);
 	slots_return_staged(&host->slots, taken, false);
 	return unused;
 }
