@@ -10,6 +10,9 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+
+#include "clock.h"
 
 #define CHECK(what) check((what), #what)
 
