@@ -31,7 +31,7 @@ static void host_forget_index(struct tmem_host *h, const struct tmem_handle *han
 
 static void host_give_back(struct tmem_host *h, bool all)
 {
-	slots_give_back(&h->slots, all);
+	slabs_give_back(&h->slabs, all);
 }
 
 const struct tmem_ops tmem_ops = {
@@ -168,7 +168,7 @@ static int host_make(struct arena *arena, struct tmem_host **host)
 	if (h) {
 		h->arena = *arena;
 		h->seq = 1;
-		err = slots_init(&h->slots, &h->arena);
+		err = slabs_init(&h->slabs, &h->arena);
 	}
 	if (err) {
 		free(h);
@@ -214,7 +214,7 @@ void tmem_close(struct tmem_host *h)
 	pthread_mutex_destroy(&h->pools_mutex);
 	queue_destroy(&h->queue);
 	index_destroy(&h->index);
-	slots_destroy(&h->slots);
+	slabs_destroy(&h->slabs);
 	arena_close(&h->arena);
 	free(h);
 }
@@ -241,34 +241,34 @@ size_t tmem_table_reserved(const struct tmem_host *h)
 
 int tmem_table_reserve(struct tmem_host *h, size_t bytes)
 {
-	pthread_mutex_lock(&h->slots.mutex);
+	pthread_mutex_lock(&h->slabs.mutex);
 	uint64_t before = h->arena.front_bytes;
 	int err = arena_reserve_user_table(&h->arena, bytes);
-	h->slots.used_bytes += h->arena.front_bytes - before;
-	if (h->slots.used_bytes > h->slots.used_max)
-		h->slots.used_max = h->slots.used_bytes;
-	pthread_mutex_unlock(&h->slots.mutex);
+	h->slabs.used_bytes += h->arena.front_bytes - before;
+	if (h->slabs.used_bytes > h->slabs.used_max)
+		h->slabs.used_max = h->slabs.used_bytes;
+	pthread_mutex_unlock(&h->slabs.mutex);
 	return err;
 }
 
 void tmem_set_limit(struct tmem_host *h, uint64_t bytes)
 {
-	pthread_mutex_lock(&h->slots.mutex);
-	h->slots.limit = bytes;
-	pthread_mutex_unlock(&h->slots.mutex);
+	pthread_mutex_lock(&h->slabs.mutex);
+	h->slabs.limit = bytes;
+	pthread_mutex_unlock(&h->slabs.mutex);
 }
 
 void tmem_set_staging(struct tmem_host *h, bool on)
 {
-	slots_set_staging(&h->slots, on);
+	staging_set(&h->slabs, on);
 }
 
 void tmem_set_headroom(struct tmem_host *h, uint64_t host_reserve, const int (*cgroups)[3],
 		       size_t n)
 {
-	pthread_mutex_lock(&h->slots.mutex);
-	headroom_set(&h->slots.headroom, host_reserve, cgroups, n);
-	pthread_mutex_unlock(&h->slots.mutex);
+	pthread_mutex_lock(&h->slabs.mutex);
+	headroom_set(&h->slabs.headroom, host_reserve, cgroups, n);
+	pthread_mutex_unlock(&h->slabs.mutex);
 }
 
 void tmem_get_stats(struct tmem_host *h, struct tmem_stats *to)
@@ -278,13 +278,13 @@ void tmem_get_stats(struct tmem_host *h, struct tmem_stats *to)
 	for (size_t i = 0; i < sizeof *to / sizeof *from; i++)
 		((uint64_t *)to)[i] = count_of(&from[i]);
 	to->puts = to->good_puts + to->no_mem_puts;
-	pthread_mutex_lock(&h->slots.mutex);
-	to->mem_limit = h->slots.limit;
-	to->mem_used_total = h->slots.used_bytes;
-	to->mem_used_max = h->slots.used_max;
-	to->live_slot_bytes = h->slots.live_bytes;
-	to->staged_pages = h->slots.staged_pages;
-	to->metadata_size = (uint64_t)h->slots.high * sizeof(struct slab);
-	pthread_mutex_unlock(&h->slots.mutex);
+	pthread_mutex_lock(&h->slabs.mutex);
+	to->mem_limit = h->slabs.limit;
+	to->mem_used_total = h->slabs.used_bytes;
+	to->mem_used_max = h->slabs.used_max;
+	to->live_slot_bytes = h->slabs.live_bytes;
+	to->staged_pages = h->slabs.staged_pages;
+	to->metadata_size = (uint64_t)h->slabs.high * sizeof(struct slab);
+	pthread_mutex_unlock(&h->slabs.mutex);
 	to->metadata_size += count_of(&h->index.bytes) + count_of(&h->queue.bytes);
 }

@@ -19,7 +19,7 @@ struct pool {
 
 struct tmem_host {
 	struct arena arena;
-	struct slots slots;
+	struct slabs slabs;
 	struct index index;
 	struct queue queue;
 	pthread_mutex_t pools_mutex;   /* births and deaths of pools */

@@ -71,11 +71,11 @@ static bool move_slot(struct tmem_host *h, uint32_t ref, unsigned flags)
 
 	if (!take_copy(h, ref, &m))
 		return true;
-	if (slots_alloc(&h->slots, length_of(m.copy.what), flags, &to))
+	if (slots_alloc(&h->slabs, length_of(m.copy.what), flags, &to))
 		return false;
 	page_fill(h, to, &m.copy.handle, m.copy.what, m.copy.bytes);
 	bool moved = publish_copy(h, &m, to);
-	slots_release(&h->slots, moved ? ref : to);
+	slots_release(&h->slabs, moved ? ref : to);
 	if (moved)
 		count_up(&h->count.moved_pages);
 	return true;
@@ -84,23 +84,23 @@ static bool move_slot(struct tmem_host *h, uint32_t ref, unsigned flags)
 /* What cannot be moved stays: a damaged page, one that is being put, one that finds no room. */
 static void empty_slab(struct tmem_host *h, uint32_t slab)
 {
-	unsigned n = arena_classes()->slots[h->slots.slabs[slab].class];
+	unsigned n = arena_classes()->slots[h->slabs.slab[slab].class];
 	bool room = true;
 
 	for (uint32_t i = 0; room && i < n; i++)
-		if (slots_taken(&h->slots, ref_of(slab, i)))
+		if (slots_taken(&h->slabs, ref_of(slab, i)))
 			room = move_slot(h, ref_of(slab, i), SLOTS_NOGROW);
-	slots_return(&h->slots, slab);
+	victims_return(&h->slabs, slab);
 }
 
 void mover_compact(struct tmem_host *h, bool all)
 {
 	uint32_t slabs[SLABS_A_LOOK], n = 1;
-	uint32_t round = slots_new_round(&h->slots);
+	uint32_t round = victims_new_round(&h->slabs);
 	uint32_t looks = all ? UINT32_MAX : MOVE_BYTES_AT_ONCE / SLAB_BYTES / SLABS_A_LOOK;
 
-	while (n && looks-- && (slots_sparse(&h->slots) || slots_over_limit(&h->slots))) {
-		n = slots_take_emptiest(&h->slots, round, slabs, SLABS_A_LOOK);
+	while (n && looks-- && (victims_wanted(&h->slabs) || slabs_over_limit(&h->slabs))) {
+		n = victims_take(&h->slabs, round, slabs, SLABS_A_LOOK);
 		for (uint32_t i = 0; i < n; i++)
 			empty_slab(h, slabs[i]);
 	}
@@ -117,7 +117,7 @@ static void publish_packed(struct tmem_host *h, struct moving *m, const struct p
 	m->copy.what = what_of(p->length, p->codec);
 	m->copy.sum = page_sum(h, &m->copy, payload_digest(p->bytes, p->length));
 	page_fill(h, to, &m->copy.handle, m->copy.what, p->bytes);
-	slots_release(&h->slots, publish_copy(h, m, to) ? m->from.ref : to);
+	slots_release(&h->slabs, publish_copy(h, m, to) ? m->from.ref : to);
 }
 
 /* A damaged page stays what it is: packed again it would be signed anew. */
@@ -135,7 +135,7 @@ static enum unstaged pack(struct tmem_host *h, struct moving *m, enum tmem_compr
 	codec_pack(scratch, how, m->copy.bytes, arena_classes()->bytes[CLASS_RAW + 1], out, &p);
 	if (p.codec == CODEC_RAW)
 		return STAYS;
-	if (slots_alloc(&h->slots, p.length, SLOTS_UNSTAGE, &to))
+	if (slots_alloc(&h->slabs, p.length, SLOTS_UNSTAGE, &to))
 		return NO_ROOM;
 	publish_packed(h, m, &p, to);
 	return GONE;
@@ -161,25 +161,25 @@ static void clear_out(struct tmem_host *h, uint32_t slab, unsigned stay)
 	if (stay * 2 > arena_classes()->slots[CLASS_RAW])
 		return;
 	for (uint32_t i = 0; i < arena_classes()->slots[CLASS_RAW]; i++)
-		if (slots_taken(&h->slots, ref_of(slab, i)))
+		if (slots_taken(&h->slabs, ref_of(slab, i)))
 			move_slot(h, ref_of(slab, i), SLOTS_UNSTAGE);
 }
 
 int mover_unstage(struct tmem_host *h, bool also_open)
 {
-	uint32_t slab = slots_take_staged(&h->slots, also_open);
+	uint32_t slab = staging_take(&h->slabs, also_open);
 	unsigned found[NO_ROOM + 1] = {0};
 
 	if (!slab)
 		return 0;
-	enum tmem_compress how = h->slots.slabs[slab].staging - 1u;
+	enum tmem_compress how = h->slabs.slab[slab].staging - 1u;
 	for (uint32_t i = 0; !found[NO_ROOM] && i < arena_classes()->slots[CLASS_RAW]; i++)
-		if (slots_taken(&h->slots, ref_of(slab, i)))
+		if (slots_taken(&h->slabs, ref_of(slab, i)))
 			found[unstage_slot(h, ref_of(slab, i), how)]++;
 	bool tried = !found[LATER] && !found[NO_ROOM];
 	if (tried)
 		clear_out(h, slab, found[STAYS]);
-	slots_return_staged(&h->slots, slab, tried);
+	staging_return(&h->slabs, slab, tried);
 	return tried ? 1 : found[NO_ROOM] ? -ENOSPC : -EAGAIN;
 }
 

@@ -14,7 +14,7 @@ void page_fill(struct tmem_host *h, uint32_t ref, const struct tmem_handle *hand
 	__atomic_store_n(&s->index, handle->index, __ATOMIC_RELAXED);
 	__atomic_store_n(&s->pool, (uint16_t)handle->pool, __ATOMIC_RELAXED);
 	s->what = what;
-	memcpy(arena_payload(&h->arena, ref, h->slots.slabs[slab_of(ref)].class), bytes,
+	memcpy(arena_payload(&h->arena, ref, slab_class(&h->slabs, ref)), bytes,
 	       length_of(what));
 }
 
@@ -71,17 +71,17 @@ int page_reject(struct tmem_host *h, uint64_t *why)
 void page_release(struct tmem_host *h, uint32_t ref)
 {
 	if (ref)
-		slots_release(&h->slots, ref);
+		slots_release(&h->slabs, ref);
 }
 
 void page_release_all(struct tmem_host *h, const uint32_t *refs, unsigned n)
 {
-	slots_release_all(&h->slots, refs, n);
+	slots_release_all(&h->slabs, refs, n);
 }
 
 void page_discard(struct tmem_host *h, const struct tmem_fresh *fresh)
 {
-	slots_release(&h->slots, fresh->ref);
+	slots_release(&h->slabs, fresh->ref);
 }
 
 void page_lock(struct tmem_host *h, const struct tmem_handle *handle)
@@ -107,7 +107,7 @@ struct tmem_found page_find(struct tmem_host *h, const struct tmem_handle *handl
 
 	if (!ref)
 		return (struct tmem_found){0, 0};
-	unsigned class = h->slots.slabs[slab_of(ref)].class;
+	unsigned class = slab_class(&h->slabs, ref);
 	const uint8_t *payload = arena_payload(&h->arena, ref, class);
 	for (unsigned at = 0; at < arena_classes()->bytes[class]; at += 64)
 		__builtin_prefetch(payload + at);
@@ -160,7 +160,7 @@ uint32_t page_drop(struct tmem_host *h, const struct tmem_handle *handle)
 void page_copy(struct tmem_host *h, const struct tmem_found *found, struct tmem_copy *c)
 {
 	const struct slot *s = arena_slot(&h->arena, found->ref);
-	unsigned class = h->slots.slabs[slab_of(found->ref)].class;
+	unsigned class = slab_class(&h->slabs, found->ref);
 	uint64_t state = load_acquire(&s->state);
 
 	c->handle = handle_of(s);

@@ -38,12 +38,12 @@ static int index_slot(struct recovering *r, uint32_t ref)
 		}
 		page_gauge(h, handle.pool, rival, -1);
 		kill_slot(rival);
-		slots_mark(&h->slots, other, false);
+		slabs_mark(&h->slabs, other, false);
 	} else if (index_prepare(&h->index, &handle)) {
 		return -ENOMEM;
 	}
 	index_set(&h->index, &handle, ref);
-	slots_mark(&h->slots, ref, true);
+	slabs_mark(&h->slabs, ref, true);
 	page_gauge(h, handle.pool, s, 1);
 	if (s->seq >= h->seq)
 		h->seq = s->seq + 1;
@@ -86,7 +86,7 @@ static int recover_slab(struct recovering *r, uint32_t slab)
 	}
 	if (class <= 0)
 		return 0;
-	int err = slots_adopt(&r->host->slots, slab, (unsigned)class);
+	int err = slabs_adopt(&r->host->slabs, slab, (unsigned)class);
 	for (uint32_t i = 0; !err && i < arena_classes()->slots[class]; i++)
 		err = recover_slot(r, ref_of(slab, i), (unsigned)class);
 	return err;
@@ -104,7 +104,7 @@ int tmem_recover(struct tmem_host *h, tmem_keep keep, void *ctx, struct tmem_rec
 	if (err)
 		return err;
 	pools_drop_ephemeral(h);
-	slots_adopt_done(&h->slots);
+	slabs_adopt_done(&h->slabs);
 	found->stored_pages = h->count.stored_pages;
 	return 0;
 }

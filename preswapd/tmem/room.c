@@ -20,11 +20,11 @@
  * limit that would be in vain, as nothing gets in before maintain() has given memory back. */
 static int alloc_unstaging(struct tmem_host *h, unsigned length, unsigned flags, uint32_t *ref)
 {
-	int err = slots_alloc(&h->slots, length, flags, ref);
+	int err = slots_alloc(&h->slabs, length, flags, ref);
 	unsigned waits = 0;
 
 	while ((err == -ENOSPC || err == -ENOMEM) && waits < UNSTAGE_WAITS) {
-		if (!slots_staged(&h->slots) || slots_over_limit(&h->slots))
+		if (!staging_slabs(&h->slabs) || slabs_over_limit(&h->slabs))
 			break;
 		if (flags & TMEM_NOWAIT)
 			return -EAGAIN;
@@ -35,7 +35,7 @@ static int alloc_unstaging(struct tmem_host *h, unsigned length, unsigned flags,
 			sleep_ms(UNSTAGE_WAIT_MS);
 			waits++;
 		}
-		err = slots_alloc(&h->slots, length, flags, ref);
+		err = slots_alloc(&h->slabs, length, flags, ref);
 	}
 	return err;
 }
@@ -50,7 +50,7 @@ static int alloc_evicting(struct tmem_host *h, unsigned length, unsigned flags, 
 			break;
 		if (flags & TMEM_NOWAIT)
 			return -EAGAIN;
-		if (slots_over_limit(&h->slots) || !eviction_evict(h, EVICT_AT_ONCE))
+		if (slabs_over_limit(&h->slabs) || !eviction_evict(h, EVICT_AT_ONCE))
 			break;
 		err = alloc_unstaging(h, length, flags, ref);
 	}
@@ -62,7 +62,7 @@ static int alloc_evicting(struct tmem_host *h, unsigned length, unsigned flags, 
 static void fill_fresh(struct tmem_host *h, const struct tmem_handle *handle,
 		       const struct packed *p, struct tmem_fresh *fresh)
 {
-	unsigned class = h->slots.slabs[slab_of(fresh->ref)].class;
+	unsigned class = slab_class(&h->slabs, fresh->ref);
 
 	fresh->what = what_of(p->length, p->codec);
 	page_fill(h, fresh->ref, handle, fresh->what, p->bytes);
@@ -110,14 +110,14 @@ int room_stage(struct tmem_host *h, const struct tmem_handle *handles, const voi
 	uint32_t refs[TMEM_STAGE_MOST];
 	unsigned wanted = 0;
 
-	if (how != TMEM_NONE && !slots_stages(&h->slots))
+	if (how != TMEM_NONE && !staging_is_on(&h->slabs))
 		return 0;
 	n = (unsigned)pages_that_fit(&h->pools[handles->pool], n);
 	while (wanted < n && !codec_same_filled(page + wanted * TMEM_PAGE))
 		wanted++;
 	int got = !wanted ? 0 :
-		  how == TMEM_NONE ? slots_alloc_raw(&h->slots, wanted, flags, refs) :
-				     slots_alloc_staged(&h->slots, how, wanted, flags, refs);
+		  how == TMEM_NONE ? slots_alloc_raw(&h->slabs, wanted, flags, refs) :
+				     slots_alloc_staged(&h->slabs, how, wanted, flags, refs);
 	for (int i = 0; i < got; i++) {
 		struct packed raw = {page + i * TMEM_PAGE, TMEM_PAGE, CODEC_RAW};
 		fresh[i].births = births;

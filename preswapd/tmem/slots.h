@@ -28,10 +28,10 @@ struct list {
 	uint32_t first, last;
 };
 
-struct slots {
+struct slabs {
 	struct arena *arena;
 	pthread_mutex_t mutex;
-	struct slab *slabs;
+	struct slab *slab;
 	struct list partial[CLASSES_MAX];  /* those with a free slot in held memory first */
 	struct list empty;             /* no slot taken; still holding their memory */
 	uint64_t empty_bytes;
@@ -56,50 +56,56 @@ enum slots_flags {
 	SLOTS_UNSTAGE = 8,             /* may use what is set aside for staged pages */
 };
 
-int slots_init(struct slots *, struct arena *);
-void slots_destroy(struct slots *);
+/* The class of the slab that a slot is in. */
+static inline unsigned slab_class(const struct slabs *s, uint32_t ref)
+{
+	return s->slab[slab_of(ref)].class;
+}
+
+int slabs_init(struct slabs *, struct arena *);
+void slabs_destroy(struct slabs *);
 /* A taken slot for a payload of `length` bytes, its state word 0; or -ENOSPC (the limit),
  * -ENOMEM (shared memory, or the host), -EAGAIN. */
-int slots_alloc(struct slots *, unsigned length, unsigned flags, uint32_t *ref);
+int slots_alloc(struct slabs *, unsigned length, unsigned flags, uint32_t *ref);
 /* Taken slots for whole pages that are to be compressed later, with that codec: how many of n, or
  * -EAGAIN.  None where they would take room that puts or the copies of staged pages need. */
-int slots_alloc_staged(struct slots *, enum tmem_compress, unsigned n, unsigned flags,
+int slots_alloc_staged(struct slabs *, enum tmem_compress, unsigned n, unsigned flags,
 		       uint32_t *refs);
 /* Taken slots for whole pages that stay as they are: how many of n, or -EAGAIN. */
-int slots_alloc_raw(struct slots *, unsigned n, unsigned flags, uint32_t *refs);
-void slots_release(struct slots *, uint32_t ref);
-void slots_release_all(struct slots *, const uint32_t *refs, unsigned n);
-void slots_give_back(struct slots *, bool all);
+int slots_alloc_raw(struct slabs *, unsigned n, unsigned flags, uint32_t *refs);
+void slots_release(struct slabs *, uint32_t ref);
+void slots_release_all(struct slabs *, const uint32_t *refs, unsigned n);
+void slabs_give_back(struct slabs *, bool all);
 
 /* Recovery, before anything runs: a slab with live slots is adopted, each slot marked. */
-int slots_adopt(struct slots *, uint32_t slab, unsigned class);
-void slots_mark(struct slots *, uint32_t ref, bool taken);
-void slots_adopt_done(struct slots *);
+int slabs_adopt(struct slabs *, uint32_t slab, unsigned class);
+void slabs_mark(struct slabs *, uint32_t ref, bool taken);
+void slabs_adopt_done(struct slabs *);
 
 /* The mover's side: sparse slabs to empty, out of reach of allocation until they are returned.
  * A slab is taken once in a round: one that cannot be emptied must not hold up the others. */
-uint32_t slots_new_round(struct slots *);
-bool slots_sparse(struct slots *);
-uint32_t slots_take_emptiest(struct slots *, uint32_t round, uint32_t *slabs, uint32_t most);
-void slots_return(struct slots *, uint32_t slab);
-bool slots_taken(struct slots *, uint32_t ref);
+uint32_t victims_new_round(struct slabs *);
+bool victims_wanted(struct slabs *);
+uint32_t victims_take(struct slabs *, uint32_t round, uint32_t *slabs, uint32_t most);
+void victims_return(struct slabs *, uint32_t slab);
+bool slots_taken(struct slabs *, uint32_t ref);
 
 /* The side of whoever compresses staged pages: the oldest slab of them without a free slot, or
  * `also_open` with some, out of reach of allocation until it is returned; 0 when there is none. */
-uint32_t slots_take_staged(struct slots *, bool also_open);
-/* As slots_return(); what is still in it has been `tried` and stays as it is. */
-void slots_return_staged(struct slots *, uint32_t slab, bool tried);
+uint32_t staging_take(struct slabs *, bool also_open);
+/* As victims_return(); what is still in it has been `tried` and stays as it is. */
+void staging_return(struct slabs *, uint32_t slab, bool tried);
 /* Waits so long for staged pages, then for a slab of them to be without a free slot: whether one
  * is. */
-bool slots_wait_staged(struct slots *, unsigned milliseconds, unsigned for_more);
-bool slots_stages(const struct slots *);
+bool staging_wait(struct slabs *, unsigned milliseconds, unsigned for_more);
+bool staging_is_on(const struct slabs *);
 /* Slabs of staged pages. */
-uint32_t slots_staged(struct slots *);
+uint32_t staging_slabs(struct slabs *);
 /* Is so much staged that it will soon have to stop? */
-bool slots_staging_presses(struct slots *);
-void slots_set_staging(struct slots *, bool on);
+bool staging_presses(struct slabs *);
+void staging_set(struct slabs *, bool on);
 
 /* Bytes that are held beyond the limit: it was lowered. */
-uint64_t slots_over_limit(struct slots *);
+uint64_t slabs_over_limit(struct slabs *);
 
 #endif

@@ -28,7 +28,7 @@ static unsigned next_pause(unsigned pause, uint64_t took_ns, uint64_t worked_ns)
 void tmem_settle(struct tmem_host *h, unsigned milliseconds)
 {
 	bool also_open = !milliseconds ||
-			 !slots_wait_staged(&h->slots, milliseconds, COMPANY_MS);
+			 !staging_wait(&h->slabs, milliseconds, COMPANY_MS);
 	uint64_t puts = count_of(&h->count.good_puts);
 	unsigned pause = SHORTEST_PAUSE_MS;
 	int done = 1;
@@ -41,7 +41,7 @@ void tmem_settle(struct tmem_host *h, unsigned milliseconds)
 				   thread_cpu_ns() - worked);
 		uint64_t before = puts;
 		puts = count_of(&h->count.good_puts);
-		if (puts != before && !slots_staging_presses(&h->slots))
+		if (puts != before && !staging_presses(&h->slabs))
 			sleep_ms(pause);
 	}
 	if (done)
@@ -51,7 +51,7 @@ void tmem_settle(struct tmem_host *h, unsigned milliseconds)
 /* What is staged by now, and not what guests go on to write. */
 static void unstage_all(struct tmem_host *h)
 {
-	uint32_t slabs = slots_staged(&h->slots);
+	uint32_t slabs = staging_slabs(&h->slabs);
 
 	while (slabs-- && mover_unstage(h, true) == 1)
 		;
@@ -59,9 +59,9 @@ static void unstage_all(struct tmem_host *h)
 
 static uint64_t still_over_limit(struct tmem_host *h)
 {
-	if (slots_over_limit(&h->slots))
-		slots_give_back(&h->slots, true);
-	return slots_over_limit(&h->slots);
+	if (slabs_over_limit(&h->slabs))
+		slabs_give_back(&h->slabs, true);
+	return slabs_over_limit(&h->slabs);
 }
 
 /* No more than must go at least: no page frees more than it is long. */
@@ -90,10 +90,10 @@ static void make_good(struct tmem_host *h)
 
 void tmem_maintain(struct tmem_host *h, bool all)
 {
-	if (all || slots_over_limit(&h->slots))
+	if (all || slabs_over_limit(&h->slabs))
 		unstage_all(h);
 	make_good(h);
 	mover_compact(h, all);
-	slots_give_back(&h->slots, all || slots_over_limit(&h->slots));
+	slabs_give_back(&h->slabs, all || slabs_over_limit(&h->slabs));
 	eviction_tidy(h);
 }

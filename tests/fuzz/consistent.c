@@ -17,7 +17,7 @@ static void add_slot(struct tmem_host *h, const struct tmem_handle *handle, uint
 {
 	const struct slot *s = arena_slot(&h->arena, ref);
 
-	if (!slots_taken(&h->slots, ref))
+	if (!slots_taken(&h->slabs, ref))
 		fail("a page in a slot that is free");
 	sums->pages++;
 	sums->of_pool[handle->pool]++;
@@ -50,9 +50,9 @@ static void add_object(struct tmem_host *h, const struct object *o, bool intact,
 		fail("an object miscounts its pages");
 }
 
-static void add_slab(const struct slots *s, uint32_t n, struct sums *sums, uint64_t *taken)
+static void add_slab(const struct slabs *s, uint32_t n, struct sums *sums, uint64_t *taken)
 {
-	const struct slab *slab = &s->slabs[n];
+	const struct slab *slab = &s->slab[n];
 	unsigned slots = slab->class ? arena_classes()->slots[slab->class] : 0;
 	uint32_t used = 0;
 
@@ -66,7 +66,7 @@ static void add_slab(const struct slots *s, uint32_t n, struct sums *sums, uint6
 	sums->empty_bytes += slab->class && !used ? slab->reserved : 0;
 }
 
-static void check_slots(const struct slots *s, struct sums *sums)
+static void check_slots(const struct slabs *s, struct sums *sums)
 {
 	uint64_t taken = 0;
 	struct stat st;
@@ -107,6 +107,6 @@ void check_host(struct tmem_host *h, bool intact)
 	for (unsigned i = 0; i < STRIPES; i++)
 		for (const struct object *o = h->index.stripes[i].objects; o; o = o->next)
 			add_object(h, o, intact, &sums);
-	check_slots(&h->slots, &sums);
+	check_slots(&h->slabs, &sums);
 	check_gauges(h, &sums, intact);
 }

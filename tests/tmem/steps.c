@@ -81,7 +81,7 @@ static void mover_meets_a_slot_filled_again(void)
 	CHECK(take_copy(host, from, &m));
 	CHECK(put(&h, 2) == 1 && slot_of(&h) != from);
 	CHECK(put(&h, 3) == 1 && slot_of(&h) == from);
-	CHECK(slots_alloc(&host->slots, length_of(m.copy.what), 0, &to) == 0);
+	CHECK(slots_alloc(&host->slabs, length_of(m.copy.what), 0, &to) == 0);
 	page_fill(host, to, &m.copy.handle, m.copy.what, m.copy.bytes);
 	CHECK(!publish_copy(host, &m, to));
 	CHECK(holds(&h, 3));
@@ -96,7 +96,7 @@ static void mover_meets_nobody(void)
 
 	CHECK(put(&h, 1) == 1);
 	CHECK(take_copy(host, slot_of(&h), &m));
-	CHECK(slots_alloc(&host->slots, length_of(m.copy.what), 0, &to) == 0);
+	CHECK(slots_alloc(&host->slabs, length_of(m.copy.what), 0, &to) == 0);
 	page_fill(host, to, &m.copy.handle, m.copy.what, m.copy.bytes);
 	CHECK(publish_copy(host, &m, to));
 	CHECK(slot_of(&h) == to && holds(&h, 1));
@@ -327,7 +327,7 @@ static uint32_t taken;
 static void *give_back_later(void *unused)
 {
 	sleep_ms(2);
-	slots_return_staged(&host->slots, taken, false);
+	staging_return(&host->slabs, taken, false);
 	return unused;
 }
 
@@ -341,7 +341,7 @@ static void put_waits_for_staged_pages(void)
 	for (h.index = 0; h.index < 15; h.index++)
 		CHECK(put_text(&h, h.index) == 1);
 	tmem_set_limit(host, figures().mem_used_total + SLAB_BYTES);
-	taken = slots_take_staged(&host->slots, true);
+	taken = staging_take(&host->slabs, true);
 	CHECK(taken && pthread_create(&other, NULL, give_back_later, NULL) == 0);
 	CHECK(put_text(&h, h.index) == 1);
 	pthread_join(other, NULL);
