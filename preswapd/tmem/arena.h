@@ -16,7 +16,7 @@
 
 #define ARENA_FORMAT 1u
 #define SLAB_BYTES 65536u
-#define SLAB_STEP 16384u               /* a slab is reserved in steps, see slots.c */
+#define SLAB_STEP 16384u               /* a slab is reserved in steps, see slabs.c */
 #define HEADER_BYTES 32u
 #define ARENA_SLABS_MAX (1u << 21)     /* a ref counts headers: 32 bits of 32 bytes, 128 GiB */
 #define CLASSES_MAX 128u

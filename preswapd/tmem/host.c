@@ -11,6 +11,7 @@
 #include "page.h"
 #include "pools.h"
 #include "room.h"
+#include "staging.h"
 
 /* --- The smaller steps ----------------------------------------------------------------------- */
 

@@ -5,7 +5,7 @@
 #include "arena.h"
 #include "index.h"
 #include "queue.h"
-#include "slots.h"
+#include "slabs.h"
 #include "stores.h"
 
 struct pool {

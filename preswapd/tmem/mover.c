@@ -10,6 +10,9 @@
 
 #include "codec.h"
 #include "page.h"
+#include "slots.h"
+#include "staging.h"
+#include "victims.h"
 
 #define MOVE_BYTES_AT_ONCE (16u << 20)         /* a call of tmem_maintain: some 10 ms */
 #define SLABS_A_LOOK 16u

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "codec.h"
+#include "slots.h"
 
 void page_fill(struct tmem_host *h, uint32_t ref, const struct tmem_handle *handle, uint16_t what,
 	       const void *bytes)

@@ -7,6 +7,8 @@
 #include "eviction.h"
 #include "mover.h"
 #include "page.h"
+#include "slots.h"
+#include "staging.h"
 
 /* Evicting a few pages at a time: enough to empty a slab of most classes in the end. */
 #define EVICT_AT_ONCE 16u

@@ -3,6 +3,7 @@
 #include "clock.h"
 #include "eviction.h"
 #include "mover.h"
+#include "staging.h"
 
 #define EVICT_AT_ONCE 256u                     /* before the next look at the limit ... */
 #define EVICT_AT_LEAST 16u                     /* ... which a slab's pages may pay for */

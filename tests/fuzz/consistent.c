@@ -6,6 +6,7 @@
 
 #include "codec.h"
 #include "image.h"
+#include "slots.h"
 
 struct sums {
 	uint64_t pages, ephemeral, same, huge, payload, slot_bytes, reserved, empty_bytes;
