@@ -2,11 +2,14 @@
 
 import ast
 import re
+import subprocess
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+
+from tests.compiling import INCLUDES
 
 ROOT = Path(__file__).parent.parent
 # Shared words, and how a command speaks and ends: anybody may import these.
@@ -190,3 +193,27 @@ def test_c_files_include_downwards(path: Path) -> None:
     below = {"native": set(), "tmem": native, "device": native | {"tmem.h"}}[path.parent.name]
     included = set(re.findall(r'^[ \t]*#[ \t]*include[ \t]*"([^"]+)"', path.read_text(), re.M))
     assert included <= (beside if below else set()) | below
+
+
+def symbols(path: Path, folder: Path) -> tuple[set[str], set[str]]:
+    """What a C file defines for others, and what it wants of others."""
+    compiled = folder / f"{path.stem}.o"
+    command = ["cc", "-std=gnu11", "-fPIC", *INCLUDES, "-c", str(path), "-o", str(compiled)]
+    subprocess.run(command, check=True)
+    command = ["nm", "--format=posix", "--extern-only", str(compiled)]
+    listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    kinds = dict(line.split()[:2] for line in listed.splitlines())
+    wanted = {name for name, kind in kinds.items() if kind == "U"}
+    return kinds.keys() - wanted, wanted
+
+
+@pytest.mark.parametrize("folder", [name for name in INSIDE if "bottom up" in INSIDE[name]])
+def test_c_files_call_downwards(folder: str, tmp_path: Path) -> None:
+    """In the order in which the architecture page names them, "from the bottom up"."""
+    order = re.findall(r"`(\w+\.c)`", INSIDE[folder])
+    found = {name: symbols(ROOT / folder / name, tmp_path) for name in order}
+    anywhere = set().union(*(defined for defined, _ in found.values()))
+    below: set[str] = set()
+    for name, (defined, wanted) in found.items():
+        below |= defined
+        assert not wanted & anywhere - below, f"{name} calls what stands above it"
