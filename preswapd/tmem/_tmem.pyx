@@ -235,13 +235,13 @@ cdef class Host:
     def put_page(self, pool, object, index, const uint8_t[::1] page not None, *,
                  str compress="lz4", bint keep_old=False):
         cdef tmem_handle h
-        cdef int done, how = compress_number(compress)
+        cdef int done, number = compress_number(compress)
         if page.shape[0] != PAGE_SIZE:
             raise ValueError("a page is 4096 bytes")
         if not self.handle(pool, object, index, &h):
             return False
         with nogil:
-            done = tmem_put(self.host, &h, &page[0], <tmem_compress>how, keep_old)
+            done = tmem_put(self.host, &h, &page[0], <tmem_compress>number, keep_old)
         return done == 1
 
     def get_page(self, pool, object, index, uint8_t[::1] into not None):

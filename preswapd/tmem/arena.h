@@ -23,14 +23,14 @@
 #define CLASS_RAW 1u                   /* the first: a whole page */
 #define POOLS_MAX 64u
 
-/* A slot's header.  `what` is the length (13 bits) and the codec (3 bits). */
+/* A slot's header.  `packing` is the payload's length (13 bits) and codec (3 bits). */
 struct slot {
 	uint64_t state;                /* 0, or tag 8 | header's check 24 | checksum 32 */
 	uint64_t object;
 	uint64_t seq;
 	uint32_t index;
 	uint16_t pool;
-	uint16_t what;
+	uint16_t packing;
 };
 _Static_assert(sizeof(struct slot) == HEADER_BYTES, "the header is part of the format");
 
@@ -63,6 +63,12 @@ static inline const struct classes *arena_classes(void)
 	extern struct classes the_classes;
 
 	return &the_classes;
+}
+
+/* What is longer than the longest class but raw pages is kept raw. */
+static inline unsigned arena_longest_packed(void)
+{
+	return arena_classes()->bytes[CLASS_RAW + 1];
 }
 
 int arena_create(const char *path, const char *boot_id, struct arena *);
@@ -122,19 +128,19 @@ static inline uint8_t *arena_payload(const struct arena *a, uint32_t ref, unsign
 	       payload_offset(class, slot_in_slab(ref));
 }
 
-static inline uint16_t what_of(unsigned length, unsigned codec)
+static inline uint16_t packing_of(unsigned length, unsigned codec)
 {
 	return (uint16_t)(length << 3 | codec);
 }
 
-static inline unsigned length_of(uint16_t what)
+static inline unsigned length_of(uint16_t packing)
 {
-	return what >> 3;
+	return packing >> 3;
 }
 
-static inline uint8_t codec_of(uint16_t what)
+static inline uint8_t codec_of(uint16_t packing)
 {
-	return what & 7;
+	return packing & 7;
 }
 
 /* The checksum covers handle, seq, length, codec and (by its digest, see digest.c) the payload. */

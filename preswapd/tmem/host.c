@@ -62,13 +62,14 @@ const struct tmem_ops tmem_ops = {
 
 /* "A failed put over an existing page flushes the old one", unless the caller keeps it, or it is
  * a page of the next pool with this number. */
-static int put_failed(struct tmem_host *h, const struct tmem_handle *handle, uint32_t births,
+static int put_failed(struct tmem_host *h, const struct tmem_handle *handle, uint32_t generation,
 		      bool keep_old)
 {
 	if (keep_old)
 		return 0;
 	page_lock(h, handle);
-	uint32_t old = births == pool_births(&h->pools[handle->pool]) ? page_drop(h, handle) : 0;
+	bool same_pool = generation == pool_generation(&h->pools[handle->pool]);
+	uint32_t old = same_pool ? page_drop(h, handle) : 0;
 	page_unlock(h, handle);
 	if (old)
 		count_up(&h->count.dup_puts_flushed);
@@ -77,7 +78,7 @@ static int put_failed(struct tmem_host *h, const struct tmem_handle *handle, uin
 }
 
 int tmem_put(struct tmem_host *h, const struct tmem_handle *handle, const void *page,
-	     enum tmem_compress how, bool keep_old)
+	     enum tmem_compress compress, bool keep_old)
 {
 	struct tmem_fresh fresh;
 	uint32_t old;
@@ -85,16 +86,16 @@ int tmem_put(struct tmem_host *h, const struct tmem_handle *handle, const void *
 	page_lock(h, handle);
 	unsigned flags = index_get(&h->index, handle) ? TMEM_REPLACE : 0;
 	page_unlock(h, handle);
-	if (room_stage(h, handle, page, 1, how, flags, &fresh) < 1 &&
-	    room_build(h, handle, page, how, flags, &fresh))
-		return put_failed(h, handle, fresh.births, keep_old);
+	if (room_stage(h, handle, page, 1, compress, flags, &fresh) < 1 &&
+	    room_build(h, handle, page, compress, flags, &fresh))
+		return put_failed(h, handle, fresh.generation, keep_old);
 	page_lock(h, handle);
 	int err = page_publish(h, handle, &fresh, &old);
 	uint64_t seq = err ? 0 : page_find(h, handle).seq;
 	page_unlock(h, handle);
 	if (err) {
 		page_discard(h, &fresh);
-		return put_failed(h, handle, fresh.births, keep_old);
+		return put_failed(h, handle, fresh.generation, keep_old);
 	}
 	page_release(h, old);
 	if (pool_is_ephemeral(&h->pools[handle->pool]))

@@ -11,7 +11,7 @@
 struct pool {
 	bool live, frozen;             /* atomic */
 	uint32_t flags;                /* atomic */
-	uint32_t births;               /* how many pools have had this number; atomic */
+	uint32_t generation;           /* how many pools have had this number; atomic */
 	uint32_t users;                /* how often a shared pool was joined */
 	uint64_t pages;                /* atomic */
 	uint64_t max_pages;            /* new pages beyond it are rejected; atomic */
@@ -41,9 +41,9 @@ static inline bool pool_gets_remove(const struct pool *p)
 	return flags & TMEM_EXCLUSIVE_GETS || !(flags & (TMEM_PERSISTENT | TMEM_SHARED));
 }
 
-static inline uint32_t pool_births(const struct pool *p)
+static inline uint32_t pool_generation(const struct pool *p)
 {
-	return __atomic_load_n(&p->births, __ATOMIC_RELAXED);
+	return __atomic_load_n(&p->generation, __ATOMIC_RELAXED);
 }
 
 /* Would a new page be too many?  Frozen pools, a shrink under way and a pool's end say so. */

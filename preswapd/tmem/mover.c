@@ -60,7 +60,7 @@ static bool publish_copy(struct tmem_host *h, const struct moving *m, uint32_t t
 		__atomic_store_n(&fresh->seq, m->copy.seq, __ATOMIC_RELAXED);
 		store_release(&fresh->state, slot_live_word(&h->arena, fresh, m->copy.sum));
 		index_set(&h->index, &m->copy.handle, to);
-		page_regauge(h, old->what, fresh->what);
+		page_regauge(h, old->packing, fresh->packing);
 		store_release(&old->state, 0);
 	}
 	page_unlock(h, &m->copy.handle);
@@ -74,9 +74,9 @@ static bool move_slot(struct tmem_host *h, uint32_t ref, unsigned flags)
 
 	if (!take_copy(h, ref, &m))
 		return true;
-	if (slots_alloc(&h->slabs, length_of(m.copy.what), flags, &to))
+	if (slots_alloc(&h->slabs, length_of(m.copy.packing), flags, &to))
 		return false;
-	page_fill(h, to, &m.copy.handle, m.copy.what, m.copy.bytes);
+	page_fill(h, to, &m.copy.handle, m.copy.packing, m.copy.bytes);
 	bool moved = publish_copy(h, &m, to);
 	slots_release(&h->slabs, moved ? ref : to);
 	if (moved)
@@ -109,7 +109,7 @@ void mover_compact(struct tmem_host *h, bool all)
 	}
 }
 
-/* --- Staged pages ------------------------------------------------------------------------------ */
+/* --- Staged pages --- */
 
 enum unstaged { GONE, STAYS, LATER, NO_ROOM };
 
@@ -117,14 +117,14 @@ enum unstaged { GONE, STAYS, LATER, NO_ROOM };
 static void publish_packed(struct tmem_host *h, struct moving *m, const struct packed *p,
 			   uint32_t to)
 {
-	m->copy.what = what_of(p->length, p->codec);
+	m->copy.packing = packing_of(p->length, p->codec);
 	m->copy.sum = page_sum(h, &m->copy, payload_digest(p->bytes, p->length));
-	page_fill(h, to, &m->copy.handle, m->copy.what, p->bytes);
+	page_fill(h, to, &m->copy.handle, m->copy.packing, p->bytes);
 	slots_release(&h->slabs, publish_copy(h, m, to) ? m->from.ref : to);
 }
 
 /* A damaged page stays what it is: packed again it would be signed anew. */
-static enum unstaged pack(struct tmem_host *h, struct moving *m, enum tmem_compress how)
+static enum unstaged pack(struct tmem_host *h, struct moving *m, enum tmem_compress compress)
 {
 	struct scratch *scratch = scratch_of_thread();
 	uint8_t out[TMEM_PAGE];
@@ -133,9 +133,9 @@ static enum unstaged pack(struct tmem_host *h, struct moving *m, enum tmem_compr
 
 	if (!scratch)
 		return NO_ROOM;
-	if (codec_of(m->copy.what) != CODEC_RAW || !page_is_intact(h, &m->copy))
+	if (codec_of(m->copy.packing) != CODEC_RAW || !page_is_intact(h, &m->copy))
 		return STAYS;
-	codec_pack(scratch, how, m->copy.bytes, arena_classes()->bytes[CLASS_RAW + 1], out, &p);
+	codec_pack(scratch, compress, m->copy.bytes, arena_longest_packed(), out, &p);
 	if (p.codec == CODEC_RAW)
 		return STAYS;
 	if (slots_alloc(&h->slabs, p.length, SLOTS_UNSTAGE, &to))
@@ -145,7 +145,7 @@ static enum unstaged pack(struct tmem_host *h, struct moving *m, enum tmem_compr
 }
 
 /* A slot of a slab that is out of others' reach. */
-static enum unstaged unstage_slot(struct tmem_host *h, uint32_t ref, enum tmem_compress how)
+static enum unstaged unstage_slot(struct tmem_host *h, uint32_t ref, enum tmem_compress compress)
 {
 	const uint64_t *state = &arena_slot(&h->arena, ref)->state;
 	struct moving m;
@@ -154,7 +154,7 @@ static enum unstaged unstage_slot(struct tmem_host *h, uint32_t ref, enum tmem_c
 		return LATER;
 	if (!take_copy(h, ref, &m))
 		return load_acquire(state) ? STAYS : LATER;
-	return pack(h, &m, how);
+	return pack(h, &m, compress);
 }
 
 /* What does not compress moves to where its like are, if it is so little that the slab is worth
@@ -175,10 +175,10 @@ int mover_unstage(struct tmem_host *h, bool also_open)
 
 	if (!slab)
 		return 0;
-	enum tmem_compress how = h->slabs.slab[slab].staging - 1u;
+	enum tmem_compress compress = h->slabs.slab[slab].staging - 1u;
 	for (uint32_t i = 0; !found[NO_ROOM] && i < arena_classes()->slots[CLASS_RAW]; i++)
 		if (slots_taken(&h->slabs, ref_of(slab, i)))
-			found[unstage_slot(h, ref_of(slab, i), how)]++;
+			found[unstage_slot(h, ref_of(slab, i), compress)]++;
 	bool tried = !found[LATER] && !found[NO_ROOM];
 	if (tried)
 		clear_out(h, slab, found[STAYS]);
@@ -187,17 +187,19 @@ int mover_unstage(struct tmem_host *h, bool also_open)
 }
 
 /* Nothing keeps the page's slab where it is, so all of it is read under one hold of the lock. */
-void mover_recompress(struct tmem_host *h, const struct tmem_handle *handle, enum tmem_compress how)
+void mover_recompress(struct tmem_host *h, const struct tmem_handle *handle,
+		      enum tmem_compress compress)
 {
 	struct moving m;
 
 	page_lock(h, handle);
 	m.from = page_find(h, handle);
 	const struct slot *s = arena_slot(&h->arena, m.from.ref);
-	bool raw = m.from.ref && codec_of(s->what) == CODEC_RAW && slot_header_fits(&h->arena, s);
+	bool raw = m.from.ref && codec_of(s->packing) == CODEC_RAW &&
+		   slot_header_fits(&h->arena, s);
 	if (raw)
 		page_copy(h, &m.from, &m.copy);
 	page_unlock(h, handle);
 	if (raw)
-		pack(h, &m, how);
+		pack(h, &m, compress);
 }

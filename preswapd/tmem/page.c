@@ -6,17 +6,17 @@
 #include "codec.h"
 #include "slots.h"
 
-void page_fill(struct tmem_host *h, uint32_t ref, const struct tmem_handle *handle, uint16_t what,
-	       const void *bytes)
+void page_fill(struct tmem_host *h, uint32_t ref, const struct tmem_handle *handle,
+	       uint16_t packing, const void *bytes)
 {
 	struct slot *s = arena_slot(&h->arena, ref);
 
 	__atomic_store_n(&s->object, handle->object, __ATOMIC_RELAXED);
 	__atomic_store_n(&s->index, handle->index, __ATOMIC_RELAXED);
 	__atomic_store_n(&s->pool, (uint16_t)handle->pool, __ATOMIC_RELAXED);
-	s->what = what;
+	s->packing = packing;
 	memcpy(arena_payload(&h->arena, ref, slab_class(&h->slabs, ref)), bytes,
-	       length_of(what));
+	       length_of(packing));
 }
 
 /* Gives a filled slot its seq and its birth. */
@@ -26,7 +26,8 @@ static void make_live(struct tmem_host *h, const struct tmem_fresh *fresh)
 
 	__atomic_store_n(&s->seq, __atomic_fetch_add(&h->seq, 1, __ATOMIC_RELAXED),
 			 __ATOMIC_RELAXED);
-	store_release(&s->state, slot_live_word(&h->arena, s, slot_sum(&h->arena, s, fresh->digest)));
+	uint32_t sum = slot_sum(&h->arena, s, fresh->digest);
+	store_release(&s->state, slot_live_word(&h->arena, s, sum));
 }
 
 static void make_dead(struct tmem_host *h, uint32_t ref)
@@ -34,24 +35,24 @@ static void make_dead(struct tmem_host *h, uint32_t ref)
 	store_release(&arena_slot(&h->arena, ref)->state, 0);
 }
 
-static void gauge_bytes(struct tmem_host *h, uint16_t what, uint64_t add)
+static void gauge_bytes(struct tmem_host *h, uint16_t packing, uint64_t add)
 {
-	__atomic_fetch_add(&h->count.compr_data_size, add * length_of(what), __ATOMIC_RELAXED);
-	if (codec_of(what) == CODEC_SAME)
-		__atomic_fetch_add(&h->count.same_filled_pages, add, __ATOMIC_RELAXED);
-	else if (codec_of(what) == CODEC_RAW)
-		__atomic_fetch_add(&h->count.huge_pages, add, __ATOMIC_RELAXED);
+	count_add(&h->count.compr_data_size, add * length_of(packing));
+	if (codec_of(packing) == CODEC_SAME)
+		count_add(&h->count.same_filled_pages, add);
+	else if (codec_of(packing) == CODEC_RAW)
+		count_add(&h->count.huge_pages, add);
 }
 
 void page_gauge(struct tmem_host *h, uint32_t pool, const struct slot *s, int change)
 {
 	uint64_t add = (uint64_t)(int64_t)change;
 
-	__atomic_fetch_add(&h->count.stored_pages, add, __ATOMIC_RELAXED);
-	gauge_bytes(h, s->what, add);
-	__atomic_fetch_add(&h->pools[pool].pages, add, __ATOMIC_RELAXED);
+	count_add(&h->count.stored_pages, add);
+	gauge_bytes(h, s->packing, add);
+	count_add(&h->pools[pool].pages, add);
 	if (pool_is_ephemeral(&h->pools[pool]))
-		__atomic_fetch_add(&h->count.ephemeral_pages, add, __ATOMIC_RELAXED);
+		count_add(&h->count.ephemeral_pages, add);
 }
 
 void page_regauge(struct tmem_host *h, uint16_t before, uint16_t now)
@@ -117,13 +118,13 @@ struct tmem_found page_find(struct tmem_host *h, const struct tmem_handle *handl
 
 /* New slot LIVE, index, old slot 0: in that order (rules R1 to R3). */
 int page_publish(struct tmem_host *h, const struct tmem_handle *handle,
-			const struct tmem_fresh *fresh, uint32_t *old)
+		 const struct tmem_fresh *fresh, uint32_t *old)
 {
 	struct pool *pool = &h->pools[handle->pool];
 	uint32_t before = index_get(&h->index, handle);
 
 	*old = 0;
-	if (fresh->births != pool_births(pool))
+	if (fresh->generation != pool_generation(pool))
 		return page_reject(h, &h->count.pool_limit_hit);
 	if (!before) {
 		if (pool_is_full(pool))
@@ -135,7 +136,7 @@ int page_publish(struct tmem_host *h, const struct tmem_handle *handle,
 	index_set(&h->index, handle, fresh->ref);
 	*old = before;
 	if (before) {
-		page_regauge(h, arena_slot(&h->arena, before)->what, fresh->what);
+		page_regauge(h, arena_slot(&h->arena, before)->packing, fresh->packing);
 		make_dead(h, before);
 		count_up(&h->count.dup_puts_replaced);
 	} else {
@@ -166,24 +167,25 @@ void page_copy(struct tmem_host *h, const struct tmem_found *found, struct tmem_
 
 	c->handle = handle_of(s);
 	c->seq = s->seq;
-	c->what = s->what;
+	c->packing = s->packing;
 	c->sum = (uint32_t)state;
-	if (length_of(c->what) > arena_classes()->bytes[class] || length_of(c->what) > TMEM_PAGE)
-		c->what = 0;
-	memcpy(c->bytes, arena_payload(&h->arena, found->ref, class), length_of(c->what));
+	unsigned length = length_of(c->packing);
+	if (length > arena_classes()->bytes[class] || length > TMEM_PAGE)
+		c->packing = 0;
+	memcpy(c->bytes, arena_payload(&h->arena, found->ref, class), length_of(c->packing));
 }
 
 uint32_t page_sum(struct tmem_host *h, const struct tmem_copy *c, uint64_t digest)
 {
 	struct slot s = {.object = c->handle.object, .seq = c->seq, .index = c->handle.index,
-			 .pool = (uint16_t)c->handle.pool, .what = c->what};
+			 .pool = (uint16_t)c->handle.pool, .packing = c->packing};
 
 	return slot_sum(&h->arena, &s, digest);
 }
 
 bool page_is_intact(struct tmem_host *h, const struct tmem_copy *c)
 {
-	return page_sum(h, c, payload_digest(c->bytes, length_of(c->what))) == c->sum;
+	return page_sum(h, c, payload_digest(c->bytes, length_of(c->packing))) == c->sum;
 }
 
 int page_open(struct tmem_host *h, const struct tmem_copy *c, void *page)
@@ -193,7 +195,8 @@ int page_open(struct tmem_host *h, const struct tmem_copy *c, void *page)
 	if (!scratch)
 		return -ENOMEM;
 	int err = !page_is_intact(h, c) ? -EIO :
-		  codec_unpack(scratch, codec_of(c->what), c->bytes, length_of(c->what), page);
+		  codec_unpack(scratch, codec_of(c->packing), c->bytes, length_of(c->packing),
+			       page);
 	if (err == -EIO)
 		count_up(&h->count.checksum_errors);
 	return err;
@@ -216,8 +219,7 @@ void page_count_flush(struct tmem_host *h, bool found)
 /* Some pages under each hold of the lock: a big object has a million. */
 #define VISIT_AT_ONCE 256u
 
-void page_visit(struct tmem_host *h, const struct tmem_handle *handle, tmem_visit visit,
-		       void *ctx)
+void page_visit(struct tmem_host *h, const struct tmem_handle *handle, tmem_visit visit, void *ctx)
 {
 	struct tmem_handle at = {.object = handle->object, .pool = handle->pool};
 	bool more = true;

@@ -1,11 +1,11 @@
-/* One page's life under its lock: a slot is filled, becomes the page, is found, copied, and dies. */
+/* One page's life under its lock: a slot is filled, becomes the page, is found, copied, dies. */
 #ifndef PRESWAPD_PAGE_H
 #define PRESWAPD_PAGE_H
 
 #include "host.h"
 
 /* Fills a taken slot whose state word is 0, all but what is known under the lock only. */
-void page_fill(struct tmem_host *, uint32_t ref, const struct tmem_handle *, uint16_t what,
+void page_fill(struct tmem_host *, uint32_t ref, const struct tmem_handle *, uint16_t packing,
 	       const void *bytes);
 /* Births and deaths of pages in the gauges: +1 or -1.  The pool is the handle's: the one in a
  * slot may be damaged by now. */

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "stores.h"
+
 _Static_assert(sizeof(struct queue_entry) == 16, "what a page may cost is counted in bytes");
 
 void queue_init(struct queue *q)
@@ -34,13 +36,12 @@ static struct queue_block *add_block(struct queue *q)
 		q->last->next = b;
 	else
 		q->first = b;
-	__atomic_fetch_add(&q->bytes, sizeof *b, __ATOMIC_RELAXED);
+	count_add(&q->bytes, sizeof *b);
 	return q->last = b;
 }
 
 /* `before` is the block before it; NULL: it is the first one. */
-static void remove_block(struct queue *q, struct queue_block *before,
-			 struct queue_block *b)
+static void remove_block(struct queue *q, struct queue_block *before, struct queue_block *b)
 {
 	if (before)
 		before->next = b->next;
@@ -50,7 +51,7 @@ static void remove_block(struct queue *q, struct queue_block *before,
 		q->last = before;
 	if (q->swept == b)
 		q->swept = NULL;
-	__atomic_fetch_sub(&q->bytes, sizeof *b, __ATOMIC_RELAXED);
+	count_sub(&q->bytes, sizeof *b);
 	free(b);
 }
 
@@ -63,7 +64,7 @@ int queue_append(struct queue *q, const struct queue_entry *entry)
 	int result = -ENOMEM;
 	if (b) {
 		b->entries[b->end++] = *entry;
-		__atomic_fetch_add(&q->entries, 1, __ATOMIC_RELAXED);
+		count_up(&q->entries);
 		result = b->end % 8 == 0;
 	}
 	pthread_mutex_unlock(&q->mutex);
@@ -76,7 +77,7 @@ bool queue_take(struct queue *q, struct queue_entry *to)
 	struct queue_block *b = q->first;
 	if (b) {
 		*to = b->entries[b->begin++];
-		__atomic_fetch_sub(&q->entries, 1, __ATOMIC_RELAXED);
+		count_sub(&q->entries, 1);
 		if (b->begin == b->end)
 			remove_block(q, NULL, b);
 	}
@@ -84,15 +85,14 @@ bool queue_take(struct queue *q, struct queue_entry *to)
 	return b != NULL;
 }
 
-static void drop_unwanted(struct queue *q, struct queue_block *b, queue_keep keep,
-			  void *ctx)
+static void drop_unwanted(struct queue *q, struct queue_block *b, queue_keep keep, void *ctx)
 {
 	uint32_t kept = b->begin;
 
 	for (uint32_t i = b->begin; i < b->end; i++)
 		if (keep(ctx, &b->entries[i]))
 			b->entries[kept++] = b->entries[i];
-	__atomic_fetch_sub(&q->entries, b->end - kept, __ATOMIC_RELAXED);
+	count_sub(&q->entries, b->end - kept);
 	b->end = kept;
 }
 

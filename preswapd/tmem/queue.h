@@ -53,8 +53,7 @@ bool queue_sweep(struct queue *, queue_keep keep, void *ctx);
 static inline struct queue_entry queue_entry_of(const struct tmem_handle *h, uint64_t seq)
 {
 	return (struct queue_entry){.object = h->object, .index = h->index,
-					.pool = h->pool & 0xffu,
-					.seq = (uint32_t)seq & 0xffffffu};
+				    .pool = h->pool & 0xffu, .seq = (uint32_t)seq & 0xffffffu};
 }
 
 #endif

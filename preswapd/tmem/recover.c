@@ -52,7 +52,7 @@ static int index_slot(struct recovering *r, uint32_t ref)
 
 static bool is_whole(const struct arena *a, const struct slot *s, unsigned class)
 {
-	return slot_header_fits(a, s) && length_of(s->what) <= arena_classes()->bytes[class];
+	return slot_header_fits(a, s) && length_of(s->packing) <= arena_classes()->bytes[class];
 }
 
 static int recover_slot(struct recovering *r, uint32_t ref, unsigned class)
@@ -68,7 +68,8 @@ static int recover_slot(struct recovering *r, uint32_t ref, unsigned class)
 	}
 	struct tmem_handle handle = handle_of(s);
 	if (!tmem_pool_exists(r->host, handle.pool) ||
-	    pool_is_ephemeral(&r->host->pools[handle.pool]) || (r->keep && !r->keep(r->ctx, &handle))) {
+	    pool_is_ephemeral(&r->host->pools[handle.pool]) ||
+	    (r->keep && !r->keep(r->ctx, &handle))) {
 		r->found->dropped_pages++;
 		kill_slot(s);
 		return 0;

@@ -66,25 +66,25 @@ static void fill_fresh(struct tmem_host *h, const struct tmem_handle *handle,
 {
 	unsigned class = slab_class(&h->slabs, fresh->ref);
 
-	fresh->what = what_of(p->length, p->codec);
-	page_fill(h, fresh->ref, handle, fresh->what, p->bytes);
+	fresh->packing = packing_of(p->length, p->codec);
+	page_fill(h, fresh->ref, handle, fresh->packing, p->bytes);
 	fresh->digest = payload_digest(arena_payload(&h->arena, fresh->ref, class), p->length);
 }
 
 int room_build(struct tmem_host *h, const struct tmem_handle *handle, const void *page,
-		      enum tmem_compress how, unsigned flags, struct tmem_fresh *fresh)
+	       enum tmem_compress compress, unsigned flags, struct tmem_fresh *fresh)
 {
 	struct scratch *scratch = scratch_of_thread();
 	uint8_t out[TMEM_PAGE];
 	struct packed p;
 
-	fresh->births = pool_births(&h->pools[handle->pool]);
+	fresh->generation = pool_generation(&h->pools[handle->pool]);
 	/* Early and cheap: a rejected put of a full pool should cost next to nothing. */
 	if (!(flags & TMEM_REPLACE) && pool_is_full(&h->pools[handle->pool]))
 		return page_reject(h, &h->count.pool_limit_hit);
 	if (!scratch)
 		return page_reject(h, &h->count.reject_alloc_fail);
-	codec_pack(scratch, how, page, arena_classes()->bytes[CLASS_RAW + 1], out, &p);
+	codec_pack(scratch, compress, page, arena_longest_packed(), out, &p);
 	int err = alloc_evicting(h, p.length, flags, &fresh->ref);
 	if (err == -EAGAIN)
 		return err;
@@ -105,24 +105,25 @@ static uint64_t pages_that_fit(const struct pool *p, uint64_t n)
 }
 
 int room_stage(struct tmem_host *h, const struct tmem_handle *handles, const void *pages,
-		      unsigned n, enum tmem_compress how, unsigned flags, struct tmem_fresh *fresh)
+	       unsigned n, enum tmem_compress compress, unsigned flags, struct tmem_fresh *fresh)
 {
-	uint32_t births = pool_births(&h->pools[handles->pool]);
+	uint32_t generation = pool_generation(&h->pools[handles->pool]);
 	const uint8_t *page = pages;
 	uint32_t refs[TMEM_STAGE_MOST];
 	unsigned wanted = 0;
 
-	if (how != TMEM_NONE && !staging_is_on(&h->slabs))
+	if (compress != TMEM_NONE && !staging_is_on(&h->slabs))
 		return 0;
 	n = (unsigned)pages_that_fit(&h->pools[handles->pool], n);
 	while (wanted < n && !codec_same_filled(page + wanted * TMEM_PAGE))
 		wanted++;
 	int got = !wanted ? 0 :
-		  how == TMEM_NONE ? slots_alloc_raw(&h->slabs, wanted, flags, refs) :
-				     slots_alloc_staged(&h->slabs, how, wanted, flags, refs);
+		  compress == TMEM_NONE ?
+			  slots_alloc_raw(&h->slabs, wanted, flags, refs) :
+			  slots_alloc_staged(&h->slabs, compress, wanted, flags, refs);
 	for (int i = 0; i < got; i++) {
 		struct packed raw = {page + i * TMEM_PAGE, TMEM_PAGE, CODEC_RAW};
-		fresh[i].births = births;
+		fresh[i].generation = generation;
 		fresh[i].ref = refs[i];
 		fill_fresh(h, &handles[i], &raw, &fresh[i]);
 	}

@@ -86,26 +86,27 @@ int slots_alloc(struct slabs *s, unsigned length, unsigned flags, uint32_t *ref)
 }
 
 /* A whole slab at a time: its pages come in a burst, and one fallocate is cheaper than four. */
-static int carve_staging(struct slabs *s, enum tmem_compress how, unsigned flags)
+static int carve_staging(struct slabs *s, enum tmem_compress compress, unsigned flags)
 {
 	uint64_t slab_and_copies = 2ull * SLAB_BYTES;
 
 	/* What replaces a page compresses it at once: the last 1 % is small. */
-	if (!slabs_within_limit(s, slab_and_copies + STAGING_SPARES, flags & ~(unsigned)SLOTS_REPLACE))
+	if (!slabs_within_limit(s, slab_and_copies + STAGING_SPARES,
+				flags & ~(unsigned)SLOTS_REPLACE))
 		return -ENOSPC;
-	return slabs_carve(s, CLASS_RAW, (uint8_t)(how + 1), SLAB_BYTES, flags);
+	return slabs_carve(s, CLASS_RAW, (uint8_t)(compress + 1), SLAB_BYTES, flags);
 }
 
-int slots_alloc_staged(struct slabs *s, enum tmem_compress how, unsigned n, unsigned flags,
+int slots_alloc_staged(struct slabs *s, enum tmem_compress compress, unsigned n, unsigned flags,
 		       uint32_t *refs)
 {
-	struct list *open = &s->staging[how];
+	struct list *open = &s->staging[compress];
 	int got = 0, err = slabs_lock(s, flags);
 
 	if (err)
 		return err;
 	while ((unsigned)got < n && s->used_bytes <= s->limit) {
-		if (!open->first && (err = carve_staging(s, how, flags)))
+		if (!open->first && (err = carve_staging(s, compress, flags)))
 			break;
 		uint32_t slab = open->first, slot = slab_lowest_free(&s->slab[slab]);
 		take(s, slab, slot);

@@ -50,8 +50,8 @@ uint32_t staging_take(struct slabs *s, bool also_open)
 {
 	pthread_mutex_lock(&s->mutex);
 	uint32_t n = s->staged.first;
-	for (unsigned how = 0; !n && also_open && how < TMEM_NONE; how++)
-		n = s->staging[how].first;
+	for (unsigned codec = 0; !n && also_open && codec < TMEM_NONE; codec++)
+		n = s->staging[codec].first;
 	if (n) {
 		slabs_unlist(s, n);
 		s->slab[n].place = MOVING;

@@ -44,8 +44,8 @@ enum tmem_flags {
 /* A page in a slot that nobody can find yet. */
 struct tmem_fresh {
 	uint32_t ref;
-	uint32_t births;               /* of its pool: another one may have got the number since */
-	uint16_t what;
+	uint32_t generation;           /* of its pool: the next one may have got the number since */
+	uint16_t packing;
 	uint64_t digest;
 };
 
@@ -61,7 +61,7 @@ struct tmem_copy {
 	struct tmem_handle handle;
 	uint64_t seq;
 	uint32_t sum;
-	uint16_t what;
+	uint16_t packing;
 	uint8_t bytes[TMEM_PAGE];
 };
 
@@ -151,7 +151,8 @@ size_t tmem_table_reserved(const struct tmem_host *);
 void tmem_set_limit(struct tmem_host *, uint64_t bytes);
 /* Bytes of MemAvailable that stay untouched, and open descriptors of memory cgroups:
  * limit, usage and statistics of each. */
-void tmem_set_headroom(struct tmem_host *, uint64_t host_reserve, const int (*cgroups)[3], size_t n);
+void tmem_set_headroom(struct tmem_host *, uint64_t host_reserve, const int (*cgroups)[3],
+		       size_t n);
 
 /* Its id, >= 0.  A shared pool with this uuid is joined: -EEXIST when its flags are others.
  * -EINVAL: unknown flags, or a shared pool without a uuid; -ENOSPC: the table is full. */

@@ -28,8 +28,7 @@ static unsigned next_pause(unsigned pause, uint64_t took_ns, uint64_t worked_ns)
  * from its processor with a page's lock held. */
 void tmem_settle(struct tmem_host *h, unsigned milliseconds)
 {
-	bool also_open = !milliseconds ||
-			 !staging_wait(&h->slabs, milliseconds, COMPANY_MS);
+	bool also_open = !milliseconds || !staging_wait(&h->slabs, milliseconds, COMPANY_MS);
 	uint64_t puts = count_of(&h->count.good_puts);
 	unsigned pause = SHORTEST_PAUSE_MS;
 	int done = 1;
@@ -38,8 +37,7 @@ void tmem_settle(struct tmem_host *h, unsigned milliseconds)
 		uint64_t began = monotonic_ns();
 		uint64_t worked = thread_cpu_ns();
 		done = mover_unstage(h, also_open);
-		pause = next_pause(pause, monotonic_ns() - began,
-				   thread_cpu_ns() - worked);
+		pause = next_pause(pause, monotonic_ns() - began, thread_cpu_ns() - worked);
 		uint64_t before = puts;
 		puts = count_of(&h->count.good_puts);
 		if (puts != before && !staging_presses(&h->slabs))

@@ -83,7 +83,7 @@ static void set_field(struct slot *s, uint32_t field, uint32_t value)
 	case 3: s->seq = ~(uint64_t)value; break;
 	case 4: s->index = value; break;
 	case 5: s->pool = (uint16_t)value; break;
-	case 6: s->what = (uint16_t)value; break;
+	case 6: s->packing = (uint16_t)value; break;
 	default: s->state = value; break;
 	}
 }

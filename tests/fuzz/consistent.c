@@ -29,9 +29,9 @@ static void add_slot(struct tmem_host *h, const struct tmem_handle *handle, uint
 	if (!slot_header_fits(&h->arena, s) || in_slot.object != handle->object ||
 	    in_slot.index != handle->index || in_slot.pool != handle->pool)
 		fail("the index names the slot of another page");
-	sums->same += codec_of(s->what) == CODEC_SAME;
-	sums->huge += codec_of(s->what) == CODEC_RAW;
-	sums->payload += length_of(s->what);
+	sums->same += codec_of(s->packing) == CODEC_SAME;
+	sums->huge += codec_of(s->packing) == CODEC_RAW;
+	sums->payload += length_of(s->packing);
 	if (sums->newest < s->seq)
 		sums->newest = s->seq;
 }

@@ -81,8 +81,8 @@ static void mover_meets_a_slot_filled_again(void)
 	CHECK(take_copy(host, from, &m));
 	CHECK(put(&h, 2) == 1 && slot_of(&h) != from);
 	CHECK(put(&h, 3) == 1 && slot_of(&h) == from);
-	CHECK(slots_alloc(&host->slabs, length_of(m.copy.what), 0, &to) == 0);
-	page_fill(host, to, &m.copy.handle, m.copy.what, m.copy.bytes);
+	CHECK(slots_alloc(&host->slabs, length_of(m.copy.packing), 0, &to) == 0);
+	page_fill(host, to, &m.copy.handle, m.copy.packing, m.copy.bytes);
 	CHECK(!publish_copy(host, &m, to));
 	CHECK(holds(&h, 3));
 }
@@ -96,8 +96,8 @@ static void mover_meets_nobody(void)
 
 	CHECK(put(&h, 1) == 1);
 	CHECK(take_copy(host, slot_of(&h), &m));
-	CHECK(slots_alloc(&host->slabs, length_of(m.copy.what), 0, &to) == 0);
-	page_fill(host, to, &m.copy.handle, m.copy.what, m.copy.bytes);
+	CHECK(slots_alloc(&host->slabs, length_of(m.copy.packing), 0, &to) == 0);
+	page_fill(host, to, &m.copy.handle, m.copy.packing, m.copy.bytes);
 	CHECK(publish_copy(host, &m, to));
 	CHECK(slot_of(&h) == to && holds(&h, 1));
 }
@@ -108,15 +108,15 @@ static void (*while_packing)(void);
 void __real_codec_pack(struct scratch *, enum tmem_compress, const void *, unsigned, uint8_t *,
 		       struct packed *);
 
-void __wrap_codec_pack(struct scratch *s, enum tmem_compress how, const void *from, unsigned most,
-		       uint8_t *out, struct packed *p)
+void __wrap_codec_pack(struct scratch *s, enum tmem_compress compress, const void *from,
+		       unsigned most, uint8_t *out, struct packed *p)
 {
 	void (*others)(void) = while_packing;
 
 	while_packing = NULL;
 	if (others)
 		others();
-	__real_codec_pack(s, how, from, most, out, p);
+	__real_codec_pack(s, compress, from, most, out, p);
 }
 
 static int build(const struct tmem_handle *h, unsigned flags, struct tmem_fresh *fresh)
