@@ -243,21 +243,18 @@ size_t tmem_table_reserved(const struct tmem_host *h)
 
 int tmem_table_reserve(struct tmem_host *h, size_t bytes)
 {
-	pthread_mutex_lock(&h->slabs.mutex);
-	uint64_t before = h->arena.front_bytes;
-	int err = arena_reserve_user_table(&h->arena, bytes);
-	h->slabs.used_bytes += h->arena.front_bytes - before;
-	if (h->slabs.used_bytes > h->slabs.used_max)
-		h->slabs.used_max = h->slabs.used_bytes;
-	pthread_mutex_unlock(&h->slabs.mutex);
-	return err;
+	return slabs_reserve_table(&h->slabs, bytes);
 }
 
 void tmem_set_limit(struct tmem_host *h, uint64_t bytes)
 {
-	pthread_mutex_lock(&h->slabs.mutex);
-	h->slabs.limit = bytes;
-	pthread_mutex_unlock(&h->slabs.mutex);
+	slabs_set_limit(&h->slabs, bytes);
+}
+
+void tmem_set_headroom(struct tmem_host *h, uint64_t host_reserve, const int (*cgroups)[3],
+		       size_t n)
+{
+	slabs_set_headroom(&h->slabs, host_reserve, cgroups, n);
 }
 
 void tmem_set_staging(struct tmem_host *h, bool on)
@@ -265,13 +262,8 @@ void tmem_set_staging(struct tmem_host *h, bool on)
 	staging_set(&h->slabs, on);
 }
 
-void tmem_set_headroom(struct tmem_host *h, uint64_t host_reserve, const int (*cgroups)[3],
-		       size_t n)
-{
-	pthread_mutex_lock(&h->slabs.mutex);
-	headroom_set(&h->slabs.headroom, host_reserve, cgroups, n);
-	pthread_mutex_unlock(&h->slabs.mutex);
-}
+/* The counters are read one by one, as an array: a test holds that all of them are 64 bits. */
+_Static_assert(sizeof(struct tmem_stats) % sizeof(uint64_t) == 0, "an array of counters");
 
 void tmem_get_stats(struct tmem_host *h, struct tmem_stats *to)
 {
@@ -280,13 +272,6 @@ void tmem_get_stats(struct tmem_host *h, struct tmem_stats *to)
 	for (size_t i = 0; i < sizeof *to / sizeof *from; i++)
 		((uint64_t *)to)[i] = count_of(&from[i]);
 	to->puts = to->good_puts + to->no_mem_puts;
-	pthread_mutex_lock(&h->slabs.mutex);
-	to->mem_limit = h->slabs.limit;
-	to->mem_used_total = h->slabs.used_bytes;
-	to->mem_used_max = h->slabs.used_max;
-	to->live_slot_bytes = h->slabs.live_bytes;
-	to->staged_pages = h->slabs.staged_pages;
-	to->metadata_size = (uint64_t)h->slabs.high * sizeof(struct slab);
-	pthread_mutex_unlock(&h->slabs.mutex);
+	slabs_get_stats(&h->slabs, to);
 	to->metadata_size += count_of(&h->index.bytes) + count_of(&h->queue.bytes);
 }

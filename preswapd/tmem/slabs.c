@@ -152,6 +152,13 @@ static bool leaves_room_for_copies(const struct slabs *s, unsigned flags)
 	       s->used_bytes - s->empty_bytes + s->staged_bytes + SLAB_BYTES <= s->limit;
 }
 
+static void count_memory(struct slabs *s, uint64_t bytes)
+{
+	s->used_bytes += bytes;
+	if (s->used_bytes > s->used_max)
+		s->used_max = s->used_bytes;
+}
+
 /* Reserves a slab's memory up to `to`, which may be held already although no step ends there (see
  * end_of_pages()). */
 int slabs_reserve(struct slabs *s, uint32_t n, uint32_t to, unsigned flags)
@@ -168,9 +175,7 @@ int slabs_reserve(struct slabs *s, uint32_t n, uint32_t to, unsigned flags)
 	if (!headroom_take(&s->headroom, to - slab->reserved) ||
 	    arena_reserve(s->arena, n, slab->reserved, to))
 		return -ENOMEM;
-	s->used_bytes += to - slab->reserved;
-	if (s->used_bytes > s->used_max)
-		s->used_max = s->used_bytes;
+	count_memory(s, to - slab->reserved);
 	if (slab->place == EMPTY)
 		s->empty_bytes += to - slab->reserved;
 	slab->reserved = to;
@@ -294,43 +299,54 @@ void slabs_trim(struct slabs *s)
 			trim_tail(s, s->partial[class].first);
 }
 
-/* Rule R6: class 0 first, then the hole.  The punch is outside the mutex: the slab is in no list
- * meanwhile. */
-static void give_back_empty(struct slabs *s, bool all)
+/* An empty slab, out of its list and without a class; 0 when there is none old enough. */
+static uint32_t take_empty(struct slabs *s, bool all, uint64_t before)
 {
-	uint64_t before = coarse_ns() - KEEP_EMPTY_NS;
-
-	for (;;) {
-		pthread_mutex_lock(&s->mutex);
-		uint32_t n = s->empty.first;
-		struct slab *slab = &s->slab[n];
-		if (!n || (!all && slab->emptied_at > before)) {
-			pthread_mutex_unlock(&s->mutex);
-			return;
-		}
+	pthread_mutex_lock(&s->mutex);
+	uint32_t n = s->empty.first;
+	struct slab *slab = &s->slab[n];
+	if (!all && slab->emptied_at > before)
+		n = 0;
+	if (n) {
 		empty_remove(s, n);
 		slab->place = NOWHERE;
 		slab->class = 0;
 		free(slab->taken);
 		slab->taken = NULL;
-		pthread_mutex_unlock(&s->mutex);
-
-		uint64_t start = (uint64_t)n * SLAB_BYTES;
-		arena_uncarve(s->arena, n);
-		bool gone = arena_punch(s->arena, start, start + SLAB_BYTES) == 0;
-
-		pthread_mutex_lock(&s->mutex);
-		if (gone) {
-			s->used_bytes -= slab->reserved;
-			slab->reserved = 0;
-			s->free_numbers[s->n_free++] = n;
-		} else {
-			slabs_push_empty(s, n, coarse_ns());
-		}
-		pthread_mutex_unlock(&s->mutex);
-		if (!gone)
-			return;
 	}
+	pthread_mutex_unlock(&s->mutex);
+	return n;
+}
+
+/* Rule R6: class 0 first, then the hole.  The punch is outside the mutex: the slab is in no list
+ * meanwhile. */
+static bool punch_whole(struct slabs *s, uint32_t n)
+{
+	struct slab *slab = &s->slab[n];
+	uint64_t start = (uint64_t)n * SLAB_BYTES;
+
+	arena_uncarve(s->arena, n);
+	bool gone = arena_punch(s->arena, start, start + SLAB_BYTES) == 0;
+
+	pthread_mutex_lock(&s->mutex);
+	if (gone) {
+		s->used_bytes -= slab->reserved;
+		slab->reserved = 0;
+		s->free_numbers[s->n_free++] = n;
+	} else {
+		slabs_push_empty(s, n, coarse_ns());
+	}
+	pthread_mutex_unlock(&s->mutex);
+	return gone;
+}
+
+static void give_back_empty(struct slabs *s, bool all)
+{
+	uint64_t before = coarse_ns() - KEEP_EMPTY_NS;
+	uint32_t n;
+
+	while ((n = take_empty(s, all, before)) && punch_whole(s, n))
+		;
 }
 
 void slabs_give_back(struct slabs *s, bool all)
@@ -408,4 +424,40 @@ uint64_t slabs_over_limit(struct slabs *s)
 	uint64_t over = s->used_bytes > s->limit ? s->used_bytes - s->limit : 0;
 	pthread_mutex_unlock(&s->mutex);
 	return over;
+}
+
+void slabs_set_limit(struct slabs *s, uint64_t bytes)
+{
+	pthread_mutex_lock(&s->mutex);
+	s->limit = bytes;
+	pthread_mutex_unlock(&s->mutex);
+}
+
+void slabs_set_headroom(struct slabs *s, uint64_t host_reserve, const int (*cgroups)[3], size_t n)
+{
+	pthread_mutex_lock(&s->mutex);
+	headroom_set(&s->headroom, host_reserve, cgroups, n);
+	pthread_mutex_unlock(&s->mutex);
+}
+
+int slabs_reserve_table(struct slabs *s, size_t bytes)
+{
+	pthread_mutex_lock(&s->mutex);
+	uint64_t before = s->arena->front_bytes;
+	int err = arena_reserve_user_table(s->arena, bytes);
+	count_memory(s, s->arena->front_bytes - before);
+	pthread_mutex_unlock(&s->mutex);
+	return err;
+}
+
+void slabs_get_stats(struct slabs *s, struct tmem_stats *to)
+{
+	pthread_mutex_lock(&s->mutex);
+	to->mem_limit = s->limit;
+	to->mem_used_total = s->used_bytes;
+	to->mem_used_max = s->used_max;
+	to->live_slot_bytes = s->live_bytes;
+	to->staged_pages = s->staged_pages;
+	to->metadata_size = (uint64_t)s->high * sizeof(struct slab);
+	pthread_mutex_unlock(&s->mutex);
 }

@@ -85,8 +85,14 @@ int slabs_init(struct slabs *, struct arena *);
 void slabs_destroy(struct slabs *);
 /* Empty slabs go back to the system, those only that are older than a second unless `all`. */
 void slabs_give_back(struct slabs *, bool all);
+void slabs_set_limit(struct slabs *, uint64_t bytes);
 /* Bytes that are held beyond the limit: it was lowered. */
 uint64_t slabs_over_limit(struct slabs *);
+void slabs_set_headroom(struct slabs *, uint64_t host_reserve, const int (*cgroups)[3], size_t n);
+/* Makes room for the user's table, in slab 0: its memory counts too. */
+int slabs_reserve_table(struct slabs *, size_t bytes);
+/* Fills in what the slabs know: the metadata are only theirs. */
+void slabs_get_stats(struct slabs *, struct tmem_stats *);
 
 /* Recovery, before anything runs: a slab with live slots is adopted, each slot marked. */
 int slabs_adopt(struct slabs *, uint32_t slab, unsigned class);
