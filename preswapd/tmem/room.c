@@ -104,6 +104,16 @@ static uint64_t pages_that_fit(const struct pool *p, uint64_t n)
 	return n < room ? n : room;
 }
 
+static int slots_for_whole_pages(struct tmem_host *h, unsigned n, enum tmem_compress compress,
+				 unsigned flags, uint32_t *refs)
+{
+	if (n == 0)
+		return 0;
+	if (compress == TMEM_NONE)
+		return slots_alloc_raw(&h->slabs, n, flags, refs);
+	return slots_alloc_staged(&h->slabs, compress, n, flags, refs);
+}
+
 int room_stage(struct tmem_host *h, const struct tmem_handle *handles, const void *pages,
 	       unsigned n, enum tmem_compress compress, unsigned flags, struct tmem_fresh *fresh)
 {
@@ -117,12 +127,9 @@ int room_stage(struct tmem_host *h, const struct tmem_handle *handles, const voi
 	n = (unsigned)pages_that_fit(&h->pools[handles->pool], n);
 	while (wanted < n && !codec_same_filled(page + wanted * TMEM_PAGE))
 		wanted++;
-	int got = !wanted ? 0 :
-		  compress == TMEM_NONE ?
-			  slots_alloc_raw(&h->slabs, wanted, flags, refs) :
-			  slots_alloc_staged(&h->slabs, compress, wanted, flags, refs);
+	int got = slots_for_whole_pages(h, wanted, compress, flags, refs);
 	for (int i = 0; i < got; i++) {
-		struct packed raw = {page + i * TMEM_PAGE, TMEM_PAGE, CODEC_RAW};
+		struct packed raw = {page + (unsigned)i * TMEM_PAGE, TMEM_PAGE, CODEC_RAW};
 		fresh[i].generation = generation;
 		fresh[i].ref = refs[i];
 		fill_fresh(h, &handles[i], &raw, &fresh[i]);
