@@ -57,7 +57,7 @@ struct classes {
 	uint8_t for_length[TMEM_PAGE / 16 + 1];
 };
 
-/* Made before main(): the hot path asks for it many times a page. */
+/* Computed before main(), as the hot path asks for it many times a page. */
 static inline const struct classes *arena_classes(void)
 {
 	extern struct classes the_classes;

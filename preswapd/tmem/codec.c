@@ -65,7 +65,7 @@ bool codec_same_filled(const void *page)
 	return memcmp(page, (const uint8_t *)page + 8, TMEM_PAGE - 8) == 0;
 }
 
-/* Without stored content size a page is 5 bytes shorter; the checksum is ours. */
+/* Without the content's size a page is 5 bytes shorter, and the arena has a checksum of its own. */
 static ZSTD_CCtx *zstd_cctx(struct scratch *s)
 {
 	if (!s->cctx && (s->cctx = ZSTD_createCCtx())) {

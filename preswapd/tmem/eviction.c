@@ -7,7 +7,7 @@ static struct tmem_handle handle_in(const struct queue_entry *e)
 	return (struct tmem_handle){.object = e->object, .index = e->index, .pool = e->pool};
 }
 
-/* Under the lock.  A number may have gone to a pool of another kind since. */
+/* Under the lock.  The pool's number may have gone to a pool of another kind since. */
 static bool is_current(struct tmem_host *h, const struct queue_entry *e,
 		       const struct tmem_handle *handle)
 {
@@ -51,9 +51,9 @@ static bool keep_entry(void *ctx, const struct queue_entry *e)
 	return current;
 }
 
-/* Header 32 bytes, index 5 to 6, slab 1 to 2: one stale entry for sixteen pages keeps a page
- * below 56 bytes.  Then a look at 17 entries finds a stale one, and each put leaves at most one:
- * a block for every eighth put keeps up. */
+/* A page costs a header of 32 bytes, 5 to 6 in the index, 1 to 2 of a slab, and its entry of 16:
+ * one stale entry for sixteen pages keeps that below 56.  Of 17 entries one is stale then, and each
+ * put leaves at most one: a block of 254 swept for every eighth put keeps up. */
 #define PAGES_A_STALE_ENTRY 16u
 #define STALE_ENTRIES_ANYWAY 1024u
 
@@ -79,7 +79,7 @@ void eviction_enqueue(struct tmem_host *h, const struct tmem_handle *handle, uin
 	int due = queue_append(&h->queue, &e);
 
 	if (due < 0)
-		evict(h, &e);                  /* or nobody ever would */
+		evict(h, &e);                  /* in no queue, nobody ever would */
 	else if (due && too_many_stale(h))
 		queue_sweep(&h->queue, keep_entry, h);
 }

@@ -46,7 +46,8 @@ static inline uint32_t pool_generation(const struct pool *p)
 	return __atomic_load_n(&p->generation, __ATOMIC_RELAXED);
 }
 
-/* Would a new page be too many?  Frozen pools, a shrink under way and a pool's end say so. */
+/* No new page gets in: there are too many, the pool is frozen or a shrink is under way, or it is
+ * being destroyed. */
 static inline bool pool_is_full(const struct pool *p)
 {
 	return __atomic_load_n(&p->frozen, __ATOMIC_RELAXED) ||

@@ -49,7 +49,7 @@ static bool take_copy(struct tmem_host *h, uint32_t ref, struct moving *m)
 }
 
 /* The copy keeps its seq (equal seq, equal bytes) and its checksum, so that a damaged payload
- * stays one.  A damaged header is not moved: it would be signed anew. */
+ * stays one.  A damaged header is not moved: it would get a check that fits. */
 static bool publish_copy(struct tmem_host *h, const struct moving *m, uint32_t to)
 {
 	struct slot *fresh = arena_slot(&h->arena, to), *old = arena_slot(&h->arena, m->from.ref);
@@ -123,7 +123,7 @@ static void publish_packed(struct tmem_host *h, struct moving *m, const struct p
 	slots_release(&h->slabs, publish_copy(h, m, to) ? m->from.ref : to);
 }
 
-/* A damaged page stays what it is: packed again it would be signed anew. */
+/* A damaged page stays what it is: compressed, it would get a checksum that fits. */
 static enum unstaged pack(struct tmem_host *h, struct moving *m, enum tmem_compress compress)
 {
 	struct scratch *scratch = scratch_of_thread();
@@ -157,8 +157,8 @@ static enum unstaged unstage_slot(struct tmem_host *h, uint32_t ref, enum tmem_c
 	return pack(h, &m, compress);
 }
 
-/* What does not compress moves to where its like are, if it is so little that the slab is worth
- * having back; 15 pages of noise are as well left where they are. */
+/* Pages that do not compress move to slabs of such pages, if they are so few that the slab is worth
+ * having back; 15 of them are as well left where they are. */
 static void clear_out(struct tmem_host *h, uint32_t slab, unsigned stay)
 {
 	if (stay * 2 > arena_classes()->slots[CLASS_RAW])
@@ -186,7 +186,7 @@ int mover_unstage(struct tmem_host *h, bool also_open)
 	return tried ? 1 : found[NO_ROOM] ? -ENOSPC : -EAGAIN;
 }
 
-/* Nothing keeps the page's slab where it is, so all of it is read under one hold of the lock. */
+/* The page's slab is within others' reach, so all that is read of it is read under the lock. */
 void mover_recompress(struct tmem_host *h, const struct tmem_handle *handle,
 		      enum tmem_compress compress)
 {

@@ -19,7 +19,7 @@ void page_fill(struct tmem_host *h, uint32_t ref, const struct tmem_handle *hand
 	       length_of(packing));
 }
 
-/* Gives a filled slot its seq and its birth. */
+/* A filled slot gets its sequence number and is live from the last store on. */
 static void make_live(struct tmem_host *h, const struct tmem_fresh *fresh)
 {
 	struct slot *s = arena_slot(&h->arena, fresh->ref);
@@ -101,8 +101,8 @@ void page_unlock(struct tmem_host *h, const struct tmem_handle *handle)
 	pthread_mutex_unlock(&stripe_of(&h->index, handle)->mutex);
 }
 
-/* Header and payload lie far apart, and what is found is mostly copied next: the payload is on its
- * way while the header is waited for (a page read 1.3 instead of 1.8 us). */
+/* Header and payload lie far apart, and what is found is mostly copied next: so the payload is
+ * prefetched before the header is waited for (a page is read in 1.3 instead of 1.8 us). */
 struct tmem_found page_find(struct tmem_host *h, const struct tmem_handle *handle)
 {
 	uint32_t ref = index_get(&h->index, handle);
@@ -216,7 +216,7 @@ void page_count_flush(struct tmem_host *h, bool found)
 		count_up(&h->count.flushes_found);
 }
 
-/* Some pages under each hold of the lock: a big object has a million. */
+/* So many pages under one hold of the lock: a big object has a million. */
 #define VISIT_AT_ONCE 256u
 
 void page_visit(struct tmem_host *h, const struct tmem_handle *handle, tmem_visit visit, void *ctx)

@@ -25,7 +25,7 @@ static void load(struct tmem_host *h, uint32_t id)
 	const struct pool_entry *e = &arena_pools(&h->arena)[id];
 	struct pool *p = &h->pools[id];
 
-	/* A call that names the pool that had this number before may be looking. */
+	/* A call that means the pool that had this number before may be looking. */
 	__atomic_fetch_add(&p->generation, 1, __ATOMIC_RELAXED);
 	__atomic_store_n(&p->flags, (uint32_t)e->state, __ATOMIC_RELAXED);
 	__atomic_store_n(&p->frozen, false, __ATOMIC_RELAXED);

@@ -13,8 +13,8 @@
 /* Evicting a few pages at a time: enough to empty a slab of most classes in the end. */
 #define EVICT_AT_ONCE 16u
 #define EVICT_ROUNDS 256u
-/* A put without room waits so long for staged pages that others are at work on: putting them, which
- * takes microseconds, or compressing them, 0.1 ms a slab; either may have lost its processor. */
+/* How long a put without room waits for staged pages that other threads are still putting, which
+ * takes microseconds, or compressing, 0.1 ms a slab; either may have lost its processor. */
 #define UNSTAGE_WAITS 50u
 #define UNSTAGE_WAIT_MS 1u
 
@@ -59,8 +59,8 @@ static int alloc_evicting(struct tmem_host *h, unsigned length, unsigned flags, 
 	return err;
 }
 
-/* The digest is of what now stands there, which the copy has just brought near: of the source it
- * costs a fourth more (25 instead of 20 us for 32 raw pages, all told). */
+/* Hashes the copy and not the source: it is in the cache now.  The source would take a fourth more
+ * (25 instead of 20 us for 32 raw pages, copying included). */
 static void fill_fresh(struct tmem_host *h, const struct tmem_handle *handle,
 		       const struct packed *p, struct tmem_fresh *fresh)
 {

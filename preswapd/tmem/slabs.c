@@ -139,13 +139,13 @@ bool slabs_within_limit(const struct slabs *s, uint64_t bytes, unsigned flags)
 			s->limit - s->limit / 100;
 	uint64_t aside = flags & SLOTS_UNSTAGE ? 0 : s->staged_bytes;
 
-	/* The limit was lowered: a step more, for much less. */
+	/* The limit was lowered.  A copy may exceed it by one step more, as it frees more. */
 	if (flags & SLOTS_UNSTAGE && s->used_bytes > s->limit)
 		return !s->empty_bytes;
 	return s->used_bytes + aside + bytes <= most;
 }
 
-/* Also an empty slab is not cut for a put while the copies of staged pages may need it. */
+/* Nor is an empty slab cut for a put while the copies of staged pages may need it. */
 static bool leaves_room_for_copies(const struct slabs *s, unsigned flags)
 {
 	return !s->staged_bytes || flags & SLOTS_UNSTAGE ||
@@ -267,7 +267,8 @@ static uint32_t end_of_highest(const struct slab *slab)
 	return payload_offset(slab->class, slot);
 }
 
-/* To the page, and no further: nobody knows after a restart whether a step was reserved in full. */
+/* To the end of the page and no further: after a restart nobody knows whether a step was reserved
+ * in full. */
 static uint32_t end_of_pages(const struct slab *slab)
 {
 	return (end_of_highest(slab) + TMEM_PAGE - 1) / TMEM_PAGE * TMEM_PAGE;
@@ -290,7 +291,7 @@ static void trim_tail(struct slabs *s, uint32_t n)
 	slabs_push_partial(s, n);
 }
 
-/* Only the slab that a class puts into has much of a tail. */
+/* Only the slab that a class takes its next slot from has much of a tail. */
 void slabs_trim(struct slabs *s)
 {
 	s->recut_at = 0;
@@ -388,8 +389,8 @@ void slabs_mark(struct slabs *s, uint32_t ref, bool taken)
 	}
 }
 
-/* All that is not in a slab with a live slot is given back by R6, also where nothing seems to
- * be: SEEK_DATA does not report what was allocated and never written. */
+/* All memory outside of slabs with a live slot is given back by R6, also where there seems to be
+ * none: SEEK_DATA does not report what was allocated and never written. */
 void slabs_adopt_done(struct slabs *s)
 {
 	uint64_t from = s->arena->front_bytes;

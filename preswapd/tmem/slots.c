@@ -21,8 +21,8 @@ static void take(struct slabs *s, uint32_t n, uint32_t slot)
 	}
 }
 
-/* The first slab of the class with room, grown if need be.  Where it may not grow, one that fell
- * empty is cut anew: its memory is held already. */
+/* From the first slab of the class with a free slot, grown if need be.  Where it may not grow, one
+ * that fell empty is cut anew: its memory is held already. */
 static int alloc_in_class(struct slabs *s, unsigned class, unsigned flags, uint32_t *ref)
 {
 	uint32_t n = s->partial[class].first;
@@ -41,7 +41,7 @@ static int alloc_in_class(struct slabs *s, unsigned class, unsigned flags, uint3
 	return 0;
 }
 
-/* When nothing may grow, a longer slot that lies free will do. */
+/* Where no slab may grow, a longer slot that is free in held memory will do. */
 static bool alloc_longer(struct slabs *s, unsigned class, uint32_t *ref)
 {
 	while (--class > 0) {
@@ -90,7 +90,7 @@ static int carve_staging(struct slabs *s, enum tmem_compress compress, unsigned 
 {
 	uint64_t slab_and_copies = 2ull * SLAB_BYTES;
 
-	/* What replaces a page compresses it at once: the last 1 % is small. */
+	/* The last 1 % is too little for staging: there a put over a page compresses it at once. */
 	if (!slabs_within_limit(s, slab_and_copies + STAGING_SPARES,
 				flags & ~(unsigned)SLOTS_REPLACE))
 		return -ENOSPC;
@@ -116,7 +116,7 @@ int slots_alloc_staged(struct slabs *s, enum tmem_compress compress, unsigned n,
 	return !got && err == -EAGAIN ? err : got;
 }
 
-/* New pages may be among them, so none takes of the last 1 %. */
+/* New pages may be among them, so none of them may use the last 1 % of the limit. */
 int slots_alloc_raw(struct slabs *s, unsigned n, unsigned flags, uint32_t *refs)
 {
 	int got = 0, err = slabs_lock(s, flags);
@@ -131,8 +131,8 @@ int slots_alloc_raw(struct slabs *s, unsigned n, unsigned flags, uint32_t *refs)
 	return !got && err == -EAGAIN ? err : got;
 }
 
-/* The slab behind a slot that was given free finds its new place. */
-static void replace_slab(struct slabs *s, uint32_t n, bool had_room)
+/* Where a slab belongs after a slot of it was released. */
+static void update_place(struct slabs *s, uint32_t n, bool had_room)
 {
 	struct slab *slab = &s->slab[n];
 
@@ -157,7 +157,7 @@ static void release(struct slabs *s, uint32_t ref)
 	slab->used--;
 	s->live_bytes -= slab_slot_bytes(slab->class);
 	s->staged_pages -= slab->staging != 0;
-	replace_slab(s, n, had_room);
+	update_place(s, n, had_room);
 }
 
 void slots_release_all(struct slabs *s, const uint32_t *refs, unsigned n)

@@ -21,7 +21,7 @@ uint32_t staging_slabs(struct slabs *s)
 	return slabs;
 }
 
-/* Two thirds of what it may take. */
+/* When two thirds of what it may take are staged. */
 bool staging_presses(struct slabs *s)
 {
 	pthread_mutex_lock(&s->mutex);

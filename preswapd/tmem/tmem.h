@@ -85,10 +85,10 @@ typedef bool (*tmem_keep)(void *ctx, const struct tmem_handle *handle);
 typedef void (*tmem_visit)(void *ctx, uint32_t index, uint64_t seq);
 
 struct tmem_ops {
-	/* Copies the first of up to TMEM_STAGE_MOST pages of one pool into slots as they are, to stay
-	 * so (TMEM_NONE) or to be compressed afterwards: how many, 0 where staging is off, there is
-	 * no room for it, or the page is as well built at once, or -EAGAIN.  The others are for
-	 * build(). */
+	/* Copies the first of up to TMEM_STAGE_MOST pages of one pool into slots uncompressed, to
+	 * stay so (TMEM_NONE) or to be compressed afterwards.  Returns how many, the others are for
+	 * build(): 0 where staging is off, there is no room for it, or compressing the page now
+	 * costs no more; or -EAGAIN. */
 	int (*stage)(struct tmem_host *, const struct tmem_handle *, const void *pages, unsigned n,
 		     enum tmem_compress, unsigned flags, struct tmem_fresh *);
 	/* Compresses `page` and fills a slot.  -ENOSPC, -ENOMEM: the put is rejected (and counted);
@@ -142,7 +142,7 @@ void tmem_close(struct tmem_host *);
 const char *tmem_boot_id(const struct tmem_host *);
 const uint8_t *tmem_uuid(const struct tmem_host *);                /* 16 bytes */
 /* The user's table: TMEM_TABLE_BYTES, zeros at first.  A part must be reserved before it is
- * touched (a hole touched on a full tmpfs is SIGBUS). */
+ * touched: on a full tmpfs the first touch of a hole is a SIGBUS. */
 uint8_t *tmem_table(struct tmem_host *);
 int tmem_table_reserve(struct tmem_host *, size_t bytes);
 /* How much of the table may be looked at. */
@@ -172,10 +172,10 @@ int64_t tmem_flush_object(struct tmem_host *, uint32_t pool, uint64_t object);  
 
 /* Gives empty slabs back and moves pages out of the emptiest ones. */
 void tmem_maintain(struct tmem_host *, bool all);
-/* Staging: a put that has room stores its page as it is, and settle() compresses it afterwards.
- * Where memory is short puts compress as without it, the staged pages first.  Whoever turns it on
- * calls settle() from a thread of its own for ever: it waits so long for staged pages, and returns
- * when it has seen all. */
+/* Staging: a put that has room stores its page uncompressed, and settle() compresses it afterwards.
+ * Where memory is short a put compresses the staged pages first, and then its own at once.  Whoever
+ * turns it on calls settle() again and again from a thread of its own: a call waits so long for
+ * staged pages, and returns when it has been through all of them. */
 void tmem_set_staging(struct tmem_host *, bool on);
 void tmem_settle(struct tmem_host *, unsigned milliseconds);
 void tmem_get_stats(struct tmem_host *, struct tmem_stats *);

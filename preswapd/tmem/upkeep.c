@@ -5,17 +5,20 @@
 #include "mover.h"
 #include "staging.h"
 
-#define EVICT_AT_ONCE 256u                     /* before the next look at the limit ... */
-#define EVICT_AT_LEAST 16u                     /* ... which a slab's pages may pay for */
+/* Pages evicted before the next look at the limit; fewer than a slab has may free no memory. */
+#define EVICT_AT_ONCE 256u
+#define EVICT_AT_LEAST 16u
 
-/* Between two slabs of staged pages while puts come in: each takes some 0.1 ms.  The longest is a
- * share of 0.6 % of a processor that others want. */
+/* Between two slabs of staged pages while puts come in: a slab takes some 0.1 ms, so that with the
+ * longest pause the thread uses 0.6 % of a processor that others want. */
 #define SHORTEST_PAUSE_MS 1u
 #define LONGEST_PAUSE_MS 16u
-#define WAIT_MS 10u
-#define COMPANY_MS 10u                         /* pages of a slab wait for the rest of it */
+/* Before a page is tried again that is still being put, or that finds no room. */
+#define RETRY_MS 10u
+/* So long staged pages wait for the rest of their slab to be taken. */
+#define FILL_MS 10u
 
-/* Who had to wait for a processor takes it from somebody, maybe from those who put. */
+/* A thread that had to wait for a processor takes it from others, maybe from those who put. */
 static unsigned next_pause(unsigned pause, uint64_t took_ns, uint64_t worked_ns)
 {
 	if (took_ns > worked_ns + worked_ns / 4)
@@ -23,12 +26,12 @@ static unsigned next_pause(unsigned pause, uint64_t took_ns, uint64_t worked_ns)
 	return pause > SHORTEST_PAUSE_MS ? pause / 2 : pause;
 }
 
-/* While puts come in it pauses after each slab, for longer where processors are busy, and takes
- * all of one before staging would have to stop.  A low priority would not do: it would be kept
- * from its processor with a page's lock held. */
+/* While puts come in it pauses after each slab, for longer where processors are busy, but not when
+ * staging would soon have to stop.  A low priority instead of pauses would not do: the thread would
+ * be kept from its processor with a page's lock held. */
 void tmem_settle(struct tmem_host *h, unsigned milliseconds)
 {
-	bool also_open = !milliseconds || !staging_wait(&h->slabs, milliseconds, COMPANY_MS);
+	bool also_open = !milliseconds || !staging_wait(&h->slabs, milliseconds, FILL_MS);
 	uint64_t puts = count_of(&h->count.good_puts);
 	unsigned pause = SHORTEST_PAUSE_MS;
 	int done = 1;
@@ -44,7 +47,7 @@ void tmem_settle(struct tmem_host *h, unsigned milliseconds)
 			sleep_ms(pause);
 	}
 	if (done)
-		sleep_ms(WAIT_MS);             /* for a put in flight, or for room */
+		sleep_ms(RETRY_MS);
 }
 
 /* What is staged by now, and not what guests go on to write. */
@@ -63,7 +66,7 @@ static uint64_t still_over_limit(struct tmem_host *h)
 	return slabs_over_limit(&h->slabs);
 }
 
-/* No more than must go at least: no page frees more than it is long. */
+/* Evicts no more than must go in any case: a page frees at most its own size. */
 static unsigned evict_for(struct tmem_host *h, uint64_t bytes)
 {
 	uint64_t pages = bytes / TMEM_PAGE;
@@ -75,7 +78,7 @@ static unsigned evict_for(struct tmem_host *h, uint64_t bytes)
 
 /* The limit was lowered: memory without pages goes first, then what denser slabs free, then the
  * oldest ephemeral pages; persistent ones never. */
-static void make_good(struct tmem_host *h)
+static void fit_limit(struct tmem_host *h)
 {
 	uint64_t over = still_over_limit(h);
 
@@ -91,7 +94,7 @@ void tmem_maintain(struct tmem_host *h, bool all)
 {
 	if (all || slabs_over_limit(&h->slabs))
 		unstage_all(h);
-	make_good(h);
+	fit_limit(h);
 	mover_compact(h, all);
 	slabs_give_back(&h->slabs, all || slabs_over_limit(&h->slabs));
 	eviction_tidy(h);

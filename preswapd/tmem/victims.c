@@ -59,7 +59,7 @@ static uint32_t insert_emptiest(const struct slabs *s, uint32_t *slabs, uint32_t
 }
 
 /* The emptiest slabs whose pages fit into the others of their class, as far as one look can say.
- * Reads 48 bytes a slab, 0.2 ms a GiB, so `most` of them for one look. */
+ * A look reads 48 bytes a slab, 0.2 ms a GiB, so that it finds `most` of them at once. */
 uint32_t victims_take(struct slabs *s, uint32_t round, uint32_t *slabs, uint32_t most)
 {
 	uint64_t room[CLASSES_MAX];
