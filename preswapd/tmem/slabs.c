@@ -159,8 +159,7 @@ static void count_memory(struct slabs *s, uint64_t bytes)
 		s->used_max = s->used_bytes;
 }
 
-/* Reserves a slab's memory up to `to`, which may be held already although no step ends there (see
- * end_of_pages()). */
+/* By whole steps from here on; what is held may end within one, see end_of_pages(). */
 int slabs_reserve(struct slabs *s, uint32_t n, uint32_t to, unsigned flags)
 {
 	struct slab *slab = &s->slab[n];
@@ -199,7 +198,6 @@ static void empty_remove(struct slabs *s, uint32_t n)
 	list_remove(s, &s->empty, n);
 }
 
-/* A slab that was out of reach; under the mutex. */
 void slabs_put_back(struct slabs *s, uint32_t n)
 {
 	if (s->slab[n].used == 0)

@@ -21,7 +21,8 @@
  *
  * "take" and "return" are those of victims.c, which takes what is PARTIAL and not staged, and of
  * staging.c, which takes what is staged.  A slab is staged (`staging` is 1 + the codec that its
- * pages wait for) from its carving on until its pages have been compressed or tried.
+ * pages wait for) from its carving on until its pages have been compressed or tried.  Recovery puts
+ * each slab with live slots where it belongs, and all others are NOWHERE.
  *
  * All of it is private memory, derived from the arena at start.  One mutex guards it, also what
  * slots.c, victims.c and staging.c do.  It is never held together with a page's lock (slots are
@@ -111,6 +112,7 @@ static inline unsigned slab_class(const struct slabs *s, uint32_t ref)
 int slabs_lock(struct slabs *, unsigned flags);
 /* Whether so many bytes more would be within the limit. */
 bool slabs_within_limit(const struct slabs *, uint64_t bytes, unsigned flags);
+/* A slab's memory up to `to`, which is more than it holds: 0, or -ENOSPC, -ENOMEM, -EAGAIN. */
 int slabs_reserve(struct slabs *, uint32_t slab, uint32_t to, unsigned flags);
 /* With its memory up to `to` reserved; `staging` as in the slab. */
 int slabs_carve(struct slabs *, unsigned class, uint8_t staging, uint32_t to, unsigned flags);
