@@ -106,27 +106,30 @@ static inline unsigned slab_class(const struct slabs *s, uint32_t ref)
 	return s->slab[slab_of(ref)].class;
 }
 
-/* --- For slots.c, victims.c and staging.c; all below under the mutex --- */
+/* --- For slots.c, victims.c and staging.c --- */
 
-/* 0, or under SLOTS_NOWAIT -EAGAIN. */
+/* Takes the mutex, for all that follows: 0, or under SLOTS_NOWAIT -EAGAIN. */
 int slabs_lock(struct slabs *, unsigned flags);
 /* Whether so many bytes more would be within the limit. */
 bool slabs_within_limit(const struct slabs *, uint64_t bytes, unsigned flags);
 /* A slab's memory up to `to`, which is more than it holds: 0, or -ENOSPC, -ENOMEM, -EAGAIN. */
 int slabs_reserve(struct slabs *, uint32_t slab, uint32_t to, unsigned flags);
-/* With its memory up to `to` reserved; `staging` as in the slab. */
+/* An empty slab, or one without memory, becomes the first partial one of its class.  Its memory up to
+ * `to` is reserved; `staging` as in the slab. */
 int slabs_carve(struct slabs *, unsigned class, uint8_t staging, uint32_t to, unsigned flags);
-/* Gives back what lies behind the highest slots that are taken. */
+/* Gives back what lies behind the highest slot that is taken, in the slab that each class takes its
+ * next slot from. */
 void slabs_trim(struct slabs *);
 
 /* Out of its list: one without a free slot is in none, unless it is staged. */
 void slabs_unlist(struct slabs *, uint32_t slab);
-/* Into the list of its new place. */
+/* Into the list of its new place; `since` in ns. */
 void slabs_push_partial(struct slabs *, uint32_t slab);
 void slabs_push_full(struct slabs *, uint32_t slab);
 void slabs_push_empty(struct slabs *, uint32_t slab, uint64_t since);
 /* A slab that was out of reach, to where it belongs. */
 void slabs_put_back(struct slabs *, uint32_t slab);
+/* It counts as staged no more. */
 void slabs_end_staging(struct slabs *, struct slab *);
 
 static inline uint32_t slab_slot_bytes(unsigned class)
@@ -134,6 +137,7 @@ static inline uint32_t slab_slot_bytes(unsigned class)
 	return HEADER_BYTES + arena_classes()->bytes[class];
 }
 
+/* Of `taken`. */
 static inline size_t slab_words(unsigned class)
 {
 	return (arena_classes()->slots[class] + 63u) / 64u;
@@ -147,6 +151,7 @@ static inline uint32_t slab_lowest_free(const struct slab *slab)
 	return UINT32_MAX;
 }
 
+/* Is the slot in held memory? */
 static inline bool slab_holds(const struct slab *slab, uint32_t slot)
 {
 	return payload_offset(slab->class, slot + 1) <= slab->reserved;
@@ -162,6 +167,7 @@ static inline uint32_t slab_held_slots(const struct slab *slab)
 	return held < n ? held : n;
 }
 
+/* Is a free slot in held memory? */
 static inline bool slab_has_held_room(const struct slab *slab)
 {
 	return slab_holds(slab, slab_lowest_free(slab));
