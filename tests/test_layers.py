@@ -2,11 +2,14 @@
 
 import ast
 import re
+import subprocess
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+
+from tests.compiling import INCLUDES
 
 ROOT = Path(__file__).parent.parent
 # Shared words, and how a command speaks and ends: anybody may import these.
@@ -182,7 +185,7 @@ def test_imports_are_plain(name: str) -> None:
 
 def folders() -> list[str]:
     """Those whose files the architecture page names, each in a paragraph of its own."""
-    packages = {path.parent.relative_to(ROOT) for path in sources(".py", ".c")}
+    packages = {path.parent.relative_to(ROOT) for path in sources(".py", ".c", ".h")}
     told_whole = {Path("nbd_plugin"), *(Path("preswapd") / name for name in ("", "demo", "guest"))}
     return sorted(str(folder) for folder in packages - told_whole)
 
@@ -190,16 +193,43 @@ def folders() -> list[str]:
 @pytest.mark.parametrize("folder", folders())
 def test_architecture_names_every_part(folder: str) -> None:
     paths = (ROOT / folder).iterdir()
-    parts = {path.name for path in paths if path.suffix in (".py", ".c")} - {"__init__.py"}
+    suffixes = (".h",) if folder == "preswapd/native" else (".py", ".c")
+    parts = {path.name for path in paths if path.suffix in suffixes} - {"__init__.py"}
     built = {f"{path.stem}.c" for path in (ROOT / folder).glob("*.pyx")}
-    named = set(re.findall(r"`(\w+\.(?:py|c))`", INSIDE[folder]))
+    named = set(re.findall(r"`(\w+\.(?:py|c|h))`", INSIDE[folder]))
     assert named == parts - built
 
 
 @pytest.mark.parametrize("path", sources(".c", ".h"), ids=lambda path: path.name)
 def test_c_files_include_downwards(path: Path) -> None:
-    """tmem's C knows nothing of the device's, which sees tmem through its one public header."""
+    """tmem's C knows nothing of the device's, which sees tmem through its one public header; what
+    both need of the language is in native/, whose headers stand alone."""
+    native = {header.name for header in (ROOT / "preswapd/native").glob("*.h")}
     beside = {header.name for header in path.parent.glob("*.h")}
-    above = {"tmem.h"} if path.parent.name == "device" else set()
+    below = {"native": set(), "tmem": native, "device": native | {"tmem.h"}}[path.parent.name]
     included = set(re.findall(r'^[ \t]*#[ \t]*include[ \t]*"([^"]+)"', path.read_text(), re.M))
-    assert included <= beside | above
+    assert included <= (beside if below else set()) | below
+
+
+def symbols(path: Path, folder: Path) -> tuple[set[str], set[str]]:
+    """What a C file defines for others, and what it wants of others."""
+    compiled = folder / f"{path.stem}.o"
+    command = ["cc", "-std=gnu11", "-fPIC", *INCLUDES, "-c", str(path), "-o", str(compiled)]
+    subprocess.run(command, check=True)
+    command = ["nm", "--format=posix", "--extern-only", str(compiled)]
+    listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    kinds = dict(line.split()[:2] for line in listed.splitlines())
+    wanted = {name for name, kind in kinds.items() if kind == "U"}
+    return kinds.keys() - wanted, wanted
+
+
+@pytest.mark.parametrize("folder", [name for name in INSIDE if "bottom up" in INSIDE[name]])
+def test_c_files_call_downwards(folder: str, tmp_path: Path) -> None:
+    """In the order in which the architecture page names them, "from the bottom up"."""
+    order = re.findall(r"`(\w+\.c)`", INSIDE[folder])
+    found = {name: symbols(ROOT / folder / name, tmp_path) for name in order}
+    anywhere = set().union(*(defined for defined, _ in found.values()))
+    below: set[str] = set()
+    for name, (defined, wanted) in found.items():
+        below |= defined
+        assert not wanted & anywhere - below, f"{name} calls what stands above it"
