@@ -272,7 +272,7 @@ def test_deleted_disk_file_keeps_the_next_start_from_serving(
     client: Any, faulty: RunningServer
 ) -> None:
     (faulty.state_dir / "g1.img").unlink()
-    faulty.kill9()
+    faulty.kill()
     done = subprocess.run(faulty.command(), capture_output=True, text=True, check=False)
     assert done.returncode == 4
     assert f"the disk file {faulty.state_dir / 'g1.img'} is missing" in done.stderr

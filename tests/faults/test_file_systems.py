@@ -118,7 +118,7 @@ def test_disk_that_turned_read_only_refuses_new_pages_and_serves_the_old(
 def test_start_on_a_read_only_disk_is_refused(
     ext4: Path, on_ext4: RunningServer, client: Any
 ) -> None:
-    on_ext4.kill9()
+    on_ext4.kill()
     turn_read_only(ext4)
     done = run(on_ext4.command())
     assert done.returncode == 4

@@ -149,7 +149,7 @@ def test_gauges_outlive_a_kill_and_counters_begin_anew(
     server = start_server(pool_size="4M")
     connect(server).pwrite(NOISE, PAGE)
     before = server.json_stats()
-    server.kill9()
+    server.kill()
     server.start()
     after = server.json_stats()
     for gauge in ("preswap_pages", "disk_pages"):

@@ -65,10 +65,9 @@ def written_until_stop(server: RunningServer, number: int) -> list[Writer]:
     """Two writers, with the signal in their midst."""
     writers = [Writer(server, first) for first in (1, 1 + PAGES)]
     runs = [writer.run() for writer in writers]
-    assert server.process is not None
     for step in range(PAGES + 1):
         if step == PAGES // 3:
-            server.process.send_signal(number)
+            server.running.send_signal(number)
         for running in runs:
             next(running, None)
     return writers

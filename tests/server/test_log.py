@@ -66,7 +66,7 @@ def test_damaged_page(server: RunningServer) -> None:
 
 def test_reads_in_quarantine(server: RunningServer) -> None:
     connected(server).pwrite(NOISE[:PAGE], PAGE)
-    server.kill9()
+    server.kill()
     shutil.rmtree(server.shm_dir)
     sidecar = server.state_dir / "g1.json"
     replace(Sidecar.read(sidecar), boot_id="the boot before").write(sidecar)

@@ -37,7 +37,7 @@ def test_created_device_is_served(server: RunningServer) -> None:
 def test_created_device_outlives_restarts(server: RunningServer) -> None:
     server.ctl("create", "g2", "1M")
     server.restart()
-    server.kill9()
+    server.kill()
     server.start()
     assert names(server) == {"g1", "g2"}
 
