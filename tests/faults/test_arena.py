@@ -12,10 +12,10 @@ from typing import Any
 import nbd
 import pytest
 
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import Connect
 from tests.conftest import StartServer
 from tests.faults.conftest import NOISE, counters, error_of, page
-from tests.faults.injection import PAGE
 from tests.running import RunningServer, run
 from tests.tmem.arena_file import SLAB, flip_bit, slots_of
 

@@ -13,10 +13,10 @@ from typing import Any
 import nbd
 import pytest
 
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import Connect
 from tests.conftest import StartServer
 from tests.faults.conftest import MIB, error_of, mounted, page
-from tests.faults.injection import PAGE
 from tests.running import RunningServer, run
 
 pytestmark = [

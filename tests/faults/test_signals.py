@@ -13,9 +13,10 @@ import nbd
 import pytest
 
 from preswapd.demo.server import ServerError
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import Connect
 from tests.faults.conftest import MIB, NOISE, counters
-from tests.faults.injection import PAGE, Call, Injector
+from tests.faults.injection import Call, Injector
 from tests.running import PRESWAPCTL, RunningServer, wait_for
 
 CONTENT = NOISE[PAGE : 4 * MIB]

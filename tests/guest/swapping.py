@@ -9,10 +9,10 @@ from typing import Any
 
 from preswapd.guest.kernel import Kernel
 from preswapd.guest.machine import Guest, Hardware, Job, Software
+from preswapd.units import PAGE_SIZE
 from tests.running import GUEST_PATIENCE, RunningServer, wait_until
 
 MIB = 1 << 20
-PAGE_SIZE = 4096
 MEMORY = 80 * MIB  # of which the kernel leaves 43
 FILES = 36  # of a MiB each
 

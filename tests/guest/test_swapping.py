@@ -12,11 +12,11 @@ import pytest
 
 from preswapd.guest.faults import GuestTimeoutError
 from preswapd.guest.kernel import Kernel
+from preswapd.units import PAGE_SIZE
 from tests.conftest import StartServer
 from tests.guest.swapping import (
     FILES,
     MIB,
-    PAGE_SIZE,
     SUMS,
     SwappingGuest,
     allocated,

@@ -10,9 +10,10 @@ from typing import Any
 import nbd
 import pytest
 
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import Connect, connected
 from tests.conftest import StartServer
-from tests.nbd.conftest import MIB, PAGE
+from tests.nbd.conftest import MIB
 from tests.running import PRESWAPCTL, RunningServer
 
 PAGES = 1024

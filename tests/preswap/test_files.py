@@ -28,7 +28,7 @@ from preswapd.preswap.settings import (
     check_pool_size,
 )
 from preswapd.tmem._tmem import Host
-from tests.preswap.disk_model import PAGE
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.running import MIB, Running
 
 SIDECAR = Sidecar("g1", MIB, 3, "zstd", "0123", "boot", True)

@@ -14,12 +14,12 @@ import pytest
 from preswapd.preswap.files.sidecar import Sidecar
 from preswapd.server.exports import Traffic
 from preswapd.server.watch import QUIET_SECONDS, GuestLog, Trouble
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import connected
 from tests.conftest import StartServer
 from tests.running import PATIENCE, RunningServer, run
 from tests.tmem.arena_file import flip_bit, slots_of
 
-PAGE = 4096
 NOISE = random.Random(5).randbytes(8 << 20)
 
 

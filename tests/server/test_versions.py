@@ -8,8 +8,8 @@ from random import Random
 
 import pytest
 
+from preswapd.units import PAGE_SIZE as PAGE
 from preswapd.version import VERSION
-from tests.crash.contents import PAGE
 from tests.crash.harness import DEVICES, POOL, Harness
 from tests.crash.load import connected
 from tests.preswap.running import data_of

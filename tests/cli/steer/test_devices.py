@@ -5,10 +5,9 @@ import json
 import nbd
 import pytest
 
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import connected
 from tests.running import RunningServer
-
-PAGE = 4096
 
 
 @pytest.fixture

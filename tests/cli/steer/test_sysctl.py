@@ -9,11 +9,11 @@ from preswapd.cli.instances import Instances
 from preswapd.cli.invocation import Invocation
 from preswapd.cli.steer.sysctl import Assignment, Change
 from preswapd.errors import UsageError
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import connected
 from tests.conftest import StartServer
 from tests.running import RunningServer
 
-PAGE = 4096
 MIB = 1 << 20
 
 
