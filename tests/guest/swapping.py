@@ -119,10 +119,6 @@ def device(server: RunningServer, name: str = "g1") -> dict[str, Any]:
     return counters
 
 
-def allocated(path: Path) -> int:
-    return path.stat().st_blocks * 512
-
-
 def at_rest(guest: SwappingGuest) -> tuple[dict[str, int], dict[str, Any]]:
     """/proc/vmstat and the device's counters at a moment when no page moves."""
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from preswapd.demo.server import allocated
 from preswapd.guest.faults import GuestTimeoutError
 from preswapd.guest.kernel import Kernel
 from preswapd.units import PAGE_SIZE
@@ -19,7 +20,6 @@ from tests.guest.swapping import (
     MIB,
     SUMS,
     SwappingGuest,
-    allocated,
     at_rest,
     device,
 )
