@@ -92,7 +92,7 @@ def test_unreachable_exits_3(tmp_path: Path, arguments: list[str]) -> None:
 
 
 def test_stopped_server_is_unreachable(server: RunningServer) -> None:
-    server.kill9()
+    server.kill()
     assert server.ctl("list", check=False).returncode == 3
 
 

@@ -37,6 +37,25 @@ def test_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         nbdkit.probe()
 
 
+def test_one_that_gives_no_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    put_in_path(monkeypatch, tmp_path, "exec sleep 60")
+    monkeypatch.setattr("preswapd.host.nbdkit.PROBE_SECONDS", 0.1)
+    with pytest.raises(RefusedError, match="nbdkit --version gave no answer in"):
+        nbdkit.probe()
+
+
+def test_one_that_tells_no_version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    put_in_path(monkeypatch, tmp_path, "echo hello")
+    with pytest.raises(RefusedError, match="'hello', which is no version"):
+        nbdkit.probe()
+
+
+def test_plugin_that_tells_no_python(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    put_in_path(monkeypatch, tmp_path, "echo nbdkit 1.36.2")
+    with pytest.raises(RefusedError, match="does not say which Python"):
+        nbdkit.probe()
+
+
 def test_too_old(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     put_in_path(monkeypatch, tmp_path, "echo nbdkit 1.26.5")
     with pytest.raises(RefusedError, match=r"1\.26\.5 is too old"):

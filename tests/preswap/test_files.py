@@ -28,7 +28,7 @@ from preswapd.preswap.files.maps import check_map, create_map, map_bytes
 from preswapd.preswap.files.sidecar import Sidecar, read_all
 from preswapd.preswap.opening import default_reserve
 from preswapd.tmem._tmem import Host
-from tests.preswap.disk_model import PAGE
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.running import MIB, Running
 
 SIDECAR = Sidecar("g1", MIB, 3, "zstd", "0123", "boot", True)

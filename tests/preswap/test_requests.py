@@ -10,8 +10,9 @@ import pytest
 from preswapd.preswap.device import _device
 from preswapd.preswap.device._device import FLAG_FAST_ZERO, FLAG_FUA, Connection
 from preswapd.preswap.opening import POOL
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.coherence import check_coherence
-from tests.preswap.disk_model import PAGE, page_of, pages_of
+from tests.preswap.disk_model import page_of, pages_of
 from tests.preswap.running import MIB, Running, data_of, read
 
 HOLE_ZERO = 3

@@ -12,7 +12,8 @@ from preswapd.api.settings import NO_LIMIT
 from preswapd.errors import RefusedError, UsageError
 from preswapd.preswap.settings import DeviceSpec
 from preswapd.preswap.shrink import ShrinkProgress
-from tests.preswap.disk_model import PAGE, pages_of
+from preswapd.units import PAGE_SIZE as PAGE
+from tests.preswap.disk_model import pages_of
 from tests.preswap.running import MIB, Running, read
 
 PAGES = 64

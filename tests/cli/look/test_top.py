@@ -179,7 +179,7 @@ def test_batch_shows_a_restart(server: RunningServer) -> None:
             assert any(text in line for line in process.stdout), f"no {text!r}"
 
         until("default  preswapd")
-        server.kill9()
+        server.kill()
         until("default  away for")
         server.start()
         until("default  preswapd")
@@ -289,7 +289,7 @@ def test_top_is_drawn_through_a_restart(server: RunningServer) -> None:
     screen = Screen(server, "-d", "0.2")
     try:
         screen.until(b"STORES/S")
-        server.kill9()
+        server.kill()
         screen.until(b"away for")
         server.start()
         screen.until(b"STORES/S")
