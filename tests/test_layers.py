@@ -166,7 +166,7 @@ def test_imports_are_plain(name: str) -> None:
 
 def folders() -> list[str]:
     """Those whose files the architecture page names, each in a paragraph of its own."""
-    packages = {path.parent.relative_to(ROOT) for path in sources(".py", ".c")}
+    packages = {path.parent.relative_to(ROOT) for path in sources(".py", ".c", ".h")}
     told_whole = {Path("nbd_plugin"), *(Path("preswapd") / name for name in ("", "demo", "guest"))}
     return sorted(str(folder) for folder in packages - told_whole)
 
@@ -174,16 +174,19 @@ def folders() -> list[str]:
 @pytest.mark.parametrize("folder", folders())
 def test_architecture_names_every_part(folder: str) -> None:
     paths = (ROOT / folder).iterdir()
-    parts = {path.name for path in paths if path.suffix in (".py", ".c")} - {"__init__.py"}
+    suffixes = (".h",) if folder == "preswapd/native" else (".py", ".c")
+    parts = {path.name for path in paths if path.suffix in suffixes} - {"__init__.py"}
     built = {f"{path.stem}.c" for path in (ROOT / folder).glob("*.pyx")}
-    named = set(re.findall(r"`(\w+\.(?:py|c))`", INSIDE[folder]))
+    named = set(re.findall(r"`(\w+\.(?:py|c|h))`", INSIDE[folder]))
     assert named == parts - built
 
 
 @pytest.mark.parametrize("path", sources(".c", ".h"), ids=lambda path: path.name)
 def test_c_files_include_downwards(path: Path) -> None:
-    """tmem's C knows nothing of the device's, which sees tmem through its one public header."""
+    """tmem's C knows nothing of the device's, which sees tmem through its one public header; what
+    both need of the language is in native/, whose headers stand alone."""
+    native = {header.name for header in (ROOT / "preswapd/native").glob("*.h")}
     beside = {header.name for header in path.parent.glob("*.h")}
-    above = {"tmem.h"} if path.parent.name == "device" else set()
+    below = {"native": set(), "tmem": native, "device": native | {"tmem.h"}}[path.parent.name]
     included = set(re.findall(r'^[ \t]*#[ \t]*include[ \t]*"([^"]+)"', path.read_text(), re.M))
-    assert included <= beside | above
+    assert included <= (beside if below else set()) | below

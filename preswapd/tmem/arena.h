@@ -11,6 +11,7 @@
 #ifndef PRESWAPD_ARENA_H
 #define PRESWAPD_ARENA_H
 
+#include "stores.h"
 #include "tmem.h"
 
 #define ARENA_FORMAT 1u
@@ -142,18 +143,5 @@ uint32_t slot_sum(const struct arena *, const struct slot *, uint64_t digest);
 /* The state word of a filled slot. */
 uint64_t slot_live_word(const struct arena *, const struct slot *, uint32_t sum);
 bool slot_header_fits(const struct arena *, const struct slot *);
-
-static inline uint64_t load_acquire(const uint64_t *word)
-{
-	return __atomic_load_n(word, __ATOMIC_ACQUIRE);
-}
-
-/* A kill leaves the stores in program order; only the compiler can break it, so it may move
- * nothing across this one in either direction. */
-static inline void store_release(uint64_t *word, uint64_t value)
-{
-	__atomic_store_n(word, value, __ATOMIC_RELEASE);
-	__atomic_signal_fence(__ATOMIC_SEQ_CST);
-}
 
 #endif

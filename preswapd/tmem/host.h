@@ -7,6 +7,7 @@
 #include "ephemeral.h"
 #include "index.h"
 #include "slots.h"
+#include "stores.h"
 
 struct pool {
 	bool live, frozen;             /* atomic */
@@ -75,16 +76,6 @@ static inline bool pool_gets_remove(const struct pool *p)
 static inline uint32_t pool_births(const struct pool *p)
 {
 	return __atomic_load_n(&p->births, __ATOMIC_RELAXED);
-}
-
-static inline void count_up(uint64_t *counter)
-{
-	__atomic_fetch_add(counter, 1, __ATOMIC_RELAXED);
-}
-
-static inline uint64_t count_of(const uint64_t *counter)
-{
-	return __atomic_load_n(counter, __ATOMIC_RELAXED);
 }
 
 static inline struct tmem_handle handle_of(const struct slot *s)

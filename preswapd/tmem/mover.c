@@ -8,7 +8,8 @@
 
 #include <errno.h>
 #include <string.h>
-#include <time.h>
+
+#include "clock.h"
 
 #define MOVE_BYTES_AT_ONCE (16u << 20)         /* a call of tmem_maintain: some 10 ms */
 #define SLABS_A_LOOK 16u
@@ -207,14 +208,6 @@ void host_recompress(struct tmem_host *h, const struct tmem_handle *handle, enum
 		pack(h, &m, how);
 }
 
-static uint64_t clock_ns(clockid_t clock)
-{
-	struct timespec t;
-
-	clock_gettime(clock, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 /* Who had to wait for a processor takes it from somebody, maybe from those who put. */
 static unsigned next_pause(unsigned pause, uint64_t took_ns, uint64_t worked_ns)
 {
@@ -235,11 +228,11 @@ void tmem_settle(struct tmem_host *h, unsigned milliseconds)
 	int done = 1;
 
 	while (done == 1) {
-		uint64_t began = clock_ns(CLOCK_MONOTONIC);
-		uint64_t worked = clock_ns(CLOCK_THREAD_CPUTIME_ID);
+		uint64_t began = monotonic_ns();
+		uint64_t worked = thread_cpu_ns();
 		done = host_unstage(h, also_open);
-		pause = next_pause(pause, clock_ns(CLOCK_MONOTONIC) - began,
-				   clock_ns(CLOCK_THREAD_CPUTIME_ID) - worked);
+		pause = next_pause(pause, monotonic_ns() - began,
+				   thread_cpu_ns() - worked);
 		uint64_t before = puts;
 		puts = count_of(&h->count.good_puts);
 		if (puts != before && !slots_staging_presses(&h->slots))

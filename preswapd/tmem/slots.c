@@ -4,7 +4,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+
+#include "clock.h"
 
 /* Slabs that fell empty are kept this long: a fresh one costs a fallocate, a punch and the
  * first touches (30 us and 2 us a page). */
@@ -17,14 +18,6 @@
 #define STAGING_SPARES (2u << 20)
 
 enum place { NOWHERE, PARTIAL, FULL, EMPTY, MOVING };
-
-static uint64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
-	return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
-}
 
 static void list_push(struct slots *s, struct list *l, uint32_t n, bool front)
 {
@@ -275,7 +268,7 @@ static int carve(struct slots *s, unsigned class, uint8_t staging, uint32_t to, 
 		return err;
 	}
 	if (slab->place == EMPTY && slab->reserved > to && !staging)
-		s->recut_at = now_ns();
+		s->recut_at = coarse_ns();
 	if (slab->place == EMPTY)
 		empty_remove(s, n);
 	else if (s->n_free && s->free_numbers[s->n_free - 1] == n)
@@ -480,7 +473,7 @@ static void replace_slab(struct slots *s, uint32_t n, bool had_room)
 		return;
 	if (slab->used == 0) {
 		unlist(s, n);
-		empty_push(s, n, now_ns());
+		empty_push(s, n, coarse_ns());
 	} else if (slab->place == FULL || !had_room) {
 		unlist(s, n);
 		push_partial(s, n);
@@ -519,7 +512,7 @@ void slots_release(struct slots *s, uint32_t ref)
  * meanwhile. */
 static void give_back_empty(struct slots *s, bool all)
 {
-	uint64_t before = now_ns() - KEEP_EMPTY_NS;
+	uint64_t before = coarse_ns() - KEEP_EMPTY_NS;
 
 	for (;;) {
 		pthread_mutex_lock(&s->mutex);
@@ -546,7 +539,7 @@ static void give_back_empty(struct slots *s, bool all)
 			slab->reserved = 0;
 			s->free_numbers[s->n_free++] = n;
 		} else {
-			empty_push(s, n, now_ns());
+			empty_push(s, n, coarse_ns());
 		}
 		pthread_mutex_unlock(&s->mutex);
 		if (!gone)
@@ -558,7 +551,7 @@ void slots_give_back(struct slots *s, bool all)
 {
 	give_back_empty(s, all);
 	pthread_mutex_lock(&s->mutex);
-	if (s->recut_at && (all || s->recut_at < now_ns() - KEEP_EMPTY_NS))
+	if (s->recut_at && (all || s->recut_at < coarse_ns() - KEEP_EMPTY_NS))
 		trim_tails(s);
 	pthread_mutex_unlock(&s->mutex);
 }
@@ -707,7 +700,7 @@ uint32_t slots_take_emptiest(struct slots *s, uint32_t round, uint32_t *slabs, u
 static void put_back(struct slots *s, uint32_t n)
 {
 	if (s->slabs[n].used == 0)
-		empty_push(s, n, now_ns());
+		empty_push(s, n, coarse_ns());
 	else if (is_full(&s->slabs[n]))
 		push_full(s, n);
 	else
@@ -744,26 +737,15 @@ void slots_return_staged(struct slots *s, uint32_t n, bool tried)
 	pthread_mutex_unlock(&s->mutex);
 }
 
-static struct timespec from_now(unsigned milliseconds)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	uint64_t ns = (uint64_t)t.tv_nsec + milliseconds * 1000000ull;
-	t.tv_sec += (time_t)(ns / 1000000000u);
-	t.tv_nsec = (long)(ns % 1000000000u);
-	return t;
-}
-
 bool slots_wait_staged(struct slots *s, unsigned milliseconds, unsigned for_more)
 {
-	struct timespec end = from_now(milliseconds);
+	struct timespec end = monotonic_in(milliseconds);
 	int err = 0;
 
 	pthread_mutex_lock(&s->mutex);
 	while (!s->staged_bytes && !err)
 		err = pthread_cond_clockwait(&s->staged_more, &s->mutex, CLOCK_MONOTONIC, &end);
-	end = from_now(for_more);
+	end = monotonic_in(for_more);
 	while (!s->staged.first && !err)
 		err = pthread_cond_clockwait(&s->staged_more, &s->mutex, CLOCK_MONOTONIC, &end);
 	bool full = s->staged.first != 0;

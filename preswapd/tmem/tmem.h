@@ -17,7 +17,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define TMEM_PAGE 4096u
+#include "page_size.h"
+
+#define TMEM_PAGE PAGE_BYTES
 #define TMEM_STAGE_MOST 16u
 #define TMEM_TABLE_BYTES 32768u        /* room in the arena for a table of the user's own */
 
