@@ -7,7 +7,6 @@ from contextlib import suppress
 from preswapd.log import ERROR, Log, Throttle
 from preswapd.preswap.creation import Served
 from preswapd.preswap.device._device import Device
-from preswapd.preswap.files.image import written_pages
 
 
 class DiskErrors:
@@ -44,7 +43,7 @@ class Upkeep:
         for device in devices:
             # It is being removed, or its disk is in trouble, which is told below.
             with suppress(OSError):
-                device.punch(0, device.pages)
+                device.punch()
             with suppress(OSError):
                 self.mend(device)
             self.errors[device].tell()
@@ -59,8 +58,7 @@ class Upkeep:
         # It is being removed, or its disk is in trouble, which is told.
         with suppress(OSError):
             device.recompress()
-            for first, pages in written_pages(device.disk_file(), device.size):
-                device.punch(first, pages, all=True)
+            device.punch_unused()
 
     def mend(self, device: Device) -> None:
         """Somebody cut its disk file off: what lay there is lost, and must not read as zeros."""

@@ -1,0 +1,48 @@
+/* The place of each page, and how it goes from one to another under the page's lock.
+ *
+ * Neighbouring pages lie under different locks, and share the bytes of the bitmaps: bits change by
+ * atomic or and and.
+ */
+#ifndef PRESWAPD_PLACES_H
+#define PRESWAPD_PLACES_H
+
+#include "device.h"
+
+/* What a page was, seen under its lock: whoever comes back compares all three, as a slot alone may
+ * have been freed and filled again. */
+struct noted {
+	struct tmem_found slot;
+	uint8_t state;
+};
+
+/* -EAGAIN: somebody holds it, under REQUEST_NOWAIT. */
+int place_lock(struct device *, const struct tmem_handle *, unsigned flags);
+/* What the page is, and the copy of it where it is in tmem (noted->slot.ref).  -EAGAIN as above. */
+int place_note(struct device *, uint64_t page, unsigned flags, struct noted *,
+	       struct tmem_copy *);
+/* Under the lock: is it still what was noted? */
+bool place_is(const struct device *, uint64_t page, const struct tmem_handle *,
+	      const struct noted *);
+
+/* A built page becomes the page.  Under the lock; `*old` is to be released after it. */
+int place_publish(struct device *, uint64_t page, const struct tmem_handle *,
+		  const struct tmem_fresh *, uint32_t *old);
+/* P, then the slot's death.  Under the lock; the dead slot is to be released after it. */
+uint32_t place_become(struct device *, uint64_t page, const struct tmem_handle *,
+		      enum page_state);
+/* The same with lock and release: true if the page was in tmem. */
+bool place_become_now(struct device *, uint64_t page, enum page_state);
+/* The same if the page is still what was noted, otherwise false.  DISK: it was written there. */
+bool place_change(struct device *, uint64_t page, const struct noted *, enum page_state);
+/* At start, for a page that has a live slot: it is in tmem, whatever P says (R2). */
+void place_is_in_tmem(struct device *, uint64_t page);
+/* At start, for a page that has none and should. */
+void place_is_lost(struct device *, uint64_t page);
+/* At start: counts the page as what P says. */
+void place_count(struct device *, uint64_t page);
+
+/* The page's disk blocks are to be punched; or not any more. */
+void place_to_punch(struct device *, uint64_t page);
+void place_punched(struct device *, uint64_t page);
+
+#endif
