@@ -9,6 +9,7 @@ import os
 from libc.stdint cimport uint64_t
 
 from preswapd.preswap.device._device cimport (
+    EXTENTS_AT_ONCE,
     REQUEST_FAST_ZERO,
     REQUEST_FUA,
     Connection,
@@ -20,7 +21,6 @@ cdef enum:
     NBDKIT_FLAG_FUA = 2
     NBDKIT_FLAG_FAST_ZERO = 8
     NBDKIT_EXTENT_HOLE_ZERO = 3
-    EXTENTS_AT_ONCE = 512
 
 cdef extern from "pin.h":
     int pin_init()

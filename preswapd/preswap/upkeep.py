@@ -51,7 +51,7 @@ class Upkeep:
             self.tidy(self.to_tidy.pop())
 
     def tidy(self, device: Device) -> None:
-        """What the process before this one did not come to: to compress pages, to punch blocks."""
+        """What the process before this one left undone: pages to compress, blocks to punch."""
         served = self.served.get(device.name)
         if served is None or served.device is not device:
             return

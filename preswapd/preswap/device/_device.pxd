@@ -22,8 +22,6 @@ cdef extern from "disk.h" nogil:
 cdef extern from "flights.h" nogil:
     ctypedef struct flights "struct flights":
         uint64_t connections
-    ctypedef struct flight "struct flight":
-        pass
     void flights_init(flights *)
     void flights_destroy(flights *)
     double flights_seconds_since_io(const flights *)
@@ -39,7 +37,7 @@ cdef extern from "latency.h" nogil:
 
 cdef extern from "device.h" nogil:
     enum:
-        DISK "DISK"
+        DISK
         EXTENT_PAGES_OF_DEVICE "EXTENT_PAGES"
         REQUEST_FUA
         REQUEST_FAST_ZERO
@@ -117,6 +115,10 @@ cdef extern from "connection.h" nogil:
     int connection_extents(connection *, uint64_t, uint64_t, extent *, unsigned)
 
 
+cdef enum:
+    EXTENTS_AT_ONCE = 512
+
+
 cdef class Device:
     cdef device d
     cdef Host host
@@ -136,8 +138,8 @@ cdef class Device:
     cdef int check_attached(self) except -1
 
 
-# Requests.  The cdef methods return 0 or a negative errno, for a caller who tells it on; where a
-# buffer does not fit they raise.
+# The cdef methods return 0 (or how many) or a negative errno, for a caller who has to pass it on;
+# a buffer that does not fit raises.
 cdef class Connection:
     cdef readonly Device device
     cdef connection c

@@ -4,13 +4,13 @@
 What they do is in C, see device.h, owner.h and connection.h.
 """
 
-import errno
 import os
 import threading
 from mmap import mmap as anonymous_memory
 
 from bitarray import bitarray
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from libc.errno cimport EAGAIN, EBUSY, ENOENT, ENOMEM, ESHUTDOWN
 from libc.stdlib cimport calloc, free
 
 from preswapd.preswap.device._table cimport Entry
@@ -21,14 +21,6 @@ PAGE_SIZE = PAGE_BYTES
 EXTENT_PAGES = EXTENT_PAGES_OF_DEVICE
 FLAG_FUA = REQUEST_FUA
 FLAG_FAST_ZERO = REQUEST_FAST_ZERO
-
-cdef int EAGAIN = -errno.EAGAIN
-cdef int EBUSY = -errno.EBUSY
-cdef int ENOENT = -errno.ENOENT
-cdef int ESHUTDOWN = -errno.ESHUTDOWN
-
-cdef enum:
-    EXTENTS_AT_ONCE = 512
 
 
 cdef class Extents:
@@ -77,8 +69,8 @@ cdef class Device:
         marks_init(&self.d.marks)
         flights_init(&self.d.flights)
 
-    def __init__(self, Host host not None, *, uint32_t pool, Entry entry not None, str compress, int map_fd,
-                 int image_fd, bint tmem_dirty, on_first_put):
+    def __init__(self, Host host not None, *, uint32_t pool, Entry entry not None, str compress,
+                 int map_fd, int image_fd, bint tmem_dirty, on_first_put):
         if self.host is not None:
             raise ValueError("a device is opened once")
         cdef uint64_t pages = entry.size // PAGE_BYTES
@@ -99,7 +91,7 @@ cdef class Device:
         PyObject_GetBuffer(self.preswap_map, &self.tmem_bits, PyBUF_WRITABLE)
         self.d.in_tmem = <uint8_t *>self.tmem_bits.buf
         if device_map(&self.d, map_fd):
-            raise OSError(errno.ENOMEM, "the device's map cannot be mapped")
+            raise OSError(ENOMEM, "the device's map cannot be mapped")
         # Last: whoever fails before has left it to the caller.
         disk_attach(&self.d.disk, image_fd, self.size)
         with nogil:
@@ -233,7 +225,7 @@ cdef class Device:
         return True
 
     cdef int check(self, int err) except -1:
-        if err == ESHUTDOWN:
+        if err == -ESHUTDOWN:
             raise OSError(-err, f"the device {self.name} is being removed")
         if err < 0:
             raise OSError(-err, os.strerror(-err))
@@ -300,7 +292,7 @@ cdef class Device:
         cdef int64_t lost
         with nogil:
             lost = owner_mend(&self.d)
-        if lost == ENOENT:
+        if lost == -ENOENT:
             return None
         self.check(<int>min(lost, 0))
         return lost
@@ -328,7 +320,7 @@ cdef class Device:
         self.check_attached()
         with nogil:
             err = device_empty(&self.d)
-        if err == EBUSY:
+        if err == -EBUSY:
             raise ValueError(f"the device {self.name} is still served")
 
     def park(self, unsigned milliseconds):
@@ -388,7 +380,7 @@ cdef class Connection:
         cdef int err
         PyObject_GetBuffer(buf, &view, PyBUF_WRITABLE)
         err = connection_try_read(&self.c, &t, view.buf, <uint64_t>view.len, offset)
-        if err == EAGAIN:
+        if err == -EAGAIN:
             with nogil:
                 err = connection_read(&self.c, &t, view.buf, <uint64_t>view.len, offset)
         PyBuffer_Release(&view)
@@ -400,7 +392,7 @@ cdef class Connection:
         cdef int err
         PyObject_GetBuffer(buf, &view, PyBUF_SIMPLE)
         err = connection_try_write(&self.c, &t, view.buf, <uint64_t>view.len, offset, flags)
-        if err == EAGAIN:
+        if err == -EAGAIN:
             with nogil:
                 err = connection_write(&self.c, &t, view.buf, <uint64_t>view.len, offset, flags)
         PyBuffer_Release(&view)

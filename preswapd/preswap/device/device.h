@@ -117,7 +117,8 @@ int device_reserve_index(struct device *);
 int device_empty(struct device *);
 /* The pages read as zeros afterwards; a part of a trim. */
 void device_forget(struct device *, uint64_t first, uint64_t pages);
-/* Compresses what tmem holds of these pages uncompressed: a dead process did not come to it. */
+/* Compresses those of the pages that tmem still holds uncompressed: the process before this one
+ * ended before it got to them. */
 void device_recompress(struct device *, uint64_t first, uint64_t pages);
 /* Counts and notes what the disk file failed with; returns the error for the guest. */
 int device_disk_error(struct device *, int err);

@@ -194,7 +194,8 @@ static int publish(struct device *d, uint64_t page, const struct tmem_handle *ha
 	return err;
 }
 
-/* Is tmem not to be asked?  A page that is there may be replaced all the same. */
+/* tmem must not take one page more: it is closed to the device, or the quota is used up.  A page
+ * that is there may be replaced all the same. */
 static bool must_not_grow(const struct device *d, uint64_t page, unsigned flags)
 {
 	return device_state(d, page) != TMEM && (flags & REQUEST_NO_TMEM || over_quota(d));
@@ -206,8 +207,8 @@ static unsigned tmem_flags(const struct device *d, uint64_t page, unsigned flags
 	       (flags & REQUEST_NOWAIT ? TMEM_NOWAIT : 0);
 }
 
-/* At the speed of a copy, to be compressed afterwards: how many of the pages are stored, 0 when
- * they are for put(), or -EAGAIN. */
+/* Stores pages at the speed of a copy, to be compressed afterwards: how many, 0 when put() is to
+ * take the first, or -EAGAIN. */
 static int put_staged(struct device *d, uint64_t first, uint64_t pages, const uint8_t *from,
 		      unsigned flags)
 {
