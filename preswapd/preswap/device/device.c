@@ -58,7 +58,7 @@ static void attach_slot(void *ctx, uint32_t index, uint64_t seq)
 	struct attaching *a = ctx;
 
 	(void)seq;
-	place_is_in_tmem(a->device, swizzle_page(a->object, index));
+	place_found_in_tmem(a->device, swizzle_page(a->object, index));
 }
 
 static bool is_damaged(const struct device *d, uint64_t page)
@@ -79,7 +79,8 @@ static bool is_damaged(const struct device *d, uint64_t page)
 void device_attach(struct device *d)
 {
 	for (uint64_t page = 0; page < d->pages; page++)
-		place_count(d, page);
+		if (device_state(d, page) != HOLE)
+			place_found(d, page);
 	for (uint64_t object = 0; object < SWIZZLE_OBJECTS; object++) {
 		struct attaching a = {d, object};
 		struct tmem_handle handle = device_handle(d, object);
@@ -87,7 +88,7 @@ void device_attach(struct device *d)
 	}
 	for (uint64_t page = 0; page < d->pages; page++)
 		if (is_damaged(d, page))
-			place_is_lost(d, page);
+			place_found_lost(d, page);
 }
 
 static void forget_index(struct device *d)
@@ -126,7 +127,7 @@ void device_forget(struct device *d, uint64_t first, uint64_t pages)
 	for (uint64_t page = first; page < first + pages; page++) {
 		if (device_state(d, page) == HOLE)
 			continue;
-		bool was_in_tmem = place_become_now(d, page, HOLE);
+		bool was_in_tmem = place_become(d, page, HOLE);
 		d->tmem->count_flush(d->host, was_in_tmem);
 		if (was_in_tmem)
 			count_up(&d->count.invalidates);

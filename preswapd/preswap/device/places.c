@@ -146,19 +146,20 @@ int place_publish(struct device *d, uint64_t page, const struct tmem_handle *han
 	return err;
 }
 
-uint32_t place_become(struct device *d, uint64_t page, const struct tmem_handle *handle,
-		      enum page_state state)
+/* Under the lock.  Returns the dead slot, to be released after it. */
+static uint32_t become(struct device *d, uint64_t page, const struct tmem_handle *handle,
+		       enum page_state state)
 {
 	store_state(d, page, state);
 	return d->tmem->drop(d->host, handle);
 }
 
-bool place_become_now(struct device *d, uint64_t page, enum page_state state)
+bool place_become(struct device *d, uint64_t page, enum page_state state)
 {
 	struct tmem_handle handle = device_handle(d, page);
 
 	d->tmem->lock(d->host, &handle);
-	uint32_t dead = place_become(d, page, &handle, state);
+	uint32_t dead = become(d, page, &handle, state);
 	d->tmem->unlock(d->host, &handle);
 	d->tmem->release(d->host, dead);
 	return dead != 0;
@@ -173,7 +174,7 @@ bool place_change(struct device *d, uint64_t page, const struct noted *noted,
 	d->tmem->lock(d->host, &handle);
 	bool unchanged = place_is(d, page, &handle, noted);
 	if (unchanged)
-		dead = place_become(d, page, &handle, state);
+		dead = become(d, page, &handle, state);
 	else if (state == DISK)
 		note_vain_write(d, page);
 	d->tmem->unlock(d->host, &handle);
@@ -183,7 +184,7 @@ bool place_change(struct device *d, uint64_t page, const struct noted *noted,
 
 /* --- At start ---------------------------------------------------------------------------------- */
 
-void place_count(struct device *d, uint64_t page)
+void place_found(struct device *d, uint64_t page)
 {
 	uint64_t *gauge = gauge_of(d, device_state(d, page));
 
@@ -191,14 +192,14 @@ void place_count(struct device *d, uint64_t page)
 		count_up(gauge);
 }
 
-void place_is_in_tmem(struct device *d, uint64_t page)
+void place_found_in_tmem(struct device *d, uint64_t page)
 {
 	if (device_state(d, page) != TMEM)
 		store_state(d, page, TMEM);
 	set_bit(d->in_tmem, page);
 }
 
-void place_is_lost(struct device *d, uint64_t page)
+void place_found_lost(struct device *d, uint64_t page)
 {
 	store_state(d, page, LOST);
 }

@@ -27,22 +27,23 @@ bool place_is(const struct device *, uint64_t page, const struct tmem_handle *,
 /* A built page becomes the page.  Under the lock; `*old` is to be released after it. */
 int place_publish(struct device *, uint64_t page, const struct tmem_handle *,
 		  const struct tmem_fresh *, uint32_t *old);
-/* P, then the slot's death.  Under the lock; the dead slot is to be released after it. */
-uint32_t place_become(struct device *, uint64_t page, const struct tmem_handle *,
-		      enum page_state);
-/* The same with lock and release: true if the page was in tmem. */
-bool place_become_now(struct device *, uint64_t page, enum page_state);
-/* The same if the page is still what was noted, otherwise false.  DISK: it was written there. */
+/* P, then the death of the slot that is the page's now; takes the lock.  True if there was one. */
+bool place_become(struct device *, uint64_t page, enum page_state);
+/* The same only if the page is still what was noted, otherwise false.  For DISK the caller has
+ * written it there. */
 bool place_change(struct device *, uint64_t page, const struct noted *, enum page_state);
-/* At start, for a page that has a live slot: it is in tmem, whatever P says (R2). */
-void place_is_in_tmem(struct device *, uint64_t page);
-/* At start, for a page that has none and should. */
-void place_is_lost(struct device *, uint64_t page);
-/* At start: counts the page as what P says. */
-void place_count(struct device *, uint64_t page);
 
 /* The page's disk blocks are to be punched; or not any more. */
 void place_to_punch(struct device *, uint64_t page);
 void place_punched(struct device *, uint64_t page);
+
+/* --- at start, before there are requests --- */
+
+/* Counts the page as what P says. */
+void place_found(struct device *, uint64_t page);
+/* It has a live slot, so it is in tmem, whatever P says (R2). */
+void place_found_in_tmem(struct device *, uint64_t page);
+/* It has none and should, or P is damaged. */
+void place_found_lost(struct device *, uint64_t page);
 
 #endif

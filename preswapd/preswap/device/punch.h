@@ -6,8 +6,8 @@
 
 /* Holes of the disk file where a trim left blocks behind; all: wherever no page is on disk. */
 int punch_range(struct device *, uint64_t first, uint64_t pages, bool all);
-/* The blocks of no use that the disk file has from `*at` on, which grows by `most` pages or more;
- * to be called again until it is d->pages. */
+/* Punches the next blocks of the disk file, from page `*at` on and `most` pages at most, where no
+ * page is on disk, and moves `*at` behind them: to d->pages when there are no more. */
 int punch_unused(struct device *, uint64_t *at, uint64_t most);
 
 #endif

@@ -278,7 +278,7 @@ static int put_some(struct device *d, uint64_t first, uint64_t pages, const uint
 static void now_on_disk(struct device *d, uint64_t first, uint64_t pages)
 {
 	for (uint64_t page = first; page < first + pages; page++)
-		place_become_now(d, page, DISK);
+		place_become(d, page, DISK);
 }
 
 /* At most DISK_RUN_PAGES pages.  If the disk fails nothing changes: what was there still serves. */
