@@ -1,7 +1,5 @@
 #include "places.h"
 
-#include <errno.h>
-
 /* Both return whether the bit was set before. */
 static bool set_bit(uint8_t *bits, uint64_t page)
 {
@@ -18,31 +16,6 @@ static bool clear_bit(uint8_t *bits, uint64_t page)
 }
 
 /* --- Looking ---------------------------------------------------------------------------------- */
-
-int place_lock(struct device *d, const struct tmem_handle *handle, unsigned flags)
-{
-	if (d->tmem->trylock(d->host, handle))
-		return 0;
-	if (flags & REQUEST_NOWAIT)
-		return -EAGAIN;
-	d->tmem->lock(d->host, handle);
-	return 0;
-}
-
-int place_note(struct device *d, uint64_t page, unsigned flags, struct noted *noted,
-	       struct tmem_copy *copy)
-{
-	struct tmem_handle handle = device_handle(d, page);
-	int err = place_lock(d, &handle, flags);
-
-	if (err)
-		return err;
-	*noted = (struct noted){d->tmem->find(d->host, &handle), device_state(d, page)};
-	if (noted->slot.ref)
-		d->tmem->copy(d->host, &noted->slot, copy);
-	d->tmem->unlock(d->host, &handle);
-	return 0;
-}
 
 bool place_is(const struct device *d, uint64_t page, const struct tmem_handle *handle,
 	      const struct noted *noted)

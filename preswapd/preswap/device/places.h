@@ -6,6 +6,8 @@
 #ifndef PRESWAPD_PLACES_H
 #define PRESWAPD_PLACES_H
 
+#include <errno.h>
+
 #include "device.h"
 
 /* What a page was, seen under its lock: whoever comes back compares all three, as a slot alone may
@@ -16,10 +18,32 @@ struct noted {
 };
 
 /* -EAGAIN: somebody holds it, under REQUEST_NOWAIT. */
-int place_lock(struct device *, const struct tmem_handle *, unsigned flags);
+static inline int place_lock(struct device *d, const struct tmem_handle *handle, unsigned flags)
+{
+	if (d->tmem->trylock(d->host, handle))
+		return 0;
+	if (flags & REQUEST_NOWAIT)
+		return -EAGAIN;
+	d->tmem->lock(d->host, handle);
+	return 0;
+}
+
 /* What the page is, and the copy of it where it is in tmem (noted->slot.ref).  -EAGAIN as above. */
-int place_note(struct device *, uint64_t page, unsigned flags, struct noted *,
-	       struct tmem_copy *);
+static inline int place_note(struct device *d, uint64_t page, unsigned flags, struct noted *noted,
+			     struct tmem_copy *copy)
+{
+	struct tmem_handle handle = device_handle(d, page);
+	int err = place_lock(d, &handle, flags);
+
+	if (err)
+		return err;
+	*noted = (struct noted){d->tmem->find(d->host, &handle), device_state(d, page)};
+	if (noted->slot.ref)
+		d->tmem->copy(d->host, &noted->slot, copy);
+	d->tmem->unlock(d->host, &handle);
+	return 0;
+}
+
 /* Under the lock: is it still what was noted? */
 bool place_is(const struct device *, uint64_t page, const struct tmem_handle *,
 	      const struct noted *);
