@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 # setuptools announces at every build that it calls two tables of pyproject.toml experimental: its version is pinned for that.
 KNOWN_EXPERIMENTAL := -W 'ignore:`[tool.'
 
-NATIVE_SOURCES := $(foreach folder,preswapd/* preswapd/*/*,$(wildcard $(addprefix $(folder)/*.,c h pyx pxd)))
+NATIVE_SOURCES := $(foreach folder,nbd_plugin preswapd/* preswapd/*/*,$(wildcard $(addprefix $(folder)/*.,c h pyx pxd)))
 CYTHON_SOURCES := $(filter %.pyx %.pxd,$(NATIVE_SOURCES))
 
 # The steps share .venv, pip and apt.

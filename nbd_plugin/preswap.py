@@ -9,16 +9,9 @@ import sys
 import nbdkit
 
 try:
-    from preswapd.preswap.device import _device
-    from preswapd.preswap.device._device import (
-        Connection,
-        extents,
-        flush,
-        pread,
-        pwrite,
-        trim,
-        zero,
-    )
+    from nbd_plugin import _callbacks
+    from nbd_plugin._callbacks import extents, flush, pread, pwrite, trim, zero
+    from preswapd.preswap.device._device import Connection
     from preswapd.server.exports import Exports
     from preswapd.server.handover import Handover
     from preswapd.server.lifecycle import start
@@ -55,7 +48,7 @@ def after_fork() -> None:
     global _exports
     assert _handover is not None
     # An exception is EIO to the client unless this was called before it.
-    _device.set_error = nbdkit.set_error
+    _callbacks.set_error = nbdkit.set_error
     _exports = start(_handover)
 
 

@@ -71,7 +71,8 @@ def test_wheel_holds_the_plugin_script(installed: set[str]) -> None:
 
 
 def test_wheel_holds_every_module_and_its_types(installed: set[str]) -> None:
-    wanted = {name for name in tracked("preswapd") if name.endswith((".py", ".pyi", ".typed"))}
+    code = tracked("preswapd", "nbd_plugin")
+    wanted = {name for name in code if name.endswith((".py", ".pyi", ".typed"))}
     assert wanted <= installed
 
 

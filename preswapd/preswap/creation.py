@@ -12,7 +12,7 @@ from pathlib import Path
 
 from preswapd.errors import PreswapError, RefusedError
 from preswapd.paths import InstancePaths
-from preswapd.preswap.device._device import Device, reserve_index
+from preswapd.preswap.device._device import Device
 from preswapd.preswap.device._table import Entry, Table
 from preswapd.preswap.files.header import swap_header
 from preswapd.preswap.files.image import (
@@ -105,7 +105,7 @@ class Maker:
                 raise
         finally:
             os.close(map_fd)
-        reserve_index(device)
+        device.reserve_index()
         if entry.state != "served":
             entry.set_state("served")
         return Served(device, entry, sidecar)

@@ -16,7 +16,6 @@ from preswapd.paths import check_device_name
 from preswapd.preswap.creation import Served
 from preswapd.preswap.device._device import Device, give_back
 from preswapd.preswap.files.header import swap_header
-from preswapd.preswap.files.image import written_pages
 from preswapd.preswap.opening import POOL, open_instance
 from preswapd.preswap.settings import (
     DeviceSpec,
@@ -149,14 +148,13 @@ class Instance:
         """Drops all pages but the swap header, in tmem and on disk."""
         with self.changes:
             device = self.unused(name, force=True).device
-            header = device.disk_map[0]
+            header = device.is_on_disk(0)
             result = SwapoffResult(
                 device.preswap_pages, device.disk_pages - header, device.seconds_since_io
             )
             device.forget(1, device.pages - 1)
-            device.punch(0, device.pages)
-            for first, pages in written_pages(device.disk_file(), device.size):
-                device.punch(first, pages, all=True)
+            device.punch()
+            device.punch_unused()
             self.host.maintain(all=True)
         dropped = f"dropped {result.pages} pages in memory, {result.disk_pages} on disk"
         self.log(INFO, f"swapoff of {name}: {dropped}")
@@ -266,8 +264,7 @@ class Instance:
         ended = device.park(PARK_MILLISECONDS)
         if not ended or device.preswap_pages or device.quarantined or not device.tmem_dirty:
             return
-        for first, pages in written_pages(device.disk_file(), device.size):
-            device.punch_parked(first, pages)
+        device.punch_unused(parked=True)
         device.sync()
         path = self.settings.paths.sidecar(device.name)
         replace(served.sidecar, tmem_dirty=False).write(path)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from preswapd.errors import RefusedError
+from preswapd.preswap.device._device import FLAG_FUA
 from tests.preswap.running import MIB, Running
 
 pytestmark = [
@@ -47,7 +48,7 @@ def linked(running: Running, disk: Path) -> Iterator[Running]:
 def test_device_on_a_block_device(linked: Running) -> None:
     linked.instance.create("m1", MIB)
     client = linked.instance.devices["m1"].connect()
-    client.pwrite(b"a" * 4096, 4096, 2)
+    client.pwrite(b"a" * 4096, 4096, FLAG_FUA)
     found = bytearray(4096)
     client.pread(found, 4096)
     assert found == b"a" * 4096

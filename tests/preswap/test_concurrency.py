@@ -94,10 +94,19 @@ def disturb(running: Running, until: float) -> None:
 
 
 def sweep(connection: Connection, until: float) -> None:
-    """Reads of many pages, each of them whole; a page that two halves make may be torn."""
+    """Reads of many pages at once: each half of a page is whole, as some request wrote it."""
     while time.monotonic() < until:
-        read(connection, 0, PAGES * PAGE)
+        found = read(connection, 0, PAGES * PAGE)
+        for page in range(1, PAGES):
+            for at in (0, PAGE // 2):
+                check_half(page, at, found[page * PAGE + at :][: PAGE // 2])
         connection.extents(PAGES * PAGE, 0)
+
+
+def check_half(page: int, at: int, found: bytes) -> None:
+    if found != bytes(PAGE // 2):
+        version = int(found[7:15])
+        assert found == signed_page(page, version)[at : at + PAGE // 2]
 
 
 @pytest.mark.timeout(int(SECONDS) + 120)
@@ -182,6 +191,7 @@ def test_new_connection_waits_for_requests_in_flight(
     held_up.connection.close()
     fresh = running.connect()
     again = pool.submit(fresh.pwrite, page_of(2), PAGE)
+    wait_until(again.running, "the write to begin")
     # Of an older connection: a request that need not wait, and is through.
     pool.submit(read, held_up.connection, 0, PAGE).result()
     assert not again.done()
@@ -202,6 +212,7 @@ def test_new_connection_waits_with_every_kind_of_request(
         pool.submit(fresh.flush),
         pool.submit(fresh.extents, PAGE, 0),
     ]
+    wait_until(lambda: all(request.running() for request in waiting), "the requests to begin")
     pool.submit(read, held_up.connection, 0, PAGE).result()
     assert not any(request.done() for request in waiting)
     held_up.release()

@@ -137,7 +137,7 @@ class DevicesAgainstModel(RuleBasedStateMachine):
     @rule(name=NAMES)
     def swapoff(self, name: str) -> None:
         device = self.running.instance.devices[name]
-        pages, disk_pages = device.preswap_pages, device.disk_pages - device.disk_map[0]
+        pages, disk_pages = device.preswap_pages, device.disk_pages - device.is_on_disk(0)
         result = self.running.instance.swapoff(name)
         assert (result.pages, result.disk_pages) == (pages, disk_pages)
         self.models[name].zero(PAGE, device.size - PAGE)

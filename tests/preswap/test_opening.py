@@ -300,7 +300,7 @@ def test_quarantine_refuses_the_rest_of_a_page(rebooted: Running) -> None:
 
 def test_quarantine_has_no_holes(rebooted: Running) -> None:
     extents = rebooted.connect().extents(MIB, 0)
-    assert extents == [(0, MIB, 0)]
+    assert extents == [(0, MIB, False)]
 
 
 def test_quarantine_survives_a_kill(rebooted: Running) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from preswapd.api.kinds import LARGEST_POOL
 from preswapd.errors import RefusedError
+from preswapd.preswap.device._device import FLAG_FUA
 from preswapd.preswap.opening import check
 from preswapd.preswap.settings import DeviceSpec
 from preswapd.units import PAGE_SIZE as PAGE
@@ -271,7 +272,7 @@ def test_start_serves_what_it_has_beside_somebodys_disk_file(running: Running) -
 def test_start_clean_device_without_arena(running: Running) -> None:
     """Nothing of it was in shared memory, so nothing is lost."""
     running.open()
-    running.connect().pwrite(page_of(1), PAGE, 2)
+    running.connect().pwrite(page_of(1), PAGE, FLAG_FUA)
     running.stop()
     running.paths.arena.unlink()
     check(running.settings)

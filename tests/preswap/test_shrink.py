@@ -12,6 +12,7 @@ from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.coherence import check_coherence
 from tests.preswap.disk_model import page_of, pages_of
 from tests.preswap.running import MIB, Running, read
+from tests.tmem.arena_file import RAW, flip_bit, slots_of
 
 SIZE = 4 * MIB
 PAGES = SIZE // PAGE - 1
@@ -175,15 +176,6 @@ def test_shrink_damaged_page_is_lost_and_named(filled: Running) -> None:
 
 
 def damage_one_payload(running: Running) -> None:
-    """Turns over the last byte of a raw page in some slab."""
-    with running.paths.arena.open("r+b") as file:
-        for slab in range(1, 64):
-            file.seek(slab * 65536)
-            head = file.read(32 * 16)
-            if head[0] == 1 and head[39] == 0xA5:
-                file.seek(slab * 65536 + 32 * 16 + 100)
-                byte = file.read(1)[0]
-                file.seek(-1, os.SEEK_CUR)
-                file.write(bytes([byte ^ 1]))
-                return
-    raise AssertionError("no raw page")
+    """Turns over one bit of a page that is stored as it is."""
+    slot = next(slot for slot in slots_of(running.paths.arena) if slot.codec == RAW)
+    flip_bit(running.paths.arena, slot.payload_at + 100, 0)

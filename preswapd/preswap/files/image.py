@@ -2,7 +2,6 @@
 
 import errno
 import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -128,17 +127,3 @@ def data_ranges(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
                 raise
             at = size
         yield start, at
-
-
-def written_pages(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
-    """(first, number) of runs of pages that have blocks; none on a block device: it has no holes.
-
-    By a descriptor, which is closed at the end: what has the disk file's name by now may be another
-    file, or none.
-    """
-    with open(descriptor, "rb", buffering=0) as file:
-        if stat.S_ISBLK(os.fstat(file.fileno()).st_mode):
-            return
-        for start, end in data_ranges(file.fileno(), size):
-            first = start // PAGE_SIZE
-            yield first, min(-(-end // PAGE_SIZE), size // PAGE_SIZE) - first
