@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.load import FILL, fio
 from preswapd.api.client import Client
-from preswapd.api.wire import ShrinkReport, ShrinkStep
+from preswapd.api.messages import ShrinkProgress, ShrinkResult
 from preswapd.demo.server import Server
 from preswapd.units import PAGE_SIZE
 
@@ -79,10 +79,10 @@ class LoadedServer(Server):
             time.sleep(0.02)
 
 
-def shrink(client: Client) -> tuple[ShrinkReport, Window]:
+def shrink(client: Client) -> tuple[ShrinkResult, Window]:
     """All pages to disk, as `preswapctl shrink 0` does it."""
 
-    def ignore(step: ShrinkStep) -> None:
+    def ignore(step: ShrinkProgress) -> None:
         pass
 
     start = milliseconds()

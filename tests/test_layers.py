@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "preswapd.server": WORDS
     | {"preswapd.control", "preswapd.api", "preswapd.preswap", "preswapd.host"},
     "preswapd.control": WORDS | {"preswapd.api", "preswapd.preswap"},
-    "preswapd.preswap": WORDS | {"preswapd.tmem", "preswapd.host"},
+    "preswapd.preswap": WORDS | {"preswapd.tmem", "preswapd.host", "preswapd.api.messages"},
     "preswapd.tmem": {"preswapd.codecs", "preswapd.errors", "preswapd.units"},
     "preswapd.api": WORDS,
     "preswapd.host": {"preswapd.errors"},

@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote
 
+from preswapd.api.messages import (
+    ServerFacts,
+    ShrinkProgress,
+    ShrinkResult,
+    ShrinkStatus,
+    SwapoffResult,
+)
 from preswapd.api.wire import (
     JSON_TYPE,
     METRICS,
     PREFIX,
     VM_PRESWAP,
-    ServerFacts,
-    ShrinkReport,
-    ShrinkStatus,
-    ShrinkStep,
-    SwapoffReport,
     error_from,
 )
 from preswapd.errors import PreswapError, UnreachableError
@@ -95,8 +97,8 @@ class Client:
     def mkswap(self, name: str, *, force: bool = False) -> None:
         self._change("POST", f"{device_path(name)}/mkswap", {"force": force})
 
-    def swapoff(self, name: str) -> SwapoffReport:
-        return SwapoffReport.from_json(self._change("POST", f"{device_path(name)}/swapoff", {}))
+    def swapoff(self, name: str) -> SwapoffResult:
+        return SwapoffResult.from_json(self._change("POST", f"{device_path(name)}/swapoff", {}))
 
     def set(self, key: str, value: str) -> int | str:
         """The setting's new value."""
@@ -195,13 +197,13 @@ class RunningShrink:
         """
         self.answer.sock.shutdown(socket.SHUT_WR)
 
-    def wait(self, progress: Callable[[ShrinkStep], None]) -> ShrinkReport:
+    def wait(self, progress: Callable[[ShrinkProgress], None]) -> ShrinkResult:
         for line in self.answer.lines():
             if error := error_from(line):
                 raise error
             if "result" in line:
-                return ShrinkReport.from_json(line["result"])
-            progress(ShrinkStep.from_json(line["progress"]))
+                return ShrinkResult.from_json(line["result"])
+            progress(ShrinkProgress.from_json(line["progress"]))
         raise UnreachableError("the server went away before the shrink had ended")
 
 

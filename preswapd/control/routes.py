@@ -6,13 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-from preswapd.api.wire import (
-    PREFIX,
-    VM_PRESWAP,
-    NotFoundError,
-    ServerFacts,
-    ShrinkStatus,
-)
+from preswapd.api.messages import ServerFacts, ShrinkStatus
+from preswapd.api.wire import PREFIX, VM_PRESWAP, NotFoundError
 from preswapd.control.shrinking import ShrinkThread
 from preswapd.errors import RefusedError, UsageError
 from preswapd.preswap.instance import Instance

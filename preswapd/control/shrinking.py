@@ -2,8 +2,8 @@
 
 import threading
 
+from preswapd.api.messages import ShrinkProgress, ShrinkResult
 from preswapd.preswap.instance import Instance
-from preswapd.preswap.shrink import ShrinkProgress, ShrinkResult
 
 
 class ShrinkThread:

@@ -4,9 +4,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+from preswapd.api.messages import ShrinkProgress, ShrinkResult, SwapoffResult
 from preswapd.errors import RefusedError
 from preswapd.log import ERROR, INFO, NOTICE, WARNING, Log
 from preswapd.paths import check_device_name
@@ -22,7 +23,7 @@ from preswapd.preswap.settings import (
     check_device_size,
     check_number_of_devices,
 )
-from preswapd.preswap.shrink import Shrink, ShrinkProgress, ShrinkResult
+from preswapd.preswap.shrink import Shrink
 from preswapd.preswap.tuning import NO_LIMIT, Tuning
 from preswapd.preswap.upkeep import Upkeep
 from preswapd.units import PAGE_SIZE, format_size
@@ -33,15 +34,6 @@ from preswapd.version import VERSION
 PARK_MILLISECONDS = 1000
 # Between two looks whether anything is to be compressed; the first page ends the wait.
 SETTLE_MILLISECONDS = 1000
-
-
-@dataclass(frozen=True)
-class SwapoffResult:
-    """What a swapoff flush dropped, in pages; seconds since the request before it."""
-
-    pages: int
-    disk_pages: int
-    recent_io_seconds: float | None
 
 
 class Instance:

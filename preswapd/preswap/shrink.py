@@ -12,29 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
+from preswapd.api.messages import ShrinkProgress, ShrinkResult
 from preswapd.preswap.device._device import EXTENT_PAGES, Device
 from preswapd.preswap.files.durable import NO_ROOM
-
-
-@dataclass(frozen=True)
-class ShrinkProgress:
-    """How far a shrink is, in pages; of a move under way `left` may know, and `moved` not yet."""
-
-    moved: int
-    left: int
-    target: int
-
-
-@dataclass(frozen=True)
-class ShrinkResult:
-    """How a shrink ended, in pages; `reason` says why it is not complete."""
-
-    moved: int
-    left: int
-    lost: int
-    complete: bool
-    reason: str | None = None
-
 
 # Guests may fill tmem up to the target while pages leave it, so a round can end above it.
 MOST_ROUNDS = 100

@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
-from preswapd.api.wire import ServerFacts
+from preswapd.api.messages import ServerFacts, ShrinkResult
 from preswapd.control.routes import Api, Reply, Request
 from preswapd.errors import RefusedError
 from preswapd.preswap.settings import DeviceSpec
-from preswapd.preswap.shrink import ShrinkResult
 from tests.preswap.running import MIB, Running
 from tests.running import PATIENCE
 

@@ -4,10 +4,10 @@ import os
 
 import pytest
 
+from preswapd.api.messages import ShrinkProgress
 from preswapd.errors import RefusedError
 from preswapd.preswap.device._device import EXTENT_PAGES
 from preswapd.preswap.settings import DeviceSpec
-from preswapd.preswap.shrink import ShrinkProgress
 from tests.preswap.coherence import check_coherence
 from tests.preswap.disk_model import PAGE, page_of, pages_of
 from tests.preswap.running import MIB, Running, read

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from preswapd.api.messages import ShrinkProgress
 from preswapd.errors import RefusedError, UsageError
 from preswapd.preswap.settings import DeviceSpec
-from preswapd.preswap.shrink import ShrinkProgress
 from preswapd.preswap.tuning import NO_LIMIT
 from tests.preswap.disk_model import PAGE, pages_of
 from tests.preswap.running import MIB, Running, read

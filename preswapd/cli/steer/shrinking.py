@@ -13,7 +13,7 @@ from types import FrameType
 import click
 
 from preswapd.api.client import Client, RunningShrink
-from preswapd.api.wire import ShrinkReport, ShrinkStep
+from preswapd.api.messages import ShrinkProgress, ShrinkResult
 from preswapd.errors import PartialError, RefusedError
 from preswapd.host.filesystems import free_bytes
 from preswapd.units import PAGE_SIZE, format_pages, format_size
@@ -34,7 +34,7 @@ class ShrinkPlan:
     fits: bool
 
 
-def run_shrink(client: Client, pages: int, device: str | None = None) -> ShrinkReport:
+def run_shrink(client: Client, pages: int, device: str | None = None) -> ShrinkResult:
     """Shrinks to so many pages; Ctrl-C stops the server's work and still gets its report."""
     try:
         with client.shrink(pages, device) as running, stopped_by_interrupt(running):
@@ -52,7 +52,7 @@ def run_shrink(client: Client, pages: int, device: str | None = None) -> ShrinkR
     return report
 
 
-def check_complete(report: ShrinkReport) -> None:
+def check_complete(report: ShrinkResult) -> None:
     if not report.complete:
         raise PartialError(
             f"stopped with {format_pages(report.left)} still in tmem"
@@ -84,7 +84,7 @@ def plan_shrink(client: Client, pages: int, device: str | None) -> ShrinkPlan:
     return ShrinkPlan(moved, there - moved, free, moved * PAGE_SIZE <= free)
 
 
-def fit_pool(client: Client) -> ShrinkReport:
+def fit_pool(client: Client) -> ShrinkResult:
     """Moves pages to disk until the pool's memory is within its limit, which is set already."""
     moved = lost = rounds = 0
     while True:
@@ -101,7 +101,7 @@ def fit_pool(client: Client) -> ShrinkReport:
         rounds, moved, lost = rounds + 1, moved + report.moved, lost + report.lost
         if not report.complete:
             return report
-    return ShrinkReport(moved, left, lost, used <= limit, "the pool is still above its limit")
+    return ShrinkResult(moved, left, lost, used <= limit, "the pool is still above its limit")
 
 
 class Progress:
@@ -110,7 +110,7 @@ class Progress:
     def __init__(self) -> None:
         self.begun = time.monotonic()
 
-    def show(self, step: ShrinkStep) -> None:
+    def show(self, step: ShrinkProgress) -> None:
         text = f"{format_pages(step.moved)} moved, {step.left} left, target {step.target}"
         seconds = time.monotonic() - self.begun
         if step.moved and seconds > 0:

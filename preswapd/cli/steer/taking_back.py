@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import click
 
-from preswapd.api.wire import ShrinkReport, ShrinkStatus
+from preswapd.api.messages import ShrinkResult, ShrinkStatus
 from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.cli.output import print_json
 from preswapd.cli.steer.in_use import in_use
@@ -64,7 +64,7 @@ def shrink_command(
         check_complete(report)
 
 
-def print_report(invocation: Invocation, report: ShrinkReport) -> None:
+def print_report(invocation: Invocation, report: ShrinkResult) -> None:
     if invocation.json:
         print_json(asdict(report))
     else:
@@ -101,7 +101,7 @@ def described(status: ShrinkStatus) -> str:
         return f"the last shrink failed: {status.error}"
     if status.result is None:
         return "no shrink is under way"
-    report = ShrinkReport.from_json(status.result)
+    report = ShrinkResult.from_json(status.result)
     how = "is done" if report.complete else f"stopped early ({report.reason})"
     moved, left = format_pages(report.moved), format_pages(report.left)
     return f"the last shrink {how}: {moved} moved, {left} left"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from preswapd.api.client import Client, RunningShrink
-from preswapd.api.wire import ShrinkReport, ShrinkStep
+from preswapd.api.messages import ShrinkProgress, ShrinkResult
 from preswapd.cli.steer.shrinking import FITTING_ROUNDS, Progress, fit_pool
 from preswapd.errors import PartialError, RefusedError
 
@@ -21,8 +21,8 @@ class Done(RunningShrink):
     def __init__(self) -> None:
         pass
 
-    def wait(self, progress: object) -> ShrinkReport:
-        return ShrinkReport(moved=10, left=0, lost=0, complete=True)
+    def wait(self, progress: object) -> ShrinkResult:
+        return ShrinkResult(moved=10, left=0, lost=0, complete=True)
 
 
 class Pool(Client):
@@ -69,7 +69,7 @@ def test_progress_fits_the_terminal(
         termios.tcsetwinsize(slave, (24, columns))
         with open(slave, "w") as terminal:
             monkeypatch.setattr(sys, "stderr", terminal)
-            Progress().show(ShrinkStep(moved=40960, left=90112, target=12))
+            Progress().show(ShrinkProgress(moved=40960, left=90112, target=12))
             text = os.read(master, 1000).decode()
         shown = text.removeprefix("\r\033[K")
         assert shown.startswith("40960 pages (160M) moved")
