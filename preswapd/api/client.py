@@ -69,52 +69,92 @@ class Client:
         return self._get(device_path(name))
 
     def preswap_pages(self) -> int:
+        """Pages in tmem, of all devices."""
         return int(self.sysctl()[VM_PRESWAP])
 
     def sysctl(self) -> Json:
-        """All settings and gauges, by key."""
+        """All settings, and the pages in tmem, by key: `{"vm.preswap": 16384, …}`."""
         return self._get("/sysctl")
 
     def shrink_status(self) -> ShrinkStatus:
+        """The shrink that is under way, or the last one."""
         return ShrinkStatus.from_json(self._get("/shrink"))
 
     def facts(self) -> ServerFacts:
-        return ServerFacts.from_json(self._get("/doctor"))
+        """What the server knows of its own process."""
+        return ServerFacts.from_json(self._get("/server"))
 
     def metrics(self) -> str:
+        """The statistics in Prometheus' text format."""
         with self._exchange("GET", METRICS, None, READ_SECONDS) as response:
             return response.read().decode()
 
     # --- changing ---
 
     def create(self, name: str, size: int, compress: str | None = None) -> Json:
+        """The new device, as device() shows it.  `size` in bytes, a multiple of 4096.
+
+        UsageError for a bad name, size or codec; RefusedError where there is one of that name, or
+        no room for it.
+        """
         body = {"name": name, "size": size, "compress": compress}
         return self._change("POST", "/devices", body)
 
     def remove(self, name: str, *, force: bool = False) -> None:
-        self._change("DELETE", device_path(name) + ("?force=1" if force else ""), None)
+        """With all its pages.  NotFoundError; RefusedError with an NBD client connected, unless
+        forced."""
+        self._change("DELETE", device_path(name) + forced(force), None)
 
     def mkswap(self, name: str, *, force: bool = False) -> None:
-        self._change("POST", f"{device_path(name)}/mkswap", {"force": force})
+        """Writes a fresh swap header with the name as its label; errors as of remove()."""
+        self._change("POST", f"{device_path(name)}/mkswap{forced(force)}", {})
 
     def swapoff(self, name: str) -> SwapoffResult:
+        """Drops all pages but the swap header, whoever uses the device.  NotFoundError."""
         return SwapoffResult.from_json(self._change("POST", f"{device_path(name)}/swapoff", {}))
 
     def set(self, key: str, value: str) -> int | str:
-        """The setting's new value."""
+        """The setting's new value; pages above a lowered limit go after this has returned.
+
+        `value` is a number, a size such as "64M" or a word, as docs/control-api.md has it for each
+        key.  UsageError for an unknown key or a bad value.
+        """
         return cast(int | str, self._change("PUT", "/sysctl", {"key": key, "value": value})[key])
 
+    def set_and_wait(
+        self, key: str, value: str, progress: Callable[[ShrinkProgress], None]
+    ) -> tuple[int | str, ShrinkResult | None]:
+        """The same, and waits until those pages have gone: how that ended, None without any.
+
+        The server goes on when this is interrupted.  `progress` is called about twice a second.
+        """
+        body = {"key": key, "value": value, "wait": True}
+        with self._exchange("PUT", f"{PREFIX}/sysctl", body, CHANGE_SECONDS) as answer:
+            last = last_line(answer, progress)
+        result = last["result"]
+        return last["value"], None if result is None else ShrinkResult.from_json(result)
+
     def begin_shrink(self, pages: int, device: str | None = None) -> ShrinkStatus:
-        """A shrink that goes on without this client."""
+        """A shrink, of one device or of all, that goes on without this client.
+
+        NotFoundError: no such device; RefusedError: another shrink is under way.
+        """
         body = {"pages": pages, "device": device, "wait": False}
         return ShrinkStatus.from_json(self._change("POST", "/shrink", body))
 
     def stop_shrink(self) -> ShrinkStatus:
+        """Stops the shrink that is under way, whatever it is for; RefusedError without one.
+
+        It ends a moment later, between two writes.
+        """
         return ShrinkStatus.from_json(self._change("DELETE", "/shrink", None))
 
     @contextmanager
     def shrink(self, pages: int, device: str | None = None) -> Iterator["RunningShrink"]:
-        """A shrink that has begun; leaving the block before its end cancels it."""
+        """A shrink that has begun; leaving the block before its end stops it.
+
+        Errors as of begin_shrink().
+        """
         body = {"pages": pages, "device": device}
         with self._exchange("POST", f"{PREFIX}/shrink", body, READ_SECONDS) as response:
             yield RunningShrink(response)
@@ -198,13 +238,24 @@ class RunningShrink:
         self.answer.sock.shutdown(socket.SHUT_WR)
 
     def wait(self, progress: Callable[[ShrinkProgress], None]) -> ShrinkResult:
-        for line in self.answer.lines():
-            if error := error_from(line):
-                raise error
-            if "result" in line:
-                return ShrinkResult.from_json(line["result"])
-            progress(ShrinkProgress.from_json(line["progress"]))
-        raise UnreachableError("the server went away before the shrink had ended")
+        """Its result.  `progress` is called about twice a second; UnreachableError when the server
+        ends before the shrink has."""
+        return ShrinkResult.from_json(last_line(self.answer, progress)["result"])
+
+
+def last_line(answer: Answer, progress: Callable[[ShrinkProgress], None]) -> Json:
+    """The line with the result; it raises what the server raised meanwhile."""
+    for line in answer.lines():
+        if error := error_from(line):
+            raise error
+        if "result" in line:
+            return line
+        progress(ShrinkProgress.from_json(line["progress"]))
+    raise UnreachableError("the server went away before the shrink had ended")
+
+
+def forced(force: bool) -> str:
+    return "?force=1" if force else ""
 
 
 def device_path(name: str) -> str:

@@ -3,7 +3,7 @@
 A leaf: whoever does the work (preswapd/preswap/) reports it in these words too.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
@@ -48,6 +48,8 @@ class ShrinkStatus(Message):
     device: str | None = None  # None: all devices
     result: Mapping[str, Any] | None = None  # a ShrinkResult, once it has ended
     error: str | None = None
+    setting: str | None = None  # the key of the limit that it is for; None: it was asked for
+    waiting: Sequence[str] = ()  # of limits whose pages go when it has ended
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ def ask_all(
 
 
 def those(instances: list[Instance], have: Callable[[Client], bool]) -> list[Instance]:
-    """One that hangs could be the one that is meant: no answer then, where all must be asked."""
+    """Those that say yes.  One that does not answer might be the one that is meant: an error."""
     try:
         return [instance for instance in instances if have(instance.client)]
     except UnreachableError as error:

@@ -18,8 +18,9 @@ from preswapd.cli.look.metrics import metrics_command
 from preswapd.cli.look.show import list_command, stats_command
 from preswapd.cli.look.top import top_command
 from preswapd.cli.steer.devices import create_command, mkswap_command, remove_command
+from preswapd.cli.steer.shrink import shrink_command
+from preswapd.cli.steer.swapoff import swapoff_command
 from preswapd.cli.steer.sysctl import freeze_command, sysctl_command, thaw_command
-from preswapd.cli.steer.taking_back import shrink_command, swapoff_command
 from preswapd.commandline import DIRECTORY, INSTANCE, run
 
 RUNTIME_DIR_VARIABLE = "PRESWAPD_RUNTIME_DIR"

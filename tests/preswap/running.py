@@ -75,6 +75,7 @@ class Running:
         """Nothing is stored any more; what was, stays."""
         instance, self.opened = self.opened, None
         if instance is not None:
+            end_shrinks(instance)
             for device in instance.devices.values():
                 device.close()
             instance.host.close()
@@ -107,6 +108,13 @@ class Running:
         with suppress(Exception):
             self.kill()
         shutil.rmtree(self.base)
+
+
+def end_shrinks(instance: Instance) -> None:
+    """A thread that goes on would move pages of an arena that is closed."""
+    while shrink := instance.shrinks.under_way():
+        shrink.stop()
+        shrink.ended.wait()
 
 
 def data_of(path: Path) -> list[tuple[int, bytes]]:

@@ -8,6 +8,7 @@ from preswapd.api.messages import ShrinkProgress
 from preswapd.errors import RefusedError
 from preswapd.preswap.device._device import EXTENT_PAGES
 from preswapd.preswap.settings import DeviceSpec
+from preswapd.preswap.writeback import MOVES_AT_ONCE
 from tests.preswap.coherence import check_coherence
 from tests.preswap.disk_model import PAGE, page_of, pages_of
 from tests.preswap.running import MIB, Running, read
@@ -119,7 +120,14 @@ def test_shrink_tells_progress(filled: Running) -> None:
 
 def test_shrink_cancelled_says_so(filled: Running) -> None:
     steps: list[ShrinkProgress] = []
-    result = filled.instance.shrink(0, progress=steps.append, cancelled=lambda: len(steps) == 2)
+
+    def stop_at_the_second(step: ShrinkProgress) -> None:
+        steps.append(step)
+        if len(steps) == 2:
+            filled.instance.shrinks.stop()
+
+    result = filled.instance.shrink(0, progress=stop_at_the_second)
+    assert len(steps) <= 2 + MOVES_AT_ONCE
     assert (result.complete, result.reason) == (False, "interrupted")
     assert result.left == 2 * PAGES - result.moved == sum(pages_left(filled).values())
     assert filled.instance.shrink(0).complete

@@ -48,7 +48,7 @@ def test_defaults(opened: Running) -> None:
 
 
 def test_quota_sends_the_rest_to_disk(opened: Running) -> None:
-    assert opened.instance.set(QUOTA, "10") == 10
+    assert opened.instance.set(QUOTA, "10") == (10, None)
     write_all(opened, 1)
     assert (opened.device.preswap_pages, opened.device.disk_pages) == (10, PAGES - 10 + 1)
     assert read(opened.connect(), PAGE, PAGES * PAGE) == pages_of(1, PAGES * PAGE)

@@ -104,7 +104,7 @@ def test_freeze_and_thaw(server: RunningServer) -> None:
     ("arguments", "message"),
     [
         ([], "name a key, or -a for all"),
-        (["-a", "vm.preswap"], "-a goes with neither keys nor -w"),
+        (["-a", "vm.preswap"], "-a shows all keys: give neither keys nor -w with it"),
         (["-w", "preswap.default.frozen"], "-w needs an assignment"),
         (["preswap.default.frozen=2"], "preswap.default.frozen: it is 0 or 1"),
         (
