@@ -121,18 +121,15 @@ class Client:
         """
         return cast(int | str, self._change("PUT", "/sysctl", {"key": key, "value": value})[key])
 
-    def set_and_wait(
-        self, key: str, value: str, progress: Callable[[ShrinkProgress], None]
-    ) -> tuple[int | str, ShrinkResult | None]:
-        """The same, and waits until those pages have gone: how that ended, None without any.
+    @contextmanager
+    def set_and_follow(self, key: str, value: str) -> Iterator["FollowedSetting"]:
+        """The same, to be waited for until those pages have gone.
 
-        The server goes on when this is interrupted.  `progress` is called about twice a second.
+        Inside the block it is set; leaving the block early stops nothing.
         """
         body = {"key": key, "value": value, "wait": True}
         with self._exchange("PUT", f"{PREFIX}/sysctl", body, CHANGE_SECONDS) as answer:
-            last = last_line(answer, progress)
-        result = last["result"]
-        return last["value"], None if result is None else ShrinkResult.from_json(result)
+            yield FollowedSetting(answer)
 
     def begin_shrink(self, pages: int, device: str | None = None) -> ShrinkStatus:
         """A shrink, of one device or of all, that goes on without this client.
@@ -223,6 +220,16 @@ class Answer:
         while line := self.response.readline():
             yield cast(Json, decoded(line))
 
+    def result(self, progress: Callable[[ShrinkProgress], None]) -> Any:
+        """What the last line says, after the progress of a shrink; raises what it failed with."""
+        for line in self.lines():
+            if error := error_from(line):
+                raise error
+            if "result" in line:
+                return line["result"]
+            progress(ShrinkProgress.from_json(line["progress"]))
+        raise UnreachableError("the server went away before the shrink had ended")
+
 
 class RunningShrink:
     """A shrink on the server, as long as the connection lasts."""
@@ -240,18 +247,20 @@ class RunningShrink:
     def wait(self, progress: Callable[[ShrinkProgress], None]) -> ShrinkResult:
         """Its result.  `progress` is called about twice a second; UnreachableError when the server
         ends before the shrink has."""
-        return ShrinkResult.from_json(last_line(self.answer, progress)["result"])
+        return ShrinkResult.from_json(self.answer.result(progress))
 
 
-def last_line(answer: Answer, progress: Callable[[ShrinkProgress], None]) -> Json:
-    """The line with the result; it raises what the server raised meanwhile."""
-    for line in answer.lines():
-        if error := error_from(line):
-            raise error
-        if "result" in line:
-            return line
-        progress(ShrinkProgress.from_json(line["progress"]))
-    raise UnreachableError("the server went away before the shrink had ended")
+class FollowedSetting:
+    """A setting that was made, with the shrink that makes it true.  `value`: its new value."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+        self.value = cast(int | str, next(answer.lines())["value"])
+
+    def wait(self, progress: Callable[[ShrinkProgress], None]) -> ShrinkResult | None:
+        """How the shrink ended, None where no page had to go; otherwise as RunningShrink.wait()."""
+        result = self.answer.result(progress)
+        return None if result is None else ShrinkResult.from_json(result)
 
 
 def forced(force: bool) -> str:

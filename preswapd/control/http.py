@@ -234,13 +234,12 @@ class Handler(BaseHTTPRequestHandler):
         not, as the limit stays.
         """
         shrink, lines = followed.shrink, Lines(self)
+        if followed.first is not None:
+            lines.write(followed.first)
         if shrink is None:
-            lines.last({"result": None, **followed.also})
+            lines.last({"result": None})
             return
         try:
-            if not followed.is_owner:
-                # What it set is set, whatever becomes of the client.
-                lines.write({"progress": asdict(shrink.progress)})
             while not shrink.ended.wait(HANG_UP_SECONDS):
                 if hung_up(self.connection):
                     if not followed.is_owner:
@@ -253,12 +252,12 @@ class Handler(BaseHTTPRequestHandler):
                 shrink.stop()
                 shrink.ended.wait()
             raise
-        self.tell_end(shrink, lines, followed.also)
+        self.tell_end(shrink, lines)
 
-    def tell_end(self, shrink: Shrink, lines: "Lines", also: Json) -> None:
+    def tell_end(self, shrink: Shrink, lines: "Lines") -> None:
         if shrink.error is None:
             assert shrink.result is not None
-            lines.last({"result": asdict(shrink.result), **also})
+            lines.last({"result": asdict(shrink.result)})
         elif lines.begun:
             lines.last(self.failure(shrink.error))
         else:

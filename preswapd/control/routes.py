@@ -31,12 +31,12 @@ class Reply(NamedTuple):
 class Followed(NamedTuple):
     """What has begun and whose client waits: it is answered line by line.
 
-    `is_owner`: the shrink ends with its client.  `also` goes into the last line.
+    `is_owner`: the shrink ends with its client.  `first` is sent at once.
     """
 
     shrink: Shrink | None
     is_owner: bool
-    also: Json
+    first: Json | None
 
 
 class WrongMethodError(UsageError):
@@ -172,7 +172,7 @@ class Api:
             self.known(device)
         wait = body.flag("wait", True)
         shrink = self.instance.begin_shrink(body.number("pages", parse_pages), device)
-        return Followed(shrink, True, {}) if wait else Reply(202, self.status())
+        return Followed(shrink, True, None) if wait else Reply(202, self.status())
 
     def shrink_status(self, request: Request) -> Reply:
         return Reply(200, self.status())

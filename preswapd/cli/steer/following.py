@@ -34,12 +34,14 @@ def set_and_fit(client: Client, key: str, value: str) -> int | str:
 
     PartialError when pages stay above it.
     """
-    progress = Progress()
+    is_set = False
     try:
-        now, report = client.set_and_wait(key, value, progress.show)
+        with client.set_and_follow(key, value) as setting:
+            is_set = True
+            report = setting.wait(Progress().show)
     except KeyboardInterrupt:
-        if not progress.is_begun:
-            raise  # nobody knows whether it was set
+        if not is_set:
+            raise
         raise PartialError(
             f"interrupted: {key} is set, and the server goes on; `preswapctl shrink --status`"
             " tells how far it is, `preswapctl shrink --stop` stops it"
@@ -49,7 +51,7 @@ def set_and_fit(client: Client, key: str, value: str) -> int | str:
     if report is not None:
         warn_of_lost(report)
         check_complete(report)
-    return now
+    return setting.value
 
 
 def warn_of_lost(report: ShrinkResult) -> None:
@@ -89,10 +91,8 @@ class Progress:
 
     def __init__(self) -> None:
         self.begun = time.monotonic()
-        self.is_begun = False
 
     def show(self, step: ShrinkProgress) -> None:
-        self.is_begun = True
         text = f"{format_pages(step.moved)} moved, {step.left} left, target {step.target}"
         seconds = time.monotonic() - self.begun
         if step.moved and seconds > 0:
