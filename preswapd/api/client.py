@@ -255,7 +255,10 @@ class FollowedSetting:
 
     def __init__(self, answer: Answer) -> None:
         self.answer = answer
-        self.value = cast(int | str, next(answer.lines())["value"])
+        first = next(answer.lines(), None)
+        if first is None:
+            raise UnreachableError("the server went away before it said what was set")
+        self.value = cast(int | str, first["value"])
 
     def wait(self, progress: Callable[[ShrinkProgress], None]) -> ShrinkResult | None:
         """How the shrink ended, None where no page had to go; otherwise as RunningShrink.wait()."""
