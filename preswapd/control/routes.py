@@ -67,7 +67,7 @@ class Api:
             ("POST", path("/shrink"), self.shrink),
             ("DELETE", path("/shrink"), self.stop_shrink),
             ("GET", path("/server"), self.server),
-            # Of the first releases: findings, which its name promises, are made by `preswapctl`.
+            # The older name, kept.  The findings that it promises are made by `preswapctl`.
             ("GET", path("/doctor"), self.server),
         ]
 
@@ -138,7 +138,7 @@ class Api:
         return Reply(200, {"name": name})
 
     def mkswap(self, request: Request, name: str) -> Reply:
-        # In the body: the form of the first releases.
+        # In the body: the older form, kept.
         force = Body(request.body, "force").flag("force") or is_forced(request)
         self.instance.mkswap(self.known(name), force=force)
         return Reply(200, {"name": name})

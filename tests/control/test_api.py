@@ -85,7 +85,7 @@ def test_sysctl_sets(module_server: RunningServer) -> None:
 
 @pytest.mark.parametrize("path", ["/v1/server", "/v1/doctor"])
 def test_server_knows_its_process(module_server: RunningServer, path: str) -> None:
-    """Also under the name of the first releases."""
+    """Also under the older name."""
     _, facts = request(module_server, "GET", path)
     assert facts["pid"] == module_server.pid
     assert facts["threads_reason"]

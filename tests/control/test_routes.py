@@ -140,7 +140,7 @@ def test_pages_that_are_no_number(api: SlowApi, value: str) -> None:
 
 
 def test_force_is_a_parameter_of_the_query(api: SlowApi) -> None:
-    """Of mkswap in the body too, as in the first releases."""
+    """Of mkswap in the body too, which is the older form."""
     connection = api.instance.devices["g1"].connect()
     path = "/v1/devices/g1/mkswap"
     for query, body in (({}, {}), ({"force": "0"}, {"force": False})):

@@ -15,6 +15,7 @@ from preswapd.preswap.files.image import data_ranges
 from preswapd.preswap.files.sidecar import Sidecar
 from preswapd.preswap.instance import Instance
 from preswapd.preswap.settings import DeviceSpec, Settings
+from tests.running import PATIENCE
 
 MIB = 1 << 20
 ONE_DEVICE = (DeviceSpec("g1", MIB),)
@@ -114,7 +115,7 @@ def end_shrinks(instance: Instance) -> None:
     """A thread that goes on would move pages of an arena that is closed."""
     while shrink := instance.shrinks.under_way():
         shrink.stop()
-        shrink.ended.wait()
+        assert shrink.ended.wait(PATIENCE)
 
 
 def data_of(path: Path) -> list[tuple[int, bytes]]:
