@@ -17,6 +17,7 @@ class Goal(ABC):
 
     setting: str | None = None  # the key of the limit, None of a shrink that was asked for
     device: str | None = None  # the name of the one device, None: all
+    subject: Device | None = None  # that device: one that is made anew under its name is another
 
     @abstractmethod
     def devices(self) -> Sequence[Device]: ...
@@ -73,17 +74,19 @@ class ToPages(Goal):
 class ToQuota(Goal):
     """A device within its quota, whatever that is by then."""
 
+    subject: Device
+
     def __init__(self, setting: str, tuning: Tuning, device: Device) -> None:
         self.setting = setting
         self.tuning = tuning
-        self.chosen = [device]
+        self.subject = device
         self.device = device.name
 
     def devices(self) -> Sequence[Device]:
-        return self.chosen
+        return [self.subject]
 
     def target(self) -> int:
-        return min(self.left(), self.tuning.most_pages(self.chosen[0]))
+        return min(self.left(), self.tuning.most_pages(self.subject))
 
 
 class ToPoolLimit(Goal):

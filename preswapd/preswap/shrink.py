@@ -90,7 +90,7 @@ class Shrinks:
         with self.beginning:
             if goal.is_met():
                 return None
-            if found := self.unended(goal.setting):
+            if found := self.unended(goal):
                 found.again = True
                 return found
             shrink = Shrink(self.host, goal, lambda progress: None)
@@ -102,10 +102,12 @@ class Shrinks:
                     self.start(shrink)
             return shrink
 
-    def unended(self, setting: str | None) -> Shrink | None:
+    def unended(self, goal: Goal) -> Shrink | None:
+        """The one for the same limit that nobody has stopped."""
         under_way = self.under_way()
         for shrink in [*([under_way] if under_way else []), *self.waiting]:
-            if shrink.goal.setting == setting and not shrink.stopped.is_set():
+            is_same = (shrink.goal.setting, shrink.goal.subject) == (goal.setting, goal.subject)
+            if is_same and not shrink.stopped.is_set():
                 return shrink
         return None
 

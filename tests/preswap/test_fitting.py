@@ -230,6 +230,26 @@ def test_device_that_goes_before_its_fit(filled: Running, gate: Gate) -> None:
     assert filled.instance.devices.keys() == {"g2"}
 
 
+def test_device_made_anew_has_a_fit_of_its_own(filled: Running, gate: Gate) -> None:
+    instance = filled.instance
+    first = instance.set(QUOTA, "0")
+    assert gate.reached.wait(PATIENCE)
+    remover = threading.Thread(target=instance.remove, args=("g1",), kwargs={"force": True})
+    remover.start()
+    gate.open.set()
+    remover.join(PATIENCE)
+    gate.reached.clear()
+    gate.open.clear()
+    instance.create("g1", SIZE)
+    filled.device.connect().pwrite(NOISE[0], PAGE)
+    second = instance.set(QUOTA, "10")
+    assert second.shrink is not first.shrink
+    gate.open.set()
+    assert ended(first).complete
+    assert ended(second).complete
+    assert filled.device.preswap_pages == 10
+
+
 # --- stopped, and failed ---
 
 
