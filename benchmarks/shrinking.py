@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.load import FILL, fio
 from preswapd.api.client import Client
-from preswapd.api.wire import ShrinkReport, ShrinkStep
+from preswapd.api.messages import ShrinkProgress, ShrinkResult
 from preswapd.demo.server import TemporaryServer
 from preswapd.host.children import Child
 from preswapd.units import PAGE_SIZE
@@ -80,10 +80,10 @@ class LoadedServer(TemporaryServer):
             time.sleep(0.02)
 
 
-def shrink(client: Client) -> tuple[ShrinkReport, Window]:
+def shrink(client: Client) -> tuple[ShrinkResult, Window]:
     """All pages to disk, as `preswapctl shrink 0` does it."""
 
-    def ignore(step: ShrinkStep) -> None:
+    def ignore(step: ShrinkProgress) -> None:
         pass
 
     start = milliseconds()

@@ -40,7 +40,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "preswapd.server": WORDS
     | {"preswapd.control", "preswapd.api", "preswapd.preswap", "preswapd.host"},
     "preswapd.control": WORDS | {"preswapd.api", "preswapd.preswap"},
-    "preswapd.preswap": WORDS | {"preswapd.tmem", "preswapd.host", "preswapd.api"},
+    "preswapd.preswap": WORDS
+    | {"preswapd.tmem", "preswapd.host"}
+    # What both ends of the control API agree on, and nothing of how it is carried.
+    | {f"preswapd.api.{name}" for name in ("figures", "kinds", "messages", "settings")},
     "preswapd.tmem": {"preswapd.codecs", "preswapd.errors", "preswapd.units"},
     "preswapd.api": WORDS,
     "preswapd.host": {"preswapd.errors"},

@@ -93,7 +93,7 @@ POOL_LIMIT = Setting(
     "pool-limit",
     POOL_SIZE,
     Place.SYSCTL,
-    "bytes of host memory that the pool may take; if it takes more, pages move to disk",
+    "bytes of host memory that the pool may take; if it takes more, the coldest pages move to disk",
     "pool-size",
 )
 FROZEN = Setting(
@@ -169,6 +169,14 @@ INSTANCE = (
     POOL_LIMIT,
     FROZEN,
 )
+QUOTA = Setting(
+    "quota",
+    or_word(PAGES, UNLIMITED, NO_LIMIT),
+    Place.SYSCTL,
+    "pages of the device that may be in tmem, or unlimited; beyond it the coldest, and new ones, go"
+    " to disk",
+    UNLIMITED,
+)
 DEVICE = (
     Setting(
         "size",
@@ -183,13 +191,7 @@ DEVICE = (
         "how new pages of the device are compressed: lz4, zstd or none",
         "the instance's",
     ),
-    Setting(
-        "quota",
-        or_word(PAGES, UNLIMITED, NO_LIMIT),
-        Place.SYSCTL,
-        "pages of the device that may be in tmem, or unlimited; new ones beyond it go to disk",
-        UNLIMITED,
-    ),
+    QUOTA,
 )
 
 

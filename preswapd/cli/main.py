@@ -43,7 +43,7 @@ SUBCOMMANDS = [
     ),
     Subcommand(
         "shrink",
-        "preswapd.cli.steer.taking_back:shrink_command",
+        "preswapd.cli.steer.shrink:shrink_command",
         "Move pages from tmem to disk until N are left, in all devices or in DEV.",
     ),
     Subcommand(
@@ -58,7 +58,7 @@ SUBCOMMANDS = [
     ),
     Subcommand(
         "swapoff",
-        "preswapd.cli.steer.taking_back:swapoff_command",
+        "preswapd.cli.steer.swapoff:swapoff_command",
         "Drop all pages of DEV, in tmem and on disk, after the guest's own swapoff.",
     ),
     Subcommand(

@@ -80,20 +80,19 @@ def open_instance(settings: Settings) -> Opened:
     if settings.discard_state:
         discard(settings)
     begun = time.monotonic()
-    plan = plan_of(settings)
     is_new = not settings.paths.arena.exists()
+    # A start that is refused makes no arena.
+    plan = survey(settings, None, boot_id()) if is_new else None
     with cleaned_up(open_host(settings, create=is_new)) as host:
+        plan = plan or survey(settings, found_in(host), boot_id())
         table = Table(host)
         table.prepare()
-        # The plan's entries were those of a mapping that is gone.
-        entries = {entry.name: entry for entry in table.entries()}
-        served = [entries[entry.name] for entry, _ in plan.keep]
-        found = {} if is_new else recover(host, POOL, served)
+        found = {} if is_new else recover(host, POOL, [entry for entry, _ in plan.keep])
         open_pool(host)
         maker = Maker(host, table, POOL, settings.paths, boot_id())
         for entry in plan.finish:
-            maker.finish(entries[entry.name])
-        devices = [maker.open(entries[entry.name], sidecar) for entry, sidecar in plan.keep]
+            maker.finish(entry)
+        devices = [maker.open(entry, sidecar) for entry, sidecar in plan.keep]
         recovery = Recovery(
             found.get("stored_pages", 0),
             found.get("damaged_slots", 0),

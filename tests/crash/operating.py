@@ -6,7 +6,7 @@ import threading
 import nbd
 
 from preswapd.api.client import Client
-from preswapd.api.wire import ShrinkStep
+from preswapd.api.messages import ShrinkProgress
 from preswapd.errors import PreswapError, UnreachableError
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.crash.contents import Kind, page_content
@@ -65,7 +65,7 @@ class Operator:
         self.shrink_to(self.random.choice([0, 200]), self.random.choice(list(self.server.devices)))
 
     def shrink_to(self, pages: int, device: str | None) -> None:
-        def nobody_asks(step: ShrinkStep) -> None:
+        def nobody_asks(step: ShrinkProgress) -> None:
             pass
 
         with self.client.shrink(pages, device) as running:

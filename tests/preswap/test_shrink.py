@@ -4,10 +4,11 @@ import os
 
 import pytest
 
+from preswapd.api.messages import ShrinkProgress
 from preswapd.errors import RefusedError
 from preswapd.preswap.device._device import EXTENT_PAGES
 from preswapd.preswap.settings import DeviceSpec
-from preswapd.preswap.shrink import ShrinkProgress
+from preswapd.preswap.writeback import MOVES_AT_ONCE
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.coherence import check_coherence
 from tests.preswap.disk_model import page_of, pages_of
@@ -121,7 +122,14 @@ def test_shrink_tells_progress(filled: Running) -> None:
 
 def test_shrink_cancelled_says_so(filled: Running) -> None:
     steps: list[ShrinkProgress] = []
-    result = filled.instance.shrink(0, progress=steps.append, cancelled=lambda: len(steps) == 2)
+
+    def stop_at_the_second(step: ShrinkProgress) -> None:
+        steps.append(step)
+        if len(steps) == 2:
+            filled.instance.shrinks.stop()
+
+    result = filled.instance.shrink(0, progress=stop_at_the_second)
+    assert len(steps) <= 2 + MOVES_AT_ONCE
     assert (result.complete, result.reason) == (False, "interrupted")
     assert result.left == 2 * PAGES - result.moved == sum(pages_left(filled).values())
     assert filled.instance.shrink(0).complete

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from preswapd.api.messages import ShrinkProgress
 from preswapd.api.settings import NO_LIMIT
 from preswapd.errors import RefusedError, UsageError
 from preswapd.preswap.settings import DeviceSpec
-from preswapd.preswap.shrink import ShrinkProgress
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.disk_model import pages_of
 from tests.preswap.running import MIB, Running, read
@@ -49,7 +49,7 @@ def test_defaults(opened: Running) -> None:
 
 
 def test_quota_sends_the_rest_to_disk(opened: Running) -> None:
-    assert opened.instance.set(QUOTA, "10") == 10
+    assert opened.instance.set(QUOTA, "10") == (10, None)
     write_all(opened, 1)
     assert (opened.device.preswap_pages, opened.device.disk_pages) == (10, PAGES - 10 + 1)
     assert read(opened.connect(), PAGE, PAGES * PAGE) == pages_of(1, PAGES * PAGE)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from preswapd.api.wire import ServerFacts
+from preswapd.api.messages import ServerFacts
 from preswapd.paths import InstancePaths
 from preswapd.preswap.settings import DeviceSpec, Settings
 from preswapd.server.handover import Handover

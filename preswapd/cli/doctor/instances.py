@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from preswapd.api.figures import DeviceFigures, TmemFigures
-from preswapd.api.wire import ServerFacts
+from preswapd.api.messages import ServerFacts
 from preswapd.cli.doctor.finding import FIX, NOTE, OK, Finding
 from preswapd.cli.doctor.host import (
     check_remove_ipc,
