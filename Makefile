@@ -37,6 +37,7 @@ check: build $(VENV)/.dev  ## lint and type-check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	tools/check-c
 	PATH="$(abspath $(BIN)):$$PATH" cython-lint $(CYTHON_SOURCES)  # it looks for pycodestyle in PATH
 
 # The package itself is in the virtual environment APP, see systemd/README.md; this is what other programs look for.

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.servers import Running
+from preswapd.units import PAGE_SIZE
 
-PAGE_SIZE = 4096
 # Of the part of the disk that is read and written.
 SIZE = "256m"
 LIMIT_SECONDS = 300

@@ -34,13 +34,18 @@ def check_device_name(name: str) -> str:
     return name
 
 
-@dataclass(frozen=True)
-class InstancePaths:
-    """The three directories of an instance and the files in them."""
+def parse_path(text: str) -> Path:
+    """An empty one, from a variable that is not set, would mean the working directory."""
+    if not text:
+        raise ValueError("an empty path")
+    return Path(text)
 
-    runtime_dir: Path  # sockets; gone after a reboot of the host
-    shm_dir: Path  # shared memory; gone after a reboot of the host
-    state_dir: Path  # disk files; stay
+
+@dataclass(frozen=True)
+class RuntimePaths:
+    """Sockets and what an operator has set; gone after a reboot of the host."""
+
+    runtime_dir: Path
 
     @property
     def nbd_socket(self) -> Path:
@@ -55,9 +60,12 @@ class InstancePaths:
         """What an operator has changed while the server ran."""
         return self.runtime_dir / "tuning.json"
 
-    @property
-    def locks(self) -> tuple[Path, Path, Path]:
-        return self.shm_dir / "lock", self.runtime_dir / "lock", self.state_dir / "lock"
+
+@dataclass(frozen=True)
+class SharedMemoryPaths:
+    """Pages in memory, and where each page is; gone after a reboot of the host."""
+
+    shm_dir: Path
 
     @property
     def arena(self) -> Path:
@@ -67,6 +75,13 @@ class InstancePaths:
         """What each page of the device is, one byte a page."""
         return self.shm_dir / f"{device}.map"
 
+
+@dataclass(frozen=True)
+class StatePaths:
+    """Disk files; they stay."""
+
+    state_dir: Path
+
     def image(self, device: str) -> Path:
         """The disk file: pages that tmem did not take."""
         return self.state_dir / f"{device}.img"
@@ -74,6 +89,16 @@ class InstancePaths:
     def sidecar(self, device: str) -> Path:
         """What must be known of the device after a reboot."""
         return self.state_dir / f"{device}.json"
+
+
+# The fields come in the reverse order of the bases: runtime_dir, shm_dir, state_dir.
+@dataclass(frozen=True)
+class InstancePaths(StatePaths, SharedMemoryPaths, RuntimePaths):
+    """The three directories of an instance and the files in them."""
+
+    @property
+    def locks(self) -> tuple[Path, Path, Path]:
+        return self.shm_dir / "lock", self.runtime_dir / "lock", self.state_dir / "lock"
 
 
 def is_root() -> bool:

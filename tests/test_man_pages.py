@@ -10,9 +10,11 @@ import click
 import pytest
 
 from preswapd.__main__ import preswapd
+from preswapd.api.figures import DEVICE, TMEM
+from preswapd.cli.look.columns import DEVICE_COLUMNS, POOL_COLUMNS
 from preswapd.cli.main import preswapctl
 from preswapd.commandline import INTERRUPTED
-from preswapd.server.config.keys import DEVICE_KEYS, KEYS
+from preswapd.server.config.files import DEVICE_KEYS, INSTANCE_KEYS
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("preswapd.8", "preswapctl.8", "preswapd.toml.5")
@@ -57,7 +59,7 @@ def test_every_command_and_option(pages: Path, page: str) -> None:
     group = GROUPS[page]
     context = click.Context(group)
     for name in group.list_commands(context):
-        command = group.get_command(context, name)
+        _, command, _ = group.resolve_command(context, [name])
         assert command is not None
         found = re.search(rf"^ {{3}}{re.escape(name)}( |$)", text, re.M)
         assert found, name
@@ -73,9 +75,18 @@ def test_every_command_and_option(pages: Path, page: str) -> None:
 
 def test_every_key(pages: Path) -> None:
     text = text_of(pages / "preswapd.toml.5")
-    for key in (*KEYS, *DEVICE_KEYS):
+    for key in (*INSTANCE_KEYS, *DEVICE_KEYS):
         assert re.search(rf"^ +{key} = ", text, re.M), key
     assert "[device.swap0]" in text
+
+
+def test_every_column_and_figure(pages: Path) -> None:
+    text = text_of(pages / "preswapctl.8")
+    for column in (*DEVICE_COLUMNS, *POOL_COLUMNS):
+        assert re.search(rf"^ +{re.escape(column.name)}\*?\s+{re.escape(column.help)}$", text, re.M)
+    for figure in (*TMEM.values(), *DEVICE.values()):
+        told = rf"^ +{figure.key}\s+{re.escape(figure.meaning)} \("
+        assert bool(re.search(told, text, re.M)) == (not figure.internal), figure.key
 
 
 @pytest.mark.parametrize(

@@ -69,3 +69,10 @@ def test_files_of_two_devices_never_meet() -> None:
     names = ["a", "a.map", "a.img", "a.json", "lock", "arena"]
     files = [f(name) for name in names for f in (found.map, found.image, found.sidecar)]
     assert len({*files, *found.locks, found.arena}) == len(files) + 4
+
+
+def test_directories_in_the_order_in_which_they_are_named() -> None:
+    found = paths.InstancePaths(Path("/run/x"), Path("/dev/shm/x"), Path("/var/x"))
+    assert found.nbd_socket == paths.RuntimePaths(Path("/run/x")).nbd_socket
+    assert found.map("a") == paths.SharedMemoryPaths(Path("/dev/shm/x")).map("a")
+    assert found.image("a") == paths.StatePaths(Path("/var/x")).image("a")

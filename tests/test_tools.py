@@ -1,4 +1,4 @@
-"""The scripts in tools/ that draw, on what a real server says."""
+"""The scripts in tools/: those that draw what a real server says, and the one that writes docs/."""
 
 import json
 import sys
@@ -46,3 +46,8 @@ def test_top_is_drawn_without_the_network(module_server: RunningServer, tmp_path
     text = picture.read_text()
     assert "LOADS/S" in "".join(ET.fromstring(text).itertext())
     assert "url(http" not in text
+
+
+def test_tables_of_the_documentation_are_what_the_code_says() -> None:
+    done = run([sys.executable, str(TOOLS / "tables"), "--check"])
+    assert (done.returncode, done.stderr) == (0, "")

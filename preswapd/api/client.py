@@ -1,6 +1,5 @@
 """The operator's end of the control API."""
 
-import http.client
 import json
 import socket
 from collections.abc import Callable, Iterator
@@ -9,8 +8,9 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote
 
+from preswapd.api.exchange import BadAnswerError, Response, request
+from preswapd.api.figures import DeviceAnswer, Statistics
 from preswapd.api.wire import (
-    JSON_TYPE,
     METRICS,
     PREFIX,
     VM_PRESWAP,
@@ -31,19 +31,6 @@ READ_SECONDS = 20.0
 CHANGE_SECONDS = 600.0
 
 
-class UnixConnection(http.client.HTTPConnection):
-    """HTTP over a Unix socket."""
-
-    def __init__(self, path: Path, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self.path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self.path))
-
-
 class Client:
     """One instance, reached through its control socket.
 
@@ -57,14 +44,15 @@ class Client:
 
     # --- reading ---
 
-    def stats(self) -> Json:
-        return self._get("/stats")
+    def stats(self) -> Statistics:
+        return cast(Statistics, self._get("/stats"))
 
-    def devices(self) -> dict[str, Json]:
-        return cast(dict[str, Json], self._get("/devices")["devices"])
+    def devices(self) -> dict[str, DeviceAnswer]:
+        """By name."""
+        return cast(dict[str, DeviceAnswer], self._get("/devices")["devices"])
 
-    def device(self, name: str) -> Json:
-        return self._get(device_path(name))
+    def device(self, name: str) -> DeviceAnswer:
+        return cast(DeviceAnswer, self._get(device_path(name)))
 
     def preswap_pages(self) -> int:
         return int(self.sysctl()[VM_PRESWAP])
@@ -85,9 +73,9 @@ class Client:
 
     # --- changing ---
 
-    def create(self, name: str, size: int, compress: str | None = None) -> Json:
+    def create(self, name: str, size: int, compress: str | None = None) -> DeviceAnswer:
         body = {"name": name, "size": size, "compress": compress}
-        return self._change("POST", "/devices", body)
+        return cast(DeviceAnswer, self._change("POST", "/devices", body))
 
     def remove(self, name: str, *, force: bool = False) -> None:
         self._change("DELETE", device_path(name) + ("?force=1" if force else ""), None)
@@ -133,19 +121,16 @@ class Client:
     def _exchange(
         self, method: str, path: str, body: Json | None, timeout: float
     ) -> Iterator["Answer"]:
-        connection = UnixConnection(self.socket_path, timeout)
-        try:
-            with self._connection_errors():
-                payload = None if body is None else json.dumps(body).encode()
-                headers = {} if body is None else {"Content-Type": JSON_TYPE}
-                connection.request(method, path, payload, headers)
-                sock = connection.sock
-                response = connection.getresponse()
+        payload = None if body is None else json.dumps(body).encode()
+        with self._connection_errors(), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.settimeout(timeout)
+            sock.connect(str(self.socket_path))
+            sock.sendall(request(method, path, payload))
+            with sock.makefile("rb") as stream:
+                response = Response(stream)
                 if response.status >= 400:
                     raise failure(response)
                 yield Answer(sock, response)
-        finally:
-            connection.close()
 
     @contextmanager
     def _connection_errors(self) -> Iterator[None]:
@@ -155,7 +140,7 @@ class Client:
             raise UnreachableError(f"the server at {self.socket_path} does not answer") from None
         except (FileNotFoundError, ConnectionRefusedError):
             raise UnreachableError(f"no preswapd server answers at {self.socket_path}") from None
-        except (ConnectionError, http.client.HTTPException) as error:
+        except (ConnectionError, BadAnswerError) as error:
             raise UnreachableError(
                 f"the server at {self.socket_path} went away: {str(error) or type(error).__name__}"
             ) from None
@@ -170,7 +155,7 @@ class Client:
 class Answer:
     """A response that is being read, with the socket that it comes from."""
 
-    def __init__(self, sock: socket.socket, response: http.client.HTTPResponse) -> None:
+    def __init__(self, sock: socket.socket, response: Response) -> None:
         self.sock = sock
         self.response = response
 
@@ -178,7 +163,7 @@ class Answer:
         return self.response.read()
 
     def lines(self) -> Iterator[Json]:
-        while line := self.response.readline():
+        for line in self.response.lines():
             yield cast(Json, decoded(line))
 
 
@@ -216,7 +201,7 @@ def decoded(text: bytes) -> object:
         raise PreswapError("the server's answer is not JSON: is it a preswapd server?") from None
 
 
-def failure(response: http.client.HTTPResponse) -> PreswapError:
+def failure(response: Response) -> PreswapError:
     return error_from(decoded(response.read())) or PreswapError(
         f"the server answered {response.status} {response.reason}"
     )

@@ -1,5 +1,4 @@
-"""Where preswapctl begins: what it needs takes a tenth of a second to load, and Ctrl-C may come
-then."""
+"""Where preswapctl begins: Ctrl-C may come while what every command needs is imported."""
 
 import sys
 from typing import NoReturn

@@ -10,6 +10,7 @@ import socket
 import socketserver
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
@@ -29,7 +30,7 @@ from preswapd.api.wire import (
 )
 from preswapd.control.routes import Api, FollowedShrink, Reply, Request, WrongMethodError
 from preswapd.control.shrinking import ShrinkThread
-from preswapd.errors import PreswapError, UsageError, described
+from preswapd.errors import PreswapError, UsageError, with_place
 from preswapd.log import ERROR, Log
 
 Json = dict[str, Any]
@@ -216,7 +217,7 @@ class Handler(BaseHTTPRequestHandler):
         if isinstance(error, OSError):
             where = "" if error.filename is None else f"{error.filename}: "
             return error_body("failed", where + (error.strerror or str(error)))
-        self.control.log(ERROR, f"control request failed: {described(error)}")
+        self.control.log(ERROR, f"control request failed: {with_place(error)}")
         return error_body("failed", f"internal error, {type(error).__name__}: {error}")
 
     # --- shrink: the one answer that takes its time ---
@@ -293,7 +294,7 @@ def parsed(text: bytes) -> Json:
     return value
 
 
-def encoded(value: Json) -> bytes:
+def encoded(value: Mapping[str, object]) -> bytes:
     """One line of JSON; iterencode is Python code, see above."""
     return ("".join(json.JSONEncoder().iterencode(value)) + "\n").encode()
 

@@ -4,8 +4,9 @@ import re
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
+from preswapd.api.figures import DeviceAnswer, ServerFigures, Statistics
 from preswapd.api.wire import (
     PREFIX,
     VM_PRESWAP,
@@ -31,7 +32,7 @@ class Request:
 
 class Reply(NamedTuple):
     status: int
-    body: Json
+    body: Mapping[str, object]
 
 
 class FollowedShrink(NamedTuple):
@@ -85,9 +86,10 @@ class Api:
 
     # --- reading ---
 
-    def all_stats(self) -> Json:
+    def all_stats(self) -> Statistics:
         """What `preswapctl --json stats` prints."""
-        return {**self.instance.stats(), "server": asdict(self.facts)}
+        server = cast(ServerFigures, asdict(self.facts))
+        return {**self.instance.stats(), "server": server}
 
     def stats(self, request: Request) -> Reply:
         return Reply(200, self.all_stats())
@@ -107,18 +109,17 @@ class Api:
     def doctor(self, request: Request) -> Reply:
         return Reply(200, asdict(self.facts))
 
-    def all_devices(self) -> Json:
-        """Each device's counters, with what only changes decide on."""
-        counters = self.instance.stats()["devices"]
-        assert isinstance(counters, dict)
+    def all_devices(self) -> dict[str, DeviceAnswer]:
+        """Each device's figures, with what only changes decide on."""
+        figures = self.instance.stats()["devices"]
         return {
             name: {
                 "name": name,
-                **counters[name],
+                **figures[name],
                 "seconds_since_io": device.seconds_since_io,
             }
             for name, device in list(self.instance.devices.items())
-            if name in counters
+            if name in figures
         }
 
     def known(self, name: str) -> str:

@@ -2,6 +2,12 @@
 
 from dataclasses import dataclass, field
 
+from preswapd.errors import PreswapError
+
+
+class DemoError(PreswapError):
+    """A step could not be carried out, so that nothing after it can be checked."""
+
 
 @dataclass(frozen=True)
 class Check:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from preswapd.demo.faults import DemoError
+from preswapd.demo.checks import DemoError
 
 MIB = 1 << 20
 STDLIB = sysconfig.get_path("stdlib")

@@ -6,10 +6,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from preswapd.demo.checks import Checks
-from preswapd.demo.faults import DemoError
-from preswapd.demo.figures import Counters, Figures, figures, live_line
+from preswapd.demo.checks import Checks, DemoError
 from preswapd.demo.material import Material
+from preswapd.demo.measured import Counters, Figures, figures, live_line
 from preswapd.demo.screen import Screen
 from preswapd.demo.server import Server
 from preswapd.demo.work import Tools, Work

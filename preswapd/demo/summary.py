@@ -2,7 +2,7 @@
 
 import time
 
-from preswapd.demo.figures import Figures
+from preswapd.demo.measured import Figures
 from preswapd.demo.stage import Stage
 from preswapd.units import format_size
 

@@ -10,7 +10,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from preswapd.demo.faults import DemoError
+from preswapd.demo.checks import DemoError
 from preswapd.demo.material import Material
 from preswapd.guest.channel import Outcome
 from preswapd.guest.machine import Guest, Job

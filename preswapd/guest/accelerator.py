@@ -11,6 +11,7 @@ from pathlib import Path
 from preswapd.guest.cpio import Archive
 from preswapd.guest.kernel import Kernel
 from preswapd.guest.programs import static_busybox
+from preswapd.host.kernel import boot_id
 
 KVM = Path("/dev/kvm")
 PROBE = Path(__file__).with_name("probe.sh")
@@ -39,10 +40,6 @@ def choose(qemu: Path, kernel: Kernel, cache: Path) -> str:
         cache.mkdir(parents=True, exist_ok=True)
         remembered.write_text(json.dumps({"for": key, "accelerator": found}))
     return found
-
-
-def boot_id() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def boots_under_kvm(qemu: Path, kernel: Kernel) -> bool:

@@ -13,3 +13,11 @@ def amounts(text: str) -> dict[str, int]:
         for words in lines
         if len(words) == 3 and words[2] == "kB"
     }
+
+
+def available_memory(path: Path = MEMINFO) -> int | None:
+    """Bytes that programs could still get without swapping; None where it cannot be read."""
+    try:
+        return amounts(path.read_text()).get("MemAvailable")
+    except OSError:
+        return None

@@ -5,8 +5,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import cast
 
+from preswapd.api.figures import Statistics, TmemFigures
+from preswapd.api.kinds import check_compress, check_device_size
+from preswapd.api.settings import NO_LIMIT
 from preswapd.errors import RefusedError
 from preswapd.log import ERROR, INFO, NOTICE, WARNING, Log
 from preswapd.paths import check_device_name
@@ -18,12 +21,10 @@ from preswapd.preswap.opening import POOL, open_instance
 from preswapd.preswap.settings import (
     DeviceSpec,
     Settings,
-    check_compress,
-    check_device_size,
     check_number_of_devices,
 )
 from preswapd.preswap.shrink import Shrink, ShrinkProgress, ShrinkResult
-from preswapd.preswap.tuning import NO_LIMIT, Tuning
+from preswapd.preswap.tuning import Tuning
 from preswapd.preswap.upkeep import Upkeep
 from preswapd.units import PAGE_SIZE, format_size
 from preswapd.version import VERSION
@@ -78,18 +79,20 @@ class Instance:
             device.preswap_pages for found, device in devices.items() if name in (None, found)
         )
 
-    def stats(self) -> dict[str, Any]:
+    def stats(self) -> Statistics:
+        """All but `server`, which is known to the process around it."""
         devices = list(self.devices.items())
-        counters = {name: device.stats() for name, device in devices}
-        tmem = self.host.stats()
+        figures = {name: device.stats() for name, device in devices}
+        # tmem stands below the API, and its types.
+        tmem = cast(TmemFigures, self.host.stats())
         tmem["metadata_size"] += sum(device.metadata_size() for _, device in devices)
-        tmem["checksum_errors"] += sum(int(count["lost_reads"]) for count in counters.values())
+        tmem["checksum_errors"] += sum(one["lost_reads"] for one in figures.values())
         return {
             "version": VERSION,
             "instance": self.name,
             "page_size": PAGE_SIZE,
             "tmem": tmem,
-            "devices": counters,
+            "devices": figures,
             "sysctl": self.tuning.values(dict(devices)),
         }
 

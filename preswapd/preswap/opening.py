@@ -4,22 +4,22 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 
+from preswapd.api.kinds import LARGEST_POOL
 from preswapd.errors import RefusedError
 from preswapd.host.cgroups import memory_files
+from preswapd.host.kernel import boot_id
 from preswapd.host.meminfo import MEMINFO, amounts
 from preswapd.preswap.creation import Maker, Served, reason_of
 from preswapd.preswap.device._table import Table, recover
 from preswapd.preswap.files.header import swap_header
 from preswapd.preswap.files.image import create_image, remove_image
 from preswapd.preswap.files.sidecar import SUFFIX, Sidecar
-from preswapd.preswap.settings import LARGEST_POOL, Settings
+from preswapd.preswap.settings import Settings
 from preswapd.preswap.survey import Found, Plan, check_sizes, survey
 from preswapd.tmem._tmem import Host
 from preswapd.units import exact_size
 
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 # All devices of an instance share its one pool, as swap types do in the kernel's preswap.
 POOL = 0
 SMALLEST_RESERVE = 512 << 20
@@ -42,10 +42,6 @@ class Opened:
     served: dict[str, Served]
     recovery: Recovery
     complaints: list[str]
-
-
-def boot_id() -> str:
-    return BOOT_ID.read_text().strip()
 
 
 def check(settings: Settings) -> None:

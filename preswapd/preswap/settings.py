@@ -1,18 +1,11 @@
-"""What an instance is told to be; the limits that hold for any instance."""
+"""What an instance and its devices are started with; each field has its setting's name."""
 
 from dataclasses import dataclass
 
-from preswapd.codecs import COMPRESS, DEFAULT_COMPRESS
-from preswapd.errors import RefusedError, UsageError
+from preswapd.codecs import DEFAULT_COMPRESS
+from preswapd.errors import RefusedError
 from preswapd.paths import InstancePaths
-from preswapd.units import PAGE_SIZE, exact_size
 
-SMALLEST_POOL = 4 << 20
-# What an arena's slot numbers reach.
-LARGEST_POOL = 128 << 30
-SMALLEST_DEVICE = 64 << 10
-# A swap header counts pages in 32 bits.
-LARGEST_DEVICE = 16 << 40
 # The arena's table has 512 entries, and the first is its head.
 MOST_DEVICES = 511
 
@@ -39,28 +32,6 @@ class Settings:
     discard_state: bool = False
 
 
-def check_pool_size(size: int) -> int:
-    if size < SMALLEST_POOL:
-        raise UsageError(f"a pool has at least {exact_size(SMALLEST_POOL)}")
-    return size
-
-
-def check_device_size(size: int) -> int:
-    if size < SMALLEST_DEVICE:
-        raise UsageError(f"a device has at least {exact_size(SMALLEST_DEVICE)}")
-    if size > LARGEST_DEVICE:
-        raise UsageError(f"a device has at most {exact_size(LARGEST_DEVICE)}")
-    if size % PAGE_SIZE:
-        raise UsageError(f"a device's size is a multiple of {PAGE_SIZE}")
-    return size
-
-
 def check_number_of_devices(number: int) -> None:
     if number > MOST_DEVICES:
         raise RefusedError(f"an instance has at most {MOST_DEVICES} devices")
-
-
-def check_compress(name: str) -> str:
-    if name not in COMPRESS:
-        raise UsageError(f"{name!r} is not a codec: the choices are {', '.join(COMPRESS)}")
-    return name

@@ -1,43 +1,61 @@
-"""What an operator changes while the server runs: named values, as in sysctl(8).
+"""The settings that an operator may change while the server runs, as sysctl(8) does the kernel's.
 
-They hold over restarts and crashes of the server and end with the host's run, as the kernel's do:
-what is to stay for good belongs into the configuration, whose value "default" brings back.
+A change outlives restarts and crashes of the server and ends when the host restarts, as the
+kernel's do.  What is to stay for good belongs in the configuration; the text "default" brings back
+what that says.
 """
 
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from preswapd.api.kinds import LARGEST_POOL
+from preswapd.api.settings import (
+    DEFAULT,
+    DEVICE,
+    INSTANCE,
+    NO_LIMIT,
+    Place,
+    Setting,
+    said_in,
+)
 from preswapd.errors import RefusedError, UsageError
 from preswapd.host.filesystems import total_bytes
 from preswapd.preswap.device._device import Device
 from preswapd.preswap.files.durable import write_file
-from preswapd.preswap.settings import (
-    LARGEST_POOL,
-    Settings,
-    check_compress,
-    check_pool_size,
-)
+from preswapd.preswap.settings import Settings
 from preswapd.tmem import Host
-from preswapd.units import exact_size, parse_pages, parse_size
+from preswapd.units import exact_size
 
-DEFAULT = "default"
 BOOT_ID = "boot_id"
-UNLIMITED = "unlimited"
-NO_LIMIT = (1 << 64) - 1
-
-Value = int | str
 
 
 @dataclass(frozen=True)
-class Setting:
-    """One named value: how it is read, set, and what its default is, as texts or numbers."""
+class Effect:
+    """What a setting does: its value in force, how another one takes effect, and the default."""
 
-    get: Callable[[], Value]
-    set: Callable[[str], None]
-    default: Callable[[], str]
+    get: Callable[[], Any]
+    set: Callable[[Any], None]  # UsageError when it cannot be
+    default: Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Changeable:
+    """A setting of this instance or of one of its devices."""
+
+    setting: Setting
+    effect: Effect
+
+    def shown(self) -> int | str:
+        return self.setting.kind.to_sysctl(self.effect.get())
+
+    def change(self, text: str) -> None:
+        """ValueError or UsageError for a bad value, which changes nothing."""
+        parse = self.setting.kind.parse
+        self.effect.set(self.effect.default() if text == DEFAULT else parse(text))
 
 
 class Tuning:
@@ -58,23 +76,32 @@ class Tuning:
 
     # --- what there is ---
 
-    def values(self, devices: Mapping[str, Device]) -> dict[str, Value]:
-        return {key: setting.get() for key, setting in self.all(devices).items()}
+    def values(self, devices: Mapping[str, Device]) -> dict[str, int | str]:
+        return {key: found.shown() for key, found in self.all(devices).items()}
 
-    def all(self, devices: Mapping[str, Device]) -> dict[str, Setting]:
-        prefix = f"preswap.{self.settings.instance}"
-        found = {f"{prefix}.pool_limit": self.pool_limit(), f"{prefix}.frozen": self.freezing()}
+    def all(self, devices: Mapping[str, Device]) -> dict[str, Changeable]:
+        effects = {"pool-limit": self.pool_limit(), "frozen": self.freezing()}
+        found = self.by_key(INSTANCE, effects)
         for device in devices.values():
             found.update(self.of_device(device))
         return found
 
-    def of_device(self, device: Device) -> dict[str, Setting]:
-        prefix = f"preswap.{self.settings.instance}.{device.name}"
-        return {f"{prefix}.compress": self.compress(device), f"{prefix}.quota": self.quota(device)}
+    def of_device(self, device: Device) -> dict[str, Changeable]:
+        effects = {"compress": self.compress(device), "quota": self.quota(device)}
+        return self.by_key(DEVICE, effects, device.name)
 
-    def pool_limit(self) -> Setting:
-        def change(text: str) -> None:
-            size = check_pool_size(parse_size(text))
+    def by_key(
+        self, settings: Iterable[Setting], effects: Mapping[str, Effect], device: str | None = None
+    ) -> dict[str, Changeable]:
+        return {
+            setting.sysctl_key(self.settings.instance, device): Changeable(
+                setting, effects[setting.name]
+            )
+            for setting in said_in(Place.SYSCTL, settings)
+        }
+
+    def pool_limit(self) -> Effect:
+        def change(size: int) -> None:
             most = min(total_bytes(self.settings.paths.shm_dir) or LARGEST_POOL, LARGEST_POOL)
             if size > most:
                 raise UsageError(f"its shared memory holds no more than {exact_size(most)}")
@@ -82,34 +109,29 @@ class Tuning:
             # What needs no page to go is free before anybody asks how many must.
             self.host.maintain()
 
-        return Setting(lambda: self.host.limit, change, lambda: exact_size(self.settings.pool_size))
+        return Effect(lambda: self.host.limit, change, lambda: self.settings.pool_size)
 
-    def freezing(self) -> Setting:
-        def change(text: str) -> None:
-            if text not in ("0", "1"):
-                raise UsageError("it is 0 or 1")
-            self.host.freeze(self.pool, text == "1")
-            self.frozen = text == "1"
+    def freezing(self) -> Effect:
+        def change(frozen: bool) -> None:
+            self.host.freeze(self.pool, frozen)
+            self.frozen = frozen
 
-        return Setting(lambda: int(self.frozen), change, lambda: "0")
+        return Effect(lambda: self.frozen, change, lambda: False)
 
-    def compress(self, device: Device) -> Setting:
-        def change(text: str) -> None:
-            device.compress = check_compress(text)
+    def compress(self, device: Device) -> Effect:
+        def change(codec: str) -> None:
+            device.compress = codec
 
         configured = self.configured.get(device.name, device.configured_compress)
-        return Setting(lambda: device.compress, change, lambda: configured)
+        return Effect(lambda: device.compress, change, lambda: configured)
 
-    def quota(self, device: Device) -> Setting:
-        """Pages of the device that may be in tmem; new ones beyond it go to disk."""
-
-        def change(text: str) -> None:
-            pages = NO_LIMIT if text == UNLIMITED else parse_pages(text)
+    def quota(self, device: Device) -> Effect:
+        def change(pages: int) -> None:
             with self.limiting:
                 self.quotas[device.name] = pages
                 self.limit(device)
 
-        return Setting(lambda: shown(self.most_pages(device)), change, lambda: UNLIMITED)
+        return Effect(lambda: self.most_pages(device), change, lambda: NO_LIMIT)
 
     def most_pages(self, device: Device) -> int:
         return self.quotas.get(device.name, NO_LIMIT)
@@ -126,20 +148,20 @@ class Tuning:
             self.limit(device)
 
     def limit(self, device: Device) -> None:
-        """The lower of the two; under `limiting`, as a quota may be set while a shrink ends."""
+        """The lower of both limits.  Under `limiting`: a quota may be set while a shrink ends."""
         device.max_pages = min(self.most_pages(device), self.held_down.get(device.name, NO_LIMIT))
 
     # --- changing ---
 
-    def set(self, key: str, text: str, devices: Mapping[str, Device]) -> Value:
+    def set(self, key: str, text: str, devices: Mapping[str, Device]) -> int | str:
         """The new value.  UsageError for an unknown key or a bad value; nothing is changed then."""
         known = self.all(devices)
         if key not in known:
             raise UsageError(f"unknown key {key!r}: the choices are {', '.join(known)}")
-        setting = known[key]
-        before = setting.get()
+        found = known[key]
+        before = found.effect.get()
         try:
-            setting.set(setting.default() if text == DEFAULT else text)
+            found.change(text)
         except (ValueError, UsageError) as error:
             raise UsageError(f"{key}: {error}") from None
         changed = {**self.changed, key: text}
@@ -148,15 +170,15 @@ class Tuning:
         try:
             self.write(changed)
         except OSError as error:
-            setting.set(str(before))
+            found.effect.set(before)
             raise RefusedError(f"{self.path}: {error.strerror}") from None
         self.changed = changed
-        return setting.get()
+        return found.shown()
 
     def forget(self, device: Device) -> None:
-        """The device is gone, and one of its name is another."""
+        """The device was removed; another one of its name begins with the defaults."""
         self.quotas.pop(device.name, None)
-        # Its keys and not all that begin so: those of a device "g1.x" begin as those of "g1" do.
+        # Not all keys that begin like its own: those of a device "g1.x" begin like those of "g1".
         gone = self.of_device(device)
         kept = {key: text for key, text in self.changed.items() if key not in gone}
         if kept != self.changed:
@@ -177,14 +199,14 @@ class Tuning:
             found = read(self.path)
         except (OSError, ValueError) as error:
             return [f"{self.path} is not used: {error}"]
-        # A runtime directory on a disk, where the kernel's settings would be gone.
+        # A runtime directory on a disk keeps the file when the host restarts.
         if found.pop(BOOT_ID, self.host.boot_id) != self.host.boot_id:
             return []
         complaints = []
         known = self.all(devices)
         for key, text in found.items():
             try:
-                known[key].set(text)
+                known[key].change(text)
                 self.changed[key] = text
             except KeyError:
                 complaints.append(f"{self.path}: {key} is not used: there is no such setting")
@@ -200,7 +222,3 @@ def read(path: Path) -> dict[str, str]:
     if not isinstance(found, dict) or any(type(value) is not str for value in found.values()):
         raise ValueError("it is damaged")
     return found
-
-
-def shown(pages: int) -> Value:
-    return UNLIMITED if pages == NO_LIMIT else pages

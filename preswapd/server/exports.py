@@ -9,7 +9,7 @@ from preswapd.preswap.device._device import Connection
 from preswapd.preswap.instance import Instance
 
 
-class Traffic(NamedTuple):
+class ClientCount(NamedTuple):
     """How many clients of a device came and went since the start."""
 
     came: int
@@ -24,7 +24,7 @@ class Exports:
         # A client that was refused tries again and again.
         self.complaints = Throttle()
         self.counting = threading.Lock()
-        self.traffic: dict[str, Traffic] = {}
+        self.clients: dict[str, ClientCount] = {}
 
     def names(self) -> list[str]:
         return sorted(self.instance.devices)
@@ -56,5 +56,5 @@ class Exports:
 
     def count(self, name: str, came: int = 0, went: int = 0) -> None:
         with self.counting:
-            before = self.traffic.get(name, Traffic(0, 0))
-            self.traffic[name] = Traffic(before.came + came, before.went + went)
+            before = self.clients.get(name, ClientCount(0, 0))
+            self.clients[name] = ClientCount(before.came + came, before.went + went)

@@ -8,6 +8,7 @@ import time
 from importlib.resources import files
 from typing import NoReturn
 
+from preswapd.api.kinds import split_address
 from preswapd.api.wire import ServerFacts
 from preswapd.commandline import DEBUG_VARIABLE
 from preswapd.host import prctl as parent
@@ -22,7 +23,6 @@ from preswapd.host.nbdkit import (
 from preswapd.log import WARNING, log
 from preswapd.preswap.opening import check
 from preswapd.server import directories, locks, sockets, stopping
-from preswapd.server.config.keys import split_address
 from preswapd.server.config.merged import Config
 from preswapd.server.handover import Handover
 

@@ -1,31 +1,30 @@
 """What the log tells of guests: clients that come and go, and puts and reads that go wrong.
 
-A request has no time to log, so all of it is counters; once a second they are compared with those
-of the second before.  What goes wrong does so at every request: a burst has a line when it begins,
-and one with the figures when nothing of it has come for a while.
+A request must not wait for the log, so requests only count; once a second the counters are compared
+with those of the second before.  What goes wrong often does so at every request: such a burst has
+one line when it begins, and one with its figures when it is over.
 """
 
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from preswapd.api.figures import Statistics
 from preswapd.log import ERROR, INFO, NOTICE, WARNING
 from preswapd.preswap.instance import Instance
-from preswapd.server.exports import Exports, Traffic
+from preswapd.server.exports import ClientCount, Exports
 from preswapd.units import format_size
 
 WATCH_SECONDS = 1.0
-# So long without another one, and the burst is over.
+# A burst is over when nothing has come for so long.
 QUIET_SECONDS = 60.0
-
-Stats = dict[str, Any]
 
 
 class Trouble(NamedTuple):
     """A counter of things that go wrong, with what to say of it."""
 
-    key: str  # what the burst goes by
+    key: str  # names the burst
     counter: int
     priority: int
     begins: str
@@ -54,26 +53,26 @@ class GuestLog:
         self.instance = instance
         self.exports = exports
         self.clock = clock
-        self.traffic: dict[str, Traffic] = {}
+        self.clients: dict[str, ClientCount] = {}
         self.counted: dict[str, int] = {}
         self.bursts: dict[str, Burst] = {}
 
     def look(self) -> None:
-        for name, traffic in list(self.exports.traffic.items()):
-            before = self.traffic.get(name, Traffic(0, 0))
-            if traffic != before:
-                self.traffic[name] = traffic
-                self.tell_traffic(name, before, traffic)
+        for name, count in list(self.exports.clients.items()):
+            before = self.clients.get(name, ClientCount(0, 0))
+            if count != before:
+                self.clients[name] = count
+                self.tell_clients(name, before, count)
         for trouble in troubles(self.instance.stats()):
             self.follow(trouble)
 
-    def tell_traffic(self, name: str, before: Traffic, now: Traffic) -> None:
+    def tell_clients(self, name: str, before: ClientCount, now: ClientCount) -> None:
         came, went = now.came - before.came, now.went - before.went
-        what = [
+        changes = [
             *([f"{clients(came)} connected"] if came else []),
             *([f"{clients(went)} disconnected"] if went else []),
         ]
-        self.instance.log(INFO, f"{name}: {', '.join(what)}, {now.came - now.went} now")
+        self.instance.log(INFO, f"{name}: {', '.join(changes)}, {now.came - now.went} now")
 
     def follow(self, trouble: Trouble) -> None:
         now = self.clock()
@@ -88,14 +87,14 @@ class GuestLog:
                 burst.moved = now
         elif burst is not None and now - burst.moved >= QUIET_SECONDS:
             del self.bursts[trouble.key]
-            # What there was to tell of a single moment was told at once.
+            # A burst that was over within one look has been told of already.
             if trouble.counter > burst.told:
                 count, seconds = trouble.counter - burst.counted, burst.moved - burst.began
                 text = trouble.ends.format(count=count, seconds=f"{seconds:.0f}")
                 self.instance.log(trouble.priority, text)
 
 
-def troubles(stats: Stats) -> Iterator[Trouble]:
+def troubles(stats: Statistics) -> Iterator[Trouble]:
     """Errors of the disk files have lines of their own, see preswap/upkeep.py."""
     tmem = stats["tmem"]
     used = f"{format_size(tmem['mem_used_total'])} of {format_size(tmem['mem_limit'])} in use"

@@ -28,7 +28,7 @@ cdef class Host:
     cdef tmem_host *host
     cdef readonly str path
     cdef bint ready    # created or recovered: pages may be put
-    # For the layer above: it works on the C interface, and holds this object as long.
+    # For the layer above, which calls the C interface itself and keeps this object alive meanwhile.
     cdef tmem_host *pointer(self) except NULL
     cdef const tmem_ops_t *ops(self) noexcept
     cdef uint8_t *table(self) except NULL

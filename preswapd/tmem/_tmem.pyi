@@ -105,7 +105,7 @@ class Host:
         else; while puts come in it pauses after each slab."""
 
     def stats(self) -> dict[str, int]:
-        """Counters since it was opened, and gauges; docs/control-api.md has their meaning."""
+        """Counters since it was opened, and gauges; api/figures.py has their meaning."""
 
     def close(self) -> None:
         """Once no thread uses it any more; the arena stays."""

@@ -1,5 +1,6 @@
 """The control API of a real server, as curl or anything else would use it."""
 
+import http.client
 import json
 import os
 import socket
@@ -9,11 +10,23 @@ from typing import Any
 
 import pytest
 
-from preswapd.api.client import UnixConnection
 from tests.conftest import StartServer
 from tests.running import RunningServer, wait_for
 
 Answer = tuple[int, Any]
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket, of another make than the operator's client."""
+
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self.path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self.path))
 
 
 def request(server: RunningServer, method: str, path: str, body: object = None) -> Answer:

@@ -33,7 +33,7 @@ class SlowApi(Api):
     def call(self, method: str, **body: object) -> dict[str, Any]:
         reply = self.serve(method, "/v1/shrink", Request({}, body))
         assert isinstance(reply, Reply)
-        return reply.body
+        return dict(reply.body)
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ import re
 import struct
 from enum import Enum
 
-PAGE = 4096
+from preswapd.units import PAGE_SIZE as PAGE
+
 SECTOR = 512
 ZEROS = bytes(PAGE)
 

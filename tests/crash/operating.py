@@ -8,7 +8,8 @@ import nbd
 from preswapd.api.client import Client
 from preswapd.api.wire import ShrinkStep
 from preswapd.errors import PreswapError, UnreachableError
-from tests.crash.contents import PAGE, Kind, page_content
+from preswapd.units import PAGE_SIZE as PAGE
+from tests.crash.contents import Kind, page_content
 from tests.crash.load import connected
 from tests.running import RunningServer
 

@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from tests.crash.contents import PAGE, ZEROS, Kind, origin, page_content
+from preswapd.units import PAGE_SIZE as PAGE
+from tests.crash.contents import ZEROS, Kind, origin, page_content
 from tests.crash.expected import ExpectedDevice, WrongPageError
 
 A, B, C = (page_content(kind, "g1", 1, seq, random.Random(seq)) for seq, kind in enumerate(Kind, 1))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.contents import PAGE
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.crash.expected import WrongPageError
 from tests.crash.harness import DEVICES, POOL, Harness, main
 from tests.crash.load import connected

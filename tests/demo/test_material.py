@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from preswapd.demo.faults import DemoError
+from preswapd.demo.checks import DemoError
 from preswapd.demo.material import MIB, Material, below, gather, taken, texts
 
 

@@ -10,9 +10,10 @@ from typing import Any
 import nbd
 import pytest
 
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import Connect, clients
 from tests.conftest import StartServer
-from tests.faults.injection import PAGE, Injector
+from tests.faults.injection import Injector
 from tests.running import RunningServer
 
 MIB = 1 << 20

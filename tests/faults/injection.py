@@ -6,9 +6,9 @@ from enum import IntFlag
 from pathlib import Path
 from typing import Self
 
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.running import wait_until
 
-PAGE = 4096
 EVERYWHERE = (0, (1 << 63) - 1)
 # struct rule of injected.c.
 CALLS, ERROR, HOLD, CAUGHT = 0, 4, 8, 12

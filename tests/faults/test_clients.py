@@ -9,10 +9,11 @@ import nbd
 import pytest
 
 from preswapd.control.http import CONNECTIONS
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import Connect
 from tests.conftest import StartServer
 from tests.faults.conftest import MIB, NOISE, counters, page
-from tests.faults.injection import PAGE, Call, Injector
+from tests.faults.injection import Call, Injector
 from tests.nbd.test_protocol import READ, WRITE, RawClient
 from tests.running import PATIENCE, RunningServer
 

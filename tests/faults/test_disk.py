@@ -8,10 +8,11 @@ from typing import Any
 import nbd
 import pytest
 
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import Connect
 from tests.conftest import StartServer
 from tests.faults.conftest import MIB, NOISE, counters, error_of, page
-from tests.faults.injection import PAGE, Call, Injector
+from tests.faults.injection import Call, Injector
 from tests.running import RunningServer, wait_until
 
 FUA = nbd.CMD_FLAG_FUA
@@ -272,7 +273,7 @@ def test_deleted_disk_file_keeps_the_next_start_from_serving(
     client: Any, faulty: RunningServer
 ) -> None:
     (faulty.state_dir / "g1.img").unlink()
-    faulty.kill9()
+    faulty.kill()
     done = subprocess.run(faulty.command(), capture_output=True, text=True, check=False)
     assert done.returncode == 4
     assert f"the disk file {faulty.state_dir / 'g1.img'} is missing" in done.stderr

@@ -8,10 +8,10 @@ from tempfile import mkdtemp
 
 import pytest
 
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import Connect
 from tests.conftest import StartServer
 from tests.faults.conftest import MIB, NOISE, counters
-from tests.faults.injection import PAGE
 from tests.running import RunningServer
 
 # What nbdkit with Python needs for itself, and some MiB for the pool; 32 stay free.

@@ -12,10 +12,12 @@ from typing import Any
 import nbd
 import pytest
 
+from preswapd.demo.server import ServerError
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import Connect
 from tests.faults.conftest import MIB, NOISE, counters
-from tests.faults.injection import PAGE, Call, Injector
-from tests.running import PRESWAPCTL, RunningServer, ServerDied, wait_for
+from tests.faults.injection import Call, Injector
+from tests.running import PRESWAPCTL, RunningServer, wait_for
 
 CONTENT = NOISE[PAGE : 4 * MIB]
 FIRST = CONTENT[: len(CONTENT) // 2]
@@ -175,7 +177,7 @@ def start_and_end(
 def test_server_ends_during_its_recovery(
     filled: RunningServer, injector: Injector, connect: Connect, number: signal.Signals
 ) -> None:
-    filled.kill9()
+    filled.kill()
     start_and_end(filled, injector, number, Call.SEEK, "/arena")
     filled.start()
     assert content(connect(filled)) == CONTENT
@@ -186,7 +188,7 @@ def test_server_ends_while_it_discards_its_state(
     filled: RunningServer, injector: Injector, connect: Connect, number: signal.Signals
 ) -> None:
     """Discarding again ends it: all is empty."""
-    filled.kill9()
+    filled.kill()
     filled.extra = ["--discard-state"]
     start_and_end(filled, injector, number, Call.RENAME, "/g1.json")
     filled.start()
@@ -197,11 +199,11 @@ def test_half_discarded_state_is_refused_or_empty(
     filled: RunningServer, injector: Injector, connect: Connect
 ) -> None:
     """A start without the option never serves what is left of it."""
-    filled.kill9()
+    filled.kill()
     filled.extra = ["--discard-state"]
     start_and_end(filled, injector, signal.SIGKILL, Call.RENAME, "/g1.img")
     filled.extra = []
-    with pytest.raises(ServerDied, match="--discard-state starts empty"):
+    with pytest.raises(ServerError, match="--discard-state starts empty"):
         filled.start()
     assert filled.wait() == 4
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from preswapd.errors import RefusedError, UsageError
 from preswapd.preswap.files.sidecar import Sidecar
-from preswapd.server.config.merged import Config, Options, load
+from preswapd.server.config.merged import Config, load
 from preswapd.server.config.shown import as_toml
 from tests.fuzz.answers import Wrong
 
@@ -28,7 +28,7 @@ def read_config(content: bytes, folder: Path) -> None:
     path = folder / "config.toml"
     path.write_bytes(content)
     try:
-        found = load(Options(config=path))
+        found = load(path)
     except UsageError as error:
         check_line(str(error), path, content)
         return
@@ -48,4 +48,4 @@ def check_line(message: str, path: Path, content: bytes) -> None:
 def shown(config: Config, folder: Path) -> Config:
     path = folder / "shown.toml"
     path.write_text(as_toml(config), encoding="utf-8")
-    return load(Options(config=path))
+    return load(path)

@@ -9,10 +9,10 @@ from typing import Any
 
 from preswapd.guest.kernel import Kernel
 from preswapd.guest.machine import Guest, Hardware, Job, Software
+from preswapd.units import PAGE_SIZE
 from tests.running import GUEST_PATIENCE, RunningServer, wait_until
 
 MIB = 1 << 20
-PAGE_SIZE = 4096
 MEMORY = 80 * MIB  # of which the kernel leaves 43
 FILES = 36  # of a MiB each
 
@@ -117,10 +117,6 @@ def disks(server: RunningServer) -> list[str]:
 def device(server: RunningServer, name: str = "g1") -> dict[str, Any]:
     counters: dict[str, Any] = server.json_stats()["devices"][name]
     return counters
-
-
-def allocated(path: Path) -> int:
-    return path.stat().st_blocks * 512
 
 
 def at_rest(guest: SwappingGuest) -> tuple[dict[str, int], dict[str, Any]]:

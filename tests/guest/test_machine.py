@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from preswapd.demo.server import allocated
 from preswapd.guest.faults import CommandError, GuestTimeoutError, LostGuestError
 from preswapd.guest.kernel import Kernel
 from preswapd.guest.machine import Guest, Hardware, Software
@@ -38,10 +39,6 @@ def disk_of(path: Path) -> list[str]:
         *("-blockdev", json.dumps(blockdev), "-device", "virtio-scsi-pci,id=scsi"),
         *("-device", disk),
     ]
-
-
-def allocated(path: Path) -> int:
-    return path.stat().st_blocks * 512
 
 
 @pytest.fixture

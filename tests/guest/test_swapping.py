@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from preswapd.demo.server import allocated
 from preswapd.guest.faults import GuestTimeoutError
 from preswapd.guest.kernel import Kernel
+from preswapd.units import PAGE_SIZE
 from tests.conftest import StartServer
 from tests.guest.swapping import (
     FILES,
     MIB,
-    PAGE_SIZE,
     SUMS,
     SwappingGuest,
-    allocated,
     at_rest,
     device,
 )

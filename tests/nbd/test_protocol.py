@@ -14,9 +14,10 @@ from typing import Any, Self
 
 import pytest
 
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import Connect, connected
 from tests.conftest import StartServer
-from tests.nbd.conftest import MIB, PAGE, SIZE
+from tests.nbd.conftest import MIB, SIZE
 from tests.running import PATIENCE, RunningServer
 
 pytestmark = pytest.mark.xdist_group("nbd-protocol")

@@ -7,8 +7,9 @@ from typing import Any
 import nbd
 import pytest
 
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import Connect
-from tests.nbd.conftest import FREE, MIB, PAGE, SIZE
+from tests.nbd.conftest import FREE, MIB, SIZE
 from tests.running import RunningServer
 
 pytestmark = pytest.mark.xdist_group("nbd-requests")

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.conftest import StartServer
-from tests.nbd.conftest import MIB, PAGE, SIZE
+from tests.nbd.conftest import MIB, SIZE
 from tests.running import RunningServer, run
 
 pytestmark = [

@@ -1,6 +1,6 @@
 """What a disk must return: the reference that the devices are compared with."""
 
-PAGE = 4096
+from preswapd.units import PAGE_SIZE as PAGE
 
 
 class DiskModel:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from tests.preswap.disk_model import PAGE
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.running import Running
 from tests.stepping import Operation, Run, serve
 

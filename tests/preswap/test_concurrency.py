@@ -12,8 +12,9 @@ import pytest
 from preswapd.errors import RefusedError
 from preswapd.preswap.device._device import FLAG_FUA, Connection
 from preswapd.preswap.settings import DeviceSpec
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.coherence import check_coherence
-from tests.preswap.disk_model import PAGE, page_of
+from tests.preswap.disk_model import page_of
 from tests.preswap.running import MIB, Running, read
 from tests.running import wait_until
 

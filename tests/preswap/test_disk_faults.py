@@ -12,8 +12,9 @@ import pytest
 
 from preswapd.preswap.device._device import FLAG_FUA
 from preswapd.preswap.settings import DeviceSpec
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.coherence import check_coherence
-from tests.preswap.disk_model import PAGE, page_of, pages_of
+from tests.preswap.disk_model import page_of, pages_of
 from tests.preswap.running import MIB, Running, read
 
 SMALL_DISK = 256 << 10

@@ -6,6 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from preswapd.api.kinds import (
+    LARGEST_DEVICE,
+    SMALLEST_DEVICE,
+    check_compress,
+    check_device_size,
+    check_pool_size,
+)
 from preswapd.errors import RefusedError, UsageError
 from preswapd.preswap.device._table import Table, recover
 from preswapd.preswap.files.durable import write_file
@@ -20,15 +27,8 @@ from preswapd.preswap.files.image import (
 from preswapd.preswap.files.maps import check_map, create_map, map_bytes
 from preswapd.preswap.files.sidecar import Sidecar, read_all
 from preswapd.preswap.opening import default_reserve
-from preswapd.preswap.settings import (
-    LARGEST_DEVICE,
-    SMALLEST_DEVICE,
-    check_compress,
-    check_device_size,
-    check_pool_size,
-)
 from preswapd.tmem._tmem import Host
-from tests.preswap.disk_model import PAGE
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.running import MIB, Running
 
 SIDECAR = Sidecar("g1", MIB, 3, "zstd", "0123", "boot", True)

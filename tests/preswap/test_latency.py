@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preswapd.preswap.device.latency import end_of, summary
-from tests.preswap.disk_model import PAGE, pages_of
+from preswapd.units import PAGE_SIZE as PAGE
+from tests.preswap.disk_model import pages_of
 from tests.preswap.running import Running
 
 BUCKETS = 117

@@ -12,8 +12,9 @@ from preswapd.codecs import COMPRESS
 from preswapd.preswap.device._device import FLAG_FUA, Connection
 from preswapd.preswap.files.image import data_ranges
 from preswapd.preswap.settings import DeviceSpec
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.coherence import check_coherence
-from tests.preswap.disk_model import PAGE, DiskModel, pages_of
+from tests.preswap.disk_model import DiskModel, pages_of
 from tests.preswap.running import Running, read
 
 # More than two extents, so that a shrink has a choice.

@@ -12,8 +12,9 @@ from preswapd.preswap.device._device import FLAG_FUA
 from preswapd.preswap.files.sidecar import Sidecar
 from preswapd.preswap.opening import check
 from preswapd.preswap.settings import DeviceSpec
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.coherence import LOST, check_coherence
-from tests.preswap.disk_model import PAGE, page_of
+from tests.preswap.disk_model import page_of
 from tests.preswap.running import MIB, Running, read
 
 ZEROS = bytes(PAGE)

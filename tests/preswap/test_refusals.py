@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
+from preswapd.api.kinds import LARGEST_POOL
 from preswapd.errors import RefusedError
 from preswapd.preswap.opening import check
-from preswapd.preswap.settings import LARGEST_POOL, DeviceSpec
+from preswapd.preswap.settings import DeviceSpec
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.checksums import xxh3
-from tests.preswap.disk_model import PAGE, page_of
+from tests.preswap.disk_model import page_of
 from tests.preswap.running import MIB, Running, read
 
 Harm = Callable[[Running], object]

@@ -1,16 +1,18 @@
 """Single requests: what each of them does, and how it is counted."""
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from preswapd.preswap.device import _device
 from preswapd.preswap.device._device import FLAG_FAST_ZERO, FLAG_FUA, Connection
 from preswapd.preswap.opening import POOL
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.coherence import check_coherence
-from tests.preswap.disk_model import PAGE, page_of, pages_of
+from tests.preswap.disk_model import page_of, pages_of
 from tests.preswap.running import MIB, Running, data_of, read
 
 HOLE_ZERO = 3
@@ -23,7 +25,7 @@ def connection(running: Running) -> Connection:
 
 
 def counts(connection: Connection, *names: str) -> list[int]:
-    stats = connection.device.stats()
+    stats: Mapping[str, Any] = connection.device.stats()
     return [int(stats[name]) for name in names]
 
 

@@ -8,8 +8,9 @@ from preswapd.errors import RefusedError
 from preswapd.preswap.device._device import EXTENT_PAGES
 from preswapd.preswap.settings import DeviceSpec
 from preswapd.preswap.shrink import ShrinkProgress
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.coherence import check_coherence
-from tests.preswap.disk_model import PAGE, page_of, pages_of
+from tests.preswap.disk_model import page_of, pages_of
 from tests.preswap.running import MIB, Running, read
 
 SIZE = 4 * MIB

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from preswapd.api.settings import NO_LIMIT
 from preswapd.errors import RefusedError, UsageError
 from preswapd.preswap.settings import DeviceSpec
 from preswapd.preswap.shrink import ShrinkProgress
-from preswapd.preswap.tuning import NO_LIMIT
-from tests.preswap.disk_model import PAGE, pages_of
+from preswapd.units import PAGE_SIZE as PAGE
+from tests.preswap.disk_model import pages_of
 from tests.preswap.running import MIB, Running, read
 
 PAGES = 64

@@ -2,22 +2,28 @@
 
 import re
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
 from preswapd import paths
+from preswapd.api.kinds import LISTEN, MOST_THREADS, SIZE, SMALLEST_POOL, or_word
+from preswapd.api.settings import INSTANCE, START, Setting
 from preswapd.codecs import COMPRESS
 from preswapd.errors import UsageError
 from preswapd.host.nbdkit import THREADS
 from preswapd.paths import InstancePaths
 from preswapd.preswap.opening import SMALLEST_RESERVE
-from preswapd.preswap.settings import SMALLEST_POOL, DeviceSpec, Settings
-from preswapd.server.config import keys as values
-from preswapd.server.config.keys import DEVICE_KEYS, DEVICE_TABLE, KEYS
-from preswapd.server.config.merged import Config, Options, load
+from preswapd.preswap.settings import MOST_DEVICES, DeviceSpec, Settings
+from preswapd.server.config import files, merged, options, shown
+from preswapd.server.config.files import DEVICE_KEYS, DEVICE_TABLE, INSTANCE_KEYS
+from preswapd.server.config.merged import Config, load
+from preswapd.server.config.options import parse_device
 from preswapd.server.config.shown import as_toml
 
 MIB = 1 << 20
@@ -26,7 +32,7 @@ MIB = 1 << 20
 def load_text(tmp_path: Path, text: str, **options: object) -> Config:
     path = tmp_path / "vm1.toml"
     path.write_text(text)
-    return load(Options(config=path, **options))  # type: ignore[arg-type]
+    return load(path, **options)  # type: ignore[arg-type]
 
 
 def refusal(tmp_path: Path, text: str, **options: object) -> str:
@@ -84,7 +90,7 @@ def test_devices_of_both(tmp_path: Path) -> None:
 
 
 def test_no_file_is_needed() -> None:
-    loaded = load(Options(instance="no-such-instance", pool_size=32 * MIB))
+    loaded = load(instance="no-such-instance", pool_size=32 * MIB)
     assert loaded.settings.compress == "lz4"
     assert loaded.settings.paths.runtime_dir.name == "no-such-instance"
 
@@ -115,7 +121,7 @@ def test_later_drop_in_wins_key_by_key(tmp_path: Path) -> None:
 def test_drop_ins_without_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paths, "CONFIG_ROOT", tmp_path)
     drop_in(tmp_path, "pool.toml", 'pool-size = "8M"')
-    assert load(Options(instance="vm1")).settings.pool_size == 8 * MIB
+    assert load(instance="vm1").settings.pool_size == 8 * MIB
 
 
 def test_drop_in_is_refused_with_its_own_line(tmp_path: Path) -> None:
@@ -139,7 +145,7 @@ def test_file_that_nobody_can_read(
     (tmp_path / "link").symlink_to("missing")
     monkeypatch.setattr("preswapd.server.config.merged.config_file", lambda instance: place)
     with pytest.raises(UsageError, match=f"^{place}: "):
-        load(Options(pool_size=SMALLEST_POOL))
+        load(pool_size=SMALLEST_POOL)
 
 
 def test_drop_in_folder_that_is_none(tmp_path: Path) -> None:
@@ -197,12 +203,12 @@ def test_too_much_for_the_parser(tmp_path: Path, value: str) -> None:
 
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="No such file"):
-        load(Options(config=tmp_path / "none.toml"))
+        load(config=tmp_path / "none.toml")
 
 
 def test_root_is_no_file() -> None:
     with pytest.raises(UsageError, match=r"^/: Is a directory"):
-        load(Options(config=Path("/")))
+        load(config=Path("/"))
 
 
 def test_pool_size_is_required(tmp_path: Path) -> None:
@@ -227,12 +233,12 @@ def test_one_directory_for_two_purposes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["g1", "g1=", "=1M", "g1=1X", "a/b=1M"])
 def test_bad_device_option(text: str) -> None:
     with pytest.raises((ValueError, UsageError)):
-        values.device(text)
+        parse_device(text)
 
 
 @pytest.mark.parametrize("text", ["127.0.0.1:1", "127.9.9.9:80", "[::1]:10809", "localhost:10809"])
 def test_loopback_addresses(text: str) -> None:
-    assert values.listen(text) == text
+    assert LISTEN.parse(text) == text
 
 
 # --- --show-config ---
@@ -262,7 +268,7 @@ configs = st.builds(
         host_reserve=st.none() | st.integers(0, 1 << 45),
         discard_state=st.just(False),
     ),
-    threads=st.none() | st.integers(1, values.MOST_THREADS),
+    threads=st.none() | st.integers(1, MOST_THREADS),
     listen=st.none() | st.just("127.0.0.1:10809"),
 )
 
@@ -273,11 +279,11 @@ def test_shown_config_says_the_same(
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "shown.toml"
     path.write_text(as_toml(shown), encoding="utf-8")
-    assert load(Options(config=path)) == shown
+    assert load(config=path) == shown
 
 
 def test_shown_config_is_toml() -> None:
-    loaded = load(Options(pool_size=32 * MIB, devices=(DeviceSpec("a.b", MIB),)))
+    loaded = load(pool_size=32 * MIB, devices=(DeviceSpec("a.b", MIB),))
     assert tomllib.loads(as_toml(loaded))["device"]["a.b"]["size"] == "1M"
 
 
@@ -304,6 +310,112 @@ def test_origin_that_is_no_comment(tmp_path: Path) -> None:
     assert "threads" not in tomllib.loads(shown)
 
 
+# --- a setting in a table of its own ---
+
+
+@dataclass(frozen=True)
+class WithRoom(Settings):
+    writeback_room: int = 5
+
+
+@pytest.fixture
+def with_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One row more, and a field for its value."""
+    kind = or_word(SIZE, "off", 0)
+    room = Setting("room", kind, START, "memory that stays free", "5", table="writeback")
+    monkeypatch.setattr(files, "INSTANCE_KEYS", files.keys_of((*INSTANCE, room)))
+    for module in (merged, options, shown):
+        monkeypatch.setattr(module, "INSTANCE", (*INSTANCE, room))
+    monkeypatch.setattr(merged, "Settings", WithRoom)
+
+
+@pytest.mark.parametrize(
+    ("text", "given", "line"),
+    [
+        ("", {}, 'room = "5"  # default'),
+        ('[writeback]\nroom = "64M"', {}, 'room = "64M"  # vm1.toml:3'),
+        ('writeback.room = "off"', {}, 'room = "off"  # vm1.toml:2'),
+        ('[writeback]\nroom = "64M"', {"writeback_room": 0}, 'room = "off"  # --writeback-room'),
+    ],
+)
+@pytest.mark.usefixtures("with_room")
+def test_setting_in_a_table(tmp_path: Path, text: str, given: dict[str, object], line: str) -> None:
+    said = f'pool-size = "32M"\n{text}\n[device.g1]\nsize = "1M"\n'
+    lines = as_toml(load_text(tmp_path, said, **given)).replace(f"{tmp_path}/", "").splitlines()
+    assert lines[lines.index("[writeback]") + 1] == line
+    assert lines.index("[writeback]") > lines.index('compress = "lz4"  # default')
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ('writeback.room = "x"', "room: 'x' is not a size"),
+        ("writeback.rom = 1", "unknown key 'rom': the choices are room"),
+        ("writeback = 1", "writeback is written as a table, [writeback]"),
+        ("written = 1", "[writeback], [device.NAME]"),
+    ],
+)
+@pytest.mark.usefixtures("with_room")
+def test_bad_setting_in_a_table(tmp_path: Path, line: str, complaint: str) -> None:
+    text = refusal(tmp_path, f"\n{line}", pool_size=32 * MIB)
+    assert text.startswith("vm1.toml:2: ")
+    assert complaint in text
+
+
+@pytest.mark.usefixtures("with_room")
+def test_option_of_a_setting_in_a_table() -> None:
+    @click.command
+    @options.setting_options
+    def command(**given: object) -> None:
+        click.echo(given["writeback_room"])
+
+    done = CliRunner().invoke(command, ["--writeback-room", "1K"])
+    assert done.output == "1024\n"
+
+
+# --- as many devices as there may be ---
+
+MANY = 'pool-size = "64M"\n' + "".join(
+    f'\n[device.d{number}]\nsize = "64K"\n' for number in range(MOST_DEVICES)
+)
+
+
+class Parser:
+    """tomllib, which counts how much it is given to read."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.read = 0
+        self.loads = tomllib.loads
+        monkeypatch.setattr(tomllib, "loads", self.count)
+
+    def count(self, text: str) -> dict[str, object]:
+        self.read += len(text)
+        return self.loads(text)
+
+
+@pytest.fixture
+def parser(monkeypatch: pytest.MonkeyPatch) -> Parser:
+    return Parser(monkeypatch)
+
+
+def test_start_reads_a_file_once(tmp_path: Path, parser: Parser) -> None:
+    assert len(load_text(tmp_path, MANY).settings.devices) == MOST_DEVICES
+    assert parser.read == len(MANY)
+
+
+def test_shown_config_reads_a_file_twice(tmp_path: Path, parser: Parser) -> None:
+    shown = as_toml(load_text(tmp_path, MANY)).splitlines()
+    assert shown[-1] == f'size = "64K"  # {tmp_path}/vm1.toml:{MANY.count(chr(10))}'
+    assert parser.read == 2 * len(MANY)
+
+
+def test_complaint_of_the_last_line_reads_a_file_twice(tmp_path: Path, parser: Parser) -> None:
+    text = f"{MANY}codec = 1\n"
+    last = text.count("\n")
+    assert refusal(tmp_path, text).startswith(f"vm1.toml:{last}: unknown key 'codec'")
+    assert parser.read == 2 * len(text)
+
+
 # --- the example ---
 
 EXAMPLE = Path(__file__).parents[2] / "systemd/example.toml"
@@ -320,7 +432,7 @@ def test_example_as_it_is_says_nothing() -> None:
 
 def test_example_has_every_key_and_loads(tmp_path: Path) -> None:
     tables = tomllib.loads(uncommented())
-    assert tables.keys() == {*KEYS, DEVICE_TABLE}
+    assert tables.keys() == {*INSTANCE_KEYS, DEVICE_TABLE}
     assert tables[DEVICE_TABLE]["swap0"].keys() == DEVICE_KEYS.keys()
     load_text(tmp_path, uncommented())
 
@@ -329,7 +441,7 @@ def test_example_has_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(paths, "is_root", lambda: True)
     example = load_text(tmp_path, uncommented())
     said = example.settings
-    defaults = load(Options(instance="default", pool_size=said.pool_size)).settings
+    defaults = load(instance="default", pool_size=said.pool_size).settings
     assert (said.instance, said.paths, said.compress) == (
         defaults.instance,
         defaults.paths,

@@ -12,14 +12,14 @@ import nbd
 import pytest
 
 from preswapd.preswap.files.sidecar import Sidecar
-from preswapd.server.exports import Traffic
+from preswapd.server.exports import ClientCount
 from preswapd.server.watch import QUIET_SECONDS, GuestLog, Trouble
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import connected
 from tests.conftest import StartServer
 from tests.running import PATIENCE, RunningServer, run
 from tests.tmem.arena_file import flip_bit, slots_of
 
-PAGE = 4096
 NOISE = random.Random(5).randbytes(8 << 20)
 
 
@@ -66,7 +66,7 @@ def test_damaged_page(server: RunningServer) -> None:
 
 def test_reads_in_quarantine(server: RunningServer) -> None:
     connected(server).pwrite(NOISE[:PAGE], PAGE)
-    server.kill9()
+    server.kill()
     shutil.rmtree(server.shm_dir)
     sidecar = server.state_dir / "g1.json"
     replace(Sidecar.read(sidecar), boot_id="the boot before").write(sidecar)
@@ -177,7 +177,7 @@ class Told:
 
     def __init__(self) -> None:
         self.lines: list[tuple[int, str]] = []
-        self.traffic: dict[str, Traffic] = {}
+        self.clients: dict[str, ClientCount] = {}
         self.now = 0.0
         self.watch = GuestLog(self, self, lambda: self.now)  # type: ignore[arg-type]
 
@@ -216,7 +216,7 @@ def test_single_moment_is_told_once() -> None:
 
 def test_several_clients_within_a_second_are_one_line() -> None:
     told = Told()
-    told.traffic["g1"] = Traffic(came=7, went=5)
+    told.clients["g1"] = ClientCount(came=7, went=5)
     told.watch.look()
     told.watch.look()
     assert told.lines == [(6, "g1: 7 clients connected, 5 clients disconnected, 2 now")]

@@ -11,8 +11,8 @@ from typing import Protocol
 from typing_extensions import Buffer
 
 from preswapd.tmem._tmem import EXCLUSIVE_GETS, PERSISTENT, SHARED
+from preswapd.units import PAGE_SIZE as PAGE
 
-PAGE = 4096
 COUNTERS = (
     "puts",
     "good_puts",

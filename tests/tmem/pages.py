@@ -4,8 +4,8 @@ import random
 from functools import lru_cache
 
 from preswapd.tmem._tmem import Host
+from preswapd.units import PAGE_SIZE as PAGE
 
-PAGE = 4096
 KINDS = ("zeros", "same", "text", "half", "boundary", "noise")
 
 

@@ -2,8 +2,9 @@
 
 import pytest
 
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.tmem.model import Store
-from tests.tmem.pages import KINDS, PAGE, make_page
+from tests.tmem.pages import KINDS, make_page
 
 A, B = make_page("text", 1), make_page("noise", 2)
 

@@ -15,11 +15,11 @@ from itertools import cycle
 import pytest
 
 from preswapd.tmem._tmem import COMPRESS, Host
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.tmem.stepped import run_operation
 from tests.tmem.test_crash import sparse
 
 MIB = 1 << 20
-PAGE = 4096
 THREADS = 4
 ROUNDS = 15_000
 LIMITS = (MIB // 2, 2 * MIB, MIB // 8, 16 * MIB)

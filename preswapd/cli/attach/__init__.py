@@ -1,1 +1,1 @@
-"""What brings a guest its disk, and takes it away."""
+"""How a guest gets a device as its disk, and how the disk is taken away again."""

@@ -1,5 +1,7 @@
 """Every column there is, with its definition; what `--help` and the documentation say is from here.
 
+A column that is simply a figure has its meaning from the figure.
+
 Sizes add up.  Of a device, in pages of its own: SIZE = USED + FREE and USED = TMEM + DISK + LOST.
 Of a pool, in pages that were put: ORIG = SAME + RAW + STAGED + PACKED, which is the TMEM of all of
 its devices; in the host's memory: LIMIT = USED + FREE and USED = PAYLOAD + OVERHEAD.
@@ -8,28 +10,39 @@ its devices; in the host's memory: LIMIT = USED + FREE and USED = PAYLOAD + OVER
 from collections.abc import Callable
 from datetime import datetime
 
+from preswapd.api.figures import BYTES, DEVICE, TEXT, TMEM, Figure
 from preswapd.cli.look.rows import Subject
 from preswapd.cli.look.table import Column, Kind, Value
 from preswapd.units import PAGE_SIZE
 
-
-def figure(key: str) -> Callable[[Subject], Value]:
-    return lambda row: row.figures.get(key)
+# --- columns that are a figure; `adds` to its meaning what only the table can say ---
 
 
-def pages(plus: tuple[str, ...], minus: tuple[str, ...] = ()) -> Callable[[Subject], Value]:
+def plain(name: str, figure: Figure, adds: str = "") -> Column:
+    kind = Kind.SIZE if figure.unit == BYTES else Kind.TEXT if figure.kind == TEXT else Kind.COUNT
+    return Column(name, figure.meaning + adds, kind, lambda row: row.figures.get(figure.key))
+
+
+def in_bytes(name: str, figure: Figure, adds: str = "") -> Column:
+    """A figure in pages, shown as the size of so many."""
+    return Column(name, figure.meaning + adds, Kind.SIZE, pages(figure))
+
+
+def per_second(name: str, figure: Figure, adds: str = "") -> Column:
+    meaning = f"{figure.meaning}{adds}, per second"
+    return Column(name, meaning, Kind.RATE, lambda row: row.rate(figure.key))
+
+
+# --- values that are made of several ---
+
+
+def pages(*plus: Figure, minus: tuple[Figure, ...] = ()) -> Callable[[Subject], Value]:
     """Figures in pages, added up and taken away, in bytes; one that an older server lacks is 0."""
-    return lambda row: (
-        PAGE_SIZE
-        * (
-            sum(row.figures.get(key, 0) for key in plus)
-            - sum(row.figures.get(key, 0) for key in minus)
-        )
-    )
+    return lambda row: PAGE_SIZE * (total(row, plus) - total(row, minus))
 
 
-def rate(key: str) -> Callable[[Subject], Value]:
-    return lambda row: row.rate(key)
+def total(row: Subject, figures: tuple[Figure, ...]) -> int:
+    return sum(row.figures.get(figure.key, 0) for figure in figures)
 
 
 def room(row: Subject) -> int:
@@ -63,84 +76,70 @@ def clock(row: Subject) -> str:
     return datetime.fromtimestamp(row.time).strftime("%H:%M:%S")
 
 
-USED_PAGES = ("preswap_pages", "disk_pages", "lost_pages")
+# --- the columns ---
+
+USED_PAGES = (DEVICE["preswap_pages"], DEVICE["disk_pages"], DEVICE["lost_pages"])
 
 INSTANCE = Column("INSTANCE", "the server's name", Kind.TEXT, lambda row: row.instance)
 HITS = Column(
     "HIT%",
-    "of the pages that were read, those that came from tmem; in a watch since the row before",
+    "share of the pages read that came from tmem; with --watch since the row before",
     Kind.PERCENT,
     hits,
 )
 
-# From servers that measure it.
+# Only from servers that measure it.
 DEVICE_LATENCIES = (
-    Column("READ-P50", "half of the reads took less", Kind.SECONDS, latency("read", "p50")),
-    Column("READ-P99", "99 % of the reads took less", Kind.SECONDS, latency("read", "p99")),
+    Column(
+        "READ-P50",
+        "half of the reads took no longer than this",
+        Kind.SECONDS,
+        latency("read", "p50"),
+    ),
+    Column(
+        "READ-P99",
+        "99 % of the reads took no longer than this",
+        Kind.SECONDS,
+        latency("read", "p99"),
+    ),
 )
 
 DEVICE_COLUMNS = (
     Column(
         "NAME",
-        "the device, which is also its export and its label",
+        "the device's name, also that of its NBD export and its swap label",
         Kind.TEXT,
         lambda row: row.name,
     ),
     INSTANCE,
-    Column(
-        "SIZE", "what the guest sees as the disk's size: USED + FREE", Kind.SIZE, figure("size")
-    ),
+    plain("SIZE", DEVICE["size"], ": USED + FREE"),
     Column(
         "USED",
         "pages that hold something, swap header included: TMEM + DISK + LOST",
         Kind.SIZE,
-        pages(USED_PAGES),
+        pages(*USED_PAGES),
     ),
-    Column(
-        "TMEM",
-        "pages in compressed memory, at their full size",
-        Kind.SIZE,
-        pages(("preswap_pages",)),
-    ),
-    Column("DISK", "pages in the disk file", Kind.SIZE, pages(("disk_pages",))),
-    Column(
-        "LOST",
-        "damaged pages: reads are I/O errors until the guest writes or trims them",
-        Kind.SIZE,
-        pages(("lost_pages",)),
-    ),
+    in_bytes("TMEM", DEVICE["preswap_pages"], ", at their full size"),
+    in_bytes("DISK", DEVICE["disk_pages"]),
+    in_bytes("LOST", DEVICE["lost_pages"]),
     Column(
         "FREE",
-        "never written, or trimmed since: reads as zeros and takes no room",
+        "pages never written, or trimmed since: they read as zeros and take no room",
         Kind.SIZE,
-        lambda row: (
-            row.figures["size"] - PAGE_SIZE * sum(row.figures.get(key, 0) for key in USED_PAGES)
-        ),
+        lambda row: row.figures["size"] - PAGE_SIZE * total(row, USED_PAGES),
     ),
-    Column("CLIENTS", "NBD connections now", Kind.COUNT, figure("connections")),
-    Column("COMPRESS", "its codec", Kind.TEXT, lambda row: row.figures.get("compress")),
-    Column(
-        "STORES",
-        "pages written to tmem since the server's start",
-        Kind.COUNT,
-        figure("succ_stores"),
-    ),
-    Column(
-        "REJECTS",
-        "pages that tmem did not take, and that went to disk",
-        Kind.COUNT,
-        figure("failed_stores"),
-    ),
-    Column("LOADS", "pages read from tmem", Kind.COUNT, figure("loads")),
-    Column("DISKREADS", "pages read from the disk file", Kind.COUNT, figure("disk_reads")),
-    Column("DISKWRITES", "pages written to the disk file", Kind.COUNT, figure("disk_writes")),
-    Column(
-        "ERRORS", "reads and writes of the disk file that failed", Kind.COUNT, figure("disk_errors")
-    ),
-    Column("TRIMS", "pages that the guest gave back", Kind.COUNT, figure("trims")),
-    Column("MOVED", "pages that a shrink moved to disk", Kind.COUNT, figure("written_back_pages")),
-    Column("READS", "NBD read requests", Kind.COUNT, figure("read_requests")),
-    Column("WRITES", "NBD write requests", Kind.COUNT, figure("write_requests")),
+    plain("CLIENTS", DEVICE["connections"]),
+    plain("COMPRESS", DEVICE["compress"]),
+    plain("STORES", DEVICE["succ_stores"]),
+    plain("REJECTS", DEVICE["failed_stores"]),
+    plain("LOADS", DEVICE["loads"]),
+    plain("DISKREADS", DEVICE["disk_reads"]),
+    plain("DISKWRITES", DEVICE["disk_writes"]),
+    plain("ERRORS", DEVICE["disk_errors"]),
+    plain("TRIMS", DEVICE["trims"]),
+    plain("MOVED", DEVICE["written_back_pages"]),
+    plain("READS", DEVICE["read_requests"]),
+    plain("WRITES", DEVICE["write_requests"]),
     HITS,
     *DEVICE_LATENCIES,
 )
@@ -148,61 +147,44 @@ DEVICE_DEFAULT = ("NAME", "INSTANCE", "SIZE", "USED", "TMEM", "DISK", "CLIENTS",
 
 POOL_COLUMNS = (
     INSTANCE,
-    Column("LIMIT", "the most that USED may be", Kind.SIZE, figure("mem_limit")),
-    Column(
-        "USED",
-        "what the host has given to the pool: PAYLOAD + OVERHEAD",
-        Kind.SIZE,
-        figure("mem_used_total"),
-    ),
-    Column("FREE", "LIMIT - USED; 0 where a limit was lowered below USED", Kind.SIZE, room),
-    Column(
-        "PEAK", "the most that USED was since the server's start", Kind.SIZE, figure("mem_used_max")
-    ),
-    Column("PAYLOAD", "what the pages were compressed to", Kind.SIZE, figure("compr_data_size")),
+    plain("LIMIT", TMEM["mem_limit"]),
+    plain("USED", TMEM["mem_used_total"], ": PAYLOAD + OVERHEAD"),
+    Column("FREE", "LIMIT - USED; 0 while the limit is below USED", Kind.SIZE, room),
+    plain("PEAK", TMEM["mem_used_max"]),
+    plain("PAYLOAD", TMEM["compr_data_size"]),
     Column(
         "OVERHEAD",
         "headers, rounding, and slabs that are not full",
         Kind.SIZE,
         lambda row: row.figures["mem_used_total"] - row.figures["compr_data_size"],
     ),
-    Column("META", "what comes on top of USED: index and maps", Kind.SIZE, figure("metadata_size")),
-    Column(
-        "ORIG",
-        "pages in the pool, at their full size: SAME + RAW + STAGED + PACKED",
-        Kind.SIZE,
-        figure("orig_data_size"),
-    ),
+    plain("META", TMEM["metadata_size"]),
+    plain("ORIG", TMEM["orig_data_size"], ": SAME + RAW + STAGED + PACKED"),
     Column("RATIO", "ORIG / USED", Kind.RATIO, ratio),
-    Column(
-        "SAME",
-        "pages of one repeated value, which take no payload",
-        Kind.SIZE,
-        pages(("same_filled_pages",)),
-    ),
+    in_bytes("SAME", TMEM["same_filled_pages"]),
     Column(
         "RAW",
         "pages that compression did not make smaller",
         Kind.SIZE,
-        pages(("huge_pages",), ("staged_pages",)),
+        pages(TMEM["huge_pages"], minus=(TMEM["staged_pages"],)),
     ),
-    Column(
-        "STAGED",
-        "pages that were just written and are compressed next",
-        Kind.SIZE,
-        pages(("staged_pages",)),
-    ),
+    in_bytes("STAGED", TMEM["staged_pages"]),
     Column(
         "PACKED",
-        "pages that are compressed",
+        "pages that are compressed, at their full size",
         Kind.SIZE,
-        pages(("stored_pages",), ("same_filled_pages", "huge_pages")),
+        pages(TMEM["stored_pages"], minus=(TMEM["same_filled_pages"], TMEM["huge_pages"])),
     ),
-    Column("DEVICES", "that share the pool", Kind.COUNT, figure("devices")),
-    Column("PUTS", "pages offered since the server's start", Kind.COUNT, figure("puts")),
-    Column("REJECTS", "pages not taken for want of memory", Kind.COUNT, figure("no_mem_puts")),
-    Column("GETS", "pages asked for", Kind.COUNT, figure("gets")),
-    Column("DAMAGED", "reads of a damaged or lost page", Kind.COUNT, figure("checksum_errors")),
+    Column(
+        "DEVICES",
+        "devices that share the pool",
+        Kind.COUNT,
+        lambda row: row.figures.get("devices"),
+    ),
+    plain("PUTS", TMEM["puts"]),
+    plain("REJECTS", TMEM["no_mem_puts"]),
+    plain("GETS", TMEM["gets"]),
+    plain("DAMAGED", TMEM["checksum_errors"]),
     HITS,
 )
 POOL_DEFAULT = (
@@ -218,25 +200,25 @@ POOL_DEFAULT = (
 )
 
 # What a second look can tell; only where there is one.
-TIME = Column("TIME", "of day", Kind.TEXT, clock)
+TIME = Column("TIME", "time of day", Kind.TEXT, clock)
 DEVICE_RATES = (
     TIME,
-    Column("STORES/S", "pages written to tmem, a second", Kind.RATE, rate("succ_stores")),
-    Column("REJECTS/S", "pages that went to disk instead", Kind.RATE, rate("failed_stores")),
-    Column("LOADS/S", "pages read from tmem", Kind.RATE, rate("loads")),
-    Column("DISKR/S", "pages read from the disk file", Kind.RATE, rate("disk_reads")),
-    Column("DISKW/S", "pages written to the disk file", Kind.RATE, rate("disk_writes")),
-    Column("TRIMS/S", "pages given back", Kind.RATE, rate("trims")),
-    Column("READS/S", "NBD read requests", Kind.RATE, rate("read_requests")),
-    Column("WRITES/S", "NBD write requests", Kind.RATE, rate("write_requests")),
+    per_second("STORES/S", DEVICE["succ_stores"]),
+    per_second("REJECTS/S", DEVICE["failed_stores"]),
+    per_second("LOADS/S", DEVICE["loads"]),
+    per_second("DISKR/S", DEVICE["disk_reads"]),
+    per_second("DISKW/S", DEVICE["disk_writes"]),
+    per_second("TRIMS/S", DEVICE["trims"]),
+    per_second("READS/S", DEVICE["read_requests"]),
+    per_second("WRITES/S", DEVICE["write_requests"]),
 )
 POOL_RATES = (
     TIME,
-    Column("PUTS/S", "pages offered, a second", Kind.RATE, rate("puts")),
-    Column("REJECTS/S", "pages not taken for want of memory", Kind.RATE, rate("no_mem_puts")),
-    Column("GETS/S", "pages asked for", Kind.RATE, rate("gets")),
-    Column("DISKR/S", "pages read from disk files", Kind.RATE, rate("disk_reads")),
-    Column("DISKW/S", "pages written to disk files", Kind.RATE, rate("disk_writes")),
+    per_second("PUTS/S", TMEM["puts"]),
+    per_second("REJECTS/S", TMEM["no_mem_puts"]),
+    per_second("GETS/S", TMEM["gets"]),
+    per_second("DISKR/S", DEVICE["disk_reads"], " of any device"),
+    per_second("DISKW/S", DEVICE["disk_writes"], " of any device"),
 )
 DEVICE_WATCH = (
     "TIME",

@@ -5,12 +5,12 @@ import tempfile
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import click
 
 from preswapd.api.client import Client
 from preswapd.api.exposition import metrics_text
+from preswapd.api.figures import Statistics
 from preswapd.cli.instances import ask_all, complain
 from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.commandline import FILE
@@ -26,9 +26,9 @@ READABLE = 0o644
 def metrics_command(invocation: Invocation, textfile: Path | None) -> None:
     """Print the figures of all instances in Prometheus' text format.
 
-    With --textfile into a file for node_exporter's textfile collector, which never sees half of it.
-    What does not answer is left out of it, and makes the exit status 3; so are servers that have
-    one name, and it is 1.
+    With --textfile they go into a file for node_exporter's textfile collector, which never sees
+    half of it. Servers that do not answer are left out, and the exit status is 3. Servers that
+    share a name are left out too, and the exit status is 1.
 
     \b
     Examples:
@@ -36,14 +36,14 @@ def metrics_command(invocation: Invocation, textfile: Path | None) -> None:
       preswapctl metrics --textfile /var/lib/prometheus/node-exporter/preswapd.prom
     """
     if invocation.json:
-        raise UsageError("metrics are no JSON: for that there is preswapctl --json stats")
+        raise UsageError("metrics are text for Prometheus: JSON comes from preswapctl --json stats")
     answers, away = answers_of_all(invocation)
     answers, unclear = those_with_a_name_of_their_own(answers)
     text = metrics_text(*answers)
     if textfile is None:
         click.echo(text, nl=False)
     else:
-        # Also when nobody answers: figures of the past would look like the present's.
+        # Also when nobody answers: figures of the past would be taken for the present's.
         replace_file(textfile, text)
     if unclear:
         clash = f"several servers call themselves {', '.join(unclear)}: left out"
@@ -51,9 +51,7 @@ def metrics_command(invocation: Invocation, textfile: Path | None) -> None:
     complain(away)
 
 
-def answers_of_all(
-    invocation: Invocation,
-) -> tuple[list[dict[str, Any]], list[UnreachableError]]:
+def answers_of_all(invocation: Invocation) -> tuple[list[Statistics], list[UnreachableError]]:
     try:
         return ask_all(invocation.instances.running(), Client.stats)
     except UnreachableError as error:
@@ -61,9 +59,9 @@ def answers_of_all(
 
 
 def those_with_a_name_of_their_own(
-    answers: list[dict[str, Any]],
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """And the names that several have: two series with the same labels would make a collector
+    answers: list[Statistics],
+) -> tuple[list[Statistics], list[str]]:
+    """And the names that several have: for two series with the same labels a collector would
     refuse the whole file."""
     times = Counter(stats["instance"] for stats in answers)
     return (
@@ -73,19 +71,20 @@ def those_with_a_name_of_their_own(
 
 
 def replace_file(path: Path, text: str) -> None:
-    """In one step; its name meanwhile is none that a collector looks for."""
+    """By a rename, so that no reader sees half of it."""
     try:
         if path.exists() and not path.is_file():
-            # In the place of /dev/null there would be a file from now on.
+            # A rename would put a file in the place of /dev/null.
             raise PreswapError(f"{path}: Not a regular file")
-        # A link stays, as /dev/stdout must.
+        # A link is followed and stays, as /dev/stdout must.
         write_and_rename(Path(os.path.realpath(path)), text)
     except OSError as error:
-        # Its own message names a file that is not there any more.
+        # The error's own message may name the temporary file, which is gone.
         raise PreswapError(f"{path}: {error.strerror}") from None
 
 
 def write_and_rename(path: Path, text: str) -> None:
+    # The collector reads *.prom: the file has another suffix until it is whole.
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".new")
     try:
         with open(descriptor, "w") as file:

@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from preswapd.api.figures import DeviceFigures, Statistics
 from preswapd.errors import UsageError
 
-Json = dict[str, Any]
+# Figures by key: a table chooses its columns while it runs.
+Figures = Mapping[str, Any]
 
-# What a pool's row says about its devices together.
+# What a pool's row says of all its devices together.
 SUMMED = ("loads", "disk_reads", "disk_writes", "disk_errors", "read_requests", "write_requests")
 
 
@@ -17,17 +19,17 @@ SUMMED = ("loads", "disk_reads", "disk_writes", "disk_errors", "read_requests", 
 class Moment:
     """One answer to `GET /v1/stats`, and when it came."""
 
-    stats: Json
+    stats: Statistics
     clock: float  # seconds that only go forward
     time: float  # of day, since 1970
 
     @classmethod
-    def of(cls, stats: Json) -> Self:
+    def of(cls, stats: Statistics) -> Self:
         return cls(stats, time.monotonic(), time.time())
 
     @property
     def life(self) -> tuple[object, object]:
-        """Another one, and the server was started anew: its counters are."""
+        """A different value means that the server was restarted, and its counters began at 0."""
         server = self.stats.get("server", {})
         return server.get("start_time"), server.get("pid")
 
@@ -39,14 +41,14 @@ class Subject:
     instance: str
     name: str
     time: float
-    figures: Json
-    rates: Mapping[str, float] | None = None  # a second; None without an earlier look
+    figures: Figures
+    rates: Mapping[str, float] | None = None  # per second; None without an earlier look
 
     def rate(self, key: str) -> float | None:
         return None if self.rates is None else self.rates.get(key)
 
 
-def with_device(stats: Json, dev: str) -> Json:
+def with_device(stats: Statistics, dev: str) -> Statistics:
     """The statistics with this device alone."""
     if dev not in stats["devices"]:
         raise UsageError(f"there is no device {dev!r} in {stats['instance']}")
@@ -60,14 +62,14 @@ def pool_of(now: Moment, before: Moment | None = None) -> Subject:
     return Subject(instance, instance, now.time, figures, rates(now, before, figures, then))
 
 
-def pool_figures(stats: Json) -> Json:
-    devices = stats["devices"].values()
+def pool_figures(stats: Statistics) -> Figures:
+    devices: list[Figures] = list(stats["devices"].values())
     sums = {key: sum(device.get(key, 0) for device in devices) for key in SUMMED}
     return {**stats["tmem"], **sums, "devices": len(devices)}
 
 
 def devices_of(now: Moment, before: Moment | None = None) -> list[Subject]:
-    earlier = {} if before is None else before.stats["devices"]
+    earlier: dict[str, DeviceFigures] = {} if before is None else before.stats["devices"]
     return [
         Subject(
             now.stats["instance"],
@@ -81,12 +83,12 @@ def devices_of(now: Moment, before: Moment | None = None) -> list[Subject]:
 
 
 def rates(
-    now: Moment, before: Moment | None, figures: Json, earlier: Json | None
+    now: Moment, before: Moment | None, figures: Figures, earlier: Figures | None
 ) -> Mapping[str, float] | None:
     if before is None or earlier is None or before.life != now.life or now.clock <= before.clock:
         return None
     seconds = now.clock - before.clock
-    # What went down was made anew, as a device that was removed and created again.
+    # A counter that went down is of another device, which was created under the same name.
     return {
         key: max(0, value - earlier[key]) / seconds
         for key, value in figures.items()

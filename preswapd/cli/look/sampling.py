@@ -1,34 +1,17 @@
 """`stats` again and again: rows for people, JSON lines for programs."""
 
 import json
-from functools import partial
 
 import click
 
-from preswapd.cli.look.rows import Json, Moment, Subject, devices_of, pool_of, with_device
+from preswapd.api.figures import Statistics
+from preswapd.cli.look.rows import Moment, Subject, devices_of, pool_of, with_device
 from preswapd.cli.look.table import Table
 from preswapd.cli.look.watching import Watch, Watched, ticks, until_interrupted
-from preswapd.commandline import Reader
 from preswapd.errors import PreswapError, UnreachableError, UsageError
 
-# A terminal's height, about: nobody should have to scroll for what a figure means.
+# About the height of a terminal: the headings should stay in sight.
 ROWS_PER_HEADING = 20
-SHORTEST, LONGEST = 0.05, 86400.0
-
-
-def parse_seconds(text: str, hint: str = "") -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is not a number of seconds{hint}") from None
-    if not SHORTEST <= seconds <= LONGEST:  # nor is "nan"
-        raise ValueError(f"{text!r} must be {SHORTEST} to {LONGEST:.0f} seconds")
-    return seconds
-
-
-SECONDS = Reader("seconds", parse_seconds)
-# Whose value may be left out, so that a device behind it is taken for one.
-WATCH_SECONDS = Reader("seconds", partial(parse_seconds, hint=" (a device goes before --watch)"))
 
 
 def print_rows(
@@ -60,8 +43,8 @@ def subjects(watched: Watched, now: Moment, dev: str | None) -> list[Subject]:
     return [row for row in devices_of(now, watched.before) if row.name == dev]
 
 
-def chosen(watched: Watched, now: Moment, dev: str | None) -> Json:
-    """UsageError for a device that was never there; one that was can be removed meanwhile."""
+def chosen(watched: Watched, now: Moment, dev: str | None) -> Statistics:
+    """UsageError for a device that was never there, PreswapError for one that was removed."""
     if dev is None:
         return now.stats
     try:
@@ -86,7 +69,7 @@ def print_json_lines(watch: Watch, dev: str | None, seconds: float, count: int |
 
 
 class News:
-    """Says on stderr who went away and who came back, once each."""
+    """Says on stderr which server went away and which came back, once each."""
 
     def __init__(self) -> None:
         self.away: dict[int, Watched] = {}
@@ -100,7 +83,7 @@ class News:
             click.echo(f"preswapctl: {watched.name} is back", err=True)
 
     def complain(self) -> None:
-        """The end while somebody is away: it has been said, and the exit status says it too."""
+        """UnreachableError when the watch ends while a server is away, for the exit status."""
         if self.away:
             gone = ", ".join(watched.name for watched in self.away.values())
             raise UnreachableError(f"{gone} did not come back")

@@ -24,7 +24,7 @@ class Kind(Enum):
     TEXT = "text"
     SIZE = "bytes"
     COUNT = "a number"
-    RATE = "a second"
+    RATE = "per second"
     PERCENT = "%"
     RATIO = "to 1"
     SECONDS = "seconds"
@@ -32,7 +32,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Column:
-    """`help` is its definition, for `--help` and the documentation; it has no second place."""
+    """`help` is its definition, which `--help`, the manual page and docs/watching.md repeat."""
 
     name: str
     help: str
@@ -99,6 +99,14 @@ class Style:
         return self == Style()
 
 
+def check_style(style: Style, *, as_json: bool) -> None:
+    """UsageError for options of tables where JSON was asked for."""
+    if as_json and not style.is_default:
+        raise UsageError(
+            "--output, --raw, --bytes and --noheadings are for tables: JSON has all figures"
+        )
+
+
 class Table:
     """Lines of cells; later rows keep to the widths of the earlier ones where they can."""
 
@@ -125,6 +133,10 @@ class Table:
         for row in rows:
             yield "  ".join(self.cells(row)).rstrip()
 
+    def print(self, subjects: Iterable[Subject]) -> None:
+        for line in self.lines(subjects):
+            click.echo(line)
+
     def fit(self, rows: list[list[str]]) -> None:
         for row in rows:
             self.widths = [
@@ -138,16 +150,18 @@ class Table:
 
 
 def table_options(function: Callable[..., object]) -> Callable[..., object]:
-    """What zramctl and lsblk have for their tables; `style` makes one value of it."""
+    """The options that zramctl and lsblk have for their tables; Style takes their values."""
     for option in (
-        click.option("-n", "--noheadings", is_flag=True, help="Print no line of headings."),
+        click.option("-n", "--noheadings", is_flag=True, help="Print no headings."),
         click.option("-b", "--bytes", "exact", is_flag=True, help="Print sizes in bytes."),
-        click.option("-r", "--raw", is_flag=True, help="One blank between cells, for scripts."),
+        click.option(
+            "-r", "--raw", is_flag=True, help="Print one blank between cells, for scripts."
+        ),
         click.option(
             "-o",
             "--output",
             metavar="COLS",
-            help="Columns, as NAME,USED; with + in front these and the default ones.",
+            help="Columns to show, as NAME,USED; +NAME,USED adds to the default ones.",
         ),
     ):
         function = option(function)

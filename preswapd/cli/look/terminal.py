@@ -1,4 +1,4 @@
-"""The terminal while a live view has it: single keys, and nothing that leaves it in disorder."""
+"""The terminal during a live view: it gives single keys, and is left as it was found."""
 
 import os
 import select
@@ -20,31 +20,31 @@ IGNORED = (signal.SIGTSTP,)
 class Keyboard:
     """Waits for keys and for signals at once.
 
-    A signal only leaves word: an exception in the midst of drawing would leave half a picture, or
-    a screen that nobody switches back.
+    A signal is only noted, and ends the waiting: an exception in the middle of drawing would leave
+    half a picture, or a screen that nobody switches back.
     """
 
     def __init__(self, typing: int | None) -> None:
         self.typing = typing
         self.ended_by: int | None = None
-        self.wake_end, self.word_end = os.pipe()
+        self.read_end, self.write_end = os.pipe()
 
     @property
     def exit_status(self) -> int:
         """Ctrl-C is how one leaves; other signals are as if they had ended the process."""
         return 0 if self.ended_by in (None, signal.SIGINT) else 128 + int(self.ended_by)
 
-    def leave_word(self, number: int, frame: FrameType | None) -> None:
+    def note_signal(self, number: int, frame: FrameType | None) -> None:
         self.ended_by = number
-        os.write(self.word_end, b"!")
+        os.write(self.write_end, b"!")
 
     def wait_for_quit(self, seconds: float) -> bool:
         """True as soon as q was pressed or a signal came, else False after so long."""
         deadline = time.monotonic() + seconds
         while True:
-            sources = [self.wake_end] if self.typing is None else [self.wake_end, self.typing]
+            sources = [self.read_end] if self.typing is None else [self.read_end, self.typing]
             ready, _, _ = select.select(sources, [], [], max(0.0, deadline - time.monotonic()))
-            if not ready or self.wake_end in ready:
+            if not ready or self.read_end in ready:
                 return bool(ready)
             assert self.typing is not None
             typed = os.read(self.typing, 64)
@@ -54,8 +54,8 @@ class Keyboard:
                 self.typing = None
 
     def close(self) -> None:
-        os.close(self.wake_end)
-        os.close(self.word_end)
+        os.close(self.read_end)
+        os.close(self.write_end)
 
 
 @contextmanager
@@ -64,7 +64,7 @@ def keyboard() -> Iterator[Keyboard]:
     descriptor = sys.stdin.fileno() if sys.stdin.isatty() else None
     settings = None if descriptor is None else termios.tcgetattr(descriptor)
     board = Keyboard(descriptor)
-    handlers = {number: signal.signal(number, board.leave_word) for number in ENDING}
+    handlers = {number: signal.signal(number, board.note_signal) for number in ENDING}
     handlers |= {number: signal.signal(number, signal.SIG_IGN) for number in IGNORED}
     try:
         if descriptor is not None:

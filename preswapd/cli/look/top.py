@@ -8,23 +8,26 @@ from rich.console import Console
 from rich.live import Live
 
 from preswapd.cli.invocation import Invocation, pass_invocation
-from preswapd.cli.look.sampling import SECONDS
 from preswapd.cli.look.terminal import keyboard
-from preswapd.cli.look.top_view import Host, View
+from preswapd.cli.look.top_view import HostMemory, View
 from preswapd.cli.look.watching import Watch, ticks, until_interrupted
+from preswapd.commandline import SECONDS
 from preswapd.errors import UsageError
-from preswapd.host.pressure import available_memory, memory_pressure
+from preswapd.host.meminfo import available_memory
+from preswapd.host.pressure import memory_pressure
 
 # One server that hangs must not hold the view of the others, or the keyboard, for long.
 PATIENCE = 2.0
-# What a frame has where there is no terminal to ask; COLUMNS says otherwise.
+# Of a frame where there is no terminal to ask, and COLUMNS is not set.
 PLAIN_SIZE = (120, 24)
 
 
 @click.command("top")
 @click.option("-b", "--batch", is_flag=True, help="Print plain frames, without a terminal.")
 @click.option("-n", "--count", type=click.IntRange(1), metavar="N", help="Stop after N frames.")
-@click.option("-d", "--interval", type=SECONDS, default="1", help="Seconds a frame. Default: 1.")
+@click.option(
+    "-d", "--interval", type=SECONDS, default="1", help="Seconds between two frames. Default: 1."
+)
 @pass_invocation
 def top_command(invocation: Invocation, batch: bool, count: int | None, interval: float) -> int:
     """Watch the pools and devices of all instances; q or Ctrl-C ends it.
@@ -60,22 +63,22 @@ def print_frames(watch: Watch, interval: float, count: int | None) -> None:
         for turn in ticks(interval, count):
             if turn:
                 console.print()
-            console.print(view.frame(watch.look(), host()))
+            console.print(view.frame(watch.look(), host_memory()))
             sys.stdout.flush()
 
 
 def show(console: Console, watch: Watch, interval: float, count: int | None) -> int:
     view = View(console, interval)
-    first = view.frame(watch.look(), host())
+    first = view.frame(watch.look(), host_memory())
     with (
         keyboard() as board,
         Live(first, console=console, screen=True, auto_refresh=False) as live,
     ):
         for turn in ticks(interval, count, board.wait_for_quit):
             if turn:
-                live.update(view.frame(watch.look(), host()), refresh=True)
+                live.update(view.frame(watch.look(), host_memory()), refresh=True)
     return board.exit_status
 
 
-def host() -> Host:
-    return Host(available_memory(), memory_pressure())
+def host_memory() -> HostMemory:
+    return HostMemory(available_memory(), memory_pressure())

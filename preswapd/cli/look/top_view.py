@@ -49,7 +49,7 @@ COLOURS = ("green", "yellow", "blue", "bright_black")
 
 
 @dataclass(frozen=True)
-class Host:
+class HostMemory:
     """This machine's memory; None where it does not tell."""
 
     available: int | None
@@ -66,7 +66,7 @@ class View:
         plain = console.options.ascii_only or locale.getencoding().lower() not in UTF_8
         self.blocks = ASCII_BLOCKS if plain else BLOCKS
 
-    def frame(self, found: Sequence[Watched], host: Host) -> Group:
+    def frame(self, found: Sequence[Watched], host: HostMemory) -> Group:
         lines = [self.head(host)]
         heading = self.headings(found)
         for watched in found:
@@ -76,7 +76,7 @@ class View:
             line.no_wrap, line.overflow = True, "crop"
         return Group(*lines)
 
-    def head(self, host: Host) -> Text:
+    def head(self, host: HostMemory) -> Text:
         return Text.assemble(
             ("preswapctl top", "bold"),
             f"  {time.strftime('%H:%M:%S')}, every {self.seconds:g} s",
@@ -156,7 +156,7 @@ def by_name(columns: Sequence[Column], name: str) -> Column:
 
 
 def shares(parts: Sequence[int], room: int) -> list[int]:
-    """Their widths in a bar, rounded so that the ends are right."""
+    """Their widths in a bar, rounded so that together they fill it."""
     whole = sum(parts) or 1
     ends = [round(room * sum(parts[: end + 1]) / whole) for end in range(len(parts))]
     return [end - start for start, end in zip([0, *ends], ends, strict=False)]

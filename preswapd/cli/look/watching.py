@@ -16,7 +16,7 @@ Find = Callable[[], list[Instance]]
 
 @dataclass
 class Watched:
-    """One instance: what it said now, what it said at the look before, or why it says nothing."""
+    """One instance: its answer now and at the look before, or why there is none."""
 
     name: str
     client: Client
@@ -41,7 +41,7 @@ class Watched:
 
 
 class Watch:
-    """All instances that `find` has ever named; one that is gone stays, and is said to be away."""
+    """All instances that `find` has ever named; one that is gone stays among them, as away."""
 
     def __init__(self, find: Find, patience: float | None = None) -> None:
         self.find = find
@@ -74,8 +74,10 @@ class Watch:
 def ticks(
     seconds: float, count: int | None, wait: Callable[[float], bool] | None = None
 ) -> Iterator[int]:
-    """Once now and then every so many seconds, however long each turn takes; without a count for
-    ever, or until `wait` says True."""
+    """The number of each turn: one now and one every so many seconds, however long a turn takes.
+
+    It ends after `count` turns, or when `wait`, which is asked to wait so many seconds, says True.
+    """
     start = time.monotonic()
     turn = 0
     while True:
@@ -84,7 +86,8 @@ def ticks(
         if turn == count:
             return
         now = time.monotonic()
-        # A turn that took longer than its time has cost the next one.
+        # After a turn that took too long the next one comes at once, and those after it do not
+        # make up for it.
         due = max(start + seconds, now)
         start = due
         if wait is None:
@@ -95,7 +98,7 @@ def ticks(
 
 @contextmanager
 def until_interrupted() -> Iterator[None]:
-    """Ctrl-C is how one stops watching, and no failure."""
+    """Ctrl-C ends what is inside: it is how a watch is stopped, and no failure."""
     try:
         yield
     except KeyboardInterrupt:

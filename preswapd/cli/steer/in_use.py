@@ -1,11 +1,13 @@
 """Whether a guest still swaps to a device, as far as its last request tells."""
 
+from preswapd.api.figures import DeviceAnswer
+
 # A request so recent means that somebody is still using the device.
 RECENT_SECONDS = 10.0
 
 
-def in_use(device: dict[str, object]) -> str | None:
+def in_use(device: DeviceAnswer) -> str | None:
     seconds = device.get("seconds_since_io")
-    if isinstance(seconds, int | float) and seconds < RECENT_SECONDS:
+    if seconds is not None and seconds < RECENT_SECONDS:
         return f"it had I/O {seconds:.1f} s ago: is it still in use as swap?"
     return None

@@ -1,11 +1,13 @@
 """`sysctl`, `freeze` and `thaw`: named values of a running server, in sysctl(8)'s manner."""
 
 from collections.abc import Iterator
+from textwrap import wrap
 from typing import NamedTuple
 
 import click
 
 from preswapd.api.client import Client
+from preswapd.api.settings import DEFAULT, FROZEN, PREFIX, sysctl_rows
 from preswapd.api.wire import VM_PRESWAP
 from preswapd.cli.instances import Instance, ask_all, complain, names, those
 from preswapd.cli.invocation import Invocation, pass_invocation
@@ -14,8 +16,9 @@ from preswapd.cli.steer.shrinking import check_complete, fit_pool, run_shrink
 from preswapd.errors import UsageError
 from preswapd.units import parse_pages
 
-PREFIX = "preswap."
-FROZEN = ".frozen"
+# What a terminal of 80 columns has left beside click's margin.
+LISTING_WIDTH = 76
+END_OF_FROZEN = f".{FROZEN.parameter}"
 
 Value = int | str
 
@@ -32,7 +35,36 @@ class Assignment(NamedTuple):
         return cls(key, value if assigned else None)
 
 
-@click.command("sysctl")
+def listing() -> str:
+    """Every key with what it means, in lines of a terminal."""
+    rows = [("vm.preswap[.DEV]", "pages in tmem; set: moves pages to disk until so many are left")]
+    rows += [(key, setting.meaning) for key, setting in sysctl_rows()]
+    width = max(len(key) for key, _ in rows) + 2
+    lines = []
+    for key, meaning in rows:
+        first, *others = wrap(meaning, LISTING_WIDTH - width)
+        lines += [f"{key:{width}}{first}", *(" " * width + text for text in others)]
+    return "\n".join(lines)
+
+
+HELP = f"""Print or set named values of a running server.
+
+\b
+{listing()}
+
+vm.preswap and quota take pages, or sizes such as 64M. What is set holds over restarts of the
+server and ends with the host's run; "{DEFAULT}" is the configured value.
+
+\b
+Examples:
+  preswapctl sysctl vm.preswap
+  preswapctl sysctl -w vm.preswap=0
+  preswapctl sysctl -a
+  preswapctl sysctl preswap.vm1.pool_limit=1G preswap.vm1.swap0.quota=256M
+"""
+
+
+@click.command("sysctl", help=HELP)
 @click.option("-a", "--all", "show_all", is_flag=True, help="Print all keys.")
 @click.option("-n", "--values", is_flag=True, help="Print values without their keys.")
 @click.option("-w", "--write", is_flag=True, help="Only accept assignments, as sysctl(8) does.")
@@ -41,25 +73,6 @@ class Assignment(NamedTuple):
 def sysctl_command(
     invocation: Invocation, show_all: bool, values: bool, write: bool, settings: tuple[str, ...]
 ) -> None:
-    """Print or set named values of a running server.
-
-    \b
-    vm.preswap[.DEV]                 pages in tmem; set: moves pages to disk until N are left
-    preswap.INSTANCE.pool_limit      bytes that the pool may take; set lower: pages beyond it move
-    preswap.INSTANCE.frozen          1: new pages go to disk, what is in tmem stays there
-    preswap.INSTANCE.DEV.compress    lz4, zstd or none, for pages written from now on
-    preswap.INSTANCE.DEV.quota       pages that DEV may have in tmem, or "unlimited"
-
-    N and quota are pages, or sizes such as 64M. What is set holds over restarts of the server and
-    ends with the host's run; "default" is the configured value.
-
-    \b
-    Examples:
-      preswapctl sysctl vm.preswap
-      preswapctl sysctl -w vm.preswap=0
-      preswapctl sysctl -a
-      preswapctl sysctl preswap.vm1.pool_limit=1G preswap.vm1.swap0.quota=256M
-    """
     assignments = [Assignment.parse(text) for text in settings]
     if not show_all and not assignments:
         raise UsageError("name a key, or -a for all")
@@ -211,7 +224,7 @@ def set_frozen(invocation: Invocation, frozen: bool) -> None:
     client = invocation.instances.only().client
     (key,) = frozen_keys(client.sysctl())
     value = client.set(key, str(int(frozen)))
-    name = key.removeprefix(PREFIX).removesuffix(FROZEN)
+    name = key.removeprefix(PREFIX).removesuffix(END_OF_FROZEN)
     if invocation.json:
         print_json({key: value})
     else:
@@ -223,4 +236,4 @@ def set_frozen(invocation: Invocation, frozen: bool) -> None:
 
 
 def frozen_keys(settings: dict[str, Value]) -> Iterator[str]:
-    return (key for key in settings if key.startswith(PREFIX) and key.endswith(FROZEN))
+    return (key for key in settings if key.startswith(PREFIX) and key.endswith(END_OF_FROZEN))

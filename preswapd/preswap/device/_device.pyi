@@ -1,9 +1,9 @@
 from collections.abc import Callable
-from typing import Any
 
 from bitarray import bitarray
 from typing_extensions import Buffer
 
+from preswapd.api.figures import DeviceFigures
 from preswapd.preswap.device._table import Entry
 from preswapd.tmem._tmem import Host
 
@@ -87,9 +87,7 @@ class Device:
     def state_bytes(self) -> bytes:
         """A copy of the map: one state byte for each page."""
 
-    def stats(self) -> dict[str, Any]:
-        """Counters since it was opened, and gauges; docs/control-api.md has their meaning."""
-
+    def stats(self) -> DeviceFigures: ...
     def metadata_size(self) -> int:
         """Bytes of the map and the four bitarrays."""
 

@@ -1,10 +1,10 @@
 """How long requests took, out of the histogram that latency.h keeps."""
 
 from collections.abc import Sequence
-from typing import Any
+
+from preswapd.api.figures import Latency
 
 SHORTEST = 10  # the first bucket ends at 2^10 ns
-QUANTILES = {"p50": 0.5, "p99": 0.99, "p999": 0.999}
 
 
 def end_of(bucket: int) -> float:
@@ -13,7 +13,7 @@ def end_of(bucket: int) -> float:
     return float((4 + quarter + 1) << (SHORTEST + doubling - 1)) / 4e9
 
 
-def summary(counts: Sequence[int], nanoseconds: int) -> dict[str, Any]:
+def summary(counts: Sequence[int], nanoseconds: int) -> Latency:
     """Quantiles, in seconds, are the ends of their buckets: at most a quarter too long; None
     before the first request.  `buckets` holds (seconds, requests up to that) for each doubling."""
     ends, together, running = [], [], 0
@@ -24,7 +24,9 @@ def summary(counts: Sequence[int], nanoseconds: int) -> dict[str, Any]:
     return {
         "count": running,
         "sum": nanoseconds / 1e9,
-        **{name: quantile(ends, together, share) for name, share in QUANTILES.items()},
+        "p50": quantile(ends, together, 0.5),
+        "p99": quantile(ends, together, 0.99),
+        "p999": quantile(ends, together, 0.999),
         "buckets": [(ends[i], together[i]) for i in range(0, len(ends) - 1, 4)],
     }
 

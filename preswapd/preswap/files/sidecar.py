@@ -4,10 +4,10 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from preswapd.api.kinds import check_compress, check_device_size
 from preswapd.errors import RefusedError, UsageError
 from preswapd.paths import check_device_name
 from preswapd.preswap.files.durable import fresh_name, write_file
-from preswapd.preswap.settings import check_compress, check_device_size
 
 FORMAT = 1
 SUFFIX = ".json"

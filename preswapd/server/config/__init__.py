@@ -1,1 +1,1 @@
-"""What an instance is told to be: every key once, files, options, and what is shown of them."""
+"""The configuration of an instance: its files, the options over them, and both as one file."""

@@ -2,18 +2,34 @@
 
 import os
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from preswapd.api.settings import DEVICE, INSTANCE, Place, Setting, said_in
 from preswapd.errors import PreswapError, UsageError
 from preswapd.paths import check_device_name
 from preswapd.preswap.settings import DeviceSpec
-from preswapd.server.config.keys import DEVICE_KEYS, DEVICE_TABLE, KEYS
-from preswapd.server.config.toml_lines import line_of
+from preswapd.server.config.toml_lines import At, lines_of
 
-# Where a value stands in a file: its key, or its table, device and key.
-At = tuple[str, ...]
+DEVICE_TABLE = "device"
+
+# What may stand in a table: settings, and tables within it.
+Keys = dict[str, "Setting | Keys"]
+
+
+def keys_of(settings: Iterable[Setting]) -> Keys:
+    keys: Keys = {}
+    for setting in said_in(Place.FILE, settings):
+        table = keys.setdefault(setting.table, {}) if setting.table else keys
+        assert isinstance(table, dict), f"{setting.table} is a key and a table"
+        table[setting.key] = setting
+    return keys
+
+
+INSTANCE_KEYS = keys_of(INSTANCE)
+DEVICE_KEYS = keys_of(DEVICE)
 
 
 class ConfigFile:
@@ -34,19 +50,19 @@ class ConfigFile:
         except RecursionError:
             raise UsageError(f"{path}: its values are nested too deeply") from None
 
-    def values(self) -> dict[str, Any]:
-        """The keys of the first level, checked."""
+    def values(self) -> dict[At, Any]:
+        """The values of the instance, checked, by where they stand."""
         found = {key: value for key, value in self.tables.items() if key != DEVICE_TABLE}
-        return self.checked((), found, KEYS)
+        return self.checked((), found, INSTANCE_KEYS)
 
-    def devices(self) -> dict[str, dict[str, Any]]:
-        """The checked keys of each device's table; a drop-in need not have them all."""
+    def devices(self) -> dict[str, dict[At, Any]]:
+        """The checked values of each device; a drop-in need not have them all."""
         tables = self.tables.get(DEVICE_TABLE, {})
         if not isinstance(tables, dict):
             raise self.error((DEVICE_TABLE,), "devices are written as tables, [device.NAME]")
         return {name: self.device(name, table) for name, table in tables.items()}
 
-    def device(self, name: str, table: Any) -> dict[str, Any]:
+    def device(self, name: str, table: Any) -> dict[At, Any]:
         at = (DEVICE_TABLE, name)
         try:
             check_device_name(name)
@@ -56,59 +72,77 @@ class ConfigFile:
             raise self.error(at, f"a device is written as a table, [device.{name}]")
         return self.checked(at, table, DEVICE_KEYS)
 
-    def checked(
-        self,
-        at: At,
-        found: dict[str, Any],
-        keys: Mapping[str, Callable[[Any], Any]],
-    ) -> dict[str, Any]:
-        values = {}
+    def checked(self, table: At, found: Mapping[str, Any], keys: Keys) -> dict[At, Any]:
+        """The values in a table and in the tables within it."""
+        values: dict[At, Any] = {}
         for key, value in found.items():
-            if key not in keys:
-                choices = [*keys, *([] if at else [f"[{DEVICE_TABLE}.NAME]"])]
-                raise self.error(
-                    (*at, key), f"unknown key {key!r}: the choices are {', '.join(choices)}"
-                )
-            try:
-                values[key] = keys[key](value)
-            except (ValueError, PreswapError) as error:
-                raise self.error((*at, key), f"{key}: {error}") from None
+            at, known = (*table, key), keys.get(key)
+            if known is None:
+                raise self.error(at, f"unknown key {key!r}: the choices are {choices(table, keys)}")
+            if isinstance(known, Setting):
+                values[at] = self.value(at, value, known)
+            elif isinstance(value, dict):
+                values |= self.checked(at, value, known)
+            else:
+                raise self.error(at, f"{key} is written as a table, [{key}]")
         return values
 
+    def value(self, at: At, value: Any, setting: Setting) -> Any:
+        try:
+            return setting.kind.from_toml(value)
+        except (ValueError, PreswapError) as error:
+            raise self.error(at, f"{setting.key}: {error}") from None
+
+    @cached_property
+    def lines(self) -> Mapping[At, int]:
+        """The line of each key; only complaints and --show-config ask for it."""
+        return lines_of(self.text)
+
     def place(self, at: At) -> str:
-        return f"{self.path}:{line_of(self.text, at)}"
+        # Of a value that is nested almost too deeply to be read the line is not known.
+        return f"{self.path}:{self.lines.get(at, 1)}"
 
     def error(self, at: At, text: str) -> UsageError:
         return UsageError(f"{self.place(at)}: {text}")
 
 
+def choices(table: At, keys: Keys) -> str:
+    names = [key if isinstance(known, Setting) else f"[{key}]" for key, known in keys.items()]
+    return ", ".join([*names, *([] if table else [f"[{DEVICE_TABLE}.NAME]"])])
+
+
 class ConfigFiles:
-    """Several files as one: of a key that stands in two of them, the later file's counts."""
+    """Several files as one: where two of them have a key, the later file's value counts."""
 
     def __init__(self, files: Sequence[ConfigFile]) -> None:
-        self.values: dict[str, Any] = {}
-        self.tables: dict[str, dict[str, Any]] = {}
+        self.values: dict[At, Any] = {}
+        self.tables: dict[str, dict[At, Any]] = {}
         self.found: dict[At, ConfigFile] = {}
         for file in files:
-            for key, value in file.values().items():
-                self.values[key] = value
-                self.found[key,] = file
-            for name, table in file.devices().items():
+            self.add(file, file.values(), self.values)
+            for name, values in file.devices().items():
                 self.found.setdefault((DEVICE_TABLE, name), file)
-                self.tables.setdefault(name, {}).update(table)
-                self.found |= {(DEVICE_TABLE, name, key): file for key in table}
+                self.add(file, values, self.tables.setdefault(name, {}))
+
+    def add(self, file: ConfigFile, values: Mapping[At, Any], to: dict[At, Any]) -> None:
+        to.update(values)
+        self.found.update(dict.fromkeys(values, file))
 
     def devices(self) -> dict[str, DeviceSpec]:
-        return {name: self.device(name, table) for name, table in self.tables.items()}
+        return {name: self.device(name, values) for name, values in self.tables.items()}
 
-    def device(self, name: str, table: Mapping[str, Any]) -> DeviceSpec:
+    def device(self, name: str, values: Mapping[At, Any]) -> DeviceSpec:
         at = (DEVICE_TABLE, name)
-        if "size" not in table:
+        if (*at, "size") not in values:
             raise self.found[at].error(at, "size is missing")
-        return DeviceSpec(name, table["size"], table.get("compress"))
+        known: dict[str, Any] = {
+            setting.parameter: values.get((*at, setting.key))
+            for setting in said_in(Place.FILE, DEVICE)
+        }
+        return DeviceSpec(name, **known)
 
     def place(self, at: At) -> str | None:
-        """FILE:LINE of what counts, None for what no file says."""
+        """FILE:LINE of the value that counts; None where no file has one."""
         file = self.found.get(at)
         return None if file is None else file.place(at)
 
@@ -120,7 +154,7 @@ def with_drop_ins(path: Path, *, required: bool) -> ConfigFiles:
 
 
 def is_there(path: Path) -> bool:
-    """Also as a link that leads nowhere: somebody meant it to be read."""
+    """True for a link that leads nowhere, too: somebody meant a file to be read."""
     try:
         path.lstat()
     except FileNotFoundError:

@@ -1,11 +1,11 @@
-"""What an instance is told to be: configuration files and options, merged."""
+"""The configuration: files and options, merged."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from preswapd.codecs import DEFAULT_COMPRESS
+from preswapd.api.settings import INSTANCE, START, Place, said_in
 from preswapd.errors import UsageError
 from preswapd.paths import (
     DEFAULT_INSTANCE,
@@ -16,101 +16,83 @@ from preswapd.paths import (
     default_state_dir,
 )
 from preswapd.preswap.settings import DeviceSpec, Settings
-from preswapd.server.config.files import At, ConfigFiles, with_drop_ins
-from preswapd.server.config.keys import DEVICE_KEYS, DEVICE_TABLE, KEYS
+from preswapd.server.config.files import DEVICE_TABLE, ConfigFiles, with_drop_ins
+from preswapd.server.config.toml_lines import At
 from preswapd.units import exact_size
 
 DEFAULT = "default"
 
+# Values of settings by `Setting.parameter`; nothing where nobody said one.
+Values = Mapping[str, Any]
+
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that `preswapd serve` goes by; `origins` says where a value came from."""
+    """What `preswapd serve` serves, and how; `origin` finds out where a value came from."""
 
     settings: Settings
     threads: int | None = None
     listen: str | None = None
-    origins: Mapping[At, str] = field(default_factory=dict, compare=False, repr=False)
+    origin: Callable[[At], str | None] = field(default=lambda at: None, compare=False, repr=False)
 
 
-@dataclass(frozen=True)
-class Options:
-    """What was said on the command line; None where nothing was."""
+def load(
+    config: Path | None = None,
+    devices: Sequence[DeviceSpec] = (),
+    discard_state: bool = False,
+    **options: Any,
+) -> Config:
+    """Options win over files, later files over earlier ones, and all over the defaults.
 
-    config: Path | None = None
-    instance: str | None = None
-    runtime_dir: Path | None = None
-    shm_dir: Path | None = None
-    state_dir: Path | None = None
-    pool_size: int | None = None
-    host_reserve: int | None = None
-    devices: tuple[DeviceSpec, ...] = ()
-    compress: str | None = None
-    threads: int | None = None
-    listen: str | None = None
-    discard_state: bool = False
-
-
-def load(options: Options) -> Config:
-    """Options win over files, later files over earlier ones, and all over the defaults."""
-    files = find_files(options)
-    values = dict(files.values)
-    for name in KEYS:
-        given = getattr(options, name.replace("-", "_"))
-        if name == "instance" and None not in (given, values.get(name)) and given != values[name]:
-            raise UsageError(
-                f"--instance is {given}, but {files.place((name,))} says {values[name]}"
-            )
-        if given is not None:
-            values[name] = given
-    if "pool-size" not in values:
-        raise UsageError(
-            f"the pool needs a size: give --pool-size, or pool-size in {file_of(options)}"
-        )
-    instance = values.get("instance", DEFAULT_INSTANCE)
-    return Config(
-        Settings(
-            instance=instance,
-            paths=merge_paths(instance, values),
-            pool_size=values["pool-size"],
-            devices=merge_devices(files.devices(), options.devices),
-            compress=values.get("compress", DEFAULT_COMPRESS),
-            host_reserve=values.get("host-reserve"),
-            discard_state=options.discard_state,
-        ),
-        threads=values.get("threads"),
-        listen=values.get("listen"),
-        origins=find_origins(options, files),
+    `options` are those of settings, by `Setting.parameter`; None where nothing was said.
+    """
+    given = {parameter: value for parameter, value in options.items() if value is not None}
+    path = config or config_file(given.get("instance", DEFAULT_INSTANCE))
+    files = with_drop_ins(path, required=config is not None)
+    values = merge(files, given)
+    if "pool_size" not in values:
+        raise UsageError(f"the pool needs a size: give --pool-size, or pool-size in {path}")
+    instance = values.setdefault("instance", DEFAULT_INSTANCE)
+    settings = Settings(
+        paths=merge_paths(instance, values),
+        devices=merge_devices(files.devices(), devices),
+        discard_state=discard_state,
+        **fields_of(Settings, values),
     )
+    return Config(settings, origin=lambda at: origin(at, files, given), **fields_of(Config, values))
 
 
-def file_of(options: Options) -> Path:
-    return options.config or config_file(options.instance or DEFAULT_INSTANCE)
+def merge(files: ConfigFiles, given: Values) -> dict[str, Any]:
+    values = {
+        setting.parameter: files.values[setting.at]
+        for setting in said_in(Place.FILE, INSTANCE)
+        if setting.at in files.values
+    }
+    before, wanted = values.get("instance"), given.get("instance")
+    if None not in (before, wanted) and before != wanted:
+        place = files.place(("instance",))
+        raise UsageError(f"--instance is {wanted}, but {place} says {before}")
+    return {**values, **given}
 
 
-def find_files(options: Options) -> ConfigFiles:
-    """The file that was named, or the instance's own where there is one, with its drop-ins."""
-    return with_drop_ins(file_of(options), required=options.config is not None)
+def fields_of(kind: type[Settings] | type[Config], values: Values) -> dict[str, Any]:
+    """The values for the class's fields, each of which has its setting's name."""
+    return {each.name: values[each.name] for each in fields(kind) if each.name in values}
 
 
-def find_origins(options: Options, files: ConfigFiles) -> dict[At, str]:
-    """Where each value came from: FILE:LINE, the option, or the default."""
-    origins: dict[At, str] = {}
-    for name in KEYS:
-        given = getattr(options, name.replace("-", "_")) is not None
-        origins[name,] = f"--{name}" if given else files.place((name,)) or DEFAULT
-    for device in [*files.tables, *(spec.name for spec in options.devices)]:
-        for key in DEVICE_KEYS:
-            at = (DEVICE_TABLE, device, key)
-            origins[at] = files.place(at) or "--device"
-    return origins
+def origin(at: At, files: ConfigFiles, given: Values) -> str:
+    """Where a value came from: FILE:LINE, the option, or the default."""
+    if at[0] == DEVICE_TABLE:
+        return files.place(at) or "--device"
+    name = "-".join(at)
+    return f"--{name}" if name.replace("-", "_") in given else files.place(at) or DEFAULT
 
 
-def merge_paths(instance: str, values: Mapping[str, Any]) -> InstancePaths:
+def merge_paths(instance: str, values: Values) -> InstancePaths:
     merged = [
-        (values.get("runtime-dir") or default_runtime_dir(instance)).absolute(),
-        (values.get("shm-dir") or default_shm_dir(instance)).absolute(),
-        (values.get("state-dir") or default_state_dir(instance)).absolute(),
+        values.get("runtime_dir", default_runtime_dir(instance)).absolute(),
+        values.get("shm_dir", default_shm_dir(instance)).absolute(),
+        values.get("state_dir", default_state_dir(instance)).absolute(),
     ]
     if len(set(merged)) < len(merged):
         raise UsageError("runtime-dir, shm-dir and state-dir are three different directories")
@@ -118,7 +100,7 @@ def merge_paths(instance: str, values: Mapping[str, Any]) -> InstancePaths:
 
 
 def merge_devices(
-    configured: dict[str, DeviceSpec], given: tuple[DeviceSpec, ...]
+    configured: dict[str, DeviceSpec], given: Sequence[DeviceSpec]
 ) -> tuple[DeviceSpec, ...]:
     """A device named in both places must be the same in both."""
     devices = dict(configured)
@@ -130,3 +112,13 @@ def merge_devices(
                 f" {exact_size(spec.size)}"
             )
     return tuple(devices.values())
+
+
+def in_force(config: Config) -> dict[str, Any]:
+    """The value of every setting of the instance, by `Setting.parameter`."""
+    values = {**vars(config), **vars(config.settings), **vars(config.settings.paths)}
+    return {
+        setting.parameter: values[setting.parameter]
+        for setting in INSTANCE
+        if setting.places & START
+    }

@@ -1,46 +1,41 @@
-"""What is in force, written as a configuration file."""
+"""The values in force, written as a configuration file."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator
 
-from preswapd.server.config.files import At
-from preswapd.server.config.keys import DEVICE_TABLE
-from preswapd.server.config.merged import Config
-from preswapd.units import exact_size
+from preswapd.api.settings import DEVICE, INSTANCE, Place, Setting, said_in
+from preswapd.server.config.files import DEVICE_TABLE
+from preswapd.server.config.merged import Config, Values, in_force
+from preswapd.server.config.toml_lines import At
 
 
 def as_toml(config: Config) -> str:
-    """What is in force, as a file that says the same, and where each value came from."""
-    settings, paths = config.settings, config.settings.paths
-    values: dict[str, str | int | None] = {
-        "instance": settings.instance,
-        "runtime-dir": str(paths.runtime_dir),
-        "shm-dir": str(paths.shm_dir),
-        "state-dir": str(paths.state_dir),
-        "pool-size": exact_size(settings.pool_size),
-        "host-reserve": None
-        if settings.host_reserve is None
-        else exact_size(settings.host_reserve),
-        "compress": settings.compress,
-        "threads": config.threads,
-        "listen": config.listen,
-    }
-    parts = [assignments((), values, config.origins)]
-    for spec in settings.devices:
-        device_values = {"size": exact_size(spec.size), "compress": spec.compress}
-        lines = assignments((DEVICE_TABLE, spec.name), device_values, config.origins)
-        parts.append(f"\n[{DEVICE_TABLE}.{json.dumps(spec.name)}]\n{lines}")
-    return "".join(parts)
+    """A file that says the same as files and options together, and where each value came from."""
+    return "\n".join("".join(lines) for lines in tables(config) if lines)
+
+
+def tables(config: Config) -> Iterator[list[str]]:
+    """The lines of each table; in TOML the keys of the first level stand before all tables."""
+    values = in_force(config)
+    settings = said_in(Place.FILE, INSTANCE)
+    for table in dict.fromkeys(("", *(setting.table for setting in settings))):
+        own = [setting for setting in settings if setting.table == table]
+        lines = list(assignments(config, (table,) if table else (), own, values))
+        yield [f"[{table}]\n", *lines] if table and lines else lines
+    for spec in config.settings.devices:
+        at = (DEVICE_TABLE, spec.name)
+        lines = list(assignments(config, at, said_in(Place.FILE, DEVICE), vars(spec)))
+        yield [f"[{DEVICE_TABLE}.{json.dumps(spec.name)}]\n", *lines]
 
 
 def assignments(
-    table: At, values: Mapping[str, str | int | None], origins: Mapping[At, str]
-) -> str:
-    return "".join(
-        f"{key} = {toml_value(value)}{comment(origins.get((*table, key)))}\n"
-        for key, value in values.items()
-        if value is not None
-    )
+    config: Config, table: At, settings: Iterable[Setting], values: Values
+) -> Iterator[str]:
+    for setting in settings:
+        value = values[setting.parameter]
+        if value is not None:
+            text = toml_value(setting.kind.to_toml(value))
+            yield f"{setting.key} = {text}{comment(config.origin((*table, setting.key)))}\n"
 
 
 def toml_value(value: str | int) -> str:
@@ -49,7 +44,7 @@ def toml_value(value: str | int) -> str:
 
 
 def comment(origin: str | None) -> str:
-    """A path may hold what no comment may."""
+    """A path may contain characters that a comment may not."""
     if origin is None:
         return ""
     return "  # " + "".join(char if char.isprintable() else "?" for char in origin)

@@ -3,12 +3,13 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from click.testing import CliRunner
 
 from preswapd.api.client import Client
+from preswapd.api.figures import DeviceFigures
 from preswapd.cli.doctor import guests as guest_checks
 from preswapd.cli.doctor import host as host_checks
 from preswapd.cli.doctor import units as unit_checks
@@ -33,7 +34,8 @@ DEVICE = {
 
 
 def statuses(device: dict[str, int]) -> list[str]:
-    return [finding.status for finding in check_device("g1", {**DEVICE, **device})]
+    figures = cast(DeviceFigures, {**DEVICE, **device})
+    return [finding.status for finding in check_device("g1", figures)]
 
 
 def checks(*arguments: str) -> list[dict[str, Any]]:

@@ -2,12 +2,14 @@
 
 import os
 from pathlib import Path
+from typing import cast
 
 import pytest
 from click.testing import CliRunner
 from prometheus_client.parser import text_string_to_metric_families
 
 from preswapd.api.client import Client
+from preswapd.api.figures import Statistics
 from preswapd.cli.look.metrics import those_with_a_name_of_their_own
 from preswapd.cli.main import preswapctl
 from preswapd.errors import PreswapError, UnreachableError
@@ -82,9 +84,9 @@ def test_nobody_there_leaves_no_old_figures(tmp_path: Path) -> None:
 
 
 def test_two_of_one_name_are_left_out() -> None:
-    a, b = {"instance": "a", "number": 1}, {"instance": "b"}
+    a, b, other = (cast(Statistics, {"instance": name}) for name in "aba")
     assert those_with_a_name_of_their_own([a, b]) == ([a, b], [])
-    assert those_with_a_name_of_their_own([a, b, {"instance": "a"}]) == ([b], ["a"])
+    assert those_with_a_name_of_their_own([a, b, other]) == ([b], ["a"])
 
 
 def test_file_has_the_others_when_two_have_one_name(

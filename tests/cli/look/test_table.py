@@ -1,10 +1,11 @@
 """Tables: which columns, and how they are written."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from preswapd.api.figures import Statistics
 from preswapd.cli.look.columns import (
     DEVICE_COLUMNS,
     DEVICE_DEFAULT,
@@ -133,7 +134,7 @@ def test_rates_are_a_second_and_begin_anew_with_the_server() -> None:
     def moment(loads: int, clock: float, pid: int = 1) -> Moment:
         device = {"loads": loads, "disk_reads": 0, "quarantined": False, "compress": "lz4"}
         stats = {"instance": "a", "tmem": {}, "devices": {"g1": device}, "server": {"pid": pid}}
-        return Moment(stats, clock, 0.0)
+        return Moment(cast(Statistics, stats), clock, 0.0)
 
     (row,) = devices_of(moment(30, 12.0), moment(10, 10.0))
     assert row.rates == {"loads": 10.0, "disk_reads": 0.0}

@@ -11,17 +11,19 @@ from collections.abc import Iterator
 from contextlib import closing
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from rich.console import Console
 
 from preswapd.api.client import Client
+from preswapd.api.figures import Statistics
 from preswapd.cli.look.rows import Moment
-from preswapd.cli.look.top_view import Host, View, duration, shares
+from preswapd.cli.look.top_view import HostMemory, View, duration, shares
 from preswapd.cli.look.watching import Watched
 from preswapd.errors import UnreachableError
-from preswapd.host.pressure import Pressure, available_memory, memory_pressure
+from preswapd.host.meminfo import available_memory
+from preswapd.host.pressure import Pressure, memory_pressure
 from tests.running import PATIENCE, PRESWAPCTL, RunningServer
 
 MIB = 1 << 20
@@ -51,11 +53,9 @@ def moment(name: str, clock: float, loads: int = 0, **more: Any) -> Moment:
         "staged_pages": 256,
         "puts": loads,
     }
-    return Moment(
-        {"instance": name, "version": "9.8.7", "tmem": tmem, "devices": {f"{name}-swap": device}},
-        clock,
-        time.time(),
-    )
+    devices = {f"{name}-swap": device}
+    stats = {"instance": name, "version": "9.8.7", "tmem": tmem, "devices": devices}
+    return Moment(cast(Statistics, stats), clock, time.time())
 
 
 def watched(name: str, now: Moment | None, before: Moment | None = None) -> Watched:
@@ -66,7 +66,7 @@ def drawn(*found: Watched, width: int = 130, encoding: str = "utf-8") -> str:
     file = StringIO()
     console = Console(file=file, width=width, color_system=None)
     view = View(console, 1.0)
-    console.print(view.frame(found, Host(3 * MIB, None)))
+    console.print(view.frame(found, HostMemory(3 * MIB, None)))
     return file.getvalue()
 
 
@@ -179,7 +179,7 @@ def test_batch_shows_a_restart(server: RunningServer) -> None:
             assert any(text in line for line in process.stdout), f"no {text!r}"
 
         until("default  preswapd")
-        server.kill9()
+        server.kill()
         until("default  away for")
         server.start()
         until("default  preswapd")
@@ -289,7 +289,7 @@ def test_top_is_drawn_through_a_restart(server: RunningServer) -> None:
     screen = Screen(server, "-d", "0.2")
     try:
         screen.until(b"STORES/S")
-        server.kill9()
+        server.kill()
         screen.until(b"away for")
         server.start()
         screen.until(b"STORES/S")

@@ -9,11 +9,11 @@ from pathlib import Path
 import nbd
 import pytest
 
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import connected
 from tests.conftest import StartServer
 from tests.running import PRESWAPCTL, RunningServer, run, wait_for, wait_until
 
-PAGE = 4096
 PAGES = 2048
 
 

@@ -7,11 +7,12 @@ import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import pytest
 
 from preswapd.api.client import Client, RunningShrink
+from preswapd.api.figures import Statistics
 from preswapd.api.wire import ShrinkReport, ShrinkStep
 from preswapd.cli.steer.shrinking import FITTING_ROUNDS, Progress, fit_pool
 from preswapd.errors import PartialError, RefusedError
@@ -32,9 +33,10 @@ class Pool(Client):
         super().__init__(Path("/nowhere"))
         self.rounds = rounds
 
-    def stats(self) -> dict[str, Any]:
+    def stats(self) -> Statistics:
         used = 100 if self.rounds == 0 else 200
-        return {"tmem": {"stored_pages": 50, "mem_used_total": used, "mem_limit": 100}}
+        tmem = {"stored_pages": 50, "mem_used_total": used, "mem_limit": 100}
+        return cast(Statistics, {"tmem": tmem})
 
     @contextmanager
     def shrink(self, pages: int, device: str | None = None) -> Iterator[RunningShrink]:

@@ -9,11 +9,11 @@ from preswapd.cli.instances import Instances
 from preswapd.cli.invocation import Invocation
 from preswapd.cli.steer.sysctl import Assignment, Change
 from preswapd.errors import UsageError
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import connected
 from tests.conftest import StartServer
 from tests.running import RunningServer
 
-PAGE = 4096
 MIB = 1 << 20
 
 
@@ -82,7 +82,7 @@ def test_lower_pool_limit_gives_memory_back(server: RunningServer) -> None:
 
 def test_settings_outlive_a_kill(server: RunningServer) -> None:
     server.ctl("sysctl", "preswap.default.pool_limit=8M", "preswap.default.g1.quota=10")
-    server.kill9()
+    server.kill()
     server.start()
     written(server, "g1", 100)
     stats = server.json_stats()

@@ -1,17 +1,16 @@
-"""`list` and `stats`."""
+"""`stats`, once and again and again; and what `--help` says of tables."""
 
 import json
 import os
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from preswapd.cli.look.columns import DEVICE_COLUMNS, DEVICE_RATES, POOL_COLUMNS, POOL_RATES
-from tests.clients import connected
+from tests.cli.look.printed import rows
 from tests.running import PATIENCE, PRESWAPCTL, RunningServer, run
 
 TMEM = {
@@ -56,14 +55,6 @@ DEVICE = {
 }
 
 
-@pytest.fixture
-def client(server: RunningServer) -> Iterator[Any]:
-    """Of the server's device g1."""
-    client = connected(server, "g1")
-    yield client
-    client.shutdown()
-
-
 def test_stats_have_every_promised_field(module_server: RunningServer) -> None:
     stats = module_server.json_stats()
     assert stats["page_size"] == 4096
@@ -92,48 +83,12 @@ def test_stats_for_people_show_every_counter(module_server: RunningServer) -> No
     text = module_server.ctl("stats").stdout
     assert all(re.search(rf"^  {name} +\S", text, re.MULTILINE) for name in TMEM | DEVICE)
     assert re.search(r"^  read_p99 +(-|[0-9.]+(us|ms|s))$", text, re.MULTILINE)
+    assert re.search(r"^  mem_limit +33554432  32M$", text, re.MULTILINE)
+    assert re.search(r"^  puts +\d+$", text, re.MULTILINE)
     assert "{" not in text
 
 
-def test_list_has_a_row_for_each_device(server: RunningServer) -> None:
-    server.ctl("create", "g2", "1M", "--compress", "zstd")
-    head, *rows = (line.split() for line in server.ctl("list").stdout.splitlines())
-    assert head[0] == "NAME"
-    assert [(row[0], row[head.index("SIZE")]) for row in rows] == [("g1", "64M"), ("g2", "1M")]
-
-
-def test_list_follows_what_is_written(server: RunningServer, client: Any) -> None:
-    client.pwrite(os.urandom(1 << 20), 1 << 20)
-    (device,) = json.loads(server.ctl("--json", "list").stdout)["devices"]
-    assert device["preswap_pages"] + device["disk_pages"] >= 256
-    assert device["connections"] == 1
-
-
 # --- tables ---
-
-
-def rows(text: str) -> list[dict[str, str]]:
-    head, *lines = (line.split(" ") for line in text.splitlines())
-    return [dict(zip(head, line, strict=True)) for line in lines]
-
-
-def test_list_sizes_add_up_to_the_guests_pages(server: RunningServer, client: Any) -> None:
-    for part in range(2):  # more than the pool takes
-        client.pwrite(os.urandom(24 << 20), 4096 + part * (24 << 20))
-    client.trim(1 << 20, 4096)
-    (row,) = rows(server.ctl("list", "-rb", "-o", "+FREE,LOST").stdout)
-    cells = {name: int(row[name]) for name in ("SIZE", "USED", "TMEM", "DISK", "LOST", "FREE")}
-    assert cells["USED"] == (47 << 20) + 4096 == cells["TMEM"] + cells["DISK"] + cells["LOST"]
-    assert cells["SIZE"] == cells["USED"] + cells["FREE"] == 64 << 20
-    assert min(cells["TMEM"], cells["DISK"]) > 8 << 20
-
-
-def test_list_tells_how_long_reads_took(server: RunningServer, client: Any) -> None:
-    before = server.ctl("list", "-rn", "-o", "READ-P50,READ-P99").stdout
-    client.pread(4096, 0)
-    after = server.ctl("list", "-rnb", "-o", "READ-P50,READ-P99").stdout
-    assert before == "- -\n"
-    assert all(float(cell) > 0 for cell in after.split())
 
 
 def test_stats_as_a_table(module_server: RunningServer) -> None:
@@ -256,7 +211,7 @@ def test_device_goes_before_watch(module_server: RunningServer) -> None:
 def test_watch_goes_on_through_a_restart(server: RunningServer) -> None:
     with watching(server, "stats", "--json-lines", "--interval", "0.1") as process:
         first = json.loads(read_line(process))
-        server.kill9()
+        server.kill()
         assert process.stderr is not None
         assert "no preswapd server answers" in process.stderr.readline()
         server.start()
@@ -271,7 +226,7 @@ def test_watch_goes_on_through_a_restart(server: RunningServer) -> None:
 def test_watch_that_ends_while_the_server_is_away_exits_3(server: RunningServer) -> None:
     with watching(server, "stats", "--watch", "0.1") as process:
         assert read_line(process)
-        server.kill9()
+        server.kill()
         assert process.stderr is not None
         assert process.stderr.readline()
         process.send_signal(signal.SIGINT)

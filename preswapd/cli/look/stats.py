@@ -1,10 +1,12 @@
-"""`list` and `stats`: what is there and what happened."""
+"""`stats`: every figure, or a table of them, once or again and again."""
 
-from typing import Any
+from collections.abc import Mapping
+from functools import partial
 
 import click
 
 from preswapd.api.client import Client
+from preswapd.api.figures import BYTES, DEVICE, TMEM, Figure, Latency, Statistics
 from preswapd.cli.instances import Instance, Instances, ask_all, complain
 from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.cli.look.columns import (
@@ -17,38 +19,26 @@ from preswapd.cli.look.columns import (
     POOL_RATES,
     POOL_WATCH,
 )
-from preswapd.cli.look.rows import Moment, Subject, devices_of, pool_of, with_device
-from preswapd.cli.look.sampling import SECONDS, WATCH_SECONDS, print_json_lines, print_rows
+from preswapd.cli.look.rows import Figures, Moment, devices_of, pool_of, with_device
+from preswapd.cli.look.sampling import print_json_lines, print_rows
 from preswapd.cli.look.table import (
     Style,
     Table,
     TableCommand,
+    check_style,
     choose,
     short_time,
     table_options,
 )
 from preswapd.cli.look.watching import Find, Watch
-from preswapd.cli.output import print_json
-from preswapd.commandline import DEVICE
+from preswapd.cli.output import print_answers
+from preswapd.commandline import DEVICE as DEVICE_NAME
+from preswapd.commandline import SECONDS, Reader, parse_seconds
 from preswapd.errors import UsageError
 from preswapd.units import format_size
 
-Json = dict[str, Any]
-
-# Counters of bytes; the others are pages or events.
-BYTES = {
-    "size",
-    "mem_limit",
-    "mem_used_total",
-    "mem_used_max",
-    "orig_data_size",
-    "compr_data_size",
-    "metadata_size",
-}
-
-
-class ListCommand(TableCommand):
-    tables = (("Columns", DEVICE_COLUMNS, DEVICE_DEFAULT),)
+# Its value may be left out, so that a device behind it is taken for one.
+WATCH_SECONDS = Reader("seconds", partial(parse_seconds, hint=" (a device goes before --watch)"))
 
 
 class StatsCommand(TableCommand):
@@ -59,62 +49,8 @@ class StatsCommand(TableCommand):
     )
 
 
-@click.command("list", cls=ListCommand)
-@table_options
-@pass_invocation
-def list_command(
-    invocation: Invocation, output: str | None, raw: bool, exact: bool, noheadings: bool
-) -> None:
-    """Show the devices, one row each.
-
-    Sizes are the guest's: what its pages take before they are compressed. They add up:
-    SIZE = USED + FREE, and USED = TMEM + DISK + LOST.
-
-    \b
-    Examples:
-      preswapctl list
-      preswapctl list -o +LOADS,HIT%
-      preswapctl list --raw --noheadings --bytes -o NAME,USED
-      preswapctl --instance vm1 --json list
-    """
-    style = Style(output, raw, exact, not noheadings)
-    check_no_table(invocation.json, style)
-    table = Table(choose(DEVICE_COLUMNS, DEVICE_DEFAULT, output), style)
-    instances = invocation.instances.running()
-    answers, errors = ask_all(instances, Client.stats)
-    if invocation.json:
-        print_together([device_list(stats) for stats in answers], len(instances))
-    elif answers:
-        rows = [row for stats in answers for row in devices_of(Moment.of(stats))]
-        echo(table, rows)
-    complain(errors)
-
-
-def echo(table: Table, rows: list[Subject]) -> None:
-    for line in table.lines(rows):
-        click.echo(line)
-
-
-def check_no_table(as_json: bool, style: Style) -> None:
-    if as_json and not style.is_default:
-        raise UsageError("JSON is no table: leave --output, --raw, --bytes and --noheadings out")
-
-
-def device_list(stats: Json) -> Json:
-    devices = [{"name": name, **device} for name, device in stats["devices"].items()]
-    return {"instance": stats["instance"], "devices": devices}
-
-
-def print_together(answers: list[Json], instances: int) -> None:
-    """One instance's object as it is, if it answered; several as a list of those that did."""
-    if instances > 1:
-        print_json({"instances": answers})
-    elif answers:
-        print_json(answers[0])
-
-
 @click.command("stats", cls=StatsCommand)
-@click.argument("dev", required=False, type=DEVICE)
+@click.argument("dev", required=False, type=DEVICE_NAME)
 @table_options
 @click.option(
     "-w",
@@ -122,11 +58,20 @@ def print_together(answers: list[Json], instances: int) -> None:
     type=WATCH_SECONDS,
     is_flag=False,
     flag_value="1",
-    help="A row every so many seconds (1), with rates, until Ctrl-C.",
+    help="Show a row every so many seconds (1), with rates, until Ctrl-C.",
 )
-@click.option("--json-lines", is_flag=True, help="A JSON object a line, with the time.")
-@click.option("--interval", type=SECONDS, help="Seconds between two of --json-lines. Default: 1.")
-@click.option("--count", type=click.IntRange(1), metavar="N", help="Stop after so many looks.")
+@click.option(
+    "--json-lines",
+    is_flag=True,
+    help="Print JSON again and again, an object a line, with the time.",
+)
+@click.option("--interval", type=SECONDS, help="Seconds between two JSON lines. Default: 1.")
+@click.option(
+    "--count",
+    type=click.IntRange(1),
+    metavar="N",
+    help="End --watch or --json-lines after N times.",
+)
 @pass_invocation
 def stats_command(
     invocation: Invocation,
@@ -140,10 +85,11 @@ def stats_command(
     interval: float | None,
     count: int | None,
 ) -> None:
-    """Show all counters, or those of the pool and the device DEV.
+    """Show all figures, or those of the pool and the device DEV.
 
-    Sizes are in bytes; everything else counts pages or events since the server's start. With
-    --output, --watch or another option of tables: a row for each pool, or with DEV the device's.
+    Sizes are in bytes, everything else in pages or events; counters run from the server's start.
+    The manual page says what each of them means. With --output, --watch or another option of
+    tables there is a row for each pool, or with DEV the device's.
 
     \b
     Examples:
@@ -177,8 +123,8 @@ def check_one_way(
     interval: float | None,
     count: int | None,
 ) -> None:
-    """Options that contradict each other, or that would be without effect."""
-    check_no_table(as_json or json_lines, style)
+    """UsageError for options that contradict each other, or that would have no effect."""
+    check_style(style, as_json=as_json or json_lines)
     if watch is not None and (as_json or json_lines):
         raise UsageError("--watch prints a table: for programs there is --json-lines")
     if interval is not None and not json_lines:
@@ -188,7 +134,7 @@ def check_one_way(
 
 
 def finder(instances: Instances, dev: str | None) -> Find:
-    """Of all instances those that run at each look; of a device its own for ever."""
+    """All instances that run at the time of a look; for a device only the one that has it."""
     if dev is None:
         return instances.running
     owner = [instances.having(dev)]
@@ -205,7 +151,7 @@ def show_once(invocation: Invocation, dev: str | None, style: Style) -> None:
     if dev is not None:
         answers = [with_device(stats, dev) for stats in answers]
     if invocation.json:
-        print_together(answers, len(instances))
+        print_answers(answers, len(instances))
     elif style.is_default:
         for stats in answers:
             print_stats(stats)
@@ -215,7 +161,7 @@ def show_once(invocation: Invocation, dev: str | None, style: Style) -> None:
             rows = [pool_of(moment) for moment in moments]
         else:
             rows = [row for moment in moments for row in devices_of(moment)]
-        echo(Table(columns, style), rows)
+        Table(columns, style).print(rows)
     complain(errors)
 
 
@@ -223,27 +169,29 @@ def chosen(instances: Instances, dev: str | None) -> list[Instance]:
     return instances.running() if dev is None else [instances.having(dev)]
 
 
-def print_stats(stats: Json) -> None:
+def print_stats(stats: Statistics) -> None:
     click.echo(f"instance {stats['instance']}, preswapd {stats['version']}")
-    print_counters("tmem", stats["tmem"])
-    for name, device in stats["devices"].items():
-        print_counters(f"device {name}", device)
+    print_figures("tmem", stats["tmem"], TMEM)
+    for name, figures in stats["devices"].items():
+        print_figures(f"device {name}", figures, DEVICE)
 
 
-def print_counters(title: str, counters: Json) -> None:
+def print_figures(title: str, figures: Figures, known: Mapping[str, Figure]) -> None:
+    """All there are, also those of a newer server; a size in bytes and in short."""
     click.echo(f"\n{title}")
-    width = max(map(len, counters))
-    for name, value in counters.items():
-        if name == "latency":
+    width = max(map(len, figures))
+    for key, value in figures.items():
+        if key == "latency":
             print_latency(value, width)
             continue
-        size = f"  {format_size(value)}" if name in BYTES else ""
-        click.echo(f"  {name:{width}}  {value!s:>14}{size}")
+        size = f"  {format_size(value)}" if key in known and known[key].unit == BYTES else ""
+        click.echo(f"  {key:{width}}  {value!s:>14}{size}")
 
 
-def print_latency(latency: Json, width: int) -> None:
+def print_latency(latency: Mapping[str, Latency], width: int) -> None:
     """Quantiles; the whole histogram is for programs."""
     for operation, found in latency.items():
-        for quantile in ("p50", "p99", "p999"):
-            text = "-" if found[quantile] is None else short_time(found[quantile])
+        quantiles = {"p50": found["p50"], "p99": found["p99"], "p999": found["p999"]}
+        for quantile, seconds in quantiles.items():
+            text = "-" if seconds is None else short_time(seconds)
             click.echo(f"  {f'{operation}_{quantile}':{width}}  {text:>14}")

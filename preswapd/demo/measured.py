@@ -1,8 +1,8 @@
 """The figures of the server and the guest at one moment, and as one line."""
 
 from dataclasses import astuple, dataclass
-from typing import Any
 
+from preswapd.api.figures import Statistics
 from preswapd.guest.readings import SwapArea
 from preswapd.units import PAGE_SIZE, format_size
 
@@ -56,7 +56,7 @@ class Figures:
         return self.original / self.compressed if self.compressed else 0.0
 
 
-def figures(stats: dict[str, Any], name: str) -> Figures:
+def figures(stats: Statistics, name: str) -> Figures:
     """Of what `preswapctl --json stats` prints."""
     tmem, device = stats["tmem"], stats["devices"][name]
     counters = Counters(

@@ -1,0 +1,219 @@
+"""The statistics, and every figure in them: its key, its type and its meaning, written once.
+
+The types are those of the answer to `GET /v1/stats`.  What a field is stands beside its type, and
+from there it goes into the help of the commands, the manual page, Prometheus' text and the tables
+of the documentation (tools/tables).  A field that is NotRequired came later than the others: an
+older server does not send it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import (
+    Annotated,
+    NotRequired,
+    TypedDict,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+GAUGE, COUNTER, HISTOGRAM, TEXT = "gauge", "counter", "histogram", "text"
+BYTES, SECONDS = "bytes", "seconds"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What one field says.  A gauge is true now; a counter begins at 0 with the server."""
+
+    kind: str
+    meaning: str  # as in a table: a sentence without its capital letter and its full stop
+    unit: str = ""  # none: pages, or events
+    internal: str = ""  # why it is no promise, and not in the documentation
+    key: str = ""  # the field's name, which it gets from there
+
+
+def gauge(meaning: str, unit: str = "", *, internal: str = "") -> Figure:
+    return Figure(GAUGE, meaning, unit, internal)
+
+
+def counter(meaning: str, *, internal: str = "") -> Figure:
+    return Figure(COUNTER, meaning, internal=internal)
+
+
+class TmemFigures(TypedDict):
+    """The pool, which all devices of a server share."""
+
+    mem_limit: Annotated[int, gauge("the most memory that the pool may take", BYTES)]
+    mem_used_total: Annotated[int, gauge("memory that the pool takes from the host", BYTES)]
+    mem_used_max: Annotated[
+        int, gauge("the most memory that the pool has taken since the server's start", BYTES)
+    ]
+    metadata_size: Annotated[
+        int, gauge("memory on top of the pool's: the index, the maps of the devices", BYTES)
+    ]
+    stored_pages: Annotated[int, gauge("pages in the pool, same-filled ones included")]
+    same_filled_pages: Annotated[
+        int, gauge("pages filled with one repeated value, stored without payload")
+    ]
+    huge_pages: Annotated[
+        int, gauge("pages stored at full size: not compressed yet, or no smaller when compressed")
+    ]
+    staged_pages: NotRequired[
+        Annotated[int, gauge("pages just written, stored at full size until they are compressed")]
+    ]
+    orig_data_size: Annotated[int, gauge("size of the pages in the pool before compression", BYTES)]
+    compr_data_size: Annotated[int, gauge("size of the pages in the pool after compression", BYTES)]
+    puts: Annotated[int, counter("pages offered to the pool")]
+    good_puts: Annotated[int, counter("pages offered to the pool that it took")]
+    no_mem_puts: Annotated[int, counter("pages offered to the pool that it rejected")]
+    dup_puts_replaced: Annotated[int, counter("puts that replaced the page stored before")]
+    dup_puts_flushed: Annotated[int, counter("rejected puts that dropped the page stored before")]
+    gets: Annotated[int, counter("pages that the pool was asked for")]
+    found_gets: Annotated[int, counter("pages that the pool was asked for and had")]
+    flushes: Annotated[int, counter("pages that the pool was asked to drop")]
+    flushes_found: Annotated[int, counter("pages that the pool was asked to drop and had")]
+    pool_limit_hit: Annotated[
+        int, counter("puts rejected because the pool was at its limit, or closed to new pages")
+    ]
+    reject_alloc_fail: Annotated[
+        int, counter("puts rejected because the host had no memory left to give, or to spare")
+    ]
+    checksum_errors: Annotated[int, counter("reads of a damaged or lost page")]
+    live_slot_bytes: Annotated[
+        int,
+        gauge(
+            "slots that hold a page: payload, headers and rounding",
+            BYTES,
+            internal="it depends on how slabs are laid out",
+        ),
+    ]
+    moved_pages: Annotated[
+        int,
+        counter(
+            "pages copied out of slabs that were nearly empty",
+            internal="it depends on how the pool is packed",
+        ),
+    ]
+    ephemeral_pages: Annotated[
+        int, gauge("pages in ephemeral pools", internal="no device has an ephemeral pool")
+    ]
+    evicted_pages: Annotated[
+        int,
+        counter("ephemeral pages dropped to make room", internal="no device has an ephemeral pool"),
+    ]
+
+
+class Latency(TypedDict):
+    """Requests of one kind since the server's start; times in seconds, None without requests."""
+
+    count: int
+    sum: float
+    p50: float | None
+    p99: float | None
+    p999: float | None
+    buckets: list[tuple[float, int]]  # (seconds, requests that took at most so long)
+
+
+class DeviceFigures(TypedDict):
+    """One device."""
+
+    size: Annotated[int, gauge("size of the disk, as the guest sees it", BYTES)]
+    compress: Annotated[
+        str, Figure(TEXT, "codec of the pages written from now on: lz4, zstd or none")
+    ]
+    connections: Annotated[int, gauge("NBD clients connected now")]
+    preswap_pages: Annotated[int, gauge("pages in tmem")]
+    disk_pages: Annotated[int, gauge("pages in the disk file")]
+    lost_pages: Annotated[
+        int, gauge("damaged pages: reading one is an I/O error until it is written or trimmed")
+    ]
+    quarantined: Annotated[
+        bool,
+        gauge(
+            "whether reads fail until a freshly booted guest uses the device, because its pages"
+            " in tmem were lost with the host's restart"
+        ),
+    ]
+    succ_stores: Annotated[int, counter("pages written to tmem")]
+    failed_stores: Annotated[
+        int, counter("pages that tmem rejected, written to the disk file instead")
+    ]
+    loads: Annotated[int, counter("pages read from tmem")]
+    invalidates: Annotated[int, counter("pages dropped from tmem by a trim or a write of zeroes")]
+    disk_reads: Annotated[int, counter("pages read from the disk file")]
+    disk_writes: Annotated[int, counter("pages written to the disk file")]
+    disk_errors: Annotated[int, counter("reads and writes of the disk file that failed")]
+    trims: Annotated[int, counter("pages trimmed by the guest")]
+    written_back_pages: Annotated[int, counter("pages moved to disk by a shrink")]
+    quarantined_reads: NotRequired[
+        Annotated[int, counter("reads that failed because the device is quarantined")]
+    ]
+    read_requests: Annotated[int, counter("NBD read requests")]
+    write_requests: Annotated[int, counter("NBD write requests")]
+    latency: NotRequired[
+        Annotated[
+            dict[str, Latency],
+            Figure(HISTOGRAM, "how long requests took, without the time in the socket", SECONDS),
+        ]
+    ]
+    lost_reads: Annotated[
+        int, counter("reads of a lost page", internal="checksum_errors counts them too")
+    ]
+    punched_pages: Annotated[
+        int,
+        counter(
+            "pages of the disk file given back to its file system",
+            internal="it depends on when and in what steps that is done",
+        ),
+    ]
+    stale_pages: Annotated[
+        int,
+        gauge(
+            "trimmed pages whose blocks are still to be given back to the file system",
+            internal="it depends on when and in what steps that is done",
+        ),
+    ]
+    trim_requests: Annotated[
+        int, counter("NBD trim requests", internal="trims counts what they are about")
+    ]
+
+
+class DeviceAnswer(DeviceFigures):
+    """The answer to `GET /v1/devices/NAME`."""
+
+    name: str
+    seconds_since_io: float | None  # None before the first request
+
+
+class ServerFigures(TypedDict, total=False):
+    """Which run of the server answers; ServerFacts has the rest of what it says of itself."""
+
+    pid: int
+    start_time: Annotated[float, gauge("when the server started, in seconds since 1970", SECONDS)]
+
+
+class Statistics(TypedDict):
+    """The answer to `GET /v1/stats`, which is what `preswapctl --json stats` prints."""
+
+    version: str
+    instance: str
+    page_size: int
+    tmem: TmemFigures
+    devices: dict[str, DeviceFigures]
+    sysctl: NotRequired[dict[str, int | str]]
+    server: NotRequired[ServerFigures]
+
+
+def catalogue(answer: type) -> dict[str, Figure]:
+    """The figures in a part of the answer, by key."""
+    hints = get_type_hints(answer, include_extras=True)
+    return {key: replace(found, key=key) for key, hint in hints.items() for found in said(hint)}
+
+
+def said(hint: object) -> Iterator[Figure]:
+    if get_origin(hint) is NotRequired:
+        (hint,) = get_args(hint)
+    yield from (found for found in getattr(hint, "__metadata__", ()) if isinstance(found, Figure))
+
+
+TMEM, DEVICE, SERVER = map(catalogue, (TmemFigures, DeviceFigures, ServerFigures))

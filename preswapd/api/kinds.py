@@ -1,0 +1,189 @@
+"""The kinds of values that settings have: what each may be, and how it is read and written.
+
+Both ends of the control API and the configuration read values with the functions here, so that a
+size is the same size, and refused with the same sentence, wherever it is said.
+"""
+
+import ipaddress
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from preswapd.codecs import COMPRESS
+from preswapd.errors import UsageError
+from preswapd.paths import check_instance_name, parse_path
+from preswapd.units import PAGE_SIZE, exact_size, parse_pages, parse_size
+
+SMALLEST_POOL = 4 << 20
+# What an arena's slot numbers reach.
+LARGEST_POOL = 128 << 30
+SMALLEST_DEVICE = 64 << 10
+# A swap header counts pages in 32 bits.
+LARGEST_DEVICE = 16 << 40
+MOST_THREADS = 256
+
+
+def unchanged(value: Any) -> Any:
+    return value
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How values of one kind are read and written.
+
+    `parse` and `from_toml` raise ValueError or UsageError, with a sentence for the operator.
+    """
+
+    metavar: str  # what --help calls a value
+    parse: Callable[[str], Any]  # the text of an option or of sysctl
+    from_toml: Callable[[Any], Any]  # what TOML made of a file's value
+    to_toml: Callable[[Any], str | int] = unchanged
+    to_sysctl: Callable[[Any], str | int] = unchanged
+    choices: tuple[str, ...] = ()  # all values, where they are few
+    path: str | None = None  # "dir": the shell completes directories
+
+
+# --- what TOML makes of a value ---
+
+
+def text_value(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("a text in quotes is expected")
+    return value
+
+
+def size_value(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise ValueError('a size is expected, like "512M"')
+    return str(value)
+
+
+def number_value(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError("a number is expected")
+    return value
+
+
+def path_value(value: Any) -> Path:
+    path = Path(text_value(value))
+    if not path.is_absolute() or "\0" in value:
+        raise ValueError(f"{value!r} is not an absolute path")
+    return path
+
+
+# --- what values may be ---
+
+
+def check_pool_size(size: int) -> int:
+    if size < SMALLEST_POOL:
+        raise UsageError(f"a pool has at least {exact_size(SMALLEST_POOL)}")
+    return size
+
+
+def check_device_size(size: int) -> int:
+    if size < SMALLEST_DEVICE:
+        raise UsageError(f"a device has at least {exact_size(SMALLEST_DEVICE)}")
+    if size > LARGEST_DEVICE:
+        raise UsageError(f"a device has at most {exact_size(LARGEST_DEVICE)}")
+    if size % PAGE_SIZE:
+        raise UsageError(f"a device's size is a multiple of {PAGE_SIZE}")
+    return size
+
+
+def check_compress(name: str) -> str:
+    if name not in COMPRESS:
+        raise UsageError(f"{name!r} is not a codec: the choices are {', '.join(COMPRESS)}")
+    return name
+
+
+def check_threads(count: int) -> int:
+    if not 1 <= count <= MOST_THREADS:
+        raise ValueError(f"{count} threads: from 1 to {MOST_THREADS} are possible")
+    return count
+
+
+def check_listen(text: str) -> str:
+    host, port = split_address(text)
+    if not ipaddress.ip_address(host).is_loopback:
+        raise ValueError(
+            f"{text!r} can be reached from other hosts, which needs TLS: only loopback addresses"
+            " are served (127.0.0.1:PORT)"
+        )
+    if not 1 <= port <= 65535:
+        raise ValueError(f"{port} is not a port")
+    return text
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """ADDR:PORT, an IPv6 address in brackets."""
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
+    try:
+        ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
+        return "127.0.0.1" if host == "localhost" else host, parse_number(port)
+    except ValueError:
+        raise ValueError(f"{text!r} is not ADDR:PORT, like 127.0.0.1:10809") from None
+
+
+def parse_number(text: str) -> int:
+    """Of digits alone: int() would take "1_0" and digits of other scripts too."""
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError(f"{text!r} is not a number")
+    return int(text)
+
+
+def parse_flag(text: str) -> bool:
+    if text not in ("0", "1"):
+        raise UsageError("it is 0 or 1")
+    return text == "1"
+
+
+# --- the kinds ---
+
+
+def text_kind(metavar: str, parse: Callable[[str], Any]) -> Kind:
+    return Kind(metavar, parse, lambda value: parse(text_value(value)))
+
+
+def size_kind(check: Callable[[int], int] = unchanged) -> Kind:
+    """Bytes."""
+
+    def parse(text: str) -> int:
+        return check(parse_size(text))
+
+    return Kind("size", parse, lambda value: parse(size_value(value)), exact_size)
+
+
+def or_word(kind: Kind, word: str, meant: Any) -> Kind:
+    """The same, but one word stands for a value of its own, as "off" or "unlimited" does."""
+
+    def read_by(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        return lambda said: meant if said == word else read(said)
+
+    def written_by(write: Callable[[Any], str | int]) -> Callable[[Any], str | int]:
+        return lambda value: word if value == meant else write(value)
+
+    return replace(
+        kind,
+        parse=read_by(kind.parse),
+        from_toml=read_by(kind.from_toml),
+        to_toml=written_by(kind.to_toml),
+        to_sysctl=written_by(kind.to_sysctl),
+    )
+
+
+INSTANCE_NAME = text_kind("name", check_instance_name)
+DIRECTORY = Kind("dir", parse_path, path_value, str, str, path="dir")
+SIZE = size_kind()
+POOL_SIZE = size_kind(check_pool_size)
+DEVICE_SIZE = size_kind(check_device_size)
+PAGES = Kind("pages", parse_pages, lambda value: parse_pages(size_value(value)))
+CODEC = replace(text_kind("codec", check_compress), choices=COMPRESS)
+THREADS = Kind(
+    "n",
+    lambda text: check_threads(parse_number(text)),
+    lambda value: check_threads(number_value(value)),
+)
+LISTEN = text_kind("addr:port", check_listen)
+FLAG = Kind("0|1", parse_flag, lambda value: parse_flag(str(number_value(value))), int, int)

@@ -1,0 +1,201 @@
+"""Every setting once: what it is called, what it may be, what it means, and where it may be said.
+
+A setting is a value that an operator gives to an instance, or to each of its devices.  There are
+three places to say it: a configuration file and an option of `preswapd serve`, which count from the
+next start on, and sysctl, which counts at once.  A row here is all that those places know of a
+setting: they make, check, show and explain their keys and options from it.
+
+It is one table for both ends of the control API, although `preswapctl` needs only the keys of
+sysctl: a setting that may be said in all three places means the same in each.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import Flag, auto
+
+from preswapd.api.kinds import (
+    CODEC,
+    DEVICE_SIZE,
+    DIRECTORY,
+    FLAG,
+    INSTANCE_NAME,
+    LISTEN,
+    PAGES,
+    POOL_SIZE,
+    SIZE,
+    THREADS,
+    Kind,
+    or_word,
+)
+from preswapd.codecs import DEFAULT_COMPRESS
+from preswapd.paths import DEFAULT_INSTANCE
+
+# What sysctl's keys begin with, and the text that brings back what the configuration says.
+PREFIX = "preswap."
+DEFAULT = "default"
+# Of a device's quota: more pages than any device has.
+UNLIMITED = "unlimited"
+NO_LIMIT = (1 << 64) - 1
+
+
+class Place(Flag):
+    """Where a setting may be said."""
+
+    FILE = auto()
+    OPTION = auto()
+    SYSCTL = auto()
+
+
+START = Place.FILE | Place.OPTION
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting: a row of the tables below."""
+
+    key: str  # in a file
+    kind: Kind
+    places: Place
+    meaning: str  # a sentence without its capital letter and its full stop
+    default: str = ""  # in words; none: it must be given
+    table: str = ""  # in which table of a file the key stands
+
+    @property
+    def at(self) -> tuple[str, ...]:
+        """Where a file has it."""
+        return (self.table, self.key) if self.table else (self.key,)
+
+    @property
+    def name(self) -> str:
+        """The option, without its dashes."""
+        return "-".join(self.at)
+
+    @property
+    def parameter(self) -> str:
+        """In Python, and at the end of sysctl's key."""
+        return self.name.replace("-", "_")
+
+    @property
+    def help(self) -> str:
+        default = f"Default: {self.default}." if self.default else "Required."
+        return f"{self.meaning[0].upper()}{self.meaning[1:]}. {default}"
+
+    def sysctl_key(self, instance: str, device: str | None = None) -> str:
+        owner = instance if device is None else f"{instance}.{device}"
+        return f"{PREFIX}{owner}.{self.parameter}"
+
+
+def said_in(place: Place, settings: Iterable[Setting]) -> list[Setting]:
+    return [setting for setting in settings if place in setting.places]
+
+
+POOL_LIMIT = Setting(
+    "pool-limit",
+    POOL_SIZE,
+    Place.SYSCTL,
+    "bytes of host memory that the pool may take; if it takes more, pages move to disk",
+    "pool-size",
+)
+FROZEN = Setting(
+    "frozen",
+    FLAG,
+    Place.SYSCTL,
+    "1: new pages go to disk, and those in tmem stay there; 0: tmem takes new pages",
+    "0",
+)
+INSTANCE = (
+    Setting(
+        "instance",
+        INSTANCE_NAME,
+        START,
+        "the instance's name; where both a file and the option say it, they must agree",
+        DEFAULT_INSTANCE,
+    ),
+    Setting(
+        "runtime-dir",
+        DIRECTORY,
+        START,
+        "the directory of the sockets nbd.sock and control.sock",
+        "/run/preswapd/INSTANCE for root",
+    ),
+    Setting(
+        "shm-dir",
+        DIRECTORY,
+        START,
+        "the directory of the pages in memory, on a tmpfs",
+        "/dev/shm/preswapd-INSTANCE for root",
+    ),
+    Setting(
+        "state-dir",
+        DIRECTORY,
+        START,
+        "the directory of the disk files",
+        "/var/lib/preswapd/INSTANCE for root",
+    ),
+    Setting(
+        "pool-size",
+        POOL_SIZE,
+        START,
+        "the most host memory that pages may take, compressed and all included; at least 4M",
+    ),
+    Setting(
+        "host-reserve",
+        SIZE,
+        START,
+        "memory that stays free on the host: the pool does not grow while less is available",
+        "5 % of the host's memory, at least 512M",
+    ),
+    Setting(
+        "compress",
+        CODEC,
+        START,
+        "how pages are compressed: lz4 (fast), zstd (denser, slower) or none",
+        DEFAULT_COMPRESS,
+    ),
+    Setting(
+        "threads",
+        THREADS,
+        START,
+        "worker threads for each client, from 1 to 256",
+        "16, or 1 where nbdkit is older than 1.33.10",
+    ),
+    Setting(
+        "listen",
+        LISTEN,
+        START,
+        "an address on which NBD is served over TCP too; only loopback addresses",
+        "none",
+    ),
+    POOL_LIMIT,
+    FROZEN,
+)
+DEVICE = (
+    Setting(
+        "size",
+        DEVICE_SIZE,
+        Place.FILE,
+        "the size of the disk that the guest sees; a multiple of 4096, at least 64K",
+    ),
+    Setting(
+        "compress",
+        CODEC,
+        Place.FILE | Place.SYSCTL,
+        "how new pages of the device are compressed: lz4, zstd or none",
+        "the instance's",
+    ),
+    Setting(
+        "quota",
+        or_word(PAGES, UNLIMITED, NO_LIMIT),
+        Place.SYSCTL,
+        "pages of the device that may be in tmem, or unlimited; new ones beyond it go to disk",
+        UNLIMITED,
+    ),
+)
+
+
+def sysctl_rows() -> Iterator[tuple[str, Setting]]:
+    """The settings of sysctl, under their keys as they are written in documents."""
+    for setting in said_in(Place.SYSCTL, INSTANCE):
+        yield setting.sysctl_key("INSTANCE"), setting
+    for setting in said_in(Place.SYSCTL, DEVICE):
+        yield setting.sysctl_key("INSTANCE", "DEV"), setting

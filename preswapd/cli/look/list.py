@@ -1,0 +1,59 @@
+"""`list`: the devices, a row each."""
+
+import click
+
+from preswapd.api.client import Client
+from preswapd.api.figures import Statistics
+from preswapd.cli.instances import ask_all, complain
+from preswapd.cli.invocation import Invocation, pass_invocation
+from preswapd.cli.look.columns import DEVICE_COLUMNS, DEVICE_DEFAULT
+from preswapd.cli.look.rows import Moment, devices_of
+from preswapd.cli.look.table import (
+    Style,
+    Table,
+    TableCommand,
+    check_style,
+    choose,
+    table_options,
+)
+from preswapd.cli.output import print_answers
+
+
+class ListCommand(TableCommand):
+    tables = (("Columns", DEVICE_COLUMNS, DEVICE_DEFAULT),)
+
+
+@click.command("list", cls=ListCommand)
+@table_options
+@pass_invocation
+def list_command(
+    invocation: Invocation, output: str | None, raw: bool, exact: bool, noheadings: bool
+) -> None:
+    """Show the devices, one row each.
+
+    Sizes are the guest's: what its pages take before they are compressed. They add up:
+    SIZE = USED + FREE, and USED = TMEM + DISK + LOST. Counts run from the server's start.
+
+    \b
+    Examples:
+      preswapctl list
+      preswapctl list -o +LOADS,HIT%
+      preswapctl list --raw --noheadings --bytes -o NAME,USED
+      preswapctl --instance vm1 --json list
+    """
+    style = Style(output, raw, exact, not noheadings)
+    check_style(style, as_json=invocation.json)
+    table = Table(choose(DEVICE_COLUMNS, DEVICE_DEFAULT, output), style)
+    instances = invocation.instances.running()
+    answers, errors = ask_all(instances, Client.stats)
+    if invocation.json:
+        print_answers([device_list(stats) for stats in answers], len(instances))
+    elif answers:
+        rows = [row for stats in answers for row in devices_of(Moment.of(stats))]
+        table.print(rows)
+    complain(errors)
+
+
+def device_list(stats: Statistics) -> dict[str, object]:
+    devices = [{"name": name, **figures} for name, figures in stats["devices"].items()]
+    return {"instance": stats["instance"], "devices": devices}
