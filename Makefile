@@ -18,9 +18,11 @@ CYTHON_SOURCES := $(filter %.pyx %.pxd,$(NATIVE_SOURCES))
 # The steps share .venv, pip and apt.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: build test demo bench check install clean help
+.PHONY: build dev test demo bench check install clean help
 
 build: $(VENV)/.built  ## make .venv with preswapd and preswapctl in .venv/bin (the default)
+
+dev: $(VENV)/.packages-test build $(VENV)/.dev  ## set up what tests and checks need, and run none
 
 test: $(VENV)/.packages-test build check  ## run every check and every test
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
