@@ -131,4 +131,5 @@ class ToPoolLimit(Goal):
 
 
 def pages_in(devices: Sequence[Device]) -> int:
-    return sum(device.preswap_pages for device in devices)
+    """Those of a device that is being removed go by themselves, and nobody can move them."""
+    return sum(device.preswap_pages for device in devices if not device.is_stopped)

@@ -27,6 +27,7 @@ cdef extern from "flights.h" nogil:
     double flights_seconds_since_io(const flights *)
     cbool flights_park(flights *, unsigned)
     void flights_close(flights *)
+    cbool flights_are_closed(flights *)
 
 cdef extern from "latency.h" nogil:
     enum:

@@ -122,6 +122,10 @@ class Device:
     def stop(self) -> None:
         """No request begins any more (ESHUTDOWN); returns when those in flight have ended."""
 
+    @property
+    def is_stopped(self) -> bool:
+        """Since stop() has been called: it is being removed."""
+
     def empty(self) -> None:
         """After stop(): drops all pages and the index's upper levels."""
 

@@ -315,6 +315,10 @@ cdef class Device:
         with nogil:
             flights_close(&self.d.flights)
 
+    @property
+    def is_stopped(self):
+        return flights_are_closed(&self.d.flights)
+
     def empty(self):
         cdef int err
         self.check_attached()
