@@ -56,7 +56,7 @@ class RuntimePaths:
         return self.runtime_dir / "control.sock"
 
     @property
-    def tuning(self) -> Path:
+    def kept_settings(self) -> Path:
         """What an operator has changed while the server ran."""
         return self.runtime_dir / "tuning.json"
 
@@ -82,7 +82,7 @@ class StatePaths:
 
     state_dir: Path
 
-    def image(self, device: str) -> Path:
+    def disk_file(self, device: str) -> Path:
         """The disk file: pages that tmem did not take."""
         return self.state_dir / f"{device}.img"
 

@@ -102,7 +102,7 @@ class Api:
     def sysctl(self, request: Request) -> Reply:
         devices = dict(self.instance.devices)
         pages = {f"{VM_PRESWAP}.{name}": device.preswap_pages for name, device in devices.items()}
-        settings = self.instance.tuning.values(devices)
+        settings = self.instance.sysctl.values(devices)
         return Reply(200, {VM_PRESWAP: self.instance.pages_in_tmem(), **pages, **settings})
 
     def server(self, request: Request) -> Reply:

@@ -258,7 +258,7 @@ def swapoff(stage: Stage) -> None:
     stage.screen.command(f"preswapctl swapoff {name} --yes")
     stage.screen.say(server.run("swapoff", name, "--yes").strip())
     now = stage.look()
-    memory, disk = server.arena_size(), server.image_size(name)
+    memory, disk = server.arena_size(), server.disk_file_size(name)
     stage.records.note(now, 0)
     stage.check(
         stage.guest.swaps() == []

@@ -178,8 +178,8 @@ class Server:
         """Memory of the host that holds pages: allocated blocks, whatever the server says."""
         return allocated(self.paths.arena)
 
-    def image_size(self, device: str) -> int:
-        return allocated(self.paths.image(device))
+    def disk_file_size(self, device: str) -> int:
+        return allocated(self.paths.disk_file(device))
 
     # --- the operator's side ---
 

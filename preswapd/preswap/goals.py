@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from preswapd.api.settings import NO_LIMIT
 from preswapd.preswap.device._device import Device
-from preswapd.preswap.tuning import Tuning
+from preswapd.preswap.sysctl import Sysctl
 from preswapd.tmem import Host
 
 # A pool's memory shrinks a little less than its pages do, as they leave holes: so much more goes.
@@ -45,8 +45,8 @@ class Goal(ABC):
 class ToPages(Goal):
     """So many pages, in one device or in all."""
 
-    def __init__(self, tuning: Tuning, devices: Sequence[Device], pages: int, name: str | None):
-        self.tuning = tuning
+    def __init__(self, sysctl: Sysctl, devices: Sequence[Device], pages: int, name: str | None):
+        self.sysctl = sysctl
         self.chosen = devices
         self.pages = pages
         self.device = name
@@ -60,16 +60,16 @@ class ToPages(Goal):
     @contextmanager
     def held_down(self) -> Iterator[None]:
         if self.device is None:
-            self.tuning.host.set_max_pages(self.tuning.pool, self.pages)
+            self.sysctl.host.set_max_pages(self.sysctl.pool, self.pages)
         else:
-            self.tuning.hold_down(self.chosen[0], self.pages)
+            self.sysctl.hold_down(self.chosen[0], self.pages)
         try:
             yield
         finally:
             if self.device is None:
-                self.tuning.host.set_max_pages(self.tuning.pool, NO_LIMIT)
+                self.sysctl.host.set_max_pages(self.sysctl.pool, NO_LIMIT)
             else:
-                self.tuning.let_go(self.chosen[0])
+                self.sysctl.let_go(self.chosen[0])
 
 
 class ToQuota(Goal):
@@ -77,9 +77,9 @@ class ToQuota(Goal):
 
     subject: Device
 
-    def __init__(self, setting: str, tuning: Tuning, device: Device) -> None:
+    def __init__(self, setting: str, sysctl: Sysctl, device: Device) -> None:
         self.setting = setting
-        self.tuning = tuning
+        self.sysctl = sysctl
         self.subject = device
         self.device = device.name
 
@@ -87,7 +87,7 @@ class ToQuota(Goal):
         return [self.subject]
 
     def target(self) -> int:
-        return min(self.left(), self.tuning.most_pages(self.subject))
+        return min(self.left(), self.sysctl.most_pages(self.subject))
 
 
 class ToPoolLimit(Goal):

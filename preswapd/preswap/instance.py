@@ -25,7 +25,7 @@ from preswapd.preswap.settings import (
     check_number_of_devices,
 )
 from preswapd.preswap.shrink import Shrink, Shrinks
-from preswapd.preswap.tuning import Tuning
+from preswapd.preswap.sysctl import Sysctl
 from preswapd.preswap.upkeep import Upkeep
 from preswapd.units import PAGE_SIZE, format_size
 from preswapd.version import VERSION
@@ -63,8 +63,8 @@ class Instance:
         self.changes = threading.Lock()
         for complaint in opened.complaints:
             log(ERROR, complaint)
-        self.tuning = Tuning(settings, opened.host, POOL)
-        for complaint in self.tuning.restore(self.devices):
+        self.sysctl = Sysctl(settings, opened.host, POOL)
+        for complaint in self.sysctl.restore(self.devices):
             log(WARNING, complaint)
         self.shrinks = Shrinks(opened.host, log)
         self.fitting = Fitting(self.shrinks, self.limits)
@@ -93,7 +93,7 @@ class Instance:
             "page_size": PAGE_SIZE,
             "tmem": tmem,
             "devices": figures,
-            "sysctl": self.tuning.values(dict(devices)),
+            "sysctl": self.sysctl.values(dict(devices)),
         }
 
     # --- devices come and go ---
@@ -124,7 +124,7 @@ class Instance:
                 # At worst a device that is made again under this name begins with the settings,
                 # after a restart.
                 with suppress(OSError):
-                    self.tuning.forget(served.device)
+                    self.sysctl.forget(served.device)
             give_back(self.host)
         self.log(INFO, f"removed device {name}")
 
@@ -179,7 +179,7 @@ class Instance:
         Puts beyond that are rejected meanwhile, so that it ends under load.  RefusedError while
         another shrink is under way, or when there is no such device.
         """
-        return self.shrinks.begin(ToPages(self.tuning, self.chosen(name), pages, name), progress)
+        return self.shrinks.begin(ToPages(self.sysctl, self.chosen(name), pages, name), progress)
 
     def shrink(
         self,
@@ -206,14 +206,14 @@ class Instance:
         restart; nothing was changed then.
         """
         with self.changes:
-            now = self.tuning.set(key, value, dict(self.devices))
+            now = self.sysctl.set(key, value, dict(self.devices))
             self.log(NOTICE, f"set {key} = {now}")
             return Change(now, self.fitting.fit(key))
 
     def limits(self) -> dict[str, Goal]:
         """What each limit asks of the pages that are there, by key."""
         quotas: dict[str, Goal] = {
-            key: ToQuota(key, self.tuning, device)
+            key: ToQuota(key, self.sysctl, device)
             for device in list(self.devices.values())
             for key in [QUOTA.sysctl_key(self.name, device.name)]
         }

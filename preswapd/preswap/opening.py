@@ -12,8 +12,8 @@ from preswapd.host.kernel import boot_id
 from preswapd.host.meminfo import MEMINFO, amounts
 from preswapd.preswap.creation import Maker, Served, reason_of
 from preswapd.preswap.device._table import Table, recover
+from preswapd.preswap.files.disk_file import create_disk_file, remove_disk_file
 from preswapd.preswap.files.header import swap_header
-from preswapd.preswap.files.image import create_image, remove_image
 from preswapd.preswap.files.sidecar import SUFFIX, Sidecar
 from preswapd.preswap.settings import Settings
 from preswapd.preswap.survey import Found, Plan, check_sizes, survey
@@ -171,11 +171,11 @@ def discard(settings: Settings) -> None:
         except RefusedError:
             path.unlink()
             continue
-        remove_image(paths.image(sidecar.name))
+        remove_disk_file(paths.disk_file(sidecar.name))
         header = swap_header(sidecar.name, sidecar.size)
-        create_image(paths.image(sidecar.name), sidecar.size, header)
+        create_disk_file(paths.disk_file(sidecar.name), sidecar.size, header)
         replace(sidecar, tmem_dirty=False).write(path)
     known = {path.with_suffix(".img") for path in paths.state_dir.glob(f"*{SUFFIX}")}
     for spec in settings.devices:
-        if paths.image(spec.name) not in known:
-            remove_image(paths.image(spec.name))
+        if paths.disk_file(spec.name) not in known:
+            remove_disk_file(paths.disk_file(spec.name))

@@ -56,7 +56,7 @@ def test_fua_punches_before_the_answer(
 ) -> None:
     _callbacks.pwrite(connection, page_of(1), PAGE, FLAG_FUA)
     give_back(connection, PAGE, PAGE, FLAG_FUA)
-    assert [len(data) for _, data in data_of(running.paths.image("g1"))] == [PAGE]
+    assert [len(data) for _, data in data_of(running.paths.disk_file("g1"))] == [PAGE]
 
 
 def test_fast_zero_of_ragged_ends(connection: Connection, told: list[int]) -> None:

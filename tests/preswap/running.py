@@ -11,7 +11,7 @@ from typing import Self
 
 from preswapd.paths import InstancePaths
 from preswapd.preswap.device._device import Connection, Device
-from preswapd.preswap.files.image import data_ranges
+from preswapd.preswap.files.disk_file import data_ranges
 from preswapd.preswap.files.sidecar import Sidecar
 from preswapd.preswap.instance import Instance
 from preswapd.preswap.settings import DeviceSpec, Settings

@@ -40,7 +40,7 @@ def linked(running: Running, disk: Path) -> Iterator[Running]:
     """Two names that lead to the one disk; no device yet."""
     running.open()
     for name in ("m1", "m2"):
-        running.paths.image(name).symlink_to(disk)
+        running.paths.disk_file(name).symlink_to(disk)
     yield running
     running.kill()
 

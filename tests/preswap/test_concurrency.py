@@ -293,7 +293,7 @@ def test_removed_device_leaves_no_descriptor(running: Running) -> None:
 def test_refused_start_leaves_no_descriptor(running: Running) -> None:
     running.open()
     running.kill()
-    running.paths.image("g1").unlink()
+    running.paths.disk_file("g1").unlink()
     before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(5):
         with pytest.raises(RefusedError):

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from preswapd.codecs import COMPRESS
 from preswapd.preswap.device._device import FLAG_FUA, Connection
-from preswapd.preswap.files.image import data_ranges
+from preswapd.preswap.files.disk_file import data_ranges
 from preswapd.preswap.settings import DeviceSpec
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.coherence import check_coherence
@@ -142,8 +142,8 @@ class DevicesAgainstModel(RuleBasedStateMachine):
         assert (result.pages, result.disk_pages) == (pages, disk_pages)
         self.models[name].zero(PAGE, device.size - PAGE)
         assert device.preswap_pages == 0
-        with open(self.running.paths.image(name), "rb") as image:
-            assert all(end <= PAGE for _, end in data_ranges(image.fileno(), device.size))
+        with open(self.running.paths.disk_file(name), "rb") as disk_file:
+            assert all(end <= PAGE for _, end in data_ranges(disk_file.fileno(), device.size))
 
     @rule(name=NAMES)
     def mkswap(self, name: str) -> None:

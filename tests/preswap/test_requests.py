@@ -185,7 +185,7 @@ def test_extents_of_a_part(connection: Connection) -> None:
 
 
 def image_of(running: Running) -> list[tuple[int, bytes]]:
-    return data_of(running.paths.image("g1"))
+    return data_of(running.paths.disk_file("g1"))
 
 
 def test_fua_is_on_disk(running: Running, connection: Connection) -> None:

@@ -87,7 +87,7 @@ def files_of(
     yield memory.arena
     for device in devices:
         yield memory.map(device)
-        yield state.image(device)
+        yield state.disk_file(device)
         yield state.sidecar(device)
 
 

@@ -40,15 +40,15 @@ class Device:
         entry: Entry,
         compress: str,
         map_fd: int,
-        image_fd: int,
+        disk_fd: int,
         tmem_dirty: bool,
         on_first_put: Callable[[], None],
     ) -> None:
-        """Takes over image_fd.  map_fd: one state byte for each page, allocated in full.
+        """Takes over disk_fd.  map_fd: one state byte for each page, allocated in full.
 
         on_first_put() is called before a page enters tmem for the first time; if it raises
         OSError, tmem stays closed to the device and it is asked again at the next write.  When
-        the device cannot be opened, image_fd is still the caller's.
+        the device cannot be opened, disk_fd is still the caller's.
         """
 
     @property

@@ -70,7 +70,7 @@ cdef class Device:
         flights_init(&self.d.flights)
 
     def __init__(self, Host host not None, *, uint32_t pool, Entry entry not None, str compress,
-                 int map_fd, int image_fd, bint tmem_dirty, on_first_put):
+                 int map_fd, int disk_fd, bint tmem_dirty, on_first_put):
         if self.host is not None:
             raise ValueError("a device is opened once")
         cdef uint64_t pages = entry.size // PAGE_BYTES
@@ -93,7 +93,7 @@ cdef class Device:
         if device_map(&self.d, map_fd):
             raise OSError(ENOMEM, "the device's map cannot be mapped")
         # Last: whoever fails before has left it to the caller.
-        disk_attach(&self.d.disk, image_fd, self.size)
+        disk_attach(&self.d.disk, disk_fd, self.size)
         with nogil:
             device_attach(&self.d)
         self.is_attached = True

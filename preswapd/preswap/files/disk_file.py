@@ -10,7 +10,7 @@ from preswapd.preswap.files.durable import fresh_name, publish
 from preswapd.units import PAGE_SIZE, exact_size
 
 
-def check_image(path: Path, size: int) -> None:
+def check_disk_file(path: Path, size: int) -> None:
     """RefusedError when the disk file is missing or of another size."""
     try:
         if not (path.is_file() or path.is_block_device() or not path.exists()):
@@ -30,7 +30,7 @@ def check_unclaimed(path: Path, size: int) -> None:
     """A new device may take a block device, or what a killed creation has left, not a file."""
     if not os.path.lexists(path):
         return
-    check_image(path, size)
+    check_disk_file(path, size)
     if is_block_device(path):
         check_unused(path)
         return
@@ -62,7 +62,7 @@ def size_of(path: Path) -> int:
         return file.seek(0, os.SEEK_END)
 
 
-def create_image(path: Path, size: int, header: bytes) -> None:
+def create_disk_file(path: Path, size: int, header: bytes) -> None:
     """A sparse file, or the block device that the path leads to, with only page 0 written."""
     if is_block_device(path):
         write_first_page(path, header, alone(path))
@@ -87,7 +87,7 @@ def write_first_page(path: Path, header: bytes, flags: int) -> None:
         os.close(descriptor)
 
 
-def open_image(path: Path) -> int:
+def open_disk_file(path: Path) -> int:
     """Past the page cache where the file system can: a page that lands there saves nothing."""
     flags = os.O_RDWR | os.O_CLOEXEC | alone(path)
     try:
@@ -98,7 +98,7 @@ def open_image(path: Path) -> int:
         return os.open(path, flags)
 
 
-def remove_image(path: Path) -> None:
+def remove_disk_file(path: Path) -> None:
     """A block device stays, and so does the link that leads to it."""
     fresh_name(path).unlink(missing_ok=True)
     if not is_block_device(path):

@@ -58,14 +58,14 @@ class Changeable:
         self.effect.set(self.effect.default() if text == DEFAULT else parse(text))
 
 
-class Tuning:
+class Sysctl:
     """The settings of one instance and its devices, by key."""
 
     def __init__(self, settings: Settings, host: Host, pool: int) -> None:
         self.settings = settings
         self.host = host
         self.pool = pool
-        self.path = settings.paths.tuning
+        self.path = settings.paths.kept_settings
         self.frozen = False
         self.quotas: dict[str, int] = {}
         self.held_down: dict[str, int] = {}

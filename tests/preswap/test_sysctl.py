@@ -32,7 +32,7 @@ def opened(running: Running) -> Running:
 
 
 def values(running: Running) -> dict[str, int | str]:
-    return running.instance.tuning.values(running.instance.devices)
+    return running.instance.sysctl.values(running.instance.devices)
 
 
 def write_all(running: Running, tag: int) -> None:
@@ -154,7 +154,7 @@ def test_device_made_anew_after_a_removal_that_failed(
 
     opened.instance.set(QUOTA, "7")
     with monkeypatch.context() as patch:
-        patch.setattr("preswapd.preswap.creation.remove_image", fail)
+        patch.setattr("preswapd.preswap.creation.remove_disk_file", fail)
         with pytest.raises(OSError, match="the disk fails"):
             opened.instance.remove("g1")
     opened.instance.create("g1", MIB)
@@ -208,7 +208,7 @@ def test_bad_values_change_nothing(opened: Running, key: str, text: str) -> None
     with pytest.raises(UsageError):
         opened.instance.set(key, text)
     assert values(opened) == before
-    assert not opened.paths.tuning.exists()
+    assert not opened.paths.kept_settings.exists()
 
 
 def test_what_cannot_be_kept_is_not_set(opened: Running) -> None:
@@ -225,7 +225,7 @@ def test_what_cannot_be_kept_is_not_set(opened: Running) -> None:
 @pytest.mark.parametrize("text", ["", "[]", '{"a": 1}', "{", '{"preswap.test.g1.quota": "x"}'])
 def test_damaged_file_is_told_and_does_not_stop_a_start(opened: Running, text: str) -> None:
     opened.kill()
-    opened.paths.tuning.write_text(text)
+    opened.paths.kept_settings.write_text(text)
     opened.open()
     assert values(opened)[QUOTA] == "unlimited"
     assert ["is not used" in line for line in opened.log] == [True]
@@ -235,8 +235,8 @@ def test_settings_end_with_the_hosts_run(opened: Running) -> None:
     """Also where the runtime directory lies on a disk."""
     opened.instance.set(QUOTA, "2")
     opened.kill()
-    found = json.loads(opened.paths.tuning.read_text())
-    opened.paths.tuning.write_text(json.dumps({**found, "boot_id": "the boot before"}))
+    found = json.loads(opened.paths.kept_settings.read_text())
+    opened.paths.kept_settings.write_text(json.dumps({**found, "boot_id": "the boot before"}))
     opened.open()
     assert values(opened)[QUOTA] == "unlimited"
     opened.instance.set("preswap.test.frozen", "1")
@@ -248,7 +248,9 @@ def test_settings_end_with_the_hosts_run(opened: Running) -> None:
 
 def test_settings_of_devices_that_are_gone(opened: Running, tmp_path: Path) -> None:
     opened.kill()
-    opened.paths.tuning.write_text('{"preswap.test.g9.quota": "1", "preswap.test.g1.quota": "2"}')
+    opened.paths.kept_settings.write_text(
+        '{"preswap.test.g9.quota": "1", "preswap.test.g1.quota": "2"}'
+    )
     opened.open()
     assert values(opened)[QUOTA] == 2
     (complaint,) = (line for line in opened.log if "is not used" in line)
