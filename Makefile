@@ -1,6 +1,7 @@
 # Everything lives in .venv/; outside the checkout nothing is installed except missing system packages, which
 # tools/system-packages names before it installs them (`make SYSTEM_PACKAGES=true ...` leaves them alone).
 # Steps that are done leave a stamp in .venv/, so a second run does only what changed.
+# SPDX-License-Identifier: BSD-3-Clause
 
 # nbdkit embeds the distribution's Python, and takes over a virtual environment only if it was made with the same one.
 PYTHON := /usr/bin/python3

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`make bench`: preswapd beside its peers, measured in one run; tables, figures as JSON, plots.
 
 python -m benchmarks [--sections NAME,...] [--quick] [--json FILE] [--tables FILE] [...]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Processors that do not halt while something is measured.
 
 A virtual machine's processor that has nothing to do halts, and to wake it takes the host 20 to

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Where a guest swaps to: preswapd, a plain file past or in the host's page cache, or zram."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """One load: what fio sends over NBD, and what it measured."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Section `recovery`: from kill to serving, by what is stored."""
 
 import statistics

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The servers that are compared: preswapd, and what else serves a disk over NBD."""
 
 import os

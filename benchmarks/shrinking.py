@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """One shrink of a loaded pool, beside dd to the same file system, and what a client sees of it."""
 
 import math

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The tables of a run as one document, which docs/benchmark-tables.md is for the last run told of.
 
 python -m benchmarks.tables FIGURES.json >FILE

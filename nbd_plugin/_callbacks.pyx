@@ -1,4 +1,5 @@
 # cython: language_level=3, binding=False
+# SPDX-License-Identifier: BSD-3-Clause
 """nbdkit's callbacks of single requests: put into the plugin's namespace as they are.
 
 One call is one NBD request.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The script that nbdkit runs: it hands requests on to the swap device, and nothing else.
 
 `preswapd serve` starts it.  nbdkit runs it as `__main__` and looks its callbacks up by name, see

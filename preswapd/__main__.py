@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The command preswapd: `serve` runs a server, `demo` shows one at work."""
 
 from typing import NoReturn

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What the two commands have in common: how they end, and the kinds of values they take."""
 
 import gc

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What can go wrong, as the user meets it.
 
 PreswapError        exit status 1: it was tried and failed

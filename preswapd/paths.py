@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Where an instance keeps its files, and what it and its devices may be called."""
 
 import os

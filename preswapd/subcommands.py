@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A command's subcommands in one table; the module of each is imported when it is run.
 
 Most of what preswapctl can do needs modules that its other commands do not, and whoever runs one

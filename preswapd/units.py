@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Sizes and page counts as people write and read them: powers of 1024."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What the tests that compile the native parts by hand tell the compiler."""
 
 from pathlib import Path

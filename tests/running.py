@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A real `preswapd serve` for tests, on directories that go when it ends, and `preswapctl`."""
 
 import json

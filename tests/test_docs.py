@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What the documents name is there: files of the repository, what they link to, and functions."""
 
 import ast

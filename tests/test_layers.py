@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Imports point down the layers only: docs/architecture.md has the picture this file holds true."""
 
 import ast

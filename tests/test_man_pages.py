@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The manual pages: complete, and without a fault of their own."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What gets installed and what gets published: an incomplete package is seen only by users."""
 
 import shutil

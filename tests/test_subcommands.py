@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What the two commands list is what they can do, and it is loaded when it is run."""
 
 import click

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """One request of HTTP/1.1, and the answer to it.
 
 The standard library's http.client loads what mail and TLS need: 20 ms, as much as Python itself,

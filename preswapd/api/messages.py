@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What is said over the control API: the server fills these objects in, the client returns them.
 
 A leaf: whoever does the work (preswapd/preswap/) reports it in these words too.

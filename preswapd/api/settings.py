@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Every setting once: what it is called, what it may be, what it means, and where it may be said.
 
 A setting is a value that an operator gives to an instance, or to each of its devices.  There are

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What both ends of the control API agree on: paths, types of content, errors."""
 
 from collections.abc import Mapping

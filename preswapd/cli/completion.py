@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What the shell offers at TAB: at once, and nothing where nobody answers."""
 
 import signal

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The command preswapctl: its common options and the list of its commands."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Where preswapctl begins: Ctrl-C may come while what every command needs is imported."""
 
 import sys

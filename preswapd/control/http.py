@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The server's end of the control API: HTTP over a Unix socket, one thread a connection.
 
 It runs in the process that serves NBD and must not slow that down: answers are encoded by Python

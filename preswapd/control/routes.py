@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What each path of the control API does with the instance; no HTTP in here."""
 
 import re

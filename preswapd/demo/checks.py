@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What must hold for the demonstration to succeed: each a sentence and whether it was so."""
 
 from dataclasses import dataclass, field

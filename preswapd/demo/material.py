@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Real data of this host for the guest to work on, as a disk that the guest reads."""
 
 import hashlib

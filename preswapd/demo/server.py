@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A real `preswapd serve` on directories of its own, and `preswapctl` against it.
 
 The demonstration, the benchmarks and the tests start, watch and end their servers here.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What the steps of the demonstration share: server, guest and work, and how they are watched."""
 
 import time

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What the guest does with more memory than it has, and how its results are known to be right.
 
 Three things at once, each checked in its own way: files in a tmpfs, whose every byte is compared in

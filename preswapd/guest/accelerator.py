@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Whether KVM really runs a guest here: /dev/kvm may be there and a stock kernel hang on it."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """One guest: QEMU started, spoken to, watched and stopped."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Programs that run beside this one and are ended by it, also where it is killed outright."""
 
 import os

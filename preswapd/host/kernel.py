@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What this host's kernel says of itself."""
 
 from pathlib import Path

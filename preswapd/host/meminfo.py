@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """/proc/meminfo, and what looks like it: of this host, or as a guest tells it."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Which nbdkit is installed here, and what its version asks of whoever runs it."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """How long the processes of this host wait for memory (PSI)."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Which versions of other programs are installed on this host."""
 
 import re

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* Nanoseconds of one clock or another, and moments to wait until. */
 #ifndef PRESWAPD_CLOCK_H
 #define PRESWAPD_CLOCK_H

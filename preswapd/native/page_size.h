@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* How long a page is: the guest's, the page store's and the disk file's. */
 #ifndef PRESWAPD_PAGE_SIZE_H
 #define PRESWAPD_PAGE_SIZE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* Stores that a kill must find in order, and counters that threads share.
  *
  * What is in shared memory outlives a killed process, and the kill leaves the stores there in

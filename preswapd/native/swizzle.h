@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* Which object and index a page of a swap device has in its pool, and back.
  *
  * Object = type << 4 | page & 15, index = page >> 4, as in preswap (SWIZ_BITS = 4): neighbouring

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Devices come and go: the rows "create" and "remove" of docs/concurrency.md.
 
 The entry in the arena's table says how far it got, so that a kill anywhere is finished by the next

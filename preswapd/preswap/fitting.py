@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A limit and its effect are one thing: what is above a lowered limit goes to disk, unasked."""
 
 import threading

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What a shrink is to reach: a number of pages that was asked for, or a limit that was lowered."""
 
 from abc import ABC, abstractmethod

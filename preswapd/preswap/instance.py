@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """One instance: a tmem host, its devices, and what an operator does with them."""
 
 import threading

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """From what lies in shared memory and on disk to served devices: docs/concurrency.md, Recovery."""
 
 import time

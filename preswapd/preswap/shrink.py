@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The shrink of an instance: one at a time, and its state from the beginning to the end.
 
 What an operator asks for is refused while one is under way.  What a lowered limit needs (a fit) is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What a start finds, and what it does with each device; or why it must not start.
 
 Reads only, so that `preswapd serve` can refuse before it becomes nbdkit.  Serving zeros for pages

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The settings that an operator may change while the server runs, as sysctl(8) does the kernel's.
 
 A change outlives restarts and crashes of the server and ends when the host restarts, as the

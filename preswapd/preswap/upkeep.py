@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What is done for an instance's devices without anybody asking, a little at a time."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Pages move from tmem to disk: which go first, how many at once, and when it is given up.
 
 The kernel's preswap_shrink moved pages into the guest's own memory; a host cannot, so here it is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The instance's directories: ours alone, where they must be, and large enough."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What `preswapd serve` hands to the plugin when it becomes nbdkit: one JSON text."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Inside nbdkit: what starts when it serves, and how the process ends.
 
 nbdkit answers requests in flight with an error when it is told to stop, which a guest sees as a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`preswapd serve`: every check and refusal, then this process becomes nbdkit."""
 
 import fcntl

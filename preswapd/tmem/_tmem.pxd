@@ -1,4 +1,5 @@
 # cython: language_level=3
+# SPDX-License-Identifier: BSD-3-Clause
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 

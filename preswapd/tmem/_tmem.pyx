@@ -1,4 +1,5 @@
 # cython: language_level=3, binding=True
+# SPDX-License-Identifier: BSD-3-Clause
 """The tmem host as Python sees it: ownership, errors and the GIL; the work is in the C files."""
 
 import errno

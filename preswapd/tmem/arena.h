@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* The arena: one sparse file in shared memory that outlives the process, and its format.
  *
  *   slab 0      superblock | pool table | the user's table

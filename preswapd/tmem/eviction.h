@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* Ephemeral pages go when others need room, the oldest put first. */
 #ifndef PRESWAPD_EVICTION_H
 #define PRESWAPD_EVICTION_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 #include "headroom.h"
 
 #include <fcntl.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* May the arena grow?  Memory beyond a cgroup's limit is no error but a SIGKILL, and the host's OOM
  * killer frees nothing by killing this process, as the arena outlives it: so whoever wants memory
  * asks here first. */

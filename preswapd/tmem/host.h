@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* What a host is made of, for the files that work on one: page.c and all above it. */
 #ifndef PRESWAPD_HOST_H
 #define PRESWAPD_HOST_H

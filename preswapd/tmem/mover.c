@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* Pages move to other slots.
  *
  * Memory comes back only by moving: after a random half of the pages is freed, every layout

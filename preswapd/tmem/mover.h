@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* Pages move to other slots, see mover.c. */
 #ifndef PRESWAPD_MOVER_H
 #define PRESWAPD_MOVER_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* One page's life under its lock: a slot is filled, becomes the page, is found, copied, dies. */
 #ifndef PRESWAPD_PAGE_H
 #define PRESWAPD_PAGE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* Pools: private and shared, persistent and ephemeral, in the arena's table. */
 #include "pools.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* The table of pools, in the arena and in memory, as a host's start and end see it. */
 #ifndef PRESWAPD_POOLS_H
 #define PRESWAPD_POOLS_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* The ephemeral pages of all pools, oldest put first: what goes when a put needs room.
  *
  * A queue of handles, not of slots, because the mover changes slots.  An entry is stale when its

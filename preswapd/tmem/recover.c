@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* The index, rebuilt from what a dead process left in the arena (docs/concurrency.md, Recovery).
  *
  * Every step may be repeated: a kill in here leaves an arena that the next start reads the same

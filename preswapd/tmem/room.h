@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* A slot for a put, filled, or a rejection. */
 #ifndef PRESWAPD_ROOM_H
 #define PRESWAPD_ROOM_H

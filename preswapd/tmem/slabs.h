@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* The slabs: where each one is, how much memory it holds, and how much all of them may hold.
  *
  *                  carve                    its last free slot is taken

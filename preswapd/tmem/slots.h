@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* Slots are taken and released. */
 #ifndef PRESWAPD_SLOTS_H
 #define PRESWAPD_SLOTS_H

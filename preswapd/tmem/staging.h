@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* Slabs of staged pages: whole pages that were put as they are and are to be compressed. */
 #ifndef PRESWAPD_STAGING_H
 #define PRESWAPD_STAGING_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* The tmem host's interface: what the layers above may call, and nothing else.
  *
  * A host has pools, a pool has objects, an object has pages of 4096 bytes.  The six operations of

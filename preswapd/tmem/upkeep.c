@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* What a host needs done all the time, by threads of its user's: what is staged is compressed, and
  * memory is given back. */
 #include "clock.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* Sparse slabs for the mover to empty, out of reach of allocation until they are returned.
  *
  * A slab is taken once in a round: one that cannot be emptied must not hold up the others. */

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The client against sockets where no proper server answers."""
 
 import socket

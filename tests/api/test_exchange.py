@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The client's half of HTTP: what it makes of answers, whole and broken."""
 
 import io

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Processors are kept awake by what makes way for everything else, and only so long."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The document of all tables: what it is made of, and that the one in docs/ is such a document."""
 
 import re

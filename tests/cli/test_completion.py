@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Completion: what the shells really offer, and that it takes no server to be quiet."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Which instance a command speaks to when several run."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What all commands have in common: help, exit statuses, one line for what went wrong."""
 
 import json

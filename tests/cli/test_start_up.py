@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What a command imports before it does anything: only what it needs."""
 
 import re

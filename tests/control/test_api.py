@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The control API of a real server, as curl or anything else would use it."""
 
 import http.client

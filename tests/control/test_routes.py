@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Shrinks as the routes show them: one at a time, and what is told of it is true."""
 
 import threading

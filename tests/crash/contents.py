@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Contents of pages that say where they come from: device, page and a sequence number.
 
 A page that turns up in the wrong place, or too late, tells whose it is.

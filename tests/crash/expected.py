@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What each page of a device may hold, by what was sent and what was acknowledged.
 
 Requests change each page in one step, at some moment between being sent and being answered.  So a

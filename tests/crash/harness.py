@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Kills a server under verified load again and again, and looks at every page after each start.
 
     python -m tests.crash.harness --kills 1000 --seed 7

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Random requests of several NBD clients at once, each answer checked."""
 
 import errno

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What an operator does while guests swap: shrinks, and devices that come and go."""
 
 import random

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The model of what a page may hold: a harness that cannot see a fault proves nothing."""
 
 import random

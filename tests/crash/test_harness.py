@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Kills under verified load: a short run of the harness, and that it sees what it looks for."""
 
 import signal

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """How the demonstration ends when something is not as promised."""
 
 import os

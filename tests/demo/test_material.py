@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What the guest works on: real files, always as much as was asked for."""
 
 import hashlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The server of the demonstration: its lives, what is told of its end, what it leaves behind."""
 
 from collections.abc import Iterator

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Servers whose disk, memory and clients fail on demand."""
 
 import random

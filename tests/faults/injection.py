@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Faults of system calls in a running server: they fail, or wait, while a test says so."""
 
 import mmap

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Shared memory is damaged, under a running server and between two starts."""
 
 import errno

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Guests and operators that ask too much, or too slowly, hold nobody else up."""
 
 import errno

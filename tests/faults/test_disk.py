@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The disk file fails: the guest gets the disk's error, what was there is served on."""
 
 import errno

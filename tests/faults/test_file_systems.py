@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Real file systems that fill up, break and turn read-only under a running server."""
 
 import errno

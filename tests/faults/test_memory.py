@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The host or a memory cgroup runs short: puts are rejected, and nobody is killed."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The server ends, cleanly or not, in the midst of each long operation, and nothing is lost.
 
 Each operation is held at one of its system calls, so that the signal surely finds it there.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* A fuzz target: an arena that was damaged is opened, recovered and used.
  *
  * An input is a list of operations.  First come those on the file at rest: bytes, headers, class

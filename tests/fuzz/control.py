@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A control server, and the checks on what a connection to it may do."""
 
 import re

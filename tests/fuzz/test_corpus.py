@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Inputs that fuzzers found, once more: see tools/fuzz and docs/verification.md."""
 
 import os

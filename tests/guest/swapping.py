@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A guest that swaps to a real server: its disks, its load, and what both sides say."""
 
 import hashlib

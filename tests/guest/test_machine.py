@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A real guest: boots, does what it is told and swaps; its faults are told apart."""
 
 import hashlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Real guests that swap through preswapd: what the operator promises holds while they do."""
 
 import os

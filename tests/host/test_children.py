@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Programs that run beside this one: what they say, and how they end."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """/proc/meminfo, as a kernel writes it."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Which nbdkit will do, and what its version asks for."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Servers with room in the pool and without, and real NBD clients of them."""
 
 import random

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """nbdkit's callbacks, called as nbdkit does: its flags, its types of extents, its way of errors."""
 
 import errno

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The counters tell the truth: known requests, and what they must have counted."""
 
 import random

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A disk, or shared memory, without room: an error to whom it concerns, and nothing lost."""
 
 import errno

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Devices and instances never see each other's bytes."""
 
 import os

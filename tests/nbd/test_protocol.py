@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Clients that do not keep to the protocol: bytes on a raw socket.
 
 Whatever they send, the server lives, a client that was connected before is served on, and a new

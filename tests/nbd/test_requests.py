@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Every kind of request through libnbd, with room in the pool and without."""
 
 import errno

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """SIGTERM under load: the connection drops, no request is answered with an error."""
 
 import errno

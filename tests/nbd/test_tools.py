@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The tools that others point at an NBD server: nbdinfo, nbdcopy, qemu-img, qemu-io, fio."""
 
 import json

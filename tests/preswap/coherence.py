@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """All that says where the pages are must say the same."""
 
 from preswapd.preswap.device._device import Device

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What a disk must return: the reference that the devices are compared with."""
 
 from preswapd.units import PAGE_SIZE as PAGE

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """An instance in this process, on directories of its own: opened, stopped, killed, opened again."""
 
 import os

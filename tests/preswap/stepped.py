@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The program that tests/stepping.py steps through: what is done to an instance's files."""
 
 from collections.abc import Iterator

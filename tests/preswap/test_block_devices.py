@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Disk files that are links to block devices: real ones, on loop devices."""
 
 import os

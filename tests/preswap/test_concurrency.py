@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Threads on the same pages while memory is taken back: every read is what some write left."""
 
 import os

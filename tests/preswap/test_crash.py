@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Killed before any change that a request makes, or the recovery after it: nothing is lost.
 
 Each state of the files, in shared memory and on disk, that a kill could leave is copied and

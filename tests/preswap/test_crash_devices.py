@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Killed while devices come and go, or while a start adopts or discards them."""
 
 from collections.abc import Callable

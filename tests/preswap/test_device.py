@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The device's object: what it holds, and that its figures are all of the C's."""
 
 import gc

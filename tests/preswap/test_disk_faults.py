@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The disk file fails: the guest gets the error, nothing else is touched, nothing is lost."""
 
 import errno

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The small pieces of the state: sidecars, maps, disk files, the table, and their limits."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A lowered limit and what it does to the pages that are there are one thing, in the server."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The swap header is the one that mkswap(8) writes."""
 
 import os

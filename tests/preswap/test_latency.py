@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """How long requests took: the buckets cover all times without a gap, and each request is in one."""
 
 import pytest

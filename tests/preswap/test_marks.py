@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Busy marks are taken in turn: readers that keep coming do not keep a writer out.
 
 turns.c plays it out with threads; without their turns the writer never gets its mark.

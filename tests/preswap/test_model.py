@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Random histories: two devices read as disks must, whatever limits, shrinks, stops and kills."""
 
 import tempfile

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What a start makes of what it finds: stops, kills, reboots and other configurations."""
 
 import errno

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A start refuses what does not fit together, in one sentence, and changes nothing."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Single requests: what each of them does, and how it is counted."""
 
 import errno

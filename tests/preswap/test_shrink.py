@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Memory is taken back: as many pages as were asked for, coldest first, and it is really free."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Random histories of the one shrink: asked for, stopped, failed, and fits that follow, against a
 model of what is under way and what waits."""
 

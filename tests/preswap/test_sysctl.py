@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What an operator sets while the server runs: it holds at once, and over restarts."""
 
 import errno

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What `preswapd serve` says to the plugin arrives there."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The log: one line for each event that matters, and none for a request."""
 
 import os

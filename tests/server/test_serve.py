@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`preswapd serve` from its start to its end: real processes, real sockets."""
 
 import os

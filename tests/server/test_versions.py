@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Another version of the code takes over what the one before it left, and gives it back."""
 
 import shutil

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """preswapd@.service under a real systemd: started, killed, restarted, misconfigured, stopped."""
 
 import json

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* Threads on a host that is always sparse, so that the mover never rests, and that stages; a program
  * for tests.
  *

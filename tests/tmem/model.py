@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The contract of transcendent memory in plain Python: what the native store must do.
 
 A put may be rejected at any time, so a model cannot foretell every answer of the store.  It says

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Pages of every kind that the codecs tell apart, made again from a kind and a number."""
 
 import random

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* Races of two threads, played out step by step by one; a program for tests, a case a run.
  *
  * The mover is included and not linked: its steps are its own.  A get is stopped where it unpacks,

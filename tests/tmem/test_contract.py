@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The contract of tmem, on the reference in Python and on the native store."""
 
 import pytest

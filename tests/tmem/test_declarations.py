@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Structs that stand in a C header and again in Cython, which passes on only what it is told of."""
 
 import re

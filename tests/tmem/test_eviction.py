@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Which pages go when a put needs room or the limit is lowered, and which never do."""
 
 from pathlib import Path

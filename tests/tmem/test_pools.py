@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The four kinds of pools: who finds what, what a get removes, and what comes back; on the
 reference in Python and on the native store."""
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The page store in C, hammered by threads, alone and under the compiler's sanitizers."""
 
 import os

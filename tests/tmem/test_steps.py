@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Races that threads meet too seldom to be a test, played out step by step by steps.c.
 
 The mover's look at the sequence number is a second line: the slab that it empties hands out no

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Threads on the same handles: each page says itself which handle and version it is of.
 
 The work is counted, not timed; the maintenance thread goes on, and the limit swings each 50 ms,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`attach` and `detach`: give a running guest its disk, and take it away."""
 
 import signal

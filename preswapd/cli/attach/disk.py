@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A device as a guest's disk: its settings and names, the same for every way to attach it."""
 
 from dataclasses import dataclass

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`guest-setup`: how a guest makes its disk a swap area."""
 
 import click

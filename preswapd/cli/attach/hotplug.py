@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A device's disk in a running QEMU, plugged and unplugged through its monitor."""
 
 from contextlib import ExitStack, suppress

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`libvirt-xml`: what to paste into the definition of a guest of libvirt."""
 
 import re

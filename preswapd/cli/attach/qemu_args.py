@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`qemu-args`: what to add to QEMU's command line so that a guest sees the device."""
 
 import json

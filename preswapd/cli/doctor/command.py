@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`doctor`: what on this host is missing, wrong or worth knowing, and what to do about it."""
 
 from pathlib import Path

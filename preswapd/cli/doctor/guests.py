@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """doctor's checks of what runs the guests: QEMU, libvirt and AppArmor."""
 
 import shutil

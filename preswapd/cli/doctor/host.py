@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """doctor's checks of the host, whether or not a server runs."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """doctor's checks of a running instance and its devices."""
 
 from collections.abc import Iterable, Iterator

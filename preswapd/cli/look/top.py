@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`top`: a live view of all instances."""
 
 import shutil

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A shrink as the operator sees it: progress, Ctrl-C, and how it ended."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`shrink`: pages go to disk, and the host gets their memory back."""
 
 from dataclasses import asdict, dataclass

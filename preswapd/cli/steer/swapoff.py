@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`swapoff`: all pages of a device are dropped, after the guest's own swapoff."""
 
 import sys

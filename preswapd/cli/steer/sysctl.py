@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`sysctl`, `freeze` and `thaw`: named values of a running server, in sysctl(8)'s manner."""
 
 from collections.abc import Iterator

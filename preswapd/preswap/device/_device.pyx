@@ -1,4 +1,5 @@
 # cython: language_level=3, binding=False
+# SPDX-License-Identifier: BSD-3-Clause
 """Swap devices as Python sees them: who owns their memory, and when the interpreter lock is held.
 
 What they do is in C, see device.h, owner.h and connection.h.

@@ -1,4 +1,5 @@
 # cython: language_level=3, binding=True
+# SPDX-License-Identifier: BSD-3-Clause
 """The arena's table of devices, and the recovery of their pages."""
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* One client of a device, and its requests: each is one flight from its first try to its end.
  *
  * A read or write of a page or two is tried first by a caller who keeps the interpreter lock: to

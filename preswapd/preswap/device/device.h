@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* One swap device: what each of its pages is, and what its parts share.
  *
  * A page is where its live slot in tmem says, and without one where its state byte P says; both

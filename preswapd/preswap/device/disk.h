@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* The disk file of a device: what tmem did not take.  Whole pages only. */
 #ifndef PRESWAPD_DISK_H
 #define PRESWAPD_DISK_H

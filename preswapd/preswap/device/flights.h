@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* What is in flight on a device: its clients' requests, and work of our own.
  *
  * A client that hung up and came back sends its unanswered requests again; an old one that ends

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* How long requests took: a histogram of four buckets to each doubling, from 1 us to 9 min.
  *
  * Two readings of the clock and one atomic addition a request, some 50 ns. */

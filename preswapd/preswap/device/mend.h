@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* The disk file was cut off underneath. */
 #ifndef PRESWAPD_MEND_H
 #define PRESWAPD_MEND_H

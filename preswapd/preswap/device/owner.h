@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* What the owner of a device does with it beside its clients' requests.
  *
  * Each call is a flight of its own, so that a removal waits for it; longer work is cut into several,

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 #include "places.h"
 
 /* Both return whether the bit was set before. */

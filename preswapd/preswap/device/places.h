@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* The place of each page, and how it goes from one to another under the page's lock.
  *
  * Neighbouring pages lie under different locks, and share the bytes of the bitmaps: bits change by

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* Disk space goes back where no page is on disk any more (rule R4). */
 #ifndef PRESWAPD_PUNCH_H
 #define PRESWAPD_PUNCH_H

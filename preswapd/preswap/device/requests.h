@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* What a guest asks of its device.  Whole pages go page by page to tmem, what it does not take in
  * runs to the disk; ragged ends are read-modify-write.  Requests are atomic for each page, not
  * across pages. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* Shrink: pages go from tmem to the disk file.  The kernel's preswap moved them into the guest's
  * own memory, which a host does not have. */
 #ifndef PRESWAPD_WRITEBACK_H

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A device's disk file: what tmem did not take lies there, each page in its own place."""
 
 import errno

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Small files that are there in full or not at all, also after a crash of the host."""
 
 import errno

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`attach` and `detach`, on a QEMU that runs nothing but its firmware: what is added and undone."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`stats`, once and again and again; and what `--help` says of tables."""
 
 import json

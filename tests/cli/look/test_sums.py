@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Columns that are said to add up do, and to what really lies where, after any history."""
 
 import tempfile

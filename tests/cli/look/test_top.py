@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`top`: its frames, and the terminal before and after it."""
 
 import os

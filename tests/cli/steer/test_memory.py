@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`sysctl`, `shrink` and `swapoff`: taking memory back."""
 
 import json

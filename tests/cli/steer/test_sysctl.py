@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`sysctl`, `freeze`, `thaw`: named values, read and set as sysctl(8) does it."""
 
 import json
