@@ -172,16 +172,14 @@ def test_limit_is_set_while_a_shrink_runs_and_kept_after_it(
     filled: RunningServer, injector: Injector, connect: Connect
 ) -> None:
     injector.hold(Call.WRITE, IMAGE)
-    with (
-        running(filled, "shrink", "400") as shrink,
-        running(filled, "sysctl", f"{QUOTA}=100") as setting,
-    ):
+    with running(filled, "shrink", "400") as shrink:
         injector.wait()
-        wait_for(lambda: filled.ctl("sysctl", "-n", QUOTA).stdout, lambda now: now == "100\n")
-        injector.end()
-        for process in (shrink, setting):
-            process.communicate(timeout=30)
-            assert process.returncode == 0
+        with running(filled, "sysctl", f"{QUOTA}=100") as setting:
+            wait_for(lambda: filled.ctl("sysctl", "-n", QUOTA).stdout, lambda now: now == "100\n")
+            injector.end()
+            for process in (shrink, setting):
+                process.communicate(timeout=30)
+                assert process.returncode == 0
     assert counters(filled)["preswap_pages"] == 100
     assert content(connect(filled)) == CONTENT
 
