@@ -22,6 +22,7 @@ from preswapd.demo.work import (
 )
 from preswapd.guest.kernel import find_kernel, given_kernel
 from preswapd.guest.machine import Guest, Hardware, Software
+from preswapd.guest.memory import memory_leaving
 from preswapd.units import format_size
 
 GUEST_LIFE = 600.0
@@ -72,14 +73,16 @@ def boot(stage: Stage) -> None:
         screen.detail(line)
     material = server.paths.state_dir.parent / "material"
     stage.material.write(material)
-    hardware = Hardware(stage.settings.guest_memory, 2, as_a_shell_reads(disk), material)
+    memory = memory_leaving(stage.settings.guest_available, stage.kernel, stage.cache)
+    stage.records.guest_memory = memory
+    hardware = Hardware(memory, 2, as_a_shell_reads(disk), material)
     software = Software(stage.kernel, stage.tools.all, guest_files(stage.material))
     guest = Guest(hardware, software, stage.cache, life=GUEST_LIFE)
     stage.guest = stage.stack.enter_context(guest)
     stage.work = Work(guest, stage.tools)
     how = "KVM" if guest.accelerator == "kvm" else "emulation, for want of a usable KVM"
-    memory = format_size(guest.meminfo()["MemTotal"])
-    screen.say(f"Linux {guest.kernel_version}, {memory} of memory left by its kernel, under {how}")
+    left = format_size(guest.meminfo()["MemTotal"])
+    screen.say(f"Linux {guest.kernel_version}, {left} of memory left by its kernel, under {how}")
 
 
 def swapon(stage: Stage) -> None:

@@ -1,16 +1,15 @@
 """Whether KVM really runs a guest here: /dev/kvm may be there and a stock kernel hang on it."""
 
-import json
 import os
 import platform
 import subprocess
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 
 from preswapd.guest.cpio import Archive
 from preswapd.guest.kernel import Kernel
 from preswapd.guest.programs import static_busybox
+from preswapd.guest.remembered import remembered
 
 KVM = Path("/dev/kvm")
 PROBE = Path(__file__).with_name("probe.sh")
@@ -29,16 +28,12 @@ def choose(qemu: Path, kernel: Kernel, cache: Path) -> str:
     """ "kvm" where it was seen to boot this kernel since this host started, else "tcg"."""
     if not os.access(KVM, os.R_OK | os.W_OK):
         return "tcg"
-    remembered = cache / "accelerator.json"
     key = f"{boot_id()} {platform.release()} {qemu} {kernel.image}"
-    with suppress(OSError, ValueError, TypeError, KeyError):
-        if (known := json.loads(remembered.read_text()))["for"] == key:
-            return "kvm" if known["accelerator"] == "kvm" else "tcg"
-    found = "kvm" if boots_under_kvm(qemu, kernel) else "tcg"
-    with suppress(OSError):
-        cache.mkdir(parents=True, exist_ok=True)
-        remembered.write_text(json.dumps({"for": key, "accelerator": found}))
-    return found
+
+    def find() -> str:
+        return "kvm" if boots_under_kvm(qemu, kernel) else "tcg"
+
+    return remembered(cache / "accelerator.json", key, find)
 
 
 def boot_id() -> str:
