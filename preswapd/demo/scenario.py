@@ -33,6 +33,8 @@ MOST_STALL = 60.0
 # After a shrink to nothing the arena may keep a hundredth of the pool.
 LITTLE = 100
 SAMPLE_SECONDS = 0.002
+# The guest fills the pool again within milliseconds, in which a busy machine may not let us look.
+LOOKS = 3
 # The page of the swap header, in blocks of the file system.
 HEADER_SIZE = 64 * 1024
 
@@ -135,16 +137,13 @@ def settle(stage: Stage, rounds: int) -> None:
 
 
 def shrink(stage: Stage) -> None:
-    before = stage.watch(busy(stage), ROUND_SECONDS, "the pool to be in use")
-    lowest, started = stage.server.arena(), time.monotonic()
-    with stage.server.control("sysctl", "vm.preswap=0") as command:
-        stage.screen.command(command.shown)
-        while command.running():
-            # The guest goes on, so this is over as soon as the command is.
-            lowest = min(lowest, stage.server.arena())
-            time.sleep(SAMPLE_SECONDS)
-        said = command.wait().strip()
-    seconds = time.monotonic() - started
+    for _ in range(LOOKS):
+        before = stage.watch(busy(stage), ROUND_SECONDS, "the pool to be in use")
+        started = time.monotonic()
+        said, lowest = take_all(stage)
+        seconds = time.monotonic() - started
+        if lowest * LITTLE < stage.settings.pool_size:
+            break
     stage.screen.say(f"{said}: {format_size(before.memory - lowest)} in {seconds:.1f} s")
     stage.records.shrink_freed, stage.records.shrink_seconds = before.memory - lowest, seconds
     stage.check(
@@ -158,6 +157,18 @@ def shrink(stage: Stage) -> None:
         f"after it the pool filled again, to {again.tmem_pages:,} pages"
         f" in {format_size(again.memory)}",
     )
+
+
+def take_all(stage: Stage) -> tuple[str, int]:
+    """What the command says in the end, and the least memory that was in use while it ran."""
+    lowest = stage.server.arena()
+    with stage.server.control("sysctl", "vm.preswap=0") as command:
+        stage.screen.command(command.shown)
+        while command.running():
+            # The guest goes on, so this is over as soon as the command is.
+            lowest = min(lowest, stage.server.arena())
+            time.sleep(SAMPLE_SECONDS)
+        return command.wait().strip(), lowest
 
 
 def busy(stage: Stage) -> Callable[[object], bool]:
