@@ -1,6 +1,7 @@
 # Everything lives in .venv/; outside the checkout nothing is installed except missing system packages, which
 # tools/system-packages names before it installs them (`make SYSTEM_PACKAGES=true ...` leaves them alone).
 # Steps that are done leave a stamp in .venv/, so a second run does only what changed.
+# SPDX-License-Identifier: BSD-3-Clause
 
 # nbdkit embeds the distribution's Python, and takes over a virtual environment only if it was made with the same one.
 PYTHON := /usr/bin/python3
@@ -12,15 +13,17 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 # setuptools announces at every build that it calls two tables of pyproject.toml experimental: its version is pinned for that.
 KNOWN_EXPERIMENTAL := -W 'ignore:`[tool.'
 
-NATIVE_SOURCES := $(foreach folder,preswapd/* preswapd/*/*,$(wildcard $(addprefix $(folder)/*.,c h pyx pxd)))
+NATIVE_SOURCES := $(foreach folder,nbd_plugin preswapd/* preswapd/*/*,$(wildcard $(addprefix $(folder)/*.,c h pyx pxd)))
 CYTHON_SOURCES := $(filter %.pyx %.pxd,$(NATIVE_SOURCES))
 
 # The steps share .venv, pip and apt.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: build test demo bench check install clean help
+.PHONY: build dev test demo bench check install clean help
 
 build: $(VENV)/.built  ## make .venv with preswapd and preswapctl in .venv/bin (the default)
+
+dev: $(VENV)/.packages-test build $(VENV)/.dev  ## set up what tests and checks need, and run none
 
 test: $(VENV)/.packages-test build check  ## run every check and every test
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
@@ -35,6 +38,7 @@ check: build $(VENV)/.dev  ## lint and type-check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	tools/check-c
 	PATH="$(abspath $(BIN)):$$PATH" cython-lint $(CYTHON_SOURCES)  # it looks for pycodestyle in PATH
 
 # The package itself is in the virtual environment APP, see systemd/README.md; this is what other programs look for.

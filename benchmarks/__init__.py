@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Speed and memory, measured against named peers in the same run."""

@@ -1,6 +1,7 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`make bench`: preswapd beside its peers, measured in one run; tables, figures as JSON, plots.
 
-python -m benchmarks [--sections NAME,...] [--quick] [--json FILE] [--plots FOLDER] [...]
+python -m benchmarks [--sections NAME,...] [--quick] [--json FILE] [--tables FILE] [...]
 """
 
 import argparse
@@ -13,7 +14,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine, sections, targets
+from benchmarks import machine, sections, tables, targets
 from benchmarks.servers import DISKS
 
 
@@ -31,7 +32,8 @@ def main() -> int:
     print(f"\n{targets.table(found)}")
     results.figures["targets"] = [vars(row) for row in found]
     results.write()
-    print(f"\nfigures: {arguments.json}")
+    arguments.tables.write_text(tables.document(results.figures))
+    print(f"\nfigures: {arguments.json}\ntables: {arguments.tables}")
     if plots:
         for path in plots.draw_all(results.figures["sections"], arguments.plots):
             print(f"plot: {path}")
@@ -46,6 +48,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--sections", type=names, default=list(sections.NAMES), metavar="A,B")
     parser.add_argument("--quick", action="store_true", help="smallest sizes: does it work at all?")
     parser.add_argument("--json", type=Path, default=DISKS / "figures.json", metavar="FILE")
+    parser.add_argument("--tables", type=Path, default=DISKS / "tables.md", metavar="FILE")
     parser.add_argument("--plots", type=Path, metavar="FOLDER", help="draw plots; needs matplotlib")
     loads = parser.add_argument_group("section loads")
     loads.add_argument("--rounds", type=int)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Processors that do not halt while something is measured.
 
 A virtual machine's processor that has nothing to do halts, and to wake it takes the host 20 to
@@ -6,11 +7,10 @@ the idle class on each processor keeps them awake and makes way for everything e
 """
 
 import os
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from preswapd.host.children import kill_child, start_child
+from preswapd.host.children import Child
 
 SPIN = ("sh", "-c", "while :; do :; done")
 
@@ -22,9 +22,9 @@ def kept_awake() -> Iterator[None]:
         yield
     finally:
         for process in spinning:
-            kill_child(process)
+            process.kill()
 
 
-def spin(processor: int) -> subprocess.Popen[bytes]:
+def spin(processor: int) -> Child:
     where = ("taskset", "--cpu-list", str(processor), "chrt", "--idle", "0")
-    return start_child([*where, *SPIN])
+    return Child([*where, *SPIN])

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Pages of real programs, as a guest would swap them: one file of them, and what is in it.
 
 python -m benchmarks.capture [--out FILE] [--size SIZE]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What a page costs in the store itself: no NBD, no Python in between but one call a page.
 
 A store of one's own does not stage unless it is told to: a put compresses before it returns.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """How fast memory comes back, and what guests feel meanwhile.
 
 A pool with 256 MiB of pages is shrunk to nothing, beside dd of as many bytes to the same file

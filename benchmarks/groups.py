@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Which loads are put on which servers.
 
 The full product of servers, accesses, depths, contents and pools would take hours.  Left out, and

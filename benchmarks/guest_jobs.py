@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What guests do with too little memory: jobs of about 64 MiB each, whose results are checked.
 
 xz       two and four at once with a large dictionary: random access to tables that hardly compress

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Guests with so much memory, worked in turn: one job in one guest is one run."""
 
 import time

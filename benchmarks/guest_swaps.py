@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Where a guest swaps to: preswapd, a plain file past or in the host's page cache, or zram."""
 
 import json
@@ -10,7 +11,7 @@ from typing import Self
 from benchmarks.guest_jobs import Material
 from benchmarks.host_usage import cpu_seconds, resident
 from benchmarks.memory_group import MemoryGroup, memory_group
-from preswapd.demo.server import Server
+from preswapd.demo.server import TemporaryServer
 from preswapd.guest.initramfs import MODULES
 from preswapd.guest.kernel import Kernel
 from preswapd.guest.machine import Guest, Hardware, Software
@@ -105,17 +106,6 @@ class Swapping:
         return [resident(self.guest.pid), 0, 0]
 
 
-class CodecServer(Server):
-    """A server with a codec, started with a pool that takes all that the guest swaps."""
-
-    def __init__(self, codec: str) -> None:
-        super().__init__(SIZE, LABEL, SIZE)
-        self.codec = codec
-
-    def arguments(self) -> list[str]:
-        return [*super().arguments(), f"--compress={self.codec}"]
-
-
 class Preswapd(Swapping):
     """Pages compressed in shared memory of the host."""
 
@@ -123,7 +113,9 @@ class Preswapd(Swapping):
     name = "preswapd lz4"
 
     def start(self) -> None:
-        self.server = self.stack.enter_context(CodecServer(self.codec))
+        # With a pool that takes all that the guest swaps.
+        server = TemporaryServer(SIZE, LABEL, SIZE, [f"--compress={self.codec}"])
+        self.server = self.stack.enter_context(server)
         self.server.start()
         self.server_pid = self.server.client.facts().pid
         self.boot(json.loads(self.server.run("--json", "qemu-args", LABEL)))
@@ -133,7 +125,7 @@ class Preswapd(Swapping):
         return cpu_seconds(self.server_pid)
 
     def host_memory(self) -> list[int]:
-        return [resident(self.guest.pid), self.server.arena(), resident(self.server_pid)]
+        return [resident(self.guest.pid), self.server.arena_size(), resident(self.server_pid)]
 
 
 class PreswapdZstd(Preswapd):

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The same jobs in a real guest with too little memory, by where it swaps to.
 
 In the form of the published tables: memory at 100, 75 and 50 % of the jobs' working set; for each

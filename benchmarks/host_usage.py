@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What processes and the disk of this host have used, read from /proc and /sys."""
 
 import os

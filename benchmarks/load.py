@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """One load: what fio sends over NBD, and what it measured."""
 
 import json
@@ -7,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.servers import Running
+from preswapd.units import PAGE_SIZE
 
-PAGE_SIZE = 4096
 # Of the part of the disk that is read and written.
 SIZE = "256m"
 LIMIT_SECONDS = 300

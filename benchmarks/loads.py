@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Section `loads`: requests a second and latency under fio's loads, beside the peers.
 
 All servers of a group run at once and are loaded in turn, so that each round shares the machine's

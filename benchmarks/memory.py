@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Section `memory`: what the host pays beside the compressed bytes, and what comes back.
 
 Each kind of pages is stored, then a random half of them is trimmed over NBD, one by one, and the

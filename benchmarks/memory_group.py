@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A memory cgroup of our own: a limit on a process together with its part of the page cache."""
 
 import time

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Section `pages`: how dense pages of real programs are stored, beside zram with the same codec.
 
 The same file of pages goes over NBD into preswapd and, in a real guest, into zram.  preswapd's

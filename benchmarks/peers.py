@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """nbd-server, fetched but not installed: Debian's package would start a service."""
 
 import os

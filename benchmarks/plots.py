@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The few plots that say it at a glance: PNG files that are readable at the README's width."""
 
 from collections.abc import Sequence

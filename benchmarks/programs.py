@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Real programs with real data in them, alive for as long as their memory is read.
 
 All work on the sources of Python's standard library, which are on every host that runs this.

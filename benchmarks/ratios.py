@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Medians over rounds, and ratios to the best of the peers in the same round."""
 
 import statistics

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Section `recovery`: from kill to serving, by what is stored."""
 
 import statistics
@@ -6,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.load import INCOMPRESSIBLE, run
 from benchmarks.sections import Figures, Progress
-from benchmarks.servers import Running, Server, folders, prepare, preswapd, start, stop, wait_for
+from benchmarks.servers import Server, end, folders, prepare, preswapd, serving_from, start
 from benchmarks.text import columns
 from preswapd.units import PAGE_SIZE
 
@@ -45,30 +46,23 @@ class Life:
         self.folder = folder
         self.disk = disk
         prepare(server, folder, disk)
-        self.process = start(server, folder, disk)
-        wait_for(self.socket, self.process)
+        self.start()
 
-    @property
-    def socket(self) -> Path:
-        return self.folder / self.server.socket
-
-    @property
-    def serving(self) -> Running:
-        return Running(self.server, self.folder, self.process.pid)
+    def start(self) -> None:
+        self.child = start(self.server, self.folder, self.disk)
+        self.serving = serving_from(self.server, self.folder, self.child)
 
     def killed_and_started(self) -> float:
         """Seconds from the new start to the first answer; the socket accepts before that."""
-        self.process.kill()
-        self.process.wait()
-        self.socket.unlink()
+        self.child.kill()
+        (self.folder / self.server.socket).unlink()
         begun = time.monotonic()
-        self.process = start(self.server, self.folder, self.disk)
-        wait_for(self.socket, self.process)
+        self.start()
         self.serving.ask()
         return time.monotonic() - begun
 
     def end(self) -> None:
-        stop(self.server, self.folder, self.process)
+        end(self.server, self.folder, self.child)
 
 
 def figures(pages: int, empty: list[float], seconds: list[float]) -> Figures:

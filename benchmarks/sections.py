@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The parts of the benchmark: what each must have, and which there are.
 
 A section is a module of this package with

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The servers that are compared: preswapd, and what else serves a disk over NBD."""
 
 import os
@@ -5,19 +6,20 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from benchmarks.host_usage import cpu_seconds, memory_of
 from benchmarks.peers import nbd_server
 from preswapd.api.client import Client
-from preswapd.host.children import start_child
+from preswapd.demo.server import installed
+from preswapd.host.children import Child, ChildError
 
 DISK = "512M"
 # The checkout is taken to lie on a disk, where /tmp may be a tmpfs.
@@ -27,7 +29,6 @@ ANSWER_SECONDS = 60.0
 # Compressing 256 MiB that were only copied so far takes a few seconds of one core.
 SETTLE_SECONDS = 60.0
 POLL_SECONDS = 0.02
-PRESWAPD = str(Path(sys.executable).parent / "preswapd")
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,9 @@ def preswapd(compress: str, pool: str = "1G", size: str = DISK, note: str = "") 
     return Server(
         f"preswapd {compress}{note}",
         (
-            *(PRESWAPD, "serve", "--runtime-dir={folder}/run", "--shm-dir={folder}/shm"),
-            *("--state-dir={disk}/state", f"--pool-size={pool}", f"--device=bench={size}"),
-            f"--compress={compress}",
+            *(installed("preswapd"), "serve", f"--compress={compress}"),
+            *("--runtime-dir={folder}/run", "--shm-dir={folder}/shm", "--state-dir={disk}/state"),
+            *(f"--pool-size={pool}", f"--device=bench={size}"),
         ),
         export="bench",
         socket="run/nbd.sock",
@@ -88,6 +89,7 @@ class Running:
     """A server that serves."""
 
     def __init__(self, server: Server, folder: Path, process: int) -> None:
+        """`process`: the number of the one that serves."""
         self.server = server
         self.folder = folder
         self.process = process
@@ -163,52 +165,45 @@ def prepare(server: Server, folder: Path, disk: Path) -> None:
 
 @contextmanager
 def started(server: Server, folder: Path, disk: Path) -> Iterator[Running]:
-    process = start(server, folder, disk)
+    child = start(server, folder, disk)
     try:
-        wait_for(folder / server.socket, process, daemon=server.pid_file is not None)
-        serving = Running(server, folder, number(server, folder, process))
+        serving = serving_from(server, folder, child)
         serving.ask()
         yield serving
     finally:
-        stop(server, folder, process)
+        end(server, folder, child)
 
 
-def start(server: Server, folder: Path, disk: Path) -> subprocess.Popen[bytes]:
+def start(server: Server, folder: Path, disk: Path) -> Child:
     program, *arguments = server.command
     if program == "nbd-server":
         program = str(nbd_server())
     elif shutil.which(program) is None:
         raise FileNotFoundError(f"{program} is not installed")
-    return start_child([program, *(part.format(folder=folder, disk=disk) for part in arguments)])
+    return Child([program, *(part.format(folder=folder, disk=disk) for part in arguments)])
 
 
-def number(server: Server, folder: Path, process: subprocess.Popen[bytes]) -> int:
-    """Of the process that serves."""
-    return int((folder / server.pid_file).read_text()) if server.pid_file else process.pid
-
-
-def stop(server: Server, folder: Path, process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
+def serving_from(server: Server, folder: Path, child: Child) -> Running:
+    """Waits until its socket accepts, or tells that it never will."""
+    daemon = folder / server.pid_file if server.pid_file else None
     try:
-        process.wait(START_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+        child.watch(
+            partial(accepting, folder / server.socket), START_SECONDS, ends_well=daemon is not None
+        )
+    except ChildError as error:
+        raise RuntimeError(f"{server.name} does not serve: {error}") from None
+    return Running(server, folder, int(daemon.read_text()) if daemon else child.pid)
+
+
+def accepting(path: Path) -> Literal[True] | None:
+    """Whether the socket there accepts."""
+    with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
+        probe.connect(str(path))
+        return True
+    return None
+
+
+def end(server: Server, folder: Path, child: Child) -> None:
+    child.stop(seconds=START_SECONDS)
     if server.pid_file and (folder / server.pid_file).exists():
-        os.kill(number(server, folder, process), signal.SIGTERM)
-
-
-def wait_for(path: Path, process: subprocess.Popen[bytes], *, daemon: bool = False) -> None:
-    """Until the socket accepts."""
-    deadline = time.monotonic() + START_SECONDS
-    # What starts a daemon ends well.
-    while process.poll() in ((None, 0) if daemon else (None,)) and time.monotonic() < deadline:
-        with socket.socket(socket.AF_UNIX) as probe:
-            try:
-                probe.connect(str(path))
-            except OSError:
-                time.sleep(POLL_SECONDS)
-                continue
-            return
-    raise RuntimeError(f"{' '.join(map(str, process.args))} does not serve")  # type: ignore[arg-type]
+        os.kill(int((folder / server.pid_file).read_text()), signal.SIGTERM)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """One shrink of a loaded pool, beside dd to the same file system, and what a client sees of it."""
 
 import math
@@ -14,8 +15,9 @@ from pathlib import Path
 
 from benchmarks.load import FILL, fio
 from preswapd.api.client import Client
-from preswapd.api.wire import ShrinkReport, ShrinkStep
-from preswapd.demo.server import Server
+from preswapd.api.messages import ShrinkProgress, ShrinkResult
+from preswapd.demo.server import TemporaryServer
+from preswapd.host.children import Child
 from preswapd.units import PAGE_SIZE
 
 MIB = 1 << 20
@@ -54,7 +56,7 @@ def milliseconds() -> float:
     return time.time() * 1000
 
 
-class LoadedServer(Server):
+class LoadedServer(TemporaryServer):
     """A server of its own, whose pool holds FILLED."""
 
     def __init__(self) -> None:
@@ -62,7 +64,7 @@ class LoadedServer(Server):
 
     @property
     def uri(self) -> str:
-        return f"nbd+unix:///{DEVICE}?socket={self.paths.nbd_socket}"
+        return self.nbd_uri(DEVICE)
 
     def fill(self) -> None:
         """Pages in place of whatever there was, on disk too."""
@@ -79,10 +81,10 @@ class LoadedServer(Server):
             time.sleep(0.02)
 
 
-def shrink(client: Client) -> tuple[ShrinkReport, Window]:
+def shrink(client: Client) -> tuple[ShrinkResult, Window]:
     """All pages to disk, as `preswapctl shrink 0` does it."""
 
-    def ignore(step: ShrinkStep) -> None:
+    def ignore(step: ShrinkProgress) -> None:
         pass
 
     start = milliseconds()
@@ -135,7 +137,7 @@ class LightLoad:
 
     def __init__(self, arguments: Sequence[str], folder: Path) -> None:
         self.folder = folder
-        self.process = subprocess.Popen(
+        self._fio = Child(
             [
                 *("fio", "--name=light", *arguments, "--rw=randrw", "--bs=4k", "--iodepth=1"),
                 *(f"--rate_iops={READS_PER_SECOND},{WRITES_PER_SECOND}", f"--size={FILLED}"),
@@ -143,25 +145,19 @@ class LightLoad:
                 *("--time_based", "--runtime=600", "--refill_buffers", "--log_unix_epoch=1"),
                 *("--buffer_compress_percentage=50", "--buffer_compress_chunk=4096"),
                 f"--write_lat_log={folder / 'light'}",
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd=folder,
+            ]
         )
 
     def end(self) -> list[Sample]:
         """Its reads."""
-        self.process.send_signal(signal.SIGINT)
-        self.process.wait(END_SECONDS)
+        self._fio.stop(signal.SIGINT, END_SECONDS)
         lines = (self.folder / "light_clat.1.log").read_text().splitlines()
         words = ([int(word) for word in line.split(",")] for line in lines)
         # The third word is 0 for a read.
         return [Sample(at, taken / 1000) for at, taken, access, *_ in words if access == 0]
 
     def kill(self) -> None:
-        self.process.kill()
-        self.process.wait(END_SECONDS)
+        self._fio.kill()
 
 
 @contextmanager

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* An in-memory store, reduced to what swapping sees of one: records in anonymous memory, read and
  * rewritten in random order, each read checked byte by byte.
  *

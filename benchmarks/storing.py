@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Pages put into a preswapd server over NBD and taken out again, and what the server says then."""
 
 import random

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What the project set out to reach, and whether this run did."""
 
 import statistics

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The kernel's own compressed swap disk, in a real guest, with the same pages."""
 
 from collections.abc import Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The script that nbdkit runs: it hands requests on to the swap device, and nothing else.
 
 `preswapd serve` starts it.  nbdkit runs it as `__main__` and looks its callbacks up by name, see
@@ -9,16 +10,9 @@ import sys
 import nbdkit
 
 try:
-    from preswapd.preswap.device import _device
-    from preswapd.preswap.device._device import (
-        Connection,
-        extents,
-        flush,
-        pread,
-        pwrite,
-        trim,
-        zero,
-    )
+    from nbd_plugin import _callbacks
+    from nbd_plugin._callbacks import extents, flush, pread, pwrite, trim, zero
+    from preswapd.preswap.device._device import Connection
     from preswapd.server.exports import Exports
     from preswapd.server.handover import Handover
     from preswapd.server.lifecycle import start
@@ -55,7 +49,7 @@ def after_fork() -> None:
     global _exports
     assert _handover is not None
     # An exception is EIO to the client unless this was called before it.
-    _device.set_error = nbdkit.set_error
+    _callbacks.set_error = nbdkit.set_error
     _exports = start(_handover)
 
 

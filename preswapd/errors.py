@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What can go wrong, as the user meets it.
 
 PreswapError        exit status 1: it was tried and failed
@@ -7,8 +8,6 @@ PreswapError        exit status 1: it was tried and failed
 ├── PartialError    5: partly done, run it again to go on
 └── PageDamagedError  a stored page that cannot be returned as it was put
 """
-
-import traceback
 
 
 class PreswapError(Exception):
@@ -45,8 +44,12 @@ class PageDamagedError(PreswapError):
     """A page's checksum does not fit: an I/O error to whoever reads it, never wrong data."""
 
 
-def described(error: BaseException) -> str:
+def with_place(error: BaseException) -> str:
     """What nobody foresaw, for the log: the exception with the place it came from, in one line."""
-    frames = traceback.extract_tb(error.__traceback__, limit=-1)
-    place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-    return f"{type(error).__name__}: {error}{place}"
+    text = f"{type(error).__name__}: {error}"
+    frame = error.__traceback__
+    if frame is None:
+        return text
+    while frame.tb_next is not None:
+        frame = frame.tb_next
+    return f"{text} at {frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """One line on stderr for each event that matters, with its priority where the journal reads it."""
 
 import os

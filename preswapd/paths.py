@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Where an instance keeps its files, and what it and its devices may be called."""
 
 import os
@@ -42,12 +43,10 @@ def parse_path(text: str) -> Path:
 
 
 @dataclass(frozen=True)
-class InstancePaths:
-    """The three directories of an instance and the files in them."""
+class RuntimePaths:
+    """Sockets and what an operator has set; gone after a reboot of the host."""
 
-    runtime_dir: Path  # sockets; gone after a reboot of the host
-    shm_dir: Path  # shared memory; gone after a reboot of the host
-    state_dir: Path  # disk files; stay
+    runtime_dir: Path
 
     @property
     def nbd_socket(self) -> Path:
@@ -58,13 +57,16 @@ class InstancePaths:
         return self.runtime_dir / "control.sock"
 
     @property
-    def tuning(self) -> Path:
+    def kept_settings(self) -> Path:
         """What an operator has changed while the server ran."""
         return self.runtime_dir / "tuning.json"
 
-    @property
-    def locks(self) -> tuple[Path, Path, Path]:
-        return self.shm_dir / "lock", self.runtime_dir / "lock", self.state_dir / "lock"
+
+@dataclass(frozen=True)
+class SharedMemoryPaths:
+    """Pages in memory, and where each page is; gone after a reboot of the host."""
+
+    shm_dir: Path
 
     @property
     def arena(self) -> Path:
@@ -74,13 +76,30 @@ class InstancePaths:
         """What each page of the device is, one byte a page."""
         return self.shm_dir / f"{device}.map"
 
-    def image(self, device: str) -> Path:
+
+@dataclass(frozen=True)
+class StatePaths:
+    """Disk files; they stay."""
+
+    state_dir: Path
+
+    def disk_file(self, device: str) -> Path:
         """The disk file: pages that tmem did not take."""
         return self.state_dir / f"{device}.img"
 
     def sidecar(self, device: str) -> Path:
         """What must be known of the device after a reboot."""
         return self.state_dir / f"{device}.json"
+
+
+# The fields come in the reverse order of the bases: runtime_dir, shm_dir, state_dir.
+@dataclass(frozen=True)
+class InstancePaths(StatePaths, SharedMemoryPaths, RuntimePaths):
+    """The three directories of an instance and the files in them."""
+
+    @property
+    def locks(self) -> tuple[Path, Path, Path]:
+        return self.shm_dir / "lock", self.runtime_dir / "lock", self.state_dir / "lock"
 
 
 def is_root() -> bool:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """QEMU's monitor (QMP) from plain synchronous code: the library's client on a thread of its own."""
 
 import asyncio

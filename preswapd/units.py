@@ -1,12 +1,12 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Sizes and page counts as people write and read them: powers of 1024."""
 
 import re
-from fractions import Fraction
 
 PAGE_SIZE = 4096
 
 UNITS = "KMGT"
-SIZE = re.compile(rf"([0-9]+(?:\.[0-9]+)?)(?:([{UNITS}])(?:iB|B)?|B)?", re.IGNORECASE)
+SIZE = re.compile(rf"([0-9]+)(?:\.([0-9]+))?(?:([{UNITS}])(?:iB|B)?|B)?", re.IGNORECASE)
 # What a signed 64-bit file offset can hold: no size in use here is larger.
 LARGEST = (1 << 63) - 1
 
@@ -16,13 +16,15 @@ def parse_size(text: str) -> int:
     match = SIZE.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"{text!r} is not a size: write it like 512M, 4G, 1GiB or 4096")
-    number, unit = match.groups()
-    size = Fraction(number) * (1024 ** (UNITS.index(unit.upper()) + 1) if unit else 1)
-    if size.denominator != 1:
+    whole, decimals, unit = match.group(1), match.group(2) or "", match.group(3)
+    scale: int = 1024 ** (UNITS.index(unit.upper()) + 1) if unit else 1
+    parts: int = 10 ** len(decimals)
+    size, rest = divmod(int(whole + decimals) * scale, parts)
+    if rest:
         raise ValueError(f"{text!r} is not a whole number of bytes")
     if size > LARGEST:
         raise ValueError(f"{text!r} is too large")
-    return int(size)
+    return size
 
 
 def parse_pages(text: str) -> int:
@@ -42,13 +44,13 @@ def format_size(size: int) -> str:
     """Short and rounded, as "73B", "512M" or "1.5G"."""
     if size < 1024:
         return f"{size}B"
-    value = Fraction(size)
+    scale = 1
     for unit in UNITS:
-        value /= 1024
+        scale *= 1024
         # One decimal is shown, so what would round up to 1024 belongs to the next unit.
-        if value < Fraction(102395, 100) or unit == UNITS[-1]:
+        if size * 100 < scale * 102395 or unit == UNITS[-1]:
             break
-    return f"{float(value):.1f}".removesuffix(".0") + unit
+    return f"{size / scale:.1f}".removesuffix(".0") + unit
 
 
 def format_pages(pages: int) -> str:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """NBD clients of a test's server."""
 
 from collections.abc import Callable, Iterator

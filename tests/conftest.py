@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Fixtures shared by all tests: real servers on directories of their own."""
 
 import os

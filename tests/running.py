@@ -1,18 +1,19 @@
-"""A real `preswapd serve` for tests: its own directories, started, watched and cleaned up after."""
+# SPDX-License-Identifier: BSD-3-Clause
+"""A real `preswapd serve` for tests, on directories that go when it ends, and `preswapctl`."""
 
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
-from urllib.parse import quote
+
+from preswapd.demo.server import Server
+from preswapd.paths import InstancePaths
 
 BIN = Path(sys.executable).parent
 PRESWAPD = str(BIN / "preswapd")
@@ -27,11 +28,7 @@ LOOK_SECONDS = 0.02
 T = TypeVar("T")
 
 
-class ServerDied(AssertionError):
-    """The server ended, or did not say what was waited for; the message holds its log."""
-
-
-class RunningServer:
+class RunningServer(Server):
     """A server on directories of its own, serving while the `with` block runs.
 
     The disk files lie under `tmp`; shared memory must be a tmpfs and socket paths are short, so
@@ -49,17 +46,9 @@ class RunningServer:
         start: bool = True,
     ) -> None:
         self.base = Path(tempfile.mkdtemp(prefix="preswapd-test-", dir="/dev/shm"))
-        self.runtime_dir = self.base / "run"
-        self.shm_dir = self.base / "shm"
-        self.state_dir = tmp / "state"
-        self.devices = {"g1": "64M"} if devices is None else dict(devices)
-        self.pool_size = pool_size
-        self.extra = list(extra)
-        self.env = {**os.environ, **(env or {})}
-        self.lines: list[str] = []
-        self.news = threading.Condition()
-        self.process: subprocess.Popen[str] | None = None
-        self.reader: threading.Thread | None = None
+        paths = InstancePaths(self.base / "run", self.base / "shm", tmp / "state")
+        served = {"g1": "64M"} if devices is None else devices
+        super().__init__(paths, self.base / "server.log", served, pool_size, extra, env=env)
         if start:
             try:
                 self.start()
@@ -70,120 +59,35 @@ class RunningServer:
     # --- where it is ---
 
     @property
+    def runtime_dir(self) -> Path:
+        return self.paths.runtime_dir
+
+    @property
+    def shm_dir(self) -> Path:
+        return self.paths.shm_dir
+
+    @property
+    def state_dir(self) -> Path:
+        return self.paths.state_dir
+
+    @property
     def nbd_socket(self) -> Path:
-        return self.runtime_dir / "nbd.sock"
+        return self.paths.nbd_socket
 
     @property
     def control_socket(self) -> Path:
-        return self.runtime_dir / "control.sock"
+        return self.paths.control_socket
 
     @property
     def arena(self) -> Path:
-        return self.shm_dir / "arena"
+        return self.paths.arena
 
-    def nbd_uri(self, export: str = "") -> str:
-        return f"nbd+unix:///{quote(export)}?socket={quote(str(self.nbd_socket))}"
-
-    @property
-    def pid(self) -> int:
-        assert self.process is not None, "the server is not running"
-        return self.process.pid
-
-    # --- its life ---
-
-    def command(self) -> list[str]:
-        devices = [f"--device={name}={size}" for name, size in self.devices.items()]
-        return [
-            PRESWAPD,
-            "serve",
-            f"--runtime-dir={self.runtime_dir}",
-            f"--shm-dir={self.shm_dir}",
-            f"--state-dir={self.state_dir}",
-            f"--pool-size={self.pool_size}",
-            *devices,
-            *self.extra,
-        ]
-
-    def start(self) -> None:
-        """Starts the server and waits until it is ready."""
-        self.launch(self.command())
-
-    def launch(self, command: Sequence[str], pass_fds: Sequence[int] = ()) -> None:
-        """Starts it by another command, for the same directories."""
-        assert self.process is None, "the server runs already"
-        before = len(self.lines)
-        process = subprocess.Popen(
-            command,
-            pass_fds=pass_fds,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=self.env,
-        )
-        self.process = process
-        self.reader = threading.Thread(target=self._read, args=(process,), daemon=True)
-        self.reader.start()
-        self.wait_for_line("ready", since=before)
-
-    def _read(self, process: subprocess.Popen[str]) -> None:
-        assert process.stderr is not None
-        with process.stderr:
-            for line in process.stderr:
-                with self.news:
-                    self.lines.append(line.rstrip("\n"))
-                    self.news.notify_all()
-        with self.news:
-            self.news.notify_all()
-
-    def wait_for_line(self, start: str, *, since: int = 0, timeout: float = PATIENCE) -> str:
-        """The first log line from number `since` on that begins like this."""
-        deadline = time.monotonic() + timeout
-        reader = self.reader
-        with self.news:
-            while True:
-                for line in self.lines[since:]:
-                    if line.startswith(start):
-                        return line
-                ended = reader is None or not reader.is_alive()
-                if ended or not self.news.wait(max(0.0, deadline - time.monotonic())):
-                    what = "ended" if ended else f"said nothing for {timeout} s"
-                    raise ServerDied(f"waiting for {start!r}, the server {what}:\n{self.log}")
-
-    def stop(self, number: int = signal.SIGTERM) -> int:
-        """Asks it to end and returns its exit status."""
-        assert self.process is not None, "the server is not running"
-        self.process.send_signal(number)
-        return self.wait()
-
-    def kill9(self) -> None:
-        self.stop(signal.SIGKILL)
-
-    def wait(self, timeout: float = PATIENCE) -> int:
-        """Waits until it has ended by itself; its exit status."""
-        assert self.process is not None
-        assert self.reader is not None
-        status = self.process.wait(timeout)
-        self.reader.join(timeout)
-        self.process = None
-        return status
-
-    def restart(self) -> None:
-        """Starts it again, after a stop where it still runs."""
-        if self.process is not None:
-            self.stop()
-        self.start()
-
-    @property
-    def log(self) -> str:
-        return "\n".join(self.lines)
+    # --- its end ---
 
     def close(self) -> None:
         """Ends the server if it still runs and removes what it left in shared memory."""
         try:
-            if self.process is not None:
-                self.process.kill()
-                self.wait()
+            self.kill()
         finally:
             # Shown by pytest when the test failed.
             print(f"--- log of {self.runtime_dir} ---\n{self.log}")

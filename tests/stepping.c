@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* Stops after each store into shared memory and before each call that changes a file, for tests
  * that kill a process between any two of them.
  *

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A process that stops at each change of its files, and its other side.
 
 `Stepper` starts a module of the tests as a program, with stepping.c, which does the stopping,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Dashboard and alerts: they name metrics that exist, and are what Grafana and Prometheus read."""
 
 import copy

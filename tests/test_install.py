@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`make install` lays what other programs look for, under DESTDIR alone."""
 
 import os

@@ -1,12 +1,16 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Imports point down the layers only: docs/architecture.md has the picture this file holds true."""
 
 import ast
 import re
+import subprocess
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+
+from tests.compiling import INCLUDES
 
 ROOT = Path(__file__).parent.parent
 # Shared words, and how a command speaks and ends: anybody may import these.
@@ -17,6 +21,7 @@ WORDS = {
     "preswapd.log",
     "preswapd.paths",
     "preswapd.qmp",
+    "preswapd.subcommands",
     "preswapd.units",
     "preswapd.version",
 }
@@ -36,7 +41,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "preswapd.server": WORDS
     | {"preswapd.control", "preswapd.api", "preswapd.preswap", "preswapd.host"},
     "preswapd.control": WORDS | {"preswapd.api", "preswapd.preswap"},
-    "preswapd.preswap": WORDS | {"preswapd.tmem", "preswapd.host", "preswapd.api"},
+    "preswapd.preswap": WORDS
+    | {"preswapd.tmem", "preswapd.host"}
+    # What both ends of the control API agree on, and nothing of how it is carried.
+    | {f"preswapd.api.{name}" for name in ("figures", "kinds", "messages", "settings")},
     "preswapd.tmem": {"preswapd.codecs", "preswapd.errors", "preswapd.units"},
     "preswapd.api": WORDS,
     "preswapd.host": {"preswapd.errors"},
@@ -50,6 +58,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "preswapd.qmp": {"preswapd.errors"},
     "preswapd.codecs": set(),
     "preswapd.log": set(),
+    "preswapd.subcommands": set(),
     "preswapd.units": set(),
     "preswapd.version": set(),
     "preswapd.errors": set(),
@@ -58,6 +67,9 @@ MAY_IMPORT: dict[str, set[str]] = {
 ARCHITECTURE = (ROOT / "docs/architecture.md").read_text()
 # What the picture says of one folder's files, a paragraph each.
 INSIDE = dict(re.findall(r"^Inside `([\w/]+)/`(.+?)^$", ARCHITECTURE, re.M | re.S))
+
+# The modules that preswapd.subcommands imports are named in its tables, as MODULE:ATTRIBUTE.
+PLACE = re.compile(r"((?:preswapd|nbd_plugin)(?:\.\w+)*):\w+")
 
 # Cython is not Python to `ast`, but its imports are written one a line.
 CYTHON_IMPORT = re.compile(
@@ -88,7 +100,7 @@ def nodes(name: str) -> Iterator[ast.AST]:
 
 
 def imports(name: str) -> set[str]:
-    """The modules of this project that a module names in its import statements."""
+    """The modules of this project that a module imports, or has imported when a command is run."""
     found: set[str] = set()
     if MODULES[name].suffix == ".pyx":
         for source, plain in CYTHON_IMPORT.findall(MODULES[name].read_text()):
@@ -102,6 +114,8 @@ def imports(name: str) -> set[str]:
                 assert node.module
                 inner = {f"{node.module}.{alias.name}" for alias in node.names}
                 found |= (inner & MODULES.keys()) or {node.module}
+            elif isinstance(node, ast.Constant) and (place := PLACE.fullmatch(str(node.value))):
+                found.add(place[1])
     return {target for target in found if target.split(".")[0] in {"preswapd", "nbd_plugin"}}
 
 
@@ -149,6 +163,15 @@ def test_preswapctl_never_loads_the_server() -> None:
         "preswapd.control",
     }
     assert not reached & server_side
+    # Also what is imported only when a command is run.
+    assert {"preswapd.cli.look.top", "preswapd.qmp"} <= reached
+
+
+def test_subcommands_alone_are_imported_by_name() -> None:
+    """Elsewhere an import could point upwards unseen."""
+    by_name = re.compile(r"\b(import_module|__import__)\b")
+    users = {name for name in python_modules() if by_name.search(MODULES[name].read_text())}
+    assert users == {"preswapd.subcommands"}
 
 
 @pytest.mark.parametrize("name", sorted(python_modules()))
@@ -166,7 +189,7 @@ def test_imports_are_plain(name: str) -> None:
 
 def folders() -> list[str]:
     """Those whose files the architecture page names, each in a paragraph of its own."""
-    packages = {path.parent.relative_to(ROOT) for path in sources(".py", ".c")}
+    packages = {path.parent.relative_to(ROOT) for path in sources(".py", ".c", ".h")}
     told_whole = {Path("nbd_plugin"), *(Path("preswapd") / name for name in ("", "demo", "guest"))}
     return sorted(str(folder) for folder in packages - told_whole)
 
@@ -174,16 +197,48 @@ def folders() -> list[str]:
 @pytest.mark.parametrize("folder", folders())
 def test_architecture_names_every_part(folder: str) -> None:
     paths = (ROOT / folder).iterdir()
-    parts = {path.name for path in paths if path.suffix in (".py", ".c")} - {"__init__.py"}
+    suffixes = (".h",) if folder == "preswapd/native" else (".py", ".c")
+    parts = {path.name for path in paths if path.suffix in suffixes} - {"__init__.py"}
     built = {f"{path.stem}.c" for path in (ROOT / folder).glob("*.pyx")}
-    named = set(re.findall(r"`(\w+\.(?:py|c))`", INSIDE[folder]))
+    named = set(re.findall(r"`(\w+\.(?:py|c|h))`", INSIDE[folder]))
     assert named == parts - built
 
 
 @pytest.mark.parametrize("path", sources(".c", ".h"), ids=lambda path: path.name)
 def test_c_files_include_downwards(path: Path) -> None:
-    """tmem's C knows nothing of the device's, which sees tmem through its one public header."""
+    """tmem's C knows nothing of the device's, which sees tmem through its one public header; what
+    both need of the language is in native/, whose headers stand alone."""
+    native = {header.name for header in (ROOT / "preswapd/native").glob("*.h")}
     beside = {header.name for header in path.parent.glob("*.h")}
-    above = {"tmem.h"} if path.parent.name == "device" else set()
+    below = {
+        "native": set(),
+        "tmem": native,
+        "device": native | {"tmem.h"},
+        "nbd_plugin": set(),
+    }[path.parent.name]
     included = set(re.findall(r'^[ \t]*#[ \t]*include[ \t]*"([^"]+)"', path.read_text(), re.M))
-    assert included <= beside | above
+    assert included <= (beside if below else set()) | below
+
+
+def symbols(path: Path, folder: Path) -> tuple[set[str], set[str]]:
+    """What a C file defines for others, and what it wants of others."""
+    compiled = folder / f"{path.stem}.o"
+    command = ["cc", "-std=gnu11", "-fPIC", *INCLUDES, "-c", str(path), "-o", str(compiled)]
+    subprocess.run(command, check=True)
+    command = ["nm", "--format=posix", "--extern-only", str(compiled)]
+    listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    kinds = dict(line.split()[:2] for line in listed.splitlines())
+    wanted = {name for name, kind in kinds.items() if kind == "U"}
+    return kinds.keys() - wanted, wanted
+
+
+@pytest.mark.parametrize("folder", [name for name in INSIDE if "bottom up" in INSIDE[name]])
+def test_c_files_call_downwards(folder: str, tmp_path: Path) -> None:
+    """In the order in which the architecture page names them, "from the bottom up"."""
+    order = re.findall(r"`(\w+\.c)`", INSIDE[folder])
+    found = {name: symbols(ROOT / folder / name, tmp_path) for name in order}
+    anywhere = set().union(*(defined for defined, _ in found.values()))
+    below: set[str] = set()
+    for name, (defined, wanted) in found.items():
+        below |= defined
+        assert not wanted & anywhere - below, f"{name} calls what stands above it"

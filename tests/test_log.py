@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The log's own rules."""
 
 from preswapd.log import REPEAT_SECONDS, Throttle

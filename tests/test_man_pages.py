@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The manual pages: complete, and without a fault of their own."""
 
 import re
@@ -59,7 +60,7 @@ def test_every_command_and_option(pages: Path, page: str) -> None:
     group = GROUPS[page]
     context = click.Context(group)
     for name in group.list_commands(context):
-        command = group.get_command(context, name)
+        _, command, _ = group.resolve_command(context, [name])
         assert command is not None
         found = re.search(rf"^ {{3}}{re.escape(name)}( |$)", text, re.M)
         assert found, name

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What gets installed and what gets published: an incomplete package is seen only by users."""
 
 import shutil
@@ -59,7 +60,8 @@ def test_sdist_holds_every_source(sdist: set[str]) -> None:
 
 
 def test_sdist_holds_what_it_is_built_with(sdist: set[str]) -> None:
-    assert {"pyproject.toml", "Makefile", "LICENSE", "README.md", "CHANGELOG.md"} <= sdist
+    wanted = {"pyproject.toml", "Makefile", "LICENSE", ".editorconfig"}
+    assert wanted | {path.name for path in ROOT.glob("*.md")} <= sdist
 
 
 def test_sdist_holds_nothing_built(sdist: set[str]) -> None:
@@ -71,7 +73,8 @@ def test_wheel_holds_the_plugin_script(installed: set[str]) -> None:
 
 
 def test_wheel_holds_every_module_and_its_types(installed: set[str]) -> None:
-    wanted = {name for name in tracked("preswapd") if name.endswith((".py", ".pyi", ".typed"))}
+    code = tracked("preswapd", "nbd_plugin")
+    wanted = {name for name in code if name.endswith((".py", ".pyi", ".typed"))}
     assert wanted <= installed
 
 

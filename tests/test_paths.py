@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Names and places."""
 
 from pathlib import Path
@@ -38,7 +39,7 @@ def test_defaults_of_root(monkeypatch: pytest.MonkeyPatch) -> None:
     found = default_paths("vm1")
     assert found.nbd_socket == Path("/run/preswapd/vm1/nbd.sock")
     assert found.arena == Path("/dev/shm/preswapd-vm1/arena")
-    assert found.image("g1") == Path("/var/lib/preswapd/vm1/g1.img")
+    assert found.disk_file("g1") == Path("/var/lib/preswapd/vm1/g1.img")
 
 
 def test_defaults_of_a_user(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,5 +68,12 @@ def homeless() -> Path:
 def test_files_of_two_devices_never_meet() -> None:
     found = default_paths("x")
     names = ["a", "a.map", "a.img", "a.json", "lock", "arena"]
-    files = [f(name) for name in names for f in (found.map, found.image, found.sidecar)]
+    files = [f(name) for name in names for f in (found.map, found.disk_file, found.sidecar)]
     assert len({*files, *found.locks, found.arena}) == len(files) + 4
+
+
+def test_directories_in_the_order_in_which_they_are_named() -> None:
+    found = paths.InstancePaths(Path("/run/x"), Path("/dev/shm/x"), Path("/var/x"))
+    assert found.nbd_socket == paths.RuntimePaths(Path("/run/x")).nbd_socket
+    assert found.map("a") == paths.SharedMemoryPaths(Path("/dev/shm/x")).map("a")
+    assert found.disk_file("a") == paths.StatePaths(Path("/var/x")).disk_file("a")

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The scripts in tools/: those that draw what a real server says, and the one that writes docs/."""
 
 import json

@@ -1,6 +1,6 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The operator's end of the control API."""
 
-import http.client
 import json
 import socket
 from collections.abc import Callable, Iterator
@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote
 
+from preswapd.api.exchange import BadAnswerError, Response, request
 from preswapd.api.figures import DeviceAnswer, Statistics
+from preswapd.api.messages import (
+    ServerFacts,
+    ShrinkProgress,
+    ShrinkResult,
+    ShrinkStatus,
+    SwapoffResult,
+)
 from preswapd.api.wire import (
-    JSON_TYPE,
     METRICS,
     PREFIX,
     VM_PRESWAP,
-    ServerFacts,
-    ShrinkReport,
-    ShrinkStatus,
-    ShrinkStep,
-    SwapoffReport,
     error_from,
 )
 from preswapd.errors import PreswapError, UnreachableError
@@ -30,19 +32,6 @@ Json = dict[str, Any]
 READ_SECONDS = 20.0
 # Dropping or preparing a whole device is bound by its disk.
 CHANGE_SECONDS = 600.0
-
-
-class UnixConnection(http.client.HTTPConnection):
-    """HTTP over a Unix socket."""
-
-    def __init__(self, path: Path, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self.path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self.path))
 
 
 class Client:
@@ -69,52 +58,89 @@ class Client:
         return cast(DeviceAnswer, self._get(device_path(name)))
 
     def preswap_pages(self) -> int:
+        """Pages in tmem, of all devices."""
         return int(self.sysctl()[VM_PRESWAP])
 
     def sysctl(self) -> Json:
-        """All settings and gauges, by key."""
+        """All settings, and the pages in tmem, by key: `{"vm.preswap": 16384, …}`."""
         return self._get("/sysctl")
 
     def shrink_status(self) -> ShrinkStatus:
+        """The shrink that is under way, or the last one."""
         return ShrinkStatus.from_json(self._get("/shrink"))
 
     def facts(self) -> ServerFacts:
-        return ServerFacts.from_json(self._get("/doctor"))
+        """What the server knows of its own process."""
+        return ServerFacts.from_json(self._get("/server"))
 
     def metrics(self) -> str:
+        """The statistics in Prometheus' text format."""
         with self._exchange("GET", METRICS, None, READ_SECONDS) as response:
             return response.read().decode()
 
     # --- changing ---
 
     def create(self, name: str, size: int, compress: str | None = None) -> DeviceAnswer:
+        """The new device, as device() shows it.  `size` in bytes, a multiple of 4096.
+
+        UsageError for a bad name, size or codec; RefusedError where there is one of that name, or
+        no room for it.
+        """
         body = {"name": name, "size": size, "compress": compress}
         return cast(DeviceAnswer, self._change("POST", "/devices", body))
 
     def remove(self, name: str, *, force: bool = False) -> None:
-        self._change("DELETE", device_path(name) + ("?force=1" if force else ""), None)
+        """With all its pages.  NotFoundError; RefusedError with an NBD client connected, unless
+        forced."""
+        self._change("DELETE", device_path(name) + forced(force), None)
 
     def mkswap(self, name: str, *, force: bool = False) -> None:
-        self._change("POST", f"{device_path(name)}/mkswap", {"force": force})
+        """Writes a fresh swap header with the name as its label; errors as of remove()."""
+        self._change("POST", f"{device_path(name)}/mkswap{forced(force)}", {})
 
-    def swapoff(self, name: str) -> SwapoffReport:
-        return SwapoffReport.from_json(self._change("POST", f"{device_path(name)}/swapoff", {}))
+    def swapoff(self, name: str) -> SwapoffResult:
+        """Drops all pages but the swap header, whoever uses the device.  NotFoundError."""
+        return SwapoffResult.from_json(self._change("POST", f"{device_path(name)}/swapoff", {}))
 
     def set(self, key: str, value: str) -> int | str:
-        """The setting's new value."""
+        """The setting's new value; pages above a lowered limit go after this has returned.
+
+        `value` is a number, a size such as "64M" or a word, as docs/control-api.md has it for each
+        key.  UsageError for an unknown key or a bad value.
+        """
         return cast(int | str, self._change("PUT", "/sysctl", {"key": key, "value": value})[key])
 
+    @contextmanager
+    def set_and_follow(self, key: str, value: str) -> Iterator["FollowedSetting"]:
+        """The same, to be waited for until those pages have gone.
+
+        Inside the block it is set; leaving the block early stops nothing.
+        """
+        body = {"key": key, "value": value, "wait": True}
+        with self._exchange("PUT", f"{PREFIX}/sysctl", body, CHANGE_SECONDS) as answer:
+            yield FollowedSetting(answer)
+
     def begin_shrink(self, pages: int, device: str | None = None) -> ShrinkStatus:
-        """A shrink that goes on without this client."""
+        """A shrink, of one device or of all, that goes on without this client.
+
+        NotFoundError: no such device; RefusedError: another shrink is under way.
+        """
         body = {"pages": pages, "device": device, "wait": False}
         return ShrinkStatus.from_json(self._change("POST", "/shrink", body))
 
     def stop_shrink(self) -> ShrinkStatus:
+        """Stops the shrink that is under way, whatever it is for; RefusedError without one.
+
+        It ends a moment later, between two writes.
+        """
         return ShrinkStatus.from_json(self._change("DELETE", "/shrink", None))
 
     @contextmanager
     def shrink(self, pages: int, device: str | None = None) -> Iterator["RunningShrink"]:
-        """A shrink that has begun; leaving the block before its end cancels it."""
+        """A shrink that has begun; leaving the block before its end stops it.
+
+        Errors as of begin_shrink().
+        """
         body = {"pages": pages, "device": device}
         with self._exchange("POST", f"{PREFIX}/shrink", body, READ_SECONDS) as response:
             yield RunningShrink(response)
@@ -135,19 +161,16 @@ class Client:
     def _exchange(
         self, method: str, path: str, body: Json | None, timeout: float
     ) -> Iterator["Answer"]:
-        connection = UnixConnection(self.socket_path, timeout)
-        try:
-            with self._connection_errors():
-                payload = None if body is None else json.dumps(body).encode()
-                headers = {} if body is None else {"Content-Type": JSON_TYPE}
-                connection.request(method, path, payload, headers)
-                sock = connection.sock
-                response = connection.getresponse()
+        payload = None if body is None else json.dumps(body).encode()
+        with self._connection_errors(), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.settimeout(timeout)
+            sock.connect(str(self.socket_path))
+            sock.sendall(request(method, path, payload))
+            with sock.makefile("rb") as stream:
+                response = Response(stream)
                 if response.status >= 400:
                     raise failure(response)
                 yield Answer(sock, response)
-        finally:
-            connection.close()
 
     @contextmanager
     def _connection_errors(self) -> Iterator[None]:
@@ -157,7 +180,7 @@ class Client:
             raise UnreachableError(f"the server at {self.socket_path} does not answer") from None
         except (FileNotFoundError, ConnectionRefusedError):
             raise UnreachableError(f"no preswapd server answers at {self.socket_path}") from None
-        except (ConnectionError, http.client.HTTPException) as error:
+        except (ConnectionError, BadAnswerError) as error:
             raise UnreachableError(
                 f"the server at {self.socket_path} went away: {str(error) or type(error).__name__}"
             ) from None
@@ -172,16 +195,29 @@ class Client:
 class Answer:
     """A response that is being read, with the socket that it comes from."""
 
-    def __init__(self, sock: socket.socket, response: http.client.HTTPResponse) -> None:
+    def __init__(self, sock: socket.socket, response: Response) -> None:
         self.sock = sock
         self.response = response
+        # One reader for all: where a chunk ends is known to it alone.
+        self.incoming = response.lines()
 
     def read(self) -> bytes:
         return self.response.read()
 
     def lines(self) -> Iterator[Json]:
-        while line := self.response.readline():
+        """Those that have not been taken yet."""
+        for line in self.incoming:
             yield cast(Json, decoded(line))
+
+    def result(self, progress: Callable[[ShrinkProgress], None]) -> Any:
+        """What the last line says, after the progress of a shrink; raises what it failed with."""
+        for line in self.lines():
+            if error := error_from(line):
+                raise error
+            if "result" in line:
+                return line["result"]
+            progress(ShrinkProgress.from_json(line["progress"]))
+        raise UnreachableError("the server went away before the shrink had ended")
 
 
 class RunningShrink:
@@ -197,14 +233,30 @@ class RunningShrink:
         """
         self.answer.sock.shutdown(socket.SHUT_WR)
 
-    def wait(self, progress: Callable[[ShrinkStep], None]) -> ShrinkReport:
-        for line in self.answer.lines():
-            if error := error_from(line):
-                raise error
-            if "result" in line:
-                return ShrinkReport.from_json(line["result"])
-            progress(ShrinkStep.from_json(line["progress"]))
-        raise UnreachableError("the server went away before the shrink had ended")
+    def wait(self, progress: Callable[[ShrinkProgress], None]) -> ShrinkResult:
+        """Its result.  `progress` is called about twice a second; UnreachableError when the server
+        ends before the shrink has."""
+        return ShrinkResult.from_json(self.answer.result(progress))
+
+
+class FollowedSetting:
+    """A setting that was made, with the shrink that makes it true.  `value`: its new value."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+        first = next(answer.lines(), None)
+        if first is None:
+            raise UnreachableError("the server went away before it said what was set")
+        self.value = cast(int | str, first["value"])
+
+    def wait(self, progress: Callable[[ShrinkProgress], None]) -> ShrinkResult | None:
+        """How the shrink ended, None where no page had to go; otherwise as RunningShrink.wait()."""
+        result = self.answer.result(progress)
+        return None if result is None else ShrinkResult.from_json(result)
+
+
+def forced(force: bool) -> str:
+    return "?force=1" if force else ""
 
 
 def device_path(name: str) -> str:
@@ -218,7 +270,7 @@ def decoded(text: bytes) -> object:
         raise PreswapError("the server's answer is not JSON: is it a preswapd server?") from None
 
 
-def failure(response: http.client.HTTPResponse) -> PreswapError:
+def failure(response: Response) -> PreswapError:
     return error_from(decoded(response.read())) or PreswapError(
         f"the server answered {response.status} {response.reason}"
     )

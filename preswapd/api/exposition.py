@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The statistics in Prometheus' text format."""
 
 from collections.abc import Iterable, Iterator, Mapping

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The statistics, and every figure in them: its key, its type and its meaning, written once.
 
 The types are those of the answer to `GET /v1/stats`.  What a field is stands beside its type, and

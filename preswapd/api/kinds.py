@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The kinds of values that settings have: what each may be, and how it is read and written.
 
 Both ends of the control API and the configuration read values with the functions here, so that a

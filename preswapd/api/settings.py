@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Every setting once: what it is called, what it may be, what it means, and where it may be said.
 
 A setting is a value that an operator gives to an instance, or to each of its devices.  There are
@@ -93,7 +94,7 @@ POOL_LIMIT = Setting(
     "pool-limit",
     POOL_SIZE,
     Place.SYSCTL,
-    "bytes of host memory that the pool may take; if it takes more, pages move to disk",
+    "bytes of host memory that the pool may take; if it takes more, the coldest pages move to disk",
     "pool-size",
 )
 FROZEN = Setting(
@@ -169,6 +170,14 @@ INSTANCE = (
     POOL_LIMIT,
     FROZEN,
 )
+QUOTA = Setting(
+    "quota",
+    or_word(PAGES, UNLIMITED, NO_LIMIT),
+    Place.SYSCTL,
+    "pages of the device that may be in tmem, or unlimited; beyond it the coldest, and new ones, go"
+    " to disk",
+    UNLIMITED,
+)
 DEVICE = (
     Setting(
         "size",
@@ -183,13 +192,7 @@ DEVICE = (
         "how new pages of the device are compressed: lz4, zstd or none",
         "the instance's",
     ),
-    Setting(
-        "quota",
-        or_word(PAGES, UNLIMITED, NO_LIMIT),
-        Place.SYSCTL,
-        "pages of the device that may be in tmem, or unlimited; new ones beyond it go to disk",
-        UNLIMITED,
-    ),
+    QUOTA,
 )
 
 

@@ -1,8 +1,7 @@
-"""What both ends of the control API agree on: paths, limits, errors and the shape of answers."""
+# SPDX-License-Identifier: BSD-3-Clause
+"""What both ends of the control API agree on: paths, types of content, errors."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Self
 
 from preswapd.errors import PreswapError, RefusedError, UsageError
 
@@ -50,70 +49,3 @@ def error_from(body: object) -> PreswapError | None:
     code, message = body["error"].get("code"), body["error"].get("message")
     _, kind = ERRORS.get(str(code), ERRORS["failed"])
     return kind(str(message))
-
-
-class Message:
-    """A dataclass that travels as a JSON object; a newer peer's further fields are ignored."""
-
-    @classmethod
-    def from_json(cls, body: Mapping[str, Any]) -> Self:
-        names = {field.name for field in fields(cls)}  # type: ignore[arg-type]
-        return cls(**{name: value for name, value in body.items() if name in names})
-
-
-@dataclass(frozen=True)
-class ShrinkStep(Message):
-    """How far a shrink is, in pages: the server's ShrinkProgress on its way to a client."""
-
-    moved: int
-    left: int
-    target: int
-
-
-@dataclass(frozen=True)
-class ShrinkStatus(Message):
-    """The shrink that is under way, or the last one since the server's start."""
-
-    running: bool
-    moved: int = 0
-    left: int = 0
-    target: int = 0
-    device: str | None = None
-    result: Mapping[str, Any] | None = None  # a ShrinkReport, once it has ended
-    error: str | None = None
-
-
-@dataclass(frozen=True)
-class ShrinkReport(Message):
-    """How a shrink ended, in pages: the server's ShrinkResult."""
-
-    moved: int  # from tmem to disk
-    left: int  # still in tmem
-    lost: int  # could not be read back from tmem
-    complete: bool
-    reason: str | None = None  # why it is not complete
-
-
-@dataclass(frozen=True)
-class SwapoffReport(Message):
-    """What a swapoff flush dropped, in pages: the server's SwapoffResult."""
-
-    pages: int  # from tmem
-    disk_pages: int
-    recent_io_seconds: float | None = None  # since the device's last request before it
-
-
-@dataclass(frozen=True)
-class ServerFacts(Message):
-    """What the server knows of its own process, for `stats` and `doctor`."""
-
-    pid: int
-    nbdkit: str
-    threads: int
-    threads_reason: str
-    structured_replies: bool
-    structured_replies_reason: str
-    runtime_dir: str
-    shm_dir: str
-    state_dir: str
-    start_time: float = 0.0  # seconds since 1970

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What the shell offers at TAB: at once, and nothing where nobody answers."""
 
 import signal
@@ -10,7 +11,7 @@ from preswapd.commandline import DEVICE, INSTANCE
 from preswapd.errors import PreswapError
 from preswapd.paths import runtime_root
 
-# Whoever waits for a server that hangs has typed the name by then.
+# By then whoever waits for a server that hangs has typed the name by hand.
 PATIENCE_SECONDS = 1.0
 
 

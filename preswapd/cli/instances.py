@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Which running instance a command speaks to."""
 
 import socket
@@ -8,7 +9,7 @@ from typing import TypeVar
 
 from preswapd.api.client import Client
 from preswapd.errors import UnreachableError, UsageError
-from preswapd.paths import SYSTEM_RUNTIME_ROOT, InstancePaths, default_runtime_dir, runtime_root
+from preswapd.paths import SYSTEM_RUNTIME_ROOT, RuntimePaths, default_runtime_dir, runtime_root
 
 T = TypeVar("T")
 
@@ -23,7 +24,7 @@ class Instance:
 
     @property
     def nbd_socket(self) -> Path:
-        return sockets(self.runtime_dir).nbd_socket
+        return RuntimePaths(self.runtime_dir).nbd_socket
 
 
 class Instances:
@@ -88,7 +89,7 @@ class Instances:
 def ask_all(
     instances: list[Instance], question: Callable[[Client], T]
 ) -> tuple[list[T], list[UnreachableError]]:
-    """The answers, and the errors of those that hang, which keep nobody from the other answers."""
+    """The answers, and the errors of those that do not answer."""
     answers, errors = [], []
     for instance in instances:
         try:
@@ -99,7 +100,7 @@ def ask_all(
 
 
 def those(instances: list[Instance], have: Callable[[Client], bool]) -> list[Instance]:
-    """One that hangs could be the one that is meant: no answer then, where all must be asked."""
+    """Those that `have` says yes to; all must answer, as one that hangs may be the one meant."""
     try:
         return [instance for instance in instances if have(instance.client)]
     except UnreachableError as error:
@@ -107,18 +108,14 @@ def those(instances: list[Instance], have: Callable[[Client], bool]) -> list[Ins
 
 
 def complain(errors: list[UnreachableError]) -> None:
-    """What is known was shown; that it is not all is said in the end, and by the exit status."""
+    """For the end, when the answers that came were shown: the rest are an error."""
     if errors:
         raise UnreachableError("; ".join(map(str, errors)))
 
 
 def at(runtime_dir: Path) -> Instance:
-    return Instance(runtime_dir.name, runtime_dir, Client(sockets(runtime_dir).control_socket))
-
-
-def sockets(runtime_dir: Path) -> InstancePaths:
-    """Only the runtime directory counts here: the server alone knows the other two."""
-    return InstancePaths(runtime_dir, runtime_dir, runtime_dir)
+    client = Client(RuntimePaths(runtime_dir).control_socket)
+    return Instance(runtime_dir.name, runtime_dir, client)
 
 
 def others() -> str:
@@ -137,9 +134,9 @@ def is_there(runtime_dir: Path) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:
-            probe.connect(str(sockets(runtime_dir).control_socket))
+            probe.connect(str(RuntimePaths(runtime_dir).control_socket))
         except BlockingIOError:
-            # As many wait for it already as may: it hangs, but it is there.
+            # The queue of its socket is full: it hangs, but it is there.
             return True
         except OSError:
             return False

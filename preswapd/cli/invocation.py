@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What the options before the command say, handed to every command."""
 
 from dataclasses import dataclass

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The command preswapctl: its common options and the list of its commands."""
 
 import os
@@ -6,57 +7,121 @@ from typing import NoReturn
 
 import click
 
-from preswapd.cli.attach.command import attach_command, detach_command
-from preswapd.cli.attach.guest_setup import guest_setup_command
-from preswapd.cli.attach.libvirt import libvirt_xml_command
-from preswapd.cli.attach.qemu_args import qemu_args_command
 from preswapd.cli.completion import suggest
-from preswapd.cli.doctor.command import doctor_command
 from preswapd.cli.instances import Instances
 from preswapd.cli.invocation import Invocation
-from preswapd.cli.look.list import list_command
-from preswapd.cli.look.metrics import metrics_command
-from preswapd.cli.look.stats import stats_command
-from preswapd.cli.look.top import top_command
-from preswapd.cli.steer.devices import create_command, mkswap_command, remove_command
-from preswapd.cli.steer.sysctl import freeze_command, sysctl_command, thaw_command
-from preswapd.cli.steer.taking_back import shrink_command, swapoff_command
 from preswapd.commandline import DIRECTORY, INSTANCE, run
+from preswapd.subcommands import Subcommand, Subcommands
+from preswapd.version import VERSION
 
 RUNTIME_DIR_VARIABLE = "PRESWAPD_RUNTIME_DIR"
 
+SUBCOMMANDS = [
+    Subcommand(
+        "list",
+        "preswapd.cli.look.list:list_command",
+        "Show the devices, one row each.",
+    ),
+    Subcommand(
+        "stats",
+        "preswapd.cli.look.stats:stats_command",
+        "Show all figures, or those of the pool and the device DEV.",
+    ),
+    Subcommand(
+        "top",
+        "preswapd.cli.look.top:top_command",
+        "Watch the pools and devices of all instances; q or Ctrl-C ends it.",
+    ),
+    Subcommand(
+        "metrics",
+        "preswapd.cli.look.metrics:metrics_command",
+        "Print the figures of all instances in Prometheus' text format.",
+    ),
+    Subcommand(
+        "sysctl",
+        "preswapd.cli.steer.sysctl:sysctl_command",
+        "Print or set named values of a running server.",
+    ),
+    Subcommand(
+        "shrink",
+        "preswapd.cli.steer.shrink:shrink_command",
+        "Move pages from tmem to disk until N are left, in all devices or in DEV.",
+    ),
+    Subcommand(
+        "freeze",
+        "preswapd.cli.steer.sysctl:freeze_command",
+        "Let no new page into tmem: they go to disk until thaw.",
+    ),
+    Subcommand(
+        "thaw",
+        "preswapd.cli.steer.sysctl:thaw_command",
+        "Let new pages into tmem again.",
+    ),
+    Subcommand(
+        "swapoff",
+        "preswapd.cli.steer.swapoff:swapoff_command",
+        "Drop all pages of DEV, in tmem and on disk, after the guest's own swapoff.",
+    ),
+    Subcommand(
+        "create",
+        "preswapd.cli.steer.devices:create_command",
+        "Make a new device DEV of SIZE, ready for the guest's swapon.",
+    ),
+    Subcommand(
+        "remove",
+        "preswapd.cli.steer.devices:remove_command",
+        "Remove the device DEV with everything in it, in tmem and on disk.",
+    ),
+    Subcommand(
+        "mkswap",
+        "preswapd.cli.steer.devices:mkswap_command",
+        "Write a fresh swap header, with DEV as its label.",
+    ),
+    Subcommand(
+        "qemu-args",
+        "preswapd.cli.attach.qemu_args:qemu_args_command",
+        "Print the options that give DEV to a guest of QEMU, ready to paste.",
+    ),
+    Subcommand(
+        "libvirt-xml",
+        "preswapd.cli.attach.libvirt:libvirt_xml_command",
+        "Print the XML that gives DEV to a guest of libvirt, ready to paste with virsh edit.",
+    ),
+    Subcommand(
+        "guest-setup",
+        "preswapd.cli.attach.guest_setup:guest_setup_command",
+        "Print a shell script that root of the guest runs, to swap to its disk DEV.",
+    ),
+    Subcommand(
+        "attach",
+        "preswapd.cli.attach.command:attach_command",
+        "Give DEV to a running guest of QEMU, as a disk with the settings of qemu-args.",
+    ),
+    Subcommand(
+        "detach",
+        "preswapd.cli.attach.command:detach_command",
+        "Take DEV out of a running guest of QEMU, after the guest's own swapoff.",
+    ),
+    Subcommand(
+        "doctor",
+        "preswapd.cli.doctor.command:doctor_command",
+        "Check this host and the running instances, and say what to fix.",
+    ),
+]
 
-class Preswapctl(click.Group):
+
+class Preswapctl(Subcommands):
     """The commands, and what the shell may complete of their values."""
 
     def suggest(self, kind: str, context: click.Context) -> list[str]:
         given = context.find_root().params
         instances = instances_of(given.get("runtime_dir"), given.get("instance"))
-        return suggest(kind, instances, new=context.command is create_command)
+        return suggest(kind, instances, new=context.command.name == "create")
 
 
 @click.group(
     cls=Preswapctl,
-    commands=[
-        list_command,
-        stats_command,
-        top_command,
-        metrics_command,
-        sysctl_command,
-        shrink_command,
-        freeze_command,
-        thaw_command,
-        swapoff_command,
-        create_command,
-        remove_command,
-        mkswap_command,
-        qemu_args_command,
-        libvirt_xml_command,
-        guest_setup_command,
-        attach_command,
-        detach_command,
-        doctor_command,
-    ],
+    commands=SUBCOMMANDS,
     no_args_is_help=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -67,7 +132,7 @@ class Preswapctl(click.Group):
 )
 @click.option("--instance", type=INSTANCE, help="The name of the instance.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.version_option(package_name="preswapd", message="preswapctl %(version)s")
+@click.version_option(VERSION, message="preswapctl %(version)s")
 @click.pass_context
 def preswapctl(
     context: click.Context, runtime_dir: Path | None, instance: str | None, as_json: bool

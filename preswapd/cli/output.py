@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """How results are printed for programs: as JSON.  Tables for people are in look/table.py."""
 
 import json

@@ -1,5 +1,5 @@
-"""Where preswapctl begins: what it needs takes a tenth of a second to load, and Ctrl-C may come
-then."""
+# SPDX-License-Identifier: BSD-3-Clause
+"""Where preswapctl begins: Ctrl-C may come while what every command needs is imported."""
 
 import sys
 from typing import NoReturn

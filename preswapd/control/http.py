@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The server's end of the control API: HTTP over a Unix socket, one thread a connection.
 
 It runs in the process that serves NBD and must not slow that down: answers are encoded by Python
@@ -28,10 +29,10 @@ from preswapd.api.wire import (
     error_body,
     error_code,
 )
-from preswapd.control.routes import Api, FollowedShrink, Reply, Request, WrongMethodError
-from preswapd.control.shrinking import ShrinkThread
-from preswapd.errors import PreswapError, UsageError, described
-from preswapd.log import ERROR, Log
+from preswapd.control.routes import Api, Followed, Reply, Request, WrongMethodError
+from preswapd.errors import PreswapError, UsageError, with_place
+from preswapd.log import ERROR, WARNING, Log, Throttle
+from preswapd.preswap.shrink import Shrink
 
 Json = dict[str, Any]
 
@@ -57,6 +58,7 @@ class ControlServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         self.api = api
         self.log = log
         self.free = threading.BoundedSemaphore(CONNECTIONS)
+        self.refusals = Throttle()
 
     def start(self) -> None:
         threading.Thread(target=self.serve_forever, name="control", daemon=True).start()
@@ -72,6 +74,11 @@ class ControlServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     def process_request(self, request: Any, client_address: Any) -> None:
         if not self.free.acquire(blocking=False):
             self.shutdown_request(request)
+            if self.refusals.passes():
+                self.log(
+                    WARNING,
+                    f"{CONNECTIONS} clients are on the control socket, one more was hung up on",
+                )
             return
         try:
             super().process_request(request, client_address)
@@ -156,7 +163,7 @@ class Handler(BaseHTTPRequestHandler):
         try:
             url = urlsplit(self.path)
         except ValueError as error:
-            raise UsageError(f"the request's path is none: {error}") from None
+            raise UsageError(f"the request's path cannot be read: {error}") from None
         path = unquote(url.path)
         if path == METRICS and self.command == "GET":
             text = metrics_text(self.control.api.all_stats())
@@ -164,8 +171,8 @@ class Handler(BaseHTTPRequestHandler):
             return
         request = Request(dict(parse_qsl(url.query)), self.body())
         reply = self.control.api.serve(self.command, path, request)
-        if isinstance(reply, FollowedShrink):
-            self.follow(reply.shrink)
+        if isinstance(reply, Followed):
+            self.follow(reply)
         else:
             self.send_reply(reply)
 
@@ -217,24 +224,39 @@ class Handler(BaseHTTPRequestHandler):
         if isinstance(error, OSError):
             where = "" if error.filename is None else f"{error.filename}: "
             return error_body("failed", where + (error.strerror or str(error)))
-        self.control.log(ERROR, f"control request failed: {described(error)}")
+        self.control.log(ERROR, f"control request failed: {with_place(error)}")
         return error_body("failed", f"internal error, {type(error).__name__}: {error}")
 
-    # --- shrink: the one answer that takes its time ---
+    # --- shrinks: the answers that take their time ---
 
-    def follow(self, shrink: ShrinkThread) -> None:
-        """Until its end, with a line now and then; a client that hangs up stops it."""
-        lines = Lines(self)
+    def follow(self, followed: Followed) -> None:
+        """Until its end, with a line now and then.
+
+        A client that hangs up stops the shrink that it asked for; one that has set a limit does
+        not, as the limit stays.
+        """
+        shrink, lines = followed.shrink, Lines(self)
+        if followed.first is not None:
+            lines.write(followed.first)
+        if shrink is None:
+            lines.last({"result": None})
+            return
         try:
             while not shrink.ended.wait(HANG_UP_SECONDS):
                 if hung_up(self.connection):
-                    shrink.cancel()
+                    if not followed.is_owner:
+                        raise ConnectionResetError
+                    shrink.stop()
                 # Also before the first page moves: the client waits for a sign of life.
                 lines.now_and_then({"progress": asdict(shrink.progress)})
         except (ConnectionError, TimeoutError):
-            shrink.cancel()
-            shrink.ended.wait()
+            if followed.is_owner:
+                shrink.stop()
+                shrink.ended.wait()
             raise
+        self.tell_end(shrink, lines)
+
+    def tell_end(self, shrink: Shrink, lines: "Lines") -> None:
         if shrink.error is None:
             assert shrink.result is not None
             lines.last({"result": asdict(shrink.result)})

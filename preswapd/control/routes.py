@@ -1,22 +1,17 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What each path of the control API does with the instance; no HTTP in here."""
 
 import re
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, cast
 
 from preswapd.api.figures import DeviceAnswer, ServerFigures, Statistics
-from preswapd.api.wire import (
-    PREFIX,
-    VM_PRESWAP,
-    NotFoundError,
-    ServerFacts,
-    ShrinkStatus,
-)
-from preswapd.control.shrinking import ShrinkThread
-from preswapd.errors import RefusedError, UsageError
-from preswapd.preswap.instance import Instance
+from preswapd.api.messages import ServerFacts
+from preswapd.api.wire import PREFIX, VM_PRESWAP, NotFoundError
+from preswapd.errors import UsageError
+from preswapd.preswap.instance import Change, Instance
+from preswapd.preswap.shrink import Shrink
 from preswapd.units import LARGEST, parse_pages, parse_size
 
 Json = dict[str, Any]
@@ -35,10 +30,15 @@ class Reply(NamedTuple):
     body: Mapping[str, object]
 
 
-class FollowedShrink(NamedTuple):
-    """A shrink that has begun and whose client waits: it is answered line by line."""
+class Followed(NamedTuple):
+    """What has begun and whose client waits: it is answered line by line.
 
-    shrink: ShrinkThread
+    `is_owner`: the shrink ends with its client.  `first` is sent at once.
+    """
+
+    shrink: Shrink | None
+    is_owner: bool
+    first: Json | None
 
 
 class WrongMethodError(UsageError):
@@ -55,9 +55,7 @@ class Api:
     def __init__(self, instance: Instance, facts: ServerFacts) -> None:
         self.instance = instance
         self.facts = facts
-        self.last_shrink: ShrinkThread | None = None
-        self.beginning = threading.Lock()
-        self.routes: list[tuple[str, re.Pattern[str], Callable[..., Reply | FollowedShrink]]] = [
+        self.routes: list[tuple[str, re.Pattern[str], Callable[..., Reply | Followed]]] = [
             ("GET", path("/stats"), self.stats),
             ("GET", path("/devices"), self.devices),
             ("POST", path("/devices"), self.create),
@@ -70,10 +68,12 @@ class Api:
             ("GET", path("/shrink"), self.shrink_status),
             ("POST", path("/shrink"), self.shrink),
             ("DELETE", path("/shrink"), self.stop_shrink),
-            ("GET", path("/doctor"), self.doctor),
+            ("GET", path("/server"), self.server),
+            # The older name, kept.  The findings that it promises are made by `preswapctl`.
+            ("GET", path("/doctor"), self.server),
         ]
 
-    def serve(self, method: str, at: str, request: Request) -> Reply | FollowedShrink:
+    def serve(self, method: str, at: str, request: Request) -> Reply | Followed:
         allowed = []
         for route_method, pattern, function in self.routes:
             if match := pattern.fullmatch(at):
@@ -103,10 +103,10 @@ class Api:
     def sysctl(self, request: Request) -> Reply:
         devices = dict(self.instance.devices)
         pages = {f"{VM_PRESWAP}.{name}": device.preswap_pages for name, device in devices.items()}
-        settings = self.instance.tuning.values(devices)
+        settings = self.instance.sysctl.values(devices)
         return Reply(200, {VM_PRESWAP: self.instance.pages_in_tmem(), **pages, **settings})
 
-    def doctor(self, request: Request) -> Reply:
+    def server(self, request: Request) -> Reply:
         return Reply(200, asdict(self.facts))
 
     def all_devices(self) -> dict[str, DeviceAnswer]:
@@ -136,11 +136,12 @@ class Api:
         return Reply(201, self.all_devices()[self.known(name)])
 
     def remove(self, request: Request, name: str) -> Reply:
-        self.instance.remove(self.known(name), force=request.query.get("force") == "1")
+        self.instance.remove(self.known(name), force=is_forced(request))
         return Reply(200, {"name": name})
 
     def mkswap(self, request: Request, name: str) -> Reply:
-        force = Body(request.body, "force").flag("force")
+        # In the body: the older form, kept.
+        force = Body(request.body, "force").flag("force") or is_forced(request)
         self.instance.mkswap(self.known(name), force=force)
         return Reply(200, {"name": name})
 
@@ -148,56 +149,54 @@ class Api:
         Body(request.body)
         return Reply(200, asdict(self.instance.swapoff(self.known(name))))
 
-    def set(self, request: Request) -> Reply:
-        body = Body(request.body, "key", "value")
-        key = body.text("key")
-        return Reply(200, {key: self.instance.set(key, body.value("value"))})
+    def set(self, request: Request) -> Reply | Followed:
+        body = Body(request.body, "key", "value", "wait")
+        key, wait = body.text("key"), body.flag("wait")
+        now, shrink = self.change(key, body.value("value"))
+        return Followed(shrink, False, {"value": now}) if wait else Reply(200, {key: now})
 
-    def shrink(self, request: Request) -> Reply | FollowedShrink:
+    def change(self, key: str, value: str) -> Change:
+        """A number of pages is set by a shrink to it."""
+        if key != VM_PRESWAP and not key.startswith(f"{VM_PRESWAP}."):
+            return self.instance.set(key, value)
+        device = None if key == VM_PRESWAP else self.known(key.removeprefix(f"{VM_PRESWAP}."))
+        try:
+            pages = parse_pages(value)
+        except ValueError as error:
+            raise UsageError(f"{key}: {error}") from None
+        shrink = self.instance.begin_shrink(pages, device)
+        return Change(self.instance.pages_in_tmem(device), shrink)
+
+    def shrink(self, request: Request) -> Reply | Followed:
         body = Body(request.body, "pages", "device", "wait")
         device = body.optional_text("device")
         if device is not None:
             self.known(device)
         wait = body.flag("wait", True)
-        shrink = ShrinkThread(self.instance, body.number("pages", parse_pages), device)
-        self.begin(shrink)
-        return FollowedShrink(shrink) if wait else Reply(202, asdict(self.status()))
-
-    def begin(self, shrink: ShrinkThread) -> None:
-        """Of two that are asked for at once one is refused, and the other is the last shrink."""
-        with self.beginning:
-            if self.last_shrink is not None and not self.last_shrink.ended.is_set():
-                raise RefusedError("a shrink is under way already")
-            shrink.start()
-            self.last_shrink = shrink
+        shrink = self.instance.begin_shrink(body.number("pages", parse_pages), device)
+        return Followed(shrink, True, None) if wait else Reply(202, self.status())
 
     def shrink_status(self, request: Request) -> Reply:
-        return Reply(200, asdict(self.status()))
+        return Reply(200, self.status())
 
     def stop_shrink(self, request: Request) -> Reply:
         """It ends between two writes; asked for again it goes on."""
-        if self.last_shrink is None or self.last_shrink.ended.is_set():
-            raise RefusedError("no shrink is under way")
-        self.last_shrink.cancel()
-        return Reply(200, asdict(self.status()))
+        self.instance.shrinks.stop()
+        return Reply(200, self.status())
 
-    def status(self) -> ShrinkStatus:
-        last = self.last_shrink
-        if last is None:
-            return ShrinkStatus(running=False)
-        return ShrinkStatus(
-            running=not last.ended.is_set(),
-            moved=last.progress.moved,
-            left=last.progress.left,
-            target=last.pages,
-            device=last.device,
-            result=None if last.result is None else asdict(last.result),
-            error=None if last.error is None else str(last.error),
-        )
+    def status(self) -> Json:
+        return asdict(self.instance.shrinks.status())
 
 
 def path(template: str) -> re.Pattern[str]:
     return re.compile(PREFIX + re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", template))
+
+
+def is_forced(request: Request) -> bool:
+    force = request.query.get("force", "0")
+    if force not in ("0", "1"):
+        raise UsageError("force is 0 or 1")
+    return force == "1"
 
 
 class Body:

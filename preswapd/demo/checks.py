@@ -1,6 +1,13 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What must hold for the demonstration to succeed: each a sentence and whether it was so."""
 
 from dataclasses import dataclass, field
+
+from preswapd.errors import PreswapError
+
+
+class DemoError(PreswapError):
+    """A step could not be carried out, so that nothing after it can be checked."""
 
 
 @dataclass(frozen=True)

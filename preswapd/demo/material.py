@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Real data of this host for the guest to work on, as a disk that the guest reads."""
 
 import hashlib
@@ -7,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from preswapd.demo.faults import DemoError
+from preswapd.demo.checks import DemoError
 
 MIB = 1 << 20
 STDLIB = sysconfig.get_path("stdlib")

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The figures of the server and the guest at one moment, and as one line."""
 
 from dataclasses import astuple, dataclass

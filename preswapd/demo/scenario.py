@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The demonstration as a list of steps."""
 
 import time
@@ -5,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from preswapd.demo.material import gather
-from preswapd.demo.server import Server, as_a_shell_reads
+from preswapd.demo.server import TemporaryServer, as_a_shell_reads
 from preswapd.demo.stage import Stage
 from preswapd.demo.work import (
     CHECK_SECONDS,
@@ -60,7 +61,7 @@ def prepare(stage: Stage) -> None:
 
 def start_server(stage: Stage) -> None:
     settings = stage.settings
-    server = Server(settings.pool_size, settings.device, settings.device_size)
+    server = TemporaryServer(settings.pool_size, settings.device, settings.device_size)
     stage.server = stage.stack.enter_context(server)
     stage.server.start()
     stage.screen.command(" ".join(["preswapd serve", *stage.server.arguments()[-2:]]))
@@ -161,12 +162,12 @@ def shrink(stage: Stage) -> None:
 
 def take_all(stage: Stage) -> tuple[str, int]:
     """What the command says in the end, and the least memory that was in use while it ran."""
-    lowest = stage.server.arena()
+    lowest = stage.server.arena_size()
     with stage.server.control("sysctl", "vm.preswap=0") as command:
         stage.screen.command(command.shown)
         while command.running():
             # The guest goes on, so this is over as soon as the command is.
-            lowest = min(lowest, stage.server.arena())
+            lowest = min(lowest, stage.server.arena_size())
             time.sleep(SAMPLE_SECONDS)
         return command.wait().strip(), lowest
 
@@ -272,14 +273,15 @@ def swapoff(stage: Stage) -> None:
     stage.screen.command(f"preswapctl swapoff {name} --yes")
     stage.screen.say(server.run("swapoff", name, "--yes").strip())
     now = stage.look()
+    memory, disk = server.arena_size(), server.disk_file_size(name)
     stage.records.note(now, 0)
     stage.check(
         stage.guest.swaps() == []
         and now.kept <= 1
-        and server.arena() * LITTLE < stage.settings.pool_size
-        and server.image() <= HEADER_SIZE,
+        and memory * LITTLE < stage.settings.pool_size
+        and disk <= HEADER_SIZE,
         "after swapoff on both sides nothing is left but the swap header:"
-        f" {format_size(server.arena())} of memory, {format_size(server.image())} of disk",
+        f" {format_size(memory)} of memory, {format_size(disk)} of disk",
     )
 
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What the demonstration shows while it runs: titles, commands, and one line of live figures."""
 
 import shutil

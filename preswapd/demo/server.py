@@ -1,27 +1,41 @@
-"""A real `preswapd serve` on directories of its own, and `preswapctl` against it."""
+# SPDX-License-Identifier: BSD-3-Clause
+"""A real `preswapd serve` on directories of its own, and `preswapctl` against it.
+
+The demonstration, the benchmarks and the tests start, watch and end their servers here.
+"""
 
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
+from urllib.parse import quote
 
 from preswapd.api.client import Client
-from preswapd.demo.faults import DemoError
-from preswapd.host.children import kill_child, start_child
+from preswapd.demo.checks import DemoError
+from preswapd.errors import PreswapError
+from preswapd.host.children import END_SECONDS, Child, ChildError
 from preswapd.paths import InstancePaths
 from preswapd.units import exact_size
 
 START_SECONDS = 60.0
-END_SECONDS = 10.0
 COMMAND_SECONDS = 120.0
-POLL_SECONDS = 0.01
 LOG_LINES = 20
+
+
+class ServerError(PreswapError):
+    """It did not start, ended, or did not say what was waited for; a note holds its last lines."""
+
+    def __init__(self, message: str, log: str) -> None:
+        super().__init__(message)
+        if log:
+            self.add_note(f"The server's last lines:\n{log}")
 
 
 def installed(name: str) -> str:
@@ -36,33 +50,29 @@ def installed(name: str) -> str:
 
 
 class Server:
-    """Started and killed at will while the `with` block lasts; its pages stay between two lives."""
+    """Started and ended at will; its pages stay between two lives.
 
-    def __init__(self, pool_size: int, device: str, device_size: int) -> None:
+    `devices` gives each device's size and `pool_size` the pool's, as options have them; `extra` are
+    further options.  `log_file` takes what it says, one life after the other.
+    """
+
+    def __init__(
+        self,
+        paths: InstancePaths,
+        log_file: Path,
+        devices: Mapping[str, str],
+        pool_size: str,
+        extra: Sequence[str] = (),
+        *,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self.paths = paths
+        self.log_file = log_file
+        self.devices = dict(devices)
         self.pool_size = pool_size
-        self.device = device
-        self.device_size = device_size
-        self._process: subprocess.Popen[bytes] | None = None
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Self:
-        enter = self._stack.enter_context
-        try:
-            # Sockets too, whose paths must be short.
-            memory = Path(enter(temporary("/dev/shm")))
-            # Where /tmp is a tmpfs, pages in it would be in the host's memory after all.
-            disk = Path(enter(temporary("/var/tmp")))
-        except BaseException:
-            self._stack.close()
-            raise
-        self._log = disk / "log"
-        self._stack.callback(self.kill)
-        self.paths = InstancePaths(memory / "run", memory / "shm", disk / "state")
-        self.client = Client(self.paths.control_socket)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stack.close()
+        self.extra = list(extra)
+        self.env = {**os.environ, **(env or {})}
+        self.child: Child | None = None
 
     # --- its life ---
 
@@ -71,40 +81,112 @@ class Server:
             f"--runtime-dir={self.paths.runtime_dir}",
             f"--shm-dir={self.paths.shm_dir}",
             f"--state-dir={self.paths.state_dir}",
-            f"--pool-size={exact_size(self.pool_size)}",
-            f"--device={self.device}={exact_size(self.device_size)}",
+            f"--pool-size={self.pool_size}",
+            *(f"--device={name}={size}" for name, size in self.devices.items()),
+            *self.extra,
         ]
+
+    def command(self) -> list[str]:
+        return [installed("preswapd"), "serve", *self.arguments()]
 
     def start(self) -> None:
         """Starts it and waits until it serves."""
-        before = len(self._lines())
-        command = [installed("preswapd"), "serve", *self.arguments()]
-        self._process = start_child(command, self._log)
-        deadline = time.monotonic() + START_SECONDS
-        while not any(line.startswith("ready") for line in self._lines()[before:]):
-            if self._process.poll() is not None:
-                raise DemoError("the server did not start", self.log())
-            if time.monotonic() > deadline:
-                raise DemoError(f"the server was not ready after {START_SECONDS:.0f} s", self.log())
-            time.sleep(POLL_SECONDS)
+        self.launch(self.command())
 
-    def kill(self) -> None:
-        """As kill -9 does."""
-        if self._process is not None:
-            kill_child(self._process)
-            self._process = None
+    def launch(self, command: Sequence[str], pass_fds: Sequence[int] = ()) -> None:
+        """Starts it by another command, for the same directories."""
+        assert self.child is None, "the server runs already"
+        before = len(self.lines)
+        self.child = Child(command, self.log_file, pass_fds=pass_fds, env=self.env)
+        self.wait_for_line("ready", since=before)
+
+    @property
+    def running(self) -> Child:
+        """The process of a server that was started and neither ended nor waited for."""
+        assert self.child is not None, "the server is not running"
+        return self.child
+
+    @property
+    def pid(self) -> int:
+        return self.running.pid
 
     def check_alive(self) -> None:
-        if self._process is not None and self._process.poll() is not None:
-            raise DemoError(f"the server ended with status {self._process.returncode}", self.log())
+        if self.child is not None and self.child.status is not None:
+            raise ServerError(f"the server ended with {self.child.ending}", self.log_tail())
 
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Asks it to end and returns its exit status."""
+        self.running.send_signal(number)
+        return self.wait()
+
+    def kill(self) -> None:
+        """As kill -9 does; nothing where it does not run."""
+        if self.child is not None:
+            self.stop(signal.SIGKILL)
+
+    def wait(self, seconds: float = END_SECONDS) -> int:
+        """Waits until it has ended by itself; its exit status."""
+        status = self.running.wait(seconds)
+        self.child = None
+        return status
+
+    def restart(self) -> None:
+        """Starts it again, after a stop where it still runs."""
+        if self.child is not None:
+            self.stop()
+        self.start()
+
+    # --- what it says ---
+
+    @property
+    def lines(self) -> list[str]:
+        """Of all its lives; a line that it has not yet ended is left out while it runs."""
+        if not self.log_file.exists():
+            return []
+        ended = self.child is None or self.child.status is not None
+        *whole, begun = self.log_file.read_text(errors="replace").split("\n")
+        return [*whole, begun] if begun and ended else whole
+
+    @property
     def log(self) -> str:
-        return "\n".join(self._lines()[-LOG_LINES:])
+        return "\n".join(self.lines)
 
-    def _lines(self) -> list[str]:
-        return self._log.read_text(errors="replace").splitlines() if self._log.exists() else []
+    def log_tail(self) -> str:
+        return "\n".join(self.lines[-LOG_LINES:])
+
+    def wait_for_line(self, start: str, *, since: int = 0, timeout: float = START_SECONDS) -> str:
+        """The first log line from number `since` on that begins like this."""
+
+        def look() -> str | None:
+            return next((line for line in self.lines[since:] if line.startswith(start)), None)
+
+        try:
+            if self.child is not None:
+                return self.child.watch(look, timeout)
+            if (seen := look()) is not None:
+                return seen
+            why = "it does not run"
+        except ChildError as error:
+            why = str(error)
+        raise ServerError(f"the server did not say {start!r}: {why}", self.log_tail())
+
+    # --- where it is, and what the host sees of it ---
+
+    def nbd_uri(self, export: str = "") -> str:
+        return f"nbd+unix:///{quote(export)}?socket={quote(str(self.paths.nbd_socket))}"
+
+    def arena_size(self) -> int:
+        """Memory of the host that holds pages: allocated blocks, whatever the server says."""
+        return allocated(self.paths.arena)
+
+    def disk_file_size(self, device: str) -> int:
+        return allocated(self.paths.disk_file(device))
 
     # --- the operator's side ---
+
+    @property
+    def client(self) -> Client:
+        return Client(self.paths.control_socket)
 
     def control(self, *arguments: str) -> "ControlCommand":
         return ControlCommand(self.paths.runtime_dir, arguments)
@@ -113,14 +195,32 @@ class Server:
         with self.control(*arguments) as command:
             return command.wait()
 
-    # --- what the host sees of it ---
 
-    def arena(self) -> int:
-        """Memory of the host that holds pages: allocated blocks, whatever the server says."""
-        return allocated(self.paths.arena)
+class TemporaryServer(Server):
+    """A server with one device, for as long as the `with` block lasts; sizes in bytes.
 
-    def image(self) -> int:
-        return allocated(self.paths.image(self.device))
+    Its log and disk files lie on a disk: where /tmp is a tmpfs, pages in it would be in the host's
+    memory after all.
+    """
+
+    def __init__(
+        self, pool_size: int, device: str, device_size: int, extra: Sequence[str] = ()
+    ) -> None:
+        with ExitStack() as stack:
+            # Sockets too, whose paths must be short.
+            memory = Path(stack.enter_context(temporary("/dev/shm")))
+            disk = Path(stack.enter_context(temporary("/var/tmp")))
+            paths = InstancePaths(memory / "run", memory / "shm", disk / "state")
+            devices = {device: exact_size(device_size)}
+            super().__init__(paths, disk / "log", devices, exact_size(pool_size), extra)
+            stack.callback(self.kill)
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
 
 
 class ControlCommand:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What the steps of the demonstration share: server, guest and work, and how they are watched."""
 
 import time
@@ -6,8 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from preswapd.demo.checks import Checks
-from preswapd.demo.faults import DemoError
+from preswapd.demo.checks import Checks, DemoError
 from preswapd.demo.material import Material
 from preswapd.demo.measured import Counters, Figures, figures, live_line
 from preswapd.demo.screen import Screen

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What the demonstration has shown, for a person to read."""
 
 import time

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What the guest does with more memory than it has, and how its results are known to be right.
 
 Three things at once, each checked in its own way: files in a tmpfs, whose every byte is compared in
@@ -10,7 +11,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from preswapd.demo.faults import DemoError
+from preswapd.demo.checks import DemoError
 from preswapd.demo.material import Material
 from preswapd.guest.channel import Outcome
 from preswapd.guest.machine import Guest, Job

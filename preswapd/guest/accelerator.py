@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Whether KVM really runs a guest here: /dev/kvm may be there and a stock kernel hang on it."""
 
 import os
@@ -10,6 +11,7 @@ from preswapd.guest.cpio import Archive
 from preswapd.guest.kernel import Kernel
 from preswapd.guest.programs import static_busybox
 from preswapd.guest.remembered import remembered
+from preswapd.host.kernel import boot_id
 
 KVM = Path("/dev/kvm")
 PROBE = Path(__file__).with_name("probe.sh")
@@ -34,10 +36,6 @@ def choose(qemu: Path, kernel: Kernel, cache: Path) -> str:
         return "kvm" if boots_under_kvm(qemu, kernel) else "tcg"
 
     return remembered(cache / "accelerator.json", key, find)
-
-
-def boot_id() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def boots_under_kvm(qemu: Path, kernel: Kernel) -> bool:

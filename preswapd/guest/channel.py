@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The host's end of the port over which init.sh takes commands."""
 
 import base64

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """An archive in the newc format, as the kernel unpacks it: no root, no device nodes on the host."""
 
 import stat

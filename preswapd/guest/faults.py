@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What can go wrong with a guest.
 
 GuestError           the base: a guest could not be made, or did not do what it was asked

@@ -4,6 +4,7 @@
 #
 # A request is a line "NUMBER COMMAND", the answer a line "NUMBER STATUS OUTPUT"; command and output are
 # in base64.  After the start it sends "0 0 VERSION" of the kernel by itself.
+# SPDX-License-Identifier: BSD-3-Clause
 
 export PATH=/bin:/sbin:/usr/bin:/usr/sbin HOME=/run LC_ALL=C
 /bin/busybox mkdir -p /proc /sys /dev /run /tmp /etc

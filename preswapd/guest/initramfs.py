@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The guest's file system: busybox, modules, an init that takes commands, and programs."""
 
 from collections.abc import Mapping, Sequence

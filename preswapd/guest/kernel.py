@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A kernel for the guest: Debian's cloud kernel, unpacked into a cache and never installed."""
 
 import os

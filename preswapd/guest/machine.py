@@ -1,8 +1,8 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """One guest: QEMU started, spoken to, watched and stopped."""
 
 import re
 import shlex
-import signal
 import socket
 import subprocess
 import tempfile
@@ -19,7 +19,7 @@ from preswapd.guest.faults import CommandError, GuestError, GuestTimeoutError, L
 from preswapd.guest.kernel import Kernel
 from preswapd.guest.programs import find
 from preswapd.guest.readings import SwapArea, swap_areas, troubles, vmstat
-from preswapd.host.children import END_SECONDS, kill_child, start_child
+from preswapd.host.children import Child
 from preswapd.host.meminfo import amounts
 from preswapd.qmp import Monitor, MonitorError
 
@@ -125,10 +125,12 @@ class Guest:
         ).output.strip()
 
     def _spawn(self, commands: int, monitor: int) -> None:
-        self._process = start_child(
-            self._command(commands, monitor), self._folder / "qemu.log", (commands, monitor)
+        self._child = Child(
+            self._command(commands, monitor),
+            self._folder / "qemu.log",
+            pass_fds=(commands, monitor),
         )
-        self._stack.callback(kill_child, self._process)
+        self._stack.callback(self._child.kill)
 
     def _command(self, commands: int, monitor: int) -> list[str]:
         hardware = self.hardware
@@ -155,7 +157,7 @@ class Guest:
     @property
     def pid(self) -> int:
         """QEMU's."""
-        return self._process.pid
+        return self._child.pid
 
     # --- commands ---
 
@@ -246,16 +248,15 @@ class Guest:
 
     def _lost(self) -> LostGuestError:
         try:
-            status = self._process.wait(END_SECONDS)
+            self._child.wait()
         except subprocess.TimeoutExpired:
             return LostGuestError("the guest closed its command port", self.console())
         console = self.console()
         # A panic is followed by more lines than are shown.
         if panic := PANIC.search(self._said()):
             return LostGuestError(f"the guest's kernel panicked: {panic[0]}", console)
-        how = f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
         last = console.splitlines()[-1:] or ["it said nothing"]
-        return LostGuestError(f"QEMU ended with {how}: {last[0]}", console)
+        return LostGuestError(f"QEMU ended with {self._child.ending}: {last[0]}", console)
 
 
 class Job:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """How much memory a guest needs to have a given amount of it for its programs.
 
 What is free decides when a guest swaps, and how much Linux takes depends on its release and on the

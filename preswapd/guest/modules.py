@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Kernel modules in the order in which they load, read from the modules themselves.
 
 depmod writes modules.dep when a kernel is installed; ours is only unpacked.

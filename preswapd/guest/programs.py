@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Programs of this host with the shared libraries that they need, to be copied into a guest."""
 
 import re

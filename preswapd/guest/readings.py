@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What a guest's kernel says of its memory and swap, read from its files under /proc."""
 
 from dataclasses import dataclass

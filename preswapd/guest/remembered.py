@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What takes a boot to find out, kept in the user's cache while what it was found for stays."""
 
 import json

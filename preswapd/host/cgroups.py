@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The memory cgroups that this process is charged to: over their limits it is killed."""
 
 import os

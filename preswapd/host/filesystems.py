@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What the operating system tells about the file systems that an instance lives on."""
 
 import ctypes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Whether systemd's logind deletes a user's shared memory at logout (logind.conf(5), RemoveIPC)."""
 
 import configparser

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """/proc/meminfo, and what looks like it: of this host, or as a guest tells it."""
 
 from pathlib import Path
@@ -13,3 +14,11 @@ def amounts(text: str) -> dict[str, int]:
         for words in lines
         if len(words) == 3 and words[2] == "kB"
     }
+
+
+def available_memory(path: Path = MEMINFO) -> int | None:
+    """Bytes that programs could still get without swapping; None where it cannot be read."""
+    try:
+        return amounts(path.read_text()).get("MemAvailable")
+    except OSError:
+        return None

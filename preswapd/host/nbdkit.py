@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Which nbdkit is installed here, and what its version asks of whoever runs it."""
 
 import os
@@ -9,15 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from preswapd.errors import RefusedError
-
-Version = tuple[int, int, int]
+from preswapd.host.versions import Version, find_version, version_text
 
 # The Python plugin has after_fork and cleanup from here on.
 OLDEST: Version = (1, 28, 0)
 # From here on a client that hangs up with requests in flight ends its connection, not the process.
 SURVIVES_HANG_UP: Version = (1, 33, 10)
 # CVE-2025-47711: the first fixed release of each series that got the fix; later series have it.
-BLOCK_STATUS_FIXED = {(1, 38): 6, (1, 40): 6, (1, 42): 2}
+BLOCK_STATUS_FIXED: dict[Version, int] = {(1, 38): 6, (1, 40): 6, (1, 42): 2}
 BLOCK_STATUS_FIXED_SERIES = (1, 44)
 
 # QEMU has at most this many requests in flight; with fewer, one slow disk read stops the guest.
@@ -40,10 +40,6 @@ class Nbdkit:
         return version_text(self.version)
 
 
-def version_text(version: tuple[int, ...]) -> str:
-    return ".".join(map(str, version))
-
-
 def environment() -> dict[str, str]:
     """Ours, made so that the embedded Python adopts the virtual environment that we run in."""
     own_bin = str(Path(sys.executable).parent)
@@ -56,12 +52,12 @@ def probe() -> Nbdkit:
     path = shutil.which("nbdkit", path=environment()["PATH"])
     if path is None:
         raise RefusedError("nbdkit is not installed: install nbdkit and its Python plugin")
-    version = parse_version(answer(path, "--version"))
+    version = version_of(output_of(path, "--version"))
     if version < OLDEST:
         raise RefusedError(
             f"nbdkit {version_text(version)} is too old: {version_text(OLDEST)} or newer is needed"
         )
-    python = parse_python(answer(path, "python", "--dump-plugin"))
+    python = python_of(output_of(path, "python", "--dump-plugin"))
     if python != OUR_PYTHON:
         raise RefusedError(
             f"nbdkit's plugin embeds Python {python}, this is Python {OUR_PYTHON}: install preswapd"
@@ -71,7 +67,7 @@ def probe() -> Nbdkit:
     return Nbdkit(path, version, python)
 
 
-def answer(*command: str) -> str:
+def output_of(*command: str) -> str:
     try:
         done = subprocess.run(
             command,
@@ -95,15 +91,14 @@ def answer(*command: str) -> str:
     return done.stdout
 
 
-def parse_version(text: str) -> Version:
-    match = re.match(r"nbdkit (\d+)\.(\d+)\.(\d+)", text)
-    if match is None:
+def version_of(text: str) -> Version:
+    version = find_version(text)
+    if not text.startswith("nbdkit ") or version is None or len(version) < 3:
         raise RefusedError(f"nbdkit --version says {text.strip()!r}, which is no version")
-    major, minor, micro = map(int, match.groups())
-    return major, minor, micro
+    return version[:3]
 
 
-def parse_python(dump: str) -> str:
+def python_of(dump: str) -> str:
     match = re.search(r"^python_version=(\d+\.\d+)", dump, re.MULTILINE)
     if match is None:
         raise RefusedError("nbdkit's Python plugin does not say which Python it embeds")

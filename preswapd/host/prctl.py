@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What comes when the process that started us ends: prctl(2), PR_SET_PDEATHSIG.
 
 nbdkit in the foreground asks for a SIGTERM then, so that a server started in the background

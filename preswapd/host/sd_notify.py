@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Messages to the service manager (sd_notify(3))."""
 
 import os

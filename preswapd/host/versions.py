@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Which versions of other programs are installed on this host."""
 
 import re
@@ -20,12 +21,17 @@ def first_version(programs: Iterable[str]) -> Version | None:
     """The version of the first of these that is installed, None without any."""
     for program in programs:
         path = which(program) or which(program, path=SYSTEM_PATH)
-        if path and (version := find_version(answer(path))):
+        if path and (version := find_version(output_of_version(path))):
             return version
     return None
 
 
-def answer(path: str) -> str:
+def version_text(version: Version) -> str:
+    return ".".join(map(str, version))
+
+
+def output_of_version(path: str) -> str:
+    """What the program says to --version; nothing of one that fails or hangs."""
     try:
         done = subprocess.run(
             [path, "--version"],

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Devices come and go: the rows "create" and "remove" of docs/concurrency.md.
 
 The entry in the arena's table says how far it got, so that a kill anywhere is finished by the next
@@ -12,17 +13,17 @@ from pathlib import Path
 
 from preswapd.errors import PreswapError, RefusedError
 from preswapd.paths import InstancePaths
-from preswapd.preswap.device._device import Device, reserve_index
+from preswapd.preswap.device._device import Device
 from preswapd.preswap.device._table import Entry, Table
-from preswapd.preswap.files.header import swap_header
-from preswapd.preswap.files.image import (
+from preswapd.preswap.files.disk_file import (
     check_unclaimed,
-    create_image,
+    create_disk_file,
     data_ranges,
     is_block_device,
-    open_image,
-    remove_image,
+    open_disk_file,
+    remove_disk_file,
 )
+from preswapd.preswap.files.header import swap_header
 from preswapd.preswap.files.maps import create_map, open_map, remove_map
 from preswapd.preswap.files.sidecar import Sidecar, remove_sidecar
 from preswapd.preswap.settings import DeviceSpec
@@ -56,10 +57,12 @@ class Maker:
     def create(self, spec: DeviceSpec, compress: str) -> Served:
         """A new device, with a swap header; RefusedError leaves nothing behind."""
         self.finish_leftovers(spec.name)
-        check_unclaimed(self.paths.image(spec.name), spec.size)
+        check_unclaimed(self.paths.disk_file(spec.name), spec.size)
         entry = self.entered(spec.name, spec.size, "creating")
         try:
-            create_image(self.paths.image(spec.name), spec.size, swap_header(spec.name, spec.size))
+            create_disk_file(
+                self.paths.disk_file(spec.name), spec.size, swap_header(spec.name, spec.size)
+            )
             create_map(self.paths.map(spec.name), spec.size, PAGE_ZERO)
             sidecar = self.sidecar(entry, compress, dirty=False)
             sidecar.write(self.paths.sidecar(spec.name))
@@ -73,7 +76,7 @@ class Maker:
         self.finish_leftovers(old.name)
         entry = self.entered(old.name, old.size, "adopting", quarantined=old.tmem_dirty)
         try:
-            on_disk = self.written(self.paths.image(old.name), old.size)
+            on_disk = self.written(self.paths.disk_file(old.name), old.size)
             create_map(self.paths.map(old.name), old.size, on_disk)
             sidecar = self.sidecar(entry, old.compress, dirty=old.tmem_dirty)
             sidecar.write(self.paths.sidecar(old.name))
@@ -88,7 +91,7 @@ class Maker:
         dirty = replace(sidecar, tmem_dirty=True)
         map_fd = open_map(self.paths.map(entry.name))
         try:
-            image_fd = open_image(self.paths.image(entry.name))
+            disk_fd = open_disk_file(self.paths.disk_file(entry.name))
             try:
                 device = Device(
                     self.host,
@@ -96,16 +99,16 @@ class Maker:
                     entry=entry,
                     compress=sidecar.compress,
                     map_fd=map_fd,
-                    image_fd=image_fd,
+                    disk_fd=disk_fd,
                     tmem_dirty=sidecar.tmem_dirty,
                     on_first_put=partial(dirty.write, path),
                 )
             except BaseException:
-                os.close(image_fd)
+                os.close(disk_fd)
                 raise
         finally:
             os.close(map_fd)
-        reserve_index(device)
+        device.reserve_index()
         if entry.state != "served":
             entry.set_state("served")
         return Served(device, entry, sidecar)
@@ -125,7 +128,7 @@ class Maker:
             # The sidecar first: one without its disk file would keep the next start after a reboot
             # of the host from serving anything.
             remove_sidecar(self.paths.sidecar(entry.name))
-            remove_image(self.paths.image(entry.name))
+            remove_disk_file(self.paths.disk_file(entry.name))
         entry.set_state("free")
 
     def undo(self, entry: Entry) -> None:
@@ -133,14 +136,14 @@ class Maker:
         with suppress(OSError):
             self.finish(entry)
 
-    def written(self, image: Path, size: int) -> list[tuple[int, int]]:
+    def written(self, disk_file: Path, size: int) -> list[tuple[int, int]]:
         """Byte ranges that read as they were written.
 
         A block device has no holes: all but page 0 would be what its last user left there.
         """
-        if is_block_device(image):
+        if is_block_device(disk_file):
             return PAGE_ZERO
-        with open(image, "rb") as file:
+        with open(disk_file, "rb") as file:
             return list(data_ranges(file.fileno(), size))
 
     def entered(self, name: str, size: int, state: str, *, quarantined: bool = False) -> Entry:

@@ -1,48 +1,48 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """One instance: a tmem host, its devices, and what an operator does with them."""
 
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from typing import cast
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import NamedTuple, cast
 
 from preswapd.api.figures import Statistics, TmemFigures
 from preswapd.api.kinds import check_compress, check_device_size
-from preswapd.api.settings import NO_LIMIT
+from preswapd.api.messages import ShrinkProgress, ShrinkResult, SwapoffResult
+from preswapd.api.settings import POOL_LIMIT, QUOTA
 from preswapd.errors import RefusedError
 from preswapd.log import ERROR, INFO, NOTICE, WARNING, Log
 from preswapd.paths import check_device_name
 from preswapd.preswap.creation import Served
 from preswapd.preswap.device._device import Device, give_back
 from preswapd.preswap.files.header import swap_header
-from preswapd.preswap.files.image import written_pages
+from preswapd.preswap.fitting import Fitting
+from preswapd.preswap.goals import Goal, ToPages, ToPoolLimit, ToQuota
 from preswapd.preswap.opening import POOL, open_instance
 from preswapd.preswap.settings import (
     DeviceSpec,
     Settings,
     check_number_of_devices,
 )
-from preswapd.preswap.shrink import Shrink, ShrinkProgress, ShrinkResult
-from preswapd.preswap.tuning import Tuning
+from preswapd.preswap.shrink import Shrink, Shrinks
+from preswapd.preswap.sysctl import Sysctl
 from preswapd.preswap.upkeep import Upkeep
 from preswapd.units import PAGE_SIZE, format_size
 from preswapd.version import VERSION
 
-# A clean stop waits so long for requests that a slow disk still holds; without them it is no
-# less safe, only not clean.
+# A clean stop waits so long for requests that a slow disk still holds.  Without them the stop is
+# as safe, but the device counts as dirty at the next start.
 PARK_MILLISECONDS = 1000
 # Between two looks whether anything is to be compressed; the first page ends the wait.
 SETTLE_MILLISECONDS = 1000
 
 
-@dataclass(frozen=True)
-class SwapoffResult:
-    """What a swapoff flush dropped, in pages; seconds since the request before it."""
+class Change(NamedTuple):
+    """A setting's new value, and the shrink that makes it true, where pages have to go."""
 
-    pages: int
-    disk_pages: int
-    recent_io_seconds: float | None
+    value: int | str
+    shrink: Shrink | None
 
 
 class Instance:
@@ -62,12 +62,13 @@ class Instance:
         self.recovery = opened.recovery
         self.devices = {name: served.device for name, served in opened.served.items()}
         self.changes = threading.Lock()
-        self.shrinking = threading.Lock()
         for complaint in opened.complaints:
             log(ERROR, complaint)
-        self.tuning = Tuning(settings, opened.host, POOL)
-        for complaint in self.tuning.restore(self.devices):
+        self.sysctl = Sysctl(settings, opened.host, POOL)
+        for complaint in self.sysctl.restore(self.devices):
             log(WARNING, complaint)
+        self.shrinks = Shrinks(opened.host, log)
+        self.fitting = Fitting(self.shrinks, self.limits)
         self.upkeep = Upkeep(self.served, log)
 
     # --- looking ---
@@ -93,7 +94,7 @@ class Instance:
             "page_size": PAGE_SIZE,
             "tmem": tmem,
             "devices": figures,
-            "sysctl": self.tuning.values(dict(devices)),
+            "sysctl": self.sysctl.values(dict(devices)),
         }
 
     # --- devices come and go ---
@@ -124,7 +125,7 @@ class Instance:
                 # At worst a device that is made again under this name begins with the settings,
                 # after a restart.
                 with suppress(OSError):
-                    self.tuning.forget(served.device)
+                    self.sysctl.forget(served.device)
             give_back(self.host)
         self.log(INFO, f"removed device {name}")
 
@@ -146,17 +147,20 @@ class Instance:
         return served
 
     def swapoff(self, name: str) -> SwapoffResult:
-        """Drops all pages but the swap header, in tmem and on disk."""
+        """Drops all pages but the swap header, in tmem and on disk.
+
+        RefusedError when there is no such device any more; OSError when the disk fails: pages that
+        were dropped stay dropped, blocks of the disk file come back later.
+        """
         with self.changes:
             device = self.unused(name, force=True).device
-            header = device.disk_map[0]
+            header = device.is_on_disk(0)
             result = SwapoffResult(
                 device.preswap_pages, device.disk_pages - header, device.seconds_since_io
             )
             device.forget(1, device.pages - 1)
-            device.punch(0, device.pages)
-            for first, pages in written_pages(device.disk_file(), device.size):
-                device.punch(first, pages, all=True)
+            device.punch()
+            device.punch_unused()
             self.host.maintain(all=True)
         dropped = f"dropped {result.pages} pages in memory, {result.disk_pages} on disk"
         self.log(INFO, f"swapoff of {name}: {dropped}")
@@ -164,43 +168,29 @@ class Instance:
 
     # --- memory ---
 
+    def begin_shrink(
+        self,
+        pages: int,
+        name: str | None = None,
+        *,
+        progress: Callable[[ShrinkProgress], None] = lambda step: None,
+    ) -> Shrink:
+        """Begins to move pages to disk until `pages` are left, in one device or in all.
+
+        Puts beyond that are rejected meanwhile, so that it ends under load.  RefusedError while
+        another shrink is under way, or when there is no such device.
+        """
+        return self.shrinks.begin(ToPages(self.sysctl, self.chosen(name), pages, name), progress)
+
     def shrink(
         self,
         pages: int,
         name: str | None = None,
         *,
         progress: Callable[[ShrinkProgress], None] = lambda step: None,
-        cancelled: Callable[[], bool] = lambda: False,
     ) -> ShrinkResult:
-        """Moves pages to disk until `pages` are left, in one device or in all.
-
-        Puts beyond that are rejected meanwhile, so that it ends under load.
-        """
-        if not self.shrinking.acquire(blocking=False):
-            raise RefusedError("a shrink is under way already")
-        try:
-            devices = self.chosen(name)
-            work = Shrink(devices, pages, progress, cancelled, lambda: give_back(self.host))
-            before, began = work.left(), time.monotonic()
-            if before > pages:
-                of = "" if name is None else f" of {name}"
-                self.log(INFO, f"shrink{of} from {before} to {pages} pages begins")
-            with self.held_down(pages, None if name is None else devices[0]):
-                result = work.run()
-            self.host.maintain(all=True)
-            if before > pages or result.moved:
-                self.tell_shrunk(result, time.monotonic() - began)
-            return result
-        finally:
-            self.shrinking.release()
-
-    def tell_shrunk(self, result: ShrinkResult, seconds: float) -> None:
-        lost = f", {result.lost} lost" if result.lost else ""
-        figures = f"{result.moved} pages moved to disk{lost}, {result.left} left in memory"
-        if result.complete:
-            self.log(INFO, f"shrink ended after {seconds:.1f} s: {figures}")
-        else:
-            self.log(WARNING, f"shrink stopped after {seconds:.1f} s ({result.reason}): {figures}")
+        """The same, and waits for its end."""
+        return self.begin_shrink(pages, name, progress=progress).wait()
 
     def chosen(self, name: str | None) -> list[Device]:
         devices = dict(self.devices)
@@ -210,34 +200,35 @@ class Instance:
             raise RefusedError(f"there is no device {name} any more")
         return [devices[name]]
 
-    @contextmanager
-    def held_down(self, pages: int, device: Device | None) -> Iterator[None]:
-        """No new page enters tmem beyond so many: of the device, or of all together."""
-        if device is None:
-            self.host.set_max_pages(POOL, pages)
-        else:
-            self.tuning.hold_down(device, pages)
-        try:
-            yield
-        finally:
-            if device is None:
-                self.host.set_max_pages(POOL, NO_LIMIT)
-            else:
-                self.tuning.let_go(device)
+    def set(self, key: str, value: str) -> Change:
+        """Sets it and begins to make it true: pages above a limit move to disk, however many.
 
-    def set(self, key: str, value: str) -> int | str:
-        """The setting's new value; UsageError or RefusedError when nothing was changed."""
+        UsageError for an unknown key or a bad value, RefusedError when it cannot be kept over a
+        restart; nothing was changed then.
+        """
         with self.changes:
-            now = self.tuning.set(key, value, dict(self.devices))
-        self.log(NOTICE, f"set {key} = {now}")
-        return now
+            now = self.sysctl.set(key, value, dict(self.devices))
+            self.log(NOTICE, f"set {key} = {now}")
+            return Change(now, self.fitting.fit(key))
+
+    def limits(self) -> dict[str, Goal]:
+        """What each limit asks of the pages that are there, by key."""
+        quotas: dict[str, Goal] = {
+            key: ToQuota(key, self.sysctl, device)
+            for device in list(self.devices.values())
+            for key in [QUOTA.sysctl_key(self.name, device.name)]
+        }
+        key = POOL_LIMIT.sysctl_key(self.name)
+        return {key: ToPoolLimit(key, self.host, lambda: self.chosen(None)), **quotas}
 
     # --- in the background ---
 
     def maintain(self) -> None:
-        """Called some times a second: memory and disk space go back, disk errors are told."""
+        """Called some times a second: memory and disk space go back, limits are kept, disk errors
+        are told."""
         self.host.maintain()
         self.upkeep.turn()
+        self.fitting.turn()
 
     def compress_later(self) -> None:
         """From now on writes are taken at the speed of a copy; settle() must be called for ever."""
@@ -251,7 +242,7 @@ class Instance:
 
     def close(self) -> None:
         """What a clean stop writes.  No request is answered any more: the process ends next."""
-        # Whoever comes later than this waits for ever; a removal that hangs is not waited for.
+        # Not released again: no change begins from now on.  A removal that hangs is not waited for.
         self.changes.acquire(timeout=PARK_MILLISECONDS / 1000)
         for served in list(self.served.values()):
             try:
@@ -266,8 +257,7 @@ class Instance:
         ended = device.park(PARK_MILLISECONDS)
         if not ended or device.preswap_pages or device.quarantined or not device.tmem_dirty:
             return
-        for first, pages in written_pages(device.disk_file(), device.size):
-            device.punch_parked(first, pages)
+        device.punch_unused(parked=True)
         device.sync()
         path = self.settings.paths.sidecar(device.name)
         replace(served.sidecar, tmem_dirty=False).write(path)

@@ -1,26 +1,26 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """From what lies in shared memory and on disk to served devices: docs/concurrency.md, Recovery."""
 
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from preswapd.api.kinds import LARGEST_POOL
 from preswapd.errors import RefusedError
 from preswapd.host.cgroups import memory_files
+from preswapd.host.kernel import boot_id
 from preswapd.host.meminfo import MEMINFO, amounts
 from preswapd.preswap.creation import Maker, Served, reason_of
 from preswapd.preswap.device._table import Table, recover
+from preswapd.preswap.files.disk_file import create_disk_file, remove_disk_file
 from preswapd.preswap.files.header import swap_header
-from preswapd.preswap.files.image import create_image, remove_image
 from preswapd.preswap.files.sidecar import SUFFIX, Sidecar
 from preswapd.preswap.settings import Settings
 from preswapd.preswap.survey import Found, Plan, check_sizes, survey
 from preswapd.tmem._tmem import Host
 from preswapd.units import exact_size
 
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 # All devices of an instance share its one pool, as swap types do in the kernel's preswap.
 POOL = 0
 SMALLEST_RESERVE = 512 << 20
@@ -43,10 +43,6 @@ class Opened:
     served: dict[str, Served]
     recovery: Recovery
     complaints: list[str]
-
-
-def boot_id() -> str:
-    return BOOT_ID.read_text().strip()
 
 
 def check(settings: Settings) -> None:
@@ -85,20 +81,19 @@ def open_instance(settings: Settings) -> Opened:
     if settings.discard_state:
         discard(settings)
     begun = time.monotonic()
-    plan = plan_of(settings)
     is_new = not settings.paths.arena.exists()
+    # A start that is refused makes no arena.
+    plan = survey(settings, None, boot_id()) if is_new else None
     with cleaned_up(open_host(settings, create=is_new)) as host:
+        plan = plan or survey(settings, found_in(host), boot_id())
         table = Table(host)
         table.prepare()
-        # The plan's entries were those of a mapping that is gone.
-        entries = {entry.name: entry for entry in table.entries()}
-        served = [entries[entry.name] for entry, _ in plan.keep]
-        found = {} if is_new else recover(host, POOL, served)
+        found = {} if is_new else recover(host, POOL, [entry for entry, _ in plan.keep])
         open_pool(host)
         maker = Maker(host, table, POOL, settings.paths, boot_id())
         for entry in plan.finish:
-            maker.finish(entries[entry.name])
-        devices = [maker.open(entries[entry.name], sidecar) for entry, sidecar in plan.keep]
+            maker.finish(entry)
+        devices = [maker.open(entry, sidecar) for entry, sidecar in plan.keep]
         recovery = Recovery(
             found.get("stored_pages", 0),
             found.get("damaged_slots", 0),
@@ -177,11 +172,11 @@ def discard(settings: Settings) -> None:
         except RefusedError:
             path.unlink()
             continue
-        remove_image(paths.image(sidecar.name))
+        remove_disk_file(paths.disk_file(sidecar.name))
         header = swap_header(sidecar.name, sidecar.size)
-        create_image(paths.image(sidecar.name), sidecar.size, header)
+        create_disk_file(paths.disk_file(sidecar.name), sidecar.size, header)
         replace(sidecar, tmem_dirty=False).write(path)
     known = {path.with_suffix(".img") for path in paths.state_dir.glob(f"*{SUFFIX}")}
     for spec in settings.devices:
-        if paths.image(spec.name) not in known:
-            remove_image(paths.image(spec.name))
+        if paths.disk_file(spec.name) not in known:
+            remove_disk_file(paths.disk_file(spec.name))

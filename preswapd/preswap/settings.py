@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What an instance and its devices are started with; each field has its setting's name."""
 
 from dataclasses import dataclass

@@ -1,173 +1,204 @@
-"""Which pages go to disk first when memory is taken back.
+# SPDX-License-Identifier: BSD-3-Clause
+"""The shrink of an instance: one at a time, and its state from the beginning to the end.
 
-The kernel's preswap_shrink moved pages into the guest's own memory; a host cannot, so here it is
-writeback.  Coldest first and large writes exclude each other page by page, so victims are extents
-of 256 pages, the lowest mean sequence number first; when nothing is to stay, simply by offset.
+What an operator asks for is refused while one is under way.  What a lowered limit needs (a fit) is
+never refused: it follows when that one has ended.
 """
 
-import heapq
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
 
-from preswapd.preswap.device._device import EXTENT_PAGES, Device
-from preswapd.preswap.files.durable import NO_ROOM
-
-
-@dataclass(frozen=True)
-class ShrinkProgress:
-    """How far a shrink is, in pages; of a move under way `left` may know, and `moved` not yet."""
-
-    moved: int
-    left: int
-    target: int
-
-
-@dataclass(frozen=True)
-class ShrinkResult:
-    """How a shrink ended, in pages; `reason` says why it is not complete."""
-
-    moved: int
-    left: int
-    lost: int
-    complete: bool
-    reason: str | None = None
-
-
-# Guests may fill tmem up to the target while pages leave it, so a round can end above it.
-MOST_ROUNDS = 100
-# A disk with a bad spot takes what lies elsewhere; one that has failed so often takes nothing.
-MOST_FAILURES = 8
-# A search keeps the interpreter lock, which guests' requests need, to its end.
-SEARCHED_PAGES = 1 << 20
-# One extent is decompressed while the other is written: 1.05 times the rate of dd instead of 0.7.
-MOVES_AT_ONCE = 2
-
-
-@dataclass(frozen=True)
-class Move:
-    """An extent on its way to disk, with at most `most` of its pages."""
-
-    device: Device
-    most: int
-    result: Future[tuple[int, int, int]]
+from preswapd.api.messages import ShrinkProgress, ShrinkResult, ShrinkStatus
+from preswapd.errors import RefusedError, with_place
+from preswapd.log import ERROR, INFO, WARNING, Log
+from preswapd.preswap.goals import Goal
+from preswapd.preswap.writeback import Writeback
+from preswapd.tmem import Host
 
 
 class Shrink:
-    """Moves pages of these devices to disk until `target` are left."""
+    """One shrink; `ended` is set when there is a result or an error."""
 
-    def __init__(
-        self,
-        devices: Sequence[Device],
-        target: int,
-        progress: Callable[[ShrinkProgress], None],
-        cancelled: Callable[[], bool],
-        released: Callable[[], None],
-    ) -> None:
-        self.devices = devices
-        self.target = target
+    def __init__(self, host: Host, goal: Goal, watch: Callable[[ShrinkProgress], None]) -> None:
+        self.goal = goal
+        self.watch = watch
+        self.progress = ShrinkProgress(0, goal.left(), goal.target())
+        self.result: ShrinkResult | None = None
+        self.error: Exception | None = None
+        self.stopped = threading.Event()
+        self.ended = threading.Event()
+        self.ended_at = 0.0  # time.monotonic()
+        self.again = False
+        self.work = Writeback(host, goal, self.note, self.stopped.is_set)
+
+    def note(self, progress: ShrinkProgress) -> None:
         self.progress = progress
-        self.cancelled = cancelled
-        self.released = released
-        self.moved = 0
-        self.lost = 0
-        self.failures = 0
-        self.failure: str | None = None
+        self.watch(progress)
 
-    def left(self) -> int:
-        return sum(device.preswap_pages for device in self.devices)
+    def stop(self) -> None:
+        """It ends between two writes, which is soon; what has moved has moved."""
+        self.stopped.set()
 
-    def run(self) -> ShrinkResult:
-        reason = "guests put pages back as fast as they were moved"
-        with ThreadPoolExecutor(MOVES_AT_ONCE, "shrink") as movers:
-            for _ in range(MOST_ROUNDS):
-                if self.left() <= self.target:
-                    break
-                before = self.moved + self.lost
-                stopped = self.round(movers)
-                if stopped is not None:
-                    reason = stopped
-                    break
-                if self.moved + self.lost == before:
-                    reason = self.failure or "no page could be moved"
-                    break
-        left = self.left()
-        complete = left <= self.target
-        return ShrinkResult(self.moved, left, self.lost, complete, None if complete else reason)
+    def wait(self) -> ShrinkResult:
+        """Its result, once it has ended; what was raised in it is raised here."""
+        self.ended.wait()
+        if self.error is not None:
+            raise self.error
+        assert self.result is not None
+        return self.result
 
-    def round(self, movers: ThreadPoolExecutor) -> str | None:
-        """Once through the victims; why it must not go on, if so."""
-        under_way: deque[Move] = deque()
-        stopped = None
-        for device, extent in self.victims():
-            # A disk that has failed is not asked for two extents at once.
-            while len(under_way) >= (1 if self.failures else MOVES_AT_ONCE) and not stopped:
-                stopped = self.finish(under_way.popleft())
-            while (excess := self.excess(under_way)) <= 0 and under_way and not stopped:
-                stopped = self.finish(under_way.popleft())
-            if self.cancelled():
-                stopped = stopped or "interrupted"
-            if stopped or excess <= 0:
-                break
-            most = min(excess, EXTENT_PAGES)
-            under_way.append(Move(device, most, movers.submit(device.writeback, extent, most)))
-        while under_way:
-            stopped = self.finish(under_way.popleft()) or stopped
-        return stopped
+    @property
+    def has_failed(self) -> bool:
+        """It has ended short of its goal, and nobody wanted that."""
+        is_complete = self.result is not None and self.result.complete
+        return self.ended.is_set() and not is_complete and not self.stopped.is_set()
 
-    def excess(self, under_way: Iterable[Move]) -> int:
-        """Pages above the target that no move under way may take."""
-        return self.left() - self.target - sum(move.most for move in under_way)
 
-    def finish(self, move: Move) -> str | None:
-        """Waits for its end; why the shrink must not go on, if so."""
-        try:
-            moved, lost, number = move.result.result()
-        except OSError:
-            return None  # the device is being removed, and its pages with it
-        self.moved += moved
-        self.lost += lost
-        self.released()
-        if number:
-            self.failures += 1
-            self.failure = f"{move.device.name}: {os.strerror(number)}"
-            if number in NO_ROOM or self.failures == MOST_FAILURES:
-                return self.failure
-        self.progress(ShrinkProgress(self.moved, self.left(), self.target))
+class Shrinks:
+    """Those of one instance: the one under way, or the last one, and the fits that follow it."""
+
+    def __init__(self, host: Host, log: Log) -> None:
+        self.host = host
+        self.log = log
+        self.last: Shrink | None = None
+        self.waiting: list[Shrink] = []
+        self.beginning = threading.Lock()
+
+    def under_way(self) -> Shrink | None:
+        last = self.last
+        return None if last is None or last.ended.is_set() else last
+
+    def begin(
+        self, goal: Goal, watch: Callable[[ShrinkProgress], None] = lambda progress: None
+    ) -> Shrink:
+        """RefusedError while one is under way.  `watch` is called after each move."""
+        with self.beginning:
+            if other := self.under_way():
+                fit = f", to fit {other.goal.setting}" if other.goal.setting else ""
+                raise RefusedError(f"a shrink is under way already{fit}")
+            shrink = Shrink(self.host, goal, watch)
+            self.start(shrink)
+            return shrink
+
+    def fit(self, goal: Goal) -> Shrink | None:
+        """For a limit: begun now, or when its turn comes; None when the limit is kept already.
+
+        One for the same setting that has not ended yet is aimed anew.
+        """
+        with self.beginning:
+            if goal.is_met():
+                return None
+            if found := self.unended(goal):
+                found.again = True
+                return found
+            shrink = Shrink(self.host, goal, lambda progress: None)
+            if self.under_way():
+                self.waiting.append(shrink)
+            else:
+                # It has failed then, and is tried again later like others that have.
+                with suppress(RuntimeError):
+                    self.start(shrink)
+            return shrink
+
+    def unended(self, goal: Goal) -> Shrink | None:
+        """The one for the same limit that nobody has stopped."""
+        under_way = self.under_way()
+        for shrink in [*([under_way] if under_way else []), *self.waiting]:
+            is_same = (shrink.goal.setting, shrink.goal.subject) == (goal.setting, goal.subject)
+            if is_same and not shrink.stopped.is_set():
+                return shrink
         return None
 
-    def victims(self) -> Iterator[tuple[Device, int]]:
-        if self.target == 0:
-            return by_offset(self.devices)
-        return by_age(self.devices)
+    def start(self, shrink: Shrink) -> None:
+        """RuntimeError: there is no thread for it, and it has ended."""
+        thread = threading.Thread(target=self.go_on, args=(shrink,), name="shrink", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            shrink.error = error
+            self.end(shrink)
+            raise
+        self.last = shrink
+
+    def stop(self) -> None:
+        """The one under way; RefusedError without one."""
+        shrink = self.under_way()
+        if shrink is None:
+            raise RefusedError("no shrink is under way")
+        shrink.stop()
+
+    def status(self) -> ShrinkStatus:
+        last = self.last
+        waiting = [shrink.goal.setting or "" for shrink in list(self.waiting)]
+        if last is None:
+            return ShrinkStatus(running=False)
+        return ShrinkStatus(
+            running=not last.ended.is_set(),
+            **asdict(last.progress),
+            device=last.goal.device,
+            result=None if last.result is None else asdict(last.result),
+            error=None if last.error is None else str(last.error),
+            setting=last.goal.setting,
+            waiting=waiting,
+        )
+
+    # --- in its thread ---
+
+    def go_on(self, shrink: Shrink | None) -> None:
+        """To its end, and to that of the fits that have come in meanwhile."""
+        while shrink is not None:
+            try:
+                self.carry_out(shrink)
+            except Exception as error:
+                shrink.error = error
+                self.log(ERROR, f"{name_of(shrink.goal)} failed: {with_place(error)}")
+            shrink = self.following(shrink)
+
+    def following(self, shrink: Shrink) -> Shrink | None:
+        """What comes next: the same one, where its limit was lowered at its very end."""
+        with self.beginning:
+            if shrink.again and not shrink.stopped.is_set():
+                shrink.again = False
+                return shrink
+            self.end(shrink)
+            if not self.waiting:
+                return None
+            self.last = self.waiting.pop(0)
+            return self.last
+
+    def end(self, shrink: Shrink) -> None:
+        shrink.ended_at = time.monotonic()
+        shrink.ended.set()
+
+    def carry_out(self, shrink: Shrink) -> None:
+        goal, begun = shrink.goal, time.monotonic()
+        goal.aim()
+        before = shrink.work.moved
+        is_event = not goal.is_met()
+        if is_event:
+            pages = f"from {goal.left()} to {goal.target()} pages"
+            self.log(INFO, f"{name_of(goal)} {pages} begins")
+        with goal.held_down():
+            shrink.result = shrink.work.run()
+        self.host.maintain(all=True)
+        if is_event or shrink.result.moved > before:
+            self.tell_ended(shrink.goal, shrink.result, time.monotonic() - begun)
+
+    def tell_ended(self, goal: Goal, result: ShrinkResult, seconds: float) -> None:
+        what = "shrink" if goal.setting is None else name_of(goal)
+        lost = f", {result.lost} lost" if result.lost else ""
+        figures = f"{result.moved} pages moved to disk{lost}, {result.left} left in memory"
+        if result.complete:
+            self.log(INFO, f"{what} ended after {seconds:.1f} s: {figures}")
+        else:
+            self.log(WARNING, f"{what} stopped after {seconds:.1f} s ({result.reason}): {figures}")
 
 
-def by_offset(devices: Sequence[Device]) -> Iterator[tuple[Device, int]]:
-    for device in devices:
-        at = 0
-        while at < device.pages:
-            found = device.preswap_map.find(1, at, at + SEARCHED_PAGES)
-            if found < 0:
-                at += SEARCHED_PAGES
-                continue
-            yield device, found // EXTENT_PAGES
-            at = (found // EXTENT_PAGES + 1) * EXTENT_PAGES
-
-
-def by_age(devices: Sequence[Device]) -> Iterator[tuple[Device, int]]:
-    merged = heapq.merge(*(aged(number, device) for number, device in enumerate(devices)))
-    for _, number, extent in merged:
-        yield devices[number], extent
-
-
-def aged(number: int, device: Device) -> Iterator[tuple[float, int, int]]:
-    """(mean sequence number, number of the device, extent), the coldest first."""
-    try:
-        extents = device.coldest()
-    except OSError:
-        return  # it is being removed
-    for i in range(len(extents)):
-        seq, _, extent = extents[i]
-        yield seq, number, extent
+def name_of(goal: Goal) -> str:
+    """As the log calls it."""
+    if goal.setting is not None:
+        return f"shrink to fit {goal.setting}"
+    return "shrink" if goal.device is None else f"shrink of {goal.device}"

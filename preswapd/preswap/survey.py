@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What a start finds, and what it does with each device; or why it must not start.
 
 Reads only, so that `preswapd serve` can refuse before it becomes nbdkit.  Serving zeros for pages
@@ -11,7 +12,7 @@ from typing import NamedTuple
 from preswapd.errors import RefusedError
 from preswapd.paths import InstancePaths
 from preswapd.preswap.device._table import Entry
-from preswapd.preswap.files.image import check_image, check_unclaimed
+from preswapd.preswap.files.disk_file import check_disk_file, check_unclaimed
 from preswapd.preswap.files.maps import check_map
 from preswapd.preswap.files.sidecar import Sidecar, read_all
 from preswapd.preswap.settings import DeviceSpec, Settings, check_number_of_devices
@@ -71,7 +72,7 @@ def survey(settings: Settings, found: Found | None, boot_id: str) -> Plan:
         # Else only the device itself is not served, see opening.create_new().
         for spec in plan.create:
             if spec.name not in doomed:
-                check_unclaimed(paths.image(spec.name), spec.size)
+                check_unclaimed(paths.disk_file(spec.name), spec.size)
     return plan
 
 
@@ -89,7 +90,7 @@ def kept(paths: InstancePaths, arena: str, entry: Entry, sidecars: dict[str, Sid
             f" memory: {DISCARD_HINT}"
         )
     check_map(paths.map(entry.name), entry.size)
-    check_image(paths.image(entry.name), entry.size)
+    check_disk_file(paths.disk_file(entry.name), entry.size)
     return sidecar
 
 
@@ -106,7 +107,7 @@ def check_adoptable(
             f"the pages of {sidecar.name} that were in shared memory are gone ({paths.arena}"
             f" {what}): {DISCARD_HINT}"
         )
-    check_image(paths.image(sidecar.name), sidecar.size)
+    check_disk_file(paths.disk_file(sidecar.name), sidecar.size)
 
 
 def missing(settings: Settings, present: dict[str, int]) -> list[DeviceSpec]:

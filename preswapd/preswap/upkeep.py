@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What is done for an instance's devices without anybody asking, a little at a time."""
 
 import os
@@ -7,7 +8,6 @@ from contextlib import suppress
 from preswapd.log import ERROR, Log, Throttle
 from preswapd.preswap.creation import Served
 from preswapd.preswap.device._device import Device
-from preswapd.preswap.files.image import written_pages
 
 
 class DiskErrors:
@@ -44,7 +44,7 @@ class Upkeep:
         for device in devices:
             # It is being removed, or its disk is in trouble, which is told below.
             with suppress(OSError):
-                device.punch(0, device.pages)
+                device.punch()
             with suppress(OSError):
                 self.mend(device)
             self.errors[device].tell()
@@ -52,15 +52,14 @@ class Upkeep:
             self.tidy(self.to_tidy.pop())
 
     def tidy(self, device: Device) -> None:
-        """What the process before this one did not come to: to compress pages, to punch blocks."""
+        """What the process before this one left undone: pages to compress, blocks to punch."""
         served = self.served.get(device.name)
         if served is None or served.device is not device:
             return
         # It is being removed, or its disk is in trouble, which is told.
         with suppress(OSError):
             device.recompress()
-            for first, pages in written_pages(device.disk_file(), device.size):
-                device.punch(first, pages, all=True)
+            device.punch_unused()
 
     def mend(self, device: Device) -> None:
         """Somebody cut its disk file off: what lay there is lost, and must not read as zeros."""

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The command `preswapd serve`."""
 
 from typing import Any

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The instance's directories: ours alone, where they must be, and large enough."""
 
 import os
@@ -57,7 +58,7 @@ def make_private(directory: Path, forbidden: int) -> None:
         raise RefusedError(f"{directory} belongs to user {status.st_uid}, not to us")
     mode = stat.S_IMODE(status.st_mode)
     if mode & forbidden and mode & stat.S_ISVTX:
-        # As /dev/shm itself: other programs' files would be behind a door that is ours.
+        # As /dev/shm itself is: made private, it would be closed to the other programs that use it.
         raise RefusedError(f"{directory} is for everybody (mode {mode:04o}): name one in it")
     if mode & forbidden:
         raise RefusedError(

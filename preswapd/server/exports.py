@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Which device a client gets, by the name that it asks for."""
 
 import threading

@@ -1,10 +1,11 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What `preswapd serve` hands to the plugin when it becomes nbdkit: one JSON text."""
 
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from preswapd.api.wire import ServerFacts
+from preswapd.api.messages import ServerFacts
 from preswapd.paths import InstancePaths
 from preswapd.preswap.settings import DeviceSpec, Settings
 

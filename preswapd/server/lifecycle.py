@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Inside nbdkit: what starts when it serves, and how the process ends.
 
 nbdkit answers requests in flight with an error when it is told to stop, which a guest sees as a
@@ -17,7 +18,7 @@ from typing import NoReturn
 
 from preswapd.control.http import ControlServer
 from preswapd.control.routes import Api
-from preswapd.errors import PreswapError, described
+from preswapd.errors import PreswapError, with_place
 from preswapd.host import prctl as parent
 from preswapd.host.sd_notify import notify
 from preswapd.log import ERROR, INFO, WARNING, Throttle, log
@@ -43,7 +44,7 @@ def start(handover: Handover) -> Exports:
         log(ERROR, f"preswapd: {error}")
         leave(error.exit_status)
     except Exception as error:
-        log(ERROR, f"preswapd: {described(error)}")
+        log(ERROR, f"preswapd: {with_place(error)}")
         leave(1)
 
 
@@ -125,7 +126,7 @@ class Stop:
             for path in self.own_sockets:
                 path.unlink(missing_ok=True)
         except Exception as error:
-            log(ERROR, f"the stop was not clean: {described(error)}")
+            log(ERROR, f"the stop was not clean: {with_place(error)}")
             status = 1
         leave(status)
 
@@ -148,7 +149,7 @@ class Background:
             self.work()
         except Exception as error:
             if self.complaints.passes():
-                log(ERROR, f"{self.work.__name__} failed: {described(error)}")
+                log(ERROR, f"{self.work.__name__} failed: {with_place(error)}")
 
 
 def spawn(name: str, target: Callable[[], object]) -> None:

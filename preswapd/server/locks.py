@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """One server for each directory: locks that last until the process has ended.
 
 The locks are the kernel's, on open files, so a killed server never leaves one behind; and they are

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`preswapd serve`: every check and refusal, then this process becomes nbdkit."""
 
 import fcntl
@@ -9,7 +10,7 @@ from importlib.resources import files
 from typing import NoReturn
 
 from preswapd.api.kinds import split_address
-from preswapd.api.wire import ServerFacts
+from preswapd.api.messages import ServerFacts
 from preswapd.commandline import DEBUG_VARIABLE
 from preswapd.host import prctl as parent
 from preswapd.host.logind import deletes_shared_memory_of

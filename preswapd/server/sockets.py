@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The sockets that the server listens on: its own, or those that systemd hands over."""
 
 import ipaddress

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The signals that end the server, and how they are kept from ending it the wrong way."""
 
 import signal

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What the log tells of guests: clients that come and go, and puts and reads that go wrong.
 
 A request must not wait for the log, so requests only count; once a second the counters are compared

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Transcendent memory: pools of pages in memory that the host may refuse, or take back.
 
 The contract, with its coherency rules, is in docs/tmem.md.

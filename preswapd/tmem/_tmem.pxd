@@ -1,4 +1,5 @@
 # cython: language_level=3
+# SPDX-License-Identifier: BSD-3-Clause
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 
@@ -28,7 +29,7 @@ cdef class Host:
     cdef tmem_host *host
     cdef readonly str path
     cdef bint ready    # created or recovered: pages may be put
-    # For the layer above: it works on the C interface, and holds this object as long.
+    # For the layer above, which calls the C interface itself and keeps this object alive meanwhile.
     cdef tmem_host *pointer(self) except NULL
     cdef const tmem_ops_t *ops(self) noexcept
     cdef uint8_t *table(self) except NULL

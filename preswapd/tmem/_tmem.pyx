@@ -1,4 +1,5 @@
 # cython: language_level=3, binding=True
+# SPDX-License-Identifier: BSD-3-Clause
 """The tmem host as Python sees it: ownership, errors and the GIL; the work is in the C files."""
 
 import errno
@@ -8,11 +9,14 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from preswapd.codecs import COMPRESS
 from preswapd.errors import PageDamagedError, RefusedError
+from preswapd.units import PAGE_SIZE
 
-PAGE_SIZE = 4096
-PERSISTENT, SHARED, EXCLUSIVE_GETS = 1, 2, 256
 
 cdef extern from "tmem.h" nogil:
+    enum:
+        TMEM_PERSISTENT
+        TMEM_SHARED
+        TMEM_EXCLUSIVE_GETS
     ctypedef struct tmem_stats "struct tmem_stats":
         uint64_t mem_limit, mem_used_total, mem_used_max, metadata_size
         uint64_t stored_pages, same_filled_pages, huge_pages, compr_data_size, live_slot_bytes
@@ -47,6 +51,9 @@ cdef extern from "tmem.h" nogil:
     void tmem_set_staging(tmem_host *, cbool)
     void tmem_settle(tmem_host *, unsigned)
     void tmem_get_stats(tmem_host *, tmem_stats *)
+
+
+PERSISTENT, SHARED, EXCLUSIVE_GETS = TMEM_PERSISTENT, TMEM_SHARED, TMEM_EXCLUSIVE_GETS
 
 
 cpdef int compress_number(str name) except -1:
@@ -235,13 +242,13 @@ cdef class Host:
     def put_page(self, pool, object, index, const uint8_t[::1] page not None, *,
                  str compress="lz4", bint keep_old=False):
         cdef tmem_handle h
-        cdef int done, how = compress_number(compress)
+        cdef int done, number = compress_number(compress)
         if page.shape[0] != PAGE_SIZE:
             raise ValueError("a page is 4096 bytes")
         if not self.handle(pool, object, index, &h):
             return False
         with nogil:
-            done = tmem_put(self.host, &h, &page[0], <tmem_compress>how, keep_old)
+            done = tmem_put(self.host, &h, &page[0], <tmem_compress>number, keep_old)
         return done == 1
 
     def get_page(self, pool, object, index, uint8_t[::1] into not None):

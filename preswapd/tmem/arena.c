@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 #define _GNU_SOURCE
 #include "arena.h"
 
@@ -260,7 +261,8 @@ uint64_t arena_pool_check(const struct arena *a, const struct pool_entry *p, uin
 {
 	uint64_t id = (uint64_t)(p - arena_pools(a));
 
-	return XXH3_64bits_withSeed(p->uuid, sizeof p->uuid, a->salt ^ ((uint64_t)flags << 32 | id));
+	return XXH3_64bits_withSeed(p->uuid, sizeof p->uuid,
+				    a->salt ^ ((uint64_t)flags << 32 | id));
 }
 
 int arena_reserve(const struct arena *a, uint32_t slab, uint32_t from, uint32_t to)
@@ -305,9 +307,9 @@ static uint64_t *class_word(const struct arena *a, uint32_t slab)
 /* A flipped bit must not turn one class into another, and payloads into headers. */
 static uint64_t class_word_for(const struct arena *a, uint32_t slab, unsigned class)
 {
-	const uint64_t what[2] = {slab, class};
+	const uint64_t words[2] = {slab, class};
 
-	return (XXH3_64bits_withSeed(what, sizeof what, a->salt) & ~0xffull) | class;
+	return (XXH3_64bits_withSeed(words, sizeof words, a->salt) & ~0xffull) | class;
 }
 
 void arena_carve(const struct arena *a, uint32_t slab, unsigned class)
@@ -337,19 +339,23 @@ int arena_class(const struct arena *a, uint32_t slab)
 	return (int)class;
 }
 
+/* Of all that a slot's header says but the state word, and of one word more. */
+static inline uint64_t header_hash(const struct slot *s, uint64_t more, uint64_t seed)
+{
+	uint64_t small = (uint64_t)s->index << 32 | (uint64_t)s->pool << 16 | s->packing;
+	const uint64_t words[4] = {s->object, s->seq, small, more};
+
+	return XXH3_64bits_withSeed(words, sizeof words, seed);
+}
+
 uint32_t slot_sum(const struct arena *a, const struct slot *s, uint64_t digest)
 {
-	uint64_t what[4] = {s->object, s->seq,
-			    (uint64_t)s->index << 32 | (uint64_t)s->pool << 16 | s->what, digest};
-
-	return (uint32_t)XXH3_64bits_withSeed(what, sizeof what, a->salt);
+	return (uint32_t)header_hash(s, digest, a->salt);
 }
 
 uint64_t slot_live_word(const struct arena *a, const struct slot *s, uint32_t sum)
 {
-	uint64_t what[4] = {s->object, s->seq,
-			    (uint64_t)s->index << 32 | (uint64_t)s->pool << 16 | s->what, sum};
-	uint64_t check = XXH3_64bits_withSeed(what, sizeof what, ~a->salt) >> 40;
+	uint64_t check = header_hash(s, sum, ~a->salt) >> 40;
 
 	return LIVE_TAG << 56 | check << 32 | sum;
 }

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* The arena: one sparse file in shared memory that outlives the process, and its format.
  *
  *   slab 0      superblock | pool table | the user's table
@@ -11,25 +12,26 @@
 #ifndef PRESWAPD_ARENA_H
 #define PRESWAPD_ARENA_H
 
+#include "stores.h"
 #include "tmem.h"
 
 #define ARENA_FORMAT 1u
 #define SLAB_BYTES 65536u
-#define SLAB_STEP 16384u               /* a slab is reserved in steps, see slots.c */
+#define SLAB_STEP 16384u               /* a slab is reserved in steps, see slabs.c */
 #define HEADER_BYTES 32u
 #define ARENA_SLABS_MAX (1u << 21)     /* a ref counts headers: 32 bits of 32 bytes, 128 GiB */
 #define CLASSES_MAX 128u
 #define CLASS_RAW 1u                   /* the first: a whole page */
 #define POOLS_MAX 64u
 
-/* A slot's header.  `what` is the length (13 bits) and the codec (3 bits). */
+/* A slot's header.  `packing` is the payload's length (13 bits) and codec (3 bits). */
 struct slot {
 	uint64_t state;                /* 0, or tag 8 | header's check 24 | checksum 32 */
 	uint64_t object;
 	uint64_t seq;
 	uint32_t index;
 	uint16_t pool;
-	uint16_t what;
+	uint16_t packing;
 };
 _Static_assert(sizeof(struct slot) == HEADER_BYTES, "the header is part of the format");
 
@@ -56,12 +58,18 @@ struct classes {
 	uint8_t for_length[TMEM_PAGE / 16 + 1];
 };
 
-/* Made before main(): the hot path asks for it many times a page. */
+/* Computed before main(), as the hot path asks for it many times a page. */
 static inline const struct classes *arena_classes(void)
 {
 	extern struct classes the_classes;
 
 	return &the_classes;
+}
+
+/* What is longer than the longest class but raw pages is kept raw. */
+static inline unsigned arena_longest_packed(void)
+{
+	return arena_classes()->bytes[CLASS_RAW + 1];
 }
 
 int arena_create(const char *path, const char *boot_id, struct arena *);
@@ -121,19 +129,19 @@ static inline uint8_t *arena_payload(const struct arena *a, uint32_t ref, unsign
 	       payload_offset(class, slot_in_slab(ref));
 }
 
-static inline uint16_t what_of(unsigned length, unsigned codec)
+static inline uint16_t packing_of(unsigned length, unsigned codec)
 {
 	return (uint16_t)(length << 3 | codec);
 }
 
-static inline unsigned length_of(uint16_t what)
+static inline unsigned length_of(uint16_t packing)
 {
-	return what >> 3;
+	return packing >> 3;
 }
 
-static inline uint8_t codec_of(uint16_t what)
+static inline uint8_t codec_of(uint16_t packing)
 {
-	return what & 7;
+	return packing & 7;
 }
 
 /* The checksum covers handle, seq, length, codec and (by its digest, see digest.c) the payload. */
@@ -142,18 +150,5 @@ uint32_t slot_sum(const struct arena *, const struct slot *, uint64_t digest);
 /* The state word of a filled slot. */
 uint64_t slot_live_word(const struct arena *, const struct slot *, uint32_t sum);
 bool slot_header_fits(const struct arena *, const struct slot *);
-
-static inline uint64_t load_acquire(const uint64_t *word)
-{
-	return __atomic_load_n(word, __ATOMIC_ACQUIRE);
-}
-
-/* A kill leaves the stores in program order; only the compiler can break it, so it may move
- * nothing across this one in either direction. */
-static inline void store_release(uint64_t *word, uint64_t value)
-{
-	__atomic_store_n(word, value, __ATOMIC_RELEASE);
-	__atomic_signal_fence(__ATOMIC_SEQ_CST);
-}
 
 #endif

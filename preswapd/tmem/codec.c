@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 #include "codec.h"
 
 #if !__has_include(<lz4.h>)
@@ -65,7 +66,7 @@ bool codec_same_filled(const void *page)
 	return memcmp(page, (const uint8_t *)page + 8, TMEM_PAGE - 8) == 0;
 }
 
-/* Without stored content size a page is 5 bytes shorter; the checksum is ours. */
+/* Without the content's size a page is 5 bytes shorter, and the arena has a checksum of its own. */
 static ZSTD_CCtx *zstd_cctx(struct scratch *s)
 {
 	if (!s->cctx && (s->cctx = ZSTD_createCCtx())) {
@@ -77,7 +78,7 @@ static ZSTD_CCtx *zstd_cctx(struct scratch *s)
 	return s->cctx;
 }
 
-void codec_pack(struct scratch *s, enum tmem_compress how, const void *page, unsigned most,
+void codec_pack(struct scratch *s, enum tmem_compress compress, const void *page, unsigned most,
 		uint8_t out[TMEM_PAGE], struct packed *to)
 {
 	size_t n = 0;
@@ -86,11 +87,11 @@ void codec_pack(struct scratch *s, enum tmem_compress how, const void *page, uns
 		*to = (struct packed){page, 8, CODEC_SAME};
 		return;
 	}
-	if (how == TMEM_LZ4) {
+	if (compress == TMEM_LZ4) {
 		n = (size_t)LZ4_compress_fast_extState(s->lz4, page, (char *)out, TMEM_PAGE,
 						       (int)most, 1);
 		*to = (struct packed){out, (uint16_t)n, CODEC_LZ4};
-	} else if (how == TMEM_ZSTD && zstd_cctx(s)) {
+	} else if (compress == TMEM_ZSTD && zstd_cctx(s)) {
 		n = ZSTD_compress2(s->cctx, out, most, page, TMEM_PAGE);
 		if (ZSTD_isError(n))
 			n = 0;

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* One page, smaller: same-filled, LZ4, zstd or raw.  Pure functions over a thread's own scratch. */
 #ifndef PRESWAPD_CODEC_H
 #define PRESWAPD_CODEC_H

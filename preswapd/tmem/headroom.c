@@ -1,10 +1,12 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 #include "headroom.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "clock.h"
 
 #define CGROUP_RESERVE (32ull << 20)
 #define ASK_EVERY_NS 100000000ull
@@ -87,10 +89,8 @@ static uint64_t ask(const struct headroom *h)
 
 bool headroom_take(struct headroom *h, uint64_t bytes)
 {
-	struct timespec t;
+	uint64_t now = coarse_ns();
 
-	clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
-	uint64_t now = (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
 	bool used_up = h->room < bytes && !h->refused;
 	if (!h->asked_at || now - h->asked_at >= ASK_EVERY_NS || used_up) {
 		h->room = ask(h);

@@ -1,5 +1,7 @@
-/* May the arena grow?  A memory cgroup's limit is not an errno but SIGKILL, and the host's OOM
- * killer frees nothing by killing us: so it is asked before, not after. */
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* May the arena grow?  Memory beyond a cgroup's limit is no error but a SIGKILL, and the host's OOM
+ * killer frees nothing by killing this process, as the arena outlives it: so whoever wants memory
+ * asks here first. */
 #ifndef PRESWAPD_HEADROOM_H
 #define PRESWAPD_HEADROOM_H
 
@@ -16,7 +18,7 @@ struct headroom {
 	size_t n_cgroups;
 	uint64_t asked_at;             /* ns, CLOCK_MONOTONIC_COARSE */
 	uint64_t room;                 /* what was there then, less what was taken since */
-	bool refused;                  /* the last time; so is the next until it is asked again */
+	bool refused;                  /* the last time: no second look before ASK_EVERY_NS */
 };
 
 void headroom_init(struct headroom *);

@@ -1,17 +1,18 @@
-/* What host.c, recover.c and mover.c share of a host.  Nobody else includes it. */
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* What a host is made of, for the files that work on one: page.c and all above it. */
 #ifndef PRESWAPD_HOST_H
 #define PRESWAPD_HOST_H
 
 #include "arena.h"
-#include "codec.h"
-#include "ephemeral.h"
 #include "index.h"
-#include "slots.h"
+#include "queue.h"
+#include "slabs.h"
+#include "stores.h"
 
 struct pool {
 	bool live, frozen;             /* atomic */
 	uint32_t flags;                /* atomic */
-	uint32_t births;               /* how many pools have had this number; atomic */
+	uint32_t generation;           /* how many pools have had this number; atomic */
 	uint32_t users;                /* how often a shared pool was joined */
 	uint64_t pages;                /* atomic */
 	uint64_t max_pages;            /* new pages beyond it are rejected; atomic */
@@ -19,45 +20,14 @@ struct pool {
 
 struct tmem_host {
 	struct arena arena;
-	struct slots slots;
+	struct slabs slabs;
 	struct index index;
-	struct ephemeral ephemeral;
+	struct queue queue;
 	pthread_mutex_t pools_mutex;   /* births and deaths of pools */
 	struct pool pools[POOLS_MAX];
 	uint64_t seq;                  /* the next one; atomic */
 	struct tmem_stats count;       /* counters and page gauges; atomic */
 };
-
-/* Fills a taken slot whose state word is 0, all but what is known under the lock only. */
-void host_fill(struct tmem_host *, uint32_t ref, const struct tmem_handle *, uint16_t what,
-	       const void *bytes);
-/* Births and deaths of pages in the gauges: +1 or -1.  The pool is the handle's: the one in a
- * slot may be damaged by now. */
-void host_gauge(struct tmem_host *, uint32_t pool, const struct slot *, int change);
-/* The same page in fewer bytes: what it was stored as before and is now. */
-void host_regauge(struct tmem_host *, uint16_t before, uint16_t now);
-/* A copy's checksum, its payload's digest given; and whether it is the one that it had. */
-uint32_t host_sum(struct tmem_host *, const struct tmem_copy *, uint64_t digest);
-bool host_is_intact(struct tmem_host *, const struct tmem_copy *);
-/* Evicts the oldest ephemeral pages, `most` of them; how many there were. */
-unsigned host_evict(struct tmem_host *, unsigned most);
-/* An ephemeral page was put: it takes its place in the queue. */
-void host_enqueue(struct tmem_host *, const struct tmem_handle *, uint64_t seq);
-
-/* mover.c: compresses a slab of staged pages.  0 when there is none, 1 when it is staged no more,
- * -EAGAIN when something in it has to wait, -ENOSPC when there is no room for a copy. */
-int host_unstage(struct tmem_host *, bool also_open);
-void host_recompress(struct tmem_host *, const struct tmem_handle *, enum tmem_compress);
-
-void host_sleep(unsigned milliseconds);
-
-/* pools.c */
-bool pools_fit(const struct arena *);
-void pools_load(struct tmem_host *);
-/* Recovery's end: pools whose pages do not outlive the process go too. */
-void pools_drop_ephemeral(struct tmem_host *);
-/* Sweeps stale entries out of the queue of ephemeral pages. */
-void pools_tidy(struct tmem_host *);
 
 static inline bool pool_is_ephemeral(const struct pool *p)
 {
@@ -72,19 +42,18 @@ static inline bool pool_gets_remove(const struct pool *p)
 	return flags & TMEM_EXCLUSIVE_GETS || !(flags & (TMEM_PERSISTENT | TMEM_SHARED));
 }
 
-static inline uint32_t pool_births(const struct pool *p)
+static inline uint32_t pool_generation(const struct pool *p)
 {
-	return __atomic_load_n(&p->births, __ATOMIC_RELAXED);
+	return __atomic_load_n(&p->generation, __ATOMIC_RELAXED);
 }
 
-static inline void count_up(uint64_t *counter)
+/* No new page gets in: there are too many, the pool is frozen or a shrink is under way, or it is
+ * being destroyed. */
+static inline bool pool_is_full(const struct pool *p)
 {
-	__atomic_fetch_add(counter, 1, __ATOMIC_RELAXED);
-}
-
-static inline uint64_t count_of(const uint64_t *counter)
-{
-	return __atomic_load_n(counter, __ATOMIC_RELAXED);
+	return __atomic_load_n(&p->frozen, __ATOMIC_RELAXED) ||
+	       !__atomic_load_n(&p->live, __ATOMIC_RELAXED) ||
+	       count_of(&p->pages) >= count_of(&p->max_pages);
 }
 
 static inline struct tmem_handle handle_of(const struct slot *s)

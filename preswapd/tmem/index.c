@@ -1,22 +1,25 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 #include "index.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "stores.h"
+
 static void *count_alloc(struct index *x, size_t bytes)
 {
 	void *p = calloc(1, bytes);
 
 	if (p)
-		__atomic_fetch_add(&x->bytes, bytes, __ATOMIC_RELAXED);
+		count_add(&x->bytes, bytes);
 	return p;
 }
 
 static void count_free(struct index *x, void *p, size_t bytes)
 {
 	if (p)
-		__atomic_fetch_sub(&x->bytes, bytes, __ATOMIC_RELAXED);
+		count_sub(&x->bytes, bytes);
 	free(p);
 }
 

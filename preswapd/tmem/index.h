@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* The index: (pool, object, index) -> slot.  Private memory, rebuilt at start.
  *
  * Objects hang in 256 stripes, each with a lock: neighbouring objects have different stripes, so

@@ -1,26 +1,22 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* Pages move to other slots.
  *
  * Memory comes back only by moving: after a random half of the pages is freed, every layout
  * without it keeps 98 to 100 % of its slabs.  The emptiest slabs are emptied into the others of
  * their class, as zsmalloc's compaction does.  And pages that were stored as they are, to be
  * taken fast, are compressed on their way from a slab set apart. */
-#include "host.h"
+#include "mover.h"
 
 #include <errno.h>
-#include <string.h>
-#include <time.h>
+
+#include "codec.h"
+#include "page.h"
+#include "slots.h"
+#include "staging.h"
+#include "victims.h"
 
 #define MOVE_BYTES_AT_ONCE (16u << 20)         /* a call of tmem_maintain: some 10 ms */
 #define SLABS_A_LOOK 16u
-#define EVICT_AT_ONCE 256u                     /* before the next look at the limit ... */
-#define EVICT_AT_LEAST 16u                     /* ... which a slab's pages may pay for */
-
-/* Between two slabs of staged pages while puts come in: each takes some 0.1 ms.  The longest is a
- * share of 0.6 % of a processor that others want. */
-#define SHORTEST_PAUSE_MS 1u
-#define LONGEST_PAUSE_MS 16u
-#define WAIT_MS 10u
-#define COMPANY_MS 10u                         /* pages of a slab wait for the rest of it */
 
 struct moving {
 	struct tmem_copy copy;
@@ -30,7 +26,7 @@ struct moving {
 /* Is the slot still the page's, with the same bytes?  Under the lock. */
 static bool is_still(struct tmem_host *h, const struct moving *m)
 {
-	struct tmem_found now = tmem_ops.find(h, &m->copy.handle);
+	struct tmem_found now = page_find(h, &m->copy.handle);
 
 	return now.ref == m->from.ref && now.seq == m->from.seq;
 }
@@ -44,31 +40,31 @@ static bool take_copy(struct tmem_host *h, uint32_t ref, struct moving *m)
 	m->copy.handle = handle_of(s);
 	if (m->copy.handle.pool >= POOLS_MAX)
 		return false;
-	tmem_ops.lock(h, &m->copy.handle);
-	m->from = tmem_ops.find(h, &m->copy.handle);
+	page_lock(h, &m->copy.handle);
+	m->from = page_find(h, &m->copy.handle);
 	bool ours = m->from.ref == ref && slot_header_fits(&h->arena, s);
 	if (ours)
-		tmem_ops.copy(h, &m->from, &m->copy);
-	tmem_ops.unlock(h, &m->copy.handle);
+		page_copy(h, &m->from, &m->copy);
+	page_unlock(h, &m->copy.handle);
 	return ours;
 }
 
 /* The copy keeps its seq (equal seq, equal bytes) and its checksum, so that a damaged payload
- * stays one.  A damaged header is not moved: it would be signed anew. */
+ * stays one.  A damaged header is not moved: it would get a check that fits. */
 static bool publish_copy(struct tmem_host *h, const struct moving *m, uint32_t to)
 {
 	struct slot *fresh = arena_slot(&h->arena, to), *old = arena_slot(&h->arena, m->from.ref);
 
-	tmem_ops.lock(h, &m->copy.handle);
+	page_lock(h, &m->copy.handle);
 	bool moved = is_still(h, m);
 	if (moved) {
 		__atomic_store_n(&fresh->seq, m->copy.seq, __ATOMIC_RELAXED);
 		store_release(&fresh->state, slot_live_word(&h->arena, fresh, m->copy.sum));
 		index_set(&h->index, &m->copy.handle, to);
-		host_regauge(h, old->what, fresh->what);
+		page_regauge(h, old->packing, fresh->packing);
 		store_release(&old->state, 0);
 	}
-	tmem_ops.unlock(h, &m->copy.handle);
+	page_unlock(h, &m->copy.handle);
 	return moved;
 }
 
@@ -79,11 +75,11 @@ static bool move_slot(struct tmem_host *h, uint32_t ref, unsigned flags)
 
 	if (!take_copy(h, ref, &m))
 		return true;
-	if (slots_alloc(&h->slots, length_of(m.copy.what), flags, &to))
+	if (slots_alloc(&h->slabs, length_of(m.copy.packing), flags, &to))
 		return false;
-	host_fill(h, to, &m.copy.handle, m.copy.what, m.copy.bytes);
+	page_fill(h, to, &m.copy.handle, m.copy.packing, m.copy.bytes);
 	bool moved = publish_copy(h, &m, to);
-	slots_release(&h->slots, moved ? ref : to);
+	slots_release(&h->slabs, moved ? ref : to);
 	if (moved)
 		count_up(&h->count.moved_pages);
 	return true;
@@ -92,29 +88,29 @@ static bool move_slot(struct tmem_host *h, uint32_t ref, unsigned flags)
 /* What cannot be moved stays: a damaged page, one that is being put, one that finds no room. */
 static void empty_slab(struct tmem_host *h, uint32_t slab)
 {
-	unsigned n = arena_classes()->slots[h->slots.slabs[slab].class];
+	unsigned n = arena_classes()->slots[h->slabs.slab[slab].class];
 	bool room = true;
 
 	for (uint32_t i = 0; room && i < n; i++)
-		if (slots_taken(&h->slots, ref_of(slab, i)))
+		if (slots_taken(&h->slabs, ref_of(slab, i)))
 			room = move_slot(h, ref_of(slab, i), SLOTS_NOGROW);
-	slots_return(&h->slots, slab);
+	victims_return(&h->slabs, slab);
 }
 
-static void compact(struct tmem_host *h, bool all)
+void mover_compact(struct tmem_host *h, bool all)
 {
 	uint32_t slabs[SLABS_A_LOOK], n = 1;
-	uint32_t round = slots_new_round(&h->slots);
+	uint32_t round = victims_new_round(&h->slabs);
 	uint32_t looks = all ? UINT32_MAX : MOVE_BYTES_AT_ONCE / SLAB_BYTES / SLABS_A_LOOK;
 
-	while (n && looks-- && (slots_sparse(&h->slots) || slots_over_limit(&h->slots))) {
-		n = slots_take_emptiest(&h->slots, round, slabs, SLABS_A_LOOK);
+	while (n && looks-- && (victims_wanted(&h->slabs) || slabs_over_limit(&h->slabs))) {
+		n = victims_take(&h->slabs, round, slabs, SLABS_A_LOOK);
 		for (uint32_t i = 0; i < n; i++)
 			empty_slab(h, slabs[i]);
 	}
 }
 
-/* --- Staged pages ------------------------------------------------------------------------------ */
+/* --- Staged pages --- */
 
 enum unstaged { GONE, STAYS, LATER, NO_ROOM };
 
@@ -122,14 +118,14 @@ enum unstaged { GONE, STAYS, LATER, NO_ROOM };
 static void publish_packed(struct tmem_host *h, struct moving *m, const struct packed *p,
 			   uint32_t to)
 {
-	m->copy.what = what_of(p->length, p->codec);
-	m->copy.sum = host_sum(h, &m->copy, payload_digest(p->bytes, p->length));
-	host_fill(h, to, &m->copy.handle, m->copy.what, p->bytes);
-	slots_release(&h->slots, publish_copy(h, m, to) ? m->from.ref : to);
+	m->copy.packing = packing_of(p->length, p->codec);
+	m->copy.sum = page_sum(h, &m->copy, payload_digest(p->bytes, p->length));
+	page_fill(h, to, &m->copy.handle, m->copy.packing, p->bytes);
+	slots_release(&h->slabs, publish_copy(h, m, to) ? m->from.ref : to);
 }
 
-/* A damaged page stays what it is: packed again it would be signed anew. */
-static enum unstaged pack(struct tmem_host *h, struct moving *m, enum tmem_compress how)
+/* A damaged page stays what it is: compressed, it would get a checksum that fits. */
+static enum unstaged pack(struct tmem_host *h, struct moving *m, enum tmem_compress compress)
 {
 	struct scratch *scratch = scratch_of_thread();
 	uint8_t out[TMEM_PAGE];
@@ -138,19 +134,19 @@ static enum unstaged pack(struct tmem_host *h, struct moving *m, enum tmem_compr
 
 	if (!scratch)
 		return NO_ROOM;
-	if (codec_of(m->copy.what) != CODEC_RAW || !host_is_intact(h, &m->copy))
+	if (codec_of(m->copy.packing) != CODEC_RAW || !page_is_intact(h, &m->copy))
 		return STAYS;
-	codec_pack(scratch, how, m->copy.bytes, arena_classes()->bytes[CLASS_RAW + 1], out, &p);
+	codec_pack(scratch, compress, m->copy.bytes, arena_longest_packed(), out, &p);
 	if (p.codec == CODEC_RAW)
 		return STAYS;
-	if (slots_alloc(&h->slots, p.length, SLOTS_UNSTAGE, &to))
+	if (slots_alloc(&h->slabs, p.length, SLOTS_UNSTAGE, &to))
 		return NO_ROOM;
 	publish_packed(h, m, &p, to);
 	return GONE;
 }
 
 /* A slot of a slab that is out of others' reach. */
-static enum unstaged unstage_slot(struct tmem_host *h, uint32_t ref, enum tmem_compress how)
+static enum unstaged unstage_slot(struct tmem_host *h, uint32_t ref, enum tmem_compress compress)
 {
 	const uint64_t *state = &arena_slot(&h->arena, ref)->state;
 	struct moving m;
@@ -159,144 +155,52 @@ static enum unstaged unstage_slot(struct tmem_host *h, uint32_t ref, enum tmem_c
 		return LATER;
 	if (!take_copy(h, ref, &m))
 		return load_acquire(state) ? STAYS : LATER;
-	return pack(h, &m, how);
+	return pack(h, &m, compress);
 }
 
-/* What does not compress moves to where its like are, if it is so little that the slab is worth
- * having back; 15 pages of noise are as well left where they are. */
+/* Pages that do not compress move to slabs of such pages, if they are so few that the slab is worth
+ * having back; 15 of them are as well left where they are. */
 static void clear_out(struct tmem_host *h, uint32_t slab, unsigned stay)
 {
 	if (stay * 2 > arena_classes()->slots[CLASS_RAW])
 		return;
 	for (uint32_t i = 0; i < arena_classes()->slots[CLASS_RAW]; i++)
-		if (slots_taken(&h->slots, ref_of(slab, i)))
+		if (slots_taken(&h->slabs, ref_of(slab, i)))
 			move_slot(h, ref_of(slab, i), SLOTS_UNSTAGE);
 }
 
-int host_unstage(struct tmem_host *h, bool also_open)
+int mover_unstage(struct tmem_host *h, bool also_open)
 {
-	uint32_t slab = slots_take_staged(&h->slots, also_open);
+	uint32_t slab = staging_take(&h->slabs, also_open);
 	unsigned found[NO_ROOM + 1] = {0};
 
 	if (!slab)
 		return 0;
-	enum tmem_compress how = h->slots.slabs[slab].staging - 1u;
+	enum tmem_compress compress = h->slabs.slab[slab].staging - 1u;
 	for (uint32_t i = 0; !found[NO_ROOM] && i < arena_classes()->slots[CLASS_RAW]; i++)
-		if (slots_taken(&h->slots, ref_of(slab, i)))
-			found[unstage_slot(h, ref_of(slab, i), how)]++;
+		if (slots_taken(&h->slabs, ref_of(slab, i)))
+			found[unstage_slot(h, ref_of(slab, i), compress)]++;
 	bool tried = !found[LATER] && !found[NO_ROOM];
 	if (tried)
 		clear_out(h, slab, found[STAYS]);
-	slots_return_staged(&h->slots, slab, tried);
+	staging_return(&h->slabs, slab, tried);
 	return tried ? 1 : found[NO_ROOM] ? -ENOSPC : -EAGAIN;
 }
 
-/* Nothing keeps the page's slab where it is, so all of it is read under one hold of the lock. */
-void host_recompress(struct tmem_host *h, const struct tmem_handle *handle, enum tmem_compress how)
+/* The page's slab is within others' reach, so all that is read of it is read under the lock. */
+void mover_recompress(struct tmem_host *h, const struct tmem_handle *handle,
+		      enum tmem_compress compress)
 {
 	struct moving m;
 
-	tmem_ops.lock(h, handle);
-	m.from = tmem_ops.find(h, handle);
+	page_lock(h, handle);
+	m.from = page_find(h, handle);
 	const struct slot *s = arena_slot(&h->arena, m.from.ref);
-	bool raw = m.from.ref && codec_of(s->what) == CODEC_RAW && slot_header_fits(&h->arena, s);
+	bool raw = m.from.ref && codec_of(s->packing) == CODEC_RAW &&
+		   slot_header_fits(&h->arena, s);
 	if (raw)
-		tmem_ops.copy(h, &m.from, &m.copy);
-	tmem_ops.unlock(h, handle);
+		page_copy(h, &m.from, &m.copy);
+	page_unlock(h, handle);
 	if (raw)
-		pack(h, &m, how);
-}
-
-static uint64_t clock_ns(clockid_t clock)
-{
-	struct timespec t;
-
-	clock_gettime(clock, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
-/* Who had to wait for a processor takes it from somebody, maybe from those who put. */
-static unsigned next_pause(unsigned pause, uint64_t took_ns, uint64_t worked_ns)
-{
-	if (took_ns > worked_ns + worked_ns / 4)
-		return pause < LONGEST_PAUSE_MS ? pause * 2 : pause;
-	return pause > SHORTEST_PAUSE_MS ? pause / 2 : pause;
-}
-
-/* While puts come in it pauses after each slab, for longer where processors are busy, and takes
- * all of one before staging would have to stop.  A low priority would not do: it would be kept
- * from its processor with a page's lock held. */
-void tmem_settle(struct tmem_host *h, unsigned milliseconds)
-{
-	bool also_open = !milliseconds ||
-			 !slots_wait_staged(&h->slots, milliseconds, COMPANY_MS);
-	uint64_t puts = count_of(&h->count.good_puts);
-	unsigned pause = SHORTEST_PAUSE_MS;
-	int done = 1;
-
-	while (done == 1) {
-		uint64_t began = clock_ns(CLOCK_MONOTONIC);
-		uint64_t worked = clock_ns(CLOCK_THREAD_CPUTIME_ID);
-		done = host_unstage(h, also_open);
-		pause = next_pause(pause, clock_ns(CLOCK_MONOTONIC) - began,
-				   clock_ns(CLOCK_THREAD_CPUTIME_ID) - worked);
-		uint64_t before = puts;
-		puts = count_of(&h->count.good_puts);
-		if (puts != before && !slots_staging_presses(&h->slots))
-			host_sleep(pause);
-	}
-	if (done)
-		host_sleep(WAIT_MS);             /* for a put in flight, or for room */
-}
-
-/* What is staged by now, and not what guests go on to write. */
-static void unstage_all(struct tmem_host *h)
-{
-	uint32_t slabs = slots_staged(&h->slots);
-
-	while (slabs-- && host_unstage(h, true) == 1)
-		;
-}
-
-/* --- Upkeep ------------------------------------------------------------------------------------ */
-
-static uint64_t still_over_limit(struct tmem_host *h)
-{
-	if (slots_over_limit(&h->slots))
-		slots_give_back(&h->slots, true);
-	return slots_over_limit(&h->slots);
-}
-
-/* No more than must go at least: no page frees more than it is long. */
-static unsigned evict_for(struct tmem_host *h, uint64_t bytes)
-{
-	uint64_t pages = bytes / TMEM_PAGE;
-
-	if (pages < EVICT_AT_LEAST)
-		pages = EVICT_AT_LEAST;
-	return host_evict(h, pages < EVICT_AT_ONCE ? (unsigned)pages : EVICT_AT_ONCE);
-}
-
-/* The limit was lowered: memory without pages goes first, then what denser slabs free, then the
- * oldest ephemeral pages; persistent ones never. */
-static void make_good(struct tmem_host *h)
-{
-	uint64_t over = still_over_limit(h);
-
-	while (over) {
-		compact(h, false);
-		over = still_over_limit(h);
-		if (over && !evict_for(h, over))
-			break;
-	}
-}
-
-void tmem_maintain(struct tmem_host *h, bool all)
-{
-	if (all || slots_over_limit(&h->slots))
-		unstage_all(h);
-	make_good(h);
-	compact(h, all);
-	slots_give_back(&h->slots, all || slots_over_limit(&h->slots));
-	pools_tidy(h);
+		pack(h, &m, compress);
 }

@@ -1,8 +1,11 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* Pools: private and shared, persistent and ephemeral, in the arena's table. */
-#include "host.h"
+#include "pools.h"
 
 #include <errno.h>
 #include <string.h>
+
+#include "page.h"
 
 #define POOL_TAG 0x706f6f6cull                 /* "pool" */
 #define KNOWN_FLAGS (TMEM_PERSISTENT | TMEM_SHARED | TMEM_EXCLUSIVE_GETS)
@@ -23,8 +26,8 @@ static void load(struct tmem_host *h, uint32_t id)
 	const struct pool_entry *e = &arena_pools(&h->arena)[id];
 	struct pool *p = &h->pools[id];
 
-	/* A call that names the pool that had this number before may be looking. */
-	__atomic_fetch_add(&p->births, 1, __ATOMIC_RELAXED);
+	/* A call that means the pool that had this number before may be looking. */
+	__atomic_fetch_add(&p->generation, 1, __ATOMIC_RELAXED);
 	__atomic_store_n(&p->flags, (uint32_t)e->state, __ATOMIC_RELAXED);
 	__atomic_store_n(&p->frozen, false, __ATOMIC_RELAXED);
 	__atomic_store_n(&p->max_pages, UINT64_MAX, __ATOMIC_RELAXED);
@@ -120,7 +123,7 @@ static bool find_object(struct stripe *stripe, uint32_t pool, uint64_t *object)
 	return o != NULL;
 }
 
-/* No put gets in any more, see host_publish(); then the pages go, then the entry.  What a kill
+/* No put gets in any more, see page_publish(); then the pages go, then the entry.  What a kill
  * leaves is a pool with fewer pages. */
 static int64_t drop_pages(struct tmem_host *h, uint32_t id)
 {
@@ -129,7 +132,7 @@ static int64_t drop_pages(struct tmem_host *h, uint32_t id)
 
 	for (unsigned i = 0; i < STRIPES; i++)
 		while (find_object(&h->index.stripes[i], id, &object))
-			dropped += tmem_flush_object(h, id, object);
+			dropped += page_flush_object(h, id, object);
 	return dropped;
 }
 
@@ -165,88 +168,4 @@ int tmem_set_max_pages(struct tmem_host *h, uint32_t id, uint64_t pages)
 		return -ENOENT;
 	__atomic_store_n(&h->pools[id].max_pages, pages, __ATOMIC_RELAXED);
 	return 0;
-}
-
-/* --- Eviction --------------------------------------------------------------------------------- */
-
-static struct tmem_handle handle_in(const struct ephemeral_entry *e)
-{
-	return (struct tmem_handle){.object = e->object, .index = e->index, .pool = e->pool};
-}
-
-/* Under the lock.  A number may have gone to a pool of another kind since. */
-static bool is_current(struct tmem_host *h, const struct ephemeral_entry *e,
-		       const struct tmem_handle *handle)
-{
-	struct tmem_found found = tmem_ops.find(h, handle);
-
-	return found.ref && ephemeral_entry_of(handle, found.seq).seq == e->seq &&
-	       pool_is_ephemeral(&h->pools[handle->pool]);
-}
-
-static bool evict(struct tmem_host *h, const struct ephemeral_entry *e)
-{
-	struct tmem_handle handle = handle_in(e);
-
-	tmem_ops.lock(h, &handle);
-	uint32_t dead = is_current(h, e, &handle) ? tmem_ops.drop(h, &handle) : 0;
-	tmem_ops.unlock(h, &handle);
-	tmem_ops.release(h, dead);
-	if (dead)
-		count_up(&h->count.evicted_pages);
-	return dead != 0;
-}
-
-unsigned host_evict(struct tmem_host *h, unsigned most)
-{
-	struct ephemeral_entry e;
-	unsigned evicted = 0;
-
-	while (evicted < most && ephemeral_take(&h->ephemeral, &e))
-		evicted += evict(h, &e);
-	return evicted;
-}
-
-static bool keep_entry(void *ctx, const struct ephemeral_entry *e)
-{
-	struct tmem_host *h = ctx;
-	struct tmem_handle handle = handle_in(e);
-
-	tmem_ops.lock(h, &handle);
-	bool current = is_current(h, e, &handle);
-	tmem_ops.unlock(h, &handle);
-	return current;
-}
-
-/* Header 32 bytes, index 5 to 6, slab 1 to 2: one stale entry for sixteen pages keeps a page
- * below 56 bytes.  Then a look at 17 entries finds a stale one, and each put leaves at most one:
- * a block for every eighth put keeps up. */
-#define PAGES_A_STALE_ENTRY 16u
-#define STALE_ENTRIES_ANYWAY 1024u
-
-static bool too_many_stale(struct tmem_host *h)
-{
-	uint64_t pages = count_of(&h->count.ephemeral_pages);
-
-	return count_of(&h->ephemeral.entries) >
-	       pages + pages / PAGES_A_STALE_ENTRY + STALE_ENTRIES_ANYWAY;
-}
-
-void pools_tidy(struct tmem_host *h)
-{
-	bool more = true;
-
-	while (more && too_many_stale(h))
-		more = ephemeral_sweep(&h->ephemeral, keep_entry, h);
-}
-
-void host_enqueue(struct tmem_host *h, const struct tmem_handle *handle, uint64_t seq)
-{
-	struct ephemeral_entry e = ephemeral_entry_of(handle, seq);
-	int due = ephemeral_append(&h->ephemeral, &e);
-
-	if (due < 0)
-		evict(h, &e);                  /* or nobody ever would */
-	else if (due && too_many_stale(h))
-		ephemeral_sweep(&h->ephemeral, keep_entry, h);
 }

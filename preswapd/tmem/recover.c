@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* The index, rebuilt from what a dead process left in the arena (docs/concurrency.md, Recovery).
  *
  * Every step may be repeated: a kill in here leaves an arena that the next start reads the same
@@ -5,7 +6,8 @@
  */
 #include <errno.h>
 
-#include "host.h"
+#include "page.h"
+#include "pools.h"
 
 struct recovering {
 	struct tmem_host *host;
@@ -35,15 +37,15 @@ static int index_slot(struct recovering *r, uint32_t ref)
 			kill_slot(s);
 			return 0;
 		}
-		host_gauge(h, handle.pool, rival, -1);
+		page_gauge(h, handle.pool, rival, -1);
 		kill_slot(rival);
-		slots_mark(&h->slots, other, false);
+		slabs_mark(&h->slabs, other, false);
 	} else if (index_prepare(&h->index, &handle)) {
 		return -ENOMEM;
 	}
 	index_set(&h->index, &handle, ref);
-	slots_mark(&h->slots, ref, true);
-	host_gauge(h, handle.pool, s, 1);
+	slabs_mark(&h->slabs, ref, true);
+	page_gauge(h, handle.pool, s, 1);
 	if (s->seq >= h->seq)
 		h->seq = s->seq + 1;
 	return 0;
@@ -51,7 +53,7 @@ static int index_slot(struct recovering *r, uint32_t ref)
 
 static bool is_whole(const struct arena *a, const struct slot *s, unsigned class)
 {
-	return slot_header_fits(a, s) && length_of(s->what) <= arena_classes()->bytes[class];
+	return slot_header_fits(a, s) && length_of(s->packing) <= arena_classes()->bytes[class];
 }
 
 static int recover_slot(struct recovering *r, uint32_t ref, unsigned class)
@@ -67,7 +69,8 @@ static int recover_slot(struct recovering *r, uint32_t ref, unsigned class)
 	}
 	struct tmem_handle handle = handle_of(s);
 	if (!tmem_pool_exists(r->host, handle.pool) ||
-	    pool_is_ephemeral(&r->host->pools[handle.pool]) || (r->keep && !r->keep(r->ctx, &handle))) {
+	    pool_is_ephemeral(&r->host->pools[handle.pool]) ||
+	    (r->keep && !r->keep(r->ctx, &handle))) {
 		r->found->dropped_pages++;
 		kill_slot(s);
 		return 0;
@@ -85,7 +88,7 @@ static int recover_slab(struct recovering *r, uint32_t slab)
 	}
 	if (class <= 0)
 		return 0;
-	int err = slots_adopt(&r->host->slots, slab, (unsigned)class);
+	int err = slabs_adopt(&r->host->slabs, slab, (unsigned)class);
 	for (uint32_t i = 0; !err && i < arena_classes()->slots[class]; i++)
 		err = recover_slot(r, ref_of(slab, i), (unsigned)class);
 	return err;
@@ -103,7 +106,7 @@ int tmem_recover(struct tmem_host *h, tmem_keep keep, void *ctx, struct tmem_rec
 	if (err)
 		return err;
 	pools_drop_ephemeral(h);
-	slots_adopt_done(&h->slots);
+	slabs_adopt_done(&h->slabs);
 	found->stored_pages = h->count.stored_pages;
 	return 0;
 }

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* The tmem host's interface: what the layers above may call, and nothing else.
  *
  * A host has pools, a pool has objects, an object has pages of 4096 bytes.  The six operations of
@@ -17,7 +18,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define TMEM_PAGE 4096u
+#include "page_size.h"
+
+#define TMEM_PAGE PAGE_BYTES
 #define TMEM_STAGE_MOST 16u
 #define TMEM_TABLE_BYTES 32768u        /* room in the arena for a table of the user's own */
 
@@ -42,8 +45,8 @@ enum tmem_flags {
 /* A page in a slot that nobody can find yet. */
 struct tmem_fresh {
 	uint32_t ref;
-	uint32_t births;               /* of its pool: another one may have got the number since */
-	uint16_t what;
+	uint32_t generation;           /* of its pool: the next one may have got the number since */
+	uint16_t packing;
 	uint64_t digest;
 };
 
@@ -59,7 +62,7 @@ struct tmem_copy {
 	struct tmem_handle handle;
 	uint64_t seq;
 	uint32_t sum;
-	uint16_t what;
+	uint16_t packing;
 	uint8_t bytes[TMEM_PAGE];
 };
 
@@ -83,10 +86,10 @@ typedef bool (*tmem_keep)(void *ctx, const struct tmem_handle *handle);
 typedef void (*tmem_visit)(void *ctx, uint32_t index, uint64_t seq);
 
 struct tmem_ops {
-	/* Copies the first of up to TMEM_STAGE_MOST pages of one pool into slots as they are, to stay
-	 * so (TMEM_NONE) or to be compressed afterwards: how many, 0 where staging is off, there is
-	 * no room for it, or the page is as well built at once, or -EAGAIN.  The others are for
-	 * build(). */
+	/* Copies the first of up to TMEM_STAGE_MOST pages of one pool into slots uncompressed, to
+	 * stay so (TMEM_NONE) or to be compressed afterwards.  Returns how many, the others are for
+	 * build(): 0 where staging is off, there is no room for it, or compressing the page now
+	 * costs no more; or -EAGAIN. */
 	int (*stage)(struct tmem_host *, const struct tmem_handle *, const void *pages, unsigned n,
 		     enum tmem_compress, unsigned flags, struct tmem_fresh *);
 	/* Compresses `page` and fills a slot.  -ENOSPC, -ENOMEM: the put is rejected (and counted);
@@ -103,7 +106,8 @@ struct tmem_ops {
 	/* Under the lock. */
 	struct tmem_found (*find)(struct tmem_host *, const struct tmem_handle *);
 	/* Makes a built page the page.  *old is the slot that it replaced, already dead, or 0: to be
-	 * given to release() after the unlock.  -ENOSPC, -ENOMEM: rejected, still to be discarded.
+	 * given to release() after the unlock.  -ENOSPC, -ENOMEM: rejected, still to be discarded;
+	 * the page that was there stays, and *old is 0.
 	 * For persistent pools: only tmem_put() tells the queue of ephemeral pages. */
 	int (*publish)(struct tmem_host *, const struct tmem_handle *, const struct tmem_fresh *,
 		       uint32_t *old);
@@ -139,7 +143,7 @@ void tmem_close(struct tmem_host *);
 const char *tmem_boot_id(const struct tmem_host *);
 const uint8_t *tmem_uuid(const struct tmem_host *);                /* 16 bytes */
 /* The user's table: TMEM_TABLE_BYTES, zeros at first.  A part must be reserved before it is
- * touched (a hole touched on a full tmpfs is SIGBUS). */
+ * touched: on a full tmpfs the first touch of a hole is a SIGBUS. */
 uint8_t *tmem_table(struct tmem_host *);
 int tmem_table_reserve(struct tmem_host *, size_t bytes);
 /* How much of the table may be looked at. */
@@ -148,7 +152,8 @@ size_t tmem_table_reserved(const struct tmem_host *);
 void tmem_set_limit(struct tmem_host *, uint64_t bytes);
 /* Bytes of MemAvailable that stay untouched, and open descriptors of memory cgroups:
  * limit, usage and statistics of each. */
-void tmem_set_headroom(struct tmem_host *, uint64_t host_reserve, const int (*cgroups)[3], size_t n);
+void tmem_set_headroom(struct tmem_host *, uint64_t host_reserve, const int (*cgroups)[3],
+		       size_t n);
 
 /* Its id, >= 0.  A shared pool with this uuid is joined: -EEXIST when its flags are others.
  * -EINVAL: unknown flags, or a shared pool without a uuid; -ENOSPC: the table is full. */
@@ -168,10 +173,10 @@ int64_t tmem_flush_object(struct tmem_host *, uint32_t pool, uint64_t object);  
 
 /* Gives empty slabs back and moves pages out of the emptiest ones. */
 void tmem_maintain(struct tmem_host *, bool all);
-/* Staging: a put that has room stores its page as it is, and settle() compresses it afterwards.
- * Where memory is short puts compress as without it, the staged pages first.  Whoever turns it on
- * calls settle() from a thread of its own for ever: it waits so long for staged pages, and returns
- * when it has seen all. */
+/* Staging: a put that has room stores its page uncompressed, and settle() compresses it afterwards.
+ * Where memory is short a put compresses the staged pages first, and then its own at once.  Whoever
+ * turns it on calls settle() again and again from a thread of its own: a call waits so long for
+ * staged pages, and returns when it has been through all of them. */
 void tmem_set_staging(struct tmem_host *, bool on);
 void tmem_settle(struct tmem_host *, unsigned milliseconds);
 void tmem_get_stats(struct tmem_host *, struct tmem_stats *);

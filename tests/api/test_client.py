@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The client against sockets where no proper server answers."""
 
 import socket
@@ -30,7 +31,7 @@ def answering(place: Path, answer: bytes) -> Iterator[Client]:
             peer, _ = listening.accept()
             with peer:
                 asked = peer.recv(65536)
-                while asked.startswith(b"POST") and not asked.endswith(b"}"):
+                while asked.startswith((b"POST", b"PUT")) and not asked.endswith(b"}"):
                     asked += peer.recv(65536)
                 peer.sendall(answer)
 
@@ -86,3 +87,21 @@ def test_shrink_without_a_result(place: Path) -> None:
         pytest.raises(UnreachableError, match="before the shrink had ended"),
     ):
         running.wait(lambda step: None)
+
+
+def test_setting_without_a_value(place: Path) -> None:
+    text = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    with (
+        answering(place, text) as client,
+        pytest.raises(UnreachableError, match="before it said what was set"),
+        client.set_and_follow("preswap.vm1.frozen", "1"),
+    ):
+        pass
+
+
+def test_setting_whose_server_ends(place: Path) -> None:
+    text = b'HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n{"value": 1}'
+    with answering(place, text) as client, client.set_and_follow("key", "1") as setting:
+        assert setting.value == 1
+        with pytest.raises(UnreachableError, match="before the shrink had ended"):
+            setting.wait(lambda step: None)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Every figure is written once: in the catalogue, which the C structs and the answers fit."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Every setting is written once, and the documents say what the table says."""
 
 import re

@@ -1,11 +1,12 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What both ends agree on."""
 
 import pytest
 
+from preswapd.api.messages import ShrinkResult
 from preswapd.api.wire import (
     ERRORS,
     NotFoundError,
-    ShrinkReport,
     error_body,
     error_code,
     error_from,
@@ -39,7 +40,7 @@ def test_statuses_say_error() -> None:
 
 
 def test_fields_of_a_newer_server_are_ignored() -> None:
-    report = ShrinkReport.from_json(
+    report = ShrinkResult.from_json(
         {"moved": 1, "left": 2, "lost": 0, "complete": True, "reason": None, "new": 1}
     )
-    assert report == ShrinkReport(1, 2, 0, True)
+    assert report == ShrinkResult(1, 2, 0, True)

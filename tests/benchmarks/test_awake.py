@@ -1,13 +1,14 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Processors are kept awake by what makes way for everything else, and only so long."""
 
 import os
-import subprocess
 from functools import partial
 from operator import eq
 
 import pytest
 
 from benchmarks import awake
+from preswapd.host.children import Child
 from tests.running import wait_for
 
 
@@ -16,10 +17,10 @@ def place_and_class(pid: int) -> tuple[set[int], int]:
 
 
 def test_one_idle_process_on_each_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    spinning: dict[int, subprocess.Popen[bytes]] = {}
+    spinning: dict[int, Child] = {}
     spin = awake.spin
 
-    def noted(processor: int) -> subprocess.Popen[bytes]:
+    def noted(processor: int) -> Child:
         spinning[processor] = spin(processor)
         return spinning[processor]
 
@@ -30,5 +31,5 @@ def test_one_idle_process_on_each_processor(monkeypatch: pytest.MonkeyPatch) -> 
             # It is on its way through the commands that put it there.
             idle_there = ({processor}, os.SCHED_IDLE)
             wait_for(partial(place_and_class, process.pid), partial(eq, idle_there))
-            assert process.poll() is None
-    assert {process.returncode for process in spinning.values()} == {-9}
+            assert process.status is None
+    assert {process.status for process in spinning.values()} == {-9}

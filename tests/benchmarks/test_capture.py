@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Which pages of a process are taken: its own, and those that are there."""
 
 import mmap

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The verdict is computed from the figures of the run, and from nothing else."""
 
 from collections.abc import Mapping

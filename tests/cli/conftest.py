@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A QEMU that runs nothing but its firmware, for what is told to QEMU and not to a guest."""
 
 import subprocess

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Completion: what the shells really offer, and that it takes no server to be quiet."""
 
 import os
@@ -55,7 +56,6 @@ def test_nothing_without_a_server(tmp_path: Path) -> None:
 
 def test_nothing_of_a_server_that_hangs(start_server: StartServer) -> None:
     server = start_server()
-    assert server.process is not None
     os.kill(server.pid, signal.SIGSTOP)
     try:
         assert offered(f"preswapctl --runtime-dir={server.runtime_dir} stats ") == []

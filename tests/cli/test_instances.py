@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Which instance a command speaks to when several run."""
 
 import json
@@ -7,6 +8,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,12 +34,12 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Runn
                 tmp_path_factory.mktemp(name), own, extra=[f"--instance={name}"], start=False
             )
             stack.enter_context(running)
-            running.runtime_dir = place / name
+            running.paths = replace(running.paths, runtime_dir=place / name)
             running.start()
             found[name] = running
-        first.runtime_dir = place / "dead"
+        first.paths = replace(first.paths, runtime_dir=place / "dead")
         first.start()
-        first.kill9()
+        first.kill()
         found["dead"] = first
         yield found
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What all commands have in common: help, exit statuses, one line for what went wrong."""
 
 import json
@@ -26,17 +27,19 @@ def test_help_lists_every_command() -> None:
     assert "Examples" in done.stdout
 
 
-def test_interrupt_while_it_loads_is_one_line() -> None:
+@pytest.mark.parametrize("module", ["preswapd.cli.main", "preswapd.cli.look.list"])
+def test_interrupt_while_it_loads_is_one_line(module: str) -> None:
     """Ctrl-C at the import of what the command needs, as a finder of modules that raises it."""
     code = (
         "import sys\n"
         "class Interrupting:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name == 'preswapd.cli.main': raise KeyboardInterrupt\n"
+        f"        if name == '{module}': raise KeyboardInterrupt\n"
         "sys.meta_path.insert(0, Interrupting())\n"
         "import preswapd.cli.start\n"
+        "preswapd.cli.start.main()\n"
     )
-    done = run([sys.executable, "-c", code])
+    done = run([sys.executable, "-c", code, "list"])
     assert (done.returncode, done.stdout) == (130, "")
     assert done.stderr == "preswapctl: interrupted\n"
 
@@ -90,7 +93,7 @@ def test_unreachable_exits_3(tmp_path: Path, arguments: list[str]) -> None:
 
 
 def test_stopped_server_is_unreachable(server: RunningServer) -> None:
-    server.kill9()
+    server.kill()
     assert server.ctl("list", check=False).returncode == 3
 
 

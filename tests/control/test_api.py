@@ -1,5 +1,7 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The control API of a real server, as curl or anything else would use it."""
 
+import http.client
 import json
 import os
 import socket
@@ -9,11 +11,24 @@ from typing import Any
 
 import pytest
 
-from preswapd.api.client import UnixConnection
+from tests.clients import connected
 from tests.conftest import StartServer
 from tests.running import RunningServer, wait_for
 
 Answer = tuple[int, Any]
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket, of another make than the operator's client."""
+
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self.path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self.path))
 
 
 def request(server: RunningServer, method: str, path: str, body: object = None) -> Answer:
@@ -82,10 +97,53 @@ def test_sysctl_sets(module_server: RunningServer) -> None:
         assert request(module_server, "PUT", "/v1/sysctl", refused)[0] == 400
 
 
-def test_doctor_knows_the_process(module_server: RunningServer) -> None:
-    _, facts = request(module_server, "GET", "/v1/doctor")
+@pytest.mark.parametrize("path", ["/v1/server", "/v1/doctor"])
+def test_server_knows_its_process(module_server: RunningServer, path: str) -> None:
+    """Also under the older name."""
+    _, facts = request(module_server, "GET", path)
     assert facts["pid"] == module_server.pid
     assert facts["threads_reason"]
+    assert facts == request(module_server, "GET", "/v1/stats")[1]["server"]
+
+
+def lines(server: RunningServer, method: str, path: str, body: object) -> list[Any]:
+    """Of an answer that takes its time."""
+    connection = UnixConnection(server.control_socket, 30)
+    try:
+        connection.request(method, path, json.dumps(body))
+        response = connection.getresponse()
+        assert response.headers["Content-Type"] == "application/x-ndjson"
+        return [json.loads(line) for line in response.read().splitlines()]
+    finally:
+        connection.close()
+
+
+def test_setting_that_is_waited_for(server: RunningServer) -> None:
+    """First what was set, then what came of it; where no page has to go, that is nothing."""
+    connected(server).pwrite(os.urandom(100 * 4096), 4096)
+    body = {"key": "preswap.default.g1.quota", "value": "40K", "wait": True}
+    first, *_, last = lines(server, "PUT", "/v1/sysctl", body)
+    assert first == {"value": 10}
+    moved = {"moved": 90, "left": 10, "lost": 0, "complete": True, "reason": None}
+    assert last == {"result": moved}
+    assert lines(server, "PUT", "/v1/sysctl", body) == [{"value": 10}, {"result": None}]
+
+
+def test_setting_that_is_not_waited_for_moves_its_pages_too(server: RunningServer) -> None:
+    connected(server).pwrite(os.urandom(100 * 4096), 4096)
+    body = {"key": "preswap.default.g1.quota", "value": 10}
+    assert request(server, "PUT", "/v1/sysctl", body) == (200, {"preswap.default.g1.quota": 10})
+    wait_for(lambda: request(server, "GET", "/v1/sysctl")[1]["vm.preswap.g1"], lambda n: n == 10)
+
+
+def test_number_of_pages_is_set_by_a_shrink(server: RunningServer) -> None:
+    connected(server).pwrite(os.urandom(100 * 4096), 4096)
+    body = {"key": "vm.preswap.g1", "value": 30, "wait": True}
+    *_, last = lines(server, "PUT", "/v1/sysctl", body)
+    assert (last["result"]["moved"], last["result"]["left"]) == (70, 30)
+    status, _ = request(server, "PUT", "/v1/sysctl", {"key": "vm.preswap", "value": 0})
+    assert status == 200
+    wait_for(lambda: request(server, "GET", "/v1/sysctl")[1]["vm.preswap"], lambda n: n == 0)
 
 
 def test_create_and_remove(server: RunningServer) -> None:
@@ -156,6 +214,11 @@ def test_connection_is_kept(module_server: RunningServer) -> None:
         ("POST", "/v1/devices", {"name": "g2", "size": "1M", "compress": "gz"}, (400, "usage")),
         ("POST", "/v1/devices", {"name": "g1", "size": "1M"}, (409, "refused")),
         ("POST", "/v1/devices/g1/mkswap", {"force": "yes"}, (400, "usage")),
+        ("POST", "/v1/devices/g1/mkswap?force=yes", {}, (400, "usage")),
+        ("DELETE", "/v1/devices/g1?force=yes", None, (400, "usage")),
+        ("PUT", "/v1/sysctl", {"key": "vm.preswap", "value": "x"}, (400, "usage")),
+        ("PUT", "/v1/sysctl", {"key": "vm.preswap.none", "value": 0}, (404, "not_found")),
+        ("PUT", "/v1/sysctl", {"key": "vm.preswap", "value": 0, "wait": 1}, (400, "usage")),
         ("POST", "/v1/devices", [], (400, "usage")),
     ],
 )

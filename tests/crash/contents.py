@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Contents of pages that say where they come from: device, page and a sequence number.
 
 A page that turns up in the wrong place, or too late, tells whose it is.
@@ -8,7 +9,8 @@ import re
 import struct
 from enum import Enum
 
-PAGE = 4096
+from preswapd.units import PAGE_SIZE as PAGE
+
 SECTOR = 512
 ZEROS = bytes(PAGE)
 

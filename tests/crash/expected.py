@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What each page of a device may hold, by what was sent and what was acknowledged.
 
 Requests change each page in one step, at some moment between being sent and being answered.  So a
@@ -9,7 +10,8 @@ was read as, and must stay it.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from tests.crash.contents import PAGE, difference
+from preswapd.units import PAGE_SIZE as PAGE
+from tests.crash.contents import difference
 
 # With more changes of one page in flight the orders become too many, and no more is learnt.
 MOST_AT_ONCE = 2

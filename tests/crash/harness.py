@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Kills a server under verified load again and again, and looks at every page after each start.
 
     python -m tests.crash.harness --kills 1000 --seed 7
@@ -25,10 +26,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from preswapd.demo.server import ServerError
 from tests.crash.expected import ExpectedDevice
 from tests.crash.load import Load, connected
 from tests.crash.operating import Operator
-from tests.running import RunningServer, ServerDied
+from tests.running import RunningServer
 
 DEVICES = {"g1": "8M", "g2": "4M"}
 POOL = 4 << 20
@@ -122,8 +124,7 @@ class Harness:
 
         def end() -> None:
             operator.killed.set()
-            assert self.server.process is not None
-            self.server.process.send_signal(number)
+            self.server.running.send_signal(number)
 
         load.run(self.random.uniform(0.05, 0.5), end)
         operator.join()
@@ -161,7 +162,7 @@ class Harness:
         killer.start()
         try:
             self.server.start()
-        except ServerDied:
+        except ServerError:
             self.record.ends["SIGKILL while it started"] += 1
         else:
             self.record.ends["SIGKILL soon after its start"] += 1
@@ -169,13 +170,13 @@ class Harness:
         self.server.wait()
 
     def kill_when_open(self, delay: float) -> None:
-        while (process := self.server.process) is None:
+        while (child := self.server.child) is None:
             time.sleep(POLL_SECONDS)
-        proc = Path(f"/proc/{process.pid}")
-        while process.poll() is None and not has_opened(proc, self.server.arena):
+        proc = Path(f"/proc/{child.pid}")
+        while child.status is None and not has_opened(proc, self.server.arena):
             time.sleep(POLL_SECONDS)
         time.sleep(delay)
-        process.kill()
+        child.send_signal(signal.SIGKILL)
 
     def check_pages(self) -> None:
         for device in self.devices:
@@ -213,7 +214,7 @@ def run(kills: int, seed: int, every: int) -> int:
             print(f"seed {seed}: {record.line()}", flush=True)
             return 1
         print(record.summary(), flush=True)
-        server.lines.clear()
+        server.log_file.unlink()
     return 0
 
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Random requests of several NBD clients at once, each answer checked."""
 
 import errno
@@ -12,7 +13,8 @@ from typing import Any
 
 import nbd
 
-from tests.crash.contents import PAGE, Kind, page_content
+from preswapd.units import PAGE_SIZE as PAGE
+from tests.crash.contents import Kind, page_content
 from tests.crash.expected import ExpectedDevice
 
 IN_FLIGHT = 8

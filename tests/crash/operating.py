@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What an operator does while guests swap: shrinks, and devices that come and go."""
 
 import random
@@ -6,9 +7,10 @@ import threading
 import nbd
 
 from preswapd.api.client import Client
-from preswapd.api.wire import ShrinkStep
+from preswapd.api.messages import ShrinkProgress
 from preswapd.errors import PreswapError, UnreachableError
-from tests.crash.contents import PAGE, Kind, page_content
+from preswapd.units import PAGE_SIZE as PAGE
+from tests.crash.contents import Kind, page_content
 from tests.crash.load import connected
 from tests.running import RunningServer
 
@@ -64,7 +66,7 @@ class Operator:
         self.shrink_to(self.random.choice([0, 200]), self.random.choice(list(self.server.devices)))
 
     def shrink_to(self, pages: int, device: str | None) -> None:
-        def nobody_asks(step: ShrinkStep) -> None:
+        def nobody_asks(step: ShrinkProgress) -> None:
             pass
 
         with self.client.shrink(pages, device) as running:

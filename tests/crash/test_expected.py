@@ -1,10 +1,12 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The model of what a page may hold: a harness that cannot see a fault proves nothing."""
 
 import random
 
 import pytest
 
-from tests.crash.contents import PAGE, ZEROS, Kind, origin, page_content
+from preswapd.units import PAGE_SIZE as PAGE
+from tests.crash.contents import ZEROS, Kind, origin, page_content
 from tests.crash.expected import ExpectedDevice, WrongPageError
 
 A, B, C = (page_content(kind, "g1", 1, seq, random.Random(seq)) for seq, kind in enumerate(Kind, 1))

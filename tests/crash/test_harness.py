@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Kills under verified load: a short run of the harness, and that it sees what it looks for."""
 
 import signal
@@ -5,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.contents import PAGE
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.crash.expected import WrongPageError
 from tests.crash.harness import DEVICES, POOL, Harness, main
 from tests.crash.load import connected

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """How the demonstration ends when something is not as promised."""
 
 import os
@@ -9,10 +10,10 @@ import click
 import pytest
 
 from preswapd.demo import command
+from preswapd.demo.checks import DemoError
 from preswapd.demo.command import demo_command
-from preswapd.demo.faults import DemoError
 from preswapd.demo.scenario import Step
-from preswapd.demo.server import as_a_shell_reads, installed
+from preswapd.demo.server import ServerError, as_a_shell_reads, installed
 from preswapd.demo.stage import Stage
 from preswapd.errors import UsageError
 from preswapd.guest.faults import SetupError
@@ -27,7 +28,7 @@ def bad(stage: Stage) -> None:
 
 
 def broken(stage: Stage) -> None:
-    raise DemoError("the server did not start", "preswapd: no space")
+    raise ServerError("the server did not start", "preswapd: no space")
 
 
 def play(monkeypatch: pytest.MonkeyPatch, *steps: Callable[[Stage], None]) -> int:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The whole demonstration, as a user runs it, with a real guest."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What the guest works on: real files, always as much as was asked for."""
 
 import hashlib
@@ -5,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from preswapd.demo.faults import DemoError
+from preswapd.demo.checks import DemoError
 from preswapd.demo.material import MIB, Material, below, gather, taken, texts
 
 

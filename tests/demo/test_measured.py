@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The figures that the demonstration shows, from what the server says."""
 
 from typing import cast

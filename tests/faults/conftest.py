@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Servers whose disk, memory and clients fail on demand."""
 
 import random
@@ -10,9 +11,10 @@ from typing import Any
 import nbd
 import pytest
 
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import Connect, clients
 from tests.conftest import StartServer
-from tests.faults.injection import PAGE, Injector
+from tests.faults.injection import Injector
 from tests.running import RunningServer
 
 MIB = 1 << 20

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* Makes system calls fail, or wait, as the rule in the file that PRESWAPD_INJECT names says.
  * Preloaded into the server; tests/faults/injection.py writes the rule while it runs. */
 #define _GNU_SOURCE

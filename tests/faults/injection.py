@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Faults of system calls in a running server: they fail, or wait, while a test says so."""
 
 import mmap
@@ -6,9 +7,9 @@ from enum import IntFlag
 from pathlib import Path
 from typing import Self
 
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.running import wait_until
 
-PAGE = 4096
 EVERYWHERE = (0, (1 << 63) - 1)
 # struct rule of injected.c.
 CALLS, ERROR, HOLD, CAUGHT = 0, 4, 8, 12

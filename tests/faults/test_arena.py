@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Shared memory is damaged, under a running server and between two starts."""
 
 import errno
@@ -12,10 +13,10 @@ from typing import Any
 import nbd
 import pytest
 
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import Connect
 from tests.conftest import StartServer
 from tests.faults.conftest import NOISE, counters, error_of, page
-from tests.faults.injection import PAGE
 from tests.running import RunningServer, run
 from tests.tmem.arena_file import SLAB, flip_bit, slots_of
 
@@ -102,7 +103,7 @@ def test_damaged_page_stays_an_error_after_a_kill(
     server: RunningServer, client: Any, connect: Connect
 ) -> None:
     damage(server)
-    server.kill9()
+    server.kill()
     server.start()
     again = connect(server)
     assert error_of(again.pread, PAGE, DAMAGED * PAGE) == errno.EIO
@@ -123,7 +124,7 @@ def test_deleted_arena_is_served_on_and_no_start_follows(
 ) -> None:
     server.arena.unlink()
     check(client)
-    server.kill9()
+    server.kill()
     status, said = refused(server)
     assert status == 4
     assert "the pages of g1 that were in shared memory are gone" in said
@@ -179,7 +180,7 @@ def test_start_after_harm_is_refused_until_its_state_is_discarded(
     harm: Callable[[RunningServer], object],
     sentence: str,
 ) -> None:
-    server.kill9()
+    server.kill()
     harm(server)
     status, said = refused(server)
     assert status == 4
@@ -195,7 +196,7 @@ def test_flipped_bits_in_slabs_never_give_wrong_pages(
     """Headers, class words and payloads alike: a page is right or an error."""
     server = start_server(pool_size="4M")
     connect(server).pwrite(NOISE[PAGE : 257 * PAGE], PAGE)
-    server.kill9()
+    server.kill()
     source = random.Random(5)
     for _ in range(200):
         flip_bit(server.arena, source.randrange(SLAB, 16 * SLAB), source.randrange(8))

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Guests and operators that ask too much, or too slowly, hold nobody else up."""
 
 import errno
@@ -9,10 +10,11 @@ import nbd
 import pytest
 
 from preswapd.control.http import CONNECTIONS
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import Connect
 from tests.conftest import StartServer
 from tests.faults.conftest import MIB, NOISE, counters, page
-from tests.faults.injection import PAGE, Call, Injector
+from tests.faults.injection import Call, Injector
 from tests.nbd.test_protocol import READ, WRITE, RawClient
 from tests.running import PATIENCE, RunningServer
 
@@ -150,6 +152,9 @@ def test_more_operators_than_are_served_are_hung_up_on(
     done = server.ctl("list", check=False)
     assert done.returncode == 3
     assert "went away" in done.stderr
+    assert server.ctl("list", check=False).returncode == 3
+    server.wait_for_line(f"{CONNECTIONS} clients are on the control socket, one more was hung up")
+    assert sum("clients are on the control socket" in line for line in server.lines) == 1
     client.pwrite(page(1), PAGE)
     for sock in held:
         sock.close()

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The disk file fails: the guest gets the disk's error, what was there is served on."""
 
 import errno
@@ -8,13 +9,15 @@ from typing import Any
 import nbd
 import pytest
 
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import Connect
 from tests.conftest import StartServer
 from tests.faults.conftest import MIB, NOISE, counters, error_of, page
-from tests.faults.injection import PAGE, Call, Injector
+from tests.faults.injection import Call, Injector
 from tests.running import RunningServer, wait_until
 
 FUA = nbd.CMD_FLAG_FUA
+QUOTA = "preswap.default.g1.quota"
 IMAGE = "/g1.img"
 # NBD has few numbers: what it lacks is EPERM (a read-only file), ENOSPC or EIO.
 ERRORS = [
@@ -175,6 +178,37 @@ def test_shrink_gives_up_on_a_disk_that_takes_nothing(
     assert counters(faulty)["preswap_pages"] == 4096
 
 
+def test_lowered_limit_that_finds_the_disk_full_is_set_and_goes_on_when_set_again(
+    faulty: RunningServer, injector: Injector, connect: Connect
+) -> None:
+    client = connect(faulty)
+    client.pwrite(NOISE[PAGE : 8 * MIB], PAGE)
+    injector.fail(Call.WRITE, IMAGE, errno.ENOSPC, pages=(1024, 16384))
+    done = faulty.ctl("sysctl", QUOTA + "=100", check=False)
+    assert (done.returncode, done.stdout) == (5, "")
+    assert "g1: No space left on device" in done.stderr
+    assert faulty.ctl("sysctl", "-n", QUOTA).stdout == "100\n"
+    assert counters(faulty)["preswap_pages"] == 1024
+    assert injector.caught < 10, "it is tried again at once"
+    injector.end()
+    assert faulty.ctl("sysctl", QUOTA + "=100").stdout == f"{QUOTA} = 100\n"
+    assert counters(faulty)["preswap_pages"] == 100
+    assert bytes(client.pread(8 * MIB - PAGE, PAGE)) == NOISE[PAGE : 8 * MIB]
+
+
+def test_lowered_limit_that_found_the_disk_full_goes_on_after_a_restart(
+    faulty: RunningServer, injector: Injector, connect: Connect
+) -> None:
+    connect(faulty).pwrite(NOISE[PAGE : 8 * MIB], PAGE)
+    injector.fail(Call.WRITE, IMAGE, errno.ENOSPC)
+    assert faulty.ctl("sysctl", QUOTA + "=100", check=False).returncode == 5
+    injector.end()
+    faulty.kill()
+    faulty.start()
+    wait_until(lambda: counters(faulty)["preswap_pages"] == 100, "the quota to be kept")
+    assert bytes(connect(faulty).pread(8 * MIB - PAGE, PAGE)) == NOISE[PAGE : 8 * MIB]
+
+
 def test_stop_while_one_disk_fails_leaves_the_other_devices_clean(
     start_server: StartServer, injector: Injector, connect: Connect
 ) -> None:
@@ -272,7 +306,7 @@ def test_deleted_disk_file_keeps_the_next_start_from_serving(
     client: Any, faulty: RunningServer
 ) -> None:
     (faulty.state_dir / "g1.img").unlink()
-    faulty.kill9()
+    faulty.kill()
     done = subprocess.run(faulty.command(), capture_output=True, text=True, check=False)
     assert done.returncode == 4
     assert f"the disk file {faulty.state_dir / 'g1.img'} is missing" in done.stderr

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Real file systems that fill up, break and turn read-only under a running server."""
 
 import errno
@@ -13,10 +14,10 @@ from typing import Any
 import nbd
 import pytest
 
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import Connect
 from tests.conftest import StartServer
 from tests.faults.conftest import MIB, error_of, mounted, page
-from tests.faults.injection import PAGE
 from tests.running import RunningServer, run
 
 pytestmark = [
@@ -118,7 +119,7 @@ def test_disk_that_turned_read_only_refuses_new_pages_and_serves_the_old(
 def test_start_on_a_read_only_disk_is_refused(
     ext4: Path, on_ext4: RunningServer, client: Any
 ) -> None:
-    on_ext4.kill9()
+    on_ext4.kill()
     turn_read_only(ext4)
     done = run(on_ext4.command())
     assert done.returncode == 4

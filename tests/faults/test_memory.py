@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The host or a memory cgroup runs short: puts are rejected, and nobody is killed."""
 
 import os
@@ -10,10 +11,10 @@ from tempfile import mkdtemp
 import pytest
 
 from preswapd.api.client import Client
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import Connect
 from tests.conftest import StartServer
 from tests.faults.conftest import MIB, NOISE, counters
-from tests.faults.injection import PAGE
 from tests.running import RunningServer
 
 # What nbdkit with Python needs for itself, and some MiB for the pool; 32 stay free.

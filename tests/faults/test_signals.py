@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The server ends, cleanly or not, in the midst of each long operation, and nothing is lost.
 
 Each operation is held at one of its system calls, so that the signal surely finds it there.
@@ -12,14 +13,17 @@ from typing import Any
 import nbd
 import pytest
 
+from preswapd.demo.server import ServerError
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import Connect
 from tests.faults.conftest import MIB, NOISE, counters
-from tests.faults.injection import PAGE, Call, Injector
-from tests.running import PRESWAPCTL, RunningServer, ServerDied, wait_for
+from tests.faults.injection import Call, Injector
+from tests.running import PRESWAPCTL, RunningServer, wait_for
 
 CONTENT = NOISE[PAGE : 4 * MIB]
 FIRST = CONTENT[: len(CONTENT) // 2]
 IMAGE = "/g1.img"
+QUOTA = "preswap.default.g1.quota"
 ENDS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda n: n.name)
 
 
@@ -102,6 +106,86 @@ def test_killed_preswapctl_stops_its_shrink(
     assert content(connect(filled)) == CONTENT
 
 
+def quota_is_kept(server: RunningServer, pages: int) -> None:
+    wait_for(lambda: counters(server)["preswap_pages"], lambda left: left == pages)
+
+
+def test_interrupted_setting_ends_with_5_and_the_server_goes_on(
+    filled: RunningServer, injector: Injector, connect: Connect
+) -> None:
+    injector.hold(Call.WRITE, IMAGE)
+    with running(filled, "sysctl", f"{QUOTA}=100") as setting:
+        injector.wait()
+        wait_until_told(setting)
+        setting.send_signal(signal.SIGINT)
+        told, said = setting.communicate(timeout=30)
+    assert (setting.returncode, told) == (5, "")
+    assert said.startswith(f"preswapctl: interrupted: {QUOTA} is set, and the server goes on")
+    status = filled.ctl("shrink", "--status").stdout
+    assert status.startswith(f"a shrink, to fit {QUOTA}, to 100 pages (400K) is under way: ")
+    injector.end()
+    quota_is_kept(filled, 100)
+    assert content(connect(filled)) == CONTENT
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda n: n.name)
+def test_killed_preswapctl_stops_no_fit(
+    filled: RunningServer, injector: Injector, connect: Connect, number: signal.Signals
+) -> None:
+    """Neither the one that began it, nor one that only followed it."""
+    injector.hold(Call.WRITE, IMAGE)
+    with running(filled, "sysctl", f"{QUOTA}=200") as first:
+        injector.wait()
+        with running(filled, "sysctl", f"{QUOTA}=100") as second:
+            for setting in (second, first):
+                wait_until_told(setting)
+                setting.send_signal(number)
+                assert setting.wait(30) == -number
+    injector.end()
+    quota_is_kept(filled, 100)
+    assert content(connect(filled)) == CONTENT
+
+
+def wait_until_told(setting: subprocess.Popen[str]) -> None:
+    """By its first line of progress, that it is set."""
+    assert setting.stderr is not None
+    assert "moved" in setting.stderr.readline()
+
+
+def test_stopped_fit_says_so_to_whoever_waits(
+    filled: RunningServer, injector: Injector, connect: Connect
+) -> None:
+    connect(filled).pwrite(NOISE, 16 * MIB)
+    injector.hold(Call.WRITE, IMAGE)
+    with running(filled, "sysctl", f"{QUOTA}=100") as setting:
+        injector.wait()
+        filled.ctl("shrink", "--stop")
+        injector.end()
+        _, said = setting.communicate(timeout=30)
+    assert setting.returncode == 5
+    assert "still in tmem (interrupted); run it again to go on" in said
+    assert filled.ctl("sysctl", f"{QUOTA}=100").returncode == 0
+    assert counters(filled)["preswap_pages"] == 100
+
+
+def test_limit_is_set_while_a_shrink_runs_and_kept_after_it(
+    filled: RunningServer, injector: Injector, connect: Connect
+) -> None:
+    injector.hold(Call.WRITE, IMAGE)
+    with (
+        running(filled, "shrink", "400") as shrink,
+        running(filled, "sysctl", f"{QUOTA}=100") as setting,
+    ):
+        injector.wait()
+        wait_for(lambda: filled.ctl("sysctl", "-n", QUOTA).stdout, lambda now: now == "100\n")
+        injector.end()
+        for process in (shrink, setting):
+            process.communicate(timeout=30)
+            assert process.returncode == 0
+    assert counters(filled)["preswap_pages"] == 100
+    assert content(connect(filled)) == CONTENT
+
+
 # --- the server ---
 
 
@@ -111,6 +195,16 @@ def test_server_ends_during_a_shrink(
 ) -> None:
     injector.hold(Call.WRITE, IMAGE)
     end_during(filled, injector, number, "shrink", "0")
+    assert content(connect(filled)) == CONTENT
+
+
+@ENDS
+def test_server_ends_during_a_fit_and_the_next_one_goes_on(
+    filled: RunningServer, injector: Injector, connect: Connect, number: signal.Signals
+) -> None:
+    injector.hold(Call.WRITE, IMAGE)
+    end_during(filled, injector, number, "sysctl", f"{QUOTA}=100")
+    quota_is_kept(filled, 100)
     assert content(connect(filled)) == CONTENT
 
 
@@ -175,7 +269,7 @@ def start_and_end(
 def test_server_ends_during_its_recovery(
     filled: RunningServer, injector: Injector, connect: Connect, number: signal.Signals
 ) -> None:
-    filled.kill9()
+    filled.kill()
     start_and_end(filled, injector, number, Call.SEEK, "/arena")
     filled.start()
     assert content(connect(filled)) == CONTENT
@@ -186,7 +280,7 @@ def test_server_ends_while_it_discards_its_state(
     filled: RunningServer, injector: Injector, connect: Connect, number: signal.Signals
 ) -> None:
     """Discarding again ends it: all is empty."""
-    filled.kill9()
+    filled.kill()
     filled.extra = ["--discard-state"]
     start_and_end(filled, injector, number, Call.RENAME, "/g1.json")
     filled.start()
@@ -197,11 +291,11 @@ def test_half_discarded_state_is_refused_or_empty(
     filled: RunningServer, injector: Injector, connect: Connect
 ) -> None:
     """A start without the option never serves what is left of it."""
-    filled.kill9()
+    filled.kill()
     filled.extra = ["--discard-state"]
     start_and_end(filled, injector, signal.SIGKILL, Call.RENAME, "/g1.img")
     filled.extra = []
-    with pytest.raises(ServerDied, match="--discard-state starts empty"):
+    with pytest.raises(ServerError, match="--discard-state starts empty"):
         filled.start()
     assert filled.wait() == 4
 

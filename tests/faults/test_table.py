@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """docs/faults.md names a test for each fault, and each test of faults has its row."""
 
 import ast

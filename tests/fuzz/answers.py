@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Answers of the control API as a strict client reads them."""
 
 import re

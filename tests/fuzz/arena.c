@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* A fuzz target: an arena that was damaged is opened, recovered and used.
  *
  * An input is a list of operations.  First come those on the file at rest: bytes, headers, class
@@ -83,7 +84,7 @@ static void set_field(struct slot *s, uint32_t field, uint32_t value)
 	case 3: s->seq = ~(uint64_t)value; break;
 	case 4: s->index = value; break;
 	case 5: s->pool = (uint16_t)value; break;
-	case 6: s->what = (uint16_t)value; break;
+	case 6: s->packing = (uint16_t)value; break;
 	default: s->state = value; break;
 	}
 }
@@ -205,7 +206,7 @@ static bool start(uint64_t size, bool drop_odd)
 	expect_recovery(keep, &expected);
 	check(tmem_recover(host, keep, NULL, &found) == 0, "a recovery failed");
 	check(memcmp(&expected, &found, sizeof found) == 0, "recovery counts other pages");
-	check(expected_slot_bytes() == host->slots.live_bytes, "recovery takes other slots");
+	check(expected_slot_bytes() == host->slabs.live_bytes, "recovery takes other slots");
 	return true;
 }
 
@@ -348,7 +349,7 @@ static void maintain(struct input *in)
 static void flip_while_running(struct input *in)
 {
 	uint32_t at = take(in, 3) % IMAGE_BYTES, bits = take(in, 1);
-	const struct slab *slab = &host->slots.slabs[at / SLAB_BYTES];
+	const struct slab *slab = &host->slabs.slab[at / SLAB_BYTES];
 
 	if (at < SLAB_BYTES || !slab->class || at % SLAB_BYTES >= slab->reserved)
 		return;

@@ -1,10 +1,13 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 #define _GNU_SOURCE
 #include "consistent.h"
 
 #include <string.h>
 #include <sys/stat.h>
 
+#include "codec.h"
 #include "image.h"
+#include "slots.h"
 
 struct sums {
 	uint64_t pages, ephemeral, same, huge, payload, slot_bytes, reserved, empty_bytes;
@@ -16,7 +19,7 @@ static void add_slot(struct tmem_host *h, const struct tmem_handle *handle, uint
 {
 	const struct slot *s = arena_slot(&h->arena, ref);
 
-	if (!slots_taken(&h->slots, ref))
+	if (!slots_taken(&h->slabs, ref))
 		fail("a page in a slot that is free");
 	sums->pages++;
 	sums->of_pool[handle->pool]++;
@@ -27,9 +30,9 @@ static void add_slot(struct tmem_host *h, const struct tmem_handle *handle, uint
 	if (!slot_header_fits(&h->arena, s) || in_slot.object != handle->object ||
 	    in_slot.index != handle->index || in_slot.pool != handle->pool)
 		fail("the index names the slot of another page");
-	sums->same += codec_of(s->what) == CODEC_SAME;
-	sums->huge += codec_of(s->what) == CODEC_RAW;
-	sums->payload += length_of(s->what);
+	sums->same += codec_of(s->packing) == CODEC_SAME;
+	sums->huge += codec_of(s->packing) == CODEC_RAW;
+	sums->payload += length_of(s->packing);
 	if (sums->newest < s->seq)
 		sums->newest = s->seq;
 }
@@ -49,9 +52,9 @@ static void add_object(struct tmem_host *h, const struct object *o, bool intact,
 		fail("an object miscounts its pages");
 }
 
-static void add_slab(const struct slots *s, uint32_t n, struct sums *sums, uint64_t *taken)
+static void add_slab(const struct slabs *s, uint32_t n, struct sums *sums, uint64_t *taken)
 {
-	const struct slab *slab = &s->slabs[n];
+	const struct slab *slab = &s->slab[n];
 	unsigned slots = slab->class ? arena_classes()->slots[slab->class] : 0;
 	uint32_t used = 0;
 
@@ -65,7 +68,7 @@ static void add_slab(const struct slots *s, uint32_t n, struct sums *sums, uint6
 	sums->empty_bytes += slab->class && !used ? slab->reserved : 0;
 }
 
-static void check_slots(const struct slots *s, struct sums *sums)
+static void check_slots(const struct slabs *s, struct sums *sums)
 {
 	uint64_t taken = 0;
 	struct stat st;
@@ -106,6 +109,6 @@ void check_host(struct tmem_host *h, bool intact)
 	for (unsigned i = 0; i < STRIPES; i++)
 		for (const struct object *o = h->index.stripes[i].objects; o; o = o->next)
 			add_object(h, o, intact, &sums);
-	check_slots(&h->slots, &sums);
+	check_slots(&h->slabs, &sums);
 	check_gauges(h, &sums, intact);
 }

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* Do the parts of a host agree with each other?  fail() where they do not. */
 #ifndef PRESWAPD_FUZZ_CONSISTENT_H
 #define PRESWAPD_FUZZ_CONSISTENT_H

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A control server, and the checks on what a connection to it may do."""
 
 import re
@@ -7,7 +8,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from preswapd.api.wire import ServerFacts
+from preswapd.api.messages import ServerFacts
 from preswapd.control.http import ControlServer
 from preswapd.control.routes import Api
 from preswapd.errors import RefusedError

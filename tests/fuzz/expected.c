@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 #include "expected.h"
 
 #include <string.h>
@@ -50,12 +51,12 @@ static enum fate read_slot(uint32_t ref, unsigned class, uint64_t *digest)
 	const struct slot *s = arena_slot(image(), ref);
 	const uint8_t *payload = arena_payload(image(), ref, class);
 	struct tmem_handle handle = handle_of(s);
-	unsigned length = length_of(s->what);
+	unsigned length = length_of(s->packing);
 	uint8_t page[TMEM_PAGE];
 
 	if (length > TMEM_PAGE ||
 	    slot_sum(image(), s, payload_digest(payload, length)) != (uint32_t)s->state ||
-	    codec_unpack(scratch_of_thread(), codec_of(s->what), payload, length, page))
+	    codec_unpack(scratch_of_thread(), codec_of(s->packing), payload, length, page))
 		return DAMAGED;
 	if (image_made(ref) && !names_itself(page, &handle))
 		fail("a payload that was changed fits its checksum");
@@ -78,7 +79,7 @@ static void expect_slot(uint32_t ref, unsigned class, tmem_keep keep, struct tme
 
 	if (s->state == 0)
 		return;
-	if (!slot_header_fits(image(), s) || length_of(s->what) > arena_classes()->bytes[class]) {
+	if (!slot_header_fits(image(), s) || length_of(s->packing) > arena_classes()->bytes[class]) {
 		found->damaged_slots++;
 	} else if (!is_kept(&handle, keep)) {
 		found->dropped_pages++;

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* What an arena must be read as: docs/arena-format.md and rule R2, once more and plainly. */
 #ifndef PRESWAPD_FUZZ_EXPECTED_H
 #define PRESWAPD_FUZZ_EXPECTED_H

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Files that people or crashes may have damaged: sidecars and configuration files."""
 
 import re

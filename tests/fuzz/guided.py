@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Runs the target in Python under Atheris; see tools/fuzz, which gives libFuzzer's arguments.
 
 What is left in FUZZ_DIR is the caller's to remove: Atheris ends the process.

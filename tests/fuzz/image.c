@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 #define _GNU_SOURCE
 #include "image.h"
 
@@ -93,12 +94,12 @@ static struct tmem_handle handle_number(uint32_t n, uint32_t pool)
 
 static void put(struct tmem_host *h, uint32_t pool, uint32_t n, uint32_t version)
 {
-	static const enum tmem_compress how[4] = {TMEM_LZ4, TMEM_ZSTD, TMEM_LZ4, TMEM_NONE};
+	static const enum tmem_compress codecs[4] = {TMEM_LZ4, TMEM_ZSTD, TMEM_LZ4, TMEM_NONE};
 	struct tmem_handle handle = handle_number(n, pool);
 	uint8_t page[TMEM_PAGE];
 
 	make_page(page, &handle, version);
-	if (tmem_put(h, &handle, page, how[n % 4], false) != 1)
+	if (tmem_put(h, &handle, page, codecs[n % 4], false) != 1)
 		fail("a page of the image was rejected");
 }
 
@@ -200,7 +201,7 @@ static void leave_torn_put(uint32_t i, uint64_t seq)
 	*arena_slot(&view, to) = *s;
 	arena_slot(&view, to)->seq = seq;
 	memcpy(arena_payload(&view, to, class), arena_payload(&view, from, class),
-	       length_of(s->what));
+	       length_of(s->packing));
 	sign_slot(to, true);
 }
 
@@ -361,8 +362,8 @@ void sign_slot(uint32_t ref, bool payload_too)
 
 	s->seq &= INT64_MAX;           /* the arena's counter never comes around */
 	if (payload_too && class > 0 && slot_in_slab(ref) < arena_classes()->slots[class] &&
-	    length_of(s->what) <= arena_classes()->bytes[class])
+	    length_of(s->packing) <= arena_classes()->bytes[class])
 		sum = slot_sum(a, s, payload_digest(arena_payload(a, ref, (unsigned)class),
-						    length_of(s->what)));
+						    length_of(s->packing)));
 	s->state = slot_live_word(a, s, sum);
 }

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* An arena file as bytes: made once with real pages, damaged for each input, written out. */
 #ifndef PRESWAPD_FUZZ_IMAGE_H
 #define PRESWAPD_FUZZ_IMAGE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* Gives files to a fuzz target, for compilers without libFuzzer. */
 #include <stdint.h>
 #include <stdio.h>

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The fuzz target in Python: the first byte of an input says for whom it is.
 
 "c": a configuration file.  "s": a sidecar.  Every other is sent to the control socket.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Inputs that fuzzers found, once more: see tools/fuzz and docs/verification.md."""
 
 import os
@@ -9,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.compiling import INCLUDES, LIBRARIES, TMEM
 from tests.fuzz.answers import Wrong, statuses
 from tests.fuzz.targets import Targets
 
 HERE = Path(__file__).parent
-SOURCES = HERE.parents[1] / "preswapd" / "tmem"
 PROGRAM = ["arena.c", "image.c", "expected.c", "consistent.c", "replay.c"]
 FLAGS = ["-std=gnu11", "-g", "-O1", "-Wall", "-Wextra", "-Werror", "-Wl,--wrap=fstatvfs"]
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
@@ -32,12 +33,11 @@ def folder() -> Iterator[Path]:
 
 
 def build(program: Path) -> None:
-    files = [*(HERE / name for name in PROGRAM), *sorted(SOURCES.glob("*.c"))]
-    command = ["cc", *FLAGS, f"-I{SOURCES}", *map(str, files), "-o", str(program)]
-    libraries = ["-llz4", "-lzstd", "-lxxhash", "-lpthread"]
-    built = subprocess.run([*command, *SANITIZERS, *libraries], capture_output=True, text=True)
+    files = [*(HERE / name for name in PROGRAM), *sorted(TMEM.glob("*.c"))]
+    command = ["cc", *FLAGS, *INCLUDES, *map(str, files), "-o", str(program)]
+    built = subprocess.run([*command, *SANITIZERS, *LIBRARIES], capture_output=True, text=True)
     if built.returncode and "cannot find" in built.stderr:  # a compiler without sanitizers
-        built = subprocess.run([*command, *libraries], capture_output=True, text=True)
+        built = subprocess.run([*command, *LIBRARIES], capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
 
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What tests with a real guest share: its kernel, fetched once into the cache of the user."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A guest that swaps to a real server: its disks, its load, and what both sides say."""
 
 import hashlib
@@ -10,10 +11,10 @@ from typing import Any
 from preswapd.guest.kernel import Kernel
 from preswapd.guest.machine import Guest, Hardware, Job, Software
 from preswapd.guest.memory import memory_leaving
+from preswapd.units import PAGE_SIZE
 from tests.running import GUEST_PATIENCE, RunningServer, wait_until
 
 MIB = 1 << 20
-PAGE_SIZE = 4096
 AVAILABLE = 19 * MIB
 FILES = 36  # of a MiB each
 
@@ -118,10 +119,6 @@ def disks(server: RunningServer) -> list[str]:
 def device(server: RunningServer, name: str = "g1") -> dict[str, Any]:
     counters: dict[str, Any] = server.json_stats()["devices"][name]
     return counters
-
-
-def allocated(path: Path) -> int:
-    return path.stat().st_blocks * 512
 
 
 def at_rest(guest: SwappingGuest) -> tuple[dict[str, int], dict[str, Any]]:

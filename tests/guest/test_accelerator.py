@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """KVM is used only where it was seen to boot, which is tried once after a start of the host."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The host's end of the command port, with a guest's end that a thread plays."""
 
 import base64

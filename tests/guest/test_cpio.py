@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The archive is one that other programs unpack."""
 
 import subprocess

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A real guest on a full pool and a full disk: it pauses, and goes on when there is room."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A disk that comes to a guest while it runs, and goes again."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Which kernel is taken, and what is said when there is none."""
 
 from pathlib import Path

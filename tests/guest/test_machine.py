@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A real guest: boots, does what it is told and swaps; its faults are told apart."""
 
 import hashlib
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from preswapd.demo.server import allocated
 from preswapd.guest.faults import CommandError, GuestTimeoutError, LostGuestError
 from preswapd.guest.kernel import Kernel
 from preswapd.guest.machine import Guest, Hardware, Software
@@ -40,10 +42,6 @@ def disk_of(path: Path) -> list[str]:
         *("-blockdev", json.dumps(blockdev), "-device", "virtio-scsi-pci,id=scsi"),
         *("-device", disk),
     ]
-
-
-def allocated(path: Path) -> int:
-    return path.stat().st_blocks * 512
 
 
 @pytest.fixture

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A guest gets what its kernel takes on top of what its programs are to have."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What a module needs is loaded before it, and nothing twice."""
 
 import lzma

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Programs of this host and what they need to run elsewhere."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The files under /proc, as a guest's kernel writes them."""
 
 from preswapd.guest.readings import (

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Real guests that swap through preswapd: what the operator promises holds while they do."""
 
 import os
@@ -10,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from preswapd.demo.server import allocated
 from preswapd.guest.faults import GuestTimeoutError
 from preswapd.guest.kernel import Kernel
+from preswapd.units import PAGE_SIZE
 from tests.conftest import StartServer
 from tests.guest.swapping import (
     FILES,
     MIB,
-    PAGE_SIZE,
     SUMS,
     SwappingGuest,
-    allocated,
     at_rest,
     device,
 )

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Which memory cgroups limit this process, by made-up hierarchies."""
 
 from pathlib import Path

@@ -1,15 +1,21 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Programs that run beside this one: what they say, and how they end."""
 
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
-from preswapd.host.children import kill_child, start_child
+import pytest
+
+from preswapd.host.children import Child, ChildError
 from tests.running import wait_for, wait_until
 
 PARENT = """
-from preswapd.host.children import start_child
-print(start_child(["sleep", "600"]).pid, flush=True)
+from preswapd.host.children import Child
+child = Child(["sleep", "600"])
+print(child.pid, flush=True)
 input()
 """
 
@@ -25,14 +31,52 @@ def command_of(pid: int) -> bytes:
 def test_what_it_says_is_added_to_its_file(tmp_path: Path) -> None:
     output = tmp_path / "output"
     output.write_text("before\n")
-    assert start_child(["sh", "-c", "echo out; echo error >&2; cat"], output).wait(30) == 0
+    assert Child(["sh", "-c", "echo out; echo error >&2; cat"], output).wait() == 0
     assert output.read_text() == "before\nout\nerror\n"
 
 
 def test_it_is_killed() -> None:
-    child = start_child(["sleep", "600"])
-    kill_child(child)
-    assert child.returncode == -9
+    child = Child(["sleep", "600"])
+    assert child.status is None
+    assert child.kill() == -9
+    assert child.ending == "signal SIGKILL"
+
+
+def test_it_is_asked_to_end_and_killed_where_it_will_not() -> None:
+    assert Child(["sleep", "600"]).stop() == -signal.SIGTERM
+    deaf = Child(["sh", "-c", "trap '' TERM; while :; do sleep 0.01; done"])
+    wait_until(lambda: ignores(deaf.pid, signal.SIGTERM), "it to be deaf")
+    assert deaf.stop(seconds=0.1) == -signal.SIGKILL
+
+
+def ignores(pid: int, number: int) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text()
+    (ignored,) = re.findall(r"^SigIgn:\s*(\w+)", status, re.M)
+    return bool(int(ignored, 16) >> (number - 1) & 1)
+
+
+def test_it_is_watched_until_something_is_seen(tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    child = Child(["sh", "-c", "echo ready"], output)
+    assert child.watch(lambda: output.read_text() or None, 30) == "ready\n"
+
+
+def test_one_that_ends_or_takes_too_long_is_told() -> None:
+    with pytest.raises(ChildError, match="ended with status 3"):
+        Child(["sh", "-c", "exit 3"]).watch(lambda: None, 30)
+    slow = Child(["sleep", "600"])
+    with pytest.raises(ChildError, match="after 0 s"):
+        slow.watch(lambda: None, 0.05)
+    slow.kill()
+
+
+def test_one_that_starts_a_daemon_may_end_well() -> None:
+    child = Child(["true"])
+    child.wait()
+    looks = iter([None, None, "seen"])
+    assert child.watch(lambda: next(looks), 30, ends_well=True) == "seen"
+    with pytest.raises(ChildError, match="ended with status 0"):
+        child.watch(lambda: None, 30)
 
 
 def test_it_ends_when_we_are_killed() -> None:

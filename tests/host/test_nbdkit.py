@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Which nbdkit will do, and what its version asks for."""
 
 import os
@@ -7,6 +8,7 @@ import pytest
 
 from preswapd.errors import RefusedError
 from preswapd.host import nbdkit
+from preswapd.host.versions import Version
 
 
 def put_in_path(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) -> None:
@@ -36,6 +38,25 @@ def test_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         nbdkit.probe()
 
 
+def test_one_that_gives_no_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    put_in_path(monkeypatch, tmp_path, "exec sleep 60")
+    monkeypatch.setattr("preswapd.host.nbdkit.PROBE_SECONDS", 0.1)
+    with pytest.raises(RefusedError, match="nbdkit --version gave no answer in"):
+        nbdkit.probe()
+
+
+def test_one_that_tells_no_version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    put_in_path(monkeypatch, tmp_path, "echo hello")
+    with pytest.raises(RefusedError, match="'hello', which is no version"):
+        nbdkit.probe()
+
+
+def test_plugin_that_tells_no_python(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    put_in_path(monkeypatch, tmp_path, "echo nbdkit 1.36.2")
+    with pytest.raises(RefusedError, match="does not say which Python"):
+        nbdkit.probe()
+
+
 def test_too_old(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     put_in_path(monkeypatch, tmp_path, "echo nbdkit 1.26.5")
     with pytest.raises(RefusedError, match=r"1\.26\.5 is too old"):
@@ -60,7 +81,7 @@ def test_other_python(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ("version", "threads"),
     [((1, 32, 5), 1), ((1, 33, 9), 1), ((1, 33, 10), 16), ((1, 34, 0), 16), ((1, 42, 2), 16)],
 )
-def test_threads(version: nbdkit.Version, threads: int) -> None:
+def test_threads(version: Version, threads: int) -> None:
     assert nbdkit.choose_threads(version, None)[0] == threads
 
 
@@ -83,5 +104,5 @@ def test_asked_threads_win() -> None:
         ((1, 44, 0), True),
     ],
 )
-def test_structured_replies(version: nbdkit.Version, offered: bool) -> None:
+def test_structured_replies(version: Version, offered: bool) -> None:
     assert nbdkit.choose_structured_replies(version)[0] is offered

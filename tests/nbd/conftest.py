@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Servers with room in the pool and without, and real NBD clients of them."""
 
 import random
@@ -6,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import Connect, clients, connected
 from tests.running import RunningServer
 
-PAGE = 4096
 MIB = 1 << 20
 
 # The device has 64M; the last part keeps a small pool full.

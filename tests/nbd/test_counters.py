@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The counters tell the truth: known requests, and what they must have counted."""
 
 import random
@@ -5,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import Connect
 from tests.conftest import StartServer
-from tests.nbd.conftest import MIB, PAGE
+from tests.nbd.conftest import MIB
 from tests.running import RunningServer
 
 NOISE = random.Random(3).randbytes(8 * MIB)
@@ -149,7 +151,7 @@ def test_gauges_outlive_a_kill_and_counters_begin_anew(
     server = start_server(pool_size="4M")
     connect(server).pwrite(NOISE, PAGE)
     before = server.json_stats()
-    server.kill9()
+    server.kill()
     server.start()
     after = server.json_stats()
     for gauge in ("preswap_pages", "disk_pages"):

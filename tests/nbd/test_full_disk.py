@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A disk, or shared memory, without room: an error to whom it concerns, and nothing lost."""
 
 import errno
@@ -6,15 +7,17 @@ import random
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import nbd
 import pytest
 
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import Connect
 from tests.conftest import StartServer
-from tests.nbd.conftest import MIB, PAGE
+from tests.nbd.conftest import MIB
 from tests.running import RunningServer, run
 
 pytestmark = [
@@ -106,7 +109,7 @@ def test_disk_errors_are_logged_once(cramped: RunningServer, connect: Connect) -
 def test_restart_needs_no_disk_space(cramped: RunningServer, connect: Connect, kill: bool) -> None:
     written = fill(connect(cramped))
     if kill:
-        cramped.kill9()
+        cramped.kill()
     else:
         cramped.stop()
     cramped.start()
@@ -178,7 +181,7 @@ def test_start_with_a_new_device_on_a_full_disk_serves_the_others(
     cramped: RunningServer, connect: Connect
 ) -> None:
     written = fill(connect(cramped))
-    cramped.kill9()
+    cramped.kill()
     cramped.devices["g2"] = "1M"
     cramped.start()
     cramped.wait_for_line("the device g2 cannot be made: No space left on device")
@@ -194,12 +197,12 @@ def test_restart_on_full_shared_memory(
     mount: Mount, start_server: StartServer, tmp_path: Path, connect: Connect
 ) -> None:
     server = start_server(start=False, pool_size="8M")
-    server.shm_dir = tmp_path / "shm"
+    server.paths = replace(server.paths, shm_dir=tmp_path / "shm")
     mount(server.shm_dir, "9M")
     server.start()
     connect(server).pwrite(NOISE, PAGE)
     stuff(server.shm_dir)
-    server.kill9()
+    server.kill()
     server.start()
     assert bytes(connect(server).pread(len(NOISE), PAGE)) == NOISE
 
@@ -208,7 +211,7 @@ def test_full_shared_memory_is_a_rejected_put(
     mount: Mount, start_server: StartServer, tmp_path: Path, connect: Connect
 ) -> None:
     server = start_server(start=False, pool_size="8M")
-    server.shm_dir = tmp_path / "shm"
+    server.paths = replace(server.paths, shm_dir=tmp_path / "shm")
     mount(server.shm_dir, "9M")
     server.start()
     stuff(server.shm_dir)
@@ -223,7 +226,7 @@ def test_new_device_on_full_shared_memory_is_refused(
 ) -> None:
     """Its map must be there in full: a hole in it would be a SIGBUS."""
     server = start_server(start=False, pool_size="8M")
-    server.shm_dir = tmp_path / "shm"
+    server.paths = replace(server.paths, shm_dir=tmp_path / "shm")
     mount(server.shm_dir, "9M")
     server.start()
     stuff(server.shm_dir)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Devices and instances never see each other's bytes."""
 
 import os
@@ -6,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import Connect
 from tests.conftest import StartServer
-from tests.nbd.conftest import MIB, PAGE
+from tests.nbd.conftest import MIB
 from tests.running import RunningServer, run
 
 PAGES = 512
@@ -61,7 +63,7 @@ def test_new_device_finds_nothing_of_a_removed_one_after_a_kill(
     filled(connect, pair, "g1")
     _, written = filled(connect, pair, "g2")
     pair.ctl("remove", "g1", "--yes")
-    pair.kill9()
+    pair.kill()
     pair.start()
     assert bytes(connect(pair, "g1").pread(8 * MIB, PAGE)) == bytes(8 * MIB)
     assert bytes(connect(pair, "g2").pread(len(written), PAGE)) == written
@@ -71,7 +73,7 @@ def test_devices_that_swap_places_in_the_configuration(
     pair: RunningServer, connect: Connect
 ) -> None:
     written = {name: filled(connect, pair, name)[1] for name in ("g1", "g2")}
-    pair.kill9()
+    pair.kill()
     pair.devices = dict(reversed(pair.devices.items()))
     pair.start()
     for name, expected in written.items():
@@ -95,7 +97,7 @@ def test_disk_file_of_another_instance_is_refused(
     """Its pages in memory would be another's."""
     first, second = start_server(), start_server(start=False)
     connect(first).pwrite(b"x" * MIB, PAGE)
-    first.kill9()
+    first.kill()
     done = run([*second.command(), f"--state-dir={first.state_dir}"])
     assert done.returncode == 4
     assert "--discard-state" in done.stderr

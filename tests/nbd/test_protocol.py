@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Clients that do not keep to the protocol: bytes on a raw socket.
 
 Whatever they send, the server lives, a client that was connected before is served on, and a new
@@ -14,9 +15,10 @@ from typing import Any, Self
 
 import pytest
 
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import Connect, connected
 from tests.conftest import StartServer
-from tests.nbd.conftest import MIB, PAGE, SIZE
+from tests.nbd.conftest import MIB, SIZE
 from tests.running import PATIENCE, RunningServer
 
 pytestmark = pytest.mark.xdist_group("nbd-protocol")

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Every kind of request through libnbd, with room in the pool and without."""
 
 import errno
@@ -7,8 +8,9 @@ from typing import Any
 import nbd
 import pytest
 
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import Connect
-from tests.nbd.conftest import FREE, MIB, PAGE, SIZE
+from tests.nbd.conftest import FREE, MIB, SIZE
 from tests.running import RunningServer
 
 pytestmark = pytest.mark.xdist_group("nbd-requests")

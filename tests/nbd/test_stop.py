@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """SIGTERM under load: the connection drops, no request is answered with an error."""
 
 import errno
@@ -10,9 +11,10 @@ from typing import Any
 import nbd
 import pytest
 
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import Connect, connected
 from tests.conftest import StartServer
-from tests.nbd.conftest import MIB, PAGE
+from tests.nbd.conftest import MIB
 from tests.running import PRESWAPCTL, RunningServer
 
 PAGES = 1024
@@ -65,10 +67,9 @@ def written_until_stop(server: RunningServer, number: int) -> list[Writer]:
     """Two writers, with the signal in their midst."""
     writers = [Writer(server, first) for first in (1, 1 + PAGES)]
     runs = [writer.run() for writer in writers]
-    assert server.process is not None
     for step in range(PAGES + 1):
         if step == PAGES // 3:
-            server.process.send_signal(number)
+            server.running.send_signal(number)
         for running in runs:
             next(running, None)
     return writers

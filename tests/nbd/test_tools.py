@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The tools that others point at an NBD server: nbdinfo, nbdcopy, qemu-img, qemu-io, fio."""
 
 import json
@@ -8,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.conftest import StartServer
-from tests.nbd.conftest import MIB, PAGE, SIZE
+from tests.nbd.conftest import MIB, SIZE
 from tests.running import RunningServer, run
 
 pytestmark = [

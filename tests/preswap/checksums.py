@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """XXH3, as the arena's checksums are made: for tests that forge one."""
 
 import ctypes

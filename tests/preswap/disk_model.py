@@ -1,6 +1,7 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What a disk must return: the reference that the devices are compared with."""
 
-PAGE = 4096
+from preswapd.units import PAGE_SIZE as PAGE
 
 
 class DiskModel:

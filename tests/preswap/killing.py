@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A kill before each change that an operation makes, and before each that its recovery makes."""
 
 import os

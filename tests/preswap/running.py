@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """An instance in this process, on directories of its own: opened, stopped, killed, opened again."""
 
 import os
@@ -11,10 +12,11 @@ from typing import Self
 
 from preswapd.paths import InstancePaths
 from preswapd.preswap.device._device import Connection, Device
-from preswapd.preswap.files.image import data_ranges
+from preswapd.preswap.files.disk_file import data_ranges
 from preswapd.preswap.files.sidecar import Sidecar
 from preswapd.preswap.instance import Instance
 from preswapd.preswap.settings import DeviceSpec, Settings
+from tests.running import PATIENCE
 
 MIB = 1 << 20
 ONE_DEVICE = (DeviceSpec("g1", MIB),)
@@ -75,6 +77,7 @@ class Running:
         """Nothing is stored any more; what was, stays."""
         instance, self.opened = self.opened, None
         if instance is not None:
+            end_shrinks(instance)
             for device in instance.devices.values():
                 device.close()
             instance.host.close()
@@ -107,6 +110,13 @@ class Running:
         with suppress(Exception):
             self.kill()
         shutil.rmtree(self.base)
+
+
+def end_shrinks(instance: Instance) -> None:
+    """A thread that goes on would move pages of an arena that is closed."""
+    while shrink := instance.shrinks.under_way():
+        shrink.stop()
+        assert shrink.ended.wait(PATIENCE)
 
 
 def data_of(path: Path) -> list[tuple[int, bytes]]:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The program that tests/stepping.py steps through: what is done to an instance's files."""
 
 from collections.abc import Iterator
@@ -5,7 +6,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from tests.preswap.disk_model import PAGE
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.running import Running
 from tests.stepping import Operation, Run, serve
 

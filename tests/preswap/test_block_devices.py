@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Disk files that are links to block devices: real ones, on loop devices."""
 
 import os
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from preswapd.errors import RefusedError
+from preswapd.preswap.device._device import FLAG_FUA
 from tests.preswap.running import MIB, Running
 
 pytestmark = [
@@ -39,7 +41,7 @@ def linked(running: Running, disk: Path) -> Iterator[Running]:
     """Two names that lead to the one disk; no device yet."""
     running.open()
     for name in ("m1", "m2"):
-        running.paths.image(name).symlink_to(disk)
+        running.paths.disk_file(name).symlink_to(disk)
     yield running
     running.kill()
 
@@ -47,7 +49,7 @@ def linked(running: Running, disk: Path) -> Iterator[Running]:
 def test_device_on_a_block_device(linked: Running) -> None:
     linked.instance.create("m1", MIB)
     client = linked.instance.devices["m1"].connect()
-    client.pwrite(b"a" * 4096, 4096, 2)
+    client.pwrite(b"a" * 4096, 4096, FLAG_FUA)
     found = bytearray(4096)
     client.pread(found, 4096)
     assert found == b"a" * 4096

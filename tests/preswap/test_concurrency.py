@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Threads on the same pages while memory is taken back: every read is what some write left."""
 
 import os
@@ -12,8 +13,9 @@ import pytest
 from preswapd.errors import RefusedError
 from preswapd.preswap.device._device import FLAG_FUA, Connection
 from preswapd.preswap.settings import DeviceSpec
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.coherence import check_coherence
-from tests.preswap.disk_model import PAGE, page_of
+from tests.preswap.disk_model import page_of
 from tests.preswap.running import MIB, Running, read
 from tests.running import wait_until
 
@@ -93,10 +95,19 @@ def disturb(running: Running, until: float) -> None:
 
 
 def sweep(connection: Connection, until: float) -> None:
-    """Reads of many pages, each of them whole; a page that two halves make may be torn."""
+    """Reads of many pages at once: each half of a page is whole, as some request wrote it."""
     while time.monotonic() < until:
-        read(connection, 0, PAGES * PAGE)
+        found = read(connection, 0, PAGES * PAGE)
+        for page in range(1, PAGES):
+            for at in (0, PAGE // 2):
+                check_half(page, at, found[page * PAGE + at :][: PAGE // 2])
         connection.extents(PAGES * PAGE, 0)
+
+
+def check_half(page: int, at: int, found: bytes) -> None:
+    if found != bytes(PAGE // 2):
+        version = int(found[7:15])
+        assert found == signed_page(page, version)[at : at + PAGE // 2]
 
 
 @pytest.mark.timeout(int(SECONDS) + 120)
@@ -181,6 +192,7 @@ def test_new_connection_waits_for_requests_in_flight(
     held_up.connection.close()
     fresh = running.connect()
     again = pool.submit(fresh.pwrite, page_of(2), PAGE)
+    wait_until(again.running, "the write to begin")
     # Of an older connection: a request that need not wait, and is through.
     pool.submit(read, held_up.connection, 0, PAGE).result()
     assert not again.done()
@@ -201,6 +213,7 @@ def test_new_connection_waits_with_every_kind_of_request(
         pool.submit(fresh.flush),
         pool.submit(fresh.extents, PAGE, 0),
     ]
+    wait_until(lambda: all(request.running() for request in waiting), "the requests to begin")
     pool.submit(read, held_up.connection, 0, PAGE).result()
     assert not any(request.done() for request in waiting)
     held_up.release()
@@ -281,7 +294,7 @@ def test_removed_device_leaves_no_descriptor(running: Running) -> None:
 def test_refused_start_leaves_no_descriptor(running: Running) -> None:
     running.open()
     running.kill()
-    running.paths.image("g1").unlink()
+    running.paths.disk_file("g1").unlink()
     before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(5):
         with pytest.raises(RefusedError):

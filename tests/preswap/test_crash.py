@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Killed before any change that a request makes, or the recovery after it: nothing is lost.
 
 Each state of the files, in shared memory and on disk, that a kill could leave is copied and
@@ -12,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from preswapd.preswap.device._device import FLAG_FUA
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.coherence import check_coherence
-from tests.preswap.disk_model import PAGE
 from tests.preswap.killing import OPEN, Killer, content_of, write_copy
 from tests.preswap.running import Running, read
 from tests.preswap.stepped import text_page

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Killed while devices come and go, or while a start adopts or discards them."""
 
 from collections.abc import Callable
@@ -7,8 +8,8 @@ import pytest
 
 from preswapd.errors import RefusedError
 from preswapd.preswap.device._device import FLAG_FUA
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.coherence import check_coherence
-from tests.preswap.disk_model import PAGE
 from tests.preswap.killing import OPEN, Killer
 from tests.preswap.running import Running, read
 from tests.preswap.stepped import text_page

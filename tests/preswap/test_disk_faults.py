@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The disk file fails: the guest gets the error, nothing else is touched, nothing is lost."""
 
 import errno
@@ -12,8 +13,9 @@ import pytest
 
 from preswapd.preswap.device._device import FLAG_FUA
 from preswapd.preswap.settings import DeviceSpec
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.coherence import check_coherence
-from tests.preswap.disk_model import PAGE, page_of, pages_of
+from tests.preswap.disk_model import page_of, pages_of
 from tests.preswap.running import MIB, Running, read
 
 SMALL_DISK = 256 << 10
@@ -51,7 +53,7 @@ def truncated(running: Running) -> Running:
     running.open()
     running.connect().pwrite(page_of(1), PAGE)
     running.connect().pwrite(page_of(2), 2 * PAGE, FLAG_FUA)
-    os.truncate(running.paths.image("g1"), PAGE)
+    os.truncate(running.paths.disk_file("g1"), PAGE)
     return running
 
 
@@ -141,7 +143,7 @@ def test_full_disk_is_told_once(full: Running) -> None:
 
 
 def test_limited_file_size_is_efbig(running: Running) -> None:
-    """A disk error that needs no root to make: the image lies beyond what may be written."""
+    """A disk error that needs no root to make: the disk file lies beyond what may be written."""
     script = (
         "import resource, signal, sys; sys.path.insert(0, '.');"
         "from tests.preswap.running import *; from pathlib import Path;"
@@ -179,13 +181,13 @@ def test_truncated_image_tmem_still_serves(truncated: Running) -> None:
 def test_truncated_image_is_not_made_longer_by_a_write(truncated: Running) -> None:
     """What lies between would read as zeros."""
     expect(errno.EIO, truncated, page_of(5), 9 * PAGE, FLAG_FUA)
-    assert truncated.paths.image("g1").stat().st_size == PAGE
+    assert truncated.paths.disk_file("g1").stat().st_size == PAGE
 
 
 def test_truncated_image_is_mended_and_its_pages_are_lost(truncated: Running) -> None:
     truncated.instance.maintain()
     assert truncated.log[0] == "disk file of g1 was cut off: 1 pages are lost"
-    assert truncated.paths.image("g1").stat().st_size == MIB
+    assert truncated.paths.disk_file("g1").stat().st_size == MIB
     with pytest.raises(OSError, match="Input/output error"):
         read(truncated.connect(), 2 * PAGE, PAGE)
     assert truncated.device.stats()["lost_pages"] == 1

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The small pieces of the state: sidecars, maps, disk files, the table, and their limits."""
 
 import os
@@ -15,20 +16,20 @@ from preswapd.api.kinds import (
 )
 from preswapd.errors import RefusedError, UsageError
 from preswapd.preswap.device._table import Table, recover
-from preswapd.preswap.files.durable import write_file
-from preswapd.preswap.files.image import (
-    check_image,
+from preswapd.preswap.files.disk_file import (
+    check_disk_file,
     check_unclaimed,
-    create_image,
+    create_disk_file,
     data_ranges,
-    open_image,
-    remove_image,
+    open_disk_file,
+    remove_disk_file,
 )
+from preswapd.preswap.files.durable import write_file
 from preswapd.preswap.files.maps import check_map, create_map, map_bytes
 from preswapd.preswap.files.sidecar import Sidecar, read_all
 from preswapd.preswap.opening import default_reserve
 from preswapd.tmem._tmem import Host
-from tests.preswap.disk_model import PAGE
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.running import MIB, Running
 
 SIDECAR = Sidecar("g1", MIB, 3, "zstd", "0123", "boot", True)
@@ -115,15 +116,15 @@ def ranges_of(path: Path, size: int) -> list[tuple[int, int]]:
 
 
 def test_image_is_sparse(tmp_path: Path) -> None:
-    create_image(tmp_path / "img", MIB, b"h" * PAGE)
-    check_image(tmp_path / "img", MIB)
+    create_disk_file(tmp_path / "img", MIB, b"h" * PAGE)
+    check_disk_file(tmp_path / "img", MIB)
     assert ranges_of(tmp_path / "img", MIB) == [(0, PAGE)]
     assert (tmp_path / "img").stat().st_mode & 0o777 == 0o600
 
 
 def test_data_ranges_of_islands(tmp_path: Path) -> None:
     path = tmp_path / "img"
-    create_image(path, MIB, b"h" * PAGE)
+    create_disk_file(path, MIB, b"h" * PAGE)
     with path.open("r+b") as file:
         for page in (5, 6, 200):
             os.pwrite(file.fileno(), b"x" * PAGE, page * PAGE)
@@ -142,10 +143,10 @@ def test_data_ranges_of_nothing(tmp_path: Path) -> None:
 
 
 def test_image_through_a_link(tmp_path: Path) -> None:
-    create_image(tmp_path / "real", MIB, b"h" * PAGE)
+    create_disk_file(tmp_path / "real", MIB, b"h" * PAGE)
     (tmp_path / "img").symlink_to(tmp_path / "real")
-    check_image(tmp_path / "img", MIB)
-    os.close(open_image(tmp_path / "img"))
+    check_disk_file(tmp_path / "img", MIB)
+    os.close(open_disk_file(tmp_path / "img"))
 
 
 def test_image_through_a_broken_link_refused(tmp_path: Path) -> None:
@@ -157,13 +158,13 @@ def test_image_through_a_broken_link_refused(tmp_path: Path) -> None:
 def test_image_removed_with_its_half_made_one(tmp_path: Path) -> None:
     (tmp_path / "img").touch()
     (tmp_path / "img.new").touch()
-    remove_image(tmp_path / "img")
+    remove_disk_file(tmp_path / "img")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_image_failed_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="File too large"):
-        create_image(tmp_path / "img", (1 << 63) - PAGE, b"h" * PAGE)
+        create_disk_file(tmp_path / "img", (1 << 63) - PAGE, b"h" * PAGE)
     assert list(tmp_path.iterdir()) == []
 
 

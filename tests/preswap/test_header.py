@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The swap header is the one that mkswap(8) writes."""
 
 import os
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from preswapd.preswap.files.header import MOST_PAGES, SIGNATURE, swap_header
-from tests.preswap.disk_model import PAGE
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.running import MIB
 
 # They lie in sbin, which is not in everybody's path.

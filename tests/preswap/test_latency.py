@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """How long requests took: the buckets cover all times without a gap, and each request is in one."""
 
 import pytest
@@ -5,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preswapd.preswap.device.latency import end_of, summary
-from tests.preswap.disk_model import PAGE, pages_of
+from preswapd.units import PAGE_SIZE as PAGE
+from tests.preswap.disk_model import pages_of
 from tests.preswap.running import Running
 
 BUCKETS = 117

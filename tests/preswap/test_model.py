@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Random histories: two devices read as disks must, whatever limits, shrinks, stops and kills."""
 
 import tempfile
@@ -10,10 +11,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from preswapd.codecs import COMPRESS
 from preswapd.preswap.device._device import FLAG_FUA, Connection
-from preswapd.preswap.files.image import data_ranges
+from preswapd.preswap.files.disk_file import data_ranges
 from preswapd.preswap.settings import DeviceSpec
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.coherence import check_coherence
-from tests.preswap.disk_model import PAGE, DiskModel, pages_of
+from tests.preswap.disk_model import DiskModel, pages_of
 from tests.preswap.running import Running, read
 
 # More than two extents, so that a shrink has a choice.
@@ -136,13 +138,13 @@ class DevicesAgainstModel(RuleBasedStateMachine):
     @rule(name=NAMES)
     def swapoff(self, name: str) -> None:
         device = self.running.instance.devices[name]
-        pages, disk_pages = device.preswap_pages, device.disk_pages - device.disk_map[0]
+        pages, disk_pages = device.preswap_pages, device.disk_pages - device.is_on_disk(0)
         result = self.running.instance.swapoff(name)
         assert (result.pages, result.disk_pages) == (pages, disk_pages)
         self.models[name].zero(PAGE, device.size - PAGE)
         assert device.preswap_pages == 0
-        with open(self.running.paths.image(name), "rb") as image:
-            assert all(end <= PAGE for _, end in data_ranges(image.fileno(), device.size))
+        with open(self.running.paths.disk_file(name), "rb") as disk_file:
+            assert all(end <= PAGE for _, end in data_ranges(disk_file.fileno(), device.size))
 
     @rule(name=NAMES)
     def mkswap(self, name: str) -> None:

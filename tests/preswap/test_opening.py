@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What a start makes of what it finds: stops, kills, reboots and other configurations."""
 
 import errno
@@ -12,8 +13,9 @@ from preswapd.preswap.device._device import FLAG_FUA
 from preswapd.preswap.files.sidecar import Sidecar
 from preswapd.preswap.opening import check
 from preswapd.preswap.settings import DeviceSpec
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.coherence import LOST, check_coherence
-from tests.preswap.disk_model import PAGE, page_of
+from tests.preswap.disk_model import page_of
 from tests.preswap.running import MIB, Running, read
 
 ZEROS = bytes(PAGE)
@@ -299,7 +301,7 @@ def test_quarantine_refuses_the_rest_of_a_page(rebooted: Running) -> None:
 
 def test_quarantine_has_no_holes(rebooted: Running) -> None:
     extents = rebooted.connect().extents(MIB, 0)
-    assert extents == [(0, MIB, 0)]
+    assert extents == [(0, MIB, False)]
 
 
 def test_quarantine_survives_a_kill(rebooted: Running) -> None:
@@ -400,7 +402,7 @@ def test_create_after_a_removal_that_failed(running: Running) -> None:
         instance.create("g1", MIB)
     running.paths.map("g1").rmdir()
     instance.create("g1", 2 * MIB)
-    assert running.paths.image("g1").stat().st_size == 2 * MIB
+    assert running.paths.disk_file("g1").stat().st_size == 2 * MIB
 
 
 def test_too_many_devices_are_refused(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -421,22 +423,22 @@ def test_too_many_configured_devices_change_nothing(running: Running) -> None:
 def test_open_failed_names_the_file(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     running.open()
     running.kill()
-    image = str(running.paths.image("g1"))
+    disk_file = str(running.paths.disk_file("g1"))
 
-    def open_image(path: Path) -> int:
+    def open_disk_file(path: Path) -> int:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
 
-    monkeypatch.setattr("preswapd.preswap.creation.open_image", open_image)
-    with pytest.raises(RefusedError, match=f"Read-only file system .{image}"):
+    monkeypatch.setattr("preswapd.preswap.creation.open_disk_file", open_disk_file)
+    with pytest.raises(RefusedError, match=f"Read-only file system .{disk_file}"):
         running.open()
 
 
 def test_create_refused_over_somebodys_file(running: Running) -> None:
     instance = running.open()
-    running.paths.image("more").write_bytes(bytes(MIB - 1) + b"x")
+    running.paths.disk_file("more").write_bytes(bytes(MIB - 1) + b"x")
     with pytest.raises(RefusedError, match="no device's"):
         instance.create("more", MIB)
-    assert running.paths.image("more").stat().st_size == MIB
+    assert running.paths.disk_file("more").stat().st_size == MIB
 
 
 def test_write_after_remove_leaves_no_sidecar(running: Running) -> None:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A start refuses what does not fit together, in one sentence, and changes nothing."""
 
 import json
@@ -11,10 +12,12 @@ import pytest
 
 from preswapd.api.kinds import LARGEST_POOL
 from preswapd.errors import RefusedError
+from preswapd.preswap.device._device import FLAG_FUA
 from preswapd.preswap.opening import check
 from preswapd.preswap.settings import DeviceSpec
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.checksums import xxh3
-from tests.preswap.disk_model import PAGE, page_of
+from tests.preswap.disk_model import page_of
 from tests.preswap.running import MIB, Running, read
 
 Harm = Callable[[Running], object]
@@ -77,7 +80,7 @@ def instead(path: Path, make: Callable[[Path], object]) -> None:
 
 
 def new_image(running: Running, data_at: int) -> None:
-    path = running.paths.image("g2")
+    path = running.paths.disk_file("g2")
     path.write_bytes(b"")
     os.truncate(path, MIB)
     overwrite(path, data_at, b"somebody's")
@@ -188,19 +191,19 @@ REFUSALS: dict[str, tuple[Harm, str]] = {
     "map cut off": (lambda r: os.truncate(r.paths.map("g1"), 10), r"g1\.map is damaged"),
     "map with holes": (punch_map, r"g1\.map is damaged: it has holes"),
     "disk file missing": (
-        lambda r: r.paths.image("g1").unlink(),
+        lambda r: r.paths.disk_file("g1").unlink(),
         r"the disk file .*g1\.img is missing",
     ),
     "disk file of another size": (
-        lambda r: os.truncate(r.paths.image("g1"), 2 * MIB),
+        lambda r: os.truncate(r.paths.disk_file("g1"), 2 * MIB),
         r"the disk file .*g1\.img has 2M, the device 1M",
     ),
     "disk file a pipe": (
-        lambda r: instead(r.paths.image("g1"), os.mkfifo),
+        lambda r: instead(r.paths.disk_file("g1"), os.mkfifo),
         r"g1\.img is neither a file nor a block device",
     ),
     "disk file a directory": (
-        lambda r: instead(r.paths.image("g1"), Path.mkdir),
+        lambda r: instead(r.paths.disk_file("g1"), Path.mkdir),
         r"g1\.img is neither a file nor a block device",
     ),
     "configured size differs": (
@@ -256,21 +259,21 @@ def test_start_serves_what_it_has_beside_somebodys_disk_file(running: Running) -
     running.connect().pwrite(page_of(1), PAGE)
     running.kill()
     new_image(running, 5 * PAGE)
-    theirs = running.paths.image("g2").read_bytes()
+    theirs = running.paths.disk_file("g2").read_bytes()
     check(running.settings)
     assert running.open().devices.keys() == {"g1"}
     assert read(running.connect(), PAGE, PAGE) == page_of(1)
     assert any("g2.img is there already and no device's" in line for line in running.log)
-    assert running.paths.image("g2").read_bytes() == theirs
+    assert running.paths.disk_file("g2").read_bytes() == theirs
     running.kill()
-    running.paths.image("g2").unlink()
+    running.paths.disk_file("g2").unlink()
     assert running.open().devices.keys() == {"g1", "g2"}
 
 
 def test_start_clean_device_without_arena(running: Running) -> None:
     """Nothing of it was in shared memory, so nothing is lost."""
     running.open()
-    running.connect().pwrite(page_of(1), PAGE, 2)
+    running.connect().pwrite(page_of(1), PAGE, FLAG_FUA)
     running.stop()
     running.paths.arena.unlink()
     check(running.settings)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Single requests: what each of them does, and how it is counted."""
 
 import errno
@@ -7,14 +8,12 @@ from typing import Any
 
 import pytest
 
-from preswapd.preswap.device import _device
 from preswapd.preswap.device._device import FLAG_FAST_ZERO, FLAG_FUA, Connection
 from preswapd.preswap.opening import POOL
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.coherence import check_coherence
-from tests.preswap.disk_model import PAGE, page_of, pages_of
+from tests.preswap.disk_model import page_of, pages_of
 from tests.preswap.running import MIB, Running, data_of, read
-
-HOLE_ZERO = 3
 
 
 @pytest.fixture
@@ -172,22 +171,22 @@ def test_extents_of_holes_and_data(connection: Connection) -> None:
     connection.pwrite(page_of(1), 2 * PAGE)
     connection.pwrite(page_of(1), 3 * PAGE, FLAG_FUA)
     assert connection.extents(MIB, 0) == [
-        (0, PAGE, 0),
-        (PAGE, PAGE, HOLE_ZERO),
-        (2 * PAGE, 2 * PAGE, 0),
-        (4 * PAGE, MIB - 4 * PAGE, HOLE_ZERO),
+        (0, PAGE, False),
+        (PAGE, PAGE, True),
+        (2 * PAGE, 2 * PAGE, False),
+        (4 * PAGE, MIB - 4 * PAGE, True),
     ]
 
 
 def test_extents_of_a_part(connection: Connection) -> None:
-    assert connection.extents(10, 5 * PAGE + 10) == [(5 * PAGE, PAGE, HOLE_ZERO)]
+    assert connection.extents(10, 5 * PAGE + 10) == [(5 * PAGE, PAGE, True)]
 
 
 # --- durability, disk space ---
 
 
 def image_of(running: Running) -> list[tuple[int, bytes]]:
-    return data_of(running.paths.image("g1"))
+    return data_of(running.paths.disk_file("g1"))
 
 
 def test_fua_is_on_disk(running: Running, connection: Connection) -> None:
@@ -245,20 +244,12 @@ def test_blocks_of_a_killed_process_are_punched(running: Running, connection: Co
     assert [len(data) for _, data in image_of(running)] == [PAGE]
 
 
-# --- nbdkit's side ---
+# --- what must not be asked ---
 
 
-def test_error_is_told_to_nbdkit(
-    running: Running, connection: Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told: list[int] = []
-    monkeypatch.setattr(_device, "set_error", told.append)
-    with pytest.raises(OSError, match="Invalid argument"):
-        connection.trim(1, MIB)
-    running.instance.remove("g1", force=True)
-    with pytest.raises(OSError, match="shutdown"):
-        connection.pwrite(page_of(1), PAGE)
-    assert told == [errno.EINVAL, errno.ESHUTDOWN]
+def test_unknown_flags_refused(connection: Connection) -> None:
+    with pytest.raises(ValueError, match="unknown flags 2"):
+        connection.pwrite(page_of(1), PAGE, 2)
 
 
 def test_read_wants_a_writable_buffer(connection: Connection) -> None:
@@ -269,7 +260,7 @@ def test_read_wants_a_writable_buffer(connection: Connection) -> None:
 def test_closed_device_tells_no_lies(running: Running, connection: Connection) -> None:
     device = connection.device
     running.instance.remove("g1", force=True)
-    for ask in (device.state_bytes, device.sync, lambda: device.punch_parked(0, 1)):
+    for ask in (device.state_bytes, device.sync, lambda: device.punch_unused(parked=True)):
         with pytest.raises(ValueError, match="the device g1 is closed"):
             ask()
     assert (device.preswap_pages, device.disk_pages, device.quarantined) == (0, 0, False)

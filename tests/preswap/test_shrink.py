@@ -1,16 +1,20 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Memory is taken back: as many pages as were asked for, coldest first, and it is really free."""
 
 import os
 
 import pytest
 
+from preswapd.api.messages import ShrinkProgress
 from preswapd.errors import RefusedError
 from preswapd.preswap.device._device import EXTENT_PAGES
 from preswapd.preswap.settings import DeviceSpec
-from preswapd.preswap.shrink import ShrinkProgress
+from preswapd.preswap.writeback import MOVES_AT_ONCE
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.coherence import check_coherence
-from tests.preswap.disk_model import PAGE, page_of, pages_of
+from tests.preswap.disk_model import page_of, pages_of
 from tests.preswap.running import MIB, Running, read
+from tests.tmem.arena_file import RAW, flip_bit, slots_of
 
 SIZE = 4 * MIB
 PAGES = SIZE // PAGE - 1
@@ -119,7 +123,14 @@ def test_shrink_tells_progress(filled: Running) -> None:
 
 def test_shrink_cancelled_says_so(filled: Running) -> None:
     steps: list[ShrinkProgress] = []
-    result = filled.instance.shrink(0, progress=steps.append, cancelled=lambda: len(steps) == 2)
+
+    def stop_at_the_second(step: ShrinkProgress) -> None:
+        steps.append(step)
+        if len(steps) == 2:
+            filled.instance.shrinks.stop()
+
+    result = filled.instance.shrink(0, progress=stop_at_the_second)
+    assert len(steps) <= 2 + MOVES_AT_ONCE
     assert (result.complete, result.reason) == (False, "interrupted")
     assert result.left == 2 * PAGES - result.moved == sum(pages_left(filled).values())
     assert filled.instance.shrink(0).complete
@@ -174,15 +185,6 @@ def test_shrink_damaged_page_is_lost_and_named(filled: Running) -> None:
 
 
 def damage_one_payload(running: Running) -> None:
-    """Turns over the last byte of a raw page in some slab."""
-    with running.paths.arena.open("r+b") as file:
-        for slab in range(1, 64):
-            file.seek(slab * 65536)
-            head = file.read(32 * 16)
-            if head[0] == 1 and head[39] == 0xA5:
-                file.seek(slab * 65536 + 32 * 16 + 100)
-                byte = file.read(1)[0]
-                file.seek(-1, os.SEEK_CUR)
-                file.write(bytes([byte ^ 1]))
-                return
-    raise AssertionError("no raw page")
+    """Turns over one bit of a page that is stored as it is."""
+    slot = next(slot for slot in slots_of(running.paths.arena) if slot.codec == RAW)
+    flip_bit(running.paths.arena, slot.payload_at + 100, 0)

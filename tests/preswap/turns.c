@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* Whose turn a busy mark is, played out by threads that each take one; a program for tests.
  *
  * The marks are included, so that whoever waits is seen in their list.  Ends with 0 when all was

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The configuration: what is taken, what is refused and with which words."""
 
 import re

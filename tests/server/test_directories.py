@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Directories that will not do are refused before anything is written there."""
 
 import os

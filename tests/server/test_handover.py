@@ -1,8 +1,9 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What `preswapd serve` says to the plugin arrives there."""
 
 from pathlib import Path
 
-from preswapd.api.wire import ServerFacts
+from preswapd.api.messages import ServerFacts
 from preswapd.paths import InstancePaths
 from preswapd.preswap.settings import DeviceSpec, Settings
 from preswapd.server.handover import Handover

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """One server for each directory."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The log: one line for each event that matters, and none for a request."""
 
 import os
@@ -14,12 +15,12 @@ import pytest
 from preswapd.preswap.files.sidecar import Sidecar
 from preswapd.server.exports import ClientCount
 from preswapd.server.watch import QUIET_SECONDS, GuestLog, Trouble
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import connected
 from tests.conftest import StartServer
 from tests.running import PATIENCE, RunningServer, run
 from tests.tmem.arena_file import flip_bit, slots_of
 
-PAGE = 4096
 NOISE = random.Random(5).randbytes(8 << 20)
 
 
@@ -66,7 +67,7 @@ def test_damaged_page(server: RunningServer) -> None:
 
 def test_reads_in_quarantine(server: RunningServer) -> None:
     connected(server).pwrite(NOISE[:PAGE], PAGE)
-    server.kill9()
+    server.kill()
     shutil.rmtree(server.shm_dir)
     sidecar = server.state_dir / "g1.json"
     replace(Sidecar.read(sidecar), boot_id="the boot before").write(sidecar)

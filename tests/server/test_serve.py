@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`preswapd serve` from its start to its end: real processes, real sockets."""
 
 import os
@@ -14,10 +15,11 @@ from pathlib import Path
 import nbd
 import pytest
 
+from preswapd.demo.server import ServerError
 from preswapd.preswap.files.sidecar import Sidecar
 from tests.clients import connected
 from tests.conftest import StartServer
-from tests.running import PATIENCE, PRESWAPD, RunningServer, ServerDied, run, wait_until
+from tests.running import PATIENCE, PRESWAPD, RunningServer, run, wait_until
 
 
 def refused(server: RunningServer, *options: str) -> tuple[int, str]:
@@ -119,7 +121,7 @@ def test_clean_stop_removes_its_sockets(server: RunningServer) -> None:
 
 def test_quarantine_after_the_hosts_reboot_is_told(server: RunningServer) -> None:
     connected(server).pwrite(b"page" * 1024, 4096)
-    server.kill9()
+    server.kill()
     shutil.rmtree(server.shm_dir)
     sidecar = server.state_dir / "g1.json"
     replace(Sidecar.read(sidecar), boot_id="the boot before").write(sidecar)
@@ -128,7 +130,7 @@ def test_quarantine_after_the_hosts_reboot_is_told(server: RunningServer) -> Non
 
 
 def test_starts_over_the_sockets_of_a_killed_one(server: RunningServer) -> None:
-    server.kill9()
+    server.kill()
     assert server.nbd_socket.exists()
     server.start()
     connected(server).shutdown()
@@ -405,5 +407,5 @@ def test_descriptors_are_not_leaked(server: RunningServer) -> None:
 
 def test_failed_start_is_told(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("")
-    with pytest.raises(ServerDied, match="symbolic link or no directory"):
+    with pytest.raises(ServerError, match="symbolic link or no directory"):
         RunningServer(tmp_path)

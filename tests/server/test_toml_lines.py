@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """On which line a key stands."""
 
 import tomllib

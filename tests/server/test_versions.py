@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Another version of the code takes over what the one before it left, and gives it back."""
 
 import shutil
@@ -8,8 +9,8 @@ from random import Random
 
 import pytest
 
+from preswapd.units import PAGE_SIZE as PAGE
 from preswapd.version import VERSION
-from tests.crash.contents import PAGE
 from tests.crash.harness import DEVICES, POOL, Harness
 from tests.crash.load import connected
 from tests.preswap.running import data_of
@@ -92,7 +93,7 @@ def set_format(arena: Path, number: int) -> None:
 def test_arena_of_another_format_is_refused_and_left_for_its_own_version(harness: Harness) -> None:
     server = harness.server
     fill(harness)
-    server.kill9()
+    server.kill()
     set_format(server.arena, 2)
     before = files_of(server)
     done = run(server.command())

@@ -2,6 +2,7 @@
 # Makes a small host of its own out of this one's /usr, and becomes its systemd.  Runs in new namespaces (booted.py),
 # and makes nothing that outlives them.
 #   boot.sh ROOT CHECKOUT       ROOT: an empty directory; CHECKOUT is there under its own path, and as /opt/preswapd
+# SPDX-License-Identifier: BSD-3-Clause
 set -eu
 root=$1
 checkout=$2

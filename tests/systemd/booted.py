@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A real systemd, as the first process of namespaces of its own, with this host's /usr."""
 
 import os

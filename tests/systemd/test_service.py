@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """preswapd@.service under a real systemd: started, killed, restarted, misconfigured, stopped."""
 
 import json
@@ -11,9 +12,9 @@ import nbd
 import pytest
 
 from preswapd.log import ERROR, INFO
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.systemd.booted import CHECKOUT, Booted, NotPossibleError
 
-PAGE = 4096
 NOISE = random.Random(7).randbytes(64 * PAGE)
 UNITS = CHECKOUT / "systemd"
 CONFIG = 'pool-size = "16M"\n[device.swap0]\nsize = "64M"\n'

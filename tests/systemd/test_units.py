@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The units as systemd reads them, without running them."""
 
 import os

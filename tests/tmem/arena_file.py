@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """An arena file read by docs/arena-format.md alone: nothing here knows the C code."""
 
 import ctypes

@@ -1,4 +1,6 @@
-/* Threads on a host that is always sparse, so that the mover never rests, and stages; a program for tests.
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Threads on a host that is always sparse, so that the mover never rests, and that stages; a program
+ * for tests.
  *
  * Each thread owns some handles: after its put a get finds that version, after its flush nothing.
  * Everybody reads everybody's pages: a page names its handle and version, the rest follows.
@@ -58,11 +60,23 @@ static void write_once(uint32_t handle, uint64_t version, bool flush)
 		fail("not what was put last", handle, version);
 }
 
+static bool nothing_moved(void)
+{
+	struct tmem_stats stats;
+
+	tmem_get_stats(host, &stats);
+	return stats.moved_pages == 0;
+}
+
+/* On a busy machine the mover may have had no processor by then: so much longer. */
+#define PATIENCE 50u
+
 static void *work(void *number)
 {
 	unsigned me = (unsigned)(uintptr_t)number, seed = me + 1;
 
-	for (unsigned round = 1; round <= rounds; round++) {
+	for (unsigned round = 1;
+	     round <= rounds || (round <= rounds * PATIENCE && nothing_moved()); round++) {
 		uint32_t r = (uint32_t)rand_r(&seed);
 		write_once(r / 4 % (HANDLES / WRITERS) * WRITERS + me, round, r % 4 == 0);
 		look(r % HANDLES);

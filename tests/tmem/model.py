@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The contract of transcendent memory in plain Python: what the native store must do.
 
 A put may be rejected at any time, so a model cannot foretell every answer of the store.  It says
@@ -11,8 +12,8 @@ from typing import Protocol
 from typing_extensions import Buffer
 
 from preswapd.tmem._tmem import EXCLUSIVE_GETS, PERSISTENT, SHARED
+from preswapd.units import PAGE_SIZE as PAGE
 
-PAGE = 4096
 COUNTERS = (
     "puts",
     "good_puts",

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* Pages that name their handle and version, for programs that hammer a host. */
 #ifndef PRESWAPD_NAMED_PAGES_H
 #define PRESWAPD_NAMED_PAGES_H

@@ -1,11 +1,12 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Pages of every kind that the codecs tell apart, made again from a kind and a number."""
 
 import random
 from functools import lru_cache
 
 from preswapd.tmem._tmem import Host
+from preswapd.units import PAGE_SIZE as PAGE
 
-PAGE = 4096
 KINDS = ("zeros", "same", "text", "half", "boundary", "noise")
 
 

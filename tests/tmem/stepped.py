@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Operations as lists that JSON can carry, done on the native store and on the model; and the
 program that tests/stepping.py steps through, which does them on an arena."""
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* Races of two threads, played out step by step by one; a program for tests, a case a run.
  *
  * The mover is included and not linked: its steps are its own.  A get is stopped where it unpacks,
@@ -10,6 +11,9 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+
+#include "clock.h"
 
 #define CHECK(what) check((what), #what)
 
@@ -78,8 +82,8 @@ static void mover_meets_a_slot_filled_again(void)
 	CHECK(take_copy(host, from, &m));
 	CHECK(put(&h, 2) == 1 && slot_of(&h) != from);
 	CHECK(put(&h, 3) == 1 && slot_of(&h) == from);
-	CHECK(slots_alloc(&host->slots, length_of(m.copy.what), 0, &to) == 0);
-	host_fill(host, to, &m.copy.handle, m.copy.what, m.copy.bytes);
+	CHECK(slots_alloc(&host->slabs, length_of(m.copy.packing), 0, &to) == 0);
+	page_fill(host, to, &m.copy.handle, m.copy.packing, m.copy.bytes);
 	CHECK(!publish_copy(host, &m, to));
 	CHECK(holds(&h, 3));
 }
@@ -93,8 +97,8 @@ static void mover_meets_nobody(void)
 
 	CHECK(put(&h, 1) == 1);
 	CHECK(take_copy(host, slot_of(&h), &m));
-	CHECK(slots_alloc(&host->slots, length_of(m.copy.what), 0, &to) == 0);
-	host_fill(host, to, &m.copy.handle, m.copy.what, m.copy.bytes);
+	CHECK(slots_alloc(&host->slabs, length_of(m.copy.packing), 0, &to) == 0);
+	page_fill(host, to, &m.copy.handle, m.copy.packing, m.copy.bytes);
 	CHECK(publish_copy(host, &m, to));
 	CHECK(slot_of(&h) == to && holds(&h, 1));
 }
@@ -105,15 +109,15 @@ static void (*while_packing)(void);
 void __real_codec_pack(struct scratch *, enum tmem_compress, const void *, unsigned, uint8_t *,
 		       struct packed *);
 
-void __wrap_codec_pack(struct scratch *s, enum tmem_compress how, const void *from, unsigned most,
-		       uint8_t *out, struct packed *p)
+void __wrap_codec_pack(struct scratch *s, enum tmem_compress compress, const void *from,
+		       unsigned most, uint8_t *out, struct packed *p)
 {
 	void (*others)(void) = while_packing;
 
 	while_packing = NULL;
 	if (others)
 		others();
-	__real_codec_pack(s, how, from, most, out, p);
+	__real_codec_pack(s, compress, from, most, out, p);
 }
 
 static int build(const struct tmem_handle *h, unsigned flags, struct tmem_fresh *fresh)
@@ -121,13 +125,15 @@ static int build(const struct tmem_handle *h, unsigned flags, struct tmem_fresh 
 	return tmem_ops.build(host, h, page_of(9), TMEM_NONE, flags, fresh);
 }
 
+/* A put that fails has replaced nothing: there is no slot to release. */
 static int publish(const struct tmem_handle *h, const struct tmem_fresh *fresh)
 {
-	uint32_t old;
+	uint32_t old = UINT32_MAX;
 
 	tmem_ops.lock(host, h);
 	int err = tmem_ops.publish(host, h, fresh, &old);
 	tmem_ops.unlock(host, h);
+	CHECK(!err || old == 0);
 	if (err)
 		tmem_ops.discard(host, fresh);
 	return err;
@@ -321,8 +327,8 @@ static uint32_t taken;
 
 static void *give_back_later(void *unused)
 {
-	host_sleep(2);
-	slots_return_staged(&host->slots, taken, false);
+	sleep_ms(2);
+	staging_return(&host->slabs, taken, false);
 	return unused;
 }
 
@@ -336,7 +342,7 @@ static void put_waits_for_staged_pages(void)
 	for (h.index = 0; h.index < 15; h.index++)
 		CHECK(put_text(&h, h.index) == 1);
 	tmem_set_limit(host, figures().mem_used_total + SLAB_BYTES);
-	taken = slots_take_staged(&host->slots, true);
+	taken = staging_take(&host->slabs, true);
 	CHECK(taken && pthread_create(&other, NULL, give_back_later, NULL) == 0);
 	CHECK(put_text(&h, h.index) == 1);
 	pthread_join(other, NULL);

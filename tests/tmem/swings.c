@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* Threads on pools of all kinds under a limit that swings; a program for tests.
  *
  * Each thread owns some handles and puts rising versions.  A persistent page is the one that was

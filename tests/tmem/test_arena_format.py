@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The arena's format, held to docs/arena-format.md: a release must read what the last one wrote.
 
 When a number in here has to change, the format version has to change with it, and the code has to

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Codecs through the store: each kind of page at each codec, and lengths at every class's edge."""
 
 from pathlib import Path

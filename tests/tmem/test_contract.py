@@ -1,9 +1,11 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The contract of tmem, on the reference in Python and on the native store."""
 
 import pytest
 
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.tmem.model import Store
-from tests.tmem.pages import KINDS, PAGE, make_page
+from tests.tmem.pages import KINDS, make_page
 
 A, B = make_page("text", 1), make_page("noise", 2)
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Killed after any store of an operation, or of the recovery after it: no page is lost or stale.
 
 Each state of the arena file that a kill could leave is copied and read back by a fresh host: a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Flipped bits: exactly the damaged page is lost, its neighbours are intact, and no byte is wrong.
 
 Damage comes in two ways: to an arena at rest, which the next recovery reads, and under a running

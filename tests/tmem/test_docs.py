@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The examples of docs/tmem.md do what the page says."""
 
 import doctest

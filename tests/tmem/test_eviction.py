@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Which pages go when a put needs room or the limit is lowered, and which never do."""
 
 from pathlib import Path
@@ -6,9 +7,10 @@ import pytest
 
 from preswapd.errors import PageDamagedError
 from preswapd.tmem._tmem import EXCLUSIVE_GETS, PERSISTENT, SHARED, Host
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.tmem.arena_file import flip_bit, slots_of
 from tests.tmem.model import Store
-from tests.tmem.pages import PAGE, make_page, read_page
+from tests.tmem.pages import make_page, read_page
 
 MIB = 1 << 20
 NOISE = make_page("noise", 0)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Opening, closing and misuse of a host."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What the host loses to the arena: never more than the limit, and all of it comes back."""
 
 import os

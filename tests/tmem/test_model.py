@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Random histories: the native store answers as the model, whatever the limit and the restarts.
 
 Pools of all kinds live side by side under one limit.  Which pages are evicted is for the store to

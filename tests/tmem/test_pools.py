@@ -1,11 +1,13 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The four kinds of pools: who finds what, what a get removes, and what comes back; on the
 reference in Python and on the native store."""
 
 import pytest
 
 from preswapd.tmem._tmem import EXCLUSIVE_GETS, PERSISTENT, SHARED
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.tmem.model import Store
-from tests.tmem.pages import PAGE, make_page
+from tests.tmem.pages import make_page
 
 A, B = make_page("text", 1), make_page("noise", 2)
 UUID, OTHER = b"one secret of 16", b"another of these"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The page store in C, hammered by threads, alone and under the compiler's sanitizers."""
 
 import os
@@ -6,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.compiling import INCLUDES, LIBRARIES, TMEM
+
 HERE = Path(__file__).parent
-SOURCES = HERE.parents[1] / "preswapd" / "tmem"
 SANITIZERS = {"plain": [], "thread": ["-fsanitize=thread"], "address": ["-fsanitize=address"]}
 ROUNDS = {
     "hammer": {"plain": 40_000, "thread": 5_000, "address": 8_000},
@@ -18,9 +20,9 @@ WORKED = {"hammer": "the mover", "swings": "eviction"}
 
 
 def build(source: Path, program: Path, flags: list[str]) -> None:
-    files = [source, *sorted(SOURCES.glob("*.c"))]
-    command = ["cc", "-std=gnu11", "-g", "-O1", *flags, f"-I{SOURCES}", "-o", str(program)]
-    command += [str(file) for file in files] + ["-llz4", "-lzstd", "-lxxhash", "-lpthread"]
+    files = [source, *sorted(TMEM.glob("*.c"))]
+    command = ["cc", "-std=gnu11", "-g", "-O1", *flags, *INCLUDES, "-o", str(program)]
+    command += [*map(str, files), *LIBRARIES]
     built = subprocess.run(command, capture_output=True, text=True)
     if built.returncode and flags and "cannot find" in built.stderr:
         pytest.skip(f"this compiler has no {flags[0]}")

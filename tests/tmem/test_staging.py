@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Pages taken at the speed of a copy, and compressed afterwards."""
 
 import threading

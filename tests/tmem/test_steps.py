@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Races that threads meet too seldom to be a test, played out step by step by steps.c.
 
 The mover's look at the sequence number is a second line: the slab that it empties hands out no
@@ -9,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.compiling import INCLUDES, LIBRARIES, TMEM
+
 HERE = Path(__file__).parent
-SOURCES = HERE.parents[1] / "preswapd" / "tmem"
 CASES = (
     "compression_meets_a_put",
     "get_that_removes_meets_a_put",
@@ -28,10 +30,10 @@ CASES = (
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     program = tmp_path_factory.mktemp("steps") / "steps"
-    files = [HERE / "steps.c", *(f for f in SOURCES.glob("*.c") if f.name != "mover.c")]
-    command = ["cc", "-std=gnu11", "-g", "-O1", "-Wall", f"-I{SOURCES}", "-o", str(program)]
+    files = [HERE / "steps.c", *(f for f in TMEM.glob("*.c") if f.name != "mover.c")]
+    command = ["cc", "-std=gnu11", "-g", "-O1", "-Wall", *INCLUDES, "-o", str(program)]
     command += ["-Wl,--wrap=codec_unpack", "-Wl,--wrap=codec_pack"]
-    command += [*map(str, files), "-llz4", "-lzstd", "-lxxhash", "-lpthread"]
+    command += [*map(str, files), *LIBRARIES]
     subprocess.run(command, check=True)
     return program
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Threads on the same handles: each page says itself which handle and version it is of.
 
 The work is counted, not timed; the maintenance thread goes on, and the limit swings each 50 ms,
@@ -15,11 +16,11 @@ from itertools import cycle
 import pytest
 
 from preswapd.tmem._tmem import COMPRESS, Host
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.tmem.stepped import run_operation
 from tests.tmem.test_crash import sparse
 
 MIB = 1 << 20
-PAGE = 4096
 THREADS = 4
 ROUNDS = 15_000
 LIMITS = (MIB // 2, 2 * MIB, MIB // 8, 16 * MIB)

@@ -1,1 +1,2 @@
-"""What brings a guest its disk, and takes it away."""
+# SPDX-License-Identifier: BSD-3-Clause
+"""How a guest gets a device as its disk, and how the disk is taken away again."""

@@ -1,4 +1,5 @@
-"""`attach` and `detach`: the disk of a guest that runs."""
+# SPDX-License-Identifier: BSD-3-Clause
+"""`attach` and `detach`: give a running guest its disk, and take it away."""
 
 import signal
 from collections.abc import Iterator
@@ -33,17 +34,17 @@ qmp_option = click.option(
 @click.argument("dev", type=DEVICE)
 @qmp_option
 @bus_option
-@click.option("--controller", metavar="ID", help="Plug into this virtio-scsi controller of QEMU's.")
-@click.option("--yes", is_flag=True, help="Even when another client is connected to DEV.")
+@click.option("--controller", metavar="ID", help="The id of a virtio-scsi controller to use.")
+@click.option("--yes", is_flag=True, help="Attach even when a client is connected to DEV.")
 @pass_invocation
 def attach_command(
     invocation: Invocation, dev: str, qmp: Path, bus: str, controller: str | None, yes: bool
 ) -> None:
     """Give DEV to a running guest of QEMU, as a disk with the settings of qemu-args.
 
-    Brings a virtio-scsi controller of its own, unless --controller names one. When a step fails,
-    what was added is taken out again. A guest of libvirt gets it by libvirt-xml and virsh
-    attach-device instead: libvirt keeps the socket to itself.
+    Adds a virtio-scsi controller for it, unless --controller names one. When a step fails, what
+    was added is removed again. For a guest of libvirt, which keeps the socket to itself, use
+    libvirt-xml and virsh attach-device instead.
 
     \b
     Example:
@@ -65,7 +66,7 @@ def attach_command(
                 " pages (--yes goes ahead)"
             )
         hotplug.plug(controller)
-        # It is attached, which Ctrl-C would only leave unsaid.
+        # It is attached by now: Ctrl-C would only keep that from being told.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         device = hotplug.device()
     if invocation.json:
@@ -82,23 +83,25 @@ def attach_command(
     type=SECONDS,
     default=DETACH_SECONDS,
     show_default=True,
-    help="Seconds that the guest has to let go of it.",
+    help="How many seconds the guest has to let go of the disk.",
 )
-@click.option("--force", is_flag=True, help="Even when it may still be in use as swap.")
+@click.option("--force", is_flag=True, help="Detach even when the disk may be in use as swap.")
 @pass_invocation
 def detach_command(
     invocation: Invocation, dev: str, qmp: Path, timeout: float, force: bool
 ) -> None:
     """Take DEV out of a running guest of QEMU, after the guest's own swapoff.
 
-    A guest that still swaps to it loses what it has swapped: with I/O in the last seconds this is
-    refused. Exit status 5: the guest has not let go of it; run it again to go on.
+    A guest that still swaps to DEV would lose what it has swapped: after I/O in the last ten
+    seconds this is refused. Exit status 5: the guest has not let go of the disk in time; run the
+    command again to go on.
 
     \b
     Example, after swapoff in the guest:
       preswapctl detach swap0 --qmp /run/vm1.qmp
     """
-    # Without it a guest would stand still for as long as QEMU tries to reach it for a last flush.
+    # The server must run: QEMU flushes the disk before it closes it, and the guest would stand
+    # still for as long as QEMU tries to connect.
     instance = invocation.instances.serving(dev)
     with monitor_at(qmp) as monitor:
         hotplug = Hotplug(monitor, Disk(dev, instance.nbd_socket))
@@ -140,7 +143,7 @@ def check_unused(hotplug: Hotplug, answer: DeviceAnswer) -> None:
     state = hotplug.state()
     if state != "running":
         raise RefusedError(
-            f"the guest does not run ({state}) and cannot let go of the disk (--force pulls it out)"
+            f"the guest does not run ({state}) and cannot let go of the disk (--force detaches it)"
         )
     warning = in_use(answer)
     if warning:
@@ -150,5 +153,5 @@ def check_unused(hotplug: Hotplug, answer: DeviceAnswer) -> None:
 
 
 def kept_pages(answer: DeviceAnswer) -> int:
-    """Behind the swap header."""
+    """All but the swap header."""
     return max(0, answer["preswap_pages"] + answer["disk_pages"] - 1)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A device as a guest's disk: its settings and names, the same for every way to attach it."""
 
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ Properties = dict[str, Any]
 SCSI = "scsi"
 VIRTIO = "virtio"
 
-# How long a guest's requests wait for a server that is gone before they fail.
+# How long a guest's requests wait for a server that has ended, before they fail.
 RECONNECT_SECONDS = 300
 
 bus_option = click.option(
@@ -19,7 +20,7 @@ bus_option = click.option(
     type=click.Choice((SCSI, VIRTIO)),
     default=SCSI,
     show_default=True,
-    help="What the guest sees: virtio-scsi, or virtio-blk, which needs a udev rule there.",
+    help="The kind of disk: virtio-scsi, or virtio-blk, which needs a udev rule in the guest.",
 )
 
 
@@ -33,7 +34,7 @@ class Disk:
 
     @property
     def name(self) -> str:
-        """Of the node in QEMU's block layer, of the disk in its device tree; the serial number."""
+        """The name of its node in QEMU's block layer, the id of the disk, and its serial number."""
         return f"preswap-{self.dev}"
 
     @property
@@ -58,12 +59,11 @@ class Disk:
         return {"driver": "virtio-scsi-pci", "id": self.controller_name}
 
     def device(self, controller: str | None = None) -> Properties:
-        """For device_add and -device; at another virtio-scsi controller where one is named."""
+        """For device_add and -device; `controller`: a virtio-scsi controller other than ours."""
         driver: Properties = {"driver": "virtio-blk-pci"}
         if self.bus == SCSI:
             driver = {"driver": "scsi-hd", "bus": f"{controller or self.controller_name}.0"}
         common = {"id": self.name, "drive": self.name, "serial": self.name}
-        # A guest gives swapped pages back only to a disk that does not rotate, and only SCSI can
-        # say so.
+        # A guest trims freed swap only on a disk that does not rotate, and only SCSI can say so.
         still = {"rotation_rate": 1} if self.bus == SCSI else {}
         return driver | common | still | {"werror": "stop", "rerror": "stop"}

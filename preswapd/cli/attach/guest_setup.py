@@ -1,4 +1,5 @@
-"""`guest-setup`: what to put into the guest."""
+# SPDX-License-Identifier: BSD-3-Clause
+"""`guest-setup`: how a guest makes its disk a swap area."""
 
 import click
 
@@ -10,7 +11,7 @@ from preswapd.commandline import DEVICE
 # Before the guest's other swap areas, whose priorities are negative unless somebody chose them.
 FSTAB = "LABEL={dev} none swap discard,nofail,pri=100 0 0"
 
-# Not by the whole name: QEMU cuts the serial number of a virtio disk to 20 bytes.
+# The rule does not name the device: QEMU cuts the serial number of a virtio disk to 20 bytes.
 RULES_FILE = "/etc/udev/rules.d/60-preswapd.rules"
 RULE = (
     'ACTION=="add|change", SUBSYSTEM=="block", KERNEL=="vd*", ATTR{serial}=="preswap-*",'
@@ -18,7 +19,7 @@ RULE = (
 )
 
 UDEV_BLOCK = """\
-# A virtio disk says that it rotates, and the guest would give no freed swap back.
+# A virtio disk says that it rotates, and on such a disk the guest would not discard freed swap.
 cat >{file} <<'END'
 {rule}
 END
@@ -27,15 +28,15 @@ udevadm trigger --settle --subsystem-match=block
 """
 
 SWAP_BLOCK = """\
-# Swap to it now and after every start; a start without it goes on.
+# Swap to it now and after each boot; the guest also boots without it.
 grep -q '^LABEL={pattern}[[:space:]]' /etc/fstab || echo '{fstab}' >>/etc/fstab
 swapon --all
 dmesg | grep 'swap on' | tail -n 1        # SSDsc: swap that the guest frees goes back to the host
 """
 
 NBD_BLOCK = """\
-# Or without a disk of QEMU's, by the guest's own NBD client. There is no TLS yet, so this is for a
-# guest that reaches the host's loopback address, as 10.0.2.2 on QEMU's user network, and for a
+# Instead of a disk of QEMU's, the guest's own NBD client will do. There is no TLS yet: this is for
+# a guest that reaches the host's loopback address (10.0.2.2 on QEMU's user network) and for a
 # server that runs with --listen 127.0.0.1:10809.
 #   modprobe nbd
 #   nbd-client 10.0.2.2 10809 /dev/nbd0 -swap -persist -block-size 4096 -name {dev}
@@ -48,7 +49,7 @@ NBD_BLOCK = """\
 @bus_option
 @pass_invocation
 def guest_setup_command(invocation: Invocation, dev: str, bus: str) -> None:
-    """Print what to put into the guest that has DEV as a disk: a shell script, for its root.
+    """Print a shell script that root of the guest runs, to swap to its disk DEV.
 
     \b
     Examples:

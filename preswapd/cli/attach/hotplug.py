@@ -1,4 +1,5 @@
-"""A device's disk in a running QEMU: plugged in and out by way of its monitor."""
+# SPDX-License-Identifier: BSD-3-Clause
+"""A device's disk in a running QEMU, plugged and unplugged through its monitor."""
 
 from contextlib import ExitStack, suppress
 
@@ -10,7 +11,7 @@ from preswapd.qmp import CommandFailedError, Event, Monitor, MonitorError
 
 # What was just added is hardly in use yet.
 UNDO_SECONDS = 10.0
-# A guest that is well lets go sooner.
+# A guest that works normally lets go sooner; nothing is said before that.
 SILENT_SECONDS = 1.0
 
 
@@ -24,7 +25,7 @@ class Hotplug:
     # --- what is there ---
 
     def device(self) -> str | None:
-        """The path of the disk in QEMU's device tree, however it came there."""
+        """The path of the disk in QEMU's device tree, whoever put it there."""
         for block in self.monitor.execute("query-block"):
             if block.get("inserted", {}).get("node-name") == self.disk.name:
                 # Of a virtio disk it is the inner half that holds the node.
@@ -52,12 +53,12 @@ class Hotplug:
     # --- in ---
 
     def plug(self, controller: str | None = None) -> None:
-        """All of it, or nothing: what was added goes away again when a later step fails."""
+        """All of it or nothing: when a step fails, what was added is removed again."""
         with ExitStack() as undo:
             if self.has_node():
                 # Left by an attach that was killed. QEMU refuses when something uses it.
                 self.delete_node()
-            # Registered before it is tried: after Ctrl-C nobody knows how far QEMU came.
+            # Registered before it is tried: after Ctrl-C nobody knows how far QEMU got.
             undo.callback(self.undo_node)
             self.monitor.execute("blockdev-add", **self.disk.node())
             if self.disk.bus == SCSI and controller is None and not self.has_controller():
@@ -135,7 +136,8 @@ class Hotplug:
             answer = self.monitor.wait_for(is_answer, seconds - SILENT_SECONDS)
         if answer is None:
             raise PartialError(
-                f"the guest has not let go of {what} within {seconds:g} s; run it again to wait on"
+                f"the guest has not let go of {what} within {seconds:g} s;"
+                " run it again to wait longer"
             )
         if answer["event"] != "DEVICE_DELETED":
             raise RefusedError(f"the guest refuses to let go of {what}")

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`libvirt-xml`: what to paste into the definition of a guest of libvirt."""
 
 import re
@@ -11,12 +12,17 @@ from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.cli.output import print_json
 from preswapd.commandline import DEVICE, Reader
 from preswapd.errors import UsageError
-from preswapd.host.nbdkit import version_text
-from preswapd.host.versions import LIBVIRT_RECONNECTS, LIBVIRTS, Version, first_version
+from preswapd.host.versions import (
+    LIBVIRT_RECONNECTS,
+    LIBVIRTS,
+    Version,
+    first_version,
+    version_text,
+)
 
 QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
 
-# So far back that they are seldom taken.
+# Names so late in the alphabet that they are seldom taken.
 TARGETS = {SCSI: "sdo", VIRTIO: "vdz"}
 DISK, CONTROLLER = "disk", "controller"
 
@@ -43,12 +49,14 @@ TARGET = Reader("name", parse_target)
 @click.command("libvirt-xml")
 @click.argument("dev", type=DEVICE)
 @bus_option
-@click.option("--libvirt", type=VERSION, help="For this version; default: what is installed here.")
-@click.option("--target", type=TARGET, help="Its <target dev>.  Default: sdo or vdz.")
+@click.option(
+    "--libvirt", type=VERSION, help="The version of libvirt. Default: the one installed here."
+)
+@click.option("--target", type=TARGET, help="The disk's <target dev>. Default: sdo or vdz.")
 @click.option(
     "--only",
     type=click.Choice((CONTROLLER, DISK)),
-    help="One element by itself, for virsh attach-device.",
+    help="Print this one element, for virsh attach-device.",
 )
 @pass_invocation
 def libvirt_xml_command(
@@ -61,8 +69,8 @@ def libvirt_xml_command(
 ) -> None:
     """Print the XML that gives DEV to a guest of libvirt, ready to paste with virsh edit.
 
-    For libvirt before 9.2.0, which cannot make QEMU reconnect by itself, it is the QEMU command
-    line in libvirt's clothes. Such a guest takes and gives the disk only while it is shut down.
+    libvirt before 9.2.0 cannot make QEMU reconnect to a restarted server: there the XML hands
+    options to QEMU's command line, and the disk comes and goes only while the guest is shut down.
 
     \b
     Examples:
@@ -74,7 +82,7 @@ def libvirt_xml_command(
     if version is None:
         click.echo(
             "preswapctl: no libvirt is installed here, so this is for"
-            f" {version_text(LIBVIRT_RECONNECTS)} or newer (--libvirt tells of another)",
+            f" {version_text(LIBVIRT_RECONNECTS)} or newer (--libvirt names another version)",
             err=True,
         )
     if version is None or version >= LIBVIRT_RECONNECTS:
@@ -84,7 +92,7 @@ def libvirt_xml_command(
     else:
         raise UsageError(
             f"libvirt {version_text(version)} cannot make QEMU reconnect,"
-            f" {version_text(LIBVIRT_RECONNECTS)} can: paste the whole, without --only"
+            f" {version_text(LIBVIRT_RECONNECTS)} can: paste all of it, without --only"
         )
     if invocation.json:
         print_json({"name": dev, "bus": bus, "xml": text})
@@ -111,14 +119,14 @@ def device_xml(disk: Disk, target: str, only: str | None = None) -> str:
 HINTS = {
     SCSI: """\
 <!-- Into <devices>, with virsh edit. Leave the controller out where the guest has a virtio-scsi one
-     already. What the guest needs then: preswapctl guest-setup -->""",
+     already. Then, for the guest: preswapctl guest-setup -->""",
     VIRTIO: """\
-<!-- Into <devices>, with virsh edit. The guest needs a udev rule for this disk, or the swap that it
-     frees stays on the host: preswapctl guest-setup for the bus virtio -->""",
+<!-- Into <devices>, with virsh edit. The guest discards freed swap only with a udev rule for
+     this disk: preswapctl guest-setup for the bus virtio -->""",
 }
 COMMAND_LINE_HINT = """\
 <!-- Directly into <domain>, with virsh edit, for a guest that is shut down: libvirt before 9.2.0
-     cannot make QEMU reconnect. What the guest needs then: preswapctl guest-setup -->"""
+     cannot make QEMU reconnect. Then, for the guest: preswapctl guest-setup -->"""
 
 
 def controller_element() -> ET.Element:
@@ -163,7 +171,7 @@ def letters(target: str) -> int:
 
 
 def command_line_xml(disk: Disk) -> str:
-    """QEMU's own options; libvirt hands them on and knows nothing of the disk.
+    """QEMU's own options: libvirt passes them on and knows nothing of the disk.
 
     In JSON, as libvirt writes its own: QEMU makes all other devices before those, and ours would
     take a PCI slot that libvirt has given to one of its own.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`qemu-args`: what to add to QEMU's command line so that a guest sees the device."""
 
 import json
@@ -10,7 +11,7 @@ from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.cli.output import print_json
 from preswapd.commandline import DEVICE
 
-# A guest that starts together with the server waits so long for it.
+# How long a guest that starts together with the server waits for it.
 OPEN_SECONDS = 30
 
 
@@ -21,8 +22,8 @@ OPEN_SECONDS = 30
 def qemu_args_command(invocation: Invocation, dev: str, bus: str) -> None:
     """Print the options that give DEV to a guest of QEMU, ready to paste.
 
-    The disk is virtio-scsi and says that it does not rotate: a guest gives swapped pages back only
-    to such a disk. In the guest, then: swapon --discard LABEL=DEV
+    The disk is virtio-scsi and says that it does not rotate: only on such a disk does a guest
+    discard the swap that it frees. Then, in the guest: swapon --discard LABEL=DEV
 
     \b
     Example:
@@ -56,7 +57,7 @@ def as_json(properties: Properties) -> str:
 
 
 def as_option(properties: Properties) -> str:
-    """The form that QEMU of every age takes; no value of ours has a comma in it."""
+    """The form that every version of QEMU takes; no value of ours has a comma in it."""
     driver, *others = properties.items()
     return ",".join([driver[1], *(f"{name}={value}" for name, value in others)])
 

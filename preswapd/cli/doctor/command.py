@@ -1,4 +1,5 @@
-"""`doctor`: what on this host is missing, wrong or worth knowing, and the mend for it."""
+# SPDX-License-Identifier: BSD-3-Clause
+"""`doctor`: what on this host is missing, wrong or worth knowing, and what to do about it."""
 
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from preswapd.paths import SYSTEM_RUNTIME_ROOT, runtime_root
 
 START = "start it: preswapd serve"
 START_UNIT = "start it: systemctl start preswapd@{name}"
-HANGS = "see its log: it is starting, was stopped (SIGSTOP), or hangs; a restart loses no page"
+HANGS = "see its log: it is starting, is stopped (SIGSTOP) or hangs; a restart loses no page"
 
 
 @click.command("doctor")
@@ -43,7 +44,7 @@ def doctor_command(invocation: Invocation) -> int:
 
 
 def running(instances: Instances, findings: list[Finding]) -> list[Instance]:
-    """None is worth a note."""
+    """The instances that run; a note where there is none."""
     try:
         return instances.running()
     except UnreachableError as error:
@@ -52,7 +53,7 @@ def running(instances: Instances, findings: list[Finding]) -> list[Instance]:
 
 
 def checked(instance: Instance) -> list[Finding]:
-    """One that does not answer, or ends meanwhile, must be fixed; the other findings stand."""
+    """An instance that does not answer, or ends meanwhile, is one thing to fix among others."""
     try:
         return check_instance(instance)
     except PreswapError as error:
@@ -61,7 +62,7 @@ def checked(instance: Instance) -> list[Finding]:
 
 
 def start(runtime_dir: Path, root: Path = Path("/")) -> str:
-    """The units are for what lies where they put it, not for an ordinary user's own server."""
+    """How to start it: the units start only servers in the system's runtime directory."""
     if runtime_dir.parent == SYSTEM_RUNTIME_ROOT and units_installed(root):
         return START_UNIT.format(name=runtime_dir.name)
     return START

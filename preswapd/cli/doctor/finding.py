@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """One result of a check."""
 
 from dataclasses import asdict, dataclass

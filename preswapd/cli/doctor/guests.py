@@ -1,15 +1,21 @@
-"""doctor's checks of what runs the guests: QEMU, libvirt and what confines them."""
+# SPDX-License-Identifier: BSD-3-Clause
+"""doctor's checks of what runs the guests: QEMU, libvirt and AppArmor."""
 
 import shutil
 from pathlib import Path
 
 from preswapd.cli.doctor.finding import FIX, NOTE, OK, Finding
-from preswapd.cli.doctor.host import is_on
-from preswapd.host.nbdkit import version_text
-from preswapd.host.versions import LIBVIRT_RECONNECTS, LIBVIRTS, Version, first_version
+from preswapd.host.kernel import is_on
+from preswapd.host.versions import (
+    LIBVIRT_RECONNECTS,
+    LIBVIRTS,
+    Version,
+    first_version,
+    version_text,
+)
 from preswapd.paths import runtime_root
 
-# Fedora's and RHEL's own lies in no PATH.
+# Fedora and RHEL keep theirs outside PATH.
 QEMUS = ("qemu-system-x86_64", "qemu-system-aarch64", "qemu-kvm", "/usr/libexec/qemu-kvm")
 # What `preswapctl qemu-args` prints needs open-timeout, the newest of its options.
 OLDEST_QEMU: Version = (7, 0)
@@ -51,38 +57,38 @@ def check_libvirt(version: Version | None) -> list[Finding]:
             Finding(
                 NOTE,
                 "libvirt",
-                f"{text} knows no <reconnect>: a guest that it attaches sees I/O errors when the"
-                " server restarts",
-                "give the guest the lines of `preswapctl qemu-args` in <qemu:commandline>, or use"
-                f" libvirt {version_text(LIBVIRT_RECONNECTS)}",
+                f"{text} knows no <reconnect>: guests that get the disk from it see I/O errors when"
+                " the server restarts",
+                "define the guest with `preswapctl libvirt-xml`, or use libvirt"
+                f" {version_text(LIBVIRT_RECONNECTS)} or newer",
             )
         ]
     return [Finding(OK, "libvirt", text)]
 
 
 def check_apparmor(root: Path, sockets: Path) -> list[Finding]:
-    """libvirt gives each of its guests a profile, which knows no sockets of ours by itself."""
+    """libvirt gives each guest a profile, and by default our sockets are not in it."""
     folder = root / "etc/apparmor.d"
     profiles = [folder / "abstractions/libvirt-qemu", folder / "local/abstractions/libvirt-qemu"]
     if not is_on(root / "sys/module/apparmor/parameters/enabled") or not profiles[0].exists():
         return []
     if any(allows_sockets(path, sockets) for path in profiles):
         return [Finding(OK, "AppArmor", f"lets libvirt's guests use the sockets in {sockets}")]
-    if not judges_sockets(root / "sys/kernel/security/apparmor/features"):
-        return [Finding(OK, "AppArmor", "this kernel's does not judge Unix sockets")]
+    if not confines_sockets(root / "sys/kernel/security/apparmor/features"):
+        return [Finding(OK, "AppArmor", "this kernel's does not confine Unix sockets")]
     return [
         Finding(
             FIX,
             "AppArmor",
             f"keeps libvirt's guests from the sockets in {sockets}",
             f"add the line `{sockets}/*/nbd.sock rw,` to /etc/apparmor.d/local/abstractions/"
-            "libvirt-qemu, and start the guests anew",
+            "libvirt-qemu, and restart the guests",
         )
     ]
 
 
-def judges_sockets(features: Path) -> bool:
-    """Debian 12's does not; where it cannot be seen, it may."""
+def confines_sockets(features: Path) -> bool:
+    """Debian 12's kernel does not; where it cannot be seen, it may."""
     return not features.is_dir() or any(features.glob("network*/af_unix"))
 
 
@@ -101,7 +107,7 @@ def check_managed_save() -> list[Finding]:
         Finding(
             NOTE,
             "libvirt",
-            "a guest that is saved, restored or migrated finds none of its swapped pages again",
-            "swapoff in the guest first; ON_SHUTDOWN=shutdown in /etc/default/libvirt-guests",
+            "a guest that is saved, restored or migrated loses its swapped pages",
+            "swapoff in the guest first; set ON_SHUTDOWN=shutdown in /etc/default/libvirt-guests",
         )
     ]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """doctor's checks of the host, whether or not a server runs."""
 
 import os
@@ -12,6 +13,7 @@ from preswapd.host.filesystems import (
     is_tmpfs,
     total_bytes,
 )
+from preswapd.host.kernel import is_on
 from preswapd.host.logind import deletes_shared_memory_of, is_ordinary
 from preswapd.host.nbdkit import choose_structured_replies, choose_threads, probe
 from preswapd.host.pressure import memory_pressure
@@ -19,7 +21,7 @@ from preswapd.paths import state_root
 from preswapd.units import format_size
 
 SHARED_MEMORY = Path("/dev/shm")
-# Less than this is soon full of what a pool of the smallest size rejects.
+# With less free, even what a small pool rejects soon fills the disk.
 LITTLE_DISK = 1 << 30
 
 
@@ -48,12 +50,12 @@ def check_nbdkit() -> list[Finding]:
     except RefusedError as error:
         return [Finding(FIX, "nbdkit", str(error))]
     version = found.version_text
-    text = f"version {version}, its plugin embeds Python {found.python}, as this one"
+    text = f"version {version}, its plugin embeds Python {found.python}, the same as here"
     findings = [Finding(OK, "nbdkit", text)]
     threads, why = choose_threads(found.version, None)
     if threads == 1:
         findings.append(
-            Finding(NOTE, "nbdkit", f"one worker thread: {why}", "1.34 or newer serves with 16")
+            Finding(NOTE, "nbdkit", f"one worker thread: {why}", "nbdkit 1.34 or newer runs 16")
         )
     structured, why = choose_structured_replies(found.version)
     if not structured:
@@ -99,12 +101,12 @@ def check_state_directory(directory: Path, subject: str) -> list[Finding]:
         place = existing_parent(directory)
         free = free_bytes(place)
     except OSError as error:
-        # The home directory of another user, left in the environment by su or setpriv.
+        # For example another user's home directory, which su or setpriv left in the environment.
         return [Finding(NOTE, subject, f"{directory}: {error.strerror}")]
     text = f"{directory}: {format_size(free)} free"
     if free < LITTLE_DISK:
         space = Finding(
-            FIX, subject, text, "make room: what the pool does not take is written there"
+            FIX, subject, text, "free some space: what the pool does not take is written there"
         )
     else:
         space = Finding(OK, subject, text)
@@ -116,7 +118,7 @@ def check_direct_io(place: Path, subject: str) -> list[Finding]:
         if has_direct_io(place):
             return [Finding(OK, subject, f"{place} has O_DIRECT")]
     except OSError as error:
-        return [Finding(NOTE, subject, f"O_DIRECT was not tried in {place}: {error.strerror}")]
+        return [Finding(NOTE, subject, f"O_DIRECT could not be tried in {place}: {error.strerror}")]
     return [
         Finding(
             NOTE,
@@ -135,7 +137,7 @@ def check_remove_ipc(user: int) -> list[Finding]:
             Finding(
                 FIX,
                 "logind",
-                f"deletes the shared memory of user {user} at logout, with the guests' pages",
+                f"deletes the shared memory of user {user}, and so the guests' pages, at logout",
                 "set RemoveIPC=no in /etc/systemd/logind.conf, or run as a system user",
             )
         ]
@@ -143,7 +145,7 @@ def check_remove_ipc(user: int) -> list[Finding]:
 
 
 def check_swap(root: Path) -> list[Finding]:
-    """What the host swaps out of a pool was compressed already, and a guest waits for it."""
+    """What the host swaps out of a pool is compressed already, and a guest waits for it."""
     findings = []
     try:
         areas = [line.split()[0] for line in (root / "proc/swaps").read_text().splitlines()[1:]]
@@ -155,7 +157,7 @@ def check_swap(root: Path) -> list[Finding]:
                 NOTE,
                 "swap",
                 f"the host itself swaps, to {', '.join(areas)}: pages in a pool may go there too",
-                "MemorySwapMax=0 for the server, as in preswapd@.service",
+                "set MemorySwapMax=0 for the server, as preswapd@.service does",
             )
         )
     if areas and is_on(root / "sys/module/zswap/parameters/enabled"):
@@ -164,20 +166,12 @@ def check_swap(root: Path) -> list[Finding]:
     return findings or [Finding(OK, "swap", "the host itself does not swap")]
 
 
-def is_on(parameter: Path) -> bool:
-    """A kernel module's yes or no."""
-    try:
-        return parameter.read_text().strip() in {"Y", "1"}
-    except OSError:
-        return False
-
-
 def check_pressure(root: Path) -> Finding:
-    """What tells a host that is short of memory from one that uses it all."""
+    """A host that is short of memory has pressure; one that merely uses all of it has none."""
     pressure = memory_pressure(root / "proc/pressure/memory", seconds=60)
     if pressure is None:
         return Finding(
-            NOTE, "pressure", "the kernel does not tell memory pressure (PSI)", "boot with psi=1"
+            NOTE, "pressure", "the kernel does not measure memory pressure (PSI)", "boot with psi=1"
         )
     return Finding(
         OK, "pressure", f"tasks waited for memory {pressure.some:.2f} % of the last minute"

@@ -1,10 +1,11 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """doctor's checks of a running instance and its devices."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from preswapd.api.figures import DeviceFigures, TmemFigures
-from preswapd.api.wire import ServerFacts
+from preswapd.api.messages import ServerFacts
 from preswapd.cli.doctor.finding import FIX, NOTE, OK, Finding
 from preswapd.cli.doctor.host import (
     check_remove_ipc,
@@ -12,10 +13,11 @@ from preswapd.cli.doctor.host import (
     check_state_directory,
 )
 from preswapd.cli.instances import Instance
+from preswapd.paths import SharedMemoryPaths, StatePaths
 from preswapd.units import PAGE_SIZE, format_size
 
-# A guest gives back whole clusters of 512 pages, so one that has written a few of them must have
-# given some back, unless it uses all it has ever swapped.
+# A guest trims whole clusters of 512 pages, so one that has written a few of them must have trimmed
+# some, unless it still uses all that it has ever swapped.
 PAGES_WITHOUT_TRIM = 16 * 512
 OPEN_FILES = "Max open files"
 FEW_DESCRIPTORS = 1024
@@ -32,7 +34,9 @@ def check_instance(instance: Instance) -> list[Finding]:
         *directory_of_pages(shm_dir, f"{name}, shared memory"),
         *check_state_directory(state_dir, f"{name}, disk files"),
         *pool(name, stats["tmem"]),
-        *check_files(name, files_of(shm_dir, state_dir, stats["devices"])),
+        *check_files(
+            name, files_of(SharedMemoryPaths(shm_dir), StatePaths(state_dir), stats["devices"])
+        ),
         *(
             finding
             for device, counters in stats["devices"].items()
@@ -42,7 +46,7 @@ def check_instance(instance: Instance) -> list[Finding]:
 
 
 def directory_of_pages(shm_dir: Path, subject: str) -> list[Finding]:
-    """Nothing of one that somebody deleted: check_files says what that means."""
+    """Nothing for one that somebody deleted: check_files tells of it."""
     if not shm_dir.is_dir():
         return []
     return [check_shared_memory(shm_dir, subject), *check_remove_ipc(shm_dir.stat().st_uid)]
@@ -57,7 +61,7 @@ def process(name: str, facts: ServerFacts) -> Iterator[Finding]:
 
 
 def check_descriptors(name: str, limits: Path) -> list[Finding]:
-    """Each client takes one; without any left nobody can connect, not even an operator."""
+    """Each client takes a descriptor; with none left nobody can connect, nor can an operator."""
     try:
         lines = limits.read_text().splitlines()
     except OSError:
@@ -70,24 +74,26 @@ def check_descriptors(name: str, limits: Path) -> list[Finding]:
                     Finding(
                         NOTE,
                         name,
-                        f"it may open {most} files at most, one of them for each client",
-                        "LimitNOFILE=65536 in its unit, or ulimit -Hn before it starts",
+                        f"it may have {most} files open, and each client takes one",
+                        "set LimitNOFILE=65536 in its unit, or raise ulimit -Hn before it starts",
                     )
                 ]
     return []
 
 
-def files_of(shm_dir: Path, state_dir: Path, devices: Iterable[str]) -> Iterator[Path]:
+def files_of(
+    memory: SharedMemoryPaths, state: StatePaths, devices: Iterable[str]
+) -> Iterator[Path]:
     """What the next start needs."""
-    yield shm_dir / "arena"
+    yield memory.arena
     for device in devices:
-        yield shm_dir / f"{device}.map"
-        yield state_dir / f"{device}.img"
-        yield state_dir / f"{device}.json"
+        yield memory.map(device)
+        yield state.disk_file(device)
+        yield state.sidecar(device)
 
 
 def check_files(name: str, files: Iterable[Path]) -> Iterator[Finding]:
-    """A server that runs needs none of their names, so nobody would notice before its end."""
+    """A running server has them open already, so nobody would notice before it ends."""
     for path in files:
         if not path.exists():
             yield Finding(
@@ -118,7 +124,7 @@ def check_device(name: str, device: DeviceFigures) -> Iterator[Finding]:
             name,
             f"no trims seen although {format_size(written * PAGE_SIZE)} were written: freed swap"
             " stays here",
-            "attach it as `preswapctl qemu-args` says, and in the guest use swapon --discard",
+            "attach it as `preswapctl qemu-args` says, and use swapon --discard in the guest",
         )
     elif written > PAGES_WITHOUT_TRIM and device["trims"] <= device["size"] // PAGE_SIZE:
         # swapon discards the whole area once, also on a disk that is never trimmed again.
@@ -133,9 +139,9 @@ def check_device(name: str, device: DeviceFigures) -> Iterator[Finding]:
         yield Finding(
             FIX if refused else NOTE,
             name,
-            "the host has started again since pages were in memory here: reads are I/O errors until"
-            f" a freshly booted guest uses it ({refused} so far)",
-            "a guest that was suspended or restored has lost them: boot it anew",
+            "the host was rebooted while pages were in memory here: reads are I/O errors until a"
+            f" freshly booted guest uses it ({refused} so far)",
+            "a guest that was suspended or restored has lost them: reboot it",
         )
     if device["disk_errors"]:
         yield Finding(

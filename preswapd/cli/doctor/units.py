@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """doctor's checks of the systemd units that are installed here."""
 
 import configparser
@@ -9,7 +10,7 @@ from typing import NamedTuple
 from preswapd.cli.doctor.finding import FIX, NOTE, OK, Finding
 from preswapd.host.logind import YES
 
-# The first that has a file of some name has it for all.
+# A unit in an earlier one hides those of the same name in later ones.
 FOLDERS = (
     "etc/systemd/system",
     "run/systemd/system",
@@ -24,7 +25,7 @@ SPANS = {"ms": 0.001, "s": 1.0, "sec": 1.0, "": 1.0, "min": 60.0, "m": 60.0}
 
 
 class Rule(NamedTuple):
-    """A setting of the unit that must be so, and what happens where it is not."""
+    """A setting that the unit must have, and what happens where it has another value."""
 
     section: str
     key: str
@@ -98,14 +99,14 @@ def check_units(root: Path) -> list[Finding]:
     findings = []
     for unit in [TEMPLATE, *units]:
         wrong = list(check_settings(unit, settings_of(root, unit)))
-        findings += wrong or [Finding(OK, unit, "restarts at once, and stops without a limit")]
+        findings += wrong or [Finding(OK, unit, "restarts at once, and stops without a time limit")]
     if not files_of(root, SOCKET):
         findings.append(
             Finding(
                 NOTE,
                 TEMPLATE,
-                f"{SOCKET} is missing: the socket is closed while the server restarts",
-                "copy it from preswapd's systemd/, then systemctl daemon-reload",
+                f"{SOCKET} is missing: nothing listens while the server restarts",
+                "copy it from preswapd's folder systemd/, then run systemctl daemon-reload",
             )
         )
     return findings
@@ -146,7 +147,7 @@ def drop_ins(root: Path, pattern: str) -> list[Path]:
 
 
 def seconds(span: str) -> float:
-    """A time span of one unit, which is all that anyone writes here; what else counts as long."""
+    """A time span of one unit, which is all that anyone writes here; others count as endless."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([a-z]*)", span.strip())
     if match is None or match[2] not in SPANS:
         return float("inf")

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Every column there is, with its definition; what `--help` and the documentation say is from here.
 
 A column that is simply a figure has its meaning from the figure.

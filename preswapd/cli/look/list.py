@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`list`: the devices, a row each."""
 
 import click

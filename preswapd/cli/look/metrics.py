@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`metrics`: what Prometheus collects, for those who cannot ask a Unix socket."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What tables and the live view show: the figures of a pool or a device, and how fast they grow."""
 
 import time

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`stats` again and again: rows for people, JSON lines for programs."""
 
 import json

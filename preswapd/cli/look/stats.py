@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`stats`: every figure, or a table of them, once or again and again."""
 
 from collections.abc import Mapping

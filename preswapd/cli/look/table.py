@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Tables for people and scripts: columns with a meaning, chosen by name."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence

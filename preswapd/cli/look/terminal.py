@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The terminal during a live view: it gives single keys, and is left as it was found."""
 
 import os

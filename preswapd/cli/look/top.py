@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`top`: a live view of all instances."""
 
 import shutil
@@ -13,7 +14,8 @@ from preswapd.cli.look.top_view import HostMemory, View
 from preswapd.cli.look.watching import Watch, ticks, until_interrupted
 from preswapd.commandline import SECONDS
 from preswapd.errors import UsageError
-from preswapd.host.pressure import available_memory, memory_pressure
+from preswapd.host.meminfo import available_memory
+from preswapd.host.pressure import memory_pressure
 
 # One server that hangs must not hold the view of the others, or the keyboard, for long.
 PATIENCE = 2.0

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """One frame of `top`: the host, and each instance with its pool and its devices."""
 
 import locale

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Looking at the same instances again and again, through their restarts."""
 
 import time

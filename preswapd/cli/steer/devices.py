@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`create`, `remove` and `mkswap`: devices at run time."""
 
 import click

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Whether a guest still swaps to a device, as far as its last request tells."""
 
 from preswapd.api.figures import DeviceAnswer

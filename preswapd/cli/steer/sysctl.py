@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`sysctl`, `freeze` and `thaw`: named values of a running server, in sysctl(8)'s manner."""
 
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from preswapd.api.wire import VM_PRESWAP
 from preswapd.cli.instances import Instance, ask_all, complain, names, those
 from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.cli.output import print_json
-from preswapd.cli.steer.shrinking import check_complete, fit_pool, run_shrink
+from preswapd.cli.steer.following import check_complete, run_shrink, set_and_fit
 from preswapd.errors import UsageError
 from preswapd.units import parse_pages
 
@@ -77,7 +78,7 @@ def sysctl_command(
     if not show_all and not assignments:
         raise UsageError("name a key, or -a for all")
     if show_all and (assignments or write):
-        raise UsageError("-a goes with neither keys nor -w")
+        raise UsageError("-a shows all keys: give neither keys nor -w with it")
     for key, value in assignments:
         if not key:
             raise UsageError("an assignment is one word: KEY=VALUE")
@@ -158,10 +159,7 @@ class Change(NamedTuple):
             report = run_shrink(client, self.pages, device_of(self.key))
             check_complete(report)
             return report.left
-        now = client.set(self.key, self.value)
-        if self.key.endswith(".pool_limit"):
-            check_complete(fit_pool(client))
-        return now
+        return set_and_fit(client, self.key, self.value)
 
 
 def owner(invocation: Invocation, key: str) -> Instance:

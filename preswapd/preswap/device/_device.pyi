@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 from collections.abc import Callable
 
 from bitarray import bitarray
@@ -9,11 +10,9 @@ from preswapd.tmem._tmem import Host
 
 PAGE_SIZE: int
 EXTENT_PAGES: int
+# Of requests.
 FLAG_FUA: int
 FLAG_FAST_ZERO: int
-
-# nbdkit.set_error: to be set where nbdkit asks; an exception is EIO to the client otherwise.
-set_error: Callable[[int], None] | None
 
 class Extents:
     """The extents of a device with pages in tmem, the coldest first."""
@@ -33,9 +32,7 @@ class Device:
     configured_compress: str  # the sidecar's
     size: int
     preswap_map: bitarray
-    disk_map: bitarray
     max_pages: int
-    tmem_dirty: bool
     def __init__(
         self,
         host: Host,
@@ -44,14 +41,15 @@ class Device:
         entry: Entry,
         compress: str,
         map_fd: int,
-        image_fd: int,
+        disk_fd: int,
         tmem_dirty: bool,
         on_first_put: Callable[[], None],
     ) -> None:
-        """Takes over image_fd.  map_fd: one state byte for each page, allocated in full.
+        """Takes over disk_fd.  map_fd: one state byte for each page, allocated in full.
 
         on_first_put() is called before a page enters tmem for the first time; if it raises
-        OSError, tmem stays closed to the device and it is asked again at the next write.
+        OSError, tmem stays closed to the device and it is asked again at the next write.  When
+        the device cannot be opened, disk_fd is still the caller's.
         """
 
     @property
@@ -64,6 +62,10 @@ class Device:
     def preswap_pages(self) -> int: ...
     @property
     def disk_pages(self) -> int: ...
+    @property
+    def tmem_dirty(self) -> bool:
+        """The sidecar says that pages may be in tmem."""
+
     @property
     def disk_errors(self) -> int: ...
     @property
@@ -84,12 +86,16 @@ class Device:
     def close(self) -> None:
         """Nothing begins any more, what is in flight ends, and what it holds is given back."""
 
+    def is_on_disk(self, page: int) -> bool: ...
     def state_bytes(self) -> bytes:
         """A copy of the map: one state byte for each page."""
 
     def stats(self) -> DeviceFigures: ...
     def metadata_size(self) -> int:
-        """Bytes of the map and the four bitarrays."""
+        """Bytes of the map and the three bitmaps."""
+
+    def reserve_index(self) -> None:
+        """The index's upper levels; MemoryError when there is no room for them."""
 
     def write_page_zero(self, page: Buffer) -> None:
         """Written through to disk, and synced."""
@@ -98,8 +104,12 @@ class Device:
         """Moves at most so many of the extent's pages to disk: moved, lost, errno or 0."""
 
     def coldest(self) -> Extents: ...
-    def punch(self, first: int, pages: int, all: bool = False) -> None:
-        """Gives disk space back where pages were trimmed (all: wherever no page is on disk)."""
+    def punch(self) -> None:
+        """Gives disk space back where pages were trimmed."""
+
+    def punch_unused(self, *, parked: bool = False) -> None:
+        """Gives back all blocks of the disk file where no page is on disk, as a process before
+        this one may have left them.  `parked`: after park() has returned True."""
 
     def recompress(self) -> None:
         """Compresses pages in tmem that are not yet, as the process before this one left them."""
@@ -107,14 +117,15 @@ class Device:
     def mend(self) -> int | None:
         """Where the disk file was cut off, pages behind its end become lost: how many."""
 
-    def disk_file(self) -> int:
-        """A descriptor of the disk file, the caller's to close."""
-
     def forget(self, first: int, pages: int) -> None:
         """The pages read as zeros afterwards, as after a trim."""
 
     def stop(self) -> None:
         """No request begins any more (ESHUTDOWN); returns when those in flight have ended."""
+
+    @property
+    def is_stopped(self) -> bool:
+        """Since stop() has been called: it is being removed."""
 
     def empty(self) -> None:
         """After stop(): drops all pages and the index's upper levels."""
@@ -122,38 +133,27 @@ class Device:
     def park(self, milliseconds: int) -> bool:
         """Requests wait for ever from now on; True when those in flight have ended in time."""
 
-    def punch_parked(self, first: int, pages: int) -> None:
-        """punch() of whatever is not on disk there, after park() returned True."""
-
     def sync(self) -> None:
         """What was written to the disk file survives the host's reboot."""
 
 class Connection:
-    """One client of a device; nbdkit's handle.  Errors are OSError with the client's errno."""
+    """One client of a device; nbdkit's handle.  Offsets and counts in bytes.
+
+    Errors are OSError with the client's errno: ESHUTDOWN when the device is being removed.
+    """
 
     device: Device
     def __init__(self, device: Device) -> None: ...
     def close(self) -> None: ...
-    def pread(self, buf: Buffer, offset: int, flags: int = 0) -> None:
+    def pread(self, buf: Buffer, offset: int) -> None:
         """Fills the writable buffer."""
 
     def pwrite(self, buf: Buffer, offset: int, flags: int = 0) -> None: ...
-    def flush(self, flags: int = 0) -> None: ...
+    def flush(self) -> None: ...
     def trim(self, count: int, offset: int, flags: int = 0) -> None: ...
     def zero(self, count: int, offset: int, flags: int = 0) -> None: ...
-    def extents(self, count: int, offset: int, flags: int = 0) -> list[tuple[int, int, int]]:
-        """(offset, length, type) as nbdkit wants them, at most 512, from offset on."""
-
-def reserve_index(device: Device) -> None:
-    """The index's upper levels; MemoryError when there is no room for them."""
+    def extents(self, count: int, offset: int) -> list[tuple[int, int, bool]]:
+        """(offset, length, whether it is a hole), at most 512, from offset on."""
 
 def give_back(host: Host) -> None:
     """Empty slabs go back to the system at once."""
-
-# nbdkit's callbacks: put into the plugin's namespace as they are.
-def pread(h: Connection, buf: Buffer, offset: int, flags: int) -> None: ...
-def pwrite(h: Connection, buf: Buffer, offset: int, flags: int) -> None: ...
-def flush(h: Connection, flags: int) -> None: ...
-def trim(h: Connection, count: int, offset: int, flags: int) -> None: ...
-def zero(h: Connection, count: int, offset: int, flags: int) -> None: ...
-def extents(h: Connection, count: int, offset: int, flags: int) -> list[tuple[int, int, int]]: ...

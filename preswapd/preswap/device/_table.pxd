@@ -1,4 +1,5 @@
 # cython: language_level=3
+# SPDX-License-Identifier: BSD-3-Clause
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from preswapd.tmem._tmem cimport Host

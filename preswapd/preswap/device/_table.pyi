@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 from collections.abc import Sequence
 
 from preswapd.tmem._tmem import Host

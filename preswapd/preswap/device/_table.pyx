@@ -1,4 +1,5 @@
 # cython: language_level=3, binding=True
+# SPDX-License-Identifier: BSD-3-Clause
 """The arena's table of devices, and the recovery of their pages."""
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -9,8 +10,15 @@ from preswapd.tmem._tmem cimport Host, cbool, tmem_handle
 
 from preswapd.errors import RefusedError
 
-PAGE_SIZE = 4096
 STATES = ("free", "creating", "served", "removing", "adopting")
+
+cdef extern from "page_size.h" nogil:
+    enum:
+        PAGE_BYTES
+
+cdef extern from "swizzle.h" nogil:
+    uint64_t swizzle_page(uint64_t, uint32_t)
+    uint64_t swizzle_type(uint64_t)
 
 cdef extern from "table.h" nogil:
     enum:
@@ -56,8 +64,8 @@ cdef class Table:
 
     def prepare(self):
         """A fresh arena's table gets its head."""
-        if self.host.table_reserved() < PAGE_SIZE:
-            self.host.table_reserve(PAGE_SIZE)
+        if self.host.table_reserved() < PAGE_BYTES:
+            self.host.table_reserve(PAGE_BYTES)
         if table_is_blank(self.base()):
             table_init(self.base())
 
@@ -124,12 +132,12 @@ cdef struct kept_types:
 
 cdef cbool keep(void *ctx, const tmem_handle *h) noexcept nogil:
     cdef kept_types *kept = <kept_types *>ctx
-    cdef uint64_t page = <uint64_t>h.index << 4 | (h.object & 15)
+    cdef uint64_t page = swizzle_page(h.object, h.index)
     cdef size_t i
     if h.pool != kept.pool:
         return False
     for i in range(kept.n):
-        if kept.types[i].type == h.object >> 4:
+        if kept.types[i].type == swizzle_type(h.object):
             return page < kept.types[i].pages
     return False
 
@@ -143,7 +151,7 @@ def recover(Host host not None, uint32_t pool, served):
         raise MemoryError()
     try:
         for i, entry in enumerate(served):
-            kept.types[i].type, kept.types[i].pages = entry.type, entry.size // PAGE_SIZE
+            kept.types[i].type, kept.types[i].pages = entry.type, entry.size // PAGE_BYTES
         return host.recover_with(keep, &kept)
     finally:
         free(kept.types)

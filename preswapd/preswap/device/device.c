@@ -1,96 +1,148 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 #include "device.h"
 
 #include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
-/* Counted before it is set, so that whoever clears it meanwhile never leaves less than nothing. */
-static void set_bit(uint8_t *bits, uint64_t page, bool to, uint64_t *gauge)
+#include "places.h"
+
+static size_t bitmap_bytes(const struct device *d)
 {
-	if (to)
-		__atomic_fetch_add(gauge, 1, __ATOMIC_RELAXED);
-	if (to ? device_set_bit(bits, page) : device_clear_bit(bits, page))
-		__atomic_fetch_sub(gauge, 1, __ATOMIC_RELAXED);
+	return (d->pages + 7) / 8;
 }
 
-void device_make_stale(struct device *d, uint64_t page)
+/* A byte a page, in whole pages of memory. */
+static size_t map_bytes(const struct device *d)
 {
-	set_bit(d->stale, page, true, &d->stale_pages);
+	return (d->pages + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
 }
 
-void device_wrote_in_vain(struct device *d, uint64_t page)
+int device_map(struct device *d, int map_fd)
 {
-	uint8_t state = device_state(d, page);
+	void *map = mmap(NULL, map_bytes(d), PROT_READ | PROT_WRITE, MAP_SHARED, map_fd, 0);
 
-	if (state == TMEM)
-		device_set_bit(d->outdated, page);
-	else if (state != DISK)
-		device_make_stale(d, page);
+	if (map == MAP_FAILED)
+		return -ENOMEM;
+	d->map = map;
+	d->shadowed = calloc(2, bitmap_bytes(d));      /* one piece of memory for both */
+	if (!d->shadowed)
+		return -ENOMEM;
+	d->to_punch = d->shadowed + bitmap_bytes(d);
+	return 0;
 }
 
-/* A page that comes and goes keeps its place on disk: only when it is trimmed is that given up,
- * also if it was in tmem meanwhile. */
-static void note_blocks(struct device *d, uint64_t page, uint8_t before, enum page_state state)
+void device_release(struct device *d)
 {
-	if (before == DISK && state == TMEM)
-		device_set_bit(d->outdated, page);
-	else if (state == HOLE && (device_clear_bit(d->outdated, page) || before == DISK))
-		device_make_stale(d, page);
-	else if (state == DISK)
-		device_clear_bit(d->outdated, page);
+	if (d->map)
+		munmap(d->map, map_bytes(d));
+	free(d->shadowed);
+	if (d->disk.fd >= 0)
+		close(d->disk.fd);
+	d->map = d->shadowed = d->to_punch = NULL;
+	d->disk.fd = -1;
 }
 
-static void show(struct device *d, uint64_t page, enum page_state state)
+size_t device_metadata_bytes(const struct device *d)
 {
-	set_bit(d->in_tmem, page, state == TMEM, &d->count.preswap_pages);
-	set_bit(d->on_disk, page, state == DISK, &d->count.disk_pages);
+	return map_bytes(d) + 3 * bitmap_bytes(d);
 }
 
-/* Nothing moves across this store, see store_release() in the arena. */
-static void store_state(struct device *d, uint64_t page, enum page_state state)
-{
-	uint8_t before = device_state(d, page);
+struct attaching {
+	struct device *device;
+	uint64_t object;
+};
 
-	__atomic_store_n(&d->map[page], (uint8_t)state, __ATOMIC_RELEASE);
-	__atomic_signal_fence(__ATOMIC_SEQ_CST);
-	if (before == LOST && state != LOST)
-		__atomic_fetch_sub(&d->count.lost_pages, 1, __ATOMIC_RELAXED);
-	else if (before != LOST && state == LOST)
-		__atomic_fetch_add(&d->count.lost_pages, 1, __ATOMIC_RELAXED);
-	note_blocks(d, page, before, state);
+static void attach_slot(void *ctx, uint32_t index, uint64_t seq)
+{
+	struct attaching *a = ctx;
+
+	(void)seq;
+	place_found_in_tmem(a->device, swizzle_page(a->object, index));
 }
 
-uint32_t device_become(struct device *d, uint64_t page, const struct tmem_handle *handle,
-		       enum page_state state)
+static bool is_damaged(const struct device *d, uint64_t page)
 {
-	store_state(d, page, state);
-	uint32_t dead = d->tmem->drop(d->host, handle);
-	show(d, page, state);
-	return dead;
+	switch (device_state(d, page)) {
+	case HOLE:
+	case DISK:
+	case LOST:
+		return false;
+	case TMEM:
+		return !(d->in_tmem[page / 8] >> page % 8 & 1);
+	default:
+		return true;
+	}
 }
 
-int device_publish(struct device *d, uint64_t page, const struct tmem_handle *handle,
-		   const struct tmem_fresh *fresh, uint32_t *old)
+/* A live slot beats P (R2); TMEM without a slot, or a byte that is none of the four, is damage. */
+void device_attach(struct device *d)
 {
-	int err = d->tmem->publish(d->host, handle, fresh, old);
+	for (uint64_t page = 0; page < d->pages; page++)
+		if (device_state(d, page) != HOLE)
+			place_found(d, page);
+	for (uint64_t object = 0; object < SWIZZLE_OBJECTS; object++) {
+		struct attaching a = {d, object};
+		struct tmem_handle handle = device_handle(d, object);
+		d->tmem->visit(d->host, &handle, attach_slot, &a);
+	}
+	for (uint64_t page = 0; page < d->pages; page++)
+		if (is_damaged(d, page))
+			place_found_lost(d, page);
+}
 
-	if (err)
-		return err;
-	if (!*old) {
-		store_state(d, page, TMEM);
-		show(d, page, TMEM);
+static void forget_index(struct device *d)
+{
+	for (uint64_t object = 0; object < SWIZZLE_OBJECTS; object++) {
+		struct tmem_handle handle = device_handle(d, object);
+		d->tmem->forget_index(d->host, &handle);
+	}
+}
+
+int device_reserve_index(struct device *d)
+{
+	for (uint64_t object = 0; object < SWIZZLE_OBJECTS; object++) {
+		struct tmem_handle handle = device_handle(d, object);
+		int err = d->tmem->reserve_index(d->host, &handle, swizzle_index(d->pages - 1));
+		if (err) {
+			forget_index(d);
+			return err;
+		}
 	}
 	return 0;
 }
 
-/* The slot is looked up again by drop(): one put meanwhile is older than this write or in flight
- * with it, and goes. */
-void device_now_on_disk(struct device *d, uint64_t first, uint64_t pages)
+int device_empty(struct device *d)
+{
+	if (!flights_are_closed(&d->flights))
+		return -EBUSY;
+	device_forget(d, 0, d->pages);
+	forget_index(d);
+	return 0;
+}
+
+/* A hole is passed over without its lock: a put in flight there is then the later of the two. */
+void device_forget(struct device *d, uint64_t first, uint64_t pages)
 {
 	for (uint64_t page = first; page < first + pages; page++) {
+		if (device_state(d, page) == HOLE)
+			continue;
+		bool was_in_tmem = place_become(d, page, HOLE);
+		d->tmem->count_flush(d->host, was_in_tmem);
+		if (was_in_tmem)
+			count_up(&d->count.invalidates);
+	}
+}
+
+void device_recompress(struct device *d, uint64_t first, uint64_t pages)
+{
+	enum tmem_compress compress = device_compress(d);
+
+	for (uint64_t page = first; page < first + pages && compress != TMEM_NONE; page++) {
 		struct tmem_handle handle = device_handle(d, page);
-		d->tmem->lock(d->host, &handle);
-		uint32_t dead = device_become(d, page, &handle, DISK);
-		d->tmem->unlock(d->host, &handle);
-		d->tmem->release(d->host, dead);
+		if (device_state(d, page) == TMEM)
+			d->tmem->recompress(d->host, &handle, compress);
 	}
 }
 
@@ -110,58 +162,14 @@ static int as_nbd_has_it(int err)
 	}
 }
 
-int device_disk_failed(struct device *d, int err)
+int device_disk_error(struct device *d, int err)
 {
-	device_count(&d->count.disk_errors, 1);
+	count_up(&d->count.disk_errors);
 	__atomic_store_n(&d->last_error, -err, __ATOMIC_RELAXED);
 	return as_nbd_has_it(err);
 }
 
-struct attaching {
-	struct device *device;
-	uint64_t object;
-};
-
-static void attach_slot(void *ctx, uint32_t index, uint64_t seq)
+void device_give_back(const struct tmem_ops *ops, struct tmem_host *host)
 {
-	struct attaching *a = ctx;
-	uint64_t page = (uint64_t)index << 4 | a->object;
-
-	(void)seq;
-	if (device_state(a->device, page) != TMEM)
-		store_state(a->device, page, TMEM);
-	show(a->device, page, TMEM);
-}
-
-/* A live slot beats P (R2); TMEM without a slot, or a byte that is none of the four, is damage. */
-void device_attach(struct device *d)
-{
-	for (uint64_t page = 0; page < d->pages; page++)
-		if (device_state(d, page) == LOST)
-			d->count.lost_pages++;
-	for (uint64_t object = 0; object < 16; object++) {
-		struct attaching a = {d, object};
-		struct tmem_handle handle = device_handle(d, object);
-		d->tmem->visit(d->host, &handle, attach_slot, &a);
-	}
-	for (uint64_t page = 0; page < d->pages; page++) {
-		uint8_t state = device_state(d, page);
-		if (state == HOLE || state == LOST)
-			continue;
-		if (state == DISK)
-			show(d, page, DISK);
-		else if (state != TMEM || !(d->in_tmem[page / 8] >> page % 8 & 1))
-			store_state(d, page, LOST);
-	}
-}
-
-void device_recompress(struct device *d, uint64_t first, uint64_t pages)
-{
-	enum tmem_compress how = device_codec(d);
-
-	for (uint64_t page = first; page < first + pages && how != TMEM_NONE; page++) {
-		struct tmem_handle handle = device_handle(d, page);
-		if (device_state(d, page) == TMEM)
-			d->tmem->recompress(d->host, &handle, how);
-	}
+	ops->give_back(host, true);
 }

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 #define _GNU_SOURCE
 #include "disk.h"
 
@@ -25,7 +26,7 @@ uint8_t *disk_buffer(void)
 	uint8_t *b = pthread_getspecific(buffer_key);
 	if (b)
 		return b;
-	b = aligned_alloc(DISK_PAGE, DISK_RUN_PAGES * DISK_PAGE);
+	b = aligned_alloc(PAGE_BYTES, DISK_RUN_PAGES * PAGE_BYTES);
 	if (b && pthread_setspecific(buffer_key, b)) {
 		free(b);
 		b = NULL;
@@ -37,14 +38,14 @@ void disk_attach(struct disk *d, int fd, uint64_t size)
 {
 	struct stat s;
 
-	*d = (struct disk){.fd = fd, .size = !fstat(fd, &s) && S_ISREG(s.st_mode) ? size : 0};
+	*d = (struct disk){.fd = fd, .size = size, .is_file = !fstat(fd, &s) && S_ISREG(s.st_mode)};
 }
 
 bool disk_is_cut_off(const struct disk *d, uint64_t *size)
 {
 	struct stat s;
 
-	if (!d->size || fstat(d->fd, &s))
+	if (!d->is_file || fstat(d->fd, &s))
 		return false;
 	*size = (uint64_t)s.st_size;
 	return *size < d->size;
@@ -59,10 +60,10 @@ int disk_lengthen(const struct disk *d)
 static int transfer(const struct disk *d, uint64_t first, uint32_t pages, uint8_t *to,
 		    const uint8_t *from)
 {
-	size_t done = 0, all = (size_t)pages * DISK_PAGE;
+	size_t done = 0, all = (size_t)pages * PAGE_BYTES;
 
 	while (done < all) {
-		off_t at = (off_t)(first * DISK_PAGE + done);
+		off_t at = (off_t)(first * PAGE_BYTES + done);
 		ssize_t n = to ? pread(d->fd, to + done, all - done, at) :
 				 pwrite(d->fd, from + done, all - done, at);
 		if (n < 0 && errno == EINTR)
@@ -99,11 +100,36 @@ int disk_punch(struct disk *d, uint64_t first, uint64_t pages)
 	if (d->no_punch)
 		return 0;
 	while (fallocate(d->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-			 (off_t)(first * DISK_PAGE), (off_t)(pages * DISK_PAGE))) {
+			 (off_t)(first * PAGE_BYTES), (off_t)(pages * PAGE_BYTES))) {
 		if (errno == EOPNOTSUPP)
 			d->no_punch = true;
 		if (errno != EINTR)
 			return errno == EOPNOTSUPP ? 0 : -errno;
 	}
+	return 0;
+}
+
+/* A file system that knows of no holes says EINVAL: all of the file has blocks. */
+static off_t seek(const struct disk *d, off_t at, int whence, off_t no_holes)
+{
+	off_t found = lseek(d->fd, at, whence);
+
+	return found < 0 && errno == EINVAL ? no_holes : found;
+}
+
+int disk_next_written(const struct disk *d, uint64_t *first, uint64_t *pages)
+{
+	off_t size = (off_t)d->size, at = (off_t)(*first * PAGE_BYTES);
+	off_t start = d->is_file ? seek(d, at, SEEK_DATA, at) : size;
+
+	if (start < 0 && errno == ENXIO)
+		start = size;
+	off_t end = start < 0 || start >= size ? start : seek(d, start, SEEK_HOLE, size);
+	if (start < 0 || end < 0)
+		return -errno;
+	if (end > size)
+		end = size;
+	*first = (uint64_t)start / PAGE_BYTES;
+	*pages = ((uint64_t)end + PAGE_BYTES - 1) / PAGE_BYTES - *first;
 	return 0;
 }

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* The disk file of a device: what tmem did not take.  Whole pages only. */
 #ifndef PRESWAPD_DISK_H
 #define PRESWAPD_DISK_H
@@ -5,12 +6,14 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define DISK_PAGE 4096u
+#include "page_size.h"
+
 #define DISK_RUN_PAGES 256u            /* one transfer, 1 MiB */
 
 struct disk {
 	int fd;
-	uint64_t size;                 /* of the file; 0: a block device, which keeps its own */
+	uint64_t size;                 /* bytes */
+	bool is_file;                  /* not a block device, which keeps its size */
 	bool no_punch;                 /* the file system has no holes */
 };
 
@@ -28,5 +31,9 @@ int disk_read(const struct disk *, uint64_t first, uint32_t pages, uint8_t *buff
 int disk_write(const struct disk *, uint64_t first, uint32_t pages, const uint8_t *buffer);
 int disk_sync(const struct disk *);
 int disk_punch(struct disk *, uint64_t first, uint64_t pages);
+/* The first run of pages at or behind `*first` that has blocks: `*first` and `*pages` become its
+ * own, or the end of the file and 0 where there is no more.  A block device has none to give back:
+ * it has no holes. */
+int disk_next_written(const struct disk *, uint64_t *first, uint64_t *pages);
 
 #endif

@@ -1,16 +1,10 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 #define _GNU_SOURCE
 #include "flights.h"
 
 #include <errno.h>
-#include <time.h>
 
-uint64_t flights_now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
-	return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
-}
+#include "clock.h"
 
 void flights_init(struct flights *f)
 {
@@ -37,12 +31,14 @@ uint64_t flights_connect(struct flights *f)
 
 void flights_note_io(struct flights *f)
 {
-	__atomic_store_n(&f->last_io, flights_now(), __ATOMIC_RELAXED);
+	__atomic_store_n(&f->last_io, coarse_ns(), __ATOMIC_RELAXED);
 }
 
-uint64_t flights_last_io(const struct flights *f)
+double flights_seconds_since_io(const struct flights *f)
 {
-	return __atomic_load_n(&f->last_io, __ATOMIC_RELAXED);
+	uint64_t last = __atomic_load_n(&f->last_io, __ATOMIC_RELAXED);
+
+	return last ? (double)(coarse_ns() - last) / 1e9 : -1;
 }
 
 void flights_disconnect(struct flights *f)
@@ -103,15 +99,8 @@ void flights_end(struct flights *f, struct flight *mine)
 
 bool flights_park(struct flights *f, unsigned milliseconds)
 {
-	struct timespec end;
+	struct timespec end = monotonic_in(milliseconds);
 
-	clock_gettime(CLOCK_MONOTONIC, &end);
-	end.tv_sec += milliseconds / 1000u;
-	end.tv_nsec += (long)(milliseconds % 1000u) * 1000000;
-	if (end.tv_nsec >= 1000000000) {
-		end.tv_sec++;
-		end.tv_nsec -= 1000000000;
-	}
 	pthread_mutex_lock(&f->mutex);
 	f->gate = FLIGHTS_PARKED;
 	int err = 0;
@@ -120,6 +109,14 @@ bool flights_park(struct flights *f, unsigned milliseconds)
 	bool all_ended = f->all.next == &f->all;
 	pthread_mutex_unlock(&f->mutex);
 	return all_ended;
+}
+
+bool flights_are_closed(struct flights *f)
+{
+	pthread_mutex_lock(&f->mutex);
+	bool closed = f->gate == FLIGHTS_CLOSED;
+	pthread_mutex_unlock(&f->mutex);
+	return closed;
 }
 
 void flights_close(struct flights *f)

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* What is in flight on a device: its clients' requests, and work of our own.
  *
  * A client that hung up and came back sends its unanswered requests again; an old one that ends
@@ -37,7 +38,8 @@ uint64_t flights_connect(struct flights *);
 void flights_disconnect(struct flights *);
 /* A client reads, writes or gives back.  A flush is none: QEMU flushes a disk that it takes away. */
 void flights_note_io(struct flights *);
-uint64_t flights_last_io(const struct flights *);
+/* Negative: there was none yet. */
+double flights_seconds_since_io(const struct flights *);
 /* Waits for what is older than the epoch.  -ESHUTDOWN: the device is being removed.  -EAGAIN, from
  * try_begin only: it would have to wait. */
 int flights_begin(struct flights *, struct flight *, uint64_t epoch);
@@ -47,6 +49,6 @@ void flights_end(struct flights *, struct flight *);
 bool flights_park(struct flights *, unsigned milliseconds);
 /* Nothing begins any more, and what was in flight has ended. */
 void flights_close(struct flights *);
-uint64_t flights_now(void);
+bool flights_are_closed(struct flights *);
 
 #endif

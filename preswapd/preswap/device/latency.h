@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* How long requests took: a histogram of four buckets to each doubling, from 1 us to 9 min.
  *
  * Two readings of the clock and one atomic addition a request, some 50 ns. */
@@ -5,7 +6,8 @@
 #define PRESWAPD_LATENCY_H
 
 #include <stdint.h>
-#include <time.h>
+
+#include "clock.h"
 
 #define LATENCY_SHORTEST 10u           /* 2^10 ns and less are the first bucket */
 #define LATENCY_BUCKETS 117u            /* QEMU waits 5 min for a server that is away */
@@ -14,14 +16,6 @@ struct latency {
 	uint64_t counts[LATENCY_BUCKETS];      /* atomic */
 	uint64_t nanoseconds;                  /* of all together; atomic */
 };
-
-static inline uint64_t latency_now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
 
 static inline unsigned latency_bucket(uint64_t ns)
 {
@@ -35,7 +29,7 @@ static inline unsigned latency_bucket(uint64_t ns)
 
 static inline void latency_note(struct latency *l, uint64_t begun)
 {
-	uint64_t ns = latency_now() - begun;
+	uint64_t ns = monotonic_ns() - begun;
 
 	__atomic_fetch_add(&l->counts[latency_bucket(ns)], 1, __ATOMIC_RELAXED);
 	__atomic_fetch_add(&l->nanoseconds, ns, __ATOMIC_RELAXED);

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """How long requests took, out of the histogram that latency.h keeps."""
 
 from collections.abc import Sequence

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 #include "marks.h"
 
 void marks_init(struct marks *m)

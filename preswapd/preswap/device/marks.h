@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* Busy marks: who is at work on which pages of the disk file (rule R4).
  *
  * A disk write or punch of a page holds its mark alone, disk reads share it.  A request takes its

@@ -1,9 +1,13 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 #include "table.h"
 
 #include <errno.h>
 #include <stddef.h>
 #include <string.h>
 #include <xxhash.h>
+
+#include "page_size.h"
+#include "stores.h"
 
 #define HEAD_MAGIC 0x656c626174707773ull       /* "swptable" */
 
@@ -19,12 +23,6 @@ struct head {
 	uint64_t magic;
 	uint64_t next_type;            /* and its complement above it: one store, self-checked */
 };
-
-static void store(uint64_t *word, uint64_t value)
-{
-	__atomic_store_n(word, value, __ATOMIC_RELEASE);
-	__atomic_signal_fence(__ATOMIC_SEQ_CST);
-}
 
 static uint64_t counter_word(uint32_t n)
 {
@@ -46,14 +44,14 @@ void table_init(void *table)
 {
 	struct head *h = table;
 
-	store(&h->next_type, counter_word(1));
-	store(&h->magic, HEAD_MAGIC);
+	store_release(&h->next_type, counter_word(1));
+	store_release(&h->magic, HEAD_MAGIC);
 }
 
 /* A kill between the two stores of table_init() leaves the counter alone. */
 bool table_is_blank(const void *table)
 {
-	static const uint8_t zeros[4096 - sizeof(struct head)];
+	static const uint8_t zeros[PAGE_BYTES - sizeof(struct head)];
 	const struct head *h = table;
 
 	return h->magic == 0 && (h->next_type == 0 || h->next_type == counter_word(1)) &&
@@ -72,7 +70,7 @@ uint32_t table_draw_type(void *table)
 	struct head *h = table;
 	uint32_t type = (uint32_t)h->next_type;
 
-	store(&h->next_type, counter_word(type + 1));
+	store_release(&h->next_type, counter_word(type + 1));
 	return type;
 }
 
@@ -103,7 +101,7 @@ void table_write(void *table, uint32_t i, const struct table_entry *from, enum t
 
 void table_set_state(void *table, uint32_t i, enum table_state state)
 {
-	store(&entry_of(table, i)->state, state_words[state]);
+	store_release(&entry_of(table, i)->state, state_words[state]);
 }
 
 uint64_t *table_quarantined(void *table, uint32_t i)

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* The devices of an instance, in the arena's table: name, swap type, size, and how far its making
  * or removal got.  A type is drawn once from the table's counter and never used again: two devices
  * that swap places in a configuration must not swap memory. */

@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The files of one device: disk file, state bytes, sidecar, and how they reach the disk."""

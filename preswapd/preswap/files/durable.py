@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Small files that are there in full or not at all, also after a crash of the host."""
 
 import errno
@@ -15,7 +16,7 @@ def write_file(path: Path, content: bytes) -> None:
     a disk that is full must not keep a server from starting or stopping.
     """
     try:
-        replace_file(path, content)
+        write_and_publish(path, content)
     except OSError as error:
         if error.errno not in NO_ROOM or not has_length(path, len(content)):
             raise
@@ -36,7 +37,7 @@ def overwrite_file(path: Path, content: bytes) -> None:
         os.close(descriptor)
 
 
-def replace_file(path: Path, content: bytes) -> None:
+def write_and_publish(path: Path, content: bytes) -> None:
     fresh = fresh_name(path)
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The swap header that mkswap(8) writes, so that a guest needs only swapon."""
 
 import struct

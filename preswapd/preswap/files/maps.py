@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """NAME.map: the state byte of each page, in shared memory; docs/concurrency.md has its values."""
 
 import os

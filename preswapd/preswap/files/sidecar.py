@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """NAME.json beside a disk file: what must be known of a device when its shared memory is gone."""
 
 import json

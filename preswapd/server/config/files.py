@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The configuration file of an instance and its drop-ins, read and checked."""
 
 import os

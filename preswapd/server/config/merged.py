@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The configuration: files and options, merged."""
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Settings as options of `preswapd serve`."""
 
 from collections.abc import Callable

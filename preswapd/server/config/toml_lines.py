@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """On which line of a TOML text each key stands, which tomllib does not tell."""
 
 import re

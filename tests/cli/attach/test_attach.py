@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`attach` and `detach`, on a QEMU that runs nothing but its firmware: what is added and undone."""
 
 import json
@@ -237,7 +238,7 @@ def test_detach_waits_for_the_server(server: RunningServer, start_machine: Start
     """QEMU's last flush would hold the guest up until it has reconnected."""
     machine = start_machine(*Q35, *SCSI_HOST)
     server.ctl("attach", "g1", f"--qmp={machine.qmp}", "--controller=own")
-    server.kill9()
+    server.kill()
     refused(server, 3, "detach", "g1", f"--qmp={machine.qmp}", "--force")
     assert machine.disks() == ["preswap-g1"]
     server.start()

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`guest-setup`: a script for the guest's shell.  tests/guest/test_hotplug.py uses its parts."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`libvirt-xml`: what libvirt is told, in the form that its version knows."""
 
 import json

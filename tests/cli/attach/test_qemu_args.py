@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What `qemu-args` prints is what a shell and QEMU make of it."""
 
 import json

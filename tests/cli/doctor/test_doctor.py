@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """doctor: what it sees on this host and in a running server."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A client of the server that is looked at."""
 
 from collections.abc import Iterator

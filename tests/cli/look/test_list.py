@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`list`: a row for each device."""
 
 import json

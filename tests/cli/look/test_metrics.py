@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`metrics`: all instances' figures in one text, and the file for a collector."""
 
 import os

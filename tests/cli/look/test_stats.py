@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`stats`, once and again and again; and what `--help` says of tables."""
 
 import json
@@ -211,7 +212,7 @@ def test_device_goes_before_watch(module_server: RunningServer) -> None:
 def test_watch_goes_on_through_a_restart(server: RunningServer) -> None:
     with watching(server, "stats", "--json-lines", "--interval", "0.1") as process:
         first = json.loads(read_line(process))
-        server.kill9()
+        server.kill()
         assert process.stderr is not None
         assert "no preswapd server answers" in process.stderr.readline()
         server.start()
@@ -226,7 +227,7 @@ def test_watch_goes_on_through_a_restart(server: RunningServer) -> None:
 def test_watch_that_ends_while_the_server_is_away_exits_3(server: RunningServer) -> None:
     with watching(server, "stats", "--watch", "0.1") as process:
         assert read_line(process)
-        server.kill9()
+        server.kill()
         assert process.stderr is not None
         assert process.stderr.readline()
         process.send_signal(signal.SIGINT)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Columns that are said to add up do, and to what really lies where, after any history."""
 
 import tempfile
@@ -14,7 +15,8 @@ from preswapd.cli.look.rows import Moment, Subject, devices_of, pool_of
 from preswapd.cli.look.table import Columns, Kind
 from preswapd.preswap.device._device import FLAG_FUA, Device
 from preswapd.preswap.settings import DeviceSpec
-from tests.preswap.disk_model import PAGE, pages_of
+from preswapd.units import PAGE_SIZE as PAGE
+from tests.preswap.disk_model import pages_of
 from tests.preswap.running import Running
 
 # More than two extents, so that a shrink has a choice.

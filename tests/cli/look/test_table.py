@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """Tables: which columns, and how they are written."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`top`: its frames, and the terminal before and after it."""
 
 import os
@@ -22,7 +23,8 @@ from preswapd.cli.look.rows import Moment
 from preswapd.cli.look.top_view import HostMemory, View, duration, shares
 from preswapd.cli.look.watching import Watched
 from preswapd.errors import UnreachableError
-from preswapd.host.pressure import Pressure, available_memory, memory_pressure
+from preswapd.host.meminfo import available_memory
+from preswapd.host.pressure import Pressure, memory_pressure
 from tests.running import PATIENCE, PRESWAPCTL, RunningServer
 
 MIB = 1 << 20
@@ -178,7 +180,7 @@ def test_batch_shows_a_restart(server: RunningServer) -> None:
             assert any(text in line for line in process.stdout), f"no {text!r}"
 
         until("default  preswapd")
-        server.kill9()
+        server.kill()
         until("default  away for")
         server.start()
         until("default  preswapd")
@@ -288,7 +290,7 @@ def test_top_is_drawn_through_a_restart(server: RunningServer) -> None:
     screen = Screen(server, "-d", "0.2")
     try:
         screen.until(b"STORES/S")
-        server.kill9()
+        server.kill()
         screen.until(b"away for")
         server.start()
         screen.until(b"STORES/S")

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`create`, `remove` and `mkswap`."""
 
 import json
@@ -5,10 +6,9 @@ import json
 import nbd
 import pytest
 
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import connected
 from tests.running import RunningServer
-
-PAGE = 4096
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_created_device_is_served(server: RunningServer) -> None:
 def test_created_device_outlives_restarts(server: RunningServer) -> None:
     server.ctl("create", "g2", "1M")
     server.restart()
-    server.kill9()
+    server.kill()
     server.start()
     assert names(server) == {"g1", "g2"}
 

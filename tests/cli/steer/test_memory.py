@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`sysctl`, `shrink` and `swapoff`: taking memory back."""
 
 import json
@@ -9,11 +10,11 @@ from pathlib import Path
 import nbd
 import pytest
 
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import connected
 from tests.conftest import StartServer
 from tests.running import PRESWAPCTL, RunningServer, run, wait_for, wait_until
 
-PAGE = 4096
 PAGES = 2048
 
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """`sysctl`, `freeze`, `thaw`: named values, read and set as sysctl(8) does it."""
 
 import json
@@ -9,11 +10,11 @@ from preswapd.cli.instances import Instances
 from preswapd.cli.invocation import Invocation
 from preswapd.cli.steer.sysctl import Assignment, Change
 from preswapd.errors import UsageError
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import connected
 from tests.conftest import StartServer
 from tests.running import RunningServer
 
-PAGE = 4096
 MIB = 1 << 20
 
 
@@ -80,9 +81,24 @@ def test_lower_pool_limit_gives_memory_back(server: RunningServer) -> None:
     assert server.arena.stat().st_blocks * 512 <= 8 * MIB
 
 
+def test_lower_quota_sends_its_pages_to_disk(server: RunningServer) -> None:
+    client = written(server, "g1", 100)
+    before = bytes(client.pread(100 * PAGE, PAGE))
+    done = server.ctl("sysctl", "preswap.default.g1.quota=40K")
+    assert (done.stdout, done.stderr) == ("preswap.default.g1.quota = 10\n", "")
+    assert server.json_stats()["devices"]["g1"]["preswap_pages"] == 10
+    assert bytes(client.pread(100 * PAGE, PAGE)) == before
+    assert server.ctl("shrink", "--status").stdout == (
+        "the last shrink, to fit preswap.default.g1.quota, is done:"
+        " 90 pages (360K) moved, 10 pages (40K) left\n"
+    )
+    status = json.loads(server.ctl("--json", "shrink", "--status").stdout)
+    assert (status["setting"], status["waiting"]) == ("preswap.default.g1.quota", [])
+
+
 def test_settings_outlive_a_kill(server: RunningServer) -> None:
     server.ctl("sysctl", "preswap.default.pool_limit=8M", "preswap.default.g1.quota=10")
-    server.kill9()
+    server.kill()
     server.start()
     written(server, "g1", 100)
     stats = server.json_stats()
@@ -104,7 +120,7 @@ def test_freeze_and_thaw(server: RunningServer) -> None:
     ("arguments", "message"),
     [
         ([], "name a key, or -a for all"),
-        (["-a", "vm.preswap"], "-a goes with neither keys nor -w"),
+        (["-a", "vm.preswap"], "-a shows all keys: give neither keys nor -w with it"),
         (["-w", "preswap.default.frozen"], "-w needs an assignment"),
         (["preswap.default.frozen=2"], "preswap.default.frozen: it is 0 or 1"),
         (

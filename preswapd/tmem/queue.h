@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* The ephemeral pages of all pools, oldest put first: what goes when a put needs room.
  *
  * A queue of handles, not of slots, because the mover changes slots.  An entry is stale when its
@@ -9,8 +10,8 @@
  * are all that a page's 56 bytes of metadata leave room for; and a sweep holds the mutex for one
  * block at a time (some 15 us), not for all of a million entries.
  */
-#ifndef PRESWAPD_EPHEMERAL_H
-#define PRESWAPD_EPHEMERAL_H
+#ifndef PRESWAPD_QUEUE_H
+#define PRESWAPD_QUEUE_H
 
 #include <pthread.h>
 
@@ -18,43 +19,42 @@
 
 #define BLOCK_ENTRIES 254u             /* 4 KiB a block */
 
-struct ephemeral_entry {
+struct queue_entry {
 	uint64_t object;
 	uint32_t index;
 	uint32_t pool : 8, seq : 24;
 };
 
-struct ephemeral_block {
-	struct ephemeral_block *next;
+struct queue_block {
+	struct queue_block *next;
 	uint32_t begin, end;           /* begin > 0 in the first block only; never empty */
-	struct ephemeral_entry entries[BLOCK_ENTRIES];
+	struct queue_entry entries[BLOCK_ENTRIES];
 };
 
-struct ephemeral {
+struct queue {
 	pthread_mutex_t mutex;
-	struct ephemeral_block *first, *last;
-	struct ephemeral_block *swept; /* the last block that a sweep has filled up, or NULL */
+	struct queue_block *first, *last;
+	struct queue_block *swept; /* the last block that a sweep has filled up, or NULL */
 	uint64_t entries, bytes;       /* atomic */
 };
 
-typedef bool (*ephemeral_keep)(void *ctx, const struct ephemeral_entry *);
+typedef bool (*queue_keep)(void *ctx, const struct queue_entry *);
 
-void ephemeral_init(struct ephemeral *);
-void ephemeral_destroy(struct ephemeral *);
+void queue_init(struct queue *);
+void queue_destroy(struct queue *);
 /* Without a page's lock: the mutex is taken before those.  1 at every eighth entry, when a sweep
  * may be due; else 0, or -ENOMEM: the page is in no queue. */
-int ephemeral_append(struct ephemeral *, const struct ephemeral_entry *);
+int queue_append(struct queue *, const struct queue_entry *);
 /* Takes the oldest entry out; false when there is none. */
-bool ephemeral_take(struct ephemeral *, struct ephemeral_entry *);
+bool queue_take(struct queue *, struct queue_entry *);
 /* Drops the entries of one block that `keep` does not want, and closes the gap; it may take a
  * page's lock.  The next call goes on with the next block; false: it was the last one. */
-bool ephemeral_sweep(struct ephemeral *, ephemeral_keep keep, void *ctx);
+bool queue_sweep(struct queue *, queue_keep keep, void *ctx);
 
-static inline struct ephemeral_entry ephemeral_entry_of(const struct tmem_handle *h, uint64_t seq)
+static inline struct queue_entry queue_entry_of(const struct tmem_handle *h, uint64_t seq)
 {
-	return (struct ephemeral_entry){.object = h->object, .index = h->index,
-					.pool = h->pool & 0xffu,
-					.seq = (uint32_t)seq & 0xffffffu};
+	return (struct queue_entry){.object = h->object, .index = h->index,
+				    .pool = h->pool & 0xffu, .seq = (uint32_t)seq & 0xffffffu};
 }
 
 #endif

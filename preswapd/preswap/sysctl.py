@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """The settings that an operator may change while the server runs, as sysctl(8) does the kernel's.
 
 A change outlives restarts and crashes of the server and ends when the host restarts, as the
@@ -58,14 +59,14 @@ class Changeable:
         self.effect.set(self.effect.default() if text == DEFAULT else parse(text))
 
 
-class Tuning:
+class Sysctl:
     """The settings of one instance and its devices, by key."""
 
     def __init__(self, settings: Settings, host: Host, pool: int) -> None:
         self.settings = settings
         self.host = host
         self.pool = pool
-        self.path = settings.paths.tuning
+        self.path = settings.paths.kept_settings
         self.frozen = False
         self.quotas: dict[str, int] = {}
         self.held_down: dict[str, int] = {}

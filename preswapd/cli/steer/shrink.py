@@ -1,18 +1,30 @@
-"""`shrink` and `swapoff`: taking the host's memory back."""
+# SPDX-License-Identifier: BSD-3-Clause
+"""`shrink`: pages go to disk, and the host gets their memory back."""
 
-import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import click
 
-from preswapd.api.wire import ShrinkReport, ShrinkStatus
+from preswapd.api.client import Client
+from preswapd.api.messages import ShrinkResult, ShrinkStatus
 from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.cli.output import print_json
-from preswapd.cli.steer.in_use import in_use
-from preswapd.cli.steer.shrinking import ShrinkPlan, check_complete, plan_shrink, run_shrink
+from preswapd.cli.steer.following import check_complete, run_shrink
 from preswapd.commandline import DEVICE, PAGES
-from preswapd.errors import RefusedError, UsageError
-from preswapd.units import format_pages, format_size
+from preswapd.errors import UsageError
+from preswapd.host.filesystems import free_bytes
+from preswapd.units import PAGE_SIZE, format_pages, format_size
+
+
+@dataclass(frozen=True)
+class ShrinkPlan:
+    """What a shrink would do, in pages; bytes that the disk has free, and whether they suffice."""
+
+    pages: int
+    left: int
+    disk_free: int
+    fits: bool
 
 
 @click.command("shrink")
@@ -64,7 +76,16 @@ def shrink_command(
         check_complete(report)
 
 
-def print_report(invocation: Invocation, report: ShrinkReport) -> None:
+def plan_shrink(client: Client, pages: int, device: str | None) -> ShrinkPlan:
+    devices = client.devices()
+    chosen = [client.device(device)] if device is not None else list(devices.values())
+    there = sum(int(counters["preswap_pages"]) for counters in chosen)
+    moved = max(0, there - pages)
+    free = free_bytes(Path(client.facts().state_dir))
+    return ShrinkPlan(moved, there - moved, free, moved * PAGE_SIZE <= free)
+
+
+def print_report(invocation: Invocation, report: ShrinkResult) -> None:
     if invocation.json:
         print_json(asdict(report))
     else:
@@ -92,56 +113,17 @@ def print_status(invocation: Invocation, status: ShrinkStatus) -> None:
 
 
 def described(status: ShrinkStatus) -> str:
+    purpose = f", to fit {status.setting}," if status.setting else ""
     if status.running:
         return (
-            f"a shrink to {format_pages(status.target)} is under way:"
+            f"a shrink{purpose} to {format_pages(status.target)} is under way:"
             f" {format_pages(status.moved)} moved, {status.left} left"
         )
     if status.error is not None:
-        return f"the last shrink failed: {status.error}"
+        return f"the last shrink{purpose} failed: {status.error}"
     if status.result is None:
         return "no shrink is under way"
-    report = ShrinkReport.from_json(status.result)
+    report = ShrinkResult.from_json(status.result)
     how = "is done" if report.complete else f"stopped early ({report.reason})"
     moved, left = format_pages(report.moved), format_pages(report.left)
-    return f"the last shrink {how}: {moved} moved, {left} left"
-
-
-@click.command("swapoff")
-@click.argument("dev", type=DEVICE)
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@pass_invocation
-def swapoff_command(invocation: Invocation, dev: str, yes: bool) -> None:
-    """Drop all pages of DEV, in tmem and on disk, after the guest's own swapoff.
-
-    The swap header stays, so that the guest's next swapon finds the device.
-
-    \b
-    Example:
-      preswapctl swapoff swap0 --yes
-    """
-    client = invocation.instances.having(dev).client
-    warning = in_use(client.device(dev))
-    if warning:
-        click.echo(f"preswapctl: {dev}: {warning}", err=True)
-    if not yes:
-        confirm(f"Throw away all pages of {dev}?")
-    report = client.swapoff(dev)
-    if invocation.json:
-        print_json(asdict(report))
-    else:
-        in_tmem, on_disk = format_pages(report.pages), format_pages(report.disk_pages)
-        click.echo(f"dropped {in_tmem} from tmem, {on_disk} from disk")
-
-
-def confirm(question: str) -> None:
-    if not sys.stdin.isatty():
-        raise RefusedError("this throws data away and there is no terminal to ask at: give --yes")
-    try:
-        agreed = click.confirm(question, err=True)
-    except click.Abort:
-        # Ctrl-C, or the end of the input.
-        click.echo(err=True)
-        agreed = False
-    if not agreed:
-        raise RefusedError("nothing was changed")
+    return f"the last shrink{purpose} {how}: {moved} moved, {left} left"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What an operator sets while the server runs: it holds at once, and over restarts."""
 
 import errno
@@ -8,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from preswapd.api.messages import ShrinkProgress
 from preswapd.api.settings import NO_LIMIT
 from preswapd.errors import RefusedError, UsageError
 from preswapd.preswap.settings import DeviceSpec
-from preswapd.preswap.shrink import ShrinkProgress
-from tests.preswap.disk_model import PAGE, pages_of
+from preswapd.units import PAGE_SIZE as PAGE
+from tests.preswap.disk_model import pages_of
 from tests.preswap.running import MIB, Running, read
 
 PAGES = 64
@@ -31,7 +33,7 @@ def opened(running: Running) -> Running:
 
 
 def values(running: Running) -> dict[str, int | str]:
-    return running.instance.tuning.values(running.instance.devices)
+    return running.instance.sysctl.values(running.instance.devices)
 
 
 def write_all(running: Running, tag: int) -> None:
@@ -48,7 +50,7 @@ def test_defaults(opened: Running) -> None:
 
 
 def test_quota_sends_the_rest_to_disk(opened: Running) -> None:
-    assert opened.instance.set(QUOTA, "10") == 10
+    assert opened.instance.set(QUOTA, "10") == (10, None)
     write_all(opened, 1)
     assert (opened.device.preswap_pages, opened.device.disk_pages) == (10, PAGES - 10 + 1)
     assert read(opened.connect(), PAGE, PAGES * PAGE) == pages_of(1, PAGES * PAGE)
@@ -153,7 +155,7 @@ def test_device_made_anew_after_a_removal_that_failed(
 
     opened.instance.set(QUOTA, "7")
     with monkeypatch.context() as patch:
-        patch.setattr("preswapd.preswap.creation.remove_image", fail)
+        patch.setattr("preswapd.preswap.creation.remove_disk_file", fail)
         with pytest.raises(OSError, match="the disk fails"):
             opened.instance.remove("g1")
     opened.instance.create("g1", MIB)
@@ -207,7 +209,7 @@ def test_bad_values_change_nothing(opened: Running, key: str, text: str) -> None
     with pytest.raises(UsageError):
         opened.instance.set(key, text)
     assert values(opened) == before
-    assert not opened.paths.tuning.exists()
+    assert not opened.paths.kept_settings.exists()
 
 
 def test_what_cannot_be_kept_is_not_set(opened: Running) -> None:
@@ -224,7 +226,7 @@ def test_what_cannot_be_kept_is_not_set(opened: Running) -> None:
 @pytest.mark.parametrize("text", ["", "[]", '{"a": 1}', "{", '{"preswap.test.g1.quota": "x"}'])
 def test_damaged_file_is_told_and_does_not_stop_a_start(opened: Running, text: str) -> None:
     opened.kill()
-    opened.paths.tuning.write_text(text)
+    opened.paths.kept_settings.write_text(text)
     opened.open()
     assert values(opened)[QUOTA] == "unlimited"
     assert ["is not used" in line for line in opened.log] == [True]
@@ -234,8 +236,8 @@ def test_settings_end_with_the_hosts_run(opened: Running) -> None:
     """Also where the runtime directory lies on a disk."""
     opened.instance.set(QUOTA, "2")
     opened.kill()
-    found = json.loads(opened.paths.tuning.read_text())
-    opened.paths.tuning.write_text(json.dumps({**found, "boot_id": "the boot before"}))
+    found = json.loads(opened.paths.kept_settings.read_text())
+    opened.paths.kept_settings.write_text(json.dumps({**found, "boot_id": "the boot before"}))
     opened.open()
     assert values(opened)[QUOTA] == "unlimited"
     opened.instance.set("preswap.test.frozen", "1")
@@ -247,7 +249,9 @@ def test_settings_end_with_the_hosts_run(opened: Running) -> None:
 
 def test_settings_of_devices_that_are_gone(opened: Running, tmp_path: Path) -> None:
     opened.kill()
-    opened.paths.tuning.write_text('{"preswap.test.g9.quota": "1", "preswap.test.g1.quota": "2"}')
+    opened.paths.kept_settings.write_text(
+        '{"preswap.test.g9.quota": "1", "preswap.test.g1.quota": "2"}'
+    )
     opened.open()
     assert values(opened)[QUOTA] == 2
     (complaint,) = (line for line in opened.log if "is not used" in line)

@@ -1,8 +1,8 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """A device's disk file: what tmem did not take lies there, each page in its own place."""
 
 import errno
 import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from preswapd.preswap.files.durable import fresh_name, publish
 from preswapd.units import PAGE_SIZE, exact_size
 
 
-def check_image(path: Path, size: int) -> None:
+def check_disk_file(path: Path, size: int) -> None:
     """RefusedError when the disk file is missing or of another size."""
     try:
         if not (path.is_file() or path.is_block_device() or not path.exists()):
@@ -31,7 +31,7 @@ def check_unclaimed(path: Path, size: int) -> None:
     """A new device may take a block device, or what a killed creation has left, not a file."""
     if not os.path.lexists(path):
         return
-    check_image(path, size)
+    check_disk_file(path, size)
     if is_block_device(path):
         check_unused(path)
         return
@@ -63,7 +63,7 @@ def size_of(path: Path) -> int:
         return file.seek(0, os.SEEK_END)
 
 
-def create_image(path: Path, size: int, header: bytes) -> None:
+def create_disk_file(path: Path, size: int, header: bytes) -> None:
     """A sparse file, or the block device that the path leads to, with only page 0 written."""
     if is_block_device(path):
         write_first_page(path, header, alone(path))
@@ -88,7 +88,7 @@ def write_first_page(path: Path, header: bytes, flags: int) -> None:
         os.close(descriptor)
 
 
-def open_image(path: Path) -> int:
+def open_disk_file(path: Path) -> int:
     """Past the page cache where the file system can: a page that lands there saves nothing."""
     flags = os.O_RDWR | os.O_CLOEXEC | alone(path)
     try:
@@ -99,7 +99,7 @@ def open_image(path: Path) -> int:
         return os.open(path, flags)
 
 
-def remove_image(path: Path) -> None:
+def remove_disk_file(path: Path) -> None:
     """A block device stays, and so does the link that leads to it."""
     fresh_name(path).unlink(missing_ok=True)
     if not is_block_device(path):
@@ -128,17 +128,3 @@ def data_ranges(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
                 raise
             at = size
         yield start, at
-
-
-def written_pages(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
-    """(first, number) of runs of pages that have blocks; none on a block device: it has no holes.
-
-    By a descriptor, which is closed at the end: what has the disk file's name by now may be another
-    file, or none.
-    """
-    with open(descriptor, "rb", buffering=0) as file:
-        if stat.S_ISBLK(os.fstat(file.fileno()).st_mode):
-            return
-        for start, end in data_ranges(file.fileno(), size):
-            first = start // PAGE_SIZE
-            yield first, min(-(-end // PAGE_SIZE), size // PAGE_SIZE) - first

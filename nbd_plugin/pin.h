@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
 /* nbdkit's Python glue makes and destroys a thread state around every callback, unless the thread
  * holds one already: one extra PyGILState_Ensure on a worker's first callback keeps it.  It is
  * freed when the thread ends, or each connection would leave 3.5 kB behind. */

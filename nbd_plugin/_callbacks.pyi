@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: BSD-3-Clause
+from collections.abc import Callable
+
+from typing_extensions import Buffer
+
+from preswapd.preswap.device._device import Connection
+
+# nbdkit.set_error: to be set where nbdkit asks; an exception is EIO to the client otherwise.
+set_error: Callable[[int], None] | None
+
+# Flags are nbdkit's.  Errors are OSError, with set_error told before.
+def pread(h: Connection, buf: Buffer, offset: int, flags: int) -> None: ...
+def pwrite(h: Connection, buf: Buffer, offset: int, flags: int) -> None: ...
+def flush(h: Connection, flags: int) -> None: ...
+def trim(h: Connection, count: int, offset: int, flags: int) -> None: ...
+def zero(h: Connection, count: int, offset: int, flags: int) -> None: ...
+def extents(h: Connection, count: int, offset: int, flags: int) -> list[tuple[int, int, int]]:
+    """(offset, length, type) as nbdkit wants them, at most 512, from offset on."""

@@ -1,0 +1,81 @@
+# cython: language_level=3, binding=False
+# SPDX-License-Identifier: BSD-3-Clause
+"""nbdkit's callbacks of single requests: put into the plugin's namespace as they are.
+
+One call is one NBD request.
+"""
+
+import os
+
+from libc.stdint cimport uint64_t
+
+from preswapd.preswap.device._device cimport (
+    EXTENTS_AT_ONCE,
+    REQUEST_FAST_ZERO,
+    REQUEST_FUA,
+    Connection,
+    extent,
+)
+
+cdef enum:
+    # nbdkit's request flags and extent types (nbdkit-plugin(3)).
+    NBDKIT_FLAG_FUA = 2
+    NBDKIT_FLAG_FAST_ZERO = 8
+    NBDKIT_EXTENT_HOLE_ZERO = 3
+
+cdef extern from "pin.h":
+    int pin_init()
+    void pin_thread()
+
+if pin_init():
+    raise MemoryError("no thread-specific key is left")
+
+# nbdkit.set_error: an exception is EIO to the client unless this was called before.
+set_error = None
+
+
+cdef int check(int err) except -1:
+    if err < 0:
+        if set_error is not None:
+            set_error(-err)
+        raise OSError(-err, os.strerror(-err))
+    return 0
+
+
+cdef unsigned request_flags(int flags) noexcept:
+    return ((REQUEST_FUA if flags & NBDKIT_FLAG_FUA else 0) |
+            (REQUEST_FAST_ZERO if flags & NBDKIT_FLAG_FAST_ZERO else 0))
+
+
+def pread(Connection h not None, buf, uint64_t offset, int flags):
+    pin_thread()
+    check(h.read(buf, offset))
+
+
+def pwrite(Connection h not None, buf, uint64_t offset, int flags):
+    pin_thread()
+    check(h.write(buf, offset, request_flags(flags)))
+
+
+def flush(Connection h not None, int flags):
+    pin_thread()
+    check(h.sync())
+
+
+def trim(Connection h not None, uint64_t count, uint64_t offset, int flags):
+    pin_thread()
+    check(h.discard(count, offset, request_flags(flags)))
+
+
+def zero(Connection h not None, uint64_t count, uint64_t offset, int flags):
+    pin_thread()
+    check(h.clear(count, offset, request_flags(flags)))
+
+
+def extents(Connection h not None, uint64_t count, uint64_t offset, int flags):
+    pin_thread()
+    cdef extent found[EXTENTS_AT_ONCE]
+    cdef int n = h.list_extents(count, offset, found, EXTENTS_AT_ONCE)
+    check(n)
+    return [(found[i].offset, found[i].length, NBDKIT_EXTENT_HOLE_ZERO if found[i].hole else 0)
+            for i in range(n)]

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What is said over the control API: the server fills these objects in, the client returns them.
+
+A leaf: whoever does the work (preswapd/preswap/) reports it in these words too.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+
+class Message:
+    """A dataclass that travels as a JSON object; a newer peer's further fields are ignored."""
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> Self:
+        names = {field.name for field in fields(cls)}  # type: ignore[arg-type]
+        return cls(**{name: value for name, value in body.items() if name in names})
+
+
+@dataclass(frozen=True)
+class ShrinkProgress(Message):
+    """How far a shrink is, in pages; `left` may already include a move that `moved` does not."""
+
+    moved: int
+    left: int
+    target: int
+
+
+@dataclass(frozen=True)
+class ShrinkResult(Message):
+    """How a shrink ended, in pages."""
+
+    moved: int  # from tmem to disk
+    left: int  # still in tmem
+    lost: int  # could not be read back from tmem
+    complete: bool
+    reason: str | None = None  # why it is not complete
+
+
+@dataclass(frozen=True)
+class ShrinkStatus(Message):
+    """The shrink that is under way, or the last one since the server's start; in pages."""
+
+    running: bool
+    moved: int = 0
+    left: int = 0
+    target: int = 0
+    device: str | None = None  # None: all devices
+    result: Mapping[str, Any] | None = None  # a ShrinkResult, once it has ended
+    error: str | None = None
+    setting: str | None = None  # the key of the limit that it is for; None: it was asked for
+    waiting: Sequence[str] = ()  # of limits whose pages go when it has ended
+
+
+@dataclass(frozen=True)
+class SwapoffResult(Message):
+    """What a swapoff dropped, in pages."""
+
+    pages: int  # from tmem
+    disk_pages: int
+    recent_io_seconds: float | None = None  # since the device's last request before it
+
+
+@dataclass(frozen=True)
+class ServerFacts(Message):
+    """What the server knows of its own process."""
+
+    pid: int
+    nbdkit: str
+    threads: int
+    threads_reason: str
+    structured_replies: bool
+    structured_replies_reason: str
+    runtime_dir: str
+    shm_dir: str
+    state_dir: str
+    start_time: float = 0.0  # seconds since 1970

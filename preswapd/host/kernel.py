@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What this host's kernel says of itself."""
+
+from pathlib import Path
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def boot_id() -> str:
+    """Another one after each start of the host."""
+    return BOOT_ID.read_text().strip()
+
+
+def is_on(parameter: Path) -> bool:
+    """Whether a parameter of a kernel module says yes; False where the module is not loaded."""
+    try:
+        return parameter.read_text().strip() in {"Y", "1"}
+    except OSError:
+        return False

@@ -1,0 +1,155 @@
+# cython: language_level=3
+# SPDX-License-Identifier: BSD-3-Clause
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from preswapd.tmem._tmem cimport Host, cbool, tmem_compress, tmem_host, tmem_ops_t
+
+
+cdef extern from "page_size.h" nogil:
+    enum:
+        PAGE_BYTES
+
+cdef extern from "marks.h" nogil:
+    ctypedef struct marks "struct marks":
+        pass
+    void marks_init(marks *)
+    void marks_destroy(marks *)
+
+cdef extern from "disk.h" nogil:
+    ctypedef struct disk "struct disk":
+        int fd
+    void disk_attach(disk *, int, uint64_t)
+
+cdef extern from "flights.h" nogil:
+    ctypedef struct flights "struct flights":
+        uint64_t connections
+    void flights_init(flights *)
+    void flights_destroy(flights *)
+    double flights_seconds_since_io(const flights *)
+    cbool flights_park(flights *, unsigned)
+    void flights_close(flights *)
+    cbool flights_are_closed(flights *)
+
+cdef extern from "latency.h" nogil:
+    enum:
+        LATENCY_BUCKETS
+    ctypedef struct latency "struct latency":
+        uint64_t counts[LATENCY_BUCKETS]
+        uint64_t nanoseconds
+
+cdef extern from "device.h" nogil:
+    enum:
+        DISK
+        EXTENT_PAGES_OF_DEVICE "EXTENT_PAGES"
+        REQUEST_FUA
+        REQUEST_FAST_ZERO
+    ctypedef struct device_counters "struct device_counters":
+        uint64_t preswap_pages, disk_pages, lost_pages
+        uint64_t loads, succ_stores, failed_stores, invalidates, lost_reads, quarantined_reads
+        uint64_t disk_reads, disk_writes, disk_errors, punched_pages
+        uint64_t trims, written_back_pages
+        uint64_t read_requests, write_requests, trim_requests
+    ctypedef struct device "struct device":
+        const tmem_ops_t *tmem
+        tmem_host *host
+        uint32_t pool, type
+        uint64_t pages
+        uint8_t *map
+        uint8_t *in_tmem
+        uint64_t to_punch_pages
+        disk disk
+        marks marks
+        flights flights
+        uint64_t max_pages
+        uint64_t *quarantined
+        cbool (*mark_dirty)(void *) noexcept nogil
+        void *owner
+        int last_error
+        device_counters count
+        latency reads
+        latency writes
+    void device_set_compress(device *, tmem_compress)
+    void device_set_max_pages(device *, uint64_t)
+    cbool device_is_tmem_dirty(const device *)
+    void device_set_tmem_dirty(device *)
+    uint8_t device_state(const device *, uint64_t)
+    int device_map(device *, int)
+    void device_release(device *)
+    size_t device_metadata_bytes(const device *)
+    void device_attach(device *)
+    int device_reserve_index(device *)
+    int device_empty(device *)
+    void device_give_back(const tmem_ops_t *, tmem_host *)
+
+cdef extern from "owner.h" nogil:
+    ctypedef struct writeback "struct writeback":
+        uint64_t moved, lost
+        int err
+    ctypedef struct aged "struct aged":
+        double seq
+        uint64_t pages, extent
+    int owner_write_page_zero(device *, const uint8_t *)
+    int owner_writeback(device *, uint64_t, uint64_t, writeback *)
+    int owner_coldest(device *, aged *, size_t *)
+    int owner_forget(device *, uint64_t, uint64_t)
+    int owner_recompress(device *)
+    int64_t owner_mend(device *)
+    int owner_punch(device *)
+    int owner_punch_unused(device *, cbool)
+
+cdef extern from "connection.h" nogil:
+    ctypedef struct connection "struct connection":
+        pass
+    ctypedef struct transfer "struct transfer":
+        pass
+    ctypedef struct extent "struct extent":
+        uint64_t offset, length
+        cbool hole
+    void connection_open(connection *, device *)
+    void connection_close(connection *)
+    int connection_try_read(connection *, transfer *, void *, uint64_t, uint64_t)
+    int connection_read(connection *, transfer *, void *, uint64_t, uint64_t)
+    int connection_try_write(connection *, transfer *, const void *, uint64_t, uint64_t, unsigned)
+    int connection_write(connection *, transfer *, const void *, uint64_t, uint64_t, unsigned)
+    int connection_flush(connection *)
+    int connection_trim(connection *, uint64_t, uint64_t, unsigned)
+    int connection_zero(connection *, uint64_t, uint64_t, unsigned)
+    int connection_extents(connection *, uint64_t, uint64_t, extent *, unsigned)
+
+
+cdef enum:
+    EXTENTS_AT_ONCE = 512
+
+
+cdef class Device:
+    cdef device d
+    cdef Host host
+    cdef readonly str name
+    cdef readonly str configured_compress
+    cdef readonly uint64_t size
+    cdef readonly object preswap_map
+    cdef str codec
+    cdef Py_buffer tmem_bits
+    cdef bint is_attached
+    cdef bint is_released
+    cdef object on_first_put
+    cdef object dirty_lock
+    cdef int release(self) except -1
+    cdef bint mark_dirty(self)
+    cdef int check(self, int err) except -1
+    cdef int check_attached(self) except -1
+
+
+# The cdef methods return 0 (or how many) or a negative errno, for a caller who has to pass it on;
+# a buffer that does not fit raises.
+cdef class Connection:
+    cdef readonly Device device
+    cdef connection c
+    cdef bint is_open
+    cdef int read(self, buf, uint64_t offset) except 1
+    cdef int write(self, buf, uint64_t offset, unsigned flags) except 1
+    cdef int sync(self) noexcept
+    cdef int discard(self, uint64_t count, uint64_t offset, unsigned flags) noexcept
+    cdef int clear(self, uint64_t count, uint64_t offset, unsigned flags) noexcept
+    cdef int list_extents(self, uint64_t count, uint64_t offset, extent *to,
+                          unsigned most) noexcept

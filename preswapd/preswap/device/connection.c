@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "connection.h"
+
+#include <errno.h>
+
+/* Up to two pages keep the interpreter lock. */
+#define SMALL_BYTES (2u * PAGE_BYTES)
+
+void connection_open(struct connection *c, struct device *d)
+{
+	*c = (struct connection){d, flights_connect(&d->flights)};
+}
+
+void connection_close(struct connection *c)
+{
+	flights_disconnect(&c->device->flights);
+}
+
+static int check_range(const struct connection *c, uint64_t count, uint64_t offset)
+{
+	uint64_t size = c->device->pages * PAGE_BYTES;
+
+	return offset > size || count > size - offset ? -EINVAL : 0;
+}
+
+/* --- Reads and writes --------------------------------------------------------------------------- */
+
+/* -EAGAIN: it is too long for a try, or would have to wait for older requests. */
+static int try_begin(struct connection *c, struct transfer *t, uint64_t count, uint64_t offset)
+{
+	struct flights *flights = &c->device->flights;
+	int err = check_range(c, count, offset);
+
+	t->progress = (struct progress){0};
+	t->in_flight = false;
+	t->since = monotonic_ns();
+	if (err)
+		return err;
+	if (count > SMALL_BYTES)
+		return -EAGAIN;
+	err = flights_try_begin(flights, &t->flight, c->epoch);
+	if (err)
+		return err;
+	t->in_flight = true;
+	flights_note_io(flights);
+	return 0;
+}
+
+static int begin(struct connection *c, struct transfer *t)
+{
+	struct flights *flights = &c->device->flights;
+
+	if (t->in_flight)
+		return 0;
+	int err = flights_begin(flights, &t->flight, c->epoch);
+	if (!err)
+		flights_note_io(flights);
+	return err;
+}
+
+static int end(struct connection *c, struct transfer *t, struct latency *latency, int err)
+{
+	flights_end(&c->device->flights, &t->flight);
+	latency_note(latency, t->since);
+	return err;
+}
+
+int connection_try_read(struct connection *c, struct transfer *t, void *to, uint64_t count,
+			uint64_t offset)
+{
+	int err = try_begin(c, t, count, offset);
+
+	if (err)
+		return err;
+	err = request_read(c->device, to, count, offset, REQUEST_NOWAIT, &t->progress);
+	return err == -EAGAIN ? err : end(c, t, &c->device->reads, err);
+}
+
+int connection_read(struct connection *c, struct transfer *t, void *to, uint64_t count,
+		    uint64_t offset)
+{
+	int err = begin(c, t);
+
+	if (err)
+		return err;
+	err = request_read(c->device, to, count, offset, 0, &t->progress);
+	return end(c, t, &c->device->reads, err);
+}
+
+/* No page enters tmem before the sidecar says that some may be there.  In flight only: a sidecar
+ * that is written after the device was removed would bring it back. */
+static unsigned admission(struct device *d)
+{
+	return device_is_tmem_dirty(d) || d->mark_dirty(d->owner) ? 0 : REQUEST_NO_TMEM;
+}
+
+/* Page 0 and FUA writes bypass tmem anyway. */
+static bool needs_admission(const struct device *d, uint64_t count, uint64_t offset, unsigned flags)
+{
+	return !(flags & REQUEST_FUA) && offset + count > PAGE_BYTES && !device_is_tmem_dirty(d);
+}
+
+int connection_try_write(struct connection *c, struct transfer *t, const void *from, uint64_t count,
+			 uint64_t offset, unsigned flags)
+{
+	int err = try_begin(c, t, count, offset);
+
+	if (err)
+		return err;
+	if (needs_admission(c->device, count, offset, flags))
+		return -EAGAIN;
+	err = request_write(c->device, from, count, offset, flags | REQUEST_NOWAIT, &t->progress);
+	return err == -EAGAIN ? err : end(c, t, &c->device->writes, err);
+}
+
+int connection_write(struct connection *c, struct transfer *t, const void *from, uint64_t count,
+		     uint64_t offset, unsigned flags)
+{
+	int err = begin(c, t);
+
+	if (err)
+		return err;
+	if (needs_admission(c->device, count, offset, flags))
+		flags |= admission(c->device);
+	err = request_write(c->device, from, count, offset, flags, &t->progress);
+	return end(c, t, &c->device->writes, err);
+}
+
+/* --- The others --------------------------------------------------------------------------------- */
+
+int connection_flush(struct connection *c)
+{
+	struct flight mine;
+	int err = flights_begin(&c->device->flights, &mine, c->epoch);
+
+	if (err)
+		return err;
+	err = request_flush(c->device);
+	flights_end(&c->device->flights, &mine);
+	return err;
+}
+
+/* A flush and a look at extents are no I/O of the guest's, see flights.h. */
+static int begin_io(struct connection *c, struct flight *mine, uint64_t count, uint64_t offset)
+{
+	int err = check_range(c, count, offset);
+
+	if (!err)
+		err = flights_begin(&c->device->flights, mine, c->epoch);
+	if (!err)
+		flights_note_io(&c->device->flights);
+	return err;
+}
+
+int connection_trim(struct connection *c, uint64_t count, uint64_t offset, unsigned flags)
+{
+	struct flight mine;
+	int err = begin_io(c, &mine, count, offset);
+
+	if (err)
+		return err;
+	err = request_trim(c->device, count, offset, flags);
+	flights_end(&c->device->flights, &mine);
+	return err;
+}
+
+/* Only ragged ends are written, and under REQUEST_FAST_ZERO not even they. */
+static bool writes_zeroes(uint64_t count, uint64_t offset, unsigned flags)
+{
+	return !(flags & (REQUEST_FUA | REQUEST_FAST_ZERO)) &&
+	       (offset % PAGE_BYTES || count % PAGE_BYTES);
+}
+
+int connection_zero(struct connection *c, uint64_t count, uint64_t offset, unsigned flags)
+{
+	struct flight mine;
+	int err = begin_io(c, &mine, count, offset);
+
+	if (err)
+		return err;
+	if (writes_zeroes(count, offset, flags))
+		flags |= admission(c->device);
+	err = request_zero(c->device, count, offset, flags);
+	flights_end(&c->device->flights, &mine);
+	return err;
+}
+
+int connection_extents(struct connection *c, uint64_t count, uint64_t offset, struct extent *to,
+		       unsigned most)
+{
+	struct flight mine;
+	int err = check_range(c, count, offset);
+
+	if (!err)
+		err = flights_begin(&c->device->flights, &mine, c->epoch);
+	if (err)
+		return err;
+	size_t found = request_extents(c->device, count, offset, to, most);
+	flights_end(&c->device->flights, &mine);
+	return (int)found;
+}

@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "owner.h"
+
+#include "mend.h"
+#include "punch.h"
+#include "requests.h"
+
+/* Pages in one flight. */
+#define PUNCH_AT_ONCE 65536u
+#define RECOMPRESS_AT_ONCE 4096u
+
+static int begin(struct device *d, struct flight *mine)
+{
+	return flights_begin(&d->flights, mine, FLIGHTS_OURS);
+}
+
+static void end(struct device *d, struct flight *mine)
+{
+	flights_end(&d->flights, mine);
+}
+
+int owner_write_page_zero(struct device *d, const uint8_t *page)
+{
+	struct progress progress = {0};
+	struct flight mine;
+	int err = begin(d, &mine);
+
+	if (err)
+		return err;
+	err = request_write(d, page, PAGE_BYTES, 0, REQUEST_FUA, &progress);
+	end(d, &mine);
+	return err;
+}
+
+int owner_writeback(struct device *d, uint64_t extent, uint64_t most, struct writeback *w)
+{
+	struct flight mine;
+	int err = begin(d, &mine);
+
+	if (err)
+		return err;
+	writeback_extent(d, extent * EXTENT_PAGES, most, w);
+	end(d, &mine);
+	return 0;
+}
+
+int owner_coldest(struct device *d, struct aged *to, size_t *extents)
+{
+	struct flight mine;
+	int err = begin(d, &mine);
+
+	if (err)
+		return err;
+	*extents = writeback_coldest(d, to);
+	end(d, &mine);
+	return 0;
+}
+
+int owner_forget(struct device *d, uint64_t first, uint64_t pages)
+{
+	struct flight mine;
+	int err = begin(d, &mine);
+
+	if (err)
+		return err;
+	device_forget(d, first, pages);
+	end(d, &mine);
+	return 0;
+}
+
+static uint64_t piece(const struct device *d, uint64_t first, uint64_t most)
+{
+	return d->pages - first < most ? d->pages - first : most;
+}
+
+int owner_recompress(struct device *d)
+{
+	struct flight mine;
+
+	for (uint64_t first = 0; first < d->pages; first += RECOMPRESS_AT_ONCE) {
+		int err = begin(d, &mine);
+		if (err)
+			return err;
+		device_recompress(d, first, piece(d, first, RECOMPRESS_AT_ONCE));
+		end(d, &mine);
+	}
+	return 0;
+}
+
+int64_t owner_mend(struct device *d)
+{
+	struct flight mine;
+	int err = begin(d, &mine);
+
+	if (err)
+		return err;
+	int64_t lost = mend_disk(d);
+	end(d, &mine);
+	return lost;
+}
+
+int owner_punch(struct device *d)
+{
+	struct flight mine;
+	int err = 0;
+
+	for (uint64_t first = 0; !err && first < d->pages && count_of(&d->to_punch_pages);
+	     first += PUNCH_AT_ONCE) {
+		err = begin(d, &mine);
+		if (err)
+			return err;
+		err = punch_range(d, first, piece(d, first, PUNCH_AT_ONCE), false);
+		end(d, &mine);
+	}
+	return err;
+}
+
+int owner_punch_unused(struct device *d, bool parked)
+{
+	struct flight mine;
+	int err = 0;
+
+	for (uint64_t at = 0; !err && at < d->pages;) {
+		err = parked ? 0 : begin(d, &mine);
+		if (err)
+			return err;
+		err = punch_unused(d, &at, PUNCH_AT_ONCE);
+		if (!parked)
+			end(d, &mine);
+	}
+	return err;
+}

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* What the owner of a device does with it beside its clients' requests.
+ *
+ * Each call is a flight of its own, so that a removal waits for it; longer work is cut into several,
+ * because a new connection's first request waits for each.  Functions return 0 or a negative
+ * errno: -ESHUTDOWN, the device is being removed.
+ */
+#ifndef PRESWAPD_OWNER_H
+#define PRESWAPD_OWNER_H
+
+#include "writeback.h"
+
+/* Written through to disk, and synced. */
+int owner_write_page_zero(struct device *, const uint8_t *page);
+int owner_writeback(struct device *, uint64_t extent, uint64_t most, struct writeback *);
+int owner_coldest(struct device *, struct aged *to, size_t *extents);
+int owner_forget(struct device *, uint64_t first, uint64_t pages);
+int owner_recompress(struct device *);
+/* See mend_disk(). */
+int64_t owner_mend(struct device *);
+/* Where a trim left blocks behind. */
+int owner_punch(struct device *);
+/* Wherever the disk file has blocks and no page is on disk.  `parked`: after flights_park() has
+ * returned true, when nothing can begin any more. */
+int owner_punch_unused(struct device *, bool parked);
+
+#endif

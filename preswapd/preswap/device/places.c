@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "places.h"
+
+/* Both return whether the bit was set before. */
+static bool set_bit(uint8_t *bits, uint64_t page)
+{
+	uint8_t bit = (uint8_t)(1u << page % 8);
+
+	return __atomic_fetch_or(&bits[page / 8], bit, __ATOMIC_RELAXED) & bit;
+}
+
+static bool clear_bit(uint8_t *bits, uint64_t page)
+{
+	uint8_t bit = (uint8_t)(1u << page % 8);
+
+	return __atomic_fetch_and(&bits[page / 8], (uint8_t)~bit, __ATOMIC_RELAXED) & bit;
+}
+
+/* --- Looking ---------------------------------------------------------------------------------- */
+
+bool place_is(const struct device *d, uint64_t page, const struct tmem_handle *handle,
+	      const struct noted *noted)
+{
+	struct tmem_found slot = d->tmem->find(d->host, handle);
+
+	return slot.ref == noted->slot.ref && slot.seq == noted->slot.seq &&
+	       device_state(d, page) == noted->state;
+}
+
+/* --- The disk blocks that a page leaves behind ------------------------------------------------- */
+
+/* Counted before the bit is set, so that whoever clears it meanwhile never leaves less than
+ * nothing. */
+void place_to_punch(struct device *d, uint64_t page)
+{
+	count_up(&d->to_punch_pages);
+	if (set_bit(d->to_punch, page))
+		count_sub(&d->to_punch_pages, 1);
+}
+
+void place_punched(struct device *d, uint64_t page)
+{
+	clear_bit(d->shadowed, page);
+	if (clear_bit(d->to_punch, page))
+		count_sub(&d->to_punch_pages, 1);
+}
+
+/* A page that comes and goes keeps its place on disk: only when it is trimmed is that given up,
+ * also if it was in tmem meanwhile. */
+static void note_blocks(struct device *d, uint64_t page, uint8_t before, enum page_state state)
+{
+	if (before == DISK && state == TMEM)
+		set_bit(d->shadowed, page);
+	else if (state == HOLE && (clear_bit(d->shadowed, page) || before == DISK))
+		place_to_punch(d, page);
+	else if (state == DISK)
+		clear_bit(d->shadowed, page);
+}
+
+/* The disk was written, and the page became something else meanwhile.  Under the lock. */
+static void note_vain_write(struct device *d, uint64_t page)
+{
+	uint8_t state = device_state(d, page);
+
+	if (state == TMEM)
+		set_bit(d->shadowed, page);
+	else if (state != DISK)
+		place_to_punch(d, page);
+}
+
+/* --- From one place to another ----------------------------------------------------------------- */
+
+static uint64_t *gauge_of(struct device *d, uint8_t state)
+{
+	switch (state) {
+	case TMEM:
+		return &d->count.preswap_pages;
+	case DISK:
+		return &d->count.disk_pages;
+	case LOST:
+		return &d->count.lost_pages;
+	default:
+		return NULL;
+	}
+}
+
+/* Under the lock P, the gauges and the bit of preswap_map change together. */
+static void note_place(struct device *d, uint64_t page, uint8_t before, enum page_state state)
+{
+	uint64_t *left = gauge_of(d, before), *entered = gauge_of(d, state);
+
+	if (before == state)
+		return;
+	if (entered)
+		count_up(entered);
+	if (left)
+		count_sub(left, 1);
+	if (state == TMEM)
+		set_bit(d->in_tmem, page);
+	else if (before == TMEM)
+		clear_bit(d->in_tmem, page);
+}
+
+static void store_state(struct device *d, uint64_t page, enum page_state state)
+{
+	uint8_t before = device_state(d, page);
+
+	store_release_byte(&d->map[page], (uint8_t)state);
+	note_place(d, page, before, state);
+	note_blocks(d, page, before, state);
+}
+
+int place_publish(struct device *d, uint64_t page, const struct tmem_handle *handle,
+		  const struct tmem_fresh *fresh, uint32_t *old)
+{
+	int err = d->tmem->publish(d->host, handle, fresh, old);
+
+	if (!err && !*old)
+		store_state(d, page, TMEM);
+	return err;
+}
+
+/* Under the lock.  Returns the dead slot, to be released after it. */
+static uint32_t become(struct device *d, uint64_t page, const struct tmem_handle *handle,
+		       enum page_state state)
+{
+	store_state(d, page, state);
+	return d->tmem->drop(d->host, handle);
+}
+
+bool place_become(struct device *d, uint64_t page, enum page_state state)
+{
+	struct tmem_handle handle = device_handle(d, page);
+
+	d->tmem->lock(d->host, &handle);
+	uint32_t dead = become(d, page, &handle, state);
+	d->tmem->unlock(d->host, &handle);
+	d->tmem->release(d->host, dead);
+	return dead != 0;
+}
+
+bool place_change(struct device *d, uint64_t page, const struct noted *noted,
+		  enum page_state state)
+{
+	struct tmem_handle handle = device_handle(d, page);
+	uint32_t dead = 0;
+
+	d->tmem->lock(d->host, &handle);
+	bool unchanged = place_is(d, page, &handle, noted);
+	if (unchanged)
+		dead = become(d, page, &handle, state);
+	else if (state == DISK)
+		note_vain_write(d, page);
+	d->tmem->unlock(d->host, &handle);
+	d->tmem->release(d->host, dead);
+	return unchanged;
+}
+
+/* --- At start ---------------------------------------------------------------------------------- */
+
+void place_found(struct device *d, uint64_t page)
+{
+	uint64_t *gauge = gauge_of(d, device_state(d, page));
+
+	if (gauge)
+		count_up(gauge);
+}
+
+void place_found_in_tmem(struct device *d, uint64_t page)
+{
+	if (device_state(d, page) != TMEM)
+		store_state(d, page, TMEM);
+	set_bit(d->in_tmem, page);
+}
+
+void place_found_lost(struct device *d, uint64_t page)
+{
+	store_state(d, page, LOST);
+}

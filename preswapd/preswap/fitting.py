@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A limit and its effect are one thing: what is above a lowered limit goes to disk, unasked."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+from preswapd.preswap.goals import Goal
+from preswapd.preswap.shrink import Shrink, Shrinks
+
+# A disk that is full or fails is not asked at every turn.
+RETRY_SECONDS = 60.0
+
+
+class Fitting:
+    """Sees to it that limits are kept: when one is set, at the start, and again after a failure."""
+
+    def __init__(self, shrinks: Shrinks, limits: Callable[[], Mapping[str, Goal]]) -> None:
+        self.shrinks = shrinks
+        self.limits = limits
+        self.fits: dict[str, Shrink | None] = {}  # the last one of each limit; None: it was kept
+        self.fitting = threading.Lock()
+
+    def fit(self, key: str) -> Shrink | None:
+        """After a setting has changed: what makes it true, if anything has to."""
+        goal = self.limits().get(key)
+        if goal is None:
+            return None
+        with self.fitting:
+            self.fits[key] = self.shrinks.fit(goal)
+            return self.fits[key]
+
+    def turn(self) -> None:
+        """Called some times a second."""
+        for key in self.limits():
+            if self.is_due(key):
+                self.fit(key)
+
+    def is_due(self, key: str) -> bool:
+        """Not looked at since the start, or failed a while ago.
+
+        One that an operator has stopped is not: until the limit is set again, or the next start.
+        """
+        if key not in self.fits:
+            return True
+        fit = self.fits[key]
+        return (
+            fit is not None and fit.has_failed and time.monotonic() - fit.ended_at >= RETRY_SECONDS
+        )

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What a shrink is to reach: a number of pages that was asked for, or a limit that was lowered."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from preswapd.api.settings import NO_LIMIT
+from preswapd.preswap.device._device import Device
+from preswapd.preswap.sysctl import Sysctl
+from preswapd.tmem import Host
+
+# A pool's memory shrinks a little less than its pages do, as they leave holes: so much more goes.
+MARGIN = 0.02
+
+
+class Goal(ABC):
+    """Pages leave these devices until `is_met()`; `target()` is how many may stay."""
+
+    setting: str | None = None  # the key of the limit, None of a shrink that was asked for
+    device: str | None = None  # the name of the one device, None: all
+    subject: Device | None = None  # that device: one that is made anew under its name is another
+
+    @abstractmethod
+    def devices(self) -> Sequence[Device]: ...
+
+    @abstractmethod
+    def target(self) -> int:
+        """May change from call to call, as an operator changes a limit."""
+
+    def left(self) -> int:
+        return pages_in(self.devices())
+
+    def is_met(self) -> bool:
+        return self.left() <= self.target()
+
+    def aim(self) -> None:  # noqa: B027 - most have nothing to measure
+        """Called before each round of moves: what there is to be measured is measured anew."""
+
+    @contextmanager
+    def held_down(self) -> Iterator[None]:
+        """Meanwhile no new page enters tmem above the target.  A limit sees to that itself."""
+        yield
+
+
+class ToPages(Goal):
+    """So many pages, in one device or in all."""
+
+    def __init__(self, sysctl: Sysctl, devices: Sequence[Device], pages: int, name: str | None):
+        self.sysctl = sysctl
+        self.chosen = devices
+        self.pages = pages
+        self.device = name
+
+    def devices(self) -> Sequence[Device]:
+        return self.chosen
+
+    def target(self) -> int:
+        return self.pages
+
+    @contextmanager
+    def held_down(self) -> Iterator[None]:
+        if self.device is None:
+            self.sysctl.host.set_max_pages(self.sysctl.pool, self.pages)
+        else:
+            self.sysctl.hold_down(self.chosen[0], self.pages)
+        try:
+            yield
+        finally:
+            if self.device is None:
+                self.sysctl.host.set_max_pages(self.sysctl.pool, NO_LIMIT)
+            else:
+                self.sysctl.let_go(self.chosen[0])
+
+
+class ToQuota(Goal):
+    """A device within its quota, whatever that is by then."""
+
+    subject: Device
+
+    def __init__(self, setting: str, sysctl: Sysctl, device: Device) -> None:
+        self.setting = setting
+        self.sysctl = sysctl
+        self.subject = device
+        self.device = device.name
+
+    def devices(self) -> Sequence[Device]:
+        return [self.subject]
+
+    def target(self) -> int:
+        return min(self.left(), self.sysctl.most_pages(self.subject))
+
+
+class ToPoolLimit(Goal):
+    """The pool's memory within its limit: bytes, of which nobody knows how many pages they are.
+
+    A round goes by the average page, and ends when the memory is within the limit.
+    """
+
+    def __init__(self, setting: str, host: Host, devices: Callable[[], Sequence[Device]]) -> None:
+        self.setting = setting
+        self.host = host
+        self.devices_now = devices
+        self.aimed_at: int | None = None
+        self.may_stay = 0
+
+    def devices(self) -> Sequence[Device]:
+        return self.devices_now()
+
+    def is_met(self) -> bool:
+        return self.used() <= self.host.limit
+
+    def used(self) -> int:
+        return self.host.stats()["mem_used_total"]
+
+    def target(self) -> int:
+        if self.is_met():
+            return self.left()
+        if self.aimed_at != self.host.limit:
+            self.measure()
+        return self.may_stay
+
+    def aim(self) -> None:
+        # What is only to be packed or given back needs no page to go.
+        self.host.maintain(all=True)
+        self.measure()
+
+    def measure(self) -> None:
+        self.aimed_at = self.host.limit
+        share = min(1.0, self.aimed_at / max(1, self.used()))
+        self.may_stay = int(self.left() * share * (1 - MARGIN))
+
+
+def pages_in(devices: Sequence[Device]) -> int:
+    """Those of a device that is being removed go by themselves, and nobody can move them."""
+    return sum(device.preswap_pages for device in devices if not device.is_stopped)

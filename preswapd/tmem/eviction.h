@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Ephemeral pages go when others need room, the oldest put first. */
+#ifndef PRESWAPD_EVICTION_H
+#define PRESWAPD_EVICTION_H
+
+#include "host.h"
+
+/* An ephemeral page was put: it takes its place in the queue. */
+void eviction_enqueue(struct tmem_host *, const struct tmem_handle *, uint64_t seq);
+/* Evicts the oldest ephemeral pages, `most` of them; how many there were. */
+unsigned eviction_evict(struct tmem_host *, unsigned most);
+/* Sweeps stale entries out of the queue. */
+void eviction_tidy(struct tmem_host *);
+
+#endif

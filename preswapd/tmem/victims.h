@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Sparse slabs for the mover to empty, out of reach of allocation until they are returned.
+ *
+ * A slab is taken once in a round: one that cannot be emptied must not hold up the others. */
+#ifndef PRESWAPD_VICTIMS_H
+#define PRESWAPD_VICTIMS_H
+
+#include "slabs.h"
+
+/* Is so little of the memory held live data that moving pages pays? */
+bool victims_wanted(struct slabs *);
+uint32_t victims_new_round(struct slabs *);
+/* At most `most`, the emptiest first; how many. */
+uint32_t victims_take(struct slabs *, uint32_t round, uint32_t *slabs, uint32_t most);
+void victims_return(struct slabs *, uint32_t slab);
+
+#endif

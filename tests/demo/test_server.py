@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The server of the demonstration: its lives, what is told of its end, what it leaves behind."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbd
+import pytest
+
+from preswapd.demo.checks import DemoError
+from preswapd.demo.server import ServerError, TemporaryServer
+from preswapd.units import PAGE_SIZE
+
+MIB = 1 << 20
+PAGE = bytes(range(256)) * (PAGE_SIZE // 256)
+
+
+@pytest.fixture
+def server() -> Iterator[TemporaryServer]:
+    with TemporaryServer(16 * MIB, "demo", 16 * MIB) as server:
+        yield server
+
+
+def connected(server: TemporaryServer) -> nbd.NBD:
+    client = nbd.NBD()
+    client.connect_uri(server.nbd_uri("demo"))
+    return client
+
+
+def notes(error: BaseException) -> str:
+    return "\n".join(getattr(error, "__notes__", []))
+
+
+def test_pages_stay_between_two_lives(server: TemporaryServer) -> None:
+    server.start()
+    connected(server).pwrite(PAGE, PAGE_SIZE)
+    server.kill()
+    server.start()
+    assert bytes(connected(server).pread(PAGE_SIZE, PAGE_SIZE)) == PAGE
+    assert [line.split()[0] for line in server.lines].count("ready:") == 2
+
+
+def test_directories_go_with_it() -> None:
+    with TemporaryServer(16 * MIB, "demo", 16 * MIB) as server:
+        server.start()
+        places = [server.paths.runtime_dir.parent, server.paths.state_dir.parent]
+        pid = server.pid
+        assert all(place.exists() for place in places)
+    assert not any(place.exists() for place in [*places, Path(f"/proc/{pid}")])
+
+
+def test_start_that_is_refused_is_told_with_its_log(server: TemporaryServer) -> None:
+    server.extra = ["--compress=none", "--threads=0"]
+    with pytest.raises(ServerError, match="did not say 'ready': it ended with status 2") as caught:
+        server.start()
+    assert "--threads" in notes(caught.value)
+
+
+def test_unexpected_end_is_told_with_its_log(server: TemporaryServer) -> None:
+    server.start()
+    server.check_alive()
+    server.running.kill()
+    with pytest.raises(ServerError, match="ended with signal SIGKILL") as caught:
+        server.check_alive()
+    assert "ready" in notes(caught.value)
+
+
+def test_command_that_fails_is_told_by_its_last_line(server: TemporaryServer) -> None:
+    server.start()
+    assert server.run("list").count("demo") == 1
+    with pytest.raises(DemoError, match=r"swapoff nothing --yes ended with status 2: .*nothing"):
+        server.run("swapoff", "nothing", "--yes")
+
+
+def test_command_that_has_not_ended_goes_with_its_block(server: TemporaryServer) -> None:
+    server.start()
+    with server.control("stats", "--watch", "60") as command:
+        assert command.running()
+    assert not command.running()
