@@ -26,10 +26,11 @@ from benchmarks.guest_jobs import WORKING_SET, prepare
 from benchmarks.guest_runs import Point, Run
 from benchmarks.guest_swaps import ALL, Place, Preswapd, Swapping
 from preswapd.guest.kernel import default_cache, find_kernel
+from preswapd.guest.memory import memory_leaving
 
 MIB = 1 << 20
-# What kernel, programs and shells of this guest take before a job starts, with a little to spare.
-BASE = 76 * MIB
+# What programs and shells of this guest take before a job starts, with a little to spare.
+BASE = 15 * MIB
 ROUNDS = 3
 # At 100 % nothing is swapped: one way to swap and one round show what there is to see.
 POINTS: tuple[tuple[int, tuple[type[Swapping], ...], int], ...] = (
@@ -49,7 +50,8 @@ def measure(progress: Callable[[str], None], quick: bool) -> dict[str, Any]:
         progress("guests: what the jobs must come to")
         place = Place(find_kernel(cache), cache, prepare(Path(folder)), Path(folder))
         for percent, kinds, rounds in POINTS[-1:] if quick else POINTS:
-            memory = BASE + WORKING_SET * percent // 100
+            needed = BASE + WORKING_SET * percent // 100
+            memory = memory_leaving(needed, place.kernel, cache)
             with Point(place, percent, memory, kinds, progress) as point:
                 for number in range(1 if quick else rounds):
                     runs += point.round(str(number + 1))

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from preswapd.guest.kernel import Kernel, default_cache, find_kernel
 from preswapd.guest.machine import Guest, Hardware, Software
+from preswapd.guest.memory import memory_leaving
 from preswapd.guest.modules import ModuleTree
 
 MIB = 1 << 20
-# For the guest's own kernel and programs.
-MEMORY = 160 * MIB
+# For the guest's own programs.
+MEMORY = 99 * MIB
 MODULES = ("zram", "lz4", "zstd")
 # Under emulation zstd takes the most, about 10 s for 144 MiB.
 WRITE_SECONDS = 240.0
@@ -32,7 +33,8 @@ def measure(file: Path, codecs: Sequence[str]) -> dict[str, dict[str, int]]:
     `mem_used_total`, zram's tables and the allocator's own.
     """
     kernel = find_kernel(default_cache())
-    hardware = Hardware(MEMORY + file.stat().st_size, material=file)
+    memory = memory_leaving(MEMORY + file.stat().st_size, kernel, default_cache())
+    hardware = Hardware(memory, material=file)
     with Guest(hardware, Software(kernel, files=modules(kernel)), default_cache()) as guest:
         guest.run("for module in /zram/*; do insmod $module || exit 1; done")
         return {codec: stored(guest, codec, file.stat().st_size) for codec in codecs}

@@ -52,3 +52,10 @@ def test_top_is_drawn_without_the_network(module_server: RunningServer, tmp_path
 def test_tables_of_the_documentation_are_what_the_code_says() -> None:
     done = run([sys.executable, str(TOOLS / "tables"), "--check"])
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_matrix_of_an_unknown_row_says_which_there_are() -> None:
+    done = run([str(TOOLS / "ci-matrix"), "bookworm-tcc"])
+    assert done.returncode == 2
+    assert "bookworm-gcc" in done.stderr
+    assert "trixie-oldest" in done.stderr

@@ -60,7 +60,7 @@ def size_value(value: Any) -> str:
     return str(value)
 
 
-def number_value(value: Any) -> int:
+def number_value(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise ValueError("a number is expected")
     return value

@@ -22,7 +22,8 @@ from preswapd.units import format_size
 PATH = click.Path(path_type=Path)
 DEVICE = "demo"
 DEVICE_SIZE = 512 << 20
-GUEST_MEMORY = 128 << 20
+# For the guest's programs, of its memory.
+GUEST_AVAILABLE = 67 << 20
 # Half of what the guest swaps fits into it, so that some must go to disk.
 POOL_SIZE = "24M"
 MOST_POOL = 40 << 20
@@ -55,7 +56,7 @@ def demo_command(kernel: Path | None, modules: Path | None, pool_size: int, verb
             f"--pool-size: more than {format_size(MOST_POOL)} would never be full here"
         )
     given = None if kernel is None or modules is None else (kernel, modules)
-    settings = Settings(pool_size, GUEST_MEMORY, DEVICE, DEVICE_SIZE, given)
+    settings = Settings(pool_size, GUEST_AVAILABLE, DEVICE, DEVICE_SIZE, given)
     stage = Stage(settings, Screen(verbose=verbose), default_cache())
     with endings_interrupt(), stage.stack:
         play(stage)

@@ -23,6 +23,7 @@ from preswapd.demo.work import (
 )
 from preswapd.guest.kernel import find_kernel, given_kernel
 from preswapd.guest.machine import Guest, Hardware, Software
+from preswapd.guest.memory import memory_leaving
 from preswapd.units import format_size
 
 GUEST_LIFE = 600.0
@@ -33,6 +34,8 @@ MOST_STALL = 60.0
 # After a shrink to nothing the arena may keep a hundredth of the pool.
 LITTLE = 100
 SAMPLE_SECONDS = 0.002
+# The guest fills the pool again within milliseconds, in which a busy machine may not let us look.
+LOOKS = 3
 # The page of the swap header, in blocks of the file system.
 HEADER_SIZE = 64 * 1024
 
@@ -73,14 +76,16 @@ def boot(stage: Stage) -> None:
         screen.detail(line)
     material = server.paths.state_dir.parent / "material"
     stage.material.write(material)
-    hardware = Hardware(stage.settings.guest_memory, 2, as_a_shell_reads(disk), material)
+    memory = memory_leaving(stage.settings.guest_available, stage.kernel, stage.cache)
+    stage.records.guest_memory = memory
+    hardware = Hardware(memory, 2, as_a_shell_reads(disk), material)
     software = Software(stage.kernel, stage.tools.all, guest_files(stage.material))
     guest = Guest(hardware, software, stage.cache, life=GUEST_LIFE)
     stage.guest = stage.stack.enter_context(guest)
     stage.work = Work(guest, stage.tools)
     how = "KVM" if guest.accelerator == "kvm" else "emulation, for want of a usable KVM"
-    memory = format_size(guest.meminfo()["MemTotal"])
-    screen.say(f"Linux {guest.kernel_version}, {memory} of memory left by its kernel, under {how}")
+    left = format_size(guest.meminfo()["MemTotal"])
+    screen.say(f"Linux {guest.kernel_version}, {left} of memory left by its kernel, under {how}")
 
 
 def swapon(stage: Stage) -> None:
@@ -133,16 +138,13 @@ def settle(stage: Stage, rounds: int) -> None:
 
 
 def shrink(stage: Stage) -> None:
-    before = stage.watch(busy(stage), ROUND_SECONDS, "the pool to be in use")
-    lowest, started = stage.server.arena_size(), time.monotonic()
-    with stage.server.control("sysctl", "vm.preswap=0") as command:
-        stage.screen.command(command.shown)
-        while command.running():
-            # The guest goes on, so this is over as soon as the command is.
-            lowest = min(lowest, stage.server.arena_size())
-            time.sleep(SAMPLE_SECONDS)
-        said = command.wait().strip()
-    seconds = time.monotonic() - started
+    for _ in range(LOOKS):
+        before = stage.watch(busy(stage), ROUND_SECONDS, "the pool to be in use")
+        started = time.monotonic()
+        said, lowest = take_all(stage)
+        seconds = time.monotonic() - started
+        if lowest * LITTLE < stage.settings.pool_size:
+            break
     stage.screen.say(f"{said}: {format_size(before.memory - lowest)} in {seconds:.1f} s")
     stage.records.shrink_freed, stage.records.shrink_seconds = before.memory - lowest, seconds
     stage.check(
@@ -156,6 +158,18 @@ def shrink(stage: Stage) -> None:
         f"after it the pool filled again, to {again.tmem_pages:,} pages"
         f" in {format_size(again.memory)}",
     )
+
+
+def take_all(stage: Stage) -> tuple[str, int]:
+    """What the command says in the end, and the least memory that was in use while it ran."""
+    lowest = stage.server.arena_size()
+    with stage.server.control("sysctl", "vm.preswap=0") as command:
+        stage.screen.command(command.shown)
+        while command.running():
+            # The guest goes on, so this is over as soon as the command is.
+            lowest = min(lowest, stage.server.arena_size())
+            time.sleep(SAMPLE_SECONDS)
+        return command.wait().strip(), lowest
 
 
 def busy(stage: Stage) -> Callable[[object], bool]:

@@ -28,7 +28,7 @@ class Settings:
     """What the user chose."""
 
     pool_size: int
-    guest_memory: int
+    guest_available: int
     device: str
     device_size: int
     given_kernel: tuple[Path, Path] | None
@@ -47,6 +47,7 @@ class Records:
     """What the summary tells; sizes in bytes."""
 
     started: float = field(default_factory=time.monotonic)
+    guest_memory: int = 0
     # Of servers that have ended.
     earlier: Counters = field(default_factory=Counters)
     most_swap: int = 0

@@ -20,11 +20,11 @@ def show_summary(stage: Stage) -> None:
 
 
 def lines(stage: Stage) -> list[tuple[str, str]]:
-    records, total, settings = stage.records, stage.records.total, stage.settings
+    records, total = stage.records, stage.records.total
     return [
         (
             "guest",
-            f"{format_size(settings.guest_memory)} of memory, and up to"
+            f"{format_size(records.guest_memory)} of memory, and up to"
             f" {format_size(records.most_swap)} more in use on its swap disk",
         ),
         (

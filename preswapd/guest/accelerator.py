@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Whether KVM really runs a guest here: /dev/kvm may be there and a stock kernel hang on it."""
 
-import json
 import os
 import platform
 import subprocess
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 
 from preswapd.guest.cpio import Archive
 from preswapd.guest.kernel import Kernel
 from preswapd.guest.programs import static_busybox
+from preswapd.guest.remembered import remembered
 from preswapd.host.kernel import boot_id
 
 KVM = Path("/dev/kvm")
@@ -31,16 +30,12 @@ def choose(qemu: Path, kernel: Kernel, cache: Path) -> str:
     """ "kvm" where it was seen to boot this kernel since this host started, else "tcg"."""
     if not os.access(KVM, os.R_OK | os.W_OK):
         return "tcg"
-    remembered = cache / "accelerator.json"
     key = f"{boot_id()} {platform.release()} {qemu} {kernel.image}"
-    with suppress(OSError, ValueError, TypeError, KeyError):
-        if (known := json.loads(remembered.read_text()))["for"] == key:
-            return "kvm" if known["accelerator"] == "kvm" else "tcg"
-    found = "kvm" if boots_under_kvm(qemu, kernel) else "tcg"
-    with suppress(OSError):
-        cache.mkdir(parents=True, exist_ok=True)
-        remembered.write_text(json.dumps({"for": key, "accelerator": found}))
-    return found
+
+    def find() -> str:
+        return "kvm" if boots_under_kvm(qemu, kernel) else "tcg"
+
+    return remembered(cache / "accelerator.json", key, find)
 
 
 def boots_under_kvm(qemu: Path, kernel: Kernel) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import pytest
 
 from preswapd.guest.programs import find
-from preswapd.qmp import Monitor
+from preswapd.qmp import Monitor, MonitorError
 from tests.running import PATIENCE, RunningServer, wait_until
 
 
@@ -41,6 +41,15 @@ class Machine:
         return [block["qdev"] for block in self.ask("query-block")]
 
 
+def answers(qmp: Path) -> bool:
+    """Its file is there a moment before QEMU listens."""
+    try:
+        Monitor.at(qmp).close()
+    except MonitorError:
+        return False
+    return True
+
+
 class StartMachine(Protocol):
     def __call__(self, *arguments: str) -> Machine: ...
 
@@ -62,7 +71,7 @@ def start_machine(server: RunningServer) -> Iterator[StartMachine]:
             )
             stack.callback(process.wait, PATIENCE)
             stack.callback(process.kill)
-            wait_until(lambda: qmp.exists() or process.poll() is not None, "QEMU's socket")
+            wait_until(lambda: answers(qmp) or process.poll() is not None, "QEMU's monitor")
             assert process.poll() is None, "QEMU ended"
             return Machine(process, qmp)
 

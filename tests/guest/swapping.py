@@ -10,11 +10,12 @@ from typing import Any
 
 from preswapd.guest.kernel import Kernel
 from preswapd.guest.machine import Guest, Hardware, Job, Software
+from preswapd.guest.memory import memory_leaving
 from preswapd.units import PAGE_SIZE
 from tests.running import GUEST_PATIENCE, RunningServer, wait_until
 
 MIB = 1 << 20
-MEMORY = 80 * MIB  # of which the kernel leaves 43
+AVAILABLE = 19 * MIB
 FILES = 36  # of a MiB each
 
 SUMS = "/run/sums"
@@ -65,7 +66,7 @@ class SwappingGuest(Guest):
         sums = [f"{hashlib.sha256(data).hexdigest()}  /files/{n}\n" for n, data in enumerate(files)]
         super().__init__(
             Hardware(
-                MEMORY,
+                memory_leaving(AVAILABLE, kernel, cache),
                 disks=disks(server) if hardware is None else hardware,
                 material=material,
             ),

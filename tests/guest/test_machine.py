@@ -15,12 +15,14 @@ from preswapd.demo.server import allocated
 from preswapd.guest.faults import CommandError, GuestTimeoutError, LostGuestError
 from preswapd.guest.kernel import Kernel
 from preswapd.guest.machine import Guest, Hardware, Software
+from preswapd.guest.memory import memory_leaving
 from preswapd.guest.programs import find
 from tests.running import wait_until
 
 pytestmark = pytest.mark.guest
 
 MIB = 1 << 20
+AVAILABLE = 35 * MIB
 LABEL = "plain"
 
 
@@ -53,7 +55,8 @@ def material(tmp_path: Path) -> Path:
 def guest(kernel: Kernel, guest_cache: Path) -> Iterator[Guest]:
     xz = find("xz", "xz-utils")
     software = Software(kernel, [xz], {"/run/me": b"#!/bin/sh\necho ran with $#\nexit 5\n"})
-    with Guest(Hardware(96 * MIB), software, guest_cache, life=100) as running:
+    hardware = Hardware(memory_leaving(AVAILABLE, kernel, guest_cache))
+    with Guest(hardware, software, guest_cache, life=100) as running:
         yield running
 
 
@@ -61,7 +64,8 @@ def test_guest_swaps_to_a_file_and_gives_it_back(
     kernel: Kernel, guest_cache: Path, tmp_path: Path, material: Path
 ) -> None:
     swap = swap_file(tmp_path)
-    hardware = Hardware(112 * MIB, disks=disk_of(swap), material=material)
+    memory = memory_leaving(51 * MIB, kernel, guest_cache)
+    hardware = Hardware(memory, disks=disk_of(swap), material=material)
     with Guest(hardware, Software(kernel), guest_cache, life=100) as guest:
         area = guest.swapon(LABEL)
         assert "SSDsc" in guest.run("dmesg | grep 'swap on'").output
@@ -110,7 +114,8 @@ def test_guest_job_runs_beside_commands(guest: Guest) -> None:
 def test_guest_short_of_memory_shows_in_its_log_and_a_panic_ends_it(
     kernel: Kernel, guest_cache: Path
 ) -> None:
-    with Guest(Hardware(96 * MIB), Software(kernel), guest_cache, life=100) as guest:
+    hardware = Hardware(memory_leaving(AVAILABLE, kernel, guest_cache))
+    with Guest(hardware, Software(kernel), guest_cache, life=100) as guest:
         with pytest.raises(CommandError, match="status 137"):
             guest.start("hungry", "exec tail /dev/zero").wait(60)
         assert any("Out of memory" in line for line in guest.troubles())
@@ -119,9 +124,10 @@ def test_guest_short_of_memory_shows_in_its_log_and_a_panic_ends_it(
 
 
 def test_guest_past_its_life_is_given_up(kernel: Kernel, guest_cache: Path) -> None:
+    hardware = Hardware(memory_leaving(AVAILABLE, kernel, guest_cache))
     with (
         pytest.raises(GuestTimeoutError, match="its 12 s were over"),
-        Guest(Hardware(96 * MIB), Software(kernel), guest_cache, life=12) as guest,
+        Guest(hardware, Software(kernel), guest_cache, life=12) as guest,
     ):
         guest.run("sleep 1000", timeout=1000)
 

@@ -33,7 +33,9 @@ class Keyboard:
     @property
     def exit_status(self) -> int:
         """Ctrl-C is how one leaves; other signals are as if they had ended the process."""
-        return 0 if self.ended_by in (None, signal.SIGINT) else 128 + int(self.ended_by)
+        if self.ended_by is None or self.ended_by == signal.SIGINT:
+            return 0
+        return 128 + self.ended_by
 
     def note_signal(self, number: int, frame: FrameType | None) -> None:
         self.ended_by = number
