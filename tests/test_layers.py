@@ -201,7 +201,8 @@ def test_architecture_names_every_part(folder: str) -> None:
     parts = {path.name for path in paths if path.suffix in suffixes} - {"__init__.py"}
     built = {f"{path.stem}.c" for path in (ROOT / folder).glob("*.pyx")}
     named = set(re.findall(r"`(\w+\.(?:py|c|h))`", INSIDE[folder]))
-    assert named == parts - built
+    there = parts - built
+    assert named == there, f'the paragraph "Inside `{folder}/`" of docs/architecture.md'
 
 
 @pytest.mark.parametrize("path", sources(".c", ".h"), ids=lambda path: path.name)

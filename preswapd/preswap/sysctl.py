@@ -94,11 +94,14 @@ class Sysctl:
     def by_key(
         self, settings: Iterable[Setting], effects: Mapping[str, Effect], device: str | None = None
     ) -> dict[str, Changeable]:
+        rows = said_in(Place.SYSCTL, settings)
+        names = [setting.name for setting in rows]
+        assert sorted(names) == sorted(effects), f"an effect for each of {names}, see all()"
         return {
             setting.sysctl_key(self.settings.instance, device): Changeable(
                 setting, effects[setting.name]
             )
-            for setting in said_in(Place.SYSCTL, settings)
+            for setting in rows
         }
 
     def pool_limit(self) -> Effect:

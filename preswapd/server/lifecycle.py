@@ -117,7 +117,8 @@ class Stop:
         notify("STOPPING=1")
         name = signal.Signals(number).name
         pages = 0 if self.instance is None else self.instance.pages_in_tmem()
-        staying = f": {pages} pages stay in memory for the next start" if pages else ""
+        what = "1 page stays" if pages == 1 else f"{pages} pages stay"
+        staying = f": {what} in memory for the next start" if pages else ""
         log(INFO, f"stopping on {name}{staying}")
         status = 0
         try:

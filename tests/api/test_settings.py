@@ -4,6 +4,7 @@
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,9 @@ from preswapd.api.settings import (
     said_in,
     sysctl_rows,
 )
+from preswapd.paths import RuntimePaths, SharedMemoryPaths, StatePaths
+from preswapd.preswap.settings import DeviceSpec, Settings
+from preswapd.server.config.merged import Config
 
 ROOT = Path(__file__).parents[2]
 ROOM = Setting("room", or_word(SIZE, "off", 0), START, "memory", "off", table="writeback")
@@ -67,13 +71,20 @@ def test_pages_of_a_file_are_those_of_sysctl() -> None:
     assert PAGES.from_toml(100) == PAGES.from_toml("400K") == PAGES.parse("400K") == 100
 
 
+# --- what takes a setting to its effect ---
+
+
+def test_settings_of_a_start_have_a_field() -> None:
+    """Settings, Config or InstancePaths in `preswapd/`, see CONTRIBUTING.md."""
+    homes = (Settings, Config, RuntimePaths, SharedMemoryPaths, StatePaths)
+    there = {field.name for home in homes for field in fields(home)}
+    wanted = {setting.parameter for setting in INSTANCE if setting.places & START}
+    assert wanted <= there, "a setting without a field that holds it"
+    wanted = {setting.parameter for setting in DEVICE if setting.places & START}
+    assert wanted <= {field.name for field in fields(DeviceSpec)}
+
+
 # --- documents ---
-
-
-def test_tables_of_the_documentation_are_current() -> None:
-    command = [sys.executable, str(ROOT / "tools/tables"), "--check"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(
@@ -83,7 +94,9 @@ def test_example_says_what_the_table_says(setting: Setting) -> None:
     example = (ROOT / "systemd/example.toml").read_text()
     comment = re.sub(r"\n# ", " ", f"# {setting.help}")
     paragraphs = [re.sub(r"\n# ", " ", part) for part in example.split("\n\n")]
-    assert any(part.startswith(f"{comment}\n#{setting.key} = ") for part in paragraphs)
+    beginning = f"{comment}\n#{setting.key} = "
+    found = any(part.startswith(beginning) for part in paragraphs)
+    assert found, f"systemd/example.toml has no paragraph that begins with\n{beginning}"
 
 
 def test_every_key_is_in_the_help_of_sysctl() -> None:

@@ -34,6 +34,14 @@ def test_pages_that_tmem_takes(server: RunningServer, connect: Connect) -> None:
     assert stats["tmem"]["compr_data_size"] < MIB // 10
 
 
+def test_requests_are_clients_alone(server: RunningServer) -> None:
+    before = device(server)
+    server.ctl("mkswap", "g1", "--yes")
+    server.ctl("swapoff", "g1", "--yes")
+    keys = ("read_requests", "write_requests", "trim_requests")
+    assert {key: device(server)[key] for key in keys} == {key: before[key] for key in keys}
+
+
 @pytest.mark.parametrize("pages", [1, 2, 3, 16])
 def test_pages_that_tmem_rejects(start_server: StartServer, connect: Connect, pages: int) -> None:
     """Each page once, also of the small requests that try without waiting first."""

@@ -23,6 +23,9 @@ static int check_range(const struct connection *c, uint64_t count, uint64_t offs
 	return offset > size || count > size - offset ? -EINVAL : 0;
 }
 
+/* Requests are counted here and not in requests.c, which the server itself writes through too:
+ * mkswap is no client's. */
+
 /* --- Reads and writes --------------------------------------------------------------------------- */
 
 /* -EAGAIN: it is too long for a try, or would have to wait for older requests. */
@@ -58,10 +61,19 @@ static int begin(struct connection *c, struct transfer *t)
 	return err;
 }
 
-static int end(struct connection *c, struct transfer *t, struct latency *latency, int err)
+static int end_read(struct connection *c, struct transfer *t, int err)
 {
 	flights_end(&c->device->flights, &t->flight);
-	latency_note(latency, t->since);
+	count_up(&c->device->count.read_requests);
+	latency_note(&c->device->reads, t->since);
+	return err;
+}
+
+static int end_write(struct connection *c, struct transfer *t, int err)
+{
+	flights_end(&c->device->flights, &t->flight);
+	count_up(&c->device->count.write_requests);
+	latency_note(&c->device->writes, t->since);
 	return err;
 }
 
@@ -73,7 +85,7 @@ int connection_try_read(struct connection *c, struct transfer *t, void *to, uint
 	if (err)
 		return err;
 	err = request_read(c->device, to, count, offset, REQUEST_NOWAIT, &t->progress);
-	return err == -EAGAIN ? err : end(c, t, &c->device->reads, err);
+	return err == -EAGAIN ? err : end_read(c, t, err);
 }
 
 int connection_read(struct connection *c, struct transfer *t, void *to, uint64_t count,
@@ -84,7 +96,7 @@ int connection_read(struct connection *c, struct transfer *t, void *to, uint64_t
 	if (err)
 		return err;
 	err = request_read(c->device, to, count, offset, 0, &t->progress);
-	return end(c, t, &c->device->reads, err);
+	return end_read(c, t, err);
 }
 
 /* No page enters tmem before the sidecar says that some may be there.  In flight only: a sidecar
@@ -110,7 +122,7 @@ int connection_try_write(struct connection *c, struct transfer *t, const void *f
 	if (needs_admission(c->device, count, offset, flags))
 		return -EAGAIN;
 	err = request_write(c->device, from, count, offset, flags | REQUEST_NOWAIT, &t->progress);
-	return err == -EAGAIN ? err : end(c, t, &c->device->writes, err);
+	return err == -EAGAIN ? err : end_write(c, t, err);
 }
 
 int connection_write(struct connection *c, struct transfer *t, const void *from, uint64_t count,
@@ -123,7 +135,7 @@ int connection_write(struct connection *c, struct transfer *t, const void *from,
 	if (needs_admission(c->device, count, offset, flags))
 		flags |= admission(c->device);
 	err = request_write(c->device, from, count, offset, flags, &t->progress);
-	return end(c, t, &c->device->writes, err);
+	return end_write(c, t, err);
 }
 
 /* --- The others --------------------------------------------------------------------------------- */
@@ -160,6 +172,7 @@ int connection_trim(struct connection *c, uint64_t count, uint64_t offset, unsig
 	if (err)
 		return err;
 	err = request_trim(c->device, count, offset, flags);
+	count_up(&c->device->count.trim_requests);
 	flights_end(&c->device->flights, &mine);
 	return err;
 }
@@ -181,6 +194,8 @@ int connection_zero(struct connection *c, uint64_t count, uint64_t offset, unsig
 	if (writes_zeroes(count, offset, flags))
 		flags |= admission(c->device);
 	err = request_zero(c->device, count, offset, flags);
+	if (err != -EOPNOTSUPP)
+		count_up(&c->device->count.trim_requests);
 	flights_end(&c->device->flights, &mine);
 	return err;
 }

@@ -170,8 +170,6 @@ int request_read(struct device *d, void *to, uint64_t count, uint64_t offset, un
 		}
 		p->done += err ? pages * PAGE_BYTES : n;
 	}
-	if (err != -EAGAIN)
-		count_up(&d->count.read_requests);
 	return err;
 }
 
@@ -472,8 +470,6 @@ int request_write(struct device *d, const void *from, uint64_t count, uint64_t o
 	}
 	if (!err && offset < PAGE_BYTES)
 		page_zero_seen(d);
-	if (err != -EAGAIN)
-		count_up(&d->count.write_requests);
 	return err;
 }
 
@@ -505,7 +501,6 @@ static int forget_inside(struct device *d, uint64_t count, uint64_t offset, unsi
 
 int request_trim(struct device *d, uint64_t count, uint64_t offset, unsigned flags)
 {
-	count_up(&d->count.trim_requests);
 	return forget_inside(d, count, offset, flags);
 }
 
@@ -519,7 +514,6 @@ int request_zero(struct device *d, uint64_t count, uint64_t offset, unsigned fla
 		tail = 0;              /* it is in the head's page */
 	if (flags & REQUEST_FAST_ZERO && (head || tail))
 		return -EOPNOTSUPP;    /* it may take a disk read and a disk write */
-	count_up(&d->count.trim_requests);
 	if (head)
 		err = write_part(d, offset, head, NULL, flags);
 	if (!err)
