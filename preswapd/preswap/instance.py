@@ -15,7 +15,7 @@ from preswapd.errors import RefusedError
 from preswapd.log import ERROR, INFO, NOTICE, WARNING, Log
 from preswapd.paths import check_device_name
 from preswapd.preswap.creation import Served
-from preswapd.preswap.device._device import Device, give_back
+from preswapd.preswap.device._device import Device
 from preswapd.preswap.files.header import swap_header
 from preswapd.preswap.fitting import Fitting
 from preswapd.preswap.goals import Goal, ToPages, ToPoolLimit, ToQuota
@@ -126,7 +126,7 @@ class Instance:
                 # after a restart.
                 with suppress(OSError):
                     self.sysctl.forget(served.device)
-            give_back(self.host)
+            self.host.give_back()
         self.log(INFO, f"removed device {name}")
 
     def mkswap(self, name: str, *, force: bool = False) -> None:
