@@ -96,7 +96,7 @@ def chunks(stream: BufferedReader) -> Iterator[bytes]:
 def line_of(stream: BufferedReader) -> str:
     line = stream.readline(LONGEST_LINE)
     if not line.endswith(b"\n"):
-        raise BadAnswerError(NO_END if line else "it hung up")
+        raise BadAnswerError(NO_END if len(line) == LONGEST_LINE else "it hung up")
     return line.decode("latin-1").strip()
 
 
@@ -105,7 +105,7 @@ def exactly(stream: BufferedReader, length: int) -> Iterator[bytes]:
     while left:
         piece = stream.read(min(left, PIECE_BYTES))
         if not piece:
-            raise BadAnswerError(f"{length - left} bytes came of {length}")
+            raise BadAnswerError(f"only {length - left} of {length} bytes arrived")
         left -= len(piece)
         yield piece
 
