@@ -10,8 +10,15 @@ from io import BufferedReader
 
 from preswapd.api.wire import JSON_TYPE
 
-# Much longer than any that a server sends.
+# Much more than any server sends: of 511 devices, 6 MiB of metrics.  What answers may be something
+# else, and must not take all memory.
 LONGEST_LINE = 65536
+LARGEST_BODY = 64 << 20
+MOST_HEADERS = 100
+# So much is read at once: a length is only what somebody claims.
+PIECE_BYTES = 65536
+
+NO_END = "its answer has no end"
 
 
 class BadAnswerError(Exception):
@@ -33,14 +40,19 @@ class Response:
         self.stream = stream
         version, _, status = line_of(stream).partition(" ")
         number, _, self.reason = status.partition(" ")
-        if not version.startswith("HTTP/1.") or not number.isdecimal():
+        if not version.startswith("HTTP/1.") or not (number.isdecimal() and len(number) == 3):
             raise BadAnswerError("it does not speak HTTP")
         self.status = int(number)
         self.headers = dict(headers(stream))
 
     def read(self) -> bytes:
         """The body, to its end."""
-        return b"".join(self.pieces())
+        body = bytearray()
+        for piece in self.pieces():
+            body += piece
+            if len(body) > LARGEST_BODY:
+                raise BadAnswerError(NO_END)
+        return bytes(body)
 
     def lines(self) -> Iterator[bytes]:
         """The body's lines, each as soon as it is there."""
@@ -48,6 +60,8 @@ class Response:
         for piece in self.pieces():
             *whole, rest = (rest + piece).split(b"\n")
             yield from whole
+            if len(rest) > LONGEST_LINE:
+                raise BadAnswerError(NO_END)
         if rest:
             yield rest
 
@@ -56,37 +70,44 @@ class Response:
         if self.headers.get("transfer-encoding", "").lower() == "chunked":
             yield from chunks(self.stream)
         elif "content-length" in self.headers:
-            yield exactly(self.stream, number_of(self.headers["content-length"], 10))
+            yield from exactly(self.stream, number_of(self.headers["content-length"], 10))
         else:
-            yield self.stream.read()
+            yield from iter(lambda: self.stream.read1(PIECE_BYTES), b"")
 
 
 def headers(stream: BufferedReader) -> Iterator[tuple[str, str]]:
     """To the empty line behind them; their names do not depend on the case."""
-    while line := line_of(stream):
+    for _ in range(MOST_HEADERS):
+        if not (line := line_of(stream)):
+            return
         name, _, value = line.partition(":")
         yield name.lower(), value.strip()
+    raise BadAnswerError(NO_END)
 
 
 def chunks(stream: BufferedReader) -> Iterator[bytes]:
     """A line with its length goes before each, and an empty one after it; the last one is empty."""
     while length := number_of(line_of(stream).partition(";")[0], 16):
-        yield exactly(stream, length)
-        line_of(stream)
+        yield from exactly(stream, length)
+        if line_of(stream):
+            raise BadAnswerError("a chunk is longer than it says")
 
 
 def line_of(stream: BufferedReader) -> str:
     line = stream.readline(LONGEST_LINE)
     if not line.endswith(b"\n"):
-        raise BadAnswerError("its answer has no end" if line else "it hung up")
+        raise BadAnswerError(NO_END if len(line) == LONGEST_LINE else "it hung up")
     return line.decode("latin-1").strip()
 
 
-def exactly(stream: BufferedReader, length: int) -> bytes:
-    found = stream.read(length)
-    if len(found) < length:
-        raise BadAnswerError(f"{len(found)} bytes came of {length}")
-    return found
+def exactly(stream: BufferedReader, length: int) -> Iterator[bytes]:
+    left = length
+    while left:
+        piece = stream.read(min(left, PIECE_BYTES))
+        if not piece:
+            raise BadAnswerError(f"only {length - left} of {length} bytes arrived")
+        left -= len(piece)
+        yield piece
 
 
 def number_of(text: str, base: int) -> int:

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Instance:
+class RunningInstance:
     """One server; `name` is its own name once it was asked, else its directory's."""
 
     name: str
@@ -36,7 +36,7 @@ class Instances:
         self.named = runtime_dir is not None or name is not None
         self.runtime_dir = default_runtime_dir(name) if name is not None else runtime_dir
 
-    def running(self) -> list[Instance]:
+    def running(self) -> list[RunningInstance]:
         """At least one; the named one is not tried before its first use."""
         if self.runtime_dir is not None:
             return [at(self.runtime_dir.absolute())]
@@ -45,7 +45,7 @@ class Instances:
             raise UnreachableError(f"no preswapd server runs under {runtime_root()}{others()}")
         return found
 
-    def discovered(self) -> list[Instance]:
+    def discovered(self) -> list[RunningInstance]:
         """Those that answer under the default root, perhaps none."""
         try:
             candidates = sorted(runtime_root().iterdir())
@@ -56,14 +56,14 @@ class Instances:
         # A killed server leaves its sockets behind.
         return [at(path) for path in candidates if is_there(path)]
 
-    def only(self) -> Instance:
+    def only(self) -> RunningInstance:
         """For what changes state: never a guess."""
         found = self.running()
         if len(found) > 1:
             raise UsageError(f"several instances run ({names(found)}): name one with --instance")
         return found[0]
 
-    def having(self, device: str) -> Instance:
+    def having(self, device: str) -> RunningInstance:
         """The one instance that has the device."""
         found = self.running()
         if self.named:
@@ -78,7 +78,7 @@ class Instances:
             )
         return owners[0]
 
-    def serving(self, device: str) -> Instance:
+    def serving(self, device: str) -> RunningInstance:
         """The same, and it was asked, also where it was named."""
         instance = self.having(device)
         if device not in instance.client.devices():
@@ -87,7 +87,7 @@ class Instances:
 
 
 def ask_all(
-    instances: list[Instance], question: Callable[[Client], T]
+    instances: list[RunningInstance], question: Callable[[Client], T]
 ) -> tuple[list[T], list[UnreachableError]]:
     """The answers, and the errors of those that do not answer."""
     answers, errors = [], []
@@ -99,7 +99,9 @@ def ask_all(
     return answers, errors
 
 
-def those(instances: list[Instance], have: Callable[[Client], bool]) -> list[Instance]:
+def those(
+    instances: list[RunningInstance], have: Callable[[Client], bool]
+) -> list[RunningInstance]:
     """Those that `have` says yes to; all must answer, as one that hangs may be the one meant."""
     try:
         return [instance for instance in instances if have(instance.client)]
@@ -113,9 +115,9 @@ def complain(errors: list[UnreachableError]) -> None:
         raise UnreachableError("; ".join(map(str, errors)))
 
 
-def at(runtime_dir: Path) -> Instance:
+def at(runtime_dir: Path) -> RunningInstance:
     client = Client(RuntimePaths(runtime_dir).control_socket)
-    return Instance(runtime_dir.name, runtime_dir, client)
+    return RunningInstance(runtime_dir.name, runtime_dir, client)
 
 
 def others() -> str:
@@ -125,7 +127,7 @@ def others() -> str:
     return f"; for the host's, under {SYSTEM_RUNTIME_ROOT}, run this as root"
 
 
-def names(instances: list[Instance]) -> str:
+def names(instances: list[RunningInstance]) -> str:
     return ", ".join(instance.name for instance in instances)
 
 

@@ -257,13 +257,13 @@ class Handler(BaseHTTPRequestHandler):
         self.tell_end(shrink, lines)
 
     def tell_end(self, shrink: Shrink, lines: "Lines") -> None:
-        if shrink.error is None:
-            assert shrink.result is not None
-            lines.last({"result": asdict(shrink.result)})
-        elif lines.begun:
-            lines.last(self.failure(shrink.error))
-        else:
-            raise shrink.error
+        try:
+            end = {"result": asdict(shrink.wait())}
+        except Exception as error:
+            if not lines.begun:
+                raise
+            end = self.failure(error)
+        lines.last(end)
 
 
 class Lines:

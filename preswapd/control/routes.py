@@ -98,10 +98,10 @@ class Api:
         return Reply(200, {"devices": self.all_devices()})
 
     def device(self, request: Request, name: str) -> Reply:
-        return Reply(200, self.all_devices()[self.known(name)])
+        return Reply(200, self.answer(name))
 
     def sysctl(self, request: Request) -> Reply:
-        devices = dict(self.instance.devices)
+        devices = self.instance.devices
         pages = {f"{VM_PRESWAP}.{name}": device.preswap_pages for name, device in devices.items()}
         settings = self.instance.sysctl.values(devices)
         return Reply(200, {VM_PRESWAP: self.instance.pages_in_tmem(), **pages, **settings})
@@ -118,14 +118,24 @@ class Api:
                 **figures[name],
                 "seconds_since_io": device.seconds_since_io,
             }
-            for name, device in list(self.instance.devices.items())
+            for name, device in self.instance.devices.items()
             if name in figures
         }
 
+    def answer(self, name: str) -> DeviceAnswer:
+        """One look: it may come or go at any time."""
+        found = self.all_devices().get(name)
+        if found is None:
+            raise self.unknown(name)
+        return found
+
     def known(self, name: str) -> str:
         if name not in self.instance.devices:
-            raise NotFoundError(f"there is no device {name!r} in {self.instance.name}")
+            raise self.unknown(name)
         return name
+
+    def unknown(self, name: str) -> NotFoundError:
+        return NotFoundError(f"there is no device {name!r} in {self.instance.name}")
 
     # --- changing ---
 
@@ -133,7 +143,7 @@ class Api:
         body = Body(request.body, "name", "size", "compress")
         name = body.text("name")
         self.instance.create(name, body.number("size", parse_size), body.optional_text("compress"))
-        return Reply(201, self.all_devices()[self.known(name)])
+        return Reply(201, self.answer(name))
 
     def remove(self, request: Request, name: str) -> Reply:
         self.instance.remove(self.known(name), force=is_forced(request))

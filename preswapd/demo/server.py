@@ -95,7 +95,8 @@ class Server:
 
     def launch(self, command: Sequence[str], pass_fds: Sequence[int] = ()) -> None:
         """Starts it by another command, for the same directories."""
-        assert self.child is None, "the server runs already"
+        if self.child is not None:
+            raise ServerError("the server runs already", self.log_tail())
         before = len(self.lines)
         self.child = Child(command, self.log_file, pass_fds=pass_fds, env=self.env)
         self.wait_for_line("ready", since=before)
@@ -103,7 +104,8 @@ class Server:
     @property
     def running(self) -> Child:
         """The process of a server that was started and neither ended nor waited for."""
-        assert self.child is not None, "the server is not running"
+        if self.child is None:
+            raise ServerError("the server does not run", self.log_tail())
         return self.child
 
     @property
@@ -125,8 +127,12 @@ class Server:
             self.stop(signal.SIGKILL)
 
     def wait(self, seconds: float = END_SECONDS) -> int:
-        """Waits until it has ended by itself; its exit status."""
-        status = self.running.wait(seconds)
+        """Waits until it has ended by itself; its exit status.  ServerError when it goes on."""
+        try:
+            status = self.running.wait(seconds)
+        except subprocess.TimeoutExpired:
+            message = f"the server had not ended after {seconds:.0f} s"
+            raise ServerError(message, self.log_tail()) from None
         self.child = None
         return status
 

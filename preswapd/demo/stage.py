@@ -35,7 +35,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Traffic:
+class BothCounts:
     """Pages in and out by the guest's count and by the server's, at a moment without any I/O."""
 
     guest: SwapTraffic
@@ -86,7 +86,7 @@ class Stage:
     server: Server
     guest: Guest
     work: Work
-    before_filling: Traffic
+    before_filling: BothCounts
     swap_path: str
 
     def __init__(self, settings: Settings, screen: Screen, cache: Path) -> None:
@@ -123,24 +123,24 @@ class Stage:
         self.screen.keep_live()
         return now
 
-    def quiet(self) -> Traffic:
+    def quiet(self) -> BothCounts:
         """Both sides' counts while no page moves, so that they can be compared exactly."""
         deadline = time.monotonic() + QUIET_SECONDS
-        before = self._traffic()
+        before = self._both_counts()
         while time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
-            now = self._traffic()
+            now = self._both_counts()
             if now == before:
                 return now
             before = now
         raise DemoError("the guest's swap traffic does not come to rest")
 
-    def _traffic(self) -> Traffic:
-        return Traffic(swap_traffic(self.guest.vmstat()), self.look().counters)
+    def _both_counts(self) -> BothCounts:
+        return BothCounts(swap_traffic(self.guest.vmstat()), self.look().counters)
 
     # --- comparing ---
 
-    def check_traffic(self, before: Traffic, after: Traffic, when: str) -> None:
+    def check_traffic(self, before: BothCounts, after: BothCounts, when: str) -> None:
         out = after.guest.swapped_out - before.guest.swapped_out
         back = after.guest.swapped_in - before.guest.swapped_in
         written = after.server.written - before.server.written

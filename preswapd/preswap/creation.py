@@ -155,9 +155,8 @@ class Maker:
     def finish_leftovers(self, name: str) -> None:
         """What an error left half removed; two entries of one name would share their files."""
         try:
-            for entry in self.table.entries():
-                if entry.name == name:
-                    self.finish(entry)
+            for entry in self.table.entries(name):
+                self.finish(entry)
         except OSError as error:
             raise cannot_make(name, error) from None
 

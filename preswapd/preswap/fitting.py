@@ -24,17 +24,22 @@ class Fitting:
     def fit(self, key: str) -> Shrink | None:
         """After a setting has changed: what makes it true, if anything has to."""
         goal = self.limits().get(key)
-        if goal is None:
-            return None
+        return None if goal is None else self.begin(key, goal)
+
+    def begin(self, key: str, goal: Goal) -> Shrink | None:
         with self.fitting:
             self.fits[key] = self.shrinks.fit(goal)
             return self.fits[key]
 
     def turn(self) -> None:
         """Called some times a second."""
-        for key in self.limits():
+        for key, goal in self.limits().items():
             if self.is_due(key):
-                self.fit(key)
+                self.begin(key, goal)
+        with self.fitting:
+            # A removed device's fit would keep the device in memory, with its maps.
+            for key in self.fits.keys() - self.limits().keys():
+                del self.fits[key]
 
     def is_due(self, key: str) -> bool:
         """Not looked at since the start, or failed a while ago.

@@ -15,7 +15,7 @@ from preswapd.errors import RefusedError
 from preswapd.log import ERROR, INFO, NOTICE, WARNING, Log
 from preswapd.paths import check_device_name
 from preswapd.preswap.creation import Served
-from preswapd.preswap.device._device import Device, give_back
+from preswapd.preswap.device._device import Device
 from preswapd.preswap.files.header import swap_header
 from preswapd.preswap.fitting import Fitting
 from preswapd.preswap.goals import Goal, ToPages, ToPoolLimit, ToQuota
@@ -60,7 +60,6 @@ class Instance:
         self.maker = opened.maker
         self.served = opened.served
         self.recovery = opened.recovery
-        self.devices = {name: served.device for name, served in opened.served.items()}
         self.changes = threading.Lock()
         for complaint in opened.complaints:
             log(ERROR, complaint)
@@ -73,20 +72,24 @@ class Instance:
 
     # --- looking ---
 
+    @property
+    def devices(self) -> dict[str, Device]:
+        """Those that are served at this moment, by name: a copy, as they come and go."""
+        return {name: served.device for name, served in list(self.served.items())}
+
     def pages_in_tmem(self, name: str | None = None) -> int:
         """Of one device, or of all."""
-        devices = dict(self.devices)
         return sum(
-            device.preswap_pages for found, device in devices.items() if name in (None, found)
+            device.preswap_pages for found, device in self.devices.items() if name in (None, found)
         )
 
     def stats(self) -> Statistics:
         """All but `server`, which is known to the process around it."""
-        devices = list(self.devices.items())
-        figures = {name: device.stats() for name, device in devices}
+        devices = self.devices
+        figures = {name: device.stats() for name, device in devices.items()}
         # tmem stands below the API, and its types.
         tmem = cast(TmemFigures, self.host.stats())
-        tmem["metadata_size"] += sum(device.metadata_size() for _, device in devices)
+        tmem["metadata_size"] += sum(device.metadata_size() for device in devices.values())
         tmem["checksum_errors"] += sum(one["lost_reads"] for one in figures.values())
         return {
             "version": VERSION,
@@ -94,7 +97,7 @@ class Instance:
             "page_size": PAGE_SIZE,
             "tmem": tmem,
             "devices": figures,
-            "sysctl": self.sysctl.values(dict(devices)),
+            "sysctl": self.sysctl.values(devices),
         }
 
     # --- devices come and go ---
@@ -105,19 +108,17 @@ class Instance:
         check_device_size(size)
         codec = check_compress(compress or self.settings.compress)
         with self.changes:
-            if name in self.devices:
+            if name in self.served:
                 raise RefusedError(f"there is a device {name} already")
-            check_number_of_devices(len(self.devices) + 1)
+            check_number_of_devices(len(self.served) + 1)
             served = self.maker.create(DeviceSpec(name, size), codec)
             self.served[name] = served
-            self.devices[name] = served.device
         self.log(INFO, f"created device {name} of {format_size(size)}")
 
     def remove(self, name: str, *, force: bool = False) -> None:
         """With all its pages.  RefusedError with a client connected, unless forced."""
         with self.changes:
             served = self.unused(name, force)
-            del self.devices[name]
             del self.served[name]
             try:
                 self.maker.remove(served)
@@ -126,7 +127,7 @@ class Instance:
                 # after a restart.
                 with suppress(OSError):
                     self.sysctl.forget(served.device)
-            give_back(self.host)
+            self.host.give_back()
         self.log(INFO, f"removed device {name}")
 
     def mkswap(self, name: str, *, force: bool = False) -> None:
@@ -193,7 +194,7 @@ class Instance:
         return self.begin_shrink(pages, name, progress=progress).wait()
 
     def chosen(self, name: str | None) -> list[Device]:
-        devices = dict(self.devices)
+        devices = self.devices
         if name is None:
             return list(devices.values())
         if name not in devices:
@@ -207,7 +208,7 @@ class Instance:
         restart; nothing was changed then.
         """
         with self.changes:
-            now = self.sysctl.set(key, value, dict(self.devices))
+            now = self.sysctl.set(key, value, self.devices)
             self.log(NOTICE, f"set {key} = {now}")
             return Change(now, self.fitting.fit(key))
 
@@ -215,7 +216,7 @@ class Instance:
         """What each limit asks of the pages that are there, by key."""
         quotas: dict[str, Goal] = {
             key: ToQuota(key, self.sysctl, device)
-            for device in list(self.devices.values())
+            for device in self.devices.values()
             for key in [QUOTA.sysctl_key(self.name, device.name)]
         }
         key = POOL_LIMIT.sysctl_key(self.name)

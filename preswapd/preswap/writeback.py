@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from preswapd.api.messages import ShrinkProgress, ShrinkResult
-from preswapd.preswap.device._device import EXTENT_PAGES, Device, give_back
+from preswapd.preswap.device._device import EXTENT_PAGES, Device
 from preswapd.preswap.files.durable import NO_ROOM
 from preswapd.preswap.goals import Goal
 from preswapd.tmem import Host
@@ -114,7 +114,7 @@ class Writeback:
         self.moved += moved
         self.lost += lost
         # Empty slabs go back at once: who shrinks wants the memory now.
-        give_back(self.host)
+        self.host.give_back()
         if number:
             self.failures += 1
             self.failure = f"{move.device.name}: {os.strerror(number)}"

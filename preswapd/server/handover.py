@@ -18,7 +18,7 @@ class Handover:
     control: int  # descriptor of the listening control socket
     own_sockets: tuple[Path, ...]  # to be removed at a clean stop
     listen: str | None
-    death_signal: int  # as parent.py has it
+    death_signal: int  # as host/prctl.py has it
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), default=str)

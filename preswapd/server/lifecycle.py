@@ -19,7 +19,7 @@ from typing import NoReturn
 from preswapd.control.http import ControlServer
 from preswapd.control.routes import Api
 from preswapd.errors import PreswapError, with_place
-from preswapd.host import prctl as parent
+from preswapd.host.prctl import set_death_signal
 from preswapd.host.sd_notify import notify
 from preswapd.log import ERROR, INFO, WARNING, Throttle, log
 from preswapd.preswap.instance import Instance
@@ -37,7 +37,7 @@ def start(handover: Handover) -> Exports:
     """Opens the instance and starts everything beside NBD; called once nbdkit has its process."""
     # nbdkit's workers start later than this.
     stopping.hold_back()
-    parent.set_death_signal(handover.death_signal)
+    set_death_signal(handover.death_signal)
     try:
         return begin(handover)
     except PreswapError as error:

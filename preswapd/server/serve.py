@@ -12,7 +12,6 @@ from typing import NoReturn
 from preswapd.api.kinds import split_address
 from preswapd.api.messages import ServerFacts
 from preswapd.commandline import DEBUG_VARIABLE
-from preswapd.host import prctl as parent
 from preswapd.host.logind import deletes_shared_memory_of
 from preswapd.host.nbdkit import (
     Nbdkit,
@@ -21,6 +20,7 @@ from preswapd.host.nbdkit import (
     environment,
     probe,
 )
+from preswapd.host.prctl import death_signal
 from preswapd.log import WARNING, log
 from preswapd.preswap.opening import check
 from preswapd.server import directories, locks, sockets, stopping
@@ -71,7 +71,7 @@ def become_nbdkit(
         control=kept(listening.control.fileno()),
         own_sockets=tuple(listening.own),
         listen=config.listen,
-        death_signal=parent.death_signal(),
+        death_signal=death_signal(),
     )
     pass_on(listening.nbd)
     raise_descriptor_limit()

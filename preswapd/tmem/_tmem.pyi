@@ -94,6 +94,9 @@ class Host:
     def flush_object(self, pool: int, object: int) -> int:
         """Pages dropped."""
 
+    def give_back(self) -> None:
+        """Empty slabs go back to the system at once."""
+
     def maintain(self, all: bool = False) -> None:
         """Gives empty slabs back (all: also those that fell empty just now) and moves pages out
         of sparse ones. To be called some times a second, from any thread."""

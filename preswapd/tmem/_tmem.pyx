@@ -47,6 +47,7 @@ cdef extern from "tmem.h" nogil:
     int tmem_get(tmem_host *, const tmem_handle *, void *)
     int tmem_flush(tmem_host *, const tmem_handle *)
     int64_t tmem_flush_object(tmem_host *, uint32_t, uint64_t)
+    void tmem_give_back(tmem_host *)
     void tmem_maintain(tmem_host *, cbool)
     void tmem_set_staging(tmem_host *, cbool)
     void tmem_settle(tmem_host *, unsigned)
@@ -283,6 +284,11 @@ cdef class Host:
         with nogil:
             dropped = tmem_flush_object(self.host, h.pool, h.object)
         return dropped
+
+    def give_back(self):
+        cdef tmem_host *host = self.pointer()
+        with nogil:
+            tmem_give_back(host)
 
     def maintain(self, bint all=False):
         cdef tmem_host *host = self.pointer()

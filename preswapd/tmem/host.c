@@ -31,11 +31,6 @@ static void host_forget_index(struct tmem_host *h, const struct tmem_handle *han
 	page_unlock(h, handle);
 }
 
-static void host_give_back(struct tmem_host *h, bool all)
-{
-	slabs_give_back(&h->slabs, all);
-}
-
 const struct tmem_ops tmem_ops = {
 	.stage = room_stage,
 	.build = room_build,
@@ -56,7 +51,6 @@ const struct tmem_ops tmem_ops = {
 	.forget_index = host_forget_index,
 	.visit = page_visit,
 	.recompress = mover_recompress,
-	.give_back = host_give_back,
 };
 
 /* --- The contract in single calls ---------------------------------------------------------- */

@@ -130,18 +130,17 @@ int index_prepare(struct index *x, const struct tmem_handle *h)
 	return *l ? 0 : -ENOMEM;
 }
 
-uint32_t index_set(struct index *x, const struct tmem_handle *h, uint32_t ref)
+void index_set(struct index *x, const struct tmem_handle *h, uint32_t ref)
 {
 	struct object *o = *find_object(x, h);
 	struct leaf *l = *leaf_of(branch_of(o, h->index), h->index);
-	uint32_t *at = &l->refs[h->index % LEAF_REFS], old = *at;
+	uint32_t *at = &l->refs[h->index % LEAF_REFS];
 
-	*at = ref;
-	if (!old) {
+	if (!*at) {
 		l->used++;
 		o->pages++;
 	}
-	return old;
+	*at = ref;
 }
 
 static void free_empty(struct index *x, struct object **at, uint32_t index)

@@ -59,8 +59,8 @@ static inline struct stripe *stripe_of(struct index *x, const struct tmem_handle
 uint32_t index_get(struct index *, const struct tmem_handle *);
 /* Makes room for index_set(): 0, or -ENOMEM. */
 int index_prepare(struct index *, const struct tmem_handle *);
-/* Returns the ref before, or 0.  Room must have been made unless there was one. */
-uint32_t index_set(struct index *, const struct tmem_handle *, uint32_t ref);
+/* Room must have been made, unless there was a ref before. */
+void index_set(struct index *, const struct tmem_handle *, uint32_t ref);
 uint32_t index_clear(struct index *, const struct tmem_handle *);
 int index_reserve(struct index *, const struct tmem_handle *, uint32_t last);
 void index_forget(struct index *, const struct tmem_handle *);

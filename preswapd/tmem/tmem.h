@@ -129,8 +129,6 @@ struct tmem_ops {
 	void (*visit)(struct tmem_host *, const struct tmem_handle *, tmem_visit, void *ctx);
 	/* Compresses the page if it is stored raw, and smaller then. */
 	void (*recompress)(struct tmem_host *, const struct tmem_handle *, enum tmem_compress);
-	/* Empty slabs go back to the system, those only that are older than a second unless `all`. */
-	void (*give_back)(struct tmem_host *, bool all);
 };
 
 extern const struct tmem_ops tmem_ops;
@@ -171,6 +169,8 @@ int tmem_get(struct tmem_host *, const struct tmem_handle *, void *page);
 int tmem_flush(struct tmem_host *, const struct tmem_handle *);
 int64_t tmem_flush_object(struct tmem_host *, uint32_t pool, uint64_t object);  /* pages dropped */
 
+/* Gives all empty slabs back to the system. */
+void tmem_give_back(struct tmem_host *);
 /* Gives empty slabs back and moves pages out of the emptiest ones. */
 void tmem_maintain(struct tmem_host *, bool all);
 /* Staging: a put that has room stores its page uncompressed, and settle() compresses it afterwards.

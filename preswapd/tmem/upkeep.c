@@ -51,6 +51,11 @@ void tmem_settle(struct tmem_host *h, unsigned milliseconds)
 		sleep_ms(RETRY_MS);
 }
 
+void tmem_give_back(struct tmem_host *h)
+{
+	slabs_give_back(&h->slabs, true);
+}
+
 /* What is staged by now, and not what guests go on to write. */
 static void unstage_all(struct tmem_host *h)
 {

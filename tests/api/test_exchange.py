@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from preswapd.api.exchange import BadAnswerError, Response, request
+from preswapd.api.exchange import LARGEST_BODY, BadAnswerError, Response, request
 
 
 def response(*parts: bytes) -> Response:
@@ -75,6 +75,8 @@ def test_a_line_is_there_before_the_next() -> None:
         b"HTTP/1.1 200 OK",
         b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n",
         b"HTTP/1.1 200 " + b"x" * 100000 + b"\r\n\r\n",
+        b"HTTP/1.1 " + b"2" * 5000 + b" OK\r\n\r\n",
+        OK + b"".join(b"X-%d: y\r\n" % number for number in range(1000)) + b"\r\n",
     ],
 )
 def test_no_head(text: bytes) -> None:
@@ -93,9 +95,52 @@ def test_no_head(text: bytes) -> None:
         CHUNKED + b"-1\r\n",
         CHUNKED + b"5\r\nshor",
         CHUNKED + b"5\r\nshort\r\n",
+        CHUNKED + b"5\r\nshort and not so short\r\n0\r\n\r\n",
+        # More than there is memory, or than a number of the machine holds.
+        OK + b"Content-Length: 4000000000000\r\n\r\nshort",
+        OK + b"Content-Length: 99999999999999999999\r\n\r\nshort",
+        CHUNKED + b"fffffffffffffffff\r\nshort",
     ],
 )
 def test_body_that_breaks_off(text: bytes) -> None:
     found = response(text)
     with pytest.raises(BadAnswerError):
         found.read()
+
+
+class Endless(io.RawIOBase):
+    """A head, and then the same again and again."""
+
+    def __init__(self, head: bytes, piece: bytes) -> None:
+        self.head = head
+        self.piece = piece
+        self.sent = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        piece = (self.head or self.piece)[: len(buffer)]
+        self.head = b""
+        buffer[: len(piece)] = piece
+        self.sent += len(piece)
+        assert self.sent < 2 * LARGEST_BODY, "it is read for ever"
+        return len(piece)
+
+
+@pytest.mark.parametrize(
+    ("head", "piece"),
+    [
+        (CHUNKED, chunked([b"x" * 0x8000])),
+        (OK + b"\r\n", b"x" * 0x8000),
+        (OK, b"Endless: header\r\n"),
+    ],
+)
+def test_answer_without_an_end(head: bytes, piece: bytes) -> None:
+    def answer() -> Response:
+        return Response(io.BufferedReader(Endless(head, piece), len(piece)))
+
+    with pytest.raises(BadAnswerError, match="no end"):
+        answer().read()
+    with pytest.raises(BadAnswerError, match="no end"):
+        list(answer().lines())

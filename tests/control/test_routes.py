@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from preswapd.api.messages import ServerFacts
+from preswapd.api.wire import NotFoundError
 from preswapd.control.routes import Api, Followed, Reply, Request
 from preswapd.errors import RefusedError, UsageError
 from preswapd.preswap.settings import DeviceSpec
@@ -49,6 +50,24 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlowApi]:
         slow = SlowApi(running, monkeypatch)
         yield slow
         slow.may_go_on.set()
+
+
+def test_device_that_is_made_while_it_is_asked_for_is_not_there_yet(
+    api: SlowApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance = api.instance
+    stats = instance.stats
+
+    def stats_and_create() -> Any:
+        found = stats()
+        instance.create("g3", MIB)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(instance, "stats", stats_and_create)
+        with pytest.raises(NotFoundError, match="no device 'g3'"):
+            api.call("GET", "/v1/devices/g3")
+    assert api.call("GET", "/v1/devices/g3")["name"] == "g3"
 
 
 def test_of_two_shrinks_the_second_is_refused(api: SlowApi) -> None:

@@ -65,6 +65,18 @@ def test_unexpected_end_is_told_with_its_log(server: TemporaryServer) -> None:
     assert "ready" in notes(caught.value)
 
 
+def test_what_a_server_must_not_be_asked_for_now(server: TemporaryServer) -> None:
+    with pytest.raises(ServerError, match="does not run"):
+        server.stop()
+    server.start()
+    with pytest.raises(ServerError, match="runs already"):
+        server.start()
+    with pytest.raises(ServerError, match="had not ended after 0 s") as caught:
+        server.wait(0.1)
+    assert "ready" in notes(caught.value)
+    assert server.stop() == 0
+
+
 def test_command_that_fails_is_told_by_its_last_line(server: TemporaryServer) -> None:
     server.start()
     assert server.run("list").count("demo") == 1

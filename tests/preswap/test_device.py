@@ -40,7 +40,7 @@ def test_closed_device_holds_nothing(running: Running) -> None:
 def test_dropped_device_holds_nothing(running: Running) -> None:
     running.open().create("more", MIB)
     before = descriptors()
-    del running.instance.served["more"], running.instance.devices["more"]
+    del running.instance.served["more"]
     running.instance.upkeep.errors.clear()
     gc.collect()
     assert mappings_of(running.paths.map("more")) == 0

@@ -199,6 +199,15 @@ def test_table_entries_by_state(table: Table) -> None:
     ]
 
 
+def test_table_entries_of_a_name(table: Table) -> None:
+    added = {name: table.add(name, MIB, "served").number for name in ("g1", "g11", "g", "G1")}
+    for name, number in added.items():
+        assert [(e.name, e.number) for e in table.entries(name)] == [(name, number)]
+    assert table.entries("g2") == []
+    table.entries("g1")[0].set_state("free")
+    assert table.entries("g1") == []
+
+
 def test_table_reuses_free_entries(table: Table) -> None:
     numbers = [table.add(name, MIB, "served").number for name in "abc"]
     table.entries()[1].set_state("free")

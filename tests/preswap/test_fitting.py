@@ -11,6 +11,7 @@ import pytest
 
 from preswapd.api.messages import ShrinkResult, ShrinkStatus
 from preswapd.errors import RefusedError
+from preswapd.preswap.goals import ToQuota
 from preswapd.preswap.instance import Change
 from preswapd.preswap.settings import DeviceSpec
 from preswapd.preswap.shrink import Shrink
@@ -313,6 +314,30 @@ def test_unforeseen_error_is_told_and_does_not_hold_the_next_one_up(
     assert "nobody thought of it" in filled.log[-1]
     assert status(filled).error == "nobody thought of it"
     assert ended(filled.instance.set(QUOTA, "10")).complete
+
+
+def test_look_at_all_limits_makes_each_goal_once(
+    filled: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one after a start begins a fit of each: of 511 devices that took half a second."""
+    made: list[object] = []
+
+    def make(*given: object) -> ToQuota:
+        made.append(given)
+        return ToQuota(*given)  # type: ignore[arg-type]
+
+    for number in range(8):
+        filled.instance.create(f"more{number}", MIB)
+    monkeypatch.setattr("preswapd.preswap.instance.ToQuota", make)
+    filled.instance.fitting.turn()
+    assert len(made) <= 2 * len(filled.instance.devices)
+
+
+def test_fit_of_a_removed_device_is_forgotten(filled: Running) -> None:
+    ended(filled.instance.set(QUOTA, "10"))
+    filled.instance.remove("g1", force=True)
+    filled.instance.maintain()
+    assert QUOTA not in filled.instance.fitting.fits
 
 
 # --- starts ---

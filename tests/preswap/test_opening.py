@@ -103,6 +103,22 @@ def test_killed_pages_come_back(running: Running) -> None:
     assert read(running.connect(), PAGE, 2 * PAGE) == page_of(1) + page_of(2)
 
 
+def test_killed_pages_of_many_devices_come_back_each_to_its_own(running: Running) -> None:
+    names = [f"d{number}" for number in range(9)]
+    instance = running.open(*(DeviceSpec(name, MIB) for name in names))
+    for number, name in enumerate(names):
+        instance.devices[name].connect().pwrite(bytes([number + 1]) * PAGE, (number + 1) * PAGE)
+    instance.remove("d4", force=True)
+    running.kill()
+    instance = running.open(*(DeviceSpec(name, MIB) for name in names))
+    for number, name in enumerate(names):
+        device = instance.devices[name]
+        assert device.preswap_pages == (name != "d4")
+        assert device.preswap_map.find(1) == (number + 1 if name != "d4" else -1)
+        kept = bytes([number + 1]) if name != "d4" else b"\0"
+        assert read(device.connect(), (number + 1) * PAGE, PAGE) == kept * PAGE
+
+
 def test_killed_before_the_pool_was_made(running: Running) -> None:
     running.open()
     running.kill()

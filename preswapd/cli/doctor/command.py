@@ -10,7 +10,7 @@ from preswapd.cli.doctor.guests import check_guests
 from preswapd.cli.doctor.host import check_host
 from preswapd.cli.doctor.instances import check_instance
 from preswapd.cli.doctor.units import check_units, units_installed
-from preswapd.cli.instances import Instance, Instances, is_there
+from preswapd.cli.instances import Instances, RunningInstance, is_there
 from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.cli.output import print_json
 from preswapd.errors import PreswapError, UnreachableError
@@ -43,7 +43,7 @@ def doctor_command(invocation: Invocation) -> int:
     return int(any(finding.status == FIX for finding in findings))
 
 
-def running(instances: Instances, findings: list[Finding]) -> list[Instance]:
+def running(instances: Instances, findings: list[Finding]) -> list[RunningInstance]:
     """The instances that run; a note where there is none."""
     try:
         return instances.running()
@@ -52,7 +52,7 @@ def running(instances: Instances, findings: list[Finding]) -> list[Instance]:
         return []
 
 
-def checked(instance: Instance) -> list[Finding]:
+def checked(instance: RunningInstance) -> list[Finding]:
     """An instance that does not answer, or ends meanwhile, is one thing to fix among others."""
     try:
         return check_instance(instance)

@@ -12,7 +12,7 @@ from preswapd.cli.doctor.host import (
     check_shared_memory,
     check_state_directory,
 )
-from preswapd.cli.instances import Instance
+from preswapd.cli.instances import RunningInstance
 from preswapd.paths import SharedMemoryPaths, StatePaths
 from preswapd.units import PAGE_SIZE, format_size
 
@@ -23,7 +23,7 @@ OPEN_FILES = "Max open files"
 FEW_DESCRIPTORS = 1024
 
 
-def check_instance(instance: Instance) -> list[Finding]:
+def check_instance(instance: RunningInstance) -> list[Finding]:
     facts = instance.client.facts()
     stats = instance.client.stats()
     name = f"instance {stats['instance']}"

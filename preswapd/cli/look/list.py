@@ -11,8 +11,8 @@ from preswapd.cli.look.columns import DEVICE_COLUMNS, DEVICE_DEFAULT
 from preswapd.cli.look.rows import Moment, devices_of
 from preswapd.cli.look.table import (
     Style,
-    Table,
     TableCommand,
+    TextTable,
     check_style,
     choose,
     table_options,
@@ -44,7 +44,7 @@ def list_command(
     """
     style = Style(output, raw, exact, not noheadings)
     check_style(style, as_json=invocation.json)
-    table = Table(choose(DEVICE_COLUMNS, DEVICE_DEFAULT, output), style)
+    table = TextTable(choose(DEVICE_COLUMNS, DEVICE_DEFAULT, output), style)
     instances = invocation.instances.running()
     answers, errors = ask_all(instances, Client.stats)
     if invocation.json:

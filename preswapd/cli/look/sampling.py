@@ -7,7 +7,7 @@ import click
 
 from preswapd.api.figures import Statistics
 from preswapd.cli.look.rows import Moment, Subject, devices_of, pool_of, with_device
-from preswapd.cli.look.table import Table
+from preswapd.cli.look.table import TextTable
 from preswapd.cli.look.watching import Watch, Watched, ticks, until_interrupted
 from preswapd.errors import PreswapError, UnreachableError, UsageError
 
@@ -16,7 +16,7 @@ ROWS_PER_HEADING = 20
 
 
 def print_rows(
-    watch: Watch, dev: str | None, table: Table, seconds: float, count: int | None
+    watch: Watch, dev: str | None, table: TextTable, seconds: float, count: int | None
 ) -> None:
     """Headings once, and again before they have left the screen."""
     news = News()

@@ -8,7 +8,7 @@ import click
 
 from preswapd.api.client import Client
 from preswapd.api.figures import BYTES, DEVICE, TMEM, Figure, Latency, Statistics
-from preswapd.cli.instances import Instance, Instances, ask_all, complain
+from preswapd.cli.instances import Instances, RunningInstance, ask_all, complain
 from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.cli.look.columns import (
     DEVICE_COLUMNS,
@@ -24,8 +24,8 @@ from preswapd.cli.look.rows import Figures, Moment, devices_of, pool_of, with_de
 from preswapd.cli.look.sampling import print_json_lines, print_rows
 from preswapd.cli.look.table import (
     Style,
-    Table,
     TableCommand,
+    TextTable,
     check_style,
     choose,
     short_time,
@@ -111,7 +111,7 @@ def stats_command(
         else:
             columns = choose((*DEVICE_RATES, *DEVICE_COLUMNS), DEVICE_WATCH, output)
         look = Watch(finder(invocation.instances, dev))
-        print_rows(look, dev, Table(columns, style, grows=True), watch, count)
+        print_rows(look, dev, TextTable(columns, style, grows=True), watch, count)
     else:
         show_once(invocation, dev, style)
 
@@ -162,11 +162,11 @@ def show_once(invocation: Invocation, dev: str | None, style: Style) -> None:
             rows = [pool_of(moment) for moment in moments]
         else:
             rows = [row for moment in moments for row in devices_of(moment)]
-        Table(columns, style).print(rows)
+        TextTable(columns, style).print(rows)
     complain(errors)
 
 
-def chosen(instances: Instances, dev: str | None) -> list[Instance]:
+def chosen(instances: Instances, dev: str | None) -> list[RunningInstance]:
     return instances.running() if dev is None else [instances.having(dev)]
 
 

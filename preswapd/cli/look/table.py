@@ -108,7 +108,7 @@ def check_style(style: Style, *, as_json: bool) -> None:
         )
 
 
-class Table:
+class TextTable:
     """Lines of cells; later rows keep to the widths of the earlier ones where they can."""
 
     def __init__(self, columns: Columns, style: Style, *, grows: bool = False) -> None:

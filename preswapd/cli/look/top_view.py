@@ -17,7 +17,7 @@ from preswapd.cli.look.columns import (
     POOL_RATES,
 )
 from preswapd.cli.look.rows import Moment, Subject, devices_of, pool_of
-from preswapd.cli.look.table import Column, Style, Table, choose
+from preswapd.cli.look.table import Column, Style, TextTable, choose
 from preswapd.cli.look.watching import Watched
 from preswapd.host.pressure import Pressure
 from preswapd.units import PAGE_SIZE, format_size
@@ -87,7 +87,7 @@ class View:
 
     # --- one instance ---
 
-    def instance(self, watched: Watched, table: Table) -> Iterator[Text]:
+    def instance(self, watched: Watched, table: TextTable) -> Iterator[Text]:
         if watched.now is None:
             yield self.absence(watched)
             return
@@ -129,7 +129,7 @@ class View:
 
     # --- the table of devices ---
 
-    def headings(self, found: Sequence[Watched]) -> Table:
+    def headings(self, found: Sequence[Watched]) -> TextTable:
         """One table for all instances, so that their columns stand below each other."""
         rows = [
             row
@@ -140,7 +140,7 @@ class View:
         columns = choose((*DEVICE_RATES, *DEVICE_COLUMNS), DEVICE_NAMES, None)
         columns = [column for column in columns if is_known(column, rows)]
         while True:
-            table = Table(columns, Style(), grows=True)
+            table = TextTable(columns, Style(), grows=True)
             widest = max(map(len, table.lines(rows)))
             if widest + 2 <= self.console.width or len(columns) == 1:
                 return table

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from preswapd.api.client import Client
-from preswapd.cli.instances import Instance
+from preswapd.cli.instances import RunningInstance
 from preswapd.cli.look.rows import Moment
 from preswapd.errors import PreswapError, UnreachableError
 
-Find = Callable[[], list[Instance]]
+Find = Callable[[], list[RunningInstance]]
 
 
 @dataclass

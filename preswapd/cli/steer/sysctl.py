@@ -10,7 +10,7 @@ import click
 from preswapd.api.client import Client
 from preswapd.api.settings import DEFAULT, FROZEN, PREFIX, sysctl_rows
 from preswapd.api.wire import VM_PRESWAP
-from preswapd.cli.instances import Instance, ask_all, complain, names, those
+from preswapd.cli.instances import RunningInstance, ask_all, complain, names, those
 from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.cli.output import print_json
 from preswapd.cli.steer.following import check_complete, run_shrink, set_and_fit
@@ -134,7 +134,7 @@ class Change(NamedTuple):
     """An assignment whose key is known, and whose value may be one: all are looked at before the
     first is made.  Without a value the key is only read."""
 
-    instance: Instance
+    instance: RunningInstance
     key: str
     value: str | None
     pages: int | None  # of a shrink
@@ -162,7 +162,7 @@ class Change(NamedTuple):
         return set_and_fit(client, self.key, self.value)
 
 
-def owner(invocation: Invocation, key: str) -> Instance:
+def owner(invocation: Invocation, key: str) -> RunningInstance:
     """The instance that the key is of: it names it, or its device, or there is only one."""
     if key.startswith(PREFIX) and not invocation.instances.named:
         found = invocation.instances.running()
@@ -184,7 +184,7 @@ def device_of(key: str) -> str | None:
     return key.removeprefix(f"{VM_PRESWAP}.") if key.startswith(f"{VM_PRESWAP}.") else None
 
 
-def known(instance: Instance, key: str) -> Value:
+def known(instance: RunningInstance, key: str) -> Value:
     """UsageError for one that there is not, or no longer."""
     found: dict[str, Value] = instance.client.sysctl()
     if key not in found:

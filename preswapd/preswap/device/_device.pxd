@@ -79,7 +79,6 @@ cdef extern from "device.h" nogil:
     void device_attach(device *)
     int device_reserve_index(device *)
     int device_empty(device *)
-    void device_give_back(const tmem_ops_t *, tmem_host *)
 
 cdef extern from "owner.h" nogil:
     ctypedef struct writeback "struct writeback":

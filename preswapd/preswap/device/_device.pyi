@@ -154,6 +154,3 @@ class Connection:
     def zero(self, count: int, offset: int, flags: int = 0) -> None: ...
     def extents(self, count: int, offset: int) -> list[tuple[int, int, bool]]:
         """(offset, length, whether it is a hole), at most 512, from offset on."""
-
-def give_back(host: Host) -> None:
-    """Empty slabs go back to the system at once."""

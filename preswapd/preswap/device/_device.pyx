@@ -339,13 +339,6 @@ cdef class Device:
         os.fsync(self.d.disk.fd)
 
 
-def give_back(Host host not None):
-    cdef const tmem_ops_t *ops = host.ops()
-    cdef tmem_host *pointer = host.pointer()
-    with nogil:
-        device_give_back(ops, pointer)
-
-
 cdef int check(int err) except -1:
     if err < 0:
         raise OSError(-err, os.strerror(-err))

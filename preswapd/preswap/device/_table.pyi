@@ -23,8 +23,8 @@ class Table:
     def prepare(self) -> None:
         """Makes a fresh arena's table; OSError when there is no room for it."""
 
-    def entries(self) -> list[Entry]:
-        """Those in use.  RefusedError: the table is damaged."""
+    def entries(self, name: str | None = None) -> list[Entry]:
+        """Those in use, or only those of a name.  RefusedError: the table is damaged."""
 
     def add(self, name: str, size: int, state: str, *, quarantined: bool = False) -> Entry:
         """A new entry, with a type that was never used before.  OSError: no room."""

@@ -4,7 +4,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memset, strncmp
 
 from preswapd.tmem._tmem cimport Host, cbool, tmem_handle
 
@@ -23,12 +23,7 @@ cdef extern from "swizzle.h" nogil:
 cdef extern from "table.h" nogil:
     enum:
         TABLE_NAME_BYTES
-    ctypedef int table_state "enum table_state"
-    ctypedef struct table_entry "struct table_entry":
-        uint64_t size
-        uint32_t type
-        char *name
-        uint64_t quarantined
+        TABLE_FREE
     void table_init(void *)
     cbool table_is_blank(const void *)
     cbool table_head_fits(const void *)
@@ -69,20 +64,34 @@ cdef class Table:
         if table_is_blank(self.base()):
             table_init(self.base())
 
-    def entries(self):
+    def entries(self, str name=None):
+        """Without an object for each entry that is not meant: 511 devices are made one by one, and
+        before each of them its name is looked for."""
         cdef uint32_t n = <uint32_t>(self.host.table_reserved() // ENTRY_BYTES), i
+        cdef table_entry e
+        cdef table_state state
+        wanted = None if name is None else name.encode()
         if n == 0 or table_is_blank(self.base()):
             return []
         if not table_head_fits(self.base()):
             raise damaged(self.host)
-        found = [self.entry(i) for i in range(1, n)]
-        return [entry for entry in found if entry.state != "free"]
+        found = []
+        for i in range(1, n):
+            state = self.read(i, &e)
+            if state != TABLE_FREE and (
+                    wanted is None or strncmp(e.name, wanted, TABLE_NAME_BYTES) == 0):
+                found.append(self.entry(i))
+        return found
+
+    cdef table_state read(self, uint32_t number, table_entry *e) except <table_state>-1:
+        cdef table_state state
+        if table_read(self.base(), number, e, &state) < 0:
+            raise damaged(self.host)
+        return state
 
     def entry(self, uint32_t number):
         cdef table_entry e
-        cdef table_state state
-        if table_read(self.base(), number, &e, &state) < 0:
-            raise damaged(self.host)
+        cdef table_state state = self.read(number, &e)
         cdef Entry entry = Entry()
         entry.table, entry.number, entry.state = self, number, STATES[state]
         name = (<bytes>e.name[:TABLE_NAME_BYTES]).partition(b"\0")[0]
@@ -106,10 +115,11 @@ cdef class Table:
 
     def _free_number(self):
         cdef uint32_t number = 1
+        cdef table_entry e
         while True:
             if <size_t>(number + 1) * ENTRY_BYTES > self.host.table_reserved():
                 self.host.table_reserve(<size_t>(number + 1) * ENTRY_BYTES)
-            if self.entry(number).state == "free":
+            if self.read(number, &e) == TABLE_FREE:
                 return number
             number += 1
 
@@ -127,19 +137,26 @@ cdef struct kept_type:
 cdef struct kept_types:
     uint32_t pool
     size_t n
-    kept_type *types
+    kept_type *types    # in the order of their numbers
 
 
+# Of each page that is recovered: a hundred million of them may be of 511 devices.
 cdef cbool keep(void *ctx, const tmem_handle *h) noexcept nogil:
     cdef kept_types *kept = <kept_types *>ctx
-    cdef uint64_t page = swizzle_page(h.object, h.index)
-    cdef size_t i
-    if h.pool != kept.pool:
-        return False
-    for i in range(kept.n):
-        if kept.types[i].type == swizzle_type(h.object):
-            return page < kept.types[i].pages
-    return False
+    cdef uint64_t wanted = swizzle_type(h.object)
+    cdef size_t first = 0, end = kept.n, middle
+    while first < end:
+        middle = (first + end) // 2
+        if kept.types[middle].type < wanted:
+            first = middle + 1
+        else:
+            end = middle
+    return (h.pool == kept.pool and first < kept.n and kept.types[first].type == wanted and
+            swizzle_page(h.object, h.index) < kept.types[first].pages)
+
+
+def type_of(Entry entry not None):
+    return entry.type
 
 
 def recover(Host host not None, uint32_t pool, served):
@@ -150,7 +167,7 @@ def recover(Host host not None, uint32_t pool, served):
     if kept.types == NULL:
         raise MemoryError()
     try:
-        for i, entry in enumerate(served):
+        for i, entry in enumerate(sorted(served, key=type_of)):
             kept.types[i].type, kept.types[i].pages = entry.type, entry.size // PAGE_BYTES
         return host.recover_with(keep, &kept)
     finally:

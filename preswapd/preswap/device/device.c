@@ -168,8 +168,3 @@ int device_disk_error(struct device *d, int err)
 	__atomic_store_n(&d->last_error, -err, __ATOMIC_RELAXED);
 	return as_nbd_has_it(err);
 }
-
-void device_give_back(const struct tmem_ops *ops, struct tmem_host *host)
-{
-	ops->give_back(host, true);
-}

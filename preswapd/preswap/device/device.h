@@ -123,7 +123,5 @@ void device_forget(struct device *, uint64_t first, uint64_t pages);
 void device_recompress(struct device *, uint64_t first, uint64_t pages);
 /* Counts and notes what the disk file failed with; returns the error for the guest. */
 int device_disk_error(struct device *, int err);
-/* Empty slabs go back to the system at once. */
-void device_give_back(const struct tmem_ops *, struct tmem_host *);
 
 #endif

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """How long requests took, out of the histogram that latency.h keeps."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
+from functools import cache
+from itertools import accumulate
 
 from preswapd.api.figures import Latency
 
@@ -14,26 +17,25 @@ def end_of(bucket: int) -> float:
     return float((4 + quarter + 1) << (SHORTEST + doubling - 1)) / 4e9
 
 
+@cache
+def ends_of(buckets: int) -> Sequence[float]:
+    """Made once: the log looks at all devices every second."""
+    return [end_of(bucket) for bucket in range(buckets)]
+
+
 def summary(counts: Sequence[int], nanoseconds: int) -> Latency:
     """Quantiles, in seconds, are the ends of their buckets: at most a quarter too long; None
     before the first request.  `buckets` holds (seconds, requests up to that) for each doubling."""
-    ends, together, running = [], [], 0
-    for bucket, count in enumerate(counts):
-        running += count
-        ends.append(end_of(bucket))
-        together.append(running)
+    ends, together = ends_of(len(counts)), list(accumulate(counts))
     return {
-        "count": running,
+        "count": together[-1],
         "sum": nanoseconds / 1e9,
         "p50": quantile(ends, together, 0.5),
         "p99": quantile(ends, together, 0.99),
         "p999": quantile(ends, together, 0.999),
-        "buckets": [(ends[i], together[i]) for i in range(0, len(ends) - 1, 4)],
+        "buckets": list(zip(ends[:-1:4], together[:-1:4], strict=True)),
     }
 
 
 def quantile(ends: Sequence[float], together: Sequence[int], share: float) -> float | None:
-    if not together[-1]:
-        return None
-    wanted = share * together[-1]
-    return next(end for end, count in zip(ends, together, strict=True) if count >= wanted)
+    return ends[bisect_left(together, share * together[-1])] if together[-1] else None

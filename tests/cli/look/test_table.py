@@ -19,7 +19,7 @@ from preswapd.cli.look.columns import (
     POOL_WATCH,
 )
 from preswapd.cli.look.rows import Moment, Subject, devices_of, pool_of
-from preswapd.cli.look.table import Column, Columns, Kind, Style, Table, choose, written
+from preswapd.cli.look.table import Column, Columns, Kind, Style, TextTable, choose, written
 from preswapd.errors import UsageError
 
 DOCUMENTED = (Path(__file__).parents[3] / "docs/watching.md").read_text()
@@ -119,7 +119,7 @@ def test_written(kind: Kind, value: Any, text: str, exact: str) -> None:
 
 def test_table_is_aligned() -> None:
     rows = [subject(1), subject(1000)]
-    assert list(Table(LETTERS[:2], Style()).lines(rows)) == [
+    assert list(TextTable(LETTERS[:2], Style()).lines(rows)) == [
         "A        B",
         "1        1",
         "1000  1000",
@@ -127,7 +127,7 @@ def test_table_is_aligned() -> None:
 
 
 def test_raw_table_has_one_blank() -> None:
-    table = Table(LETTERS[:2], Style(raw=True, headings=False))
+    table = TextTable(LETTERS[:2], Style(raw=True, headings=False))
     assert list(table.lines([subject(1), subject(1000)])) == ["1 1", "1000 1000"]
 
 
