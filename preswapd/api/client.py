@@ -102,7 +102,8 @@ class Client:
 
     def mkswap(self, name: str, *, force: bool = False) -> None:
         """Writes a fresh swap header with the name as its label; errors as of remove()."""
-        self._change("POST", f"{device_path(name)}/mkswap{forced(force)}", {})
+        # In the body: an older server looks only there.
+        self._change("POST", f"{device_path(name)}/mkswap", {"force": force})
 
     def swapoff(self, name: str) -> SwapoffResult:
         """Drops all pages but the swap header, whoever uses the device.  NotFoundError."""
@@ -120,8 +121,8 @@ class Client:
     def set_and_follow(self, key: str, value: str) -> Iterator["FollowedSetting"]:
         """The same, to be waited for until those pages have gone.
 
-        Inside the block it is set; leaving the block early stops nothing.  UsageError as
-        knows_no_wait() finds it, and nothing is set: a server from before it saw to its limits.
+        Inside the block it is set; leaving the block early stops nothing.  UsageError that
+        knows_no_wait(), and nothing is set, from a server that is too old to see to its limits.
         """
         body = {"key": key, "value": value, "wait": True}
         with self._exchange("PUT", f"{PREFIX}/sysctl", body, CHANGE_SECONDS) as answer:

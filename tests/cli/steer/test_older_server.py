@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""preswapctl was replaced and the server runs on: it knows neither `wait` nor `/v1/server`."""
+"""preswapctl was replaced and the server runs on: `wait`, `/v1/server`, `?force=1` are unknown."""
 
 import os
 import random
@@ -15,7 +15,7 @@ from preswapd.api.messages import ServerFacts
 from preswapd.cli.steer.following import set_and_fit
 from preswapd.control.http import ControlServer
 from preswapd.control.routes import Api, Body, Reply, Request
-from preswapd.errors import PartialError, UsageError
+from preswapd.errors import PartialError, RefusedError, UsageError
 from preswapd.preswap.settings import DeviceSpec
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.running import MIB, Running
@@ -37,6 +37,9 @@ class OlderApi(Api):
         key, devices = body.text("key"), dict(self.instance.devices)
         return Reply(200, {key: self.instance.sysctl.set(key, body.value("value"), devices)})
 
+    def mkswap(self, request: Request, name: str) -> Reply:
+        return super().mkswap(Request({}, request.body), name)
+
 
 @pytest.fixture
 def older(tmp_path: Path) -> Iterator[Client]:
@@ -44,7 +47,8 @@ def older(tmp_path: Path) -> Iterator[Client]:
         running.paths.runtime_dir.mkdir()
         running.settings = replace(running.settings, pool_size=16 * MIB)
         running.open(DeviceSpec("g1", 8 * MIB))
-        running.device.connect().pwrite(NOISE, PAGE)
+        connection = running.device.connect()
+        connection.pwrite(NOISE, PAGE)
         listening.bind(str(running.paths.control_socket))
         listening.listen()
         server = ControlServer(listening, OlderApi(running), lambda priority, text: None)
@@ -55,6 +59,12 @@ def older(tmp_path: Path) -> Iterator[Client]:
 
 def test_facts_have_their_older_name(older: Client) -> None:
     assert older.facts() == FACTS
+
+
+def test_mkswap_is_forced(older: Client) -> None:
+    with pytest.raises(RefusedError, match="a client is connected"):
+        older.mkswap("g1")
+    older.mkswap("g1", force=True)
 
 
 def test_setting_is_set(older: Client) -> None:
