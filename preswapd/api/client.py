@@ -22,9 +22,10 @@ from preswapd.api.wire import (
     METRICS,
     PREFIX,
     VM_PRESWAP,
+    NotFoundError,
     error_from,
 )
-from preswapd.errors import PreswapError, UnreachableError
+from preswapd.errors import PreswapError, UnreachableError, UsageError
 
 Json = dict[str, Any]
 
@@ -71,7 +72,12 @@ class Client:
 
     def facts(self) -> ServerFacts:
         """What the server knows of its own process."""
-        return ServerFacts.from_json(self._get("/server"))
+        try:
+            found = self._get("/server")
+        except NotFoundError:
+            # A server that was not restarted when its package was: it knows the older name.
+            found = self._get("/doctor")
+        return ServerFacts.from_json(found)
 
     def metrics(self) -> str:
         """The statistics in Prometheus' text format."""
@@ -96,7 +102,8 @@ class Client:
 
     def mkswap(self, name: str, *, force: bool = False) -> None:
         """Writes a fresh swap header with the name as its label; errors as of remove()."""
-        self._change("POST", f"{device_path(name)}/mkswap{forced(force)}", {})
+        # In the body: an older server looks only there.
+        self._change("POST", f"{device_path(name)}/mkswap", {"force": force})
 
     def swapoff(self, name: str) -> SwapoffResult:
         """Drops all pages but the swap header, whoever uses the device.  NotFoundError."""
@@ -114,7 +121,8 @@ class Client:
     def set_and_follow(self, key: str, value: str) -> Iterator["FollowedSetting"]:
         """The same, to be waited for until those pages have gone.
 
-        Inside the block it is set; leaving the block early stops nothing.
+        Inside the block it is set; leaving the block early stops nothing.  UsageError that
+        knows_no_wait(), and nothing is set, from a server that is too old to see to its limits.
         """
         body = {"key": key, "value": value, "wait": True}
         with self._exchange("PUT", f"{PREFIX}/sysctl", body, CHANGE_SECONDS) as answer:
@@ -253,6 +261,11 @@ class FollowedSetting:
         """How the shrink ended, None where no page had to go; otherwise as RunningShrink.wait()."""
         result = self.answer.result(progress)
         return None if result is None else ShrinkResult.from_json(result)
+
+
+def knows_no_wait(error: UsageError) -> bool:
+    """The server complains of the field that asks it to tell what becomes of a setting."""
+    return str(error).startswith("unknown field 'wait'")
 
 
 def forced(force: bool) -> str:

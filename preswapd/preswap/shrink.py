@@ -131,16 +131,20 @@ class Shrinks:
         shrink.stop()
 
     def status(self) -> ShrinkStatus:
-        last = self.last
-        waiting = [shrink.goal.setting or "" for shrink in list(self.waiting)]
+        # At once: between two looks one may have ended, and the next begun.
+        with self.beginning:
+            last = self.last
+            waiting = [shrink.goal.setting or "" for shrink in self.waiting]
         if last is None:
             return ShrinkStatus(running=False)
+        # What its thread has found so far is not how it ended: its memory is still to go back.
+        has_ended = last.ended.is_set()
         return ShrinkStatus(
-            running=not last.ended.is_set(),
+            running=not has_ended,
             **asdict(last.progress),
             device=last.goal.device,
-            result=None if last.result is None else asdict(last.result),
-            error=None if last.error is None else str(last.error),
+            result=asdict(last.result) if has_ended and last.result is not None else None,
+            error=str(last.error) if has_ended and last.error is not None else None,
             setting=last.goal.setting,
             waiting=waiting,
         )
@@ -150,6 +154,7 @@ class Shrinks:
     def go_on(self, shrink: Shrink | None) -> None:
         """To its end, and to that of the fits that have come in meanwhile."""
         while shrink is not None:
+            shrink.result = shrink.error = None
             try:
                 self.carry_out(shrink)
             except Exception as error:

@@ -69,7 +69,8 @@ class Sysctl:
         self.path = settings.paths.kept_settings
         self.frozen = False
         self.quotas: dict[str, int] = {}
-        self.held_down: dict[str, int] = {}
+        # Not by name: a shrink may outlive its device, and another one may be made under its name.
+        self.held_down: dict[Device, int] = {}
         self.limiting = threading.Lock()
         self.changed: dict[str, str] = {}
         configured = ((spec.name, spec.compress) for spec in settings.devices)
@@ -143,17 +144,17 @@ class Sysctl:
     def hold_down(self, device: Device, pages: int) -> None:
         """While a shrink runs: no more pages of the device in tmem, whatever its quota says."""
         with self.limiting:
-            self.held_down[device.name] = pages
+            self.held_down[device] = pages
             self.limit(device)
 
     def let_go(self, device: Device) -> None:
         with self.limiting:
-            self.held_down.pop(device.name, None)
+            self.held_down.pop(device, None)
             self.limit(device)
 
     def limit(self, device: Device) -> None:
         """The lower of both limits.  Under `limiting`: a quota may be set while a shrink ends."""
-        device.max_pages = min(self.most_pages(device), self.held_down.get(device.name, NO_LIMIT))
+        device.max_pages = min(self.most_pages(device), self.held_down.get(device, NO_LIMIT))
 
     # --- changing ---
 

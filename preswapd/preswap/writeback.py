@@ -115,12 +115,12 @@ class Writeback:
         self.lost += lost
         # Empty slabs go back at once: who shrinks wants the memory now.
         self.host.give_back()
+        self.progress(ShrinkProgress(self.moved, self.goal.left(), self.goal.target()))
         if number:
             self.failures += 1
             self.failure = f"{move.device.name}: {os.strerror(number)}"
             if number in NO_ROOM or self.failures == MOST_FAILURES:
                 return self.failure
-        self.progress(ShrinkProgress(self.moved, self.goal.left(), self.goal.target()))
         return None
 
     def victims(self) -> Iterator[tuple[Device, int]]:

@@ -156,6 +156,23 @@ def test_shrink_on_a_full_disk_stops_and_loses_nothing(
     check(client, written)
 
 
+def test_status_of_a_shrink_that_filled_the_disk_has_its_last_pages(
+    cramped: RunningServer, connect: Connect
+) -> None:
+    """They are not neighbours: of an extent some fit."""
+    client = connect(cramped)
+    for page in range(1, 256, 2):
+        client.pwrite(NOISE[:PAGE], page * PAGE)
+    stuff(cramped.state_dir)
+    with (cramped.state_dir / "stuffing").open("r+b") as file:
+        file.truncate(file.seek(0, os.SEEK_END) - 40 * PAGE)
+    cramped.ctl("shrink", "0", check=False)
+    shown = cramped.client.shrink_status()
+    assert shown.result is not None
+    assert 0 < shown.moved == shown.result["moved"]
+    assert shown.left == shown.result["left"] == 128 - shown.moved
+
+
 def test_device_that_does_not_fit_is_refused(cramped: RunningServer) -> None:
     stuff(cramped.state_dir)
     done = cramped.ctl("create", "g2", "1M", check=False)

@@ -133,10 +133,11 @@ def trim_to_fit(running: Running) -> None:
 
 
 def test_full_disk_is_told_once(full: Running) -> None:
-    full.instance.host.limit = 0
+    """By a limit below what is stored it would be told of the fit, too."""
+    full.device.max_pages = 0
     fill_disk(full)
     for page in range(3):
-        expect(errno.ENOSPC, full, page_of(9), (1 + page) * PAGE)
+        expect(errno.ENOSPC, full, page_of(9), (200 + page) * PAGE)
         full.instance.maintain()
     assert full.log == ["disk file of g1: No space left on device (1 errors)"]
     assert full.device.stats()["disk_errors"] == 3

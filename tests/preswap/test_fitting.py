@@ -4,7 +4,8 @@
 import os
 import random
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
@@ -14,7 +15,7 @@ from preswapd.errors import RefusedError
 from preswapd.preswap.goals import ToQuota
 from preswapd.preswap.instance import Change
 from preswapd.preswap.settings import DeviceSpec
-from preswapd.preswap.shrink import Shrink
+from preswapd.preswap.shrink import Shrink, Shrinks
 from preswapd.preswap.writeback import Writeback
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.coherence import check_coherence
@@ -146,6 +147,18 @@ def test_fit_is_told_from_its_beginning_to_its_end(filled: Running) -> None:
     }
 
 
+def test_shrink_that_runs_has_no_result_yet(
+    filled: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when its thread knows it already."""
+    told: list[ShrinkStatus] = []
+    monkeypatch.setattr(Shrinks, "tell_ended", lambda shrinks, *found: told.append(status(filled)))
+    assert ended(filled.instance.set(QUOTA, "2000")).complete
+    (shown,) = told
+    assert (shown.running, shown.result, shown.left) == (True, None, 2000)
+    assert status(filled).result is not None
+
+
 # --- set again while pages leave ---
 
 
@@ -252,6 +265,53 @@ def test_device_made_anew_has_a_fit_of_its_own(filled: Running, gate: Gate) -> N
     assert filled.device.preswap_pages == 10
 
 
+def test_device_made_anew_is_not_held_down_by_the_shrink_of_the_one_before(
+    filled: Running, gate: Gate
+) -> None:
+    """Its quota holds, and nothing lower, also once that shrink has ended."""
+    instance = filled.instance
+    shrink = instance.begin_shrink(0, "g1")
+    assert gate.reached.wait(PATIENCE)
+    instance.remove("g1", force=True)
+    instance.create("g1", SIZE)
+    instance.set(QUOTA, "100")
+    gate.open.set()
+    assert shrink.ended.wait(PATIENCE)
+    assert filled.device.max_pages == 100
+
+
+class LookedInto(list[Shrink]):
+    """Lets `between` happen to whoever looks for what waits."""
+
+    def __init__(self, shrinks: list[Shrink], between: Callable[[], object]) -> None:
+        super().__init__(shrinks)
+        self.between = between
+
+    def __iter__(self) -> Iterator[Shrink]:
+        self.between()
+        return super().__iter__()
+
+
+def test_between_a_shrink_and_the_fit_that_follows_it_something_is_told(
+    filled: Running, gate: Gate
+) -> None:
+    """Nobody who waits for the end is told that all has ended."""
+    shrinks = filled.instance.shrinks
+    first = filled.instance.begin_shrink(2000, "g2")
+    assert gate.reached.wait(PATIENCE)
+    filled.instance.set(QUOTA, "1000")
+
+    def let_the_fit_begin() -> None:
+        gate.open.set()
+        deadline = time.monotonic() + 1
+        while shrinks.last is first and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    shrinks.waiting = LookedInto(shrinks.waiting, let_the_fit_begin)
+    shown = status(filled)
+    assert shown.running or shown.waiting
+
+
 # --- stopped, and failed ---
 
 
@@ -338,6 +398,23 @@ def test_fit_of_a_removed_device_is_forgotten(filled: Running) -> None:
     filled.instance.remove("g1", force=True)
     filled.instance.maintain()
     assert QUOTA not in filled.instance.fitting.fits
+
+
+def test_error_of_a_fit_that_was_aimed_anew_is_forgotten(
+    filled: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance, run = filled.instance, Writeback.run
+    changes: list[Change] = []
+
+    def lower_and_fail_once(work: Writeback) -> ShrinkResult:
+        if changes:
+            return run(work)
+        changes.append(instance.set(QUOTA, "100"))
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Writeback, "run", lower_and_fail_once)
+    assert ended(instance.set(QUOTA, "1000")).left == 100
+    assert status(filled).error is None
 
 
 # --- starts ---

@@ -11,9 +11,10 @@ from types import FrameType
 
 import click
 
-from preswapd.api.client import Client, RunningShrink
+from preswapd.api.client import Client, RunningShrink, knows_no_wait
 from preswapd.api.messages import ShrinkProgress, ShrinkResult
-from preswapd.errors import PartialError
+from preswapd.api.settings import POOL_LIMIT
+from preswapd.errors import PartialError, UsageError
 from preswapd.units import PAGE_SIZE, format_pages, format_size
 
 
@@ -40,6 +41,10 @@ def set_and_fit(client: Client, key: str, value: str) -> int | str:
         with client.set_and_follow(key, value) as setting:
             is_set = True
             report = setting.wait(Progress().show)
+    except UsageError as error:
+        if is_set or not knows_no_wait(error):
+            raise
+        return set_on_older(client, key, value)
     except KeyboardInterrupt:
         if not is_set:
             raise
@@ -53,6 +58,19 @@ def set_and_fit(client: Client, key: str, value: str) -> int | str:
         warn_of_lost(report)
         check_complete(report)
     return setting.value
+
+
+def set_on_older(client: Client, key: str, value: str) -> int | str:
+    """The same where the server moves no page for a limit: it was not restarted when its package
+    was.  PartialError when the pool stays above its limit."""
+    now = client.set(key, value)
+    tmem = client.stats()["tmem"]
+    if key.endswith(f".{POOL_LIMIT.parameter}") and tmem["mem_used_total"] > tmem["mem_limit"]:
+        raise PartialError(
+            f"{key} is set, but this server is older than preswapctl and moves no page for it:"
+            " restart it, which loses no page, or use `preswapctl shrink`"
+        )
+    return now
 
 
 def warn_of_lost(report: ShrinkResult) -> None:

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""preswapctl was replaced and the server runs on: `wait`, `/v1/server`, `?force=1` are unknown."""
+
+import os
+import random
+import socket
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from preswapd.api.client import Client
+from preswapd.api.messages import ServerFacts
+from preswapd.cli.steer.following import set_and_fit
+from preswapd.control.http import ControlServer
+from preswapd.control.routes import Api, Body, Reply, Request
+from preswapd.errors import PartialError, RefusedError, UsageError
+from preswapd.preswap.settings import DeviceSpec
+from preswapd.units import PAGE_SIZE as PAGE
+from tests.preswap.running import MIB, Running
+
+LIMIT = "preswap.test.pool_limit"
+FACTS = ServerFacts(os.getpid(), "1.40", 1, "", True, "", "/run/x", "/dev/shm/x", "/var/lib/x")
+NOISE = random.Random(3).randbytes(6 * MIB)
+
+
+class OlderApi(Api):
+    """As it was when clients moved the pages that a limit leaves no room for."""
+
+    def __init__(self, running: Running) -> None:
+        super().__init__(running.instance, FACTS)
+        self.routes = [route for route in self.routes if not route[1].fullmatch("/v1/server")]
+
+    def set(self, request: Request) -> Reply:
+        body = Body(request.body, "key", "value")
+        key, devices = body.text("key"), dict(self.instance.devices)
+        return Reply(200, {key: self.instance.sysctl.set(key, body.value("value"), devices)})
+
+    def mkswap(self, request: Request, name: str) -> Reply:
+        return super().mkswap(Request({}, request.body), name)
+
+
+@pytest.fixture
+def older(tmp_path: Path) -> Iterator[Client]:
+    with Running(tmp_path) as running, socket.socket(socket.AF_UNIX) as listening:
+        running.paths.runtime_dir.mkdir()
+        running.settings = replace(running.settings, pool_size=16 * MIB)
+        running.open(DeviceSpec("g1", 8 * MIB))
+        connection = running.device.connect()
+        connection.pwrite(NOISE, PAGE)
+        listening.bind(str(running.paths.control_socket))
+        listening.listen()
+        server = ControlServer(listening, OlderApi(running), lambda priority, text: None)
+        server.start()
+        yield Client(running.paths.control_socket)
+        server.shutdown()
+
+
+def test_facts_have_their_older_name(older: Client) -> None:
+    assert older.facts() == FACTS
+
+
+def test_mkswap_is_forced(older: Client) -> None:
+    with pytest.raises(RefusedError, match="a client is connected"):
+        older.mkswap("g1")
+    older.mkswap("g1", force=True)
+
+
+def test_setting_is_set(older: Client) -> None:
+    assert set_and_fit(older, "preswap.test.frozen", "1") == 1
+    assert set_and_fit(older, LIMIT, "12M") == 12 * MIB
+    assert older.sysctl()["preswap.test.frozen"] == 1
+
+
+def test_limit_below_what_is_stored_says_who_moves_no_page(older: Client) -> None:
+    with pytest.raises(PartialError, match="this server is older"):
+        set_and_fit(older, LIMIT, "4M")
+    assert older.sysctl()[LIMIT] == 4 * MIB
+
+
+def test_bad_value_is_told_as_ever(older: Client) -> None:
+    with pytest.raises(UsageError, match="at least 4M"):
+        set_and_fit(older, LIMIT, "1")
