@@ -38,7 +38,7 @@ static int try_begin(struct connection *c, struct transfer *t, uint64_t count, u
 		return err;
 	if (count > SMALL_BYTES)
 		return -EAGAIN;
-	err = flights_try_begin(flights, &t->flight, c->epoch);
+	err = flights_try_begin(flights, &t->flight, c->arrival);
 	if (err)
 		return err;
 	t->in_flight = true;
@@ -52,7 +52,7 @@ static int begin(struct connection *c, struct transfer *t)
 
 	if (t->in_flight)
 		return 0;
-	int err = flights_begin(flights, &t->flight, c->epoch);
+	int err = flights_begin(flights, &t->flight, c->arrival);
 	if (!err)
 		flights_note_io(flights);
 	return err;
@@ -131,7 +131,7 @@ int connection_write(struct connection *c, struct transfer *t, const void *from,
 int connection_flush(struct connection *c)
 {
 	struct flight mine;
-	int err = flights_begin(&c->device->flights, &mine, c->epoch);
+	int err = flights_begin(&c->device->flights, &mine, c->arrival);
 
 	if (err)
 		return err;
@@ -146,7 +146,7 @@ static int begin_io(struct connection *c, struct flight *mine, uint64_t count, u
 	int err = check_range(c, count, offset);
 
 	if (!err)
-		err = flights_begin(&c->device->flights, mine, c->epoch);
+		err = flights_begin(&c->device->flights, mine, c->arrival);
 	if (!err)
 		flights_note_io(&c->device->flights);
 	return err;
@@ -192,7 +192,7 @@ int connection_extents(struct connection *c, uint64_t count, uint64_t offset, st
 	int err = check_range(c, count, offset);
 
 	if (!err)
-		err = flights_begin(&c->device->flights, &mine, c->epoch);
+		err = flights_begin(&c->device->flights, &mine, c->arrival);
 	if (err)
 		return err;
 	size_t found = request_extents(c->device, count, offset, to, most);

@@ -17,7 +17,7 @@
 
 struct connection {
 	struct device *device;
-	uint64_t epoch;
+	uint64_t arrival;
 };
 
 void connection_open(struct connection *, struct device *);
