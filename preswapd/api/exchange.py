@@ -78,14 +78,14 @@ def chunks(stream: BufferedReader) -> Iterator[bytes]:
 def line_of(stream: BufferedReader) -> str:
     line = stream.readline(LONGEST_LINE)
     if not line.endswith(b"\n"):
-        raise BadAnswerError("its answer has no end" if line else "it hung up")
+        raise BadAnswerError("its answer is incomplete" if line else "it hung up")
     return line.decode("latin-1").strip()
 
 
 def exactly(stream: BufferedReader, length: int) -> bytes:
     found = stream.read(length)
     if len(found) < length:
-        raise BadAnswerError(f"{len(found)} bytes came of {length}")
+        raise BadAnswerError(f"only {len(found)} of {length} bytes arrived")
     return found
 
 

@@ -77,7 +77,7 @@ class ControlServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
             if self.refusals.passes():
                 self.log(
                     WARNING,
-                    f"{CONNECTIONS} clients are on the control socket, one more was hung up on",
+                    f"{CONNECTIONS} clients are on the control socket: one more was disconnected",
                 )
             return
         try:
@@ -188,7 +188,7 @@ class Handler(BaseHTTPRequestHandler):
             raise UsageError(f"a request's body has at most {LARGEST_BODY} bytes")
         text = self.rfile.read(int(length))
         if len(text) < int(length):
-            raise ConnectionResetError("the client hung up within a request")
+            raise ConnectionResetError("the client hung up in the middle of a request")
         self.close_connection = keep
         return parsed(text)
 

@@ -94,7 +94,7 @@ def output_of(*command: str) -> str:
 def version_of(text: str) -> Version:
     version = find_version(text)
     if not text.startswith("nbdkit ") or version is None or len(version) < 3:
-        raise RefusedError(f"nbdkit --version says {text.strip()!r}, which is no version")
+        raise RefusedError(f"nbdkit --version says {text.strip()!r}, which is not a version")
     return version[:3]
 
 

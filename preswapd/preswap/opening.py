@@ -48,7 +48,7 @@ class Opened:
 def check(settings: Settings) -> None:
     """Refuses what open_instance() would refuse; changes nothing.  The locks are held."""
     if settings.pool_size > LARGEST_POOL:
-        raise RefusedError(f"a pool has at most {exact_size(LARGEST_POOL)}")
+        raise RefusedError(f"a pool must be at most {exact_size(LARGEST_POOL)}")
     if settings.discard_state:
         check_sizes(settings.devices, sizes_that_stay(settings))
     else:

@@ -105,7 +105,7 @@ class Sysctl:
         def change(size: int) -> None:
             most = min(total_bytes(self.settings.paths.shm_dir) or LARGEST_POOL, LARGEST_POOL)
             if size > most:
-                raise UsageError(f"its shared memory holds no more than {exact_size(most)}")
+                raise UsageError(f"the shared memory holds no more than {exact_size(most)}")
             self.host.limit = size
             # What needs no page to go is free before anybody asks how many must.
             self.host.maintain()
@@ -199,7 +199,7 @@ class Sysctl:
         try:
             found = read(self.path)
         except (OSError, ValueError) as error:
-            return [f"{self.path} is not used: {error}"]
+            return [f"{self.path} is ignored: {error}"]
         # A runtime directory on a disk keeps the file when the host restarts.
         if found.pop(BOOT_ID, self.host.boot_id) != self.host.boot_id:
             return []
@@ -210,9 +210,9 @@ class Sysctl:
                 known[key].change(text)
                 self.changed[key] = text
             except KeyError:
-                complaints.append(f"{self.path}: {key} is not used: there is no such setting")
+                complaints.append(f"{self.path}: {key} is ignored: there is no such setting")
             except (ValueError, UsageError) as error:
-                complaints.append(f"{self.path}: {key} is not used: {error}")
+                complaints.append(f"{self.path}: {key} is ignored: {error}")
         return complaints
 
 

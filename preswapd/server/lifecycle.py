@@ -88,8 +88,8 @@ def log_quarantine(instance: Instance) -> None:
         if device.quarantined:
             log(
                 WARNING,
-                f"{device.name}: its pages in memory went with the host's last run: reads are I/O"
-                " errors until a freshly booted guest uses it",
+                f"{device.name}: its pages in memory were lost when the host was rebooted: reads"
+                " are refused until a freshly booted guest uses it",
             )
 
 

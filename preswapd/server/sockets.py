@@ -127,4 +127,4 @@ def passed_by_systemd(environment: MutableMapping[str, str]) -> list[socket.sock
             for descriptor in range(FIRST_PASSED, FIRST_PASSED + count)
         ]
     except OSError as error:
-        raise UsageError(f"LISTEN_FDS names what is no socket: {error.strerror}") from None
+        raise UsageError(f"a descriptor of LISTEN_FDS is not a socket: {error.strerror}") from None

@@ -57,8 +57,8 @@ def check_libvirt(version: Version | None) -> list[Finding]:
             Finding(
                 NOTE,
                 "libvirt",
-                f"{text} knows no <reconnect>: guests that get the disk from it see I/O errors when"
-                " the server restarts",
+                f"{text} does not know <reconnect>: guests that get the disk from it see I/O errors"
+                " when the server restarts",
                 "define the guest with `preswapctl libvirt-xml`, or use libvirt"
                 f" {version_text(LIBVIRT_RECONNECTS)} or newer",
             )
@@ -75,12 +75,12 @@ def check_apparmor(root: Path, sockets: Path) -> list[Finding]:
     if any(allows_sockets(path, sockets) for path in profiles):
         return [Finding(OK, "AppArmor", f"lets libvirt's guests use the sockets in {sockets}")]
     if not confines_sockets(root / "sys/kernel/security/apparmor/features"):
-        return [Finding(OK, "AppArmor", "this kernel's does not confine Unix sockets")]
+        return [Finding(OK, "AppArmor", "does not confine Unix sockets in this kernel")]
     return [
         Finding(
             FIX,
             "AppArmor",
-            f"keeps libvirt's guests from the sockets in {sockets}",
+            f"does not let libvirt's guests use the sockets in {sockets}",
             f"add the line `{sockets}/*/nbd.sock rw,` to /etc/apparmor.d/local/abstractions/"
             "libvirt-qemu, and restart the guests",
         )
