@@ -132,9 +132,9 @@ class Sysctl:
                 self.quotas[device.name] = pages
                 self.limit(device)
 
-        return Effect(lambda: self.most_pages(device), change, lambda: NO_LIMIT)
+        return Effect(lambda: self.quota_of(device), change, lambda: NO_LIMIT)
 
-    def most_pages(self, device: Device) -> int:
+    def quota_of(self, device: Device) -> int:
         return self.quotas.get(device.name, NO_LIMIT)
 
     def hold_down(self, device: Device, pages: int) -> None:
@@ -150,7 +150,7 @@ class Sysctl:
 
     def limit(self, device: Device) -> None:
         """The lower of both limits.  Under `limiting`: a quota may be set while a shrink ends."""
-        device.max_pages = min(self.most_pages(device), self.held_down.get(device.name, NO_LIMIT))
+        device.max_pages = min(self.quota_of(device), self.held_down.get(device.name, NO_LIMIT))
 
     # --- changing ---
 

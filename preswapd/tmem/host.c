@@ -39,7 +39,7 @@ static void host_give_back(struct tmem_host *h, bool all)
 const struct tmem_ops tmem_ops = {
 	.stage = room_stage,
 	.build = room_build,
-	.discard = page_discard,
+	.abandon = page_abandon,
 	.lock = page_lock,
 	.trylock = page_trylock,
 	.unlock = page_unlock,
@@ -95,7 +95,7 @@ int tmem_put(struct tmem_host *h, const struct tmem_handle *handle, const void *
 	uint64_t seq = err ? 0 : page_find(h, handle).seq;
 	page_unlock(h, handle);
 	if (err) {
-		page_discard(h, &fresh);
+		page_abandon(h, &fresh);
 		return put_failed(h, handle, fresh.generation, keep_old);
 	}
 	page_release(h, old);

@@ -133,15 +133,15 @@ int slabs_lock(struct slabs *s, unsigned flags)
 }
 
 /* New pages stop 1 % below the limit, so that replacements still find room; and what is staged
- * may need as much again until its copies stand. */
+ * may need as much again until its copies are made. */
 bool slabs_within_limit(const struct slabs *s, uint64_t bytes, unsigned flags)
 {
-	uint64_t most = flags & (SLOTS_REPLACE | SLOTS_UNSTAGE) ? s->limit :
+	uint64_t most = flags & (SLOTS_REPLACE | SLOTS_SETTLE) ? s->limit :
 			s->limit - s->limit / 100;
-	uint64_t aside = flags & SLOTS_UNSTAGE ? 0 : s->staged_bytes;
+	uint64_t aside = flags & SLOTS_SETTLE ? 0 : s->staged_bytes;
 
 	/* The limit was lowered.  A copy may exceed it by one step more, as it frees more. */
-	if (flags & SLOTS_UNSTAGE && s->used_bytes > s->limit)
+	if (flags & SLOTS_SETTLE && s->used_bytes > s->limit)
 		return !s->empty_bytes;
 	return s->used_bytes + aside + bytes <= most;
 }
@@ -149,7 +149,7 @@ bool slabs_within_limit(const struct slabs *s, uint64_t bytes, unsigned flags)
 /* Nor is an empty slab cut for a put while the copies of staged pages may need it. */
 static bool leaves_room_for_copies(const struct slabs *s, unsigned flags)
 {
-	return !s->staged_bytes || flags & SLOTS_UNSTAGE ||
+	return !s->staged_bytes || flags & SLOTS_SETTLE ||
 	       s->used_bytes - s->empty_bytes + s->staged_bytes + SLAB_BYTES <= s->limit;
 }
 

@@ -72,7 +72,7 @@ int slots_alloc(struct slabs *s, unsigned length, unsigned flags, uint32_t *ref)
 
 	if (err)
 		return err;
-	if (s->used_bytes > s->limit && !(flags & (SLOTS_NOGROW | SLOTS_UNSTAGE))) {
+	if (s->used_bytes > s->limit && !(flags & (SLOTS_NOGROW | SLOTS_SETTLE))) {
 		err = -ENOSPC;                 /* the limit was lowered: nothing more gets in */
 	} else {
 		err = alloc_in_class(s, class, flags, ref);

@@ -140,7 +140,7 @@ int connection_flush(struct connection *c)
 	return err;
 }
 
-/* A flush and a look at extents are no I/O of the guest's, see flights.h. */
+/* A flush and a query of extents do not count as the guest's I/O, see flights.h. */
 static int begin_io(struct connection *c, struct flight *mine, uint64_t count, uint64_t offset)
 {
 	int err = check_range(c, count, offset);
@@ -185,7 +185,7 @@ int connection_zero(struct connection *c, uint64_t count, uint64_t offset, unsig
 	return err;
 }
 
-int connection_extents(struct connection *c, uint64_t count, uint64_t offset, struct extent *to,
+int connection_extents(struct connection *c, uint64_t count, uint64_t offset, struct nbd_extent *to,
 		       unsigned most)
 {
 	struct flight mine;
