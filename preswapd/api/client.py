@@ -99,7 +99,7 @@ class Client:
         self._change("POST", f"{device_path(name)}/mkswap{forced(force)}", {})
 
     def swapoff(self, name: str) -> SwapoffResult:
-        """Drops all pages but the swap header, whoever uses the device.  NotFoundError."""
+        """Drops all pages but the swap header, even while a client is connected.  NotFoundError."""
         return SwapoffResult.from_json(self._change("POST", f"{device_path(name)}/swapoff", {}))
 
     def set(self, key: str, value: str) -> int | str:

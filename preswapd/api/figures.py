@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The statistics, and every figure in them: its key, its type and its meaning, written once.
 
-The types are those of the answer to `GET /v1/stats`.  What a field is stands beside its type, and
-from there it goes into the help of the commands, the manual page, Prometheus' text and the tables
-of the documentation (tools/tables).  A field that is NotRequired came later than the others: an
-older server does not send it.
+The types are those of the answer to `GET /v1/stats`.  What a field means is written beside its
+type, and goes from there into the help of the commands, the manual page, Prometheus' text and the
+tables of the documentation (tools/tables).  A field that is NotRequired came later than the
+others: an older server does not send it.
 """
 
 from collections.abc import Iterator

@@ -78,7 +78,7 @@ class Child:
             if ended:
                 raise ChildError(f"it ended with {self.ending}")
             if time.monotonic() > deadline:
-                raise ChildError(f"it had not got there after {seconds:.0f} s")
+                raise ChildError(f"it was not ready after {seconds:.0f} s")
             time.sleep(POLL_SECONDS)
 
     def send_signal(self, number: int) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Which nbdkit is installed here, and what its version asks of whoever runs it."""
+"""Which nbdkit is installed here, and what its version requires of the server."""
 
 import os
 import re
