@@ -82,11 +82,11 @@ class Child:
             time.sleep(POLL_SECONDS)
 
     def send_signal(self, number: int) -> None:
-        """Nothing to one that has ended."""
+        """Sends nothing to one that has ended."""
         self._process.send_signal(number)
 
     def wait(self, seconds: float = END_SECONDS) -> int:
-        """Until it has ended by itself; its status.  subprocess.TimeoutExpired when it goes on."""
+        """Waits for its end; returns its status.  subprocess.TimeoutExpired when it goes on."""
         return self._process.wait(seconds)
 
     def stop(self, number: int = signal.SIGTERM, seconds: float = END_SECONDS) -> int:

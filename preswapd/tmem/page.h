@@ -37,7 +37,7 @@ void page_visit(struct tmem_host *, const struct tmem_handle *, tmem_visit, void
 /* How many pages of the object were dropped. */
 int64_t page_flush_object(struct tmem_host *, uint32_t pool, uint64_t object);
 
-/* A copy's checksum, its payload's digest given; and whether it is the one that it had. */
+/* A copy's checksum, given its payload's digest; and whether the copy fits its own. */
 uint32_t page_sum(struct tmem_host *, const struct tmem_copy *, uint64_t digest);
 bool page_is_intact(struct tmem_host *, const struct tmem_copy *);
 

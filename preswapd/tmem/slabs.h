@@ -4,7 +4,7 @@
  *                  carve                    its last free slot is taken
  *   NOWHERE -------------------> PARTIAL ---------------------------------> FULL
  *      ^                         ^  |  ^ <--------------------------------  ^  |
- *      |              carve anew |  |  |         a slot is released         |  |
+ *      |             carve again |  |  |         a slot is released         |  |
  *      |                         |  |  |                                    |  |
  *      | give_back               |  |  | take, return               return  |  | take
  *      |                         |  |  +-------------> MOVING <-------------+--+
@@ -62,8 +62,8 @@ struct slabs {
 	struct list partial[CLASSES_MAX];  /* those with a free slot in held memory first */
 	struct list empty;             /* no slot taken; still holding their memory */
 	uint64_t empty_bytes;
-	uint64_t recut_at;             /* ns; when an empty slab was last cut anew with more memory than
-					* it needed, 0 when none was since the last trim */
+	uint64_t recarved_at;          /* ns; when an empty slab was last carved again with more
+					* memory than it needs; 0: none was since the last trim */
 	struct list staging[TMEM_NONE];    /* for each codec: with a free slot ... */
 	struct list staged;            /* ... and without, the oldest first */
 	uint64_t staged_bytes, staged_pages;

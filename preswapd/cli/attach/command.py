@@ -66,7 +66,7 @@ def attach_command(
                 " pages (--yes goes ahead)"
             )
         hotplug.plug(controller)
-        # It is attached by now: Ctrl-C would only keep that from being told.
+        # It is attached by now: Ctrl-C would only keep that from being said.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         device = hotplug.device()
     if invocation.json:

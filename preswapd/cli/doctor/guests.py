@@ -42,7 +42,7 @@ def check_qemu(version: Version | None) -> list[Finding]:
                 FIX,
                 "QEMU",
                 f"{text} does not know the options of `preswapctl qemu-args`",
-                f"{version_text(OLDEST_QEMU)} or newer does",
+                f"use {version_text(OLDEST_QEMU)} or newer",
             )
         ]
     return [Finding(OK, "QEMU", text)]
@@ -67,7 +67,7 @@ def check_libvirt(version: Version | None) -> list[Finding]:
 
 
 def check_apparmor(root: Path, sockets: Path) -> list[Finding]:
-    """libvirt gives each guest a profile, and by default our sockets are not in it."""
+    """libvirt gives each guest a profile, and by default it does not allow the servers' sockets."""
     folder = root / "etc/apparmor.d"
     profiles = [folder / "abstractions/libvirt-qemu", folder / "local/abstractions/libvirt-qemu"]
     if not is_on(root / "sys/module/apparmor/parameters/enabled") or not profiles[0].exists():
@@ -88,7 +88,7 @@ def check_apparmor(root: Path, sockets: Path) -> list[Finding]:
 
 
 def confines_sockets(features: Path) -> bool:
-    """Debian 12's kernel does not; where it cannot be seen, it may."""
+    """Debian 12's kernel does not; where that cannot be read, it may."""
     return not features.is_dir() or any(features.glob("network*/af_unix"))
 
 

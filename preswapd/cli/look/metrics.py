@@ -46,7 +46,7 @@ def metrics_command(invocation: Invocation, textfile: Path | None) -> None:
     if textfile is None:
         click.echo(text, nl=False)
     else:
-        # Also when nobody answers: figures of the past would be taken for the present's.
+        # Also when no server answers: old figures would be taken for current ones.
         replace_file(textfile, text)
     if unclear:
         clash = f"several servers have the name {', '.join(unclear)}: left out"
@@ -74,7 +74,7 @@ def those_with_a_name_of_their_own(
 
 
 def replace_file(path: Path, text: str) -> None:
-    """By a rename, so that no reader sees half of it."""
+    """Writes it by a rename, so that no reader sees a partial file."""
     try:
         if path.exists() and not path.is_file():
             # A rename would put a file in the place of /dev/null.

@@ -31,7 +31,8 @@ def run_shrink(client: Client, pages: int, device: str | None = None) -> ShrinkR
 
 
 def set_and_fit(client: Client, key: str, value: str) -> int | str:
-    """The setting's new value, once pages above a limit have gone; Ctrl-C only leaves.
+    """Sets it, waits until pages above a limit have gone, and returns the new value.  Ctrl-C ends
+    only the waiting.
 
     PartialError when pages stay above it.
     """
