@@ -14,7 +14,7 @@ from preswapd.preswap.device._device cimport (
     REQUEST_FAST_ZERO,
     REQUEST_FUA,
     Connection,
-    extent,
+    nbd_extent,
 )
 
 cdef enum:
@@ -74,7 +74,7 @@ def zero(Connection h not None, uint64_t count, uint64_t offset, int flags):
 
 def extents(Connection h not None, uint64_t count, uint64_t offset, int flags):
     pin_thread()
-    cdef extent found[EXTENTS_AT_ONCE]
+    cdef nbd_extent found[EXTENTS_AT_ONCE]
     cdef int n = h.list_extents(count, offset, found, EXTENTS_AT_ONCE)
     check(n)
     return [(found[i].offset, found[i].length, NBDKIT_EXTENT_HOLE_ZERO if found[i].hole else 0)

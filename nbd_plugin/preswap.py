@@ -18,7 +18,9 @@ try:
     from preswapd.server.lifecycle import start
 except ImportError as error:
     # nbdkit's own log is off, see server/serve.py.
-    print(f"preswapd: nbdkit's Python, {sys.prefix}, lacks it: {error}", file=sys.stderr)
+    print(
+        f"preswapd: cannot be imported by nbdkit's Python, {sys.prefix}: {error}", file=sys.stderr
+    )
     raise
 
 API_VERSION = 2

@@ -75,7 +75,7 @@ def report(error: BaseException, name: str) -> int:
     if isinstance(error, SystemExit) and isinstance(error.code, int):
         return error.code
     message, status = sentence(error)
-    # The status tells it too, where nobody can be told in words.
+    # Where the message cannot be written, the exit status still tells.
     with suppress(OSError):
         click.echo(f"{prefix(ERROR)}{name}: {message}", err=True)
     return status
@@ -153,7 +153,7 @@ class Reader(click.ParamType, Generic[T]):  # type: ignore[type-arg]
 
 
 def parse_seconds(text: str, hint: str = "") -> float:
-    """`hint` goes into the complaint of what is no number."""
+    """`hint` goes into the complaint about a text that is not a number."""
     try:
         seconds = float(text)
     except ValueError:

@@ -11,7 +11,7 @@ PreswapError        exit status 1: it was tried and failed
 
 
 class PreswapError(Exception):
-    """Base of all errors that a person is told in one sentence."""
+    """Base of all errors that are reported in one sentence."""
 
     exit_status = 1
 
@@ -41,11 +41,11 @@ class PartialError(PreswapError):
 
 
 class PageDamagedError(PreswapError):
-    """A page's checksum does not fit: an I/O error to whoever reads it, never wrong data."""
+    """A page's checksum does not fit: its reader gets an I/O error, never wrong data."""
 
 
 def with_place(error: BaseException) -> str:
-    """What nobody foresaw, for the log: the exception with the place it came from, in one line."""
+    """An unexpected exception for the log: with the place that it came from, in one line."""
     text = f"{type(error).__name__}: {error}"
     frame = error.__traceback__
     if frame is None:

@@ -37,14 +37,14 @@ def log(priority: int, text: str) -> None:
         sys.stderr.write(f"{prefix(priority)}{line}\n")
         sys.stderr.flush()
     except OSError:
-        # Whoever read the log has gone; serving goes on.
+        # The reader of the log has gone; serving goes on.
         pass
 
 
 class Throttle:
     """Lets the first line of a kind pass, and for a minute no other.
 
-    What goes wrong does so at every turn; whoever looks at the log wants to read it once.
+    What goes wrong often does so at every turn; one line of it is enough for the reader.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

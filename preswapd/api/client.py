@@ -87,7 +87,7 @@ class Client:
     # --- changing ---
 
     def create(self, name: str, size: int, compress: str | None = None) -> DeviceAnswer:
-        """The new device, as device() shows it.  `size` in bytes, a multiple of 4096.
+        """Creates a device and returns it as device() shows it.  `size`: bytes, a multiple of 4096.
 
         UsageError for a bad name, size or codec; RefusedError where there is one of that name, or
         no room for it.
@@ -96,8 +96,8 @@ class Client:
         return cast(DeviceAnswer, self._change("POST", "/devices", body))
 
     def remove(self, name: str, *, force: bool = False) -> None:
-        """With all its pages.  NotFoundError; RefusedError with an NBD client connected, unless
-        forced."""
+        """Removes it with all its pages.  NotFoundError; RefusedError with an NBD client connected,
+        unless forced."""
         self._change("DELETE", device_path(name) + forced(force), None)
 
     def mkswap(self, name: str, *, force: bool = False) -> None:
@@ -106,11 +106,11 @@ class Client:
         self._change("POST", f"{device_path(name)}/mkswap", {"force": force})
 
     def swapoff(self, name: str) -> SwapoffResult:
-        """Drops all pages but the swap header, whoever uses the device.  NotFoundError."""
+        """Drops all pages but the swap header, even while a client is connected.  NotFoundError."""
         return SwapoffResult.from_json(self._change("POST", f"{device_path(name)}/swapoff", {}))
 
     def set(self, key: str, value: str) -> int | str:
-        """The setting's new value; pages above a lowered limit go after this has returned.
+        """Sets it and returns its new value; pages above a lowered limit may go later.
 
         `value` is a number, a size such as "64M" or a word, as docs/control-api.md has it for each
         key.  UsageError for an unknown key or a bad value.
@@ -119,9 +119,9 @@ class Client:
 
     @contextmanager
     def set_and_follow(self, key: str, value: str) -> Iterator["FollowedSetting"]:
-        """The same, to be waited for until those pages have gone.
+        """The same, and those pages can be waited for.
 
-        Inside the block it is set; leaving the block early stops nothing.  UsageError that
+        It is set inside the block; leaving the block early stops nothing.  UsageError that
         knows_no_wait(), and nothing is set, from a server that is too old to see to its limits.
         """
         body = {"key": key, "value": value, "wait": True}
@@ -129,7 +129,7 @@ class Client:
             yield FollowedSetting(answer)
 
     def begin_shrink(self, pages: int, device: str | None = None) -> ShrinkStatus:
-        """A shrink, of one device or of all, that goes on without this client.
+        """Begins a shrink of one device or of all, that goes on without this client.
 
         NotFoundError: no such device; RefusedError: another shrink is under way.
         """
@@ -213,7 +213,7 @@ class Answer:
         return self.response.read()
 
     def lines(self) -> Iterator[Json]:
-        """Those that have not been taken yet."""
+        """The lines that have not been taken yet."""
         for line in self.incoming:
             yield cast(Json, decoded(line))
 

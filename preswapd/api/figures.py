@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The statistics, and every figure in them: its key, its type and its meaning, written once.
 
-The types are those of the answer to `GET /v1/stats`.  What a field is stands beside its type, and
-from there it goes into the help of the commands, the manual page, Prometheus' text and the tables
-of the documentation (tools/tables).  A field that is NotRequired came later than the others: an
-older server does not send it.
+The types are those of the answer to `GET /v1/stats`.  What a field means is written beside its
+type, and goes from there into the help of the commands, the manual page, Prometheus' text and the
+tables of the documentation (tools/tables).  A field that is NotRequired came later than the
+others: an older server does not send it.
 """
 
 from collections.abc import Iterator
@@ -50,7 +50,7 @@ class TmemFigures(TypedDict):
         int, gauge("the most memory that the pool has taken since the server's start", BYTES)
     ]
     metadata_size: Annotated[
-        int, gauge("memory on top of the pool's: the index, the maps of the devices", BYTES)
+        int, gauge("memory besides the pool's: the index, the maps of the devices", BYTES)
     ]
     stored_pages: Annotated[int, gauge("pages in the pool, same-filled ones included")]
     same_filled_pages: Annotated[
@@ -126,13 +126,13 @@ class DeviceFigures(TypedDict):
     preswap_pages: Annotated[int, gauge("pages in tmem")]
     disk_pages: Annotated[int, gauge("pages in the disk file")]
     lost_pages: Annotated[
-        int, gauge("damaged pages: reading one is an I/O error until it is written or trimmed")
+        int, gauge("lost pages: reading one is an I/O error until it is written or trimmed")
     ]
     quarantined: Annotated[
         bool,
         gauge(
             "whether reads fail until a freshly booted guest uses the device, because its pages"
-            " in tmem were lost with the host's restart"
+            " in tmem were lost when the host was rebooted"
         ),
     ]
     succ_stores: Annotated[int, counter("pages written to tmem")]
@@ -154,7 +154,7 @@ class DeviceFigures(TypedDict):
     latency: NotRequired[
         Annotated[
             dict[str, Latency],
-            Figure(HISTOGRAM, "how long requests took, without the time in the socket", SECONDS),
+            Figure(HISTOGRAM, "how long requests took, without their time in the socket", SECONDS),
         ]
     ]
     lost_reads: Annotated[

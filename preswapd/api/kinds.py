@@ -50,7 +50,7 @@ class Kind:
 
 def text_value(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError("a text in quotes is expected")
+        raise ValueError("a string in quotes is expected")
     return value
 
 
@@ -78,17 +78,17 @@ def path_value(value: Any) -> Path:
 
 def check_pool_size(size: int) -> int:
     if size < SMALLEST_POOL:
-        raise UsageError(f"a pool has at least {exact_size(SMALLEST_POOL)}")
+        raise UsageError(f"a pool must be at least {exact_size(SMALLEST_POOL)}")
     return size
 
 
 def check_device_size(size: int) -> int:
     if size < SMALLEST_DEVICE:
-        raise UsageError(f"a device has at least {exact_size(SMALLEST_DEVICE)}")
+        raise UsageError(f"a device must be at least {exact_size(SMALLEST_DEVICE)}")
     if size > LARGEST_DEVICE:
-        raise UsageError(f"a device has at most {exact_size(LARGEST_DEVICE)}")
+        raise UsageError(f"a device must be at most {exact_size(LARGEST_DEVICE)}")
     if size % PAGE_SIZE:
-        raise UsageError(f"a device's size is a multiple of {PAGE_SIZE}")
+        raise UsageError(f"a device's size must be a multiple of {PAGE_SIZE}")
     return size
 
 
@@ -100,7 +100,7 @@ def check_compress(name: str) -> str:
 
 def check_threads(count: int) -> int:
     if not 1 <= count <= MOST_THREADS:
-        raise ValueError(f"{count} threads: from 1 to {MOST_THREADS} are possible")
+        raise ValueError(f"{count} is out of range: from 1 to {MOST_THREADS}")
     return count
 
 
@@ -136,7 +136,7 @@ def parse_number(text: str) -> int:
 
 def parse_flag(text: str) -> bool:
     if text not in ("0", "1"):
-        raise UsageError("it is 0 or 1")
+        raise UsageError("it must be 0 or 1")
     return text == "1"
 
 

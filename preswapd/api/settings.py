@@ -109,7 +109,7 @@ INSTANCE = (
         "instance",
         INSTANCE_NAME,
         START,
-        "the instance's name; where both a file and the option say it, they must agree",
+        "the instance's name; if a file and the option both give it, they must agree",
         DEFAULT_INSTANCE,
     ),
     Setting(
@@ -157,7 +157,7 @@ INSTANCE = (
         "threads",
         THREADS,
         START,
-        "worker threads for each client, from 1 to 256",
+        "worker threads for each connection, from 1 to 256",
         "16, or 1 where nbdkit is older than 1.33.10",
     ),
     Setting(
@@ -174,8 +174,8 @@ QUOTA = Setting(
     "quota",
     or_word(PAGES, UNLIMITED, NO_LIMIT),
     Place.SYSCTL,
-    "pages of the device that may be in tmem, or unlimited; beyond it the coldest, and new ones, go"
-    " to disk",
+    "how many pages of the device may be in tmem, or unlimited; above it, the coldest pages and new"
+    " ones go to disk",
     UNLIMITED,
 )
 DEVICE = (

@@ -11,7 +11,7 @@ from preswapd.commandline import DEVICE, INSTANCE
 from preswapd.errors import PreswapError
 from preswapd.paths import runtime_root
 
-# By then whoever waits for a server that hangs has typed the name by hand.
+# Who waits this long for a server that hangs has typed the name by hand.
 PATIENCE_SECONDS = 1.0
 
 

@@ -124,7 +124,7 @@ def others() -> str:
     """For an operator who forgot sudo."""
     if runtime_root() == SYSTEM_RUNTIME_ROOT or not SYSTEM_RUNTIME_ROOT.is_dir():
         return ""
-    return f"; for the host's, under {SYSTEM_RUNTIME_ROOT}, run this as root"
+    return f"; those under {SYSTEM_RUNTIME_ROOT} are found when this runs as root"
 
 
 def names(instances: list[RunningInstance]) -> str:

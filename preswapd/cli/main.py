@@ -50,7 +50,7 @@ SUBCOMMANDS = [
     Subcommand(
         "freeze",
         "preswapd.cli.steer.sysctl:freeze_command",
-        "Let no new page into tmem: they go to disk until thaw.",
+        "Let no new pages into tmem: they go to disk until thaw.",
     ),
     Subcommand(
         "thaw",

@@ -40,7 +40,7 @@ Json = dict[str, Any]
 LARGEST_BODY = 8192
 LONGEST_LENGTH = 9  # digits
 CONNECTIONS = 64
-# A client that says nothing, or does not read, for so long is let go.
+# A client that sends nothing, or does not read, for this long is disconnected.
 IDLE_SECONDS = 60
 HANG_UP_SECONDS = 0.1
 
@@ -77,7 +77,7 @@ class ControlServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
             if self.refusals.passes():
                 self.log(
                     WARNING,
-                    f"{CONNECTIONS} clients are on the control socket, one more was hung up on",
+                    f"{CONNECTIONS} clients are on the control socket: one more was disconnected",
                 )
             return
         try:
@@ -101,7 +101,7 @@ class Handler(BaseHTTPRequestHandler):
     """One connection: requests come in, routes decide, JSON goes out."""
 
     protocol_version = "HTTP/1.1"
-    # What a line that is no request is answered in: HTTP/0.9 would mean without a head.
+    # How a line that is not a request is answered: HTTP/0.9 would mean without a head.
     default_request_version = "HTTP/1.0"
     server_version = "preswapd"
     sys_version = ""
@@ -117,7 +117,7 @@ class Handler(BaseHTTPRequestHandler):
     # --- BaseHTTPRequestHandler's interface ---
 
     def parse_request(self) -> bool:
-        """The base class would answer whoever names HTTP/0.9 without a head."""
+        """The base class would answer a request that names HTTP/0.9 without a head."""
         if str(self.raw_requestline, "iso-8859-1").split()[-1:] != ["HTTP/0.9"]:
             return super().parse_request()
         self.requestline = self.request_version = self.command = ""
@@ -125,7 +125,7 @@ class Handler(BaseHTTPRequestHandler):
         return False
 
     def finish(self) -> None:
-        """With both files closed the socket is; the base class leaves one open when the client has
+        """Closes both files, and so the socket; the base class leaves one open when the client has
         hung up on what was to be sent, until the next garbage collection."""
         try:
             super().finish()
@@ -144,7 +144,7 @@ class Handler(BaseHTTPRequestHandler):
         """Nothing: there is no line for each request."""
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """For what is no HTTP at all; the base class would answer with a web page."""
+        """For what is not HTTP at all; the base class would answer with a web page."""
         self.close_connection = True
         text = message or HTTPStatus(code).phrase
         self.send(code, JSON_TYPE, encoded(error_body("usage", text)))
@@ -188,7 +188,7 @@ class Handler(BaseHTTPRequestHandler):
             raise UsageError(f"a request's body has at most {LARGEST_BODY} bytes")
         text = self.rfile.read(int(length))
         if len(text) < int(length):
-            raise ConnectionResetError("the client hung up within a request")
+            raise ConnectionResetError("the client hung up in the middle of a request")
         self.close_connection = keep
         return parsed(text)
 
@@ -218,7 +218,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send(ERRORS[error_code(error)][0], JSON_TYPE, body)
 
     def failure(self, error: Exception) -> Json:
-        """What the client is told; what nobody foresaw is logged as well."""
+        """What the client is told; an unexpected error is logged as well."""
         if isinstance(error, PreswapError):
             return error_body(error_code(error), str(error))
         if isinstance(error, OSError):

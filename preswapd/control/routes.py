@@ -205,7 +205,7 @@ def path(template: str) -> re.Pattern[str]:
 def is_forced(request: Request) -> bool:
     force = request.query.get("force", "0")
     if force not in ("0", "1"):
-        raise UsageError("force is 0 or 1")
+        raise UsageError("force must be 0 or 1")
     return force == "1"
 
 
@@ -228,7 +228,7 @@ class Body:
     def optional_text(self, name: str) -> str | None:
         value = self.body.get(name)
         if value is not None and not isinstance(value, str):
-            raise UsageError(f"{name} must be a text")
+            raise UsageError(f"{name} must be a string")
         return value
 
     def value(self, name: str) -> str:
@@ -253,7 +253,7 @@ class Body:
             except ValueError as error:
                 raise UsageError(f"{name}: {error}") from None
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise UsageError(f"{name} must be a number from 0 on")
+            raise UsageError(f"{name} must be a number, 0 or more")
         if value > LARGEST:
             raise UsageError(f"{name} is too large")
         return value

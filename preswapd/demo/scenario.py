@@ -83,7 +83,7 @@ def boot(stage: Stage) -> None:
     guest = Guest(hardware, software, stage.cache, life=GUEST_LIFE)
     stage.guest = stage.stack.enter_context(guest)
     stage.work = Work(guest, stage.tools)
-    how = "KVM" if guest.accelerator == "kvm" else "emulation, for want of a usable KVM"
+    how = "KVM" if guest.accelerator == "kvm" else "emulation, because KVM is not usable"
     left = format_size(guest.meminfo()["MemTotal"])
     screen.say(f"Linux {guest.kernel_version}, {left} of memory left by its kernel, under {how}")
 
@@ -196,7 +196,8 @@ def kill(stage: Stage) -> None:
     stage.screen.say(f"the server is back after {up:.1f} s, the guest goes on after {stall:.1f} s")
     stage.check(
         stall < MOST_STALL,
-        f"killed with -9 amid its work, the server came back and the guest waited {stall:.1f} s",
+        f"killed with -9 in the middle of its work, the server came back and the guest waited"
+        f" {stall:.1f} s",
     )
     settle(stage, 1)
 

@@ -99,7 +99,7 @@ def check_host() -> None:
 def package_name() -> str:
     """The package of the newest cloud kernel, by the package lists of this host."""
     complaint = (
-        f"the package lists know no {META_PACKAGE}: run apt-get update first (on Debian),"
+        f"the package lists do not have {META_PACKAGE}: run apt-get update first (on Debian),"
         " or name a kernel with --kernel and --modules"
     )
     shown = command(["apt-cache", "show", "--no-all-versions", META_PACKAGE], complaint)

@@ -14,7 +14,7 @@ LEGACY = ("memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat")
 def memory_files(
     membership: Path = Path("/proc/self/cgroup"), root: Path = ROOT
 ) -> list[tuple[str, str, str]]:
-    """Limit, usage and statistics file of each group, ours and those above it."""
+    """Limit, usage and statistics file of each group: this process's and those above it."""
     try:
         lines = membership.read_text().splitlines()
     except OSError:
@@ -38,6 +38,6 @@ def groups(line: str, root: Path) -> Iterator[tuple[str, str, str]]:
     for depth in range(len(parts), -1, -1):
         folder = top.joinpath(*parts[:depth])
         limit, usage, statistics = (folder / name for name in names)
-        # A group that may not be looked at limits us all the same, but nobody can say by how much.
+        # A group that may not be read limits this process all the same, but not known by how much.
         if all(os.access(file, os.R_OK) for file in (limit, usage, statistics)):
             yield str(limit), str(usage), str(statistics)

@@ -78,15 +78,15 @@ class Child:
             if ended:
                 raise ChildError(f"it ended with {self.ending}")
             if time.monotonic() > deadline:
-                raise ChildError(f"it had not got there after {seconds:.0f} s")
+                raise ChildError(f"it was not ready after {seconds:.0f} s")
             time.sleep(POLL_SECONDS)
 
     def send_signal(self, number: int) -> None:
-        """Nothing to one that has ended."""
+        """Sends nothing to one that has ended."""
         self._process.send_signal(number)
 
     def wait(self, seconds: float = END_SECONDS) -> int:
-        """Until it has ended by itself; its status.  subprocess.TimeoutExpired when it goes on."""
+        """Waits for its end; returns its status.  subprocess.TimeoutExpired when it goes on."""
         return self._process.wait(seconds)
 
     def stop(self, number: int = signal.SIGTERM, seconds: float = END_SECONDS) -> int:

@@ -7,7 +7,7 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def boot_id() -> str:
-    """Another one after each start of the host."""
+    """The host's boot id: another one after each boot."""
     return BOOT_ID.read_text().strip()
 
 

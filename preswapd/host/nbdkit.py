@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Which nbdkit is installed here, and what its version asks of whoever runs it."""
+"""Which nbdkit is installed here, and what its version requires of the server."""
 
 import os
 import re
@@ -94,7 +94,7 @@ def output_of(*command: str) -> str:
 def version_of(text: str) -> Version:
     version = find_version(text)
     if not text.startswith("nbdkit ") or version is None or len(version) < 3:
-        raise RefusedError(f"nbdkit --version says {text.strip()!r}, which is no version")
+        raise RefusedError(f"nbdkit --version says {text.strip()!r}, which is not a version")
     return version[:3]
 
 

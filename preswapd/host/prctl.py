@@ -13,12 +13,12 @@ libc = ctypes.CDLL(None)
 
 
 def death_signal() -> int:
-    """0: none."""
+    """The signal that this process gets; 0: none."""
     number = ctypes.c_int()
     libc.prctl(PR_GET_PDEATHSIG, ctypes.byref(number))
     return number.value
 
 
 def set_death_signal(number: int) -> None:
-    """Of the calling thread alone: nbdkit's was asked for by its first one."""
+    """For the calling thread alone: nbdkit's was asked for by its first thread."""
     libc.prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(number))

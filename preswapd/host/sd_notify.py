@@ -6,7 +6,7 @@ import socket
 
 
 def notify(*assignments: str) -> None:
-    """Sends lines such as READY=1; without a service manager, and where it has gone, nothing."""
+    """Sends lines such as READY=1, or nothing where there is no service manager (any more)."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return

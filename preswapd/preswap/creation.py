@@ -55,7 +55,7 @@ class Maker:
         self.boot_id = boot_id
 
     def create(self, spec: DeviceSpec, compress: str) -> Served:
-        """A new device, with a swap header; RefusedError leaves nothing behind."""
+        """Creates a device with a swap header; RefusedError leaves nothing behind."""
         self.finish_leftovers(spec.name)
         check_unclaimed(self.paths.disk_file(spec.name), spec.size)
         entry = self.entered(spec.name, spec.size, "creating")
@@ -72,7 +72,8 @@ class Maker:
             raise cannot_make(spec.name, error) from None
 
     def adopt(self, old: Sidecar) -> Served:
-        """A device that disk knows and shared memory does not: a disk that lost its cache."""
+        """Serves a device again that disk knows and shared memory does not: as a disk that lost its
+        cache."""
         self.finish_leftovers(old.name)
         entry = self.entered(old.name, old.size, "adopting", quarantined=old.tmem_dirty)
         try:
@@ -114,7 +115,7 @@ class Maker:
         return Served(device, entry, sidecar)
 
     def remove(self, served: Served) -> None:
-        """The device with all its pages; its clients get ESHUTDOWN from now on."""
+        """Removes the device with all its pages; its clients get ESHUTDOWN from now on."""
         served.entry.set_state("removing")
         served.device.stop()
         served.device.empty()
@@ -153,7 +154,7 @@ class Maker:
             raise cannot_make(name, error) from None
 
     def finish_leftovers(self, name: str) -> None:
-        """What an error left half removed; two entries of one name would share their files."""
+        """Removes what an error left half removed: two entries of one name would share files."""
         try:
             for entry in self.table.entries(name):
                 self.finish(entry)

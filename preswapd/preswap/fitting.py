@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A limit and its effect are one thing: what is above a lowered limit goes to disk, unasked."""
+"""A limit that is lowered takes effect by itself: pages above it go to disk."""
 
 import threading
 import time
@@ -13,7 +13,7 @@ RETRY_SECONDS = 60.0
 
 
 class Fitting:
-    """Sees to it that limits are kept: when one is set, at the start, and again after a failure."""
+    """Keeps the limits: when one is set, at the start, and again after a failure."""
 
     def __init__(self, shrinks: Shrinks, limits: Callable[[], Mapping[str, Goal]]) -> None:
         self.shrinks = shrinks
@@ -32,7 +32,7 @@ class Fitting:
             return self.fits[key]
 
     def turn(self) -> None:
-        """Called some times a second."""
+        """To be called a few times a second."""
         for key, goal in self.limits().items():
             if self.is_due(key):
                 self.begin(key, goal)
@@ -42,7 +42,7 @@ class Fitting:
                 del self.fits[key]
 
     def is_due(self, key: str) -> bool:
-        """Not looked at since the start, or failed a while ago.
+        """Not looked at since the start, or its fit failed a while ago.
 
         One that an operator has stopped is not: until the limit is set again, or the next start.
         """

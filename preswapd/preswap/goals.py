@@ -10,7 +10,8 @@ from preswapd.preswap.device._device import Device
 from preswapd.preswap.sysctl import Sysctl
 from preswapd.tmem import Host
 
-# A pool's memory shrinks a little less than its pages do, as they leave holes: so much more goes.
+# A pool's memory shrinks a little less than its pages do, as they leave holes: so this much more
+# of the pages goes.
 MARGIN = 0.02
 
 
@@ -19,7 +20,7 @@ class Goal(ABC):
 
     setting: str | None = None  # the key of the limit, None of a shrink that was asked for
     device: str | None = None  # the name of the one device, None: all
-    subject: Device | None = None  # that device: one that is made anew under its name is another
+    subject: Device | None = None  # that device: another one may get its name later
 
     @abstractmethod
     def devices(self) -> Sequence[Device]: ...
@@ -35,16 +36,16 @@ class Goal(ABC):
         return self.left() <= self.target()
 
     def aim(self) -> None:  # noqa: B027 - most have nothing to measure
-        """Called before each round of moves: what there is to be measured is measured anew."""
+        """Called before each round of moves: measures what the target depends on."""
 
     @contextmanager
     def held_down(self) -> Iterator[None]:
-        """Meanwhile no new page enters tmem above the target.  A limit sees to that itself."""
+        """Inside, no new page enters tmem above the target.  A limit sees to that itself."""
         yield
 
 
 class ToPages(Goal):
-    """So many pages, in one device or in all."""
+    """A number of pages, in one device or in all."""
 
     def __init__(self, sysctl: Sysctl, devices: Sequence[Device], pages: int, name: str | None):
         self.sysctl = sysctl
@@ -88,13 +89,13 @@ class ToQuota(Goal):
         return [self.subject]
 
     def target(self) -> int:
-        return min(self.left(), self.sysctl.most_pages(self.subject))
+        return min(self.left(), self.sysctl.quota_of(self.subject))
 
 
 class ToPoolLimit(Goal):
-    """The pool's memory within its limit: bytes, of which nobody knows how many pages they are.
+    """The pool's memory within its limit: bytes, and how many pages that is can only be estimated.
 
-    A round goes by the average page, and ends when the memory is within the limit.
+    A round estimates by the average page, and ends when the memory is within the limit.
     """
 
     def __init__(self, setting: str, host: Host, devices: Callable[[], Sequence[Device]]) -> None:
@@ -132,5 +133,5 @@ class ToPoolLimit(Goal):
 
 
 def pages_in(devices: Sequence[Device]) -> int:
-    """Those of a device that is being removed go by themselves, and nobody can move them."""
+    """Without those of a device that is being removed: they go by themselves and cannot move."""
     return sum(device.preswap_pages for device in devices if not device.is_stopped)

@@ -19,6 +19,7 @@ from preswapd.preswap.device._device import Device
 from preswapd.preswap.files.header import swap_header
 from preswapd.preswap.fitting import Fitting
 from preswapd.preswap.goals import Goal, ToPages, ToPoolLimit, ToQuota
+from preswapd.preswap.maintenance import Maintenance
 from preswapd.preswap.opening import POOL, open_instance
 from preswapd.preswap.settings import (
     DeviceSpec,
@@ -27,14 +28,13 @@ from preswapd.preswap.settings import (
 )
 from preswapd.preswap.shrink import Shrink, Shrinks
 from preswapd.preswap.sysctl import Sysctl
-from preswapd.preswap.upkeep import Upkeep
 from preswapd.units import PAGE_SIZE, format_size
 from preswapd.version import VERSION
 
-# A clean stop waits so long for requests that a slow disk still holds.  Without them the stop is
-# as safe, but the device counts as dirty at the next start.
+# How long a clean stop waits for requests that wait for a slow disk.  A stop without them is as
+# safe, but the device counts as dirty at the next start.
 PARK_MILLISECONDS = 1000
-# Between two looks whether anything is to be compressed; the first page ends the wait.
+# How long the compression waits for a page that it has to compress.
 SETTLE_MILLISECONDS = 1000
 
 
@@ -68,7 +68,7 @@ class Instance:
             log(WARNING, complaint)
         self.shrinks = Shrinks(opened.host, log)
         self.fitting = Fitting(self.shrinks, self.limits)
-        self.upkeep = Upkeep(self.served, log)
+        self.maintenance = Maintenance(self.served, log)
 
     # --- looking ---
 
@@ -87,7 +87,7 @@ class Instance:
         """All but `server`, which is known to the process around it."""
         devices = self.devices
         figures = {name: device.stats() for name, device in devices.items()}
-        # tmem stands below the API, and its types.
+        # tmem is below the API, and does not know its types.
         tmem = cast(TmemFigures, self.host.stats())
         tmem["metadata_size"] += sum(device.metadata_size() for device in devices.values())
         tmem["checksum_errors"] += sum(one["lost_reads"] for one in figures.values())
@@ -116,7 +116,7 @@ class Instance:
         self.log(INFO, f"created device {name} of {format_size(size)}")
 
     def remove(self, name: str, *, force: bool = False) -> None:
-        """With all its pages.  RefusedError with a client connected, unless forced."""
+        """Removes it with all its pages.  RefusedError with a client connected, unless forced."""
         with self.changes:
             served = self.unused(name, force)
             del self.served[name]
@@ -131,7 +131,7 @@ class Instance:
         self.log(INFO, f"removed device {name}")
 
     def mkswap(self, name: str, *, force: bool = False) -> None:
-        """A fresh swap header.  RefusedError with a client connected, unless forced."""
+        """Writes a fresh swap header.  RefusedError with a client connected, unless forced."""
         with self.changes:
             device = self.unused(name, force).device
             device.write_page_zero(swap_header(name, device.size))
@@ -159,7 +159,7 @@ class Instance:
             result = SwapoffResult(
                 device.preswap_pages, device.disk_pages - header, device.seconds_since_io
             )
-            device.forget(1, device.pages - 1)
+            device.drop(1, device.pages - 1)
             device.punch()
             device.punch_unused()
             self.host.maintain(all=True)
@@ -178,8 +178,8 @@ class Instance:
     ) -> Shrink:
         """Begins to move pages to disk until `pages` are left, in one device or in all.
 
-        Puts beyond that are rejected meanwhile, so that it ends under load.  RefusedError while
-        another shrink is under way, or when there is no such device.
+        Puts beyond that are rejected while it runs, so that it ends even under load.  RefusedError
+        while another shrink is under way, or when there is no such device.
         """
         return self.shrinks.begin(ToPages(self.sysctl, self.chosen(name), pages, name), progress)
 
@@ -225,10 +225,10 @@ class Instance:
     # --- in the background ---
 
     def maintain(self) -> None:
-        """Called some times a second: memory and disk space go back, limits are kept, disk errors
-        are told."""
+        """To be called a few times a second: gives memory and disk space back, keeps limits, logs
+        disk errors."""
         self.host.maintain()
-        self.upkeep.turn()
+        self.maintenance.turn()
         self.fitting.turn()
 
     def compress_later(self) -> None:

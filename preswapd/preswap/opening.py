@@ -48,7 +48,7 @@ class Opened:
 def check(settings: Settings) -> None:
     """Refuses what open_instance() would refuse; changes nothing.  The locks are held."""
     if settings.pool_size > LARGEST_POOL:
-        raise RefusedError(f"a pool has at most {exact_size(LARGEST_POOL)}")
+        raise RefusedError(f"a pool must be at most {exact_size(LARGEST_POOL)}")
     if settings.discard_state:
         check_sizes(settings.devices, sizes_that_stay(settings))
     else:
@@ -110,8 +110,8 @@ def open_instance(settings: Settings) -> Opened:
 def create_new(maker: Maker, plan: Plan, settings: Settings, devices: list[Served]) -> list[str]:
     """Adds the devices that are new; complaints of those that cannot be made.
 
-    Guests that swap already must not lose their disks for want of another one.  At a first start
-    nobody does, and it is refused.
+    Guests that swap already must not lose their disks because another one is missing.  At a
+    first start nobody does, and it is refused.
     """
     complaints = []
     for spec in plan.create:

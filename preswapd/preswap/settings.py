@@ -35,4 +35,4 @@ class Settings:
 
 def check_number_of_devices(number: int) -> None:
     if number > MOST_DEVICES:
-        raise RefusedError(f"an instance has at most {MOST_DEVICES} devices")
+        raise RefusedError(f"an instance can have at most {MOST_DEVICES} devices")

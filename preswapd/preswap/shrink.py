@@ -52,7 +52,7 @@ class Shrink:
 
     @property
     def has_failed(self) -> bool:
-        """It has ended short of its goal, and nobody wanted that."""
+        """It has ended short of its goal, and was not stopped."""
         is_complete = self.result is not None and self.result.complete
         return self.ended.is_set() and not is_complete and not self.stopped.is_set()
 
@@ -86,7 +86,7 @@ class Shrinks:
     def fit(self, goal: Goal) -> Shrink | None:
         """For a limit: begun now, or when its turn comes; None when the limit is kept already.
 
-        One for the same setting that has not ended yet is aimed anew.
+        One for the same setting that has not ended yet gets the new target.
         """
         with self.beginning:
             if goal.is_met():
@@ -152,7 +152,7 @@ class Shrinks:
     # --- in its thread ---
 
     def go_on(self, shrink: Shrink | None) -> None:
-        """To its end, and to that of the fits that have come in meanwhile."""
+        """Carries it out, and then the fits that were asked for in the meantime."""
         while shrink is not None:
             shrink.result = shrink.error = None
             try:

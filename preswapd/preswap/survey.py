@@ -50,7 +50,7 @@ def survey(settings: Settings, found: Found | None, boot_id: str) -> Plan:
     sidecars = read_all(paths.state_dir)
     if found is not None and found.boot_id != boot_id:
         raise RefusedError(
-            f"the arena {paths.arena} is of an earlier start of this host: {DISCARD_HINT}"
+            f"the arena {paths.arena} is from an earlier boot of this host: {DISCARD_HINT}"
         )
     plan = Plan()
     if found is not None:
@@ -102,7 +102,7 @@ def check_adoptable(
         and sidecar.boot_id == boot_id
         and (found is None or sidecar.arena != found.arena)
     ):
-        what = "is missing" if found is None else "is another one"
+        what = "is missing" if found is None else "is another arena"
         raise RefusedError(
             f"the pages of {sidecar.name} that were in shared memory are gone ({paths.arena}"
             f" {what}): {DISCARD_HINT}"

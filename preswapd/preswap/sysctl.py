@@ -109,7 +109,7 @@ class Sysctl:
         def change(size: int) -> None:
             most = min(total_bytes(self.settings.paths.shm_dir) or LARGEST_POOL, LARGEST_POOL)
             if size > most:
-                raise UsageError(f"its shared memory holds no more than {exact_size(most)}")
+                raise UsageError(f"the shared memory holds no more than {exact_size(most)}")
             self.host.limit = size
             # What needs no page to go is free before anybody asks how many must.
             self.host.maintain()
@@ -136,9 +136,9 @@ class Sysctl:
                 self.quotas[device.name] = pages
                 self.limit(device)
 
-        return Effect(lambda: self.most_pages(device), change, lambda: NO_LIMIT)
+        return Effect(lambda: self.quota_of(device), change, lambda: NO_LIMIT)
 
-    def most_pages(self, device: Device) -> int:
+    def quota_of(self, device: Device) -> int:
         return self.quotas.get(device.name, NO_LIMIT)
 
     def hold_down(self, device: Device, pages: int) -> None:
@@ -154,7 +154,7 @@ class Sysctl:
 
     def limit(self, device: Device) -> None:
         """The lower of both limits.  Under `limiting`: a quota may be set while a shrink ends."""
-        device.max_pages = min(self.most_pages(device), self.held_down.get(device, NO_LIMIT))
+        device.max_pages = min(self.quota_of(device), self.held_down.get(device, NO_LIMIT))
 
     # --- changing ---
 
@@ -203,7 +203,7 @@ class Sysctl:
         try:
             found = read(self.path)
         except (OSError, ValueError) as error:
-            return [f"{self.path} is not used: {error}"]
+            return [f"{self.path} is ignored: {error}"]
         # A runtime directory on a disk keeps the file when the host restarts.
         if found.pop(BOOT_ID, self.host.boot_id) != self.host.boot_id:
             return []
@@ -214,9 +214,9 @@ class Sysctl:
                 known[key].change(text)
                 self.changed[key] = text
             except KeyError:
-                complaints.append(f"{self.path}: {key} is not used: there is no such setting")
+                complaints.append(f"{self.path}: {key} is ignored: there is no such setting")
             except (ValueError, UsageError) as error:
-                complaints.append(f"{self.path}: {key} is not used: {error}")
+                complaints.append(f"{self.path}: {key} is ignored: {error}")
         return complaints
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Pages move from tmem to disk: which go first, how many at once, and when it is given up.
+"""Pages move from tmem to disk: which go first, how many at once, and when a shrink gives up.
 
 The kernel's preswap_shrink moved pages into the guest's own memory; a host cannot, so here it is
 writeback.  Coldest first and large writes exclude each other page by page, so victims are extents
@@ -81,7 +81,7 @@ class Writeback:
         self.failures, self.failure = 0, None
 
     def round(self, movers: ThreadPoolExecutor) -> str | None:
-        """Once through the victims; why it must not go on, if so."""
+        """Goes once through the victims.  Returns why the shrink must not go on, or None."""
         under_way: deque[Move] = deque()
         stopped = None
         for device, extent in self.victims():
@@ -106,7 +106,7 @@ class Writeback:
         return above - sum(move.most for move in under_way)
 
     def finish(self, move: Move) -> str | None:
-        """Waits for its end; why the shrink must not go on, if so."""
+        """Waits for its end.  Returns why the shrink must not go on, or None."""
         try:
             moved, lost, number = move.result.result()
         except OSError:

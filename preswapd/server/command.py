@@ -30,12 +30,12 @@ from preswapd.server.serve import serve
 @click.option(
     "--discard-state",
     is_flag=True,
-    help="Start empty: throws away all pages in memory and on disk.",
+    help="Start empty: drop all pages in memory and on disk.",
 )
 @click.option(
     "--show-config",
     is_flag=True,
-    help="Print the values in force, and where each of them comes from, and do nothing else.",
+    help="Print the values in force and where each comes from, and exit.",
 )
 def serve_command(show_config: bool, **given: Any) -> None:
     """Serve swap disks, in the foreground, until SIGTERM or SIGINT.

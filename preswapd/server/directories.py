@@ -47,7 +47,7 @@ def make_private(directory: Path, forbidden: int) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except (FileExistsError, NotADirectoryError):
-        raise RefusedError(f"{directory} is a symbolic link or no directory") from None
+        raise RefusedError(f"{directory} is not a directory, or is a symbolic link") from None
     except OSError as error:
         raise RefusedError(f"{directory}: {error.strerror}") from None
     try:
@@ -55,11 +55,13 @@ def make_private(directory: Path, forbidden: int) -> None:
     finally:
         os.close(descriptor)
     if status.st_uid != os.geteuid():
-        raise RefusedError(f"{directory} belongs to user {status.st_uid}, not to us")
+        raise RefusedError(f"{directory} belongs to user {status.st_uid}, not to this one")
     mode = stat.S_IMODE(status.st_mode)
     if mode & forbidden and mode & stat.S_ISVTX:
         # As /dev/shm itself is: made private, it would be closed to the other programs that use it.
-        raise RefusedError(f"{directory} is for everybody (mode {mode:04o}): name one in it")
+        raise RefusedError(
+            f"{directory} is shared by all users (mode {mode:04o}): give a directory inside it"
+        )
     if mode & forbidden:
         raise RefusedError(
             f"{directory} is open to others (mode {mode:04o}): chmod {mode & ~forbidden:04o} it"

@@ -40,7 +40,7 @@ class Exports:
         if device is None:
             choices = ", ".join(self.names()) or "none"
             asked = (
-                f"no device {name!r}" if name else "no device was named and none is the only one"
+                f"no device {name!r}" if name else "no device was named, and there is not just one"
             )
             if self.complaints.passes():
                 self.instance.log(

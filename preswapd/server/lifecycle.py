@@ -2,7 +2,7 @@
 """Inside nbdkit: what starts when it serves, and how the process ends.
 
 nbdkit answers requests in flight with an error when it is told to stop, which a guest sees as a
-failed disk.  So its signals are kept from it: a thread of ours waits for them, writes what a clean
+failed disk.  So its signals are kept from it: a thread here waits for them, writes what a clean
 stop writes and ends the process, and the client sends its requests again to the next server.
 """
 
@@ -28,7 +28,7 @@ from preswapd.server.exports import Exports
 from preswapd.server.handover import Handover
 from preswapd.server.watch import WATCH_SECONDS, GuestLog
 
-# A request waits at most this long for the interpreter lock behind Python code of ours.
+# A request waits at most this long for Python code that holds the interpreter lock.
 SWITCH_SECONDS = 0.0001
 MAINTENANCE_SECONDS = 0.25
 
@@ -88,8 +88,8 @@ def log_quarantine(instance: Instance) -> None:
         if device.quarantined:
             log(
                 WARNING,
-                f"{device.name}: its pages in memory went with the host's last run: reads are I/O"
-                " errors until a freshly booted guest uses it",
+                f"{device.name}: its pages in memory were lost when the host was rebooted: reads"
+                " are refused until a freshly booted guest uses it",
             )
 
 

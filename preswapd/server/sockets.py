@@ -19,14 +19,14 @@ BACKLOG = 4096
 LONGEST_PATH = 107
 FIRST_PASSED = 3
 
-# QEMU's user may be in our group; the directory's mode says whether that counts.
+# QEMU's user may be in the server's group; the directory's mode says whether that counts.
 NBD_MODE = 0o660
 CONTROL_MODE = 0o600
 
 
 @dataclass
 class Listening:
-    """What is being listened on."""
+    """The sockets that the server listens on."""
 
     nbd: list[socket.socket] = field(default_factory=list)
     control: socket.socket | None = None
@@ -45,7 +45,7 @@ def check_lengths(paths: InstancePaths) -> None:
 def listen_all(
     paths: InstancePaths, address: tuple[str, int] | None, passed: Iterable[socket.socket]
 ) -> Listening:
-    """Takes what systemd passed and adds what is missing.  The directory is locked by us."""
+    """Takes what systemd passed and adds what is missing.  The directory is locked."""
     found = sort_passed(paths, passed)
     if not any(is_at(sock, paths.nbd_socket) for sock in found.nbd):
         found.nbd.insert(0, bind_unix(paths.nbd_socket, NBD_MODE))
@@ -82,7 +82,8 @@ def is_loopback(sock: socket.socket) -> bool:
 
 
 def bind_unix(path: Path, mode: int) -> socket.socket:
-    """A server that was killed leaves its socket behind; under our lock nobody listens on it."""
+    """A server that was killed leaves its socket behind; while the directory is locked by this one,
+    nobody listens on it."""
     try:
         if stat.S_ISSOCK(path.lstat().st_mode):
             path.unlink()
@@ -127,4 +128,4 @@ def passed_by_systemd(environment: MutableMapping[str, str]) -> list[socket.sock
             for descriptor in range(FIRST_PASSED, FIRST_PASSED + count)
         ]
     except OSError as error:
-        raise UsageError(f"LISTEN_FDS names what is no socket: {error.strerror}") from None
+        raise UsageError(f"a descriptor of LISTEN_FDS is not a socket: {error.strerror}") from None

@@ -8,5 +8,5 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 
 
 def hold_back() -> None:
-    """From now on they wait until somebody asks for them, also after exec and in new threads."""
+    """Blocks them from now on, until sigwait() takes them; also after exec and in new threads."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)

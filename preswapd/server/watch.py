@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What the log tells of guests: clients that come and go, and puts and reads that go wrong.
+"""What the log says about guests: clients that come and go, and puts and reads that go wrong.
 
 A request must not wait for the log, so requests only count; once a second the counters are compared
 with those of the second before.  What goes wrong often does so at every request: such a burst has
@@ -18,7 +18,7 @@ from preswapd.server.exports import ClientCount, Exports
 from preswapd.units import format_size
 
 WATCH_SECONDS = 1.0
-# A burst is over when nothing has come for so long.
+# A burst is over when the counter has not changed for this long.
 QUIET_SECONDS = 60.0
 
 
@@ -34,7 +34,7 @@ class Trouble(NamedTuple):
 
 @dataclass
 class Burst:
-    """Where a counter stood when its burst began, and when it last moved."""
+    """What a counter was when its burst began, and when it last changed."""
 
     counted: int
     told: int
@@ -88,7 +88,7 @@ class GuestLog:
                 burst.moved = now
         elif burst is not None and now - burst.moved >= QUIET_SECONDS:
             del self.bursts[trouble.key]
-            # A burst that was over within one look has been told of already.
+            # A burst that was over within one second has been logged already.
             if trouble.counter > burst.told:
                 count, seconds = trouble.counter - burst.counted, burst.moved - burst.began
                 text = trouble.ends.format(count=count, seconds=f"{seconds:.0f}")
@@ -96,7 +96,7 @@ class GuestLog:
 
 
 def troubles(stats: Statistics) -> Iterator[Trouble]:
-    """Errors of the disk files have lines of their own, see preswap/upkeep.py."""
+    """Errors of the disk files have lines of their own, see preswap/maintenance.py."""
     tmem = stats["tmem"]
     used = f"{format_size(tmem['mem_used_total'])} of {format_size(tmem['mem_limit'])} in use"
     went_on = "{count} pages went to disk within {seconds} s"

@@ -32,20 +32,20 @@ class Host:
         """Creates the arena `path` (FileExistsError), or opens it (RefusedError with the reason).
 
         limit: bytes, of mem_used_total. host_reserve: bytes of MemAvailable that puts leave
-        alone. cgroup_files: limit, usage and statistics file of each memory cgroup of ours.
+        alone. cgroup_files: limit, usage and statistics file of each memory cgroup of this process.
         An opened arena must be recovered before its use.
         """
 
     @property
     def boot_id(self) -> str:
-        """What the arena was created with: the start of the host that its pages belong to."""
+        """The boot id of the host when the arena was created: its pages belong to that boot."""
 
     @property
     def uuid(self) -> str:
         """The arena's own, 32 hexadecimal digits; drawn when it was created."""
 
     def table_reserve(self, size: int) -> None:
-        """Makes room for the table of the layer above, 32768 bytes at most; OSError: none left."""
+        """Makes room for the table of the layer above, 32768 bytes at most; OSError: no room."""
 
     def table_reserved(self) -> int:
         """Bytes of that table that may be touched."""
@@ -61,14 +61,14 @@ class Host:
         who share it. ValueError: unknown flags, no uuid, or other flags than its first user's."""
 
     def destroy_pool(self, pool: int) -> int:
-        """Pages dropped; a shared pool goes when its last user has destroyed it.
-        KeyError: no such pool (so in every call that names one)."""
+        """Returns how many pages it dropped; a shared pool goes when its last user has destroyed
+        it.  KeyError, as in every call with a pool's id: there is no such pool."""
 
     def freeze(self, pool: int, frozen: bool) -> None:
         """A frozen pool rejects new pages; a put over a page that is there replaces it."""
 
     def set_max_pages(self, pool: int, pages: int) -> None:
-        """New pages beyond so many are rejected."""
+        """New pages beyond that number are rejected."""
 
     def put_page(
         self,
@@ -89,24 +89,24 @@ class Host:
         In a private ephemeral pool, and with EXCLUSIVE_GETS, the page is gone afterwards."""
 
     def flush_page(self, pool: int, object: int, index: int) -> bool:
-        """Drops the page; whether it was there."""
+        """Drops the page; returns whether it was there."""
 
     def flush_object(self, pool: int, object: int) -> int:
-        """Pages dropped."""
+        """Returns how many pages it dropped."""
 
     def give_back(self) -> None:
         """Empty slabs go back to the system at once."""
 
     def maintain(self, all: bool = False) -> None:
         """Gives empty slabs back (all: also those that fell empty just now) and moves pages out
-        of sparse ones. To be called some times a second, from any thread."""
+        of sparse ones. To be called a few times a second, from any thread."""
 
     def set_staging(self, on: bool) -> None:
         """On: where there is room, a put stores the page as it is, and settle() compresses it."""
 
     def settle(self, milliseconds: int = 0) -> None:
-        """Compresses what is staged, after waiting so long for it. For a thread that does nothing
-        else; while puts come in it pauses after each slab."""
+        """Compresses what is staged, after waiting at most that long for it. For a thread that does
+        nothing else; while puts come in it pauses after each slab."""
 
     def stats(self) -> dict[str, int]:
         """Counters since it was opened, and gauges; api/figures.py has their meaning."""

@@ -114,7 +114,7 @@ static int reserve_range(int fd, uint64_t from, uint64_t to)
 	return 0;
 }
 
-/* Made under another name and renamed when it is whole: there is never half an arena. */
+/* Made under another name and renamed when it is complete: there is never half an arena. */
 int arena_create(const char *path, const char *boot_id, struct arena *a)
 {
 	char fresh[4096];
@@ -339,7 +339,7 @@ int arena_class(const struct arena *a, uint32_t slab)
 	return (int)class;
 }
 
-/* Of all that a slot's header says but the state word, and of one word more. */
+/* The hash of all that a slot's header says but the state word, and of one word more. */
 static inline uint64_t header_hash(const struct slot *s, uint64_t more, uint64_t seed)
 {
 	uint64_t small = (uint64_t)s->index << 32 | (uint64_t)s->pool << 16 | s->packing;

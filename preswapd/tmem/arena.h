@@ -7,7 +7,7 @@
  * A slab's class fixes how many slots it has and how long their payloads may be.  Headers stand
  * together at the slab's front, so that recovery reads a few per cent of the memory.  The words
  * that the crash protocol names (state, class) are release stores; what they announce was stored
- * before them.  docs/arena-format.md has the byte offsets, a golden test holds them.
+ * before them.  docs/arena-format.md has the byte offsets, and a golden test checks them.
  */
 #ifndef PRESWAPD_ARENA_H
 #define PRESWAPD_ARENA_H

@@ -21,7 +21,7 @@ struct scratch;
 /* The calling thread's scratch, freed when it ends; NULL without memory. */
 struct scratch *scratch_of_thread(void);
 
-/* One word of 8 bytes all over. */
+/* Whether the page repeats one word of 8 bytes. */
 bool codec_same_filled(const void *page);
 /* A compressed page longer than `most` is kept raw. */
 void codec_pack(struct scratch *, enum tmem_compress, const void *page, unsigned most,

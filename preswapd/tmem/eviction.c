@@ -80,7 +80,7 @@ void eviction_enqueue(struct tmem_host *h, const struct tmem_handle *handle, uin
 	int due = queue_append(&h->queue, &e);
 
 	if (due < 0)
-		evict(h, &e);                  /* in no queue, nobody ever would */
+		evict(h, &e);                  /* it is in no queue: nothing else ever would */
 	else if (due && too_many_stale(h))
 		queue_sweep(&h->queue, keep_entry, h);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* May the arena grow?  Memory beyond a cgroup's limit is no error but a SIGKILL, and the host's OOM
- * killer frees nothing by killing this process, as the arena outlives it: so whoever wants memory
+ * killer frees nothing by killing this process, as the arena outlives it: so who wants memory
  * asks here first. */
 #ifndef PRESWAPD_HEADROOM_H
 #define PRESWAPD_HEADROOM_H

@@ -34,7 +34,7 @@ static void host_forget_index(struct tmem_host *h, const struct tmem_handle *han
 const struct tmem_ops tmem_ops = {
 	.stage = room_stage,
 	.build = room_build,
-	.discard = page_discard,
+	.abandon = page_abandon,
 	.lock = page_lock,
 	.trylock = page_trylock,
 	.unlock = page_unlock,
@@ -89,7 +89,7 @@ int tmem_put(struct tmem_host *h, const struct tmem_handle *handle, const void *
 	uint64_t seq = err ? 0 : page_find(h, handle).seq;
 	page_unlock(h, handle);
 	if (err) {
-		page_discard(h, &fresh);
+		page_abandon(h, &fresh);
 		return put_failed(h, handle, fresh.generation, keep_old);
 	}
 	page_release(h, old);
@@ -109,7 +109,7 @@ static struct tmem_found copy_page(struct tmem_host *h, const struct tmem_handle
 	return found;
 }
 
-/* Is it still the page that was read, in whatever slot?  Then it goes. */
+/* Drops the page if it is still the one that was read, in whatever slot. */
 static bool remove_page(struct tmem_host *h, const struct tmem_handle *handle, uint64_t seq)
 {
 	page_lock(h, handle);
@@ -120,8 +120,8 @@ static bool remove_page(struct tmem_host *h, const struct tmem_handle *handle, u
 	return dead != 0;
 }
 
-/* Read first, then removed: a page that is damaged, or that there is no memory to unpack, stays.
- * If another get or put was faster, the next look is the answer. */
+/* Read first, then removed: a page that is damaged, or that cannot be unpacked for lack of memory,
+ * stays.  If another get or put was faster, the next look is the answer. */
 int tmem_get(struct tmem_host *h, const struct tmem_handle *handle, void *page)
 {
 	bool removes = pool_gets_remove(&h->pools[handle->pool]);
@@ -257,7 +257,7 @@ void tmem_set_staging(struct tmem_host *h, bool on)
 	staging_set(&h->slabs, on);
 }
 
-/* The counters are read one by one, as an array: a test holds that all of them are 64 bits. */
+/* The counters are read one by one, as an array: a test checks that all of them are 64 bits. */
 _Static_assert(sizeof(struct tmem_stats) % sizeof(uint64_t) == 0, "an array of counters");
 
 void tmem_get_stats(struct tmem_host *h, struct tmem_stats *to)

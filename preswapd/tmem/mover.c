@@ -112,7 +112,7 @@ void mover_compact(struct tmem_host *h, bool all)
 
 /* --- Staged pages --- */
 
-enum unstaged { GONE, STAYS, LATER, NO_ROOM };
+enum settled { GONE, STAYS, LATER, NO_ROOM };
 
 /* The copy, its bytes already in the slot `to`, becomes the page. */
 static void publish_packed(struct tmem_host *h, struct moving *m, const struct packed *p,
@@ -125,7 +125,7 @@ static void publish_packed(struct tmem_host *h, struct moving *m, const struct p
 }
 
 /* A damaged page stays what it is: compressed, it would get a checksum that fits. */
-static enum unstaged pack(struct tmem_host *h, struct moving *m, enum tmem_compress compress)
+static enum settled pack(struct tmem_host *h, struct moving *m, enum tmem_compress compress)
 {
 	struct scratch *scratch = scratch_of_thread();
 	uint8_t out[TMEM_PAGE];
@@ -139,14 +139,14 @@ static enum unstaged pack(struct tmem_host *h, struct moving *m, enum tmem_compr
 	codec_pack(scratch, compress, m->copy.bytes, arena_longest_packed(), out, &p);
 	if (p.codec == CODEC_RAW)
 		return STAYS;
-	if (slots_alloc(&h->slabs, p.length, SLOTS_UNSTAGE, &to))
+	if (slots_alloc(&h->slabs, p.length, SLOTS_SETTLE, &to))
 		return NO_ROOM;
 	publish_packed(h, m, &p, to);
 	return GONE;
 }
 
-/* A slot of a slab that is out of others' reach. */
-static enum unstaged unstage_slot(struct tmem_host *h, uint32_t ref, enum tmem_compress compress)
+/* A slot of a slab that nobody else can reach. */
+static enum settled settle_slot(struct tmem_host *h, uint32_t ref, enum tmem_compress compress)
 {
 	const uint64_t *state = &arena_slot(&h->arena, ref)->state;
 	struct moving m;
@@ -159,17 +159,17 @@ static enum unstaged unstage_slot(struct tmem_host *h, uint32_t ref, enum tmem_c
 }
 
 /* Pages that do not compress move to slabs of such pages, if they are so few that the slab is worth
- * having back; 15 of them are as well left where they are. */
+ * having back; a full slab of them is left as it is. */
 static void clear_out(struct tmem_host *h, uint32_t slab, unsigned stay)
 {
 	if (stay * 2 > arena_classes()->slots[CLASS_RAW])
 		return;
 	for (uint32_t i = 0; i < arena_classes()->slots[CLASS_RAW]; i++)
 		if (slots_taken(&h->slabs, ref_of(slab, i)))
-			move_slot(h, ref_of(slab, i), SLOTS_UNSTAGE);
+			move_slot(h, ref_of(slab, i), SLOTS_SETTLE);
 }
 
-int mover_unstage(struct tmem_host *h, bool also_open)
+int mover_settle(struct tmem_host *h, bool also_open)
 {
 	uint32_t slab = staging_take(&h->slabs, also_open);
 	unsigned found[NO_ROOM + 1] = {0};
@@ -179,7 +179,7 @@ int mover_unstage(struct tmem_host *h, bool also_open)
 	enum tmem_compress compress = h->slabs.slab[slab].staging - 1u;
 	for (uint32_t i = 0; !found[NO_ROOM] && i < arena_classes()->slots[CLASS_RAW]; i++)
 		if (slots_taken(&h->slabs, ref_of(slab, i)))
-			found[unstage_slot(h, ref_of(slab, i), compress)]++;
+			found[settle_slot(h, ref_of(slab, i), compress)]++;
 	bool tried = !found[LATER] && !found[NO_ROOM];
 	if (tried)
 		clear_out(h, slab, found[STAYS]);
@@ -187,7 +187,7 @@ int mover_unstage(struct tmem_host *h, bool also_open)
 	return tried ? 1 : found[NO_ROOM] ? -ENOSPC : -EAGAIN;
 }
 
-/* The page's slab is within others' reach, so all that is read of it is read under the lock. */
+/* Others can reach the page's slab, so all that is read of it is read under the lock. */
 void mover_recompress(struct tmem_host *h, const struct tmem_handle *handle,
 		      enum tmem_compress compress)
 {

@@ -82,7 +82,7 @@ void page_release_all(struct tmem_host *h, const uint32_t *refs, unsigned n)
 	slots_release_all(&h->slabs, refs, n);
 }
 
-void page_discard(struct tmem_host *h, const struct tmem_fresh *fresh)
+void page_abandon(struct tmem_host *h, const struct tmem_fresh *fresh)
 {
 	slots_release(&h->slabs, fresh->ref);
 }

@@ -13,7 +13,7 @@ void page_fill(struct tmem_host *, uint32_t ref, const struct tmem_handle *, uin
 void page_gauge(struct tmem_host *, uint32_t pool, const struct slot *, int change);
 /* The same page in fewer bytes: what it was stored as before and is now. */
 void page_regauge(struct tmem_host *, uint16_t before, uint16_t now);
-/* Counts a put that is refused, and why; -ENOSPC, for the caller to return. */
+/* Counts a put that is rejected, and why; -ENOSPC, for the caller to return. */
 int page_reject(struct tmem_host *, uint64_t *why);
 
 /* The lock of a page's object, and what is done under it; as in struct tmem_ops. */
@@ -26,10 +26,10 @@ int page_publish(struct tmem_host *, const struct tmem_handle *, const struct tm
 uint32_t page_drop(struct tmem_host *, const struct tmem_handle *);
 void page_copy(struct tmem_host *, const struct tmem_found *, struct tmem_copy *);
 
-/* Without the lock, as there. */
+/* Without the lock; also as in struct tmem_ops. */
 void page_release(struct tmem_host *, uint32_t ref);
 void page_release_all(struct tmem_host *, const uint32_t *refs, unsigned n);
-void page_discard(struct tmem_host *, const struct tmem_fresh *);
+void page_abandon(struct tmem_host *, const struct tmem_fresh *);
 int page_open(struct tmem_host *, const struct tmem_copy *, void *page);
 void page_count_get(struct tmem_host *, bool found);
 void page_count_flush(struct tmem_host *, bool found);
@@ -37,7 +37,7 @@ void page_visit(struct tmem_host *, const struct tmem_handle *, tmem_visit, void
 /* How many pages of the object were dropped. */
 int64_t page_flush_object(struct tmem_host *, uint32_t pool, uint64_t object);
 
-/* A copy's checksum, its payload's digest given; and whether it is the one that it had. */
+/* A copy's checksum, given its payload's digest; and whether the copy fits its own. */
 uint32_t page_sum(struct tmem_host *, const struct tmem_copy *, uint64_t digest);
 bool page_is_intact(struct tmem_host *, const struct tmem_copy *);
 

@@ -26,7 +26,7 @@ static void load(struct tmem_host *h, uint32_t id)
 	const struct pool_entry *e = &arena_pools(&h->arena)[id];
 	struct pool *p = &h->pools[id];
 
-	/* A call that means the pool that had this number before may be looking. */
+	/* A call for the pool that had this number before may still be reading. */
 	__atomic_fetch_add(&p->generation, 1, __ATOMIC_RELAXED);
 	__atomic_store_n(&p->flags, (uint32_t)e->state, __ATOMIC_RELAXED);
 	__atomic_store_n(&p->frozen, false, __ATOMIC_RELAXED);
@@ -123,7 +123,7 @@ static bool find_object(struct stripe *stripe, uint32_t pool, uint64_t *object)
 	return o != NULL;
 }
 
-/* No put gets in any more, see page_publish(); then the pages go, then the entry.  What a kill
+/* No put is taken any more, see page_publish(); then the pages go, then the entry.  What a kill
  * leaves is a pool with fewer pages. */
 static int64_t drop_pages(struct tmem_host *h, uint32_t id)
 {

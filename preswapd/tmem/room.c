@@ -16,26 +16,26 @@
 #define EVICT_ROUNDS 256u
 /* How long a put without room waits for staged pages that other threads are still putting, which
  * takes microseconds, or compressing, 0.1 ms a slab; either may have lost its processor. */
-#define UNSTAGE_WAITS 50u
-#define UNSTAGE_WAIT_MS 1u
+#define SETTLE_WAITS 50u
+#define SETTLE_WAIT_MS 1u
 
 /* A put needs room: staged pages are compressed first, all of them if need be.  Above a lowered
- * limit that would be in vain, as nothing gets in before maintain() has given memory back. */
-static int alloc_unstaging(struct tmem_host *h, unsigned length, unsigned flags, uint32_t *ref)
+ * limit that would be useless, as nothing gets in before maintain() has given memory back. */
+static int alloc_settling(struct tmem_host *h, unsigned length, unsigned flags, uint32_t *ref)
 {
 	int err = slots_alloc(&h->slabs, length, flags, ref);
 	unsigned waits = 0;
 
-	while ((err == -ENOSPC || err == -ENOMEM) && waits < UNSTAGE_WAITS) {
+	while ((err == -ENOSPC || err == -ENOMEM) && waits < SETTLE_WAITS) {
 		if (!staging_slabs(&h->slabs) || slabs_over_limit(&h->slabs))
 			break;
 		if (flags & TMEM_NOWAIT)
 			return -EAGAIN;
-		int unstaged = mover_unstage(h, true);
-		if (unstaged == -ENOSPC)
+		int settled = mover_settle(h, true);
+		if (settled == -ENOSPC)
 			break;
-		if (unstaged != 1) {
-			sleep_ms(UNSTAGE_WAIT_MS);
+		if (settled != 1) {
+			sleep_ms(SETTLE_WAIT_MS);
 			waits++;
 		}
 		err = slots_alloc(&h->slabs, length, flags, ref);
@@ -46,7 +46,7 @@ static int alloc_unstaging(struct tmem_host *h, unsigned length, unsigned flags,
 /* Then the oldest ephemeral pages go, until there is a slot. */
 static int alloc_evicting(struct tmem_host *h, unsigned length, unsigned flags, uint32_t *ref)
 {
-	int err = alloc_unstaging(h, length, flags, ref);
+	int err = alloc_settling(h, length, flags, ref);
 
 	for (unsigned i = 0; (err == -ENOSPC || err == -ENOMEM) && i < EVICT_ROUNDS; i++) {
 		if (!count_of(&h->count.ephemeral_pages))
@@ -55,7 +55,7 @@ static int alloc_evicting(struct tmem_host *h, unsigned length, unsigned flags, 
 			return -EAGAIN;
 		if (slabs_over_limit(&h->slabs) || !eviction_evict(h, EVICT_AT_ONCE))
 			break;
-		err = alloc_unstaging(h, length, flags, ref);
+		err = alloc_settling(h, length, flags, ref);
 	}
 	return err;
 }

@@ -76,7 +76,7 @@ void slabs_push_full(struct slabs *s, uint32_t n)
 	pthread_cond_signal(&s->staged_more);
 }
 
-/* Out of its list: one without a free slot is in none, unless it is staged. */
+/* Takes a slab out of its list; one without a free slot is in none, unless it is staged. */
 void slabs_unlist(struct slabs *s, uint32_t n)
 {
 	struct slab *slab = &s->slab[n];
@@ -133,23 +133,23 @@ int slabs_lock(struct slabs *s, unsigned flags)
 }
 
 /* New pages stop 1 % below the limit, so that replacements still find room; and what is staged
- * may need as much again until its copies stand. */
+ * may need as much again until its copies are made. */
 bool slabs_within_limit(const struct slabs *s, uint64_t bytes, unsigned flags)
 {
-	uint64_t most = flags & (SLOTS_REPLACE | SLOTS_UNSTAGE) ? s->limit :
+	uint64_t most = flags & (SLOTS_REPLACE | SLOTS_SETTLE) ? s->limit :
 			s->limit - s->limit / 100;
-	uint64_t aside = flags & SLOTS_UNSTAGE ? 0 : s->staged_bytes;
+	uint64_t aside = flags & SLOTS_SETTLE ? 0 : s->staged_bytes;
 
 	/* The limit was lowered.  A copy may exceed it by one step more, as it frees more. */
-	if (flags & SLOTS_UNSTAGE && s->used_bytes > s->limit)
+	if (flags & SLOTS_SETTLE && s->used_bytes > s->limit)
 		return !s->empty_bytes;
 	return s->used_bytes + aside + bytes <= most;
 }
 
-/* Nor is an empty slab cut for a put while the copies of staged pages may need it. */
+/* Nor is an empty slab carved for a put while the copies of staged pages may need it. */
 static bool leaves_room_for_copies(const struct slabs *s, unsigned flags)
 {
-	return !s->staged_bytes || flags & SLOTS_UNSTAGE ||
+	return !s->staged_bytes || flags & SLOTS_SETTLE ||
 	       s->used_bytes - s->empty_bytes + s->staged_bytes + SLAB_BYTES <= s->limit;
 }
 
@@ -236,7 +236,7 @@ int slabs_carve(struct slabs *s, unsigned class, uint8_t staging, uint32_t to, u
 		return err;
 	}
 	if (slab->place == EMPTY && slab->reserved > to && !staging)
-		s->recut_at = coarse_ns();
+		s->recarved_at = coarse_ns();
 	if (slab->place == EMPTY)
 		empty_remove(s, n);
 	else if (s->n_free && s->free_numbers[s->n_free - 1] == n)
@@ -274,7 +274,7 @@ static uint32_t end_of_pages(const struct slab *slab)
 }
 
 /* Memory behind the highest slot that is taken, to the page.  A fresh slab grows by steps, one that
- * fell empty is cut anew with all it holds, and up to 60 KiB for each class is much in a small
+ * fell empty is carved again with all it holds, and up to 60 KiB for each class is much in a small
  * pool: with steps 1.053 times zram's memory at 29 MiB, and 1.04 with pages. */
 static void trim_tail(struct slabs *s, uint32_t n)
 {
@@ -293,13 +293,13 @@ static void trim_tail(struct slabs *s, uint32_t n)
 /* Only the slab that a class takes its next slot from has much of a tail. */
 void slabs_trim(struct slabs *s)
 {
-	s->recut_at = 0;
+	s->recarved_at = 0;
 	for (unsigned class = 1; class <= arena_classes()->count; class++)
 		if (s->partial[class].first)
 			trim_tail(s, s->partial[class].first);
 }
 
-/* An empty slab, out of its list and without a class; 0 when there is none old enough. */
+/* Takes an empty slab out of its list and its class; 0: there is none old enough. */
 static uint32_t take_empty(struct slabs *s, bool all, uint64_t before)
 {
 	pthread_mutex_lock(&s->mutex);
@@ -318,8 +318,8 @@ static uint32_t take_empty(struct slabs *s, bool all, uint64_t before)
 	return n;
 }
 
-/* Rule R6: class 0 first, then the hole.  The punch is outside the mutex: the slab is in no list
- * meanwhile. */
+/* Rule R6: class 0 first, then the hole.  The punch is outside the mutex: until it is done the
+ * slab is in no list. */
 static bool punch_whole(struct slabs *s, uint32_t n)
 {
 	struct slab *slab = &s->slab[n];
@@ -353,7 +353,7 @@ void slabs_give_back(struct slabs *s, bool all)
 {
 	give_back_empty(s, all);
 	pthread_mutex_lock(&s->mutex);
-	if (s->recut_at && (all || s->recut_at < coarse_ns() - KEEP_EMPTY_NS))
+	if (s->recarved_at && (all || s->recarved_at < coarse_ns() - KEEP_EMPTY_NS))
 		slabs_trim(s);
 	pthread_mutex_unlock(&s->mutex);
 }

@@ -4,7 +4,7 @@
  *                  carve                    its last free slot is taken
  *   NOWHERE -------------------> PARTIAL ---------------------------------> FULL
  *      ^                         ^  |  ^ <--------------------------------  ^  |
- *      |              carve anew |  |  |         a slot is released         |  |
+ *      |             carve again |  |  |         a slot is released         |  |
  *      |                         |  |  |                                    |  |
  *      | give_back               |  |  | take, return               return  |  | take
  *      |                         |  |  +-------------> MOVING <-------------+--+
@@ -17,7 +17,7 @@
  *   NOWHERE     none            none: its number is in free_numbers, or >= high
  *   PARTIAL     for some slots  partial[class]      staging[codec]
  *   FULL        for all slots   none                staged
- *   EMPTY       some            empty               (it is staged no more)
+ *   EMPTY       some            empty               (it is no longer staged)
  *   MOVING      some            none: out of the allocator's reach
  *
  * "take" and "return" are those of victims.c, which takes what is PARTIAL and not staged, and of
@@ -42,7 +42,7 @@ enum place { NOWHERE, PARTIAL, FULL, EMPTY, MOVING };
 struct slab {
 	uint32_t next, prev;           /* in its list; 0 ends */
 	uint32_t reserved;             /* bytes, from the slab's beginning */
-	uint32_t round;                /* the mover's last one that took it */
+	uint32_t round;                /* the mover's round that took it last */
 	uint16_t used;
 	uint8_t class;                 /* 0: not carved */
 	uint8_t place;
@@ -62,8 +62,8 @@ struct slabs {
 	struct list partial[CLASSES_MAX];  /* those with a free slot in held memory first */
 	struct list empty;             /* no slot taken; still holding their memory */
 	uint64_t empty_bytes;
-	uint64_t recut_at;             /* ns; when an empty slab was last cut anew with more memory than
-					* it needed, 0 when none was since the last trim */
+	uint64_t recarved_at;          /* ns; when an empty slab was last carved again with more
+					* memory than it needs; 0: none was since the last trim */
 	struct list staging[TMEM_NONE];    /* for each codec: with a free slot ... */
 	struct list staged;            /* ... and without, the oldest first */
 	uint64_t staged_bytes, staged_pages;
@@ -80,12 +80,12 @@ enum slots_flags {
 	SLOTS_REPLACE = TMEM_REPLACE,  /* may use the last 1 % of the limit */
 	SLOTS_NOWAIT = TMEM_NOWAIT,    /* -EAGAIN rather than a system call */
 	SLOTS_NOGROW = 4,              /* only where memory is already held (the mover) */
-	SLOTS_UNSTAGE = 8,             /* may use what is set aside for staged pages */
+	SLOTS_SETTLE = 8,              /* may use what is set aside for staged pages */
 };
 
 int slabs_init(struct slabs *, struct arena *);
 void slabs_destroy(struct slabs *);
-/* Empty slabs go back to the system, those only that are older than a second unless `all`. */
+/* Gives slabs back to the system that have been empty for a second, or `all` empty ones. */
 void slabs_give_back(struct slabs *, bool all);
 void slabs_set_limit(struct slabs *, uint64_t bytes);
 /* Bytes that are held beyond the limit: it was lowered. */
@@ -93,7 +93,7 @@ uint64_t slabs_over_limit(struct slabs *);
 void slabs_set_headroom(struct slabs *, uint64_t host_reserve, const int (*cgroups)[3], size_t n);
 /* Makes room for the user's table, in slab 0: its memory counts too. */
 int slabs_reserve_table(struct slabs *, size_t bytes);
-/* Fills in what the slabs know: the metadata are only theirs. */
+/* Fills in what the slabs know; metadata_size is that of the slabs alone. */
 void slabs_get_stats(struct slabs *, struct tmem_stats *);
 
 /* Recovery, before anything runs: a slab with live slots is adopted, each slot marked. */
@@ -128,9 +128,9 @@ void slabs_unlist(struct slabs *, uint32_t slab);
 void slabs_push_partial(struct slabs *, uint32_t slab);
 void slabs_push_full(struct slabs *, uint32_t slab);
 void slabs_push_empty(struct slabs *, uint32_t slab, uint64_t since);
-/* A slab that was out of reach, to where it belongs. */
+/* Puts a slab that was out of reach where it belongs. */
 void slabs_put_back(struct slabs *, uint32_t slab);
-/* It counts as staged no more. */
+/* The slab no longer counts as staged. */
 void slabs_end_staging(struct slabs *, struct slab *);
 
 static inline uint32_t slab_slot_bytes(unsigned class)

@@ -22,8 +22,8 @@ static void take(struct slabs *s, uint32_t n, uint32_t slot)
 	}
 }
 
-/* From the first slab of the class with a free slot, grown if need be.  Where it may not grow, one
- * that fell empty is cut anew: its memory is held already. */
+/* From the first slab of the class with a free slot, grown if necessary.  Where it may not grow, one
+ * that fell empty is carved again: its memory is held already. */
 static int alloc_in_class(struct slabs *s, unsigned class, unsigned flags, uint32_t *ref)
 {
 	uint32_t n = s->partial[class].first;
@@ -72,11 +72,11 @@ int slots_alloc(struct slabs *s, unsigned length, unsigned flags, uint32_t *ref)
 
 	if (err)
 		return err;
-	if (s->used_bytes > s->limit && !(flags & (SLOTS_NOGROW | SLOTS_UNSTAGE))) {
+	if (s->used_bytes > s->limit && !(flags & (SLOTS_NOGROW | SLOTS_SETTLE))) {
 		err = -ENOSPC;                 /* the limit was lowered: nothing more gets in */
 	} else {
 		err = alloc_in_class(s, class, flags, ref);
-		if ((err == -ENOSPC || err == -ENOMEM) && s->recut_at && !(flags & SLOTS_NOGROW))
+		if ((err == -ENOSPC || err == -ENOMEM) && s->recarved_at && !(flags & SLOTS_NOGROW))
 			err = alloc_trimming(s, class, flags, ref);
 		if (err && err != -EAGAIN && !(flags & SLOTS_NOGROW) &&
 		    alloc_longer(s, class, ref))

@@ -5,7 +5,7 @@
 
 #include "slabs.h"
 
-/* Staging leaves so much free that its pages' copies find a slab of their class to begin. */
+/* Staging leaves this many bytes free, so that compressed copies can begin slabs of their class. */
 #define STAGING_SPARES (2u << 20)
 
 /* A taken slot for a payload of `length` bytes, its state word 0; or -ENOSPC (the limit),

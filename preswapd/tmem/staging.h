@@ -9,14 +9,14 @@ bool staging_is_on(const struct slabs *);
 void staging_set(struct slabs *, bool on);
 /* Slabs of staged pages. */
 uint32_t staging_slabs(struct slabs *);
-/* Is so much staged that it will soon have to stop? */
+/* Is so much staged that staging will soon have to stop? */
 bool staging_presses(struct slabs *);
-/* Waits so long for staged pages, then for a slab of them to be without a free slot: whether one
- * is. */
+/* Waits for staged pages, for `milliseconds` at most, and then for a slab of them without a free
+ * slot, for `for_more` milliseconds at most.  Returns whether there is such a slab. */
 bool staging_wait(struct slabs *, unsigned milliseconds, unsigned for_more);
 
-/* For whoever compresses: the oldest slab without a free slot, or `also_open` with some, out of
- * reach of allocation until it is returned; 0 when there is none. */
+/* Takes the oldest slab without a free slot, or where `also_open` one with some, for its pages to be
+ * compressed.  It is out of reach of allocation until it is returned.  0: there is none. */
 uint32_t staging_take(struct slabs *, bool also_open);
 /* What is still in it has been `tried` and stays as it is. */
 void staging_return(struct slabs *, uint32_t slab, bool tried);

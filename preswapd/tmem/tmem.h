@@ -50,8 +50,9 @@ struct tmem_fresh {
 	uint64_t digest;
 };
 
-/* Where a page is now.  ref 0: it is not stored.  Stale as soon as its lock is dropped: whoever
- * comes back compares both, as a slot alone may have been freed and filled again. */
+/* Where a page is now.  ref 0: it is not stored.  It may change as soon as the lock is
+ * dropped: who takes the lock again compares both, as a slot alone may have been freed and filled
+ * again. */
 struct tmem_found {
 	uint64_t seq;
 	uint32_t ref;
@@ -87,16 +88,17 @@ typedef void (*tmem_visit)(void *ctx, uint32_t index, uint64_t seq);
 
 struct tmem_ops {
 	/* Copies the first of up to TMEM_STAGE_MOST pages of one pool into slots uncompressed, to
-	 * stay so (TMEM_NONE) or to be compressed afterwards.  Returns how many, the others are for
-	 * build(): 0 where staging is off, there is no room for it, or compressing the page now
-	 * costs no more; or -EAGAIN. */
+	 * stay so (TMEM_NONE) or to be compressed afterwards.  Returns how many it took; the others
+	 * are for build().  0: staging is off, there is no room for it, or compressing the page now
+	 * costs no more.  -EAGAIN: as in build(). */
 	int (*stage)(struct tmem_host *, const struct tmem_handle *, const void *pages, unsigned n,
 		     enum tmem_compress, unsigned flags, struct tmem_fresh *);
 	/* Compresses `page` and fills a slot.  -ENOSPC, -ENOMEM: the put is rejected (and counted);
 	 * -EAGAIN: under TMEM_NOWAIT, it would have to wait. */
 	int (*build)(struct tmem_host *, const struct tmem_handle *, const void *page,
 		     enum tmem_compress, unsigned flags, struct tmem_fresh *);
-	void (*discard)(struct tmem_host *, const struct tmem_fresh *);
+	/* Gives up a page that was built or staged, and will not be published. */
+	void (*abandon)(struct tmem_host *, const struct tmem_fresh *);
 
 	/* The lock of a page's object.  One at a time; no system call and no waiting inside. */
 	void (*lock)(struct tmem_host *, const struct tmem_handle *);
@@ -105,8 +107,8 @@ struct tmem_ops {
 
 	/* Under the lock. */
 	struct tmem_found (*find)(struct tmem_host *, const struct tmem_handle *);
-	/* Makes a built page the page.  *old is the slot that it replaced, already dead, or 0: to be
-	 * given to release() after the unlock.  -ENOSPC, -ENOMEM: rejected, still to be discarded;
+	/* A built page becomes the current one.  *old is the slot that it replaced, already dead,
+	 * or 0: to be given to release() after the unlock.  -ENOSPC, -ENOMEM: rejected, still to be abandoned;
 	 * the page that was there stays, and *old is 0.
 	 * For persistent pools: only tmem_put() tells the queue of ephemeral pages. */
 	int (*publish)(struct tmem_host *, const struct tmem_handle *, const struct tmem_fresh *,
@@ -127,7 +129,7 @@ struct tmem_ops {
 	void (*forget_index)(struct tmem_host *, const struct tmem_handle *);
 	/* Visits an object's pages in order of index, each under its lock; the visitor must be brief. */
 	void (*visit)(struct tmem_host *, const struct tmem_handle *, tmem_visit, void *ctx);
-	/* Compresses the page if it is stored raw, and smaller then. */
+	/* Compresses the page if it is stored raw and gets smaller by that. */
 	void (*recompress)(struct tmem_host *, const struct tmem_handle *, enum tmem_compress);
 };
 
@@ -153,10 +155,10 @@ void tmem_set_limit(struct tmem_host *, uint64_t bytes);
 void tmem_set_headroom(struct tmem_host *, uint64_t host_reserve, const int (*cgroups)[3],
 		       size_t n);
 
-/* Its id, >= 0.  A shared pool with this uuid is joined: -EEXIST when its flags are others.
+/* Returns its id, >= 0.  A shared pool with this uuid is joined; -EEXIST: its flags differ.
  * -EINVAL: unknown flags, or a shared pool without a uuid; -ENOSPC: the table is full. */
 int tmem_new_pool(struct tmem_host *, const uint8_t uuid[16], uint32_t flags);
-/* Pages dropped; a shared pool goes when its last user has destroyed it. */
+/* Returns how many pages it dropped; a shared pool goes when its last user has destroyed it. */
 int64_t tmem_destroy_pool(struct tmem_host *, uint32_t pool);
 int tmem_freeze(struct tmem_host *, uint32_t pool, bool frozen);
 int tmem_set_max_pages(struct tmem_host *, uint32_t pool, uint64_t pages);
@@ -174,9 +176,9 @@ void tmem_give_back(struct tmem_host *);
 /* Gives empty slabs back and moves pages out of the emptiest ones. */
 void tmem_maintain(struct tmem_host *, bool all);
 /* Staging: a put that has room stores its page uncompressed, and settle() compresses it afterwards.
- * Where memory is short a put compresses the staged pages first, and then its own at once.  Whoever
- * turns it on calls settle() again and again from a thread of its own: a call waits so long for
- * staged pages, and returns when it has been through all of them. */
+ * Where memory is short a put compresses the staged pages first, and then its own at once.  Who turns
+ * it on must call settle() in a loop, in a thread for that alone: a call waits for staged pages, for
+ * `milliseconds` at most, and returns when it has been through all of them. */
 void tmem_set_staging(struct tmem_host *, bool on);
 void tmem_settle(struct tmem_host *, unsigned milliseconds);
 void tmem_get_stats(struct tmem_host *, struct tmem_stats *);

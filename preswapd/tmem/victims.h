@@ -7,7 +7,7 @@
 
 #include "slabs.h"
 
-/* Is so little of the memory held live data that moving pages pays? */
+/* Is so little of the held memory live data that it pays to move pages? */
 bool victims_wanted(struct slabs *);
 uint32_t victims_new_round(struct slabs *);
 /* At most `most`, the emptiest first; how many. */

@@ -232,7 +232,7 @@ def test_the_hosts_servers_are_pointed_at(monkeypatch: pytest.MonkeyPatch, tmp_p
     hosts.mkdir()
     monkeypatch.setattr("preswapd.cli.instances.SYSTEM_RUNTIME_ROOT", hosts)
     monkeypatch.setattr("preswapd.cli.instances.runtime_root", lambda: own)
-    with pytest.raises(UnreachableError, match=f"under {hosts}, run this as root"):
+    with pytest.raises(UnreachableError, match=f"under {hosts} are found when this runs as root"):
         Instances().running()
     monkeypatch.setattr("preswapd.cli.instances.runtime_root", lambda: hosts)
     with pytest.raises(UnreachableError, match=f"under {hosts}$"):

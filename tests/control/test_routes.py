@@ -168,7 +168,7 @@ def test_force_is_a_parameter_of_the_query(api: SlowApi) -> None:
             api.serve("POST", path, Request(query, body))
     for query, body in (({"force": "1"}, {}), ({}, {"force": True})):
         assert api.serve("POST", path, Request(query, body)) == (200, {"name": "g1"})
-    with pytest.raises(UsageError, match="force is 0 or 1"):
+    with pytest.raises(UsageError, match="force must be 0 or 1"):
         api.serve("DELETE", "/v1/devices/g1", Request({"force": "yes"}, {}))
     assert api.serve("DELETE", "/v1/devices/g1", Request({"force": "1"}, {}))
     connection.close()

@@ -113,7 +113,7 @@ def test_damaged_page_stays_an_error_after_a_kill(
 def test_doctor_tells_of_damaged_pages(server: RunningServer, client: Any) -> None:
     damage(server)
     error_of(client.pread, PAGE, DAMAGED * PAGE)
-    assert "1 reads found a damaged page" in server.ctl("doctor", check=False).stdout
+    assert "1 reads of a damaged or lost page" in server.ctl("doctor", check=False).stdout
 
 
 # --- all of it, under a running server ---

@@ -153,7 +153,9 @@ def test_more_operators_than_are_served_are_hung_up_on(
     assert done.returncode == 3
     assert "went away" in done.stderr
     assert server.ctl("list", check=False).returncode == 3
-    server.wait_for_line(f"{CONNECTIONS} clients are on the control socket, one more was hung up")
+    server.wait_for_line(
+        f"{CONNECTIONS} clients are on the control socket: one more was disconnected"
+    )
     assert sum("clients are on the control socket" in line for line in server.lines) == 1
     client.pwrite(page(1), PAGE)
     for sock in held:

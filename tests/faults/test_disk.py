@@ -122,7 +122,7 @@ def test_doctor_tells_of_disk_errors(
 ) -> None:
     injector.fail(Call.READ, IMAGE, errno.EIO)
     error_of(client.pread, PAGE, 11 * PAGE)
-    assert "1 errors of its disk file" in faulty.ctl("doctor", check=False).stdout
+    assert "1 reads or writes of its disk file failed" in faulty.ctl("doctor", check=False).stdout
 
 
 def test_trim_while_the_disk_fails_is_punched_later(

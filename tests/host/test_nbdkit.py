@@ -47,7 +47,7 @@ def test_one_that_gives_no_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 def test_one_that_tells_no_version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     put_in_path(monkeypatch, tmp_path, "echo hello")
-    with pytest.raises(RefusedError, match="'hello', which is no version"):
+    with pytest.raises(RefusedError, match="'hello', which is not a version"):
         nbdkit.probe()
 
 

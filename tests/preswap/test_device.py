@@ -41,7 +41,7 @@ def test_dropped_device_holds_nothing(running: Running) -> None:
     running.open().create("more", MIB)
     before = descriptors()
     del running.instance.served["more"]
-    running.instance.upkeep.errors.clear()
+    running.instance.maintenance.errors.clear()
     gc.collect()
     assert mappings_of(running.paths.map("more")) == 0
     assert descriptors() == before - 1

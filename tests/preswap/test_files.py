@@ -103,7 +103,7 @@ def test_map_failed_leaves_nothing(tmp_path: Path) -> None:
 
 def test_map_of_another_size_refused(tmp_path: Path) -> None:
     create_map(tmp_path / "map", MIB, [])
-    with pytest.raises(RefusedError, match="it has another size"):
+    with pytest.raises(RefusedError, match="it has a wrong size"):
         check_map(tmp_path / "map", 1 << 30)
 
 
@@ -252,9 +252,9 @@ def test_device_size_accepted(size: int) -> None:
 @pytest.mark.parametrize(
     ("size", "sentence"),
     [
-        (SMALLEST_DEVICE - PAGE, "a device has at least 64K"),
-        (LARGEST_DEVICE + PAGE, "a device has at most 16T"),
-        (MIB + 1, "a device's size is a multiple of 4096"),
+        (SMALLEST_DEVICE - PAGE, "a device must be at least 64K"),
+        (LARGEST_DEVICE + PAGE, "a device must be at most 16T"),
+        (MIB + 1, "a device's size must be a multiple of 4096"),
     ],
 )
 def test_device_size_refused(size: int, sentence: str) -> None:
@@ -263,7 +263,7 @@ def test_device_size_refused(size: int, sentence: str) -> None:
 
 
 def test_pool_size_refused() -> None:
-    with pytest.raises(UsageError, match="a pool has at least 4M"):
+    with pytest.raises(UsageError, match="a pool must be at least 4M"):
         check_pool_size(4 * MIB - 1)
 
 

@@ -452,7 +452,7 @@ def test_open_failed_names_the_file(running: Running, monkeypatch: pytest.Monkey
 def test_create_refused_over_somebodys_file(running: Running) -> None:
     instance = running.open()
     running.paths.disk_file("more").write_bytes(bytes(MIB - 1) + b"x")
-    with pytest.raises(RefusedError, match="no device's"):
+    with pytest.raises(RefusedError, match="belongs to no device"):
         instance.create("more", MIB)
     assert running.paths.disk_file("more").stat().st_size == MIB
 

@@ -108,7 +108,7 @@ REFUSALS: dict[str, tuple[Harm, str]] = {
     ),
     "arena of another boot": (
         other_boot,
-        "is of an earlier start of this host: --discard-state starts empty",
+        "is from an earlier boot of this host: --discard-state starts empty",
     ),
     "arena of another format": (
         other_format,
@@ -169,11 +169,11 @@ REFUSALS: dict[str, tuple[Harm, str]] = {
     ),
     "sidecar of another version": (
         lambda r: edit_sidecar(r, format=2),
-        r"g1\.json is of another version of preswapd",
+        r"g1\.json was written by another version of preswapd",
     ),
     "sidecar of another device": (
         lambda r: edit_sidecar(r, name="g2"),
-        r"g1\.json is the file of another device, g2",
+        r"g1\.json belongs to another device, g2",
     ),
     "sidecar of another type": (
         lambda r: edit_sidecar(r, type=9),
@@ -196,7 +196,7 @@ REFUSALS: dict[str, tuple[Harm, str]] = {
     ),
     "disk file of another size": (
         lambda r: os.truncate(r.paths.disk_file("g1"), 2 * MIB),
-        r"the disk file .*g1\.img has 2M, the device 1M",
+        r"the disk file .*g1\.img is 2M long, its device 1M",
     ),
     "disk file a pipe": (
         lambda r: instead(r.paths.disk_file("g1"), os.mkfifo),
@@ -242,14 +242,14 @@ def test_start_refused(harmed: Running, sentence: str) -> None:
 
 def test_start_refused_pool_too_large(running: Running) -> None:
     running.settings = replace(running.settings, pool_size=LARGEST_POOL + 1)
-    with pytest.raises(RefusedError, match="a pool has at most 128G"):
+    with pytest.raises(RefusedError, match="a pool must be at most 128G"):
         check(running.settings)
 
 
 def test_first_start_refused_for_somebodys_disk_file(running: Running) -> None:
     new_image(running, 5 * PAGE)
     before = running.snapshot()
-    with pytest.raises(RefusedError, match=r"g2\.img is there already and no device's: remove"):
+    with pytest.raises(RefusedError, match=r"g2\.img exists and belongs to no device: remove"):
         check(running.settings)
     assert running.snapshot() == before
 
@@ -263,7 +263,7 @@ def test_start_serves_what_it_has_beside_somebodys_disk_file(running: Running) -
     check(running.settings)
     assert running.open().devices.keys() == {"g1"}
     assert read(running.connect(), PAGE, PAGE) == page_of(1)
-    assert any("g2.img is there already and no device's" in line for line in running.log)
+    assert any("g2.img exists and belongs to no device" in line for line in running.log)
     assert running.paths.disk_file("g2").read_bytes() == theirs
     running.kill()
     running.paths.disk_file("g2").unlink()

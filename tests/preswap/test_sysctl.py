@@ -229,7 +229,7 @@ def test_damaged_file_is_told_and_does_not_stop_a_start(opened: Running, text: s
     opened.paths.kept_settings.write_text(text)
     opened.open()
     assert values(opened)[QUOTA] == "unlimited"
-    assert ["is not used" in line for line in opened.log] == [True]
+    assert ["is ignored" in line for line in opened.log] == [True]
 
 
 def test_settings_end_with_the_hosts_run(opened: Running) -> None:
@@ -244,7 +244,7 @@ def test_settings_end_with_the_hosts_run(opened: Running) -> None:
     opened.kill()
     opened.open()
     assert (values(opened)[QUOTA], values(opened)["preswap.test.frozen"]) == ("unlimited", 1)
-    assert not any("is not used" in line for line in opened.log)
+    assert not any("is ignored" in line for line in opened.log)
 
 
 def test_settings_of_devices_that_are_gone(opened: Running, tmp_path: Path) -> None:
@@ -254,6 +254,6 @@ def test_settings_of_devices_that_are_gone(opened: Running, tmp_path: Path) -> N
     )
     opened.open()
     assert values(opened)[QUOTA] == 2
-    (complaint,) = (line for line in opened.log if "is not used" in line)
-    assert complaint.endswith("preswap.test.g9.quota is not used: there is no such setting")
+    (complaint,) = (line for line in opened.log if "is ignored" in line)
+    assert complaint.endswith("preswap.test.g9.quota is ignored: there is no such setting")
     assert os.listdir(opened.paths.runtime_dir) == ["tuning.json"]

@@ -161,12 +161,12 @@ def test_drop_in_folder_that_is_none(tmp_path: Path) -> None:
     ("line", "complaint"),
     [
         ("pool_size = 1", "unknown key 'pool_size': the choices are instance,"),
-        ('pool-size = "1M"', "pool-size: a pool has at least 4M"),
+        ('pool-size = "1M"', "pool-size: a pool must be at least 4M"),
         ("pool-size = true", "pool-size: a size is expected"),
         ("pool-size = 3.5", "pool-size: a size is expected"),
         ('pool-size = "12X"', "pool-size: '12X' is not a size"),
         ('compress = "gzip"', "compress: 'gzip' is not a codec: the choices are lz4, zstd, none"),
-        ("threads = 0", "threads: 0 threads: from 1 to 256"),
+        ("threads = 0", "threads: 0 is out of range: from 1 to 256"),
         ('threads = "4"', "threads: a number is expected"),
         ('listen = "0.0.0.0:10809"', "listen: '0.0.0.0:10809' can be reached from other hosts"),
         ('listen = "[::]:10809"', "can be reached from other hosts"),
@@ -182,8 +182,8 @@ def test_drop_in_folder_that_is_none(tmp_path: Path) -> None:
         ('device."a/b" = {}', "'a/b' is not a device name"),
         ("device.g1 = 1", "a device is written as a table"),
         ("device.g1 = {}", "size is missing"),
-        ('device.g1.size = "1K"', "size: a device has at least 64K"),
-        ("device.g1.size = 65537", "size: a device's size is a multiple of 4096"),
+        ('device.g1.size = "1K"', "size: a device must be at least 64K"),
+        ("device.g1.size = 65537", "size: a device's size must be a multiple of 4096"),
         ('device.g1 = { size = "1M", codec = "lz4" }', "unknown key 'codec': the choices are"),
     ],
 )
@@ -228,7 +228,7 @@ def test_another_instances_file(tmp_path: Path) -> None:
 
 def test_one_directory_for_two_purposes(tmp_path: Path) -> None:
     text = refusal(tmp_path, 'state-dir = "/a"\nruntime-dir = "/a"', pool_size=32 * MIB)
-    assert "three different directories" in text
+    assert "must be three different directories" in text
 
 
 @pytest.mark.parametrize("text", ["g1", "g1=", "=1M", "g1=1X", "a/b=1M"])

@@ -63,7 +63,9 @@ def test_shared_memory_open_to_others(paths: InstancePaths) -> None:
 def test_directory_for_everybody_is_not_to_be_closed(paths: InstancePaths) -> None:
     paths.shm_dir.mkdir()
     paths.shm_dir.chmod(0o1777)
-    with pytest.raises(RefusedError, match=r"is for everybody \(mode 1777\): name one in it"):
+    with pytest.raises(
+        RefusedError, match=r"is shared by all users \(mode 1777\): give a directory inside it"
+    ):
         prepare(paths, 32 * MIB)
 
 
@@ -91,5 +93,5 @@ def test_someone_elses(paths: InstancePaths) -> None:
 
 def test_file_in_the_way(paths: InstancePaths) -> None:
     paths.runtime_dir.write_text("")
-    with pytest.raises(RefusedError, match="no directory"):
+    with pytest.raises(RefusedError, match="is not a directory"):
         prepare(paths, 32 * MIB)

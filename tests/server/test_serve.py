@@ -407,5 +407,5 @@ def test_descriptors_are_not_leaked(server: RunningServer) -> None:
 
 def test_failed_start_is_told(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("")
-    with pytest.raises(ServerError, match="symbolic link or no directory"):
+    with pytest.raises(ServerError, match="is not a directory, or is a symbolic link"):
         RunningServer(tmp_path)

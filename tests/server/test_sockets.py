@@ -96,7 +96,7 @@ def test_sockets_meant_for_another_process() -> None:
 def test_descriptor_that_is_no_socket(monkeypatch: pytest.MonkeyPatch) -> None:
     with open(os.devnull) as file:
         monkeypatch.setattr(sockets, "FIRST_PASSED", file.fileno())
-        with pytest.raises(UsageError, match="no socket"):
+        with pytest.raises(UsageError, match="is not a socket"):
             sockets.passed_by_systemd({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"})
 
 

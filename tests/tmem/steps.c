@@ -135,7 +135,7 @@ static int publish(const struct tmem_handle *h, const struct tmem_fresh *fresh)
 	tmem_ops.unlock(host, h);
 	CHECK(!err || old == 0);
 	if (err)
-		tmem_ops.discard(host, fresh);
+		tmem_ops.abandon(host, fresh);
 	return err;
 }
 

@@ -137,7 +137,7 @@ def test_memory_follows_the_data(shm: Path) -> None:
 
 
 def test_trimmed_tail_is_not_taken_for_held_after_a_restart(shm: Path) -> None:
-    """A slab cut anew gives back what it does not use, to the page; to touch that without a new
+    """A slab carved again gives back what it does not use, to the page; to touch that without a new
     reservation would be SIGBUS on a full tmpfs."""
     path = shm / "arena"
     host = Host(path, 16 << 20, create=True)

@@ -66,7 +66,7 @@ def attach_command(
                 " pages (--yes goes ahead)"
             )
         hotplug.plug(controller)
-        # It is attached by now: Ctrl-C would only keep that from being told.
+        # It is attached by now: Ctrl-C would only keep that from being said.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         device = hotplug.device()
     if invocation.json:
@@ -115,7 +115,9 @@ def detach_command(
         except KeyboardInterrupt:
             raise PartialError("interrupted; run it again to go on") from None
     if not clean:
-        click.echo(f"preswapctl: {hotplug.disk.controller_name}, its controller, stays", err=True)
+        click.echo(
+            f"preswapctl: its controller {hotplug.disk.controller_name} was not removed", err=True
+        )
     kept = kept_pages(instance.client.device(dev))
     if invocation.json:
         print_json({"name": dev, "kept_pages": kept})
@@ -143,7 +145,8 @@ def check_unused(hotplug: Hotplug, answer: DeviceAnswer) -> None:
     state = hotplug.state()
     if state != "running":
         raise RefusedError(
-            f"the guest does not run ({state}) and cannot let go of the disk (--force detaches it)"
+            f"the guest is not running ({state}) and cannot let go of the disk"
+            " (--force detaches it)"
         )
     warning = in_use(answer)
     if warning:

@@ -26,7 +26,7 @@ bus_option = click.option(
 
 @dataclass(frozen=True)
 class Disk:
-    """The device DEV of the server at `socket`, as QEMU is told of it."""
+    """The device DEV of the server at `socket`, as QEMU names it."""
 
     dev: str
     socket: Path

@@ -25,7 +25,7 @@ class Hotplug:
     # --- what is there ---
 
     def device(self) -> str | None:
-        """The path of the disk in QEMU's device tree, whoever put it there."""
+        """The path of the disk in QEMU's device tree, however it was attached."""
         for block in self.monitor.execute("query-block"):
             if block.get("inserted", {}).get("node-name") == self.disk.name:
                 # Of a virtio disk it is the inner half that holds the node.

@@ -81,7 +81,7 @@ def libvirt_xml_command(
     version = libvirt or first_version(LIBVIRTS)
     if version is None:
         click.echo(
-            "preswapctl: no libvirt is installed here, so this is for"
+            "preswapctl: libvirt is not installed here, so this is for"
             f" {version_text(LIBVIRT_RECONNECTS)} or newer (--libvirt names another version)",
             err=True,
         )

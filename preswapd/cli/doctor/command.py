@@ -44,7 +44,7 @@ def doctor_command(invocation: Invocation) -> int:
 
 
 def running(instances: Instances, findings: list[Finding]) -> list[RunningInstance]:
-    """The instances that run; a note where there is none."""
+    """The instances that run; a note if there are none."""
     try:
         return instances.running()
     except UnreachableError as error:
@@ -53,7 +53,7 @@ def running(instances: Instances, findings: list[Finding]) -> list[RunningInstan
 
 
 def checked(instance: RunningInstance) -> list[Finding]:
-    """An instance that does not answer, or ends meanwhile, is one thing to fix among others."""
+    """An instance that does not answer, or ends while it is checked, is one thing to fix."""
     try:
         return check_instance(instance)
     except PreswapError as error:

@@ -42,7 +42,7 @@ def check_qemu(version: Version | None) -> list[Finding]:
                 FIX,
                 "QEMU",
                 f"{text} does not know the options of `preswapctl qemu-args`",
-                f"{version_text(OLDEST_QEMU)} or newer does",
+                f"use {version_text(OLDEST_QEMU)} or newer",
             )
         ]
     return [Finding(OK, "QEMU", text)]
@@ -57,8 +57,8 @@ def check_libvirt(version: Version | None) -> list[Finding]:
             Finding(
                 NOTE,
                 "libvirt",
-                f"{text} knows no <reconnect>: guests that get the disk from it see I/O errors when"
-                " the server restarts",
+                f"{text} does not know <reconnect>: guests that get the disk from it see I/O errors"
+                " when the server restarts",
                 "define the guest with `preswapctl libvirt-xml`, or use libvirt"
                 f" {version_text(LIBVIRT_RECONNECTS)} or newer",
             )
@@ -67,7 +67,7 @@ def check_libvirt(version: Version | None) -> list[Finding]:
 
 
 def check_apparmor(root: Path, sockets: Path) -> list[Finding]:
-    """libvirt gives each guest a profile, and by default our sockets are not in it."""
+    """libvirt gives each guest a profile, and by default it does not allow the servers' sockets."""
     folder = root / "etc/apparmor.d"
     profiles = [folder / "abstractions/libvirt-qemu", folder / "local/abstractions/libvirt-qemu"]
     if not is_on(root / "sys/module/apparmor/parameters/enabled") or not profiles[0].exists():
@@ -75,12 +75,12 @@ def check_apparmor(root: Path, sockets: Path) -> list[Finding]:
     if any(allows_sockets(path, sockets) for path in profiles):
         return [Finding(OK, "AppArmor", f"lets libvirt's guests use the sockets in {sockets}")]
     if not confines_sockets(root / "sys/kernel/security/apparmor/features"):
-        return [Finding(OK, "AppArmor", "this kernel's does not confine Unix sockets")]
+        return [Finding(OK, "AppArmor", "does not confine Unix sockets in this kernel")]
     return [
         Finding(
             FIX,
             "AppArmor",
-            f"keeps libvirt's guests from the sockets in {sockets}",
+            f"does not let libvirt's guests use the sockets in {sockets}",
             f"add the line `{sockets}/*/nbd.sock rw,` to /etc/apparmor.d/local/abstractions/"
             "libvirt-qemu, and restart the guests",
         )
@@ -88,7 +88,7 @@ def check_apparmor(root: Path, sockets: Path) -> list[Finding]:
 
 
 def confines_sockets(features: Path) -> bool:
-    """Debian 12's kernel does not; where it cannot be seen, it may."""
+    """Debian 12's kernel does not; where that cannot be read, it may."""
     return not features.is_dir() or any(features.glob("network*/af_unix"))
 
 

@@ -55,7 +55,12 @@ def check_nbdkit() -> list[Finding]:
     threads, why = choose_threads(found.version, None)
     if threads == 1:
         findings.append(
-            Finding(NOTE, "nbdkit", f"one worker thread: {why}", "nbdkit 1.34 or newer runs 16")
+            Finding(
+                NOTE,
+                "nbdkit",
+                f"one worker thread: {why}",
+                "nbdkit 1.34 or newer gets 16",
+            )
         )
     structured, why = choose_structured_replies(found.version)
     if not structured:

@@ -46,14 +46,14 @@ def check_instance(instance: RunningInstance) -> list[Finding]:
 
 
 def directory_of_pages(shm_dir: Path, subject: str) -> list[Finding]:
-    """Nothing for one that somebody deleted: check_files tells of it."""
+    """Nothing about one that was deleted: check_files reports that."""
     if not shm_dir.is_dir():
         return []
     return [check_shared_memory(shm_dir, subject), *check_remove_ipc(shm_dir.stat().st_uid)]
 
 
 def process(name: str, facts: ServerFacts) -> Iterator[Finding]:
-    threads = f"{facts.threads} worker thread{'s' if facts.threads > 1 else ''} a connection"
+    threads = f"{facts.threads} worker thread{'s' if facts.threads > 1 else ''} for each connection"
     yield Finding(OK, name, f"process {facts.pid}, nbdkit {facts.nbdkit}")
     yield Finding(OK, name, f"{threads}: {facts.threads_reason}")
     offered = "structured replies" if facts.structured_replies else "no structured replies"
@@ -99,7 +99,7 @@ def check_files(name: str, files: Iterable[Path]) -> Iterator[Finding]:
             yield Finding(
                 FIX,
                 name,
-                f"{path} is missing: guests are served until the server ends, and not after it",
+                f"{path} is missing: guests are served until the server ends, but not after that",
                 "shut the guests down, or swapoff there and `preswapctl remove`, before a restart",
             )
 
@@ -111,7 +111,7 @@ def pool(name: str, tmem: TmemFigures) -> Iterator[Finding]:
         yield Finding(
             FIX,
             name,
-            f"{tmem['checksum_errors']} reads found a damaged page",
+            f"{tmem['checksum_errors']} reads of a damaged or lost page",
             "check the host's memory: the guest got I/O errors for these pages",
         )
 
@@ -122,8 +122,8 @@ def check_device(name: str, device: DeviceFigures) -> Iterator[Finding]:
         yield Finding(
             FIX,
             name,
-            f"no trims seen although {format_size(written * PAGE_SIZE)} were written: freed swap"
-            " stays here",
+            f"no trims seen although {format_size(written * PAGE_SIZE)} was written: swap that"
+            " the guest frees is not given back",
             "attach it as `preswapctl qemu-args` says, and use swapon --discard in the guest",
         )
     elif written > PAGES_WITHOUT_TRIM and device["trims"] <= device["size"] // PAGE_SIZE:
@@ -139,13 +139,16 @@ def check_device(name: str, device: DeviceFigures) -> Iterator[Finding]:
         yield Finding(
             FIX if refused else NOTE,
             name,
-            "the host was rebooted while pages were in memory here: reads are I/O errors until a"
-            f" freshly booted guest uses it ({refused} so far)",
+            "the host was rebooted while its pages were in memory: reads are refused until a"
+            f" freshly booted guest uses it ({refused} refused so far)",
             "a guest that was suspended or restored has lost them: reboot it",
         )
     if device["disk_errors"]:
         yield Finding(
-            FIX, name, f"{device['disk_errors']} errors of its disk file", "see the server's log"
+            FIX,
+            name,
+            f"{device['disk_errors']} reads or writes of its disk file failed",
+            "see the server's log",
         )
     if device["connections"] == 0:
         yield Finding(NOTE, name, "no client is connected")

@@ -74,7 +74,7 @@ RULES = (
         "90s",
         lambda value: value == "infinity",
         "infinity",
-        "a stop that a slow disk holds up ends in a kill",
+        "a stop that waits longer for a slow disk ends in a kill",
     ),
     Rule(
         "Service",
@@ -82,7 +82,7 @@ RULES = (
         "infinity",
         lambda value: value == "0",
         "0",
-        "the host may swap the guests' pages out a second time",
+        "the host may swap out what the guests have swapped out already",
     ),
 )
 

@@ -25,7 +25,7 @@ def plain(name: str, figure: Figure, adds: str = "") -> Column:
 
 
 def in_bytes(name: str, figure: Figure, adds: str = "") -> Column:
-    """A figure in pages, shown as the size of so many."""
+    """A figure in pages, shown as their size."""
     return Column(name, figure.meaning + adds, Kind.SIZE, pages(figure))
 
 

@@ -22,13 +22,15 @@ READABLE = 0o644
 
 
 @click.command("metrics")
-@click.option("--textfile", type=FILE, help="Write FILE whole, by a rename, instead of printing.")
+@click.option(
+    "--textfile", type=FILE, help="Replace FILE with them in one step, instead of printing."
+)
 @pass_invocation
 def metrics_command(invocation: Invocation, textfile: Path | None) -> None:
     """Print the figures of all instances in Prometheus' text format.
 
     With --textfile they go into a file for node_exporter's textfile collector, which never sees
-    half of it. Servers that do not answer are left out, and the exit status is 3. Servers that
+    a partial file. Servers that do not answer are left out, and the exit status is 3. Servers that
     share a name are left out too, and the exit status is 1.
 
     \b
@@ -44,10 +46,10 @@ def metrics_command(invocation: Invocation, textfile: Path | None) -> None:
     if textfile is None:
         click.echo(text, nl=False)
     else:
-        # Also when nobody answers: figures of the past would be taken for the present's.
+        # Also when no server answers: old figures would be taken for current ones.
         replace_file(textfile, text)
     if unclear:
-        clash = f"several servers call themselves {', '.join(unclear)}: left out"
+        clash = f"several servers have the name {', '.join(unclear)}: left out"
         raise PreswapError("; ".join([clash, *map(str, away)]))
     complain(away)
 
@@ -72,7 +74,7 @@ def those_with_a_name_of_their_own(
 
 
 def replace_file(path: Path, text: str) -> None:
-    """By a rename, so that no reader sees half of it."""
+    """Writes it by a rename, so that no reader sees a partial file."""
     try:
         if path.exists() and not path.is_file():
             # A rename would put a file in the place of /dev/null.

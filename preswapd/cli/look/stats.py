@@ -39,7 +39,9 @@ from preswapd.errors import UsageError
 from preswapd.units import format_size
 
 # Its value may be left out, so that a device behind it is taken for one.
-WATCH_SECONDS = Reader("seconds", partial(parse_seconds, hint=" (a device goes before --watch)"))
+WATCH_SECONDS = Reader(
+    "seconds", partial(parse_seconds, hint=" (a device must come before --watch)")
+)
 
 
 class StatsCommand(TableCommand):
@@ -59,19 +61,19 @@ class StatsCommand(TableCommand):
     type=WATCH_SECONDS,
     is_flag=False,
     flag_value="1",
-    help="Show a row every so many seconds (1), with rates, until Ctrl-C.",
+    help="Show a row with rates every SECONDS (1) until Ctrl-C.",
 )
 @click.option(
     "--json-lines",
     is_flag=True,
-    help="Print JSON again and again, an object a line, with the time.",
+    help="Print JSON repeatedly, one object a line, with the time.",
 )
 @click.option("--interval", type=SECONDS, help="Seconds between two JSON lines. Default: 1.")
 @click.option(
     "--count",
     type=click.IntRange(1),
     metavar="N",
-    help="End --watch or --json-lines after N times.",
+    help="End --watch or --json-lines after N samples.",
 )
 @pass_invocation
 def stats_command(
@@ -127,9 +129,9 @@ def check_one_way(
     """UsageError for options that contradict each other, or that would have no effect."""
     check_style(style, as_json=as_json or json_lines)
     if watch is not None and (as_json or json_lines):
-        raise UsageError("--watch prints a table: for programs there is --json-lines")
+        raise UsageError("--watch prints a table: use --json-lines for programs")
     if interval is not None and not json_lines:
-        raise UsageError("--interval belongs to --json-lines; a table takes --watch SECONDS")
+        raise UsageError("--interval is for --json-lines; for a table use --watch SECONDS")
     if count is not None and watch is None and not json_lines:
         raise UsageError("--count needs --watch or --json-lines")
 

@@ -155,9 +155,7 @@ def table_options(function: Callable[..., object]) -> Callable[..., object]:
     for option in (
         click.option("-n", "--noheadings", is_flag=True, help="Print no headings."),
         click.option("-b", "--bytes", "exact", is_flag=True, help="Print sizes in bytes."),
-        click.option(
-            "-r", "--raw", is_flag=True, help="Print one blank between cells, for scripts."
-        ),
+        click.option("-r", "--raw", is_flag=True, help="Separate cells by one space, for scripts."),
         click.option(
             "-o",
             "--output",

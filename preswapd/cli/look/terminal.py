@@ -42,7 +42,7 @@ class Keyboard:
         os.write(self.write_end, b"!")
 
     def wait_for_quit(self, seconds: float) -> bool:
-        """True as soon as q was pressed or a signal came, else False after so long."""
+        """True as soon as q was pressed or a signal came, else False after `seconds`."""
         deadline = time.monotonic() + seconds
         while True:
             sources = [self.read_end] if self.typing is None else [self.read_end, self.typing]

@@ -43,7 +43,7 @@ def top_command(invocation: Invocation, batch: bool, count: int | None, interval
       preswapctl top --batch -n 2
     """
     if invocation.json:
-        raise UsageError("top is for people: for programs there is stats --json-lines")
+        raise UsageError("top is for people: use stats --json-lines for programs")
     watch = Watch(invocation.instances.running, PATIENCE)
     if batch:
         print_frames(watch, interval, count)

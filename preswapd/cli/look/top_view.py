@@ -40,7 +40,7 @@ DEVICE_NAMES = (
 )
 POOL_NAMES = ("PUTS/S", "REJECTS/S", "GETS/S", "DISKR/S", "DISKW/S", "HIT%")
 
-# Of the bar, and of what stands beside it.
+# Of the bar, and of what is beside it.
 BAR_WIDTHS = range(10, 41)
 LEGEND_WIDTH = 82
 UTF_8 = ("utf-8", "utf8")
@@ -51,7 +51,7 @@ COLOURS = ("green", "yellow", "blue", "bright_black")
 
 @dataclass(frozen=True)
 class HostMemory:
-    """This machine's memory; None where it does not tell."""
+    """This machine's memory; None where it cannot be read."""
 
     available: int | None
     pressure: Pressure | None
@@ -130,7 +130,7 @@ class View:
     # --- the table of devices ---
 
     def headings(self, found: Sequence[Watched]) -> TextTable:
-        """One table for all instances, so that their columns stand below each other."""
+        """One table for all instances, so that their columns are aligned."""
         rows = [
             row
             for watched in found

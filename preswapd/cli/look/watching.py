@@ -75,9 +75,9 @@ class Watch:
 def ticks(
     seconds: float, count: int | None, wait: Callable[[float], bool] | None = None
 ) -> Iterator[int]:
-    """The number of each turn: one now and one every so many seconds, however long a turn takes.
+    """Yields the number of each turn: one now and one every `seconds`, however long a turn takes.
 
-    It ends after `count` turns, or when `wait`, which is asked to wait so many seconds, says True.
+    It ends after `count` turns, or when `wait`, which is asked to wait for some seconds, says True.
     """
     start = time.monotonic()
     turn = 0

@@ -13,7 +13,11 @@ from preswapd.units import format_size
 @click.command("create")
 @click.argument("dev", type=DEVICE)
 @click.argument("size", type=SIZE)
-@click.option("--compress", type=click.Choice(COMPRESS), help="Default: the instance's.")
+@click.option(
+    "--compress",
+    type=click.Choice(COMPRESS),
+    help="How its pages are compressed. Default: as the instance's.",
+)
 @pass_invocation
 def create_command(invocation: Invocation, dev: str, size: int, compress: str | None) -> None:
     """Make a new device DEV of SIZE, ready for the guest's swapon.
@@ -33,7 +37,7 @@ def create_command(invocation: Invocation, dev: str, size: int, compress: str | 
 
 @click.command("remove")
 @click.argument("dev", type=DEVICE)
-@click.option("--yes", is_flag=True, help="Even when a client is connected.")
+@click.option("--yes", is_flag=True, help="Do it even when a client is connected.")
 @pass_invocation
 def remove_command(invocation: Invocation, dev: str, yes: bool) -> None:
     """Remove the device DEV with everything in it, in tmem and on disk.
@@ -48,7 +52,7 @@ def remove_command(invocation: Invocation, dev: str, yes: bool) -> None:
 
 @click.command("mkswap")
 @click.argument("dev", type=DEVICE)
-@click.option("--yes", is_flag=True, help="Even when a client is connected.")
+@click.option("--yes", is_flag=True, help="Do it even when a client is connected.")
 @pass_invocation
 def mkswap_command(invocation: Invocation, dev: str, yes: bool) -> None:
     """Write a fresh swap header, with DEV as its label.

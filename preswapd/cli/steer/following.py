@@ -19,7 +19,7 @@ from preswapd.units import PAGE_SIZE, format_pages, format_size
 
 
 def run_shrink(client: Client, pages: int, device: str | None = None) -> ShrinkResult:
-    """Shrinks to so many pages; Ctrl-C stops the server's work and still gets its report."""
+    """Shrinks to a number of pages; Ctrl-C stops the server's work and still gets its report."""
     try:
         with client.shrink(pages, device) as running, stopped_by_interrupt(running):
             report = running.wait(Progress().show)
@@ -32,7 +32,8 @@ def run_shrink(client: Client, pages: int, device: str | None = None) -> ShrinkR
 
 
 def set_and_fit(client: Client, key: str, value: str) -> int | str:
-    """The setting's new value, once pages above a limit have gone; Ctrl-C only leaves.
+    """Sets it, waits until pages above a limit have gone, and returns the new value.  Ctrl-C ends
+    only the waiting.
 
     PartialError when pages stay above it.
     """
@@ -118,7 +119,7 @@ class Progress:
             rate = step.moved / seconds
             rest = max(0, step.left - step.target) / rate
             text += f", {format_size(int(rate) * PAGE_SIZE)}/s, {rest:.0f} s to go"
-        # Whoever watched has gone: the work goes on.
+        # The watcher has gone: the work goes on.
         with suppress(OSError):
             if sys.stderr.isatty():
                 click.echo(f"\r\033[K{text[: room()]}", err=True, nl=False)

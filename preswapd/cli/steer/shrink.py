@@ -30,10 +30,14 @@ class ShrinkPlan:
 @click.command("shrink")
 @click.argument("n", type=PAGES, required=False)
 @click.argument("dev", required=False, type=DEVICE)
-@click.option("--wait/--no-wait", default=True, help="Wait for its end. Default: --wait.")
+@click.option(
+    "--wait/--no-wait", default=True, help="Wait until the shrink has ended. Default: --wait."
+)
 @click.option("--dry-run", is_flag=True, help="Only say what would move.")
-@click.option("--status", "other", flag_value="status", help="Tell how far one under way is.")
-@click.option("--stop", "other", flag_value="stop", help="Stop the one that is under way.")
+@click.option(
+    "--status", "other", flag_value="status", help="Tell how far the shrink under way is."
+)
+@click.option("--stop", "other", flag_value="stop", help="Stop the shrink under way.")
 @pass_invocation
 def shrink_command(
     invocation: Invocation,
@@ -45,9 +49,9 @@ def shrink_command(
 ) -> None:
     """Move pages from tmem to disk until N are left, in all devices or in DEV.
 
-    N counts pages, or is a size such as 64M. Guests go on meanwhile. Ctrl-C or --stop end it
-    between two writes, and what has moved has moved: run it again to go on. Exit status 5: it
-    stopped early.
+    N counts pages, or is a size such as 64M. Guests keep running. Ctrl-C or --stop ends it
+    between two writes, and pages that have moved stay on disk: run it again to go on. Exit status
+    5: it stopped early.
 
     \b
     Examples:
@@ -63,7 +67,7 @@ def shrink_command(
         print_status(invocation, client.stop_shrink() if stops else client.shrink_status())
         return
     if n is None:
-        raise UsageError("N is missing: to how many pages, or to what size?")
+        raise UsageError("N is missing: how many pages, or what size, are to be left?")
     instances = invocation.instances
     instance = instances.only() if dev is None else instances.having(dev)
     if dry_run:
@@ -102,7 +106,7 @@ def print_plan(invocation: Invocation, plan: ShrinkPlan) -> None:
         f"would move {format_pages(plan.pages)} to disk, {format_pages(plan.left)} left in tmem"
     )
     free = f"{format_size(plan.disk_free)} free on the disk"
-    click.echo(free if plan.fits else f"{free}: it would stop when that is full")
+    click.echo(free if plan.fits else f"{free}: it would stop there")
 
 
 def print_status(invocation: Invocation, status: ShrinkStatus) -> None:

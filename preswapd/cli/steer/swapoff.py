@@ -32,7 +32,7 @@ def swapoff_command(invocation: Invocation, dev: str, yes: bool) -> None:
     if warning:
         click.echo(f"preswapctl: {dev}: {warning}", err=True)
     if not yes:
-        confirm(f"Throw away all pages of {dev}?")
+        confirm(f"Drop all pages of {dev}?")
     report = client.swapoff(dev)
     if invocation.json:
         print_json(asdict(report))
@@ -43,7 +43,7 @@ def swapoff_command(invocation: Invocation, dev: str, yes: bool) -> None:
 
 def confirm(question: str) -> None:
     if not sys.stdin.isatty():
-        raise RefusedError("this throws data away and there is no terminal to ask at: give --yes")
+        raise RefusedError("this drops pages and there is no terminal to ask on: give --yes")
     try:
         agreed = click.confirm(question, err=True)
     except click.Abort:

@@ -38,7 +38,9 @@ class Assignment(NamedTuple):
 
 def listing() -> str:
     """Every key with what it means, in lines of a terminal."""
-    rows = [("vm.preswap[.DEV]", "pages in tmem; set: moves pages to disk until so many are left")]
+    rows = [
+        ("vm.preswap[.DEV]", "pages in tmem; set it to move pages to disk until that many are left")
+    ]
     rows += [(key, setting.meaning) for key, setting in sysctl_rows()]
     width = max(len(key) for key, _ in rows) + 2
     lines = []
@@ -53,8 +55,8 @@ HELP = f"""Print or set named values of a running server.
 \b
 {listing()}
 
-vm.preswap and quota take pages, or sizes such as 64M. What is set holds over restarts of the
-server and ends with the host's run; "{DEFAULT}" is the configured value.
+vm.preswap and quota take pages, or sizes such as 64M. What is set stays set when the
+server restarts, until the host reboots; "{DEFAULT}" is the configured value.
 
 \b
 Examples:
@@ -195,7 +197,7 @@ def known(instance: RunningInstance, key: str) -> Value:
 @click.command("freeze")
 @pass_invocation
 def freeze_command(invocation: Invocation) -> None:
-    """Let no new page into tmem: they go to disk until thaw.
+    """Let no new pages into tmem: they go to disk until thaw.
 
     Pages that are in tmem stay there, and a page that replaces one of them is still taken.
 

@@ -90,7 +90,7 @@ cdef extern from "owner.h" nogil:
     int owner_write_page_zero(device *, const uint8_t *)
     int owner_writeback(device *, uint64_t, uint64_t, writeback *)
     int owner_coldest(device *, aged *, size_t *)
-    int owner_forget(device *, uint64_t, uint64_t)
+    int owner_drop(device *, uint64_t, uint64_t)
     int owner_recompress(device *)
     int64_t owner_mend(device *)
     int owner_punch(device *)
@@ -101,7 +101,7 @@ cdef extern from "connection.h" nogil:
         pass
     ctypedef struct transfer "struct transfer":
         pass
-    ctypedef struct extent "struct extent":
+    ctypedef struct nbd_extent "struct nbd_extent":
         uint64_t offset, length
         cbool hole
     void connection_open(connection *, device *)
@@ -113,7 +113,7 @@ cdef extern from "connection.h" nogil:
     int connection_flush(connection *)
     int connection_trim(connection *, uint64_t, uint64_t, unsigned)
     int connection_zero(connection *, uint64_t, uint64_t, unsigned)
-    int connection_extents(connection *, uint64_t, uint64_t, extent *, unsigned)
+    int connection_extents(connection *, uint64_t, uint64_t, nbd_extent *, unsigned)
 
 
 cdef enum:
@@ -150,5 +150,5 @@ cdef class Connection:
     cdef int sync(self) noexcept
     cdef int discard(self, uint64_t count, uint64_t offset, unsigned flags) noexcept
     cdef int clear(self, uint64_t count, uint64_t offset, unsigned flags) noexcept
-    cdef int list_extents(self, uint64_t count, uint64_t offset, extent *to,
+    cdef int list_extents(self, uint64_t count, uint64_t offset, nbd_extent *to,
                           unsigned most) noexcept

@@ -78,13 +78,13 @@ class Device:
 
     @property
     def seconds_since_io(self) -> float | None:
-        """None when there was no request yet."""
+        """Seconds since the last read, write, trim or zero; None before the first."""
 
     def connect(self) -> Connection:
         """Its first request waits until what is in flight now has ended."""
 
     def close(self) -> None:
-        """Nothing begins any more, what is in flight ends, and what it holds is given back."""
+        """No request begins any more; waits for those in flight, then frees what it holds."""
 
     def is_on_disk(self, page: int) -> bool: ...
     def state_bytes(self) -> bytes:
@@ -101,7 +101,7 @@ class Device:
         """Written through to disk, and synced."""
 
     def writeback(self, extent: int, most: int = ...) -> tuple[int, int, int]:
-        """Moves at most so many of the extent's pages to disk: moved, lost, errno or 0."""
+        """Moves at most `most` of the extent's pages to disk: moved, lost, errno or 0."""
 
     def coldest(self) -> Extents: ...
     def punch(self) -> None:
@@ -112,13 +112,13 @@ class Device:
         this one may have left them.  `parked`: after park() has returned True."""
 
     def recompress(self) -> None:
-        """Compresses pages in tmem that are not yet, as the process before this one left them."""
+        """Compresses pages in tmem that the process before this one left uncompressed."""
 
     def mend(self) -> int | None:
-        """Where the disk file was cut off, pages behind its end become lost: how many."""
+        """Where the disk file was cut off, makes pages behind its end lost: how many, or None."""
 
-    def forget(self, first: int, pages: int) -> None:
-        """The pages read as zeros afterwards, as after a trim."""
+    def drop(self, first: int, pages: int) -> None:
+        """Drops the pages, in tmem and on disk: they read as zeros, as after a trim."""
 
     def stop(self) -> None:
         """No request begins any more (ESHUTDOWN); returns when those in flight have ended."""
@@ -131,10 +131,10 @@ class Device:
         """After stop(): drops all pages and the index's upper levels."""
 
     def park(self, milliseconds: int) -> bool:
-        """Requests wait for ever from now on; True when those in flight have ended in time."""
+        """From now on new requests wait for ever; True when those in flight have ended in time."""
 
     def sync(self) -> None:
-        """What was written to the disk file survives the host's reboot."""
+        """Syncs the disk file: what was written to it survives the host's reboot."""
 
 class Connection:
     """One client of a device; nbdkit's handle.  Offsets and counts in bytes.

@@ -275,12 +275,12 @@ cdef class Device:
         self.check(err)
         return extents
 
-    def forget(self, uint64_t first, uint64_t pages):
+    def drop(self, uint64_t first, uint64_t pages):
         cdef int err
         if first > self.d.pages or pages > self.d.pages - first:
             raise ValueError("out of range")
         with nogil:
-            err = owner_forget(&self.d, first, pages)
+            err = owner_drop(&self.d, first, pages)
         self.check(err)
 
     def recompress(self):
@@ -414,7 +414,7 @@ cdef class Connection:
             err = connection_zero(&self.c, count, offset, flags)
         return err
 
-    cdef int list_extents(self, uint64_t count, uint64_t offset, extent *to,
+    cdef int list_extents(self, uint64_t count, uint64_t offset, nbd_extent *to,
                           unsigned most) noexcept:
         cdef int n
         with nogil:
@@ -437,7 +437,7 @@ cdef class Connection:
         check(self.clear(count, offset, public(flags)))
 
     def extents(self, uint64_t count, uint64_t offset):
-        cdef extent found[EXTENTS_AT_ONCE]
+        cdef nbd_extent found[EXTENTS_AT_ONCE]
         cdef int n = self.list_extents(count, offset, found, EXTENTS_AT_ONCE)
         check(n)
         return [(found[i].offset, found[i].length, bool(found[i].hole)) for i in range(n)]

@@ -41,7 +41,7 @@ static int try_begin(struct connection *c, struct transfer *t, uint64_t count, u
 		return err;
 	if (count > SMALL_BYTES)
 		return -EAGAIN;
-	err = flights_try_begin(flights, &t->flight, c->epoch);
+	err = flights_try_begin(flights, &t->flight, c->arrival);
 	if (err)
 		return err;
 	t->in_flight = true;
@@ -55,7 +55,7 @@ static int begin(struct connection *c, struct transfer *t)
 
 	if (t->in_flight)
 		return 0;
-	int err = flights_begin(flights, &t->flight, c->epoch);
+	int err = flights_begin(flights, &t->flight, c->arrival);
 	if (!err)
 		flights_note_io(flights);
 	return err;
@@ -143,7 +143,7 @@ int connection_write(struct connection *c, struct transfer *t, const void *from,
 int connection_flush(struct connection *c)
 {
 	struct flight mine;
-	int err = flights_begin(&c->device->flights, &mine, c->epoch);
+	int err = flights_begin(&c->device->flights, &mine, c->arrival);
 
 	if (err)
 		return err;
@@ -152,13 +152,13 @@ int connection_flush(struct connection *c)
 	return err;
 }
 
-/* A flush and a look at extents are no I/O of the guest's, see flights.h. */
+/* A flush and a query of extents do not count as the guest's I/O, see flights.h. */
 static int begin_io(struct connection *c, struct flight *mine, uint64_t count, uint64_t offset)
 {
 	int err = check_range(c, count, offset);
 
 	if (!err)
-		err = flights_begin(&c->device->flights, mine, c->epoch);
+		err = flights_begin(&c->device->flights, mine, c->arrival);
 	if (!err)
 		flights_note_io(&c->device->flights);
 	return err;
@@ -200,14 +200,14 @@ int connection_zero(struct connection *c, uint64_t count, uint64_t offset, unsig
 	return err;
 }
 
-int connection_extents(struct connection *c, uint64_t count, uint64_t offset, struct extent *to,
+int connection_extents(struct connection *c, uint64_t count, uint64_t offset, struct nbd_extent *to,
 		       unsigned most)
 {
 	struct flight mine;
 	int err = check_range(c, count, offset);
 
 	if (!err)
-		err = flights_begin(&c->device->flights, &mine, c->epoch);
+		err = flights_begin(&c->device->flights, &mine, c->arrival);
 	if (err)
 		return err;
 	size_t found = request_extents(c->device, count, offset, to, most);

@@ -17,7 +17,7 @@
 
 struct connection {
 	struct device *device;
-	uint64_t epoch;
+	uint64_t arrival;
 };
 
 void connection_open(struct connection *, struct device *);
@@ -31,7 +31,7 @@ struct transfer {
 	bool in_flight;
 };
 
-/* The first of each two fills the transfer in.  -EAGAIN: the second is to go on with it. */
+/* The first of each two fills the transfer in.  At -EAGAIN the second must go on with it. */
 int connection_try_read(struct connection *, struct transfer *, void *to, uint64_t count,
 			uint64_t offset);
 int connection_read(struct connection *, struct transfer *, void *to, uint64_t count,
@@ -45,8 +45,8 @@ int connection_write(struct connection *, struct transfer *, const void *from, u
 int connection_flush(struct connection *);
 int connection_trim(struct connection *, uint64_t count, uint64_t offset, unsigned flags);
 int connection_zero(struct connection *, uint64_t count, uint64_t offset, unsigned flags);
-/* How many, at most `most` of them, from `offset` on; or an error. */
-int connection_extents(struct connection *, uint64_t count, uint64_t offset, struct extent *,
+/* NBD's extents from `offset` on, `most` at most.  Returns how many, or an error. */
+int connection_extents(struct connection *, uint64_t count, uint64_t offset, struct nbd_extent *,
 		       unsigned most);
 
 #endif

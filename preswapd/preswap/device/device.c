@@ -117,13 +117,13 @@ int device_empty(struct device *d)
 {
 	if (!flights_are_closed(&d->flights))
 		return -EBUSY;
-	device_forget(d, 0, d->pages);
+	device_drop(d, 0, d->pages);
 	forget_index(d);
 	return 0;
 }
 
 /* A hole is passed over without its lock: a put in flight there is then the later of the two. */
-void device_forget(struct device *d, uint64_t first, uint64_t pages)
+void device_drop(struct device *d, uint64_t first, uint64_t pages)
 {
 	for (uint64_t page = first; page < first + pages; page++) {
 		if (device_state(d, page) == HOLE)

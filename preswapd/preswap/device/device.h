@@ -112,12 +112,12 @@ void device_release(struct device *);
 size_t device_metadata_bytes(const struct device *);
 /* Takes the state bytes and, by asking tmem for its pages, the live slots (recovery, step 4). */
 void device_attach(struct device *);
-/* The upper levels of the index of its objects.  -ENOMEM: there is none of them. */
+/* The upper levels of the index of its objects.  -ENOMEM: none is reserved. */
 int device_reserve_index(struct device *);
 /* Drops all pages, and the index's upper levels.  -EBUSY: requests may still begin. */
 int device_empty(struct device *);
-/* The pages read as zeros afterwards; a part of a trim. */
-void device_forget(struct device *, uint64_t first, uint64_t pages);
+/* Drops pages from tmem and disk: they read as zeros afterwards. */
+void device_drop(struct device *, uint64_t first, uint64_t pages);
 /* Compresses those of the pages that tmem still holds uncompressed: the process before this one
  * ended before it got to them. */
 void device_recompress(struct device *, uint64_t first, uint64_t pages);

@@ -24,15 +24,15 @@ void disk_attach(struct disk *, int fd, uint64_t size);
 /* Somebody truncated the file underneath: reads behind its end and all writes are -EIO.  A write
  * would make it longer again, with zeros where other pages were. */
 bool disk_is_cut_off(const struct disk *, uint64_t *size);
-/* It gets its size back. */
+/* Gives the file its size back. */
 int disk_lengthen(const struct disk *);
 /* 0 or a negative errno. */
 int disk_read(const struct disk *, uint64_t first, uint32_t pages, uint8_t *buffer);
 int disk_write(const struct disk *, uint64_t first, uint32_t pages, const uint8_t *buffer);
 int disk_sync(const struct disk *);
 int disk_punch(struct disk *, uint64_t first, uint64_t pages);
-/* The first run of pages at or behind `*first` that has blocks: `*first` and `*pages` become its
- * own, or the end of the file and 0 where there is no more.  A block device has none to give back:
+/* The first run of pages at or behind `*first` that has blocks: `*first` and `*pages` become that
+ * run's, or the end of the file and 0 where there is no more.  A block device has none to give back:
  * it has no holes. */
 int disk_next_written(const struct disk *, uint64_t *first, uint64_t *pages);
 

@@ -8,7 +8,7 @@
 
 void flights_init(struct flights *f)
 {
-	*f = (struct flights){.epoch = 1};
+	*f = (struct flights){.arrivals = 1};
 	f->all.next = f->all.prev = &f->all;
 	pthread_mutex_init(&f->mutex, NULL);
 	pthread_cond_init(&f->changed, NULL);
@@ -23,10 +23,10 @@ void flights_destroy(struct flights *f)
 uint64_t flights_connect(struct flights *f)
 {
 	pthread_mutex_lock(&f->mutex);
-	uint64_t epoch = ++f->epoch;
+	uint64_t arrival = ++f->arrivals;
 	f->connections++;
 	pthread_mutex_unlock(&f->mutex);
-	return epoch;
+	return arrival;
 }
 
 void flights_note_io(struct flights *f)
@@ -48,39 +48,39 @@ void flights_disconnect(struct flights *f)
 	pthread_mutex_unlock(&f->mutex);
 }
 
-static bool has_older(const struct flights *f, uint64_t epoch)
+static bool has_older(const struct flights *f, uint64_t arrival)
 {
-	return f->all.next != &f->all && f->all.next->epoch < epoch;
+	return f->all.next != &f->all && f->all.next->arrival < arrival;
 }
 
 /* Under the mutex. */
-static int try_begin(struct flights *f, struct flight *mine, uint64_t epoch)
+static int try_begin(struct flights *f, struct flight *mine, uint64_t arrival)
 {
 	if (f->gate == FLIGHTS_CLOSED)
 		return -ESHUTDOWN;
-	if (f->gate == FLIGHTS_PARKED || has_older(f, epoch))
+	if (f->gate == FLIGHTS_PARKED || has_older(f, arrival))
 		return -EAGAIN;
-	mine->epoch = f->epoch;
+	mine->arrival = f->arrivals;
 	mine->next = &f->all;
 	mine->prev = f->all.prev;
 	mine->prev->next = f->all.prev = mine;
 	return 0;
 }
 
-int flights_try_begin(struct flights *f, struct flight *mine, uint64_t epoch)
+int flights_try_begin(struct flights *f, struct flight *mine, uint64_t arrival)
 {
 	pthread_mutex_lock(&f->mutex);
-	int err = try_begin(f, mine, epoch);
+	int err = try_begin(f, mine, arrival);
 	pthread_mutex_unlock(&f->mutex);
 	return err;
 }
 
-int flights_begin(struct flights *f, struct flight *mine, uint64_t epoch)
+int flights_begin(struct flights *f, struct flight *mine, uint64_t arrival)
 {
 	int err;
 
 	pthread_mutex_lock(&f->mutex);
-	while ((err = try_begin(f, mine, epoch)) == -EAGAIN)
+	while ((err = try_begin(f, mine, arrival)) == -EAGAIN)
 		pthread_cond_wait(&f->changed, &f->mutex);
 	pthread_mutex_unlock(&f->mutex);
 	return err;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* What is in flight on a device: its clients' requests, and work of our own.
+/* What is in flight on a device: its clients' requests, and the server's own work.
  *
  * A client that hung up and came back sends its unanswered requests again; an old one that ends
  * late would overwrite a newer page.  So a new connection's first request waits until the
- * requests that were in flight when it opened have ended.  Removal waits for all; a clean stop
- * lets none begin any more, and answers none: the client sends them again.
+ * requests that were in flight when it opened have ended.  A removal waits for all requests; a
+ * clean stop lets no more begin and leaves them unanswered: the client sends them again.
  */
 #ifndef PRESWAPD_FLIGHTS_H
 #define PRESWAPD_FLIGHTS_H
@@ -15,7 +15,7 @@
 
 struct flight {
 	struct flight *next, *prev;
-	uint64_t epoch;                /* of the device, when the request began */
+	uint64_t arrival;              /* the newest connection's when this began */
 };
 
 enum flights_gate { FLIGHTS_OPEN, FLIGHTS_PARKED, FLIGHTS_CLOSED };
@@ -24,30 +24,31 @@ struct flights {
 	pthread_mutex_t mutex;
 	pthread_cond_t changed;
 	struct flight all;             /* a ring, oldest first */
-	uint64_t epoch, connections;
+	uint64_t arrivals;             /* connections ever opened; the newest one's number */
+	uint64_t connections;          /* open now */
 	uint64_t last_io;              /* atomic; ns, CLOCK_MONOTONIC_COARSE; 0: none yet */
 	enum flights_gate gate;
 };
 
-#define FLIGHTS_OURS 0u                /* the epoch of work that is no client's */
+#define FLIGHTS_OURS 0u                /* the arrival of work that no client asked for */
 
 void flights_init(struct flights *);
 void flights_destroy(struct flights *);
-/* A connection opens: its epoch. */
+/* A connection opens.  Returns its arrival: its number, higher than that of all before it. */
 uint64_t flights_connect(struct flights *);
 void flights_disconnect(struct flights *);
-/* A client reads, writes or gives back.  A flush is none: QEMU flushes a disk that it takes away. */
+/* A client reads, writes or trims.  A flush does not count: QEMU flushes a disk that it detaches. */
 void flights_note_io(struct flights *);
-/* Negative: there was none yet. */
+/* Negative: no client has read, written or trimmed yet. */
 double flights_seconds_since_io(const struct flights *);
-/* Waits for what is older than the epoch.  -ESHUTDOWN: the device is being removed.  -EAGAIN, from
- * try_begin only: it would have to wait. */
-int flights_begin(struct flights *, struct flight *, uint64_t epoch);
-int flights_try_begin(struct flights *, struct flight *, uint64_t epoch);
+/* Waits for the flights that began before the connection with this number arrived.  -ESHUTDOWN: the
+ * device is being removed.  -EAGAIN, from try_begin only: it would have to wait. */
+int flights_begin(struct flights *, struct flight *, uint64_t arrival);
+int flights_try_begin(struct flights *, struct flight *, uint64_t arrival);
 void flights_end(struct flights *, struct flight *);
-/* Nothing begins any more and whoever tries waits for ever; true when all has ended in time. */
+/* From now on nothing begins: who tries waits for ever.  True: all flights ended in time. */
 bool flights_park(struct flights *, unsigned milliseconds);
-/* Nothing begins any more, and what was in flight has ended. */
+/* From now on nothing begins (-ESHUTDOWN).  Returns when all flights have ended. */
 void flights_close(struct flights *);
 bool flights_are_closed(struct flights *);
 

@@ -56,14 +56,14 @@ int owner_coldest(struct device *d, struct aged *to, size_t *extents)
 	return 0;
 }
 
-int owner_forget(struct device *d, uint64_t first, uint64_t pages)
+int owner_drop(struct device *d, uint64_t first, uint64_t pages)
 {
 	struct flight mine;
 	int err = begin(d, &mine);
 
 	if (err)
 		return err;
-	device_forget(d, first, pages);
+	device_drop(d, first, pages);
 	end(d, &mine);
 	return 0;
 }

@@ -14,7 +14,7 @@
 int owner_write_page_zero(struct device *, const uint8_t *page);
 int owner_writeback(struct device *, uint64_t extent, uint64_t most, struct writeback *);
 int owner_coldest(struct device *, struct aged *to, size_t *extents);
-int owner_forget(struct device *, uint64_t first, uint64_t pages);
+int owner_drop(struct device *, uint64_t first, uint64_t pages);
 int owner_recompress(struct device *);
 /* See mend_disk(). */
 int64_t owner_mend(struct device *);

@@ -29,8 +29,7 @@ bool place_is(const struct device *d, uint64_t page, const struct tmem_handle *h
 
 /* --- The disk blocks that a page leaves behind ------------------------------------------------- */
 
-/* Counted before the bit is set, so that whoever clears it meanwhile never leaves less than
- * nothing. */
+/* Counted before the bit is set, so that a clear in between never takes the count below zero. */
 void place_to_punch(struct device *d, uint64_t page)
 {
 	count_up(&d->to_punch_pages);
@@ -45,8 +44,8 @@ void place_punched(struct device *d, uint64_t page)
 		count_sub(&d->to_punch_pages, 1);
 }
 
-/* A page that comes and goes keeps its place on disk: only when it is trimmed is that given up,
- * also if it was in tmem meanwhile. */
+/* A page that leaves the disk keeps its blocks there: only a trim gives them up, even where the page
+ * was in tmem in between. */
 static void note_blocks(struct device *d, uint64_t page, uint8_t before, enum page_state state)
 {
 	if (before == DISK && state == TMEM)
@@ -57,7 +56,7 @@ static void note_blocks(struct device *d, uint64_t page, uint8_t before, enum pa
 		clear_bit(d->shadowed, page);
 }
 
-/* The disk was written, and the page became something else meanwhile.  Under the lock. */
+/* The page was written to disk, but became something else in between.  Under the lock. */
 static void note_vain_write(struct device *d, uint64_t page)
 {
 	uint8_t state = device_state(d, page);

@@ -11,8 +11,8 @@
 
 #include "device.h"
 
-/* What a page was, seen under its lock: whoever comes back compares all three, as a slot alone may
- * have been freed and filled again. */
+/* What a page was, seen under its lock: who takes the lock again compares all three, as a slot alone
+ * may have been freed and filled again. */
 struct noted {
 	struct tmem_found slot;
 	uint8_t state;

@@ -180,7 +180,7 @@ static bool over_quota(const struct device *d)
 	return count_of(&d->count.preswap_pages) >= count_of(&d->max_pages);
 }
 
-/* A built page becomes the page; otherwise it is still to be discarded. */
+/* A built page becomes the page; otherwise it is still to be abandoned. */
 static int publish(struct device *d, uint64_t page, const struct tmem_handle *handle,
 		   const struct tmem_fresh *fresh, unsigned flags, uint32_t *old)
 {
@@ -231,7 +231,7 @@ static int put_staged(struct device *d, uint64_t first, uint64_t pages, const ui
 		n_dead += dead[n_dead] != 0;
 	}
 	for (int i = stored; i < staged; i++)
-		d->tmem->discard(d->host, &fresh[i]);
+		d->tmem->abandon(d->host, &fresh[i]);
 	d->tmem->release_all(d->host, dead, n_dead);
 	count_add(&d->count.succ_stores, (uint64_t)(stored > 0 ? stored : 0));
 	if (staged == -EAGAIN || (!stored && err == -EAGAIN))
@@ -255,7 +255,7 @@ static int put(struct device *d, uint64_t page, const uint8_t *from, unsigned fl
 		return err == -EAGAIN ? err : 0;
 	err = publish(d, page, &handle, &fresh, flags, &old);
 	if (err) {
-		d->tmem->discard(d->host, &fresh);
+		d->tmem->abandon(d->host, &fresh);
 		return err == -EAGAIN ? err : 0;
 	}
 	d->tmem->release(d->host, old);
@@ -272,8 +272,8 @@ static int put_some(struct device *d, uint64_t first, uint64_t pages, const uint
 	return stored ? stored : put(d, first, from, flags);
 }
 
-/* On the slot that is the page's now: one put since is older than this write or in flight with it,
- * and goes. */
+/* On the slot that is the page's now: what was put since then is older than this write, or in flight
+ * together with it, and is dropped. */
 static void now_on_disk(struct device *d, uint64_t first, uint64_t pages)
 {
 	for (uint64_t page = first; page < first + pages; page++)
@@ -394,7 +394,7 @@ static int put_noted(struct device *d, uint64_t page, const struct noted *noted,
 		  place_publish(d, page, &handle, &fresh, &old) ? 1 : 0;
 	d->tmem->unlock(d->host, &handle);
 	if (err) {
-		d->tmem->discard(d->host, &fresh);
+		d->tmem->abandon(d->host, &fresh);
 		return err;
 	}
 	d->tmem->release(d->host, old);
@@ -483,7 +483,7 @@ int request_flush(struct device *d)
 /* --- Trim and zeroes --------------------------------------------------------------------------- */
 
 /* The whole pages inside a range. */
-static int forget_inside(struct device *d, uint64_t count, uint64_t offset, unsigned flags)
+static int drop_inside(struct device *d, uint64_t count, uint64_t offset, unsigned flags)
 {
 	uint64_t first = (offset + PAGE_BYTES - 1) / PAGE_BYTES, end = (offset + count) / PAGE_BYTES;
 
@@ -491,7 +491,7 @@ static int forget_inside(struct device *d, uint64_t count, uint64_t offset, unsi
 		return 0;
 	if (first == 0)
 		page_zero_seen(d);
-	device_forget(d, first, end - first);
+	device_drop(d, first, end - first);
 	count_add(&d->count.trims, end - first);
 	if (!(flags & REQUEST_FUA))
 		return 0;
@@ -501,7 +501,7 @@ static int forget_inside(struct device *d, uint64_t count, uint64_t offset, unsi
 
 int request_trim(struct device *d, uint64_t count, uint64_t offset, unsigned flags)
 {
-	return forget_inside(d, count, offset, flags);
+	return drop_inside(d, count, offset, flags);
 }
 
 int request_zero(struct device *d, uint64_t count, uint64_t offset, unsigned flags)
@@ -517,19 +517,19 @@ int request_zero(struct device *d, uint64_t count, uint64_t offset, unsigned fla
 	if (head)
 		err = write_part(d, offset, head, NULL, flags);
 	if (!err)
-		err = forget_inside(d, count - head - tail, offset + head, flags);
+		err = drop_inside(d, count - head - tail, offset + head, flags);
 	if (!err && tail)
 		err = write_part(d, offset + count - tail, tail, NULL, flags);
 	return err;
 }
 
-/* What reads as an I/O error is no hole: a copy of the disk would have zeros there. */
+/* A page that reads as an I/O error is not a hole: a copy of the disk would have zeros there. */
 static bool is_hole(const struct device *d, uint64_t page)
 {
 	return device_state(d, page) == HOLE && !(page && is_quarantined(d));
 }
 
-size_t request_extents(const struct device *d, uint64_t count, uint64_t offset, struct extent *to,
+size_t request_extents(const struct device *d, uint64_t count, uint64_t offset, struct nbd_extent *to,
 		       size_t most)
 {
 	uint64_t page = offset / PAGE_BYTES, end = (offset + count + PAGE_BYTES - 1) / PAGE_BYTES;
@@ -542,7 +542,7 @@ size_t request_extents(const struct device *d, uint64_t count, uint64_t offset, 
 		uint64_t first = page;
 		while (page < end && is_hole(d, page) == hole)
 			page++;
-		to[n++] = (struct extent){first * PAGE_BYTES, (page - first) * PAGE_BYTES, hole};
+		to[n++] = (struct nbd_extent){first * PAGE_BYTES, (page - first) * PAGE_BYTES, hole};
 	}
 	return n;
 }

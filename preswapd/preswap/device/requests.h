@@ -8,10 +8,10 @@
 #include "device.h"
 
 /* How far a read or write got; zeros at first.  -EAGAIN, only under REQUEST_NOWAIT: it would have
- * to wait, and is to be asked again without that, to go on from here. */
+ * to wait; called again without that flag, it goes on from here. */
 struct progress {
-	uint64_t done;                 /* bytes, all there or stored, and none of the others */
-	bool rejected;                 /* by tmem, the page behind them: it is for the disk */
+	uint64_t done;                 /* bytes that are read or stored, and none behind them */
+	bool rejected;                 /* tmem rejected the next page: it is for the disk */
 };
 
 int request_read(struct device *, void *to, uint64_t count, uint64_t offset, unsigned flags,
@@ -22,12 +22,13 @@ int request_trim(struct device *, uint64_t count, uint64_t offset, unsigned flag
 int request_zero(struct device *, uint64_t count, uint64_t offset, unsigned flags);
 int request_flush(struct device *);
 
-struct extent {
+/* What NBD calls an extent: a run of holes, or of pages that hold something. */
+struct nbd_extent {
 	uint64_t offset, length;       /* bytes */
 	bool hole;
 };
-/* From `offset` on, at most `most` extents; returns how many. */
-size_t request_extents(const struct device *, uint64_t count, uint64_t offset, struct extent *,
+/* From `offset` on, `most` extents at most; returns how many. */
+size_t request_extents(const struct device *, uint64_t count, uint64_t offset, struct nbd_extent *,
 		       size_t most);
 
 #endif

@@ -29,7 +29,7 @@ _Static_assert(sizeof(struct table_entry) == 64, "the entry is part of the arena
 
 /* Entry 0 is the table's head; devices are entries 1 and up.  -EINVAL: damaged. */
 void table_init(void *table);
-/* Nothing was ever written to its first page. */
+/* Whether nothing was ever written to its first page. */
 bool table_is_blank(const void *table);
 bool table_head_fits(const void *table);
 uint32_t table_draw_type(void *table);

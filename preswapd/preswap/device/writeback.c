@@ -32,7 +32,7 @@ static int take(struct device *d, uint64_t page, uint8_t *to, struct noted *note
 		return 0;
 	int err = d->tmem->open(d->host, &copy, to);
 	if (err != -EIO)
-		return err;                    /* short of memory is not damaged */
+		return err;                    /* a lack of memory is not damage */
 	w->lost += place_change(d, page, noted, LOST);
 	noted->slot.ref = 0;
 	return 0;

@@ -23,7 +23,7 @@ def check_disk_file(path: Path, size: int) -> None:
         raise RefusedError(f"the disk file {path} cannot be read: {error.strerror}") from None
     if found != size and not (is_block_device(path) and found > size):
         raise RefusedError(
-            f"the disk file {path} has {exact_size(found)}, the device {exact_size(size)}"
+            f"the disk file {path} is {exact_size(found)} long, its device {exact_size(size)}"
         )
 
 
@@ -37,7 +37,7 @@ def check_unclaimed(path: Path, size: int) -> None:
         return
     with open(path, "rb") as file:
         if any(end > PAGE_SIZE for _, end in data_ranges(file.fileno(), size)):
-            raise RefusedError(f"{path} is there already and no device's: remove or rename it")
+            raise RefusedError(f"{path} exists and belongs to no device: remove or rename it")
 
 
 def check_unused(path: Path) -> None:

@@ -49,7 +49,7 @@ def check_map(path: Path, size: int) -> None:
     except FileNotFoundError:
         raise RefusedError(f"the map {path} is missing") from None
     if status.st_size != map_bytes(size):
-        raise RefusedError(f"the map {path} is damaged: it has another size")
+        raise RefusedError(f"the map {path} is damaged: it has a wrong size")
     if status.st_blocks * 512 < map_bytes(size):
         raise RefusedError(f"the map {path} is damaged: it has holes")
 

@@ -41,7 +41,7 @@ class Sidecar:
         try:
             body = json.loads(path.read_bytes())
             if body.pop("format") != FORMAT:
-                raise RefusedError(f"{path} is of another version of preswapd")
+                raise RefusedError(f"{path} was written by another version of preswapd")
             kinds = cls.__annotations__
             found = cls(**{name: body[name] for name in kinds})
             if any(type(getattr(found, name)) is not kind for name, kind in kinds.items()):
@@ -54,7 +54,7 @@ class Sidecar:
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, UsageError):
             raise RefusedError(f"{path} is damaged") from None
         if f"{found.name}{SUFFIX}" != path.name:
-            raise RefusedError(f"{path} is the file of another device, {found.name}")
+            raise RefusedError(f"{path} belongs to another device, {found.name}")
         return found
 
 

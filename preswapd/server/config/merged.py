@@ -96,7 +96,7 @@ def merge_paths(instance: str, values: Values) -> InstancePaths:
         values.get("state_dir", default_state_dir(instance)).absolute(),
     ]
     if len(set(merged)) < len(merged):
-        raise UsageError("runtime-dir, shm-dir and state-dir are three different directories")
+        raise UsageError("runtime-dir, shm-dir and state-dir must be three different directories")
     return InstancePaths(*merged)
 
 
@@ -109,7 +109,7 @@ def merge_devices(
         before = devices.setdefault(spec.name, spec)
         if before.size != spec.size:
             raise UsageError(
-                f"the device {spec.name} is named twice, with {exact_size(before.size)} and"
+                f"the device {spec.name} is given twice, with {exact_size(before.size)} and"
                 f" {exact_size(spec.size)}"
             )
     return tuple(devices.values())

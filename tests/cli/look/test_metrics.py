@@ -103,7 +103,7 @@ def test_file_has_the_others_when_two_have_one_name(
     path.write_text('preswapd_build_info{instance="default"} 1\n')
     done = CliRunner().invoke(preswapctl, ["metrics", f"--textfile={path}"])
     assert isinstance(done.exception, PreswapError)
-    assert str(done.exception) == "several servers call themselves default: left out"
+    assert str(done.exception) == "several servers have the name default: left out"
     assert path.read_text() == ""
 
 
@@ -114,4 +114,4 @@ def test_one_name_is_told_beside_one_that_is_away(monkeypatch: pytest.MonkeyPatc
     error = CliRunner().invoke(preswapctl, ["metrics"]).exception
     assert isinstance(error, PreswapError)
     assert error.exit_status == 1
-    assert str(error) == "several servers call themselves a: left out; b does not answer"
+    assert str(error) == "several servers have the name a: left out; b does not answer"

@@ -206,7 +206,7 @@ def test_watch_ends_with_its_device(server: RunningServer, arguments: list[str])
 def test_device_goes_before_watch(module_server: RunningServer) -> None:
     done = module_server.ctl("stats", "--watch", "g1", check=False)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "'g1' is not a number of seconds (a device goes before --watch)" in done.stderr
+    assert "'g1' is not a number of seconds (a device must come before --watch)" in done.stderr
 
 
 def test_watch_goes_on_through_a_restart(server: RunningServer) -> None:

@@ -162,7 +162,7 @@ def test_shrink_stop_without_one(server: RunningServer) -> None:
         (["--stop", "0"], "--stop takes neither N nor other options"),
         (["--status", "--dry-run"], "--status takes neither N nor other options"),
         (["--status", "--no-wait"], "--status takes neither N nor other options"),
-        (["--no-wait"], "N is missing: to how many pages, or to what size?"),
+        (["--no-wait"], "N is missing: how many pages, or what size, are to be left?"),
     ],
 )
 def test_shrink_options_that_do_not_go(

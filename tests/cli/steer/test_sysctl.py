@@ -122,14 +122,14 @@ def test_freeze_and_thaw(server: RunningServer) -> None:
         ([], "name a key, or -a for all"),
         (["-a", "vm.preswap"], "-a shows all keys: give neither keys nor -w with it"),
         (["-w", "preswap.default.frozen"], "-w needs an assignment"),
-        (["preswap.default.frozen=2"], "preswap.default.frozen: it is 0 or 1"),
+        (["preswap.default.frozen=2"], "preswap.default.frozen: it must be 0 or 1"),
         (
             ["preswap.default.g1.compress=gzip"],
             "preswap.default.g1.compress: 'gzip' is not a codec: the choices are lz4, zstd, none",
         ),
         (
             ["preswap.default.pool_limit=1K"],
-            "preswap.default.pool_limit: a pool has at least 4M",
+            "preswap.default.pool_limit: a pool must be at least 4M",
         ),
         (["vm.preswap.g9=x"], "unknown key 'vm.preswap.g9'"),
         (["preswap.other.frozen=1"], "unknown key 'preswap.other.frozen'"),

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* What a host needs done all the time, by threads of its user's: what is staged is compressed, and
- * memory is given back. */
+/* Maintenance of a host, by threads of its user: staged pages are compressed, and memory is given
+ * back. */
 #include "clock.h"
 #include "eviction.h"
 #include "mover.h"
@@ -14,9 +14,9 @@
  * longest pause the thread uses 0.6 % of a processor that others want. */
 #define SHORTEST_PAUSE_MS 1u
 #define LONGEST_PAUSE_MS 16u
-/* Before a page is tried again that is still being put, or that finds no room. */
+/* Before another try at a page that is still being put, or that finds no room. */
 #define RETRY_MS 10u
-/* So long staged pages wait for the rest of their slab to be taken. */
+/* How long staged pages wait for the rest of their slab to be filled. */
 #define FILL_MS 10u
 
 /* A thread that had to wait for a processor takes it from others, maybe from those who put. */
@@ -40,7 +40,7 @@ void tmem_settle(struct tmem_host *h, unsigned milliseconds)
 	while (done == 1) {
 		uint64_t began = monotonic_ns();
 		uint64_t worked = thread_cpu_ns();
-		done = mover_unstage(h, also_open);
+		done = mover_settle(h, also_open);
 		pause = next_pause(pause, monotonic_ns() - began, thread_cpu_ns() - worked);
 		uint64_t before = puts;
 		puts = count_of(&h->count.good_puts);
@@ -56,12 +56,12 @@ void tmem_give_back(struct tmem_host *h)
 	slabs_give_back(&h->slabs, true);
 }
 
-/* What is staged by now, and not what guests go on to write. */
-static void unstage_all(struct tmem_host *h)
+/* What is staged when it is called, and not what guests write after that. */
+static void settle_all(struct tmem_host *h)
 {
 	uint32_t slabs = staging_slabs(&h->slabs);
 
-	while (slabs-- && mover_unstage(h, true) == 1)
+	while (slabs-- && mover_settle(h, true) == 1)
 		;
 }
 
@@ -99,7 +99,7 @@ static void fit_limit(struct tmem_host *h)
 void tmem_maintain(struct tmem_host *h, bool all)
 {
 	if (all || slabs_over_limit(&h->slabs))
-		unstage_all(h);
+		settle_all(h);
 	fit_limit(h);
 	mover_compact(h, all);
 	slabs_give_back(&h->slabs, all || slabs_over_limit(&h->slabs));

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What is done for an instance's devices without anybody asking, a little at a time."""
+"""Maintenance of an instance's devices: what is done without being asked, a little at a time."""
 
 import os
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from preswapd.preswap.device._device import Device
 
 
 class DiskErrors:
-    """Tells of those of one device: the first of a burst, and then at most once a minute."""
+    """Logs the disk errors of one device: the first of a burst, then at most one line a minute."""
 
     def __init__(self, device: Device, log: Log) -> None:
         self.device = device
@@ -27,8 +27,8 @@ class DiskErrors:
             self.log(ERROR, f"disk file of {self.device.name}: {text}")
 
 
-class Upkeep:
-    """Looks after the devices that are served; they may come and go meanwhile."""
+class Maintenance:
+    """Looks after the devices that are served; devices may come and go between two turns."""
 
     def __init__(self, served: Mapping[str, Served], log: Log) -> None:
         self.served = served
@@ -42,7 +42,7 @@ class Upkeep:
             device: self.errors.get(device, DiskErrors(device, self.log)) for device in devices
         }
         for device in devices:
-            # It is being removed, or its disk is in trouble, which is told below.
+            # It is being removed, or its disk fails, which is logged below.
             with suppress(OSError):
                 device.punch()
             with suppress(OSError):
@@ -52,17 +52,17 @@ class Upkeep:
             self.tidy(self.to_tidy.pop())
 
     def tidy(self, device: Device) -> None:
-        """What the process before this one left undone: pages to compress, blocks to punch."""
+        """Does what the process before this one left undone: pages to compress, blocks to punch."""
         served = self.served.get(device.name)
         if served is None or served.device is not device:
             return
-        # It is being removed, or its disk is in trouble, which is told.
+        # It is being removed, or its disk fails, which is logged.
         with suppress(OSError):
             device.recompress()
             device.punch_unused()
 
     def mend(self, device: Device) -> None:
-        """Somebody cut its disk file off: what lay there is lost, and must not read as zeros."""
+        """Where somebody cut its disk file off, its pages are lost, and must not read as zeros."""
         lost = device.mend()
         if lost is not None:
             self.log(ERROR, f"disk file of {device.name} was cut off: {lost} pages are lost")
