@@ -3,7 +3,7 @@
 #ifndef PRESWAPD_EVICTION_H
 #define PRESWAPD_EVICTION_H
 
-#include "host.h"
+#include "parts.h"
 
 /* An ephemeral page was put: it takes its place in the queue. */
 void eviction_enqueue(struct tmem_host *, const struct tmem_handle *, uint64_t seq);

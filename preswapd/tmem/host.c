@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* A host from outside: its start and end, the table of the smaller steps, and the contract of
  * transcendent memory in single calls. */
-#include "host.h"
+#include "parts.h"
 
 #include <errno.h>
 #include <stdio.h>

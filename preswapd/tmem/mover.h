@@ -3,7 +3,7 @@
 #ifndef PRESWAPD_MOVER_H
 #define PRESWAPD_MOVER_H
 
-#include "host.h"
+#include "parts.h"
 
 /* Moves pages out of the emptiest slabs while the memory held is sparse, or over the limit: for
  * some 10 ms, or to the end when `all`. */

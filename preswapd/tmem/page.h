@@ -3,7 +3,7 @@
 #ifndef PRESWAPD_PAGE_H
 #define PRESWAPD_PAGE_H
 
-#include "host.h"
+#include "parts.h"
 
 /* Fills a taken slot whose state word is 0, all but what is known under the lock only. */
 void page_fill(struct tmem_host *, uint32_t ref, const struct tmem_handle *, uint16_t packing,

@@ -3,7 +3,7 @@
 #ifndef PRESWAPD_POOLS_H
 #define PRESWAPD_POOLS_H
 
-#include "host.h"
+#include "parts.h"
 
 /* Whether an arena's table is undamaged. */
 bool pools_fit(const struct arena *);

@@ -3,7 +3,7 @@
 #ifndef PRESWAPD_ROOM_H
 #define PRESWAPD_ROOM_H
 
-#include "host.h"
+#include "parts.h"
 
 /* Both as in struct tmem_ops. */
 int room_stage(struct tmem_host *, const struct tmem_handle *, const void *pages, unsigned n,

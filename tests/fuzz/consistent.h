@@ -3,7 +3,7 @@
 #ifndef PRESWAPD_FUZZ_CONSISTENT_H
 #define PRESWAPD_FUZZ_CONSISTENT_H
 
-#include "host.h"
+#include "parts.h"
 
 /* `intact`: nobody wrote to the arena behind the host's back. */
 void check_host(struct tmem_host *, bool intact);

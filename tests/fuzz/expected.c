@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "codec.h"
-#include "host.h"
+#include "parts.h"
 #include "image.h"
 
 #define ROOM 65536u                    /* more than handles that an image and an input can name */

@@ -60,6 +60,11 @@ class Running:
     def connect(self) -> Connection:
         return self.device.connect()
 
+    def fitted(self) -> None:
+        """Waits for what lowered limits have begun."""
+        while shrink := self.instance.shrinks.under_way():
+            assert shrink.ended.wait(PATIENCE)
+
     def open(self, *devices: DeviceSpec, discard: bool = False) -> Instance:
         """With these devices configured, or those of before."""
         if devices:

@@ -76,11 +76,6 @@ def status(running: Running) -> ShrinkStatus:
     return running.instance.shrinks.status()
 
 
-def all_ended(running: Running) -> None:
-    while shrink := running.instance.shrinks.under_way():
-        assert shrink.ended.wait(PATIENCE)
-
-
 def check_content(running: Running) -> None:
     for noise, device in zip(NOISE, running.instance.devices.values(), strict=True):
         assert read(device.connect(), PAGE) == noise
@@ -241,7 +236,7 @@ def test_device_that_goes_before_its_fit(filled: Running, gate: Gate) -> None:
     remover.join(PATIENCE)
     assert ended(lowered).complete
     filled.instance.maintain()
-    all_ended(filled)
+    filled.fitted()
     assert filled.instance.devices.keys() == {"g2"}
 
 
@@ -355,7 +350,7 @@ def test_failed_fit_is_tried_again_later(filled: Running, monkeypatch: pytest.Mo
     assert instance.shrinks.under_way() is None
     monkeypatch.setattr("preswapd.preswap.fitting.RETRY_SECONDS", 0.0)
     instance.maintain()
-    all_ended(filled)
+    filled.fitted()
     assert filled.device.preswap_pages == 10
 
 
@@ -423,7 +418,7 @@ def test_error_of_a_fit_that_was_aimed_anew_is_forgotten(
 def kept(filled: Running) -> None:
     """What the maintenance thread does."""
     filled.instance.maintain()
-    all_ended(filled)
+    filled.fitted()
 
 
 def test_kill_within_a_fit_and_the_next_start_goes_on(filled: Running, gate: Gate) -> None:

@@ -122,6 +122,7 @@ class DevicesAgainstModel(RuleBasedStateMachine):
     @rule()
     def maintain(self) -> None:
         self.running.instance.maintain()
+        self.running.fitted()
 
     @rule()
     def compress_later(self) -> None:

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* What a host is made of, for the files that work on one: page.c and all above it. */
-#ifndef PRESWAPD_HOST_H
-#define PRESWAPD_HOST_H
+#ifndef PRESWAPD_PARTS_H
+#define PRESWAPD_PARTS_H
 
 #include "arena.h"
 #include "index.h"
