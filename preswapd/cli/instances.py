@@ -3,9 +3,8 @@
 
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from preswapd.api.client import Client
 from preswapd.errors import UnreachableError, UsageError
@@ -14,8 +13,7 @@ from preswapd.paths import SYSTEM_RUNTIME_ROOT, RuntimePaths, default_runtime_di
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class RunningInstance:
+class RunningInstance(NamedTuple):
     """One server; `name` is its own name once it was asked, else its directory's."""
 
     name: str

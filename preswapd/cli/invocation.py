@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What the options before the command say, handed to every command."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import click
 
 from preswapd.cli.instances import Instances
 
 
-@dataclass(frozen=True)
-class Invocation:
+class Invocation(NamedTuple):
     instances: Instances
     json: bool
 

@@ -3,8 +3,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from preswapd.api.figures import DeviceFigures, Statistics
 from preswapd.errors import UsageError
@@ -16,8 +15,7 @@ Figures = Mapping[str, Any]
 SUMMED = ("loads", "disk_reads", "disk_writes", "disk_errors", "read_requests", "write_requests")
 
 
-@dataclass(frozen=True)
-class Moment:
+class Moment(NamedTuple):
     """One answer to `GET /v1/stats`, and when it came."""
 
     stats: Statistics
@@ -35,8 +33,7 @@ class Moment:
         return server.get("start_time"), server.get("pid")
 
 
-@dataclass(frozen=True)
-class Subject:
+class Subject(NamedTuple):
     """One row: a pool or a device."""
 
     instance: str

@@ -2,8 +2,8 @@
 """Tables for people and scripts: columns with a meaning, chosen by name."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 import click
 
@@ -31,8 +31,7 @@ class Kind(Enum):
     SECONDS = "seconds"
 
 
-@dataclass(frozen=True)
-class Column:
+class Column(NamedTuple):
     """`help` is its definition, which `--help`, the manual page and docs/watching.md repeat."""
 
     name: str
@@ -86,8 +85,7 @@ def choose(columns: Columns, default: Sequence[str], wanted: str | None) -> list
     return [by_name[name] for name in chosen]
 
 
-@dataclass(frozen=True)
-class Style:
+class Style(NamedTuple):
     """How a table is printed."""
 
     output: str | None = None
