@@ -87,6 +87,10 @@ class StatePaths:
         """The disk file: pages that tmem did not take."""
         return self.state_dir / f"{device}.img"
 
+    def saved_map(self, device: str) -> Path:
+        """What each page was at the last clean stop."""
+        return self.state_dir / f"{device}.map"
+
     def sidecar(self, device: str) -> Path:
         """What must be known of the device after a reboot."""
         return self.state_dir / f"{device}.json"

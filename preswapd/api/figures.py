@@ -128,13 +128,14 @@ class DeviceFigures(TypedDict):
     lost_pages: Annotated[
         int, gauge("lost pages: reading one is an I/O error until it is written or trimmed")
     ]
-    quarantined: Annotated[
-        bool,
+    unknown_pages: Annotated[
+        int,
         gauge(
-            "whether reads fail until a freshly booted guest uses the device, because its pages"
-            " in tmem were lost when the host was rebooted"
+            "pages that no guest has written or trimmed, as far as the server knows: reading one"
+            " is an I/O error until one does"
         ),
     ]
+    quarantined: Annotated[bool, gauge("always false: unknown_pages has replaced the quarantine")]
     succ_stores: Annotated[int, counter("pages written to tmem")]
     failed_stores: Annotated[
         int, counter("pages that tmem rejected, written to the disk file instead")
@@ -147,7 +148,7 @@ class DeviceFigures(TypedDict):
     trims: Annotated[int, counter("pages trimmed by the guest")]
     written_back_pages: Annotated[int, counter("pages moved to disk by a shrink")]
     quarantined_reads: NotRequired[
-        Annotated[int, counter("reads that failed because the device is quarantined")]
+        Annotated[int, counter("always 0: unknown_reads has replaced the quarantine")]
     ]
     read_requests: Annotated[int, counter("NBD read requests")]
     write_requests: Annotated[int, counter("NBD write requests")]
@@ -157,6 +158,7 @@ class DeviceFigures(TypedDict):
             Figure(HISTOGRAM, "how long requests took, without their time in the socket", SECONDS),
         ]
     ]
+    unknown_reads: Annotated[int, counter("reads of an unknown page, which were I/O errors")]
     lost_reads: Annotated[
         int, counter("reads of a lost page", internal="checksum_errors counts them too")
     ]

@@ -8,6 +8,9 @@ import tempfile
 from pathlib import Path
 
 TMPFS_MAGIC = 0x01021994
+# A page of zeros that was written keeps its blocks there: ext4, XFS, Btrfs, F2FS, tmpfs.  ZFS, for
+# one, makes a hole of it.
+ZEROS_ARE_NO_HOLES = {0xEF53, 0x58465342, 0x9123683E, 0xF2F52010, TMPFS_MAGIC}
 # struct statfs of every Linux: f_type, a long, comes first; the whole is under 256 bytes.
 STATFS_BYTES = 256
 
@@ -27,6 +30,11 @@ def magic(path: Path) -> int:
 
 def is_tmpfs(path: Path) -> bool:
     return magic(path) == TMPFS_MAGIC
+
+
+def tells_holes(descriptor: int) -> bool:
+    """Whether what reads as a hole in this file was never written."""
+    return magic(Path(f"/proc/self/fd/{descriptor}")) & 0xFFFF_FFFF in ZEROS_ARE_NO_HOLES
 
 
 def total_bytes(path: Path) -> int:

@@ -8,8 +8,6 @@ start: a creation or removal is undone, an adoption leaves the disk file and sid
 import os
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
 
 from preswapd.errors import PreswapError, RefusedError
 from preswapd.paths import InstancePaths
@@ -18,28 +16,32 @@ from preswapd.preswap.device._table import Entry, Table
 from preswapd.preswap.files.disk_file import (
     check_unclaimed,
     create_disk_file,
-    data_ranges,
-    is_block_device,
     open_disk_file,
     remove_disk_file,
 )
+from preswapd.preswap.files.durable import remove_file, sync_directory
 from preswapd.preswap.files.header import swap_header
-from preswapd.preswap.files.maps import create_map, open_map, remove_map
-from preswapd.preswap.files.sidecar import Sidecar, remove_sidecar
+from preswapd.preswap.files.identity import new_token
+from preswapd.preswap.files.lock import lock_disk_file
+from preswapd.preswap.files.maps import born, create_map, open_map
+from preswapd.preswap.files.saved_map import reserve_map, saved_pieces
+from preswapd.preswap.files.sidecar import Sidecar
+from preswapd.preswap.files.zone import zone
+from preswapd.preswap.inherit import anew, move_zone_to_disk, put_right
+from preswapd.preswap.record import Record
 from preswapd.preswap.settings import DeviceSpec
+from preswapd.preswap.survey import Judged
 from preswapd.tmem._tmem import Host
 from preswapd.units import PAGE_SIZE
-
-PAGE_ZERO = [(0, PAGE_SIZE)]
 
 
 @dataclass
 class Served:
-    """A device with what its files and the table say of it."""
+    """A device, its entry in the table, and what lies on disk about it."""
 
     device: Device
     entry: Entry
-    sidecar: Sidecar
+    record: Record
 
 
 class Maker:
@@ -56,63 +58,105 @@ class Maker:
 
     def create(self, spec: DeviceSpec, compress: str) -> Served:
         """Creates a device with a swap header; RefusedError leaves nothing behind."""
-        self.finish_leftovers(spec.name)
-        check_unclaimed(self.paths.disk_file(spec.name), spec.size)
-        entry = self.entered(spec.name, spec.size, "creating")
+        name, size, token = spec.name, spec.size, new_token()
+        self.finish_leftovers(name)
+        check_unclaimed(self.paths.disk_file(name), size)
+        entry = self.entered(name, size, "creating")
+        pages = size // PAGE_SIZE
         try:
-            create_disk_file(
-                self.paths.disk_file(spec.name), spec.size, swap_header(spec.name, spec.size)
+            inode = create_disk_file(
+                self.paths.disk_file(name), size, swap_header(name, size), zone(pages), token
             )
-            create_map(self.paths.map(spec.name), spec.size, PAGE_ZERO)
-            sidecar = self.sidecar(entry, compress, dirty=False)
-            sidecar.write(self.paths.sidecar(spec.name))
-            return self.open(entry, sidecar)
+            reserve_map(self.paths.saved_map(name), pages)
+            create_map(self.paths.map(name), size, born(pages, zone(pages)))
+            sidecar = Sidecar(
+                name=name,
+                size=size,
+                type=entry.type,
+                compress=compress,
+                arena=self.host.uuid,
+                boot_id=self.boot_id,
+                tmem_dirty=True,
+                token=token,
+                prev=token,
+                inode=inode,
+            )
+            sidecar.write(self.paths.sidecar(name))
+            return self.serve(entry, sidecar)
         except (OSError, MemoryError) as error:
             self.undo(entry)
-            raise cannot_make(spec.name, error) from None
+            raise cannot_make(name, error) from None
+        except RefusedError:
+            self.undo(entry)
+            raise
 
-    def adopt(self, old: Sidecar) -> Served:
-        """Serves a device again that disk knows and shared memory does not: as a disk that lost its
-        cache."""
+    def adopt(self, judged: Judged) -> Served:
+        """Serves a device again that disk knows and shared memory does not, by its saved map.
+
+        Where that does not hold nothing is known of it but the zone.
+        """
+        old, pages = judged.sidecar, judged.sidecar.size // PAGE_SIZE
         self.finish_leftovers(old.name)
-        entry = self.entered(old.name, old.size, "adopting", quarantined=old.tmem_dirty)
+        entry = self.entered(old.name, old.size, "adopting")
         try:
-            on_disk = self.written(self.paths.disk_file(old.name), old.size)
-            create_map(self.paths.map(old.name), old.size, on_disk)
-            sidecar = self.sidecar(entry, old.compress, dirty=old.tmem_dirty)
-            sidecar.write(self.paths.sidecar(old.name))
-            return self.open(entry, sidecar)
+            if judged.is_believed:
+                pieces = saved_pieces(self.paths.saved_map(old.name), pages)
+            else:
+                pieces = born(pages, zone(pages))
+            create_map(self.paths.map(old.name), old.size, pieces)
+            sidecar = replace(old, type=entry.type, arena=self.host.uuid, boot_id=self.boot_id)
+            # One that was touched stays as it is until it is changed: it may be accepted yet.
+            if not judged.holds:
+                sidecar = replace(anew(sidecar, judged), prev=judged.identity.token or 0)
+            return self.serve(entry, sidecar, judged)
         except (OSError, MemoryError) as error:
             self.undo(entry)
             raise cannot_make(old.name, error) from None
+        except RefusedError:
+            self.undo(entry)
+            raise
 
-    def open(self, entry: Entry, sidecar: Sidecar) -> Served:
-        """Serves a device whose files are there."""
-        path = self.paths.sidecar(entry.name)
-        dirty = replace(sidecar, tmem_dirty=True)
-        map_fd = open_map(self.paths.map(entry.name))
+    def keep(self, entry: Entry, judged: Judged) -> Served:
+        """Serves a device on, whose pages shared memory holds."""
+        return self.serve(entry, judged.sidecar, judged)
+
+    def serve(self, entry: Entry, sidecar: Sidecar, judged: Judged | None = None) -> Served:
+        """Serves a device whose files are there; with what a start has to put right first."""
+        path = self.paths.disk_file(entry.name)
+        disk_fd = open_disk_file(path)
         try:
-            disk_fd = open_disk_file(self.paths.disk_file(entry.name))
+            lock_disk_file(disk_fd, path)
+            record = Record(self.paths, entry, sidecar, disk_fd)
+            map_fd = open_map(self.paths.map(entry.name))
             try:
+                if judged is not None:
+                    put_right(record, judged, map_fd)
+                entry.set_token(record.sidecar.token)
                 device = Device(
                     self.host,
                     pool=self.pool,
                     entry=entry,
                     compress=sidecar.compress,
+                    zone=zone(entry.size // PAGE_SIZE),
                     map_fd=map_fd,
                     disk_fd=disk_fd,
-                    tmem_dirty=sidecar.tmem_dirty,
-                    on_first_put=partial(dirty.write, path),
+                    is_marked=not record.sidecar.clean,
+                    on_mark=record.mark,
                 )
-            except BaseException:
-                os.close(disk_fd)
-                raise
-        finally:
-            os.close(map_fd)
-        device.reserve_index()
+            finally:
+                os.close(map_fd)
+        except BaseException:
+            os.close(disk_fd)
+            raise
+        try:
+            device.reserve_index()
+            move_zone_to_disk(device)
+        except BaseException:
+            device.close()
+            raise
         if entry.state != "served":
             entry.set_state("served")
-        return Served(device, entry, sidecar)
+        return Served(device, entry, record)
 
     def remove(self, served: Served) -> None:
         """Removes the device with all its pages; its clients get ESHUTDOWN from now on."""
@@ -124,12 +168,15 @@ class Maker:
 
     def finish(self, entry: Entry) -> None:
         """Undoes what a kill or an error interrupted; missing files are as good as removed."""
-        remove_map(self.paths.map(entry.name))
+        remove_file(self.paths.map(entry.name))
         if entry.state != "adopting":
-            # The sidecar first: one without its disk file would keep the next start after a reboot
-            # of the host from serving anything.
-            remove_sidecar(self.paths.sidecar(entry.name))
+            # The sidecar first, also for a disk whose power fails: one without its disk file would
+            # keep the next start after a reboot of the host from serving anything.
+            remove_file(self.paths.sidecar(entry.name))
+            sync_directory(self.paths.state_dir)
             remove_disk_file(self.paths.disk_file(entry.name))
+            remove_file(self.paths.saved_map(entry.name))
+            sync_directory(self.paths.state_dir)
         entry.set_state("free")
 
     def undo(self, entry: Entry) -> None:
@@ -137,19 +184,9 @@ class Maker:
         with suppress(OSError):
             self.finish(entry)
 
-    def written(self, disk_file: Path, size: int) -> list[tuple[int, int]]:
-        """Byte ranges that read as they were written.
-
-        A block device has no holes: all but page 0 would be what its last user left there.
-        """
-        if is_block_device(disk_file):
-            return PAGE_ZERO
-        with open(disk_file, "rb") as file:
-            return list(data_ranges(file.fileno(), size))
-
-    def entered(self, name: str, size: int, state: str, *, quarantined: bool = False) -> Entry:
+    def entered(self, name: str, size: int, state: str) -> Entry:
         try:
-            return self.table.add(name, size, state, quarantined=quarantined)
+            return self.table.add(name, size, state)
         except OSError as error:
             raise cannot_make(name, error) from None
 
@@ -160,17 +197,6 @@ class Maker:
                 self.finish(entry)
         except OSError as error:
             raise cannot_make(name, error) from None
-
-    def sidecar(self, entry: Entry, compress: str, *, dirty: bool) -> Sidecar:
-        return Sidecar(
-            name=entry.name,
-            size=entry.size,
-            type=entry.type,
-            compress=compress,
-            arena=self.host.uuid,
-            boot_id=self.boot_id,
-            tmem_dirty=dirty,
-        )
 
 
 def cannot_make(name: str, error: Exception) -> PreswapError:

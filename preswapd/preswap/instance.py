@@ -4,7 +4,6 @@
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from typing import NamedTuple, cast
 
 from preswapd.api.figures import Statistics, TmemFigures
@@ -17,6 +16,7 @@ from preswapd.paths import check_device_name
 from preswapd.preswap.creation import Served
 from preswapd.preswap.device._device import Device
 from preswapd.preswap.files.header import swap_header
+from preswapd.preswap.files.maps import PIECE_PAGES
 from preswapd.preswap.fitting import Fitting
 from preswapd.preswap.goals import Goal, ToPages, ToPoolLimit, ToQuota
 from preswapd.preswap.maintenance import Maintenance
@@ -135,6 +135,7 @@ class Instance:
         with self.changes:
             device = self.unused(name, force).device
             device.write_page_zero(swap_header(name, device.size))
+            device.forget()
         self.log(INFO, f"wrote a swap header to {name}")
 
     def unused(self, name: str, force: bool) -> Served:
@@ -148,7 +149,7 @@ class Instance:
         return served
 
     def swapoff(self, name: str) -> SwapoffResult:
-        """Drops all pages but the swap header, in tmem and on disk.
+        """Drops all pages but the scan zone's, in tmem and on disk: nothing is known of them.
 
         RefusedError when there is no such device any more; OSError when the disk fails: pages that
         were dropped stay dropped, blocks of the disk file come back later.
@@ -159,7 +160,7 @@ class Instance:
             result = SwapoffResult(
                 device.preswap_pages, device.disk_pages - header, device.seconds_since_io
             )
-            device.drop(1, device.pages - 1)
+            device.forget()
             device.punch()
             device.punch_unused()
             self.host.maintain(all=True)
@@ -254,11 +255,15 @@ class Instance:
                 self.log(ERROR, text)
 
     def close_device(self, served: Served) -> None:
+        if served.device.park(PARK_MILLISECONDS):
+            self.save(served)
+
+    def save(self, served: Served) -> None:
+        """The map of a device that is parked: what is in memory only is not known without it."""
         device = served.device
-        ended = device.park(PARK_MILLISECONDS)
-        if not ended or device.preswap_pages or device.quarantined or not device.tmem_dirty:
-            return
-        device.punch_unused(parked=True)
-        device.sync()
-        path = self.settings.paths.sidecar(device.name)
-        replace(served.sidecar, tmem_dirty=False).write(path)
+        if device.is_marked:
+            device.sync()
+            # Before the sidecar is clean: at worst a change marks it once more.
+            device.unmark()
+            pieces = range(0, device.pages, PIECE_PAGES)
+            served.record.save(device.state_bytes(at, PIECE_PAGES) for at in pieces)

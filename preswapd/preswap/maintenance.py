@@ -33,7 +33,8 @@ class Maintenance:
     def __init__(self, served: Mapping[str, Served], log: Log) -> None:
         self.served = served
         self.log = log
-        self.to_tidy = [found.device for found in served.values()]
+        self.to_compress = [found.device for found in served.values()]
+        self.to_punch = list(self.to_compress)
         self.errors: dict[Device, DiskErrors] = {}
 
     def turn(self) -> None:
@@ -48,18 +49,25 @@ class Maintenance:
             with suppress(OSError):
                 self.mend(device)
             self.errors[device].tell()
-        if self.to_tidy:
-            self.tidy(self.to_tidy.pop())
+        self.tidy()
 
-    def tidy(self, device: Device) -> None:
-        """Does what the process before this one left undone: pages to compress, blocks to punch."""
-        served = self.served.get(device.name)
-        if served is None or served.device is not device:
-            return
+    def tidy(self) -> None:
+        """Does what the process before this one left undone, of one device: pages to compress,
+        blocks to punch.  The disk file of a clean device is left alone."""
         # It is being removed, or its disk fails, which is logged.
-        with suppress(OSError):
-            device.recompress()
-            device.punch_unused()
+        if self.to_compress and self.is_served(device := self.to_compress.pop()):
+            with suppress(OSError):
+                device.recompress()
+        self.to_punch = [device for device in self.to_punch if self.is_served(device)]
+        marked = next((device for device in self.to_punch if device.is_marked), None)
+        if marked is not None:
+            self.to_punch.remove(marked)
+            with suppress(OSError):
+                marked.punch_unused()
+
+    def is_served(self, device: Device) -> bool:
+        served = self.served.get(device.name)
+        return served is not None and served.device is device
 
     def mend(self, device: Device) -> None:
         """Where somebody cut its disk file off, its pages are lost, and must not read as zeros."""

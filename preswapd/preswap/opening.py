@@ -11,15 +11,20 @@ from preswapd.errors import RefusedError
 from preswapd.host.cgroups import memory_files
 from preswapd.host.kernel import boot_id
 from preswapd.host.meminfo import MEMINFO, amounts
+from preswapd.paths import InstancePaths
 from preswapd.preswap.creation import Maker, Served, reason_of
 from preswapd.preswap.device._table import Table, recover
 from preswapd.preswap.files.disk_file import create_disk_file, remove_disk_file
+from preswapd.preswap.files.durable import sync_directory
 from preswapd.preswap.files.header import swap_header
+from preswapd.preswap.files.identity import new_token
 from preswapd.preswap.files.sidecar import SUFFIX, Sidecar
+from preswapd.preswap.files.zone import zone
+from preswapd.preswap.record import dirty
 from preswapd.preswap.settings import Settings
 from preswapd.preswap.survey import Found, Plan, check_sizes, survey
 from preswapd.tmem._tmem import Host
-from preswapd.units import exact_size
+from preswapd.units import PAGE_SIZE, exact_size
 
 # All devices of an instance share its one pool, as swap types do in the kernel's preswap.
 POOL = 0
@@ -93,18 +98,27 @@ def open_instance(settings: Settings) -> Opened:
         maker = Maker(host, table, POOL, settings.paths, boot_id())
         for entry in plan.finish:
             maker.finish(entry)
-        devices = [maker.open(entry, sidecar) for entry, sidecar in plan.keep]
+        devices = [maker.keep(entry, judged) for entry, judged in plan.keep]
         recovery = Recovery(
             found.get("stored_pages", 0),
             found.get("damaged_slots", 0),
             sum(int(made.device.stats()["lost_pages"]) for made in devices),
             time.monotonic() - begun,
         )
-        devices += [maker.adopt(sidecar) for sidecar in plan.adopt]
-        complaints = create_new(maker, plan, settings, devices)
+        devices += [maker.adopt(judged) for judged in plan.adopt]
+        complaints = plan.complaints + forgotten(plan) + create_new(maker, plan, settings, devices)
         return Opened(
             host, maker, {made.device.name: made for made in devices}, recovery, complaints
         )
+
+
+def forgotten(plan: Plan) -> list[str]:
+    return [
+        f"the pages of {judged.sidecar.name} were not saved before the host's reboot: reads fail"
+        " until they are written or trimmed"
+        for judged in plan.adopt
+        if not judged.sidecar.clean
+    ]
 
 
 def create_new(maker: Maker, plan: Plan, settings: Settings, devices: list[Served]) -> list[str]:
@@ -172,11 +186,19 @@ def discard(settings: Settings) -> None:
         except RefusedError:
             path.unlink()
             continue
-        remove_disk_file(paths.disk_file(sidecar.name))
-        header = swap_header(sidecar.name, sidecar.size)
-        create_disk_file(paths.disk_file(sidecar.name), sidecar.size, header)
-        replace(sidecar, tmem_dirty=False).write(path)
+        renew(paths, sidecar)
+    sync_directory(paths.state_dir)
     known = {path.with_suffix(".img") for path in paths.state_dir.glob(f"*{SUFFIX}")}
     for spec in settings.devices:
         if paths.disk_file(spec.name) not in known:
             remove_disk_file(paths.disk_file(spec.name))
+
+
+def renew(paths: InstancePaths, old: Sidecar) -> None:
+    """As it was born; of another boot, so that the next start finds no memory missing."""
+    path, token = paths.disk_file(old.name), new_token()
+    remove_disk_file(path)
+    header, places = swap_header(old.name, old.size), zone(old.size // PAGE_SIZE)
+    inode = create_disk_file(path, old.size, header, places, token)
+    fresh = replace(dirty(old, token), prev=token, inode=inode, boot_id="")
+    fresh.write(paths.sidecar(old.name))

@@ -31,6 +31,7 @@ class Settings:
     compress: str = DEFAULT_COMPRESS
     host_reserve: int | None = None
     discard_state: bool = False
+    accept_moved: bool = False
 
 
 def check_number_of_devices(number: int) -> None:

@@ -1,22 +1,26 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What a start finds, and what it does with each device; or why it must not start.
 
-Reads only, so that `preswapd serve` can refuse before it becomes nbdkit.  Serving zeros for pages
-that a guest still needs would corrupt it: whatever does not fit together is refused.
+Changes nothing, so that `preswapd serve` can refuse before it becomes nbdkit.  Serving zeros, or
+another disk file, for pages that a guest still needs would corrupt it: whatever does not fit
+together is refused.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 from preswapd.errors import RefusedError
 from preswapd.paths import InstancePaths
 from preswapd.preswap.device._table import Entry
 from preswapd.preswap.files.disk_file import check_disk_file, check_unclaimed
+from preswapd.preswap.files.identity import Identity, identity_of
 from preswapd.preswap.files.maps import check_map
+from preswapd.preswap.files.saved_map import holds
 from preswapd.preswap.files.sidecar import Sidecar, read_all
 from preswapd.preswap.settings import DeviceSpec, Settings, check_number_of_devices
-from preswapd.units import exact_size
+from preswapd.units import PAGE_SIZE, exact_size
 
 DISCARD_HINT = "--discard-state starts empty, if no guest needs its pages any more"
 
@@ -29,14 +33,34 @@ class Found(NamedTuple):
     entries: Sequence[Entry]
 
 
+class Judged(NamedTuple):
+    """A sidecar, and what the disk file beside it looks like.
+
+    `holds`: the saved map is that of a clean stop.  `was_touched`: the disk file has changed since.
+    `is_accepted`: it is not as the sidecar has it, and to be believed all the same.
+    """
+
+    sidecar: Sidecar
+    identity: Identity
+    holds: bool
+    was_touched: bool
+    is_accepted: bool
+
+    @property
+    def is_believed(self) -> bool:
+        return self.holds and (self.is_accepted or not self.was_touched)
+
+
 @dataclass
 class Plan:
     """What becomes of each device."""
 
-    keep: list[tuple[Entry, Sidecar]] = field(default_factory=list)
+    # Served when the process before this one ended, on the same boot.
+    keep: list[tuple[Entry, Judged]] = field(default_factory=list)
     finish: list[Entry] = field(default_factory=list)  # what a kill interrupted
-    adopt: list[Sidecar] = field(default_factory=list)  # known on disk, not in shared memory
+    adopt: list[Judged] = field(default_factory=list)  # known on disk, not in shared memory
     create: list[DeviceSpec] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
 
     @property
     def is_first(self) -> bool:
@@ -56,7 +80,8 @@ def survey(settings: Settings, found: Found | None, boot_id: str) -> Plan:
     if found is not None:
         for entry in found.entries:
             if entry.state == "served":
-                plan.keep.append((entry, kept(paths, found.arena, entry, sidecars)))
+                sidecar = sidecar_of(paths, found.arena, entry, sidecars)
+                plan.keep.append((entry, judged(settings, sidecar, plan.complaints)))
             else:
                 plan.finish.append(entry)
     served = {entry.name for entry, _ in plan.keep}
@@ -65,7 +90,7 @@ def survey(settings: Settings, found: Found | None, boot_id: str) -> Plan:
     for name, sidecar in sidecars.items():
         if name not in served | doomed:
             check_adoptable(paths, found, sidecar, boot_id)
-            plan.adopt.append(sidecar)
+            plan.adopt.append(judged(settings, sidecar, plan.complaints))
     present = {s.name: s.size for s in sidecars.values() if s.name not in doomed}
     plan.create += missing(settings, present)
     if plan.is_first:
@@ -76,38 +101,96 @@ def survey(settings: Settings, found: Found | None, boot_id: str) -> Plan:
     return plan
 
 
-def kept(paths: InstancePaths, arena: str, entry: Entry, sidecars: dict[str, Sidecar]) -> Sidecar:
-    """A device that was served when the process before this one ended."""
+# --- one device ---
+
+
+def sidecar_of(
+    paths: InstancePaths, arena: str, entry: Entry, sidecars: dict[str, Sidecar]
+) -> Sidecar:
+    """Of a device in shared memory."""
+    path = paths.sidecar(entry.name)
     sidecar = sidecars.get(entry.name)
     if sidecar is None:
         raise RefusedError(
-            f"{paths.sidecar(entry.name)} is missing, although shared memory holds the device"
-            f" {entry.name}: {DISCARD_HINT}"
+            f"{path} is missing, although shared memory holds the device {entry.name}:"
+            f" {DISCARD_HINT}"
         )
     if (sidecar.type, sidecar.size, sidecar.arena) != (entry.type, entry.size, arena):
         raise RefusedError(
-            f"{paths.sidecar(entry.name)} does not belong to the device {entry.name} in shared"
-            f" memory: {DISCARD_HINT}"
+            f"{path} does not belong to the device {entry.name} in shared memory: {DISCARD_HINT}"
         )
     check_map(paths.map(entry.name), entry.size)
-    check_disk_file(paths.disk_file(entry.name), entry.size)
+    # A kill in the middle of a mark leaves the arena one token behind.
+    known = {sidecar.token} if sidecar.clean else {sidecar.token, sidecar.prev}
+    if not sidecar.is_of_older_release and entry.token not in known:
+        raise RefusedError(
+            f"{path} is older than the device {entry.name} in shared memory: put the newer one"
+            f" back; {DISCARD_HINT}"
+        )
     return sidecar
 
 
 def check_adoptable(
     paths: InstancePaths, found: Found | None, sidecar: Sidecar, boot_id: str
 ) -> None:
-    if (
-        sidecar.tmem_dirty
-        and sidecar.boot_id == boot_id
-        and (found is None or sidecar.arena != found.arena)
-    ):
+    """Its pages in memory must have gone with a reboot of the host, not otherwise."""
+    is_dirty = sidecar.tmem_dirty and not sidecar.clean
+    is_elsewhere = found is None or sidecar.arena != found.arena
+    if is_dirty and sidecar.boot_id == boot_id and is_elsewhere:
         what = "is missing" if found is None else "is another arena"
         raise RefusedError(
             f"the pages of {sidecar.name} that were in shared memory are gone ({paths.arena}"
             f" {what}): {DISCARD_HINT}"
         )
-    check_disk_file(paths.disk_file(sidecar.name), sidecar.size)
+
+
+def judged(settings: Settings, sidecar: Sidecar, complaints: list[str]) -> Judged:
+    """Rules K5 and K6 of docs/concurrency.md."""
+    paths = settings.paths
+    path = paths.disk_file(sidecar.name)
+    found = look_at(path, sidecar.size)
+    if sidecar.is_of_older_release:
+        return Judged(sidecar, found, holds=False, was_touched=False, is_accepted=False)
+    known = {sidecar.token, None} if sidecar.clean else {sidecar.token, sidecar.prev, None}
+    is_another = found.inode != sidecar.inode or found.token not in known
+    if is_another and not settings.accept_moved:
+        raise RefusedError(
+            f"{path} is not the disk file that {sidecar.name} had: put that one back; after a move"
+            " on purpose, --accept-moved takes this one"
+        )
+    was_touched = sidecar.clean and found.ctime != sidecar.ctime
+    is_accepted = settings.accept_moved and (is_another or was_touched)
+    is_evident = found.tells_changes or is_accepted
+    is_whole = sidecar.clean and has_map(paths, sidecar, complaints)
+    if was_touched and not is_accepted:
+        complaints.append(
+            f"{path} was changed while no server ran: reads of the pages of {sidecar.name} that"
+            " are on disk fail until they are written or trimmed; if it was only given another"
+            " owner or mode, say, stop the server now and start it with --accept-moved"
+        )
+    return Judged(sidecar, found, is_whole and is_evident, was_touched, is_accepted)
+
+
+def look_at(path: Path, size: int) -> Identity:
+    check_disk_file(path, size)
+    try:
+        return identity_of(path, size)
+    except OSError as error:
+        raise RefusedError(f"the disk file {path} cannot be read: {error.strerror}") from None
+
+
+def has_map(paths: InstancePaths, sidecar: Sidecar, complaints: list[str]) -> bool:
+    path = paths.saved_map(sidecar.name)
+    if holds(path, sidecar.size // PAGE_SIZE, sidecar.map):
+        return True
+    complaints.append(
+        f"{path} is damaged or missing: after a reboot of the host, reads of the pages of"
+        f" {sidecar.name} fail until they are written or trimmed"
+    )
+    return False
+
+
+# --- what the configuration adds ---
 
 
 def missing(settings: Settings, present: dict[str, int]) -> list[DeviceSpec]:

@@ -58,7 +58,6 @@ def begin(handover: Handover) -> Exports:
     instance = Instance(handover.settings, log=log)
     stop.instance = instance
     log_recovery(instance)
-    log_quarantine(instance)
     spawn("maintenance", Background(instance.maintain, MAINTENANCE_SECONDS).run)
     instance.compress_later()
     spawn("compression", Background(instance.settle).run)
@@ -81,16 +80,6 @@ def log_recovery(instance: Instance) -> None:
             f"recovered {found.stored_pages} pages in {found.seconds:.3f} s,"
             f" {found.damaged_slots} damaged slots, {found.lost_pages} pages lost",
         )
-
-
-def log_quarantine(instance: Instance) -> None:
-    for device in instance.devices.values():
-        if device.quarantined:
-            log(
-                WARNING,
-                f"{device.name}: its pages in memory were lost when the host was rebooted: reads"
-                " are refused until a freshly booted guest uses it",
-            )
 
 
 def announce(handover: Handover, exports: Exports) -> None:

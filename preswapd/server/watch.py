@@ -123,11 +123,11 @@ def troubles(stats: Statistics) -> Iterator[Trouble]:
     )
     for name, device in stats["devices"].items():
         yield Trouble(
-            f"quarantined_reads of {name}",
-            device["quarantined_reads"],
+            f"unknown_reads of {name}",
+            device["unknown_reads"],
             WARNING,
-            f"{name}: reads are refused until a freshly booted guest uses it",
-            f"{name}: {{count}} reads within {{seconds}} s were refused",
+            f"{name}: a page was read that no guest has written as far as is known: an I/O error",
+            f"{name}: {{count}} reads of unknown pages within {{seconds}} s were I/O errors",
         )
 
 

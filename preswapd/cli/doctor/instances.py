@@ -134,14 +134,15 @@ def check_device(name: str, device: DeviceFigures) -> Iterator[Finding]:
             "no trims seen since swapon: if the guest has freed swap, its disk is rotational",
             "attach it as `preswapctl qemu-args` says; the guest's dmesg should show SSDsc",
         )
-    if device.get("quarantined"):
-        refused = device.get("quarantined_reads", 0)
+    if unknown := device.get("unknown_reads", 0):
         yield Finding(
-            FIX if refused else NOTE,
+            FIX,
             name,
-            "the host was rebooted while its pages were in memory: reads are refused until a"
-            f" freshly booted guest uses it ({refused} refused so far)",
-            "a guest that was suspended or restored has lost them: reboot it",
+            f"{unknown} reads of pages that no guest has written, as far as this server knows,"
+            " were I/O errors",
+            "a guest that was restored or moved here, or outlived a reboot of the host, has lost"
+            " them: reboot it; if its disk holds nothing that it needs, `preswapctl trim"
+            f" {name}` makes them zeros",
         )
     if device["disk_errors"]:
         yield Finding(

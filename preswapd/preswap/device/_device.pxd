@@ -27,8 +27,19 @@ cdef extern from "flights.h" nogil:
     void flights_destroy(flights *)
     double flights_seconds_since_io(const flights *)
     cbool flights_park(flights *, unsigned)
+    void flights_resume(flights *)
     void flights_close(flights *)
     cbool flights_are_closed(flights *)
+
+cdef extern from "zone.h" nogil:
+    enum:
+        ZONE_MOST
+    ctypedef struct zone_range "struct zone_range":
+        uint64_t first, end
+    ctypedef struct zone "struct zone":
+        uint32_t n
+        uint64_t low_end, high_first
+        zone_range *ranges
 
 cdef extern from "latency.h" nogil:
     enum:
@@ -44,8 +55,8 @@ cdef extern from "device.h" nogil:
         REQUEST_FUA
         REQUEST_FAST_ZERO
     ctypedef struct device_counters "struct device_counters":
-        uint64_t preswap_pages, disk_pages, lost_pages
-        uint64_t loads, succ_stores, failed_stores, invalidates, lost_reads, quarantined_reads
+        uint64_t preswap_pages, disk_pages, lost_pages, unknown_pages
+        uint64_t loads, succ_stores, failed_stores, invalidates, lost_reads, unknown_reads
         uint64_t disk_reads, disk_writes, disk_errors, punched_pages
         uint64_t trims, written_back_pages
         uint64_t read_requests, write_requests, trim_requests
@@ -61,8 +72,8 @@ cdef extern from "device.h" nogil:
         marks marks
         flights flights
         uint64_t max_pages
-        uint64_t *quarantined
-        cbool (*mark_dirty)(void *) noexcept nogil
+        zone zone
+        int (*mark)(void *) noexcept nogil
         void *owner
         int last_error
         device_counters count
@@ -70,8 +81,8 @@ cdef extern from "device.h" nogil:
         latency writes
     void device_set_compress(device *, tmem_compress)
     void device_set_max_pages(device *, uint64_t)
-    cbool device_is_tmem_dirty(const device *)
-    void device_set_tmem_dirty(device *)
+    cbool device_is_marked(const device *)
+    void device_set_marked(device *, cbool)
     uint8_t device_state(const device *, uint64_t)
     int device_map(device *, int)
     void device_release(device *)
@@ -90,11 +101,12 @@ cdef extern from "owner.h" nogil:
     int owner_write_page_zero(device *, const uint8_t *)
     int owner_writeback(device *, uint64_t, uint64_t, writeback *)
     int owner_coldest(device *, aged *, size_t *)
-    int owner_drop(device *, uint64_t, uint64_t)
+    int owner_forget(device *)
+    int64_t owner_make_known(device *)
     int owner_recompress(device *)
     int64_t owner_mend(device *)
     int owner_punch(device *)
-    int owner_punch_unused(device *, cbool)
+    int owner_punch_unused(device *)
 
 cdef extern from "connection.h" nogil:
     ctypedef struct connection "struct connection":
@@ -131,10 +143,10 @@ cdef class Device:
     cdef Py_buffer tmem_bits
     cdef bint is_attached
     cdef bint is_released
-    cdef object on_first_put
-    cdef object dirty_lock
+    cdef object on_mark
+    cdef object mark_lock
     cdef int release(self) except -1
-    cdef bint mark_dirty(self)
+    cdef int mark(self) except 1
     cdef int check(self, int err) except -1
     cdef int check_attached(self) except -1
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from bitarray import bitarray
 from typing_extensions import Buffer
@@ -40,16 +40,18 @@ class Device:
         pool: int,
         entry: Entry,
         compress: str,
+        zone: Sequence[range],
         map_fd: int,
         disk_fd: int,
-        tmem_dirty: bool,
-        on_first_put: Callable[[], None],
+        is_marked: bool,
+        on_mark: Callable[[], None],
     ) -> None:
         """Takes over disk_fd.  map_fd: one state byte for each page, allocated in full.
 
-        on_first_put() is called before a page enters tmem for the first time; if it raises
-        OSError, tmem stays closed to the device and it is asked again at the next write.  When
-        the device cannot be opened, disk_fd is still the caller's.
+        zone: ranges of pages that are always on disk.  on_mark() is called before the first change
+        of a device that is not marked; if it raises OSError, that is the request's error, nothing
+        changes, and it is asked again at the next.  When the device cannot be opened, disk_fd is
+        still the caller's.
         """
 
     @property
@@ -63,18 +65,14 @@ class Device:
     @property
     def disk_pages(self) -> int: ...
     @property
-    def tmem_dirty(self) -> bool:
-        """The sidecar says that pages may be in tmem."""
+    def is_marked(self) -> bool:
+        """It has changed since its map was saved, or that was never saved."""
 
     @property
     def disk_errors(self) -> int: ...
     @property
     def last_disk_error(self) -> int:
         """The newest errno of the disk file, 0 for none."""
-
-    @property
-    def quarantined(self) -> bool:
-        """Dirty after a reboot: reads of all but page 0 fail until a guest starts with it."""
 
     @property
     def seconds_since_io(self) -> float | None:
@@ -87,8 +85,8 @@ class Device:
         """No request begins any more; waits for those in flight, then frees what it holds."""
 
     def is_on_disk(self, page: int) -> bool: ...
-    def state_bytes(self) -> bytes:
-        """A copy of the map: one state byte for each page."""
+    def state_bytes(self, first: int = 0, most: int = ...) -> bytes:
+        """A copy of the map, or of a part of it: one state byte for each page."""
 
     def stats(self) -> DeviceFigures: ...
     def metadata_size(self) -> int:
@@ -107,9 +105,9 @@ class Device:
     def punch(self) -> None:
         """Gives disk space back where pages were trimmed."""
 
-    def punch_unused(self, *, parked: bool = False) -> None:
+    def punch_unused(self) -> None:
         """Gives back all blocks of the disk file where no page is on disk, as a process before
-        this one may have left them.  `parked`: after park() has returned True."""
+        this one may have left them."""
 
     def recompress(self) -> None:
         """Compresses pages in tmem that the process before this one left uncompressed."""
@@ -117,8 +115,11 @@ class Device:
     def mend(self) -> int | None:
         """Where the disk file was cut off, makes pages behind its end lost: how many, or None."""
 
-    def drop(self, first: int, pages: int) -> None:
-        """Drops the pages, in tmem and on disk: they read as zeros, as after a trim."""
+    def forget(self) -> None:
+        """Drops all pages but the zone's, in tmem and on disk: they are UNKNOWN."""
+
+    def make_known(self) -> int:
+        """UNKNOWN pages become zeros: how many."""
 
     def stop(self) -> None:
         """No request begins any more (ESHUTDOWN); returns when those in flight have ended."""
@@ -131,7 +132,13 @@ class Device:
         """After stop(): drops all pages and the index's upper levels."""
 
     def park(self, milliseconds: int) -> bool:
-        """From now on new requests wait for ever; True when those in flight have ended in time."""
+        """From now on new requests wait; True when those in flight have ended in time."""
+
+    def resume(self) -> None:
+        """What was parked goes on."""
+
+    def unmark(self) -> None:
+        """Parked, and with its map saved: the next change marks it."""
 
     def sync(self) -> None:
         """Syncs the disk file: what was written to it survives the host's reboot."""

@@ -7,11 +7,12 @@ What they do is in C, see device.h, owner.h and connection.h.
 
 import os
 import threading
+import traceback
 from mmap import mmap as anonymous_memory
 
 from bitarray import bitarray
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from libc.errno cimport EAGAIN, EBUSY, ENOENT, ENOMEM, ESHUTDOWN
+from libc.errno cimport EAGAIN, EBUSY, EIO, ENOENT, ENOMEM, ESHUTDOWN
 from libc.stdlib cimport calloc, free
 
 from preswapd.preswap.device._table cimport Entry
@@ -55,10 +56,31 @@ cdef object zeroes(uint64_t pages):
     return bitarray(endian="little", buffer=anonymous_memory(-1, (pages + 7) // 8))
 
 
-# Called by a request in flight that holds no lock.  An error that is none of the disk's is printed,
-# and the page goes to disk.
-cdef cbool mark_owner_dirty(void *owner) noexcept with gil:
-    return (<Device>owner).mark_dirty()
+# Called in flight, and without a lock.
+cdef int mark_owner(void *owner) noexcept with gil:
+    try:
+        return (<Device>owner).mark()
+    except OSError as error:
+        return -error.errno if error.errno else -EIO
+    except BaseException:
+        traceback.print_exc()
+        return -EIO
+
+
+cdef int put_zone(zone *z, ranges, uint64_t pages) except -1:
+    """Ranges of pages in order; where the last of the first half ends, most of the device begins."""
+    if not 0 < len(ranges) <= ZONE_MOST:
+        raise ValueError(f"a zone has 1 to {ZONE_MOST} ranges")
+    z.n, z.low_end, z.high_first = <uint32_t>len(ranges), 0, pages
+    for i, part in enumerate(ranges):
+        z.ranges[i].first, z.ranges[i].end = part.start, part.stop
+        if part.stop <= pages // 2:
+            z.low_end = part.stop
+        elif i and part.start < z.high_first:
+            z.high_first = part.start
+        elif not i:
+            z.low_end = part.stop
+    return 0
 
 
 cdef class Device:
@@ -71,22 +93,21 @@ cdef class Device:
         flights_init(&self.d.flights)
 
     def __init__(self, Host host not None, *, uint32_t pool, Entry entry not None, str compress,
-                 int map_fd, int disk_fd, bint tmem_dirty, on_first_put):
+                 zone, int map_fd, int disk_fd, bint is_marked, on_mark):
         if self.host is not None:
             raise ValueError("a device is opened once")
         cdef uint64_t pages = entry.size // PAGE_BYTES
         self.d.tmem, self.d.host = host.ops(), host.pointer()
         self.host, self.name, self.size = host, entry.name, entry.size
         self.configured_compress = compress
-        self.on_first_put = on_first_put
-        self.dirty_lock = threading.Lock()
-        self.d.mark_dirty, self.d.owner = mark_owner_dirty, <void *>self
-        if tmem_dirty:
-            device_set_tmem_dirty(&self.d)
+        self.on_mark = on_mark
+        self.mark_lock = threading.Lock()
+        self.d.mark, self.d.owner = mark_owner, <void *>self
+        device_set_marked(&self.d, is_marked)
+        put_zone(&self.d.zone, zone, pages)
         self.d.pool, self.d.type, self.d.pages = pool, entry.type, pages
         self.compress = compress
         device_set_max_pages(&self.d, <uint64_t>-1)
-        self.d.quarantined = entry.quarantine_word()
         self.preswap_map = zeroes(pages)
         # Exported, so that it can't be resized: native code holds its buffer.
         PyObject_GetBuffer(self.preswap_map, &self.tmem_bits, PyBUF_WRITABLE)
@@ -146,12 +167,8 @@ cdef class Device:
         return self.d.count.disk_pages
 
     @property
-    def tmem_dirty(self):
-        return bool(device_is_tmem_dirty(&self.d))
-
-    @property
-    def quarantined(self):
-        return self.is_attached and self.d.quarantined[0] != 0
+    def is_marked(self):
+        return bool(device_is_marked(&self.d))
 
     @property
     def seconds_since_io(self):
@@ -189,16 +206,19 @@ cdef class Device:
             raise ValueError("no such page")
         return device_state(&self.d, page) == DISK
 
-    def state_bytes(self):
+    def state_bytes(self, uint64_t first=0, uint64_t most=<uint64_t>-1):
         self.check_attached()
-        return bytes((<const uint8_t *>self.d.map)[:self.d.pages])
+        if first > self.d.pages:
+            raise ValueError("no such page")
+        return bytes((<const uint8_t *>self.d.map)[first:first + min(most, self.d.pages - first)])
 
     def stats(self):
         counters = dict(self.d.count)
         counters["size"] = self.size
         counters["connections"] = self.d.flights.connections
         counters["stale_pages"] = self.d.to_punch_pages
-        counters["quarantined"] = self.quarantined
+        # There is no quarantine any more; who reads these fields finds none.
+        counters["quarantined"], counters["quarantined_reads"] = False, 0
         counters["compress"] = self.compress
         counters["latency"] = {
             "read": summary(self.d.reads.counts, self.d.reads.nanoseconds),
@@ -214,16 +234,15 @@ cdef class Device:
     def connect(self):
         return Connection(self)
 
-    cdef bint mark_dirty(self):
-        """True once the sidecar says that pages are in tmem."""
-        with self.dirty_lock:
-            if not device_is_tmem_dirty(&self.d):
-                try:
-                    self.on_first_put()
-                except OSError:
-                    return False
-                device_set_tmem_dirty(&self.d)
-        return True
+    cdef int mark(self) except 1:
+        with self.mark_lock:
+            if not device_is_marked(&self.d):
+                self.on_mark()
+                device_set_marked(&self.d, True)
+        return 0
+
+    def unmark(self):
+        device_set_marked(&self.d, False)
 
     cdef int check(self, int err) except -1:
         if err == -ESHUTDOWN:
@@ -275,13 +294,18 @@ cdef class Device:
         self.check(err)
         return extents
 
-    def drop(self, uint64_t first, uint64_t pages):
+    def forget(self):
         cdef int err
-        if first > self.d.pages or pages > self.d.pages - first:
-            raise ValueError("out of range")
         with nogil:
-            err = owner_drop(&self.d, first, pages)
+            err = owner_forget(&self.d)
         self.check(err)
+
+    def make_known(self):
+        cdef int64_t made
+        with nogil:
+            made = owner_make_known(&self.d)
+        self.check(<int>min(made, 0))
+        return made
 
     def recompress(self):
         cdef int err
@@ -304,12 +328,10 @@ cdef class Device:
             err = owner_punch(&self.d)
         self.check(err)
 
-    def punch_unused(self, *, bint parked=False):
+    def punch_unused(self):
         cdef int err
-        if parked:
-            self.check_attached()
         with nogil:
-            err = owner_punch_unused(&self.d, parked)
+            err = owner_punch_unused(&self.d)
         self.check(err)
 
     def stop(self):
@@ -333,6 +355,9 @@ cdef class Device:
         with nogil:
             ended = flights_park(&self.d.flights, milliseconds)
         return ended
+
+    def resume(self):
+        flights_resume(&self.d.flights)
 
     def sync(self):
         self.check_attached()

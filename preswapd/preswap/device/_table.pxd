@@ -12,6 +12,7 @@ cdef extern from "table.h" nogil:
         uint32_t type
         char *name
         uint64_t quarantined
+        uint64_t token
 
 
 cdef class Table:
@@ -27,5 +28,5 @@ cdef class Entry:
     cdef readonly uint64_t size
     cdef readonly uint32_t type
     cdef readonly str state
-    # Not 0: the device answers no reads but of page 0.  In the arena, as long as the host lives.
-    cdef uint64_t *quarantine_word(self) except NULL
+    cdef readonly uint64_t token
+    cdef readonly bint quarantined

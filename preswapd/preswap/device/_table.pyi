@@ -13,8 +13,15 @@ class Entry:
     size: int
     type: int
     state: str
+    token: int  # what the device's disk file bears too, 0: none yet
+    quarantined: bool  # by an older release, which served none of its pages then
     def set_state(self, state: str) -> None:
         """One of STATES; a single store."""
+
+    def set_token(self, token: int) -> None:
+        """64 bits; a single store."""
+
+    def lift_quarantine(self) -> None: ...
 
 class Table:
     """The arena's table of devices."""
@@ -26,7 +33,7 @@ class Table:
     def entries(self, name: str | None = None) -> list[Entry]:
         """Those in use, or only those of a name.  RefusedError: the table is damaged."""
 
-    def add(self, name: str, size: int, state: str, *, quarantined: bool = False) -> Entry:
+    def add(self, name: str, size: int, state: str) -> Entry:
         """A new entry, with a type that was never used before.  OSError: no room."""
 
 def recover(host: Host, pool: int, served: Sequence[Entry]) -> dict[str, int]:

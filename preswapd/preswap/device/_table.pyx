@@ -31,7 +31,8 @@ cdef extern from "table.h" nogil:
     int table_read(const void *, uint32_t, table_entry *, table_state *)
     void table_write(void *, uint32_t, const table_entry *, table_state)
     void table_set_state(void *, uint32_t, table_state)
-    uint64_t *table_quarantined(void *, uint32_t)
+    void table_lift_quarantine(void *, uint32_t)
+    void table_set_token(void *, uint32_t, uint64_t)
 
 cdef enum:
     ENTRY_BYTES = 64
@@ -40,8 +41,13 @@ cdef enum:
 cdef class Entry:
     """A device in the table.  It lives as long as its host is open."""
 
-    cdef uint64_t *quarantine_word(self) except NULL:
-        return table_quarantined(self.table.base(), self.number)
+    def lift_quarantine(self):
+        table_lift_quarantine(self.table.base(), self.number)
+        self.quarantined = False
+
+    def set_token(self, uint64_t token):
+        table_set_token(self.table.base(), self.number, token)
+        self.token = token
 
     def set_state(self, str state):
         table_set_state(self.table.base(), self.number, STATES.index(state))
@@ -97,9 +103,10 @@ cdef class Table:
         name = (<bytes>e.name[:TABLE_NAME_BYTES]).partition(b"\0")[0]
         entry.name = name.decode("ascii", "replace")
         entry.size, entry.type = e.size, e.type
+        entry.token, entry.quarantined = e.token, e.quarantined != 0
         return entry
 
-    def add(self, str name, uint64_t size, str state, *, bint quarantined=False):
+    def add(self, str name, uint64_t size, str state):
         """A new entry with a type of its own; OSError when there is no room."""
         cdef table_entry e
         cdef uint32_t number = self._free_number()
@@ -108,7 +115,7 @@ cdef class Table:
             raise ValueError(f"the name {name} is too long")
         memset(&e, 0, sizeof(e))
         memcpy(e.name, <const char *>text, len(text))
-        e.size, e.quarantined = size, quarantined
+        e.size = size
         e.type = table_draw_type(self.base())
         table_write(self.base(), number, &e, STATES.index(state))
         return self.entry(number)

@@ -99,19 +99,6 @@ int connection_read(struct connection *c, struct transfer *t, void *to, uint64_t
 	return end_read(c, t, err);
 }
 
-/* No page enters tmem before the sidecar says that some may be there.  In flight only: a sidecar
- * that is written after the device was removed would bring it back. */
-static unsigned admission(struct device *d)
-{
-	return device_is_tmem_dirty(d) || d->mark_dirty(d->owner) ? 0 : REQUEST_NO_TMEM;
-}
-
-/* Page 0 and FUA writes bypass tmem anyway. */
-static bool needs_admission(const struct device *d, uint64_t count, uint64_t offset, unsigned flags)
-{
-	return !(flags & REQUEST_FUA) && offset + count > PAGE_BYTES && !device_is_tmem_dirty(d);
-}
-
 int connection_try_write(struct connection *c, struct transfer *t, const void *from, uint64_t count,
 			 uint64_t offset, unsigned flags)
 {
@@ -119,7 +106,7 @@ int connection_try_write(struct connection *c, struct transfer *t, const void *f
 
 	if (err)
 		return err;
-	if (needs_admission(c->device, count, offset, flags))
+	if (!device_is_marked(c->device))
 		return -EAGAIN;
 	err = request_write(c->device, from, count, offset, flags | REQUEST_NOWAIT, &t->progress);
 	return err == -EAGAIN ? err : end_write(c, t, err);
@@ -132,9 +119,9 @@ int connection_write(struct connection *c, struct transfer *t, const void *from,
 
 	if (err)
 		return err;
-	if (needs_admission(c->device, count, offset, flags))
-		flags |= admission(c->device);
-	err = request_write(c->device, from, count, offset, flags, &t->progress);
+	err = device_mark(c->device);
+	if (!err)
+		err = request_write(c->device, from, count, offset, flags, &t->progress);
 	return end_write(c, t, err);
 }
 
@@ -171,17 +158,12 @@ int connection_trim(struct connection *c, uint64_t count, uint64_t offset, unsig
 
 	if (err)
 		return err;
-	err = request_trim(c->device, count, offset, flags);
+	err = device_mark(c->device);
+	if (!err)
+		err = request_trim(c->device, count, offset, flags);
 	count_up(&c->device->count.trim_requests);
 	flights_end(&c->device->flights, &mine);
 	return err;
-}
-
-/* Only ragged ends are written, and under REQUEST_FAST_ZERO not even they. */
-static bool writes_zeroes(uint64_t count, uint64_t offset, unsigned flags)
-{
-	return !(flags & (REQUEST_FUA | REQUEST_FAST_ZERO)) &&
-	       (offset % PAGE_BYTES || count % PAGE_BYTES);
 }
 
 int connection_zero(struct connection *c, uint64_t count, uint64_t offset, unsigned flags)
@@ -191,9 +173,9 @@ int connection_zero(struct connection *c, uint64_t count, uint64_t offset, unsig
 
 	if (err)
 		return err;
-	if (writes_zeroes(count, offset, flags))
-		flags |= admission(c->device);
-	err = request_zero(c->device, count, offset, flags);
+	err = device_mark(c->device);
+	if (!err)
+		err = request_zero(c->device, count, offset, flags);
 	if (err != -EOPNOTSUPP)
 		count_up(&c->device->count.trim_requests);
 	flights_end(&c->device->flights, &mine);

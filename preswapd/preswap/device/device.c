@@ -68,6 +68,7 @@ static bool is_damaged(const struct device *d, uint64_t page)
 	case HOLE:
 	case DISK:
 	case LOST:
+	case UNKNOWN:
 		return false;
 	case TMEM:
 		return !(d->in_tmem[page / 8] >> page % 8 & 1);
@@ -76,7 +77,7 @@ static bool is_damaged(const struct device *d, uint64_t page)
 	}
 }
 
-/* A live slot beats P (R2); TMEM without a slot, or a byte that is none of the four, is damage. */
+/* A live slot beats P (R2); TMEM without a slot, or a byte that is none of the five, is damage. */
 void device_attach(struct device *d)
 {
 	for (uint64_t page = 0; page < d->pages; page++)
@@ -117,22 +118,33 @@ int device_empty(struct device *d)
 {
 	if (!flights_are_closed(&d->flights))
 		return -EBUSY;
-	device_drop(d, 0, d->pages);
+	device_drop(d, 0, d->pages, HOLE);
 	forget_index(d);
 	return 0;
 }
 
-/* A hole is passed over without its lock: a put in flight there is then the later of the two. */
-void device_drop(struct device *d, uint64_t first, uint64_t pages)
+/* What is it already is passed over without its lock: a put in flight there is then the later of the two. */
+void device_drop(struct device *d, uint64_t first, uint64_t pages, enum page_state state)
 {
 	for (uint64_t page = first; page < first + pages; page++) {
-		if (device_state(d, page) == HOLE)
+		if (device_state(d, page) == state)
 			continue;
-		bool was_in_tmem = place_become(d, page, HOLE);
+		bool was_in_tmem = place_become(d, page, state);
 		d->tmem->count_flush(d->host, was_in_tmem);
 		if (was_in_tmem)
 			count_up(&d->count.invalidates);
 	}
+}
+
+uint64_t device_make_known(struct device *d, uint64_t first, uint64_t pages)
+{
+	static const struct noted unknown = {.state = UNKNOWN};
+	uint64_t made = 0;
+
+	for (uint64_t page = first; page < first + pages; page++)
+		if (device_state(d, page) == UNKNOWN)
+			made += place_change(d, page, &unknown, HOLE);
+	return made;
 }
 
 void device_recompress(struct device *d, uint64_t first, uint64_t pages)
@@ -160,6 +172,13 @@ static int as_nbd_has_it(int err)
 	default:
 		return -EIO;
 	}
+}
+
+int device_mark(struct device *d)
+{
+	int err = device_is_marked(d) ? 0 : d->mark(d->owner);
+
+	return err ? device_disk_error(d, err) : 0;
 }
 
 int device_disk_error(struct device *d, int err)

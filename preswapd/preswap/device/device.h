@@ -19,15 +19,18 @@
 #include "stores.h"
 #include "swizzle.h"
 #include "tmem.h"
+#include "zone.h"
 
-enum page_state { HOLE = 0x00, DISK = 0x0f, TMEM = 0xf0, LOST = 0xff };
+/* UNKNOWN: no guest has written or trimmed it as far as this server knows.  Any two differ in four
+ * bits at least. */
+enum page_state { HOLE = 0x00, DISK = 0x0f, UNKNOWN = 0x3c, TMEM = 0xf0, LOST = 0xff };
 
 /* Pages that are moved to disk together, under one mark and in at most one transfer. */
 #define EXTENT_PAGES DISK_RUN_PAGES
 
 struct device_counters {
-	uint64_t preswap_pages, disk_pages, lost_pages;                     /* gauges */
-	uint64_t loads, succ_stores, failed_stores, invalidates, lost_reads, quarantined_reads;
+	uint64_t preswap_pages, disk_pages, lost_pages, unknown_pages;      /* gauges */
+	uint64_t loads, succ_stores, failed_stores, invalidates, lost_reads, unknown_reads;
 	uint64_t disk_reads, disk_writes, disk_errors, punched_pages;       /* pages; events */
 	uint64_t trims, written_back_pages;                                 /* pages */
 	uint64_t read_requests, write_requests, trim_requests;
@@ -48,9 +51,9 @@ struct device {
 	struct marks marks;
 	struct flights flights;
 	uint64_t max_pages;            /* puts beyond it are rejected; atomic */
-	uint64_t *quarantined;         /* in the arena's table, not 0: see requests.c; atomic */
-	bool tmem_dirty;               /* the sidecar says that pages may be in tmem; atomic */
-	bool (*mark_dirty)(void *owner);       /* makes it say so; false: it cannot */
+	struct zone zone;
+	bool is_marked;                /* the saved map does not hold any more; atomic */
+	int (*mark)(void *owner);      /* makes it known on disk; 0 or a negative errno */
 	void *owner;
 	int last_error;                /* of the disk, positive errno; atomic */
 	struct device_counters count;  /* atomic */
@@ -61,7 +64,6 @@ enum request_flags {
 	REQUEST_FUA = 1,
 	REQUEST_NOWAIT = 2,            /* -EAGAIN rather than wait */
 	REQUEST_FAST_ZERO = 4,         /* a zero request that must not take disk transfers */
-	REQUEST_NO_TMEM = 8,           /* no page may enter tmem (its sidecar cannot say so) */
 };
 
 static inline struct tmem_handle device_handle(const struct device *d, uint64_t page)
@@ -92,15 +94,19 @@ static inline void device_set_max_pages(struct device *d, uint64_t pages)
 	__atomic_store_n(&d->max_pages, pages, __ATOMIC_RELAXED);
 }
 
-static inline bool device_is_tmem_dirty(const struct device *d)
+static inline bool device_is_marked(const struct device *d)
 {
-	return __atomic_load_n(&d->tmem_dirty, __ATOMIC_RELAXED);
+	return __atomic_load_n(&d->is_marked, __ATOMIC_ACQUIRE);
 }
 
-static inline void device_set_tmem_dirty(struct device *d)
+static inline void device_set_marked(struct device *d, bool marked)
 {
-	__atomic_store_n(&d->tmem_dirty, true, __ATOMIC_RELAXED);
+	__atomic_store_n(&d->is_marked, marked, __ATOMIC_RELEASE);
 }
+
+/* Rule R7: before P or the disk file of a clean device changes, in flight and without a lock.  An
+ * error: nothing may change. */
+int device_mark(struct device *);
 
 /* --- device.c: the device as a whole --- */
 
@@ -116,8 +122,11 @@ void device_attach(struct device *);
 int device_reserve_index(struct device *);
 /* Drops all pages, and the index's upper levels.  -EBUSY: requests may still begin. */
 int device_empty(struct device *);
-/* Drops pages from tmem and disk: they read as zeros afterwards. */
-void device_drop(struct device *, uint64_t first, uint64_t pages);
+/* Drops pages from tmem and disk, none of the zone: they read as zeros afterwards (HOLE), or not at
+ * all (UNKNOWN). */
+void device_drop(struct device *, uint64_t first, uint64_t pages, enum page_state);
+/* UNKNOWN pages of a range become zeros.  Returns how many. */
+uint64_t device_make_known(struct device *, uint64_t first, uint64_t pages);
 /* Compresses those of the pages that tmem still holds uncompressed: the process before this one
  * ended before it got to them. */
 void device_recompress(struct device *, uint64_t first, uint64_t pages);

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -107,6 +108,22 @@ int disk_punch(struct disk *d, uint64_t first, uint64_t pages)
 			return errno == EOPNOTSUPP ? 0 : -errno;
 	}
 	return 0;
+}
+
+int disk_clear(struct disk *d, uint64_t first, uint32_t pages)
+{
+	uint64_t size;
+
+	if (disk_is_cut_off(d, &size))
+		return -EIO;
+	int err = disk_punch(d, first, pages);
+	if (err || !d->no_punch)
+		return err;
+	uint8_t *buffer = disk_buffer();
+	if (!buffer)
+		return -ENOMEM;
+	memset(buffer, 0, (size_t)pages * PAGE_BYTES);
+	return transfer(d, first, pages, NULL, buffer);
 }
 
 /* A file system that knows of no holes says EINVAL: all of the file has blocks. */

@@ -31,6 +31,8 @@ int disk_read(const struct disk *, uint64_t first, uint32_t pages, uint8_t *buff
 int disk_write(const struct disk *, uint64_t first, uint32_t pages, const uint8_t *buffer);
 int disk_sync(const struct disk *);
 int disk_punch(struct disk *, uint64_t first, uint64_t pages);
+/* At most DISK_RUN_PAGES pages: they read as zeros afterwards, also where nothing can be punched. */
+int disk_clear(struct disk *, uint64_t first, uint32_t pages);
 /* The first run of pages at or behind `*first` that has blocks: `*first` and `*pages` become that
  * run's, or the end of the file and 0 where there is no more.  A block device has none to give back:
  * it has no holes. */

@@ -102,13 +102,23 @@ bool flights_park(struct flights *f, unsigned milliseconds)
 	struct timespec end = monotonic_in(milliseconds);
 
 	pthread_mutex_lock(&f->mutex);
-	f->gate = FLIGHTS_PARKED;
+	if (f->gate == FLIGHTS_OPEN)
+		f->gate = FLIGHTS_PARKED;
 	int err = 0;
 	while (f->all.next != &f->all && err != ETIMEDOUT)
 		err = pthread_cond_clockwait(&f->changed, &f->mutex, CLOCK_MONOTONIC, &end);
 	bool all_ended = f->all.next == &f->all;
 	pthread_mutex_unlock(&f->mutex);
 	return all_ended;
+}
+
+void flights_resume(struct flights *f)
+{
+	pthread_mutex_lock(&f->mutex);
+	if (f->gate == FLIGHTS_PARKED)
+		f->gate = FLIGHTS_OPEN;
+	pthread_cond_broadcast(&f->changed);
+	pthread_mutex_unlock(&f->mutex);
 }
 
 bool flights_are_closed(struct flights *f)

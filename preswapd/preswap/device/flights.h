@@ -46,8 +46,10 @@ double flights_seconds_since_io(const struct flights *);
 int flights_begin(struct flights *, struct flight *, uint64_t arrival);
 int flights_try_begin(struct flights *, struct flight *, uint64_t arrival);
 void flights_end(struct flights *, struct flight *);
-/* From now on nothing begins: who tries waits for ever.  True: all flights ended in time. */
+/* From now on nothing begins: who tries waits.  True: all flights ended in time. */
 bool flights_park(struct flights *, unsigned milliseconds);
+/* What was parked goes on. */
+void flights_resume(struct flights *);
 /* From now on nothing begins (-ESHUTDOWN).  Returns when all flights have ended. */
 void flights_close(struct flights *);
 bool flights_are_closed(struct flights *);

@@ -15,11 +15,14 @@ int64_t mend_disk(struct device *d)
 
 	if (!disk_is_cut_off(&d->disk, &size))
 		return -ENOENT;
+	int err = device_mark(d);
+	if (err)
+		return err;
 	uint64_t first = size / PAGE_BYTES;
 	marks_take(&d->marks, &mark, first, d->pages - first, true);
 	for (uint64_t page = first; page < d->pages; page++)
 		lost += place_change(d, page, &on_disk, LOST);
-	int err = disk_lengthen(&d->disk);
+	err = disk_lengthen(&d->disk);
 	marks_drop(&d->marks, &mark);
 	return err ? device_disk_error(d, err) : lost;
 }

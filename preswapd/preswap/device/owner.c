@@ -27,7 +27,9 @@ int owner_write_page_zero(struct device *d, const uint8_t *page)
 
 	if (err)
 		return err;
-	err = request_write(d, page, PAGE_BYTES, 0, REQUEST_FUA, &progress);
+	err = device_mark(d);
+	if (!err)
+		err = request_write(d, page, PAGE_BYTES, 0, REQUEST_FUA, &progress);
 	end(d, &mine);
 	return err;
 }
@@ -39,7 +41,9 @@ int owner_writeback(struct device *d, uint64_t extent, uint64_t most, struct wri
 
 	if (err)
 		return err;
-	writeback_extent(d, extent * EXTENT_PAGES, most, w);
+	*w = (struct writeback){.err = device_mark(d)};
+	if (!w->err)
+		writeback_extent(d, extent * EXTENT_PAGES, most, w);
 	end(d, &mine);
 	return 0;
 }
@@ -56,16 +60,34 @@ int owner_coldest(struct device *d, struct aged *to, size_t *extents)
 	return 0;
 }
 
-int owner_drop(struct device *d, uint64_t first, uint64_t pages)
+int owner_forget(struct device *d)
 {
 	struct flight mine;
 	int err = begin(d, &mine);
 
 	if (err)
 		return err;
-	device_drop(d, first, pages);
+	err = device_mark(d);
+	for (uint64_t page = 0, n; !err && page < d->pages; page += n) {
+		n = zone_run(&d->zone, page, d->pages - page);
+		if (!zone_has(&d->zone, page))
+			device_drop(d, page, n, UNKNOWN);
+	}
 	end(d, &mine);
-	return 0;
+	return err;
+}
+
+int64_t owner_make_known(struct device *d)
+{
+	struct flight mine;
+	int err = begin(d, &mine);
+
+	if (err)
+		return err;
+	err = device_mark(d);
+	int64_t made = err ? err : (int64_t)device_make_known(d, 0, d->pages);
+	end(d, &mine);
+	return made;
 }
 
 static uint64_t piece(const struct device *d, uint64_t first, uint64_t most)
@@ -109,24 +131,27 @@ int owner_punch(struct device *d)
 		err = begin(d, &mine);
 		if (err)
 			return err;
-		err = punch_range(d, first, piece(d, first, PUNCH_AT_ONCE), false);
+		err = device_mark(d);
+		if (!err)
+			err = punch_range(d, first, piece(d, first, PUNCH_AT_ONCE), false);
 		end(d, &mine);
 	}
 	return err;
 }
 
-int owner_punch_unused(struct device *d, bool parked)
+int owner_punch_unused(struct device *d)
 {
 	struct flight mine;
 	int err = 0;
 
 	for (uint64_t at = 0; !err && at < d->pages;) {
-		err = parked ? 0 : begin(d, &mine);
+		err = begin(d, &mine);
 		if (err)
 			return err;
-		err = punch_unused(d, &at, PUNCH_AT_ONCE);
-		if (!parked)
-			end(d, &mine);
+		err = device_mark(d);
+		if (!err)
+			err = punch_unused(d, &at, PUNCH_AT_ONCE);
+		end(d, &mine);
 	}
 	return err;
 }

@@ -14,14 +14,16 @@
 int owner_write_page_zero(struct device *, const uint8_t *page);
 int owner_writeback(struct device *, uint64_t extent, uint64_t most, struct writeback *);
 int owner_coldest(struct device *, struct aged *to, size_t *extents);
-int owner_drop(struct device *, uint64_t first, uint64_t pages);
+/* All pages but the zone's become UNKNOWN. */
+int owner_forget(struct device *);
+/* UNKNOWN pages become zeros.  How many, or a negative errno. */
+int64_t owner_make_known(struct device *);
 int owner_recompress(struct device *);
 /* See mend_disk(). */
 int64_t owner_mend(struct device *);
 /* Where a trim left blocks behind. */
 int owner_punch(struct device *);
-/* Wherever the disk file has blocks and no page is on disk.  `parked`: after flights_park() has
- * returned true, when nothing can begin any more. */
-int owner_punch_unused(struct device *, bool parked);
+/* Wherever the disk file has blocks and no page is on disk. */
+int owner_punch_unused(struct device *);
 
 #endif

@@ -44,13 +44,18 @@ void place_punched(struct device *d, uint64_t page)
 		count_sub(&d->to_punch_pages, 1);
 }
 
+static bool is_empty(enum page_state state)
+{
+	return state == HOLE || state == UNKNOWN;
+}
+
 /* A page that leaves the disk keeps its blocks there: only a trim gives them up, even where the page
  * was in tmem in between. */
 static void note_blocks(struct device *d, uint64_t page, uint8_t before, enum page_state state)
 {
 	if (before == DISK && state == TMEM)
 		set_bit(d->shadowed, page);
-	else if (state == HOLE && (clear_bit(d->shadowed, page) || before == DISK))
+	else if (is_empty(state) && (clear_bit(d->shadowed, page) || before == DISK))
 		place_to_punch(d, page);
 	else if (state == DISK)
 		clear_bit(d->shadowed, page);
@@ -69,8 +74,11 @@ static void note_vain_write(struct device *d, uint64_t page)
 
 /* --- From one place to another ----------------------------------------------------------------- */
 
-static uint64_t *gauge_of(struct device *d, uint8_t state)
+/* The zone behind the swap header is on disk for good, and no page of a guest. */
+static uint64_t *gauge_of(struct device *d, uint64_t page, uint8_t state)
 {
+	if (state == DISK && page && zone_has(&d->zone, page))
+		return NULL;
 	switch (state) {
 	case TMEM:
 		return &d->count.preswap_pages;
@@ -78,6 +86,8 @@ static uint64_t *gauge_of(struct device *d, uint8_t state)
 		return &d->count.disk_pages;
 	case LOST:
 		return &d->count.lost_pages;
+	case UNKNOWN:
+		return &d->count.unknown_pages;
 	default:
 		return NULL;
 	}
@@ -86,7 +96,7 @@ static uint64_t *gauge_of(struct device *d, uint8_t state)
 /* Under the lock P, the gauges and the bit of preswap_map change together. */
 static void note_place(struct device *d, uint64_t page, uint8_t before, enum page_state state)
 {
-	uint64_t *left = gauge_of(d, before), *entered = gauge_of(d, state);
+	uint64_t *left = gauge_of(d, page, before), *entered = gauge_of(d, page, state);
 
 	if (before == state)
 		return;
@@ -159,7 +169,7 @@ bool place_change(struct device *d, uint64_t page, const struct noted *noted,
 
 void place_found(struct device *d, uint64_t page)
 {
-	uint64_t *gauge = gauge_of(d, device_state(d, page));
+	uint64_t *gauge = gauge_of(d, page, device_state(d, page));
 
 	if (gauge)
 		count_up(gauge);

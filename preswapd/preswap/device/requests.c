@@ -14,18 +14,13 @@ static uint64_t min_of(uint64_t a, uint64_t b)
 	return a < b ? a : b;
 }
 
-static int lost_page_error(struct device *d)
+/* Of a page that is neither in memory, nor on disk, nor a hole. */
+static int missing_page_error(struct device *d, uint8_t state)
 {
-	count_up(&d->count.lost_reads);
+	count_up(state == UNKNOWN ? &d->count.unknown_reads : &d->count.lost_reads);
 	return -EIO;
 }
 
-/* See is_quarantined(): nothing is damaged. */
-static int quarantine_error(struct device *d)
-{
-	count_up(&d->count.quarantined_reads);
-	return -EIO;
-}
 
 /* --- Reading ---------------------------------------------------------------------------------- */
 
@@ -46,7 +41,7 @@ static int read_memory(struct device *d, uint64_t page, uint8_t *to, unsigned fl
 	if (noted.state == DISK)
 		return ON_DISK;
 	if (noted.state != HOLE)
-		return lost_page_error(d);
+		return missing_page_error(d, noted.state);
 	memset(to, 0, PAGE_BYTES);
 	return IN_MEMORY;
 }
@@ -126,37 +121,10 @@ static int read_part(struct device *d, uint64_t offset, uint64_t count, uint8_t 
 	return err;
 }
 
-/* A device that came up dirty after a reboot may meet a guest that was suspended, whose pages are
- * gone: it reads nothing but page 0 until that was written, or read as far as its last ten bytes,
- * where the swap signature is.  A freshly booted guest does that first, a restored one never;
- * QEMU itself reads the first 512 bytes at every start.  The word lies in the arena: it outlives
- * the process as long as the guest can, and not the reboot. */
-static bool is_quarantined(const struct device *d)
-{
-	return __atomic_load_n(d->quarantined, __ATOMIC_RELAXED) != 0;
-}
-
-static void page_zero_seen(struct device *d)
-{
-	if (is_quarantined(d))
-		__atomic_store_n(d->quarantined, 0, __ATOMIC_RELEASE);
-}
-
-static int check_quarantine(struct device *d, uint64_t count, uint64_t offset)
-{
-	if (!is_quarantined(d))
-		return 0;
-	if (offset >= PAGE_BYTES)
-		return quarantine_error(d);
-	if (offset + count >= PAGE_BYTES)
-		page_zero_seen(d);
-	return 0;
-}
-
 int request_read(struct device *d, void *to, uint64_t count, uint64_t offset, unsigned flags,
 		 struct progress *p)
 {
-	int err = check_quarantine(d, count, offset);
+	int err = 0;
 
 	while (!err && p->done < count) {
 		uint64_t at = offset + p->done, left = count - p->done, pages = 0;
@@ -193,11 +161,10 @@ static int publish(struct device *d, uint64_t page, const struct tmem_handle *ha
 	return err;
 }
 
-/* tmem must not take one page more: it is closed to the device, or the quota is used up.  A page
- * that is there may be replaced all the same. */
-static bool must_not_grow(const struct device *d, uint64_t page, unsigned flags)
+/* tmem must not take one page more of the device.  One that is there may be replaced all the same. */
+static bool must_not_grow(const struct device *d, uint64_t page)
 {
-	return device_state(d, page) != TMEM && (flags & REQUEST_NO_TMEM || over_quota(d));
+	return device_state(d, page) != TMEM && over_quota(d);
 }
 
 static unsigned tmem_flags(const struct device *d, uint64_t page, unsigned flags)
@@ -217,13 +184,13 @@ static int put_staged(struct device *d, uint64_t first, uint64_t pages, const ui
 	unsigned n = (unsigned)min_of(pages, TMEM_STAGE_MOST), n_dead = 0;
 	int err = 0, stored = 0;
 
-	if (must_not_grow(d, first, flags))
+	if (must_not_grow(d, first))
 		return 0;
 	for (unsigned i = 0; i < n; i++)
 		handles[i] = device_handle(d, first + i);
 	int staged = d->tmem->stage(d->host, handles, from, n, device_compress(d),
 				    tmem_flags(d, first, flags), fresh);
-	for (; stored < staged && !must_not_grow(d, first + (uint64_t)stored, flags); stored++) {
+	for (; stored < staged && !must_not_grow(d, first + (uint64_t)stored); stored++) {
 		err = publish(d, first + (uint64_t)stored, &handles[stored], &fresh[stored], flags,
 			      &dead[n_dead]);
 		if (err)
@@ -247,7 +214,7 @@ static int put(struct device *d, uint64_t page, const uint8_t *from, unsigned fl
 	struct tmem_fresh fresh;
 	uint32_t old;
 
-	if (must_not_grow(d, page, flags))
+	if (must_not_grow(d, page))
 		return 0;
 	int err = d->tmem->build(d->host, &handle, from, device_compress(d), tmem_flags(d, page, flags),
 				 &fresh);
@@ -304,8 +271,14 @@ static int write_run(struct device *d, uint64_t first, uint64_t pages, const uin
 	return err;
 }
 
-/* Page 0 and FUA writes bypass tmem: a swap header must outlive the host's reboot. */
-static bool bypasses(uint64_t page, unsigned flags)
+/* Writes to the zone and FUA writes bypass tmem. */
+static bool bypasses(const struct device *d, uint64_t page, unsigned flags)
+{
+	return flags & REQUEST_FUA || zone_has(&d->zone, page);
+}
+
+/* A swap header must outlive the host's reboot whether or not a flush follows it. */
+static bool is_durable(uint64_t page, unsigned flags)
 {
 	return page == 0 || flags & REQUEST_FUA;
 }
@@ -315,8 +288,9 @@ static bool bypasses(uint64_t page, unsigned flags)
 static int to_tmem(struct device *d, uint64_t first, uint64_t pages, const uint8_t *from,
 		   unsigned flags, struct progress *p)
 {
-	if (bypasses(first, flags))
+	if (bypasses(d, first, flags))
 		return 0;
+	pages = zone_run(&d->zone, first, pages);
 	int stored = p->rejected ? 0 : put_some(d, first, pages, from, flags);
 	p->rejected = !stored && flags & REQUEST_NOWAIT;
 	if (!stored && !p->rejected)
@@ -343,7 +317,7 @@ static int write_pages(struct device *d, uint64_t first, uint64_t pages, const u
 		if (run && (stored || run == DISK_RUN_PAGES || i == pages)) {
 			uint64_t start = i - run;
 			int err = write_run(d, first + start, run, from + start * PAGE_BYTES,
-					    bypasses(first + start, flags));
+					    is_durable(first + start, flags));
 			if (err)
 				return err;
 			run = 0;
@@ -358,8 +332,6 @@ static int read_noted(struct device *d, uint64_t page, struct noted *noted, uint
 {
 	struct tmem_copy copy;
 
-	if (page && is_quarantined(d))
-		return quarantine_error(d);
 	place_note(d, page, 0, noted, &copy);
 	if (noted->slot.ref)
 		return d->tmem->open(d->host, &copy, to);
@@ -368,7 +340,7 @@ static int read_noted(struct device *d, uint64_t page, struct noted *noted, uint
 		return 0;
 	}
 	if (noted->state != DISK)
-		return lost_page_error(d);
+		return missing_page_error(d, noted->state);
 	int err = disk_read(&d->disk, page, 1, to);
 	if (err)
 		return device_disk_error(d, err);
@@ -378,13 +350,13 @@ static int read_noted(struct device *d, uint64_t page, struct noted *noted, uint
 
 /* 0: stored.  1: rejected.  -ESTALE: the page changed meanwhile. */
 static int put_noted(struct device *d, uint64_t page, const struct noted *noted,
-		     const uint8_t *from, unsigned flags)
+		     const uint8_t *from)
 {
 	struct tmem_handle handle = device_handle(d, page);
 	struct tmem_fresh fresh;
 	uint32_t old = 0;
 
-	if (!noted->slot.ref && (flags & REQUEST_NO_TMEM || over_quota(d)))
+	if (!noted->slot.ref && over_quota(d))
 		return 1;
 	if (d->tmem->build(d->host, &handle, from, device_compress(d),
 			   noted->slot.ref ? TMEM_REPLACE : 0, &fresh))
@@ -438,11 +410,11 @@ static int write_part(struct device *d, uint64_t offset, uint64_t count, const u
 			memcpy(merged + offset % PAGE_BYTES, from, count);
 		else
 			memset(merged + offset % PAGE_BYTES, 0, count);
-		err = bypasses(page, flags) ? 1 : put_noted(d, page, &noted, merged, flags);
+		err = bypasses(d, page, flags) ? 1 : put_noted(d, page, &noted, merged);
 		if (err == 1) {
-			if (!bypasses(page, flags))
+			if (!bypasses(d, page, flags))
 				count_up(&d->count.failed_stores);
-			err = disk_write_noted(d, page, &noted, merged, bypasses(page, flags));
+			err = disk_write_noted(d, page, &noted, merged, is_durable(page, flags));
 		}
 	} while (err == -ESTALE);
 	marks_drop(&d->marks, &mark);
@@ -468,8 +440,6 @@ int request_write(struct device *d, const void *from, uint64_t count, uint64_t o
 		}
 		p->done += err ? pages * PAGE_BYTES : n;
 	}
-	if (!err && offset < PAGE_BYTES)
-		page_zero_seen(d);
 	return err;
 }
 
@@ -482,20 +452,45 @@ int request_flush(struct device *d)
 
 /* --- Trim and zeroes --------------------------------------------------------------------------- */
 
+/* The zone's pages become zeros in the disk file, before the answer: there is no map to say so. */
+static int drop_zone(struct device *d, uint64_t first, uint64_t pages)
+{
+	struct mark mark;
+	int err = 0;
+
+	for (uint64_t done = 0; !err && done < pages;) {
+		uint64_t n = min_of(pages - done, DISK_RUN_PAGES);
+		marks_take(&d->marks, &mark, first + done, n, true);
+		err = disk_clear(&d->disk, first + done, (uint32_t)n);
+		if (!err)
+			now_on_disk(d, first + done, n);
+		marks_drop(&d->marks, &mark);
+		done += n;
+	}
+	return err ? device_disk_error(d, err) : 0;
+}
+
 /* The whole pages inside a range. */
 static int drop_inside(struct device *d, uint64_t count, uint64_t offset, unsigned flags)
 {
 	uint64_t first = (offset + PAGE_BYTES - 1) / PAGE_BYTES, end = (offset + count) / PAGE_BYTES;
+	int err = 0;
 
 	if (first >= end)
 		return 0;
-	if (first == 0)
-		page_zero_seen(d);
-	device_drop(d, first, end - first);
+	for (uint64_t page = first, n; !err && page < end; page += n) {
+		n = zone_run(&d->zone, page, end - page);
+		if (zone_has(&d->zone, page))
+			err = drop_zone(d, page, n);
+		else
+			device_drop(d, page, n, HOLE);
+	}
+	if (err)
+		return err;
 	count_add(&d->count.trims, end - first);
 	if (!(flags & REQUEST_FUA))
 		return 0;
-	int err = punch_range(d, first, end - first, false);
+	err = punch_range(d, first, end - first, false);
 	return err ? err : request_flush(d);
 }
 
@@ -526,7 +521,7 @@ int request_zero(struct device *d, uint64_t count, uint64_t offset, unsigned fla
 /* A page that reads as an I/O error is not a hole: a copy of the disk would have zeros there. */
 static bool is_hole(const struct device *d, uint64_t page)
 {
-	return device_state(d, page) == HOLE && !(page && is_quarantined(d));
+	return device_state(d, page) == HOLE;
 }
 
 size_t request_extents(const struct device *d, uint64_t count, uint64_t offset, struct nbd_extent *to,

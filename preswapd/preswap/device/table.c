@@ -104,7 +104,12 @@ void table_set_state(void *table, uint32_t i, enum table_state state)
 	store_release(&entry_of(table, i)->state, state_words[state]);
 }
 
-uint64_t *table_quarantined(void *table, uint32_t i)
+void table_lift_quarantine(void *table, uint32_t i)
 {
-	return &entry_of(table, i)->quarantined;
+	store_release(&entry_of(table, i)->quarantined, 0);
+}
+
+void table_set_token(void *table, uint32_t i, uint64_t token)
+{
+	store_release(&entry_of(table, i)->token, token);
 }

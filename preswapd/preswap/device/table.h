@@ -22,8 +22,8 @@ struct table_entry {
 	uint32_t spare_word;
 	char name[TABLE_NAME_BYTES];
 	uint64_t check;                /* over size to name */
-	uint64_t quarantined;          /* not 0: see requests.c; changes while it is served */
-	uint8_t spare[8];
+	uint64_t quarantined;          /* of an older release, which served none of its pages then */
+	uint64_t token;                /* what its disk file bears too; 0: none yet; changes */
 };
 _Static_assert(sizeof(struct table_entry) == 64, "the entry is part of the arena's format");
 
@@ -37,6 +37,7 @@ int table_read(const void *table, uint32_t i, struct table_entry *to, enum table
 /* The entry is free; its state becomes CREATING or ADOPTING. */
 void table_write(void *table, uint32_t i, const struct table_entry *, enum table_state);
 void table_set_state(void *table, uint32_t i, enum table_state);
-uint64_t *table_quarantined(void *table, uint32_t i);
+void table_lift_quarantine(void *table, uint32_t i);
+void table_set_token(void *table, uint32_t i, uint64_t token);
 
 #endif

@@ -3,12 +3,18 @@
 
 import errno
 import os
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from preswapd.errors import RefusedError
-from preswapd.preswap.files.durable import fresh_name, publish
+from preswapd.host.filesystems import tells_holes
+from preswapd.preswap.files.durable import fresh_name, publish, remove_file
+from preswapd.preswap.files.identity import identity, write_token
 from preswapd.units import PAGE_SIZE, exact_size
+
+# Pages that are cleared at once.
+PIECE_PAGES = 256
 
 
 def check_disk_file(path: Path, size: int) -> None:
@@ -63,29 +69,51 @@ def size_of(path: Path) -> int:
         return file.seek(0, os.SEEK_END)
 
 
-def create_disk_file(path: Path, size: int, header: bytes) -> None:
-    """A sparse file, or the block device that the path leads to, with only page 0 written."""
+def create_disk_file(
+    path: Path, size: int, header: bytes, zone: Iterable[range], token: int
+) -> int:
+    """A sparse file, or the block device that the path leads to: the header, zeros in the rest of
+    the zone, and the token.  Returns its inode."""
     if is_block_device(path):
-        write_first_page(path, header, alone(path))
-        return
+        return make(path, size, header, zone, token, alone(path))
     fresh = fresh_name(path)
     try:
-        write_first_page(fresh, header, os.O_CREAT | os.O_TRUNC)
-        os.truncate(fresh, size)
+        inode = make(fresh, size, header, zone, token, os.O_CREAT | os.O_TRUNC)
         publish(path)
+        return inode
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise
 
 
-def write_first_page(path: Path, header: bytes, flags: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | flags, 0o600)
+def make(
+    path: Path, size: int, header: bytes, zone: Iterable[range], token: int, flags: int
+) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | flags, 0o600)
     try:
-        if os.pwrite(descriptor, header, 0) != len(header):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        if flags & os.O_CREAT:
+            os.ftruncate(descriptor, size)
+        else:
+            clear(descriptor, zone)
+        write_at(descriptor, header, 0)
+        write_token(descriptor, size, token)
         os.fsync(descriptor)
+        return identity(descriptor, size).inode
     finally:
         os.close(descriptor)
+
+
+def clear(descriptor: int, parts: Iterable[range]) -> None:
+    """Zeros in these pages; not synced."""
+    for part in parts:
+        for at in range(part.start, part.stop, PIECE_PAGES):
+            count = min(PIECE_PAGES, part.stop - at)
+            write_at(descriptor, bytes(count * PAGE_SIZE), at * PAGE_SIZE)
+
+
+def write_at(descriptor: int, content: bytes, offset: int) -> None:
+    if os.pwrite(descriptor, content, offset) != len(content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def open_disk_file(path: Path) -> int:
@@ -99,11 +127,25 @@ def open_disk_file(path: Path) -> int:
         return os.open(path, flags)
 
 
+def holes(descriptor: int, size: int) -> Iterator[range]:
+    """Ranges of whole pages without a block; none where holes can't be told from zeros."""
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode) or not tells_holes(descriptor):
+        return
+    at = 0
+    for start, end in data_ranges(descriptor, size):
+        if at < start // PAGE_SIZE:
+            yield range(at, start // PAGE_SIZE)
+        at = -(-end // PAGE_SIZE)
+    if at < size // PAGE_SIZE:
+        yield range(at, size // PAGE_SIZE)
+
+
 def remove_disk_file(path: Path) -> None:
     """A block device stays, and so does the link that leads to it."""
-    fresh_name(path).unlink(missing_ok=True)
-    if not is_block_device(path):
-        path.unlink(missing_ok=True)
+    if is_block_device(path):
+        fresh_name(path).unlink(missing_ok=True)
+    else:
+        remove_file(path)
 
 
 def data_ranges(descriptor: int, size: int) -> Iterator[tuple[int, int]]:

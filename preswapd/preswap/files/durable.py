@@ -51,6 +51,12 @@ def write_and_publish(path: Path, content: bytes) -> None:
         raise
 
 
+def remove_file(path: Path) -> None:
+    """And what was to replace it.  Gone for good once the directory is synced."""
+    fresh_name(path).unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+
+
 def fresh_name(path: Path) -> Path:
     return path.with_name(path.name + FRESH)
 

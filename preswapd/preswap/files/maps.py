@@ -2,14 +2,14 @@
 """NAME.map: the state byte of each page, in shared memory; docs/concurrency.md has its values."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from preswapd.errors import RefusedError
 from preswapd.preswap.files.durable import fresh_name
 from preswapd.units import PAGE_SIZE
 
-DISK = 0x0F
+HOLE, DISK, UNKNOWN, TMEM, LOST = 0x00, 0x0F, 0x3C, 0xF0, 0xFF
 PIECE_PAGES = 1 << 20
 
 
@@ -18,17 +18,30 @@ def map_bytes(size: int) -> int:
     return -(-(size // PAGE_SIZE) // PAGE_SIZE) * PAGE_SIZE
 
 
-def create_map(path: Path, size: int, on_disk: Iterable[tuple[int, int]]) -> None:
-    """All holes but the byte ranges `on_disk`.
+def born(pages: int, zone: Iterable[range]) -> Iterator[bytes]:
+    """Of a device of which nothing is known but its zone, which is on disk."""
+    at = 0
+    for part in zone:
+        yield from filled(UNKNOWN, part.start - at)
+        yield from filled(DISK, len(part))
+        at = part.stop
+    yield from filled(UNKNOWN, pages - at)
 
-    Allocated in full, or OSError: a hole touched on a full tmpfs would be SIGBUS.
-    """
+
+def filled(state: int, pages: int) -> Iterator[bytes]:
+    for at in range(0, pages, PIECE_PAGES):
+        yield bytes([state]) * min(PIECE_PAGES, pages - at)
+
+
+def create_map(path: Path, size: int, pieces: Iterable[bytes]) -> None:
+    """Allocated in full, or OSError: a hole touched on a full tmpfs would be SIGBUS."""
     fresh = fresh_name(path)
     descriptor = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         os.posix_fallocate(descriptor, 0, map_bytes(size))
-        for start, end in on_disk:
-            fill(descriptor, start // PAGE_SIZE, -(-end // PAGE_SIZE))
+        at = 0
+        for piece in pieces:
+            at += os.pwrite(descriptor, piece, at)
         fresh.rename(path)
     except BaseException:
         fresh.unlink(missing_ok=True)
@@ -37,9 +50,36 @@ def create_map(path: Path, size: int, on_disk: Iterable[tuple[int, int]]) -> Non
         os.close(descriptor)
 
 
-def fill(descriptor: int, first: int, end: int) -> None:
-    for at in range(first, end, PIECE_PAGES):
-        os.pwrite(descriptor, bytes([DISK]) * (min(end, at + PIECE_PAGES) - at), at)
+def states(descriptor: int, pages: int) -> Iterator[tuple[int, bytes]]:
+    """(first page, state bytes), in order."""
+    for at in range(0, pages, PIECE_PAGES):
+        yield at, os.pread(descriptor, min(PIECE_PAGES, pages - at), at)
+
+
+def change_states(descriptor: int, part: range, changes: Mapping[int, int]) -> int:
+    """Before the device is served; returns how many pages were changed."""
+    table = bytes(changes.get(state, state) for state in range(256))
+    changed = 0
+    for at in range(part.start, part.stop, PIECE_PAGES):
+        old = os.pread(descriptor, min(PIECE_PAGES, part.stop - at), at)
+        new = old.translate(table)
+        if new != old:
+            changed += sum(old.count(state) for state in changes)
+            os.pwrite(descriptor, new, at)
+    return changed
+
+
+def outside(zone: Iterable[range], part: range) -> Iterator[range]:
+    """The pieces of a range of pages that are not in the zone."""
+    at = part.start
+    for place in zone:
+        if place.start >= part.stop:
+            break
+        if at < place.start:
+            yield range(at, place.start)
+        at = max(at, place.stop)
+    if at < part.stop:
+        yield range(at, part.stop)
 
 
 def check_map(path: Path, size: int) -> None:
@@ -56,8 +96,3 @@ def check_map(path: Path, size: int) -> None:
 
 def open_map(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-
-
-def remove_map(path: Path) -> None:
-    fresh_name(path).unlink(missing_ok=True)
-    path.unlink(missing_ok=True)

@@ -2,13 +2,14 @@
 """NAME.json beside a disk file: what must be known of a device when its shared memory is gone."""
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from preswapd.api.kinds import check_compress, check_device_size
 from preswapd.errors import RefusedError, UsageError
 from preswapd.paths import check_device_name
-from preswapd.preswap.files.durable import fresh_name, write_file
+from preswapd.preswap.files.durable import sync_directory, write_file
 
 FORMAT = 1
 SUFFIX = ".json"
@@ -18,9 +19,12 @@ LENGTH = 512
 
 @dataclass(frozen=True)
 class Sidecar:
-    """`tmem_dirty` from before the first page enters tmem until a clean stop with none there.
+    """`arena` and `boot_id`: where its pages were in memory, and since which start of the host.
 
-    `arena` and `boot_id` say in which arena, and since which start of the host, they are.
+    `clean`: the saved map holds, if the disk file is as it was then, by `token`, `inode` and
+    `ctime`; `map` is the map's checksum.  `prev`: the token before it, which the disk file may
+    still bear.  `tmem_dirty` is for older releases, which take holes for zeros where it is false;
+    they write a sidecar without a token.
     """
 
     name: str
@@ -30,6 +34,16 @@ class Sidecar:
     arena: str
     boot_id: str
     tmem_dirty: bool
+    token: int = 0
+    prev: int = 0
+    inode: int = 0
+    clean: bool = False
+    ctime: int = 0
+    map: str = ""
+
+    @property
+    def is_of_older_release(self) -> bool:
+        return self.token == 0
 
     def write(self, path: Path) -> None:
         body = {"format": FORMAT, **asdict(self)}
@@ -39,12 +53,13 @@ class Sidecar:
     def read(cls, path: Path) -> "Sidecar":
         """RefusedError when it is not what write() wrote."""
         try:
-            body = json.loads(path.read_bytes())
+            body = json.loads(synced(path))
             if body.pop("format") != FORMAT:
                 raise RefusedError(f"{path} was written by another version of preswapd")
             kinds = cls.__annotations__
-            found = cls(**{name: body[name] for name in kinds})
-            if any(type(getattr(found, name)) is not kind for name, kind in kinds.items()):
+            known = {name: body[name] for name in kinds if name in body}
+            found = cls(**known)
+            if any(type(known[name]) is not kinds[name] for name in known):
                 raise ValueError
             check_device_name(found.name)
             check_device_size(found.size)
@@ -58,12 +73,16 @@ class Sidecar:
         return found
 
 
-def remove_sidecar(path: Path) -> None:
-    fresh_name(path).unlink(missing_ok=True)
-    path.unlink(missing_ok=True)
+def synced(path: Path) -> bytes:
+    """A start builds on what it reads, so that must be on disk first."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+        return file.read()
 
 
 def read_all(state_dir: Path) -> dict[str, Sidecar]:
     """All devices that the state directory knows, by name."""
+    if state_dir.exists():
+        sync_directory(state_dir)
     sidecars = (Sidecar.read(path) for path in sorted(state_dir.glob(f"*{SUFFIX}")))
     return {sidecar.name: sidecar for sidecar in sidecars}
