@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What a start puts right of one device before it is served: rules K4 to K6 of docs/concurrency.md.
+
+Each step may be repeated, as a kill may come between any two.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+
+from preswapd.preswap.device._device import EXTENT_PAGES, Device
+from preswapd.preswap.files.disk_file import clear, holes
+from preswapd.preswap.files.identity import identity, new_token, write_token
+from preswapd.preswap.files.maps import (
+    DISK,
+    HOLE,
+    LOST,
+    UNKNOWN,
+    change_states,
+    outside,
+    states,
+)
+from preswapd.preswap.files.saved_map import AS_SAVED, reserve_map, saved_pieces
+from preswapd.preswap.files.sidecar import Sidecar
+from preswapd.preswap.files.zone import zone
+from preswapd.preswap.record import Record, dirty
+from preswapd.preswap.survey import Judged
+from preswapd.units import PAGE_SIZE
+
+
+def anew(sidecar: Sidecar, judged: Judged) -> Sidecar:
+    """With a token that the disk file is still to bear."""
+    found = judged.identity
+    return replace(dirty(sidecar, new_token()), prev=found.token or 0, inode=found.inode)
+
+
+def put_right(record: Record, judged: Judged, map_fd: int) -> None:
+    """The device's map in shared memory is there, its pages are not counted yet."""
+    if judged.sidecar.is_of_older_release:
+        with suppress(OSError):  # without room for it now, a clean stop tries again
+            reserve_map(record.saved_map, record.pages)
+    if record.entry.state == "adopting":
+        take_over(record, judged)
+    else:
+        go_on(record, judged, map_fd)
+
+
+# --- after the host's reboot ---
+
+
+def take_over(record: Record, judged: Judged) -> None:
+    """Nothing is changed on disk where the saved map holds: it must at the next reboot, too."""
+    old = judged.sidecar
+    if old.is_of_older_release and old.tmem_dirty:
+        # Its pages there may have been in memory; that release wrote the header through.
+        clear(
+            record.disk_fd,
+            [rest for part in zone(record.pages) for rest in outside([range(1)], part)],
+        )
+        os.fsync(record.disk_fd)
+    if not judged.holds:
+        record.renew(record.sidecar)
+    elif judged.is_accepted:
+        accept(record)
+    else:
+        record.write(record.sidecar)
+
+
+def accept(record: Record) -> None:
+    """The disk file is the one that was served, an operator says."""
+    token, size = record.sidecar.token, record.sidecar.size
+    write_token(record.disk_fd, size, token)
+    os.fsync(record.disk_fd)
+    found = identity(record.disk_fd, size)
+    record.write(replace(record.sidecar, inode=found.inode, ctime=found.ctime))
+
+
+# --- on the same boot ---
+
+
+def go_on(record: Record, judged: Judged, map_fd: int) -> None:
+    """Shared memory knows; what lies on disk is made to agree."""
+    sidecar = judged.sidecar
+    changed = sidecar.is_of_older_release
+    if changed:
+        lift_quarantine(record, map_fd)
+    elif judged.is_accepted:
+        believe(record, judged, map_fd)
+    elif judged.holds and not is_as_saved(record, map_fd):
+        changed = True  # an older release has served it since, and has left the sidecar alone
+    elif judged.was_touched:
+        changed = change_disk(record, map_fd, [range(record.pages)]) > 0
+    # Before the sidecar says that it has changed: a kill in between must find this again.
+    changed |= change_disk(record, map_fd, holes(record.disk_fd, sidecar.size)) > 0
+    changed |= put_zone_right(record, map_fd)
+    if changed and (record.sidecar.clean or sidecar.is_of_older_release):
+        record.renew(anew(record.sidecar, judged))
+    elif judged.identity.token not in (record.sidecar.token, None):
+        record.bear_token()
+
+
+def lift_quarantine(record: Record, map_fd: int) -> None:
+    """Of its pages only those are known that were written since, and are in memory."""
+    if record.entry.quarantined:
+        for part in outside(zone(record.pages), range(record.pages)):
+            change_states(map_fd, part, {HOLE: UNKNOWN, DISK: UNKNOWN})
+        record.entry.lift_quarantine()
+
+
+def believe(record: Record, judged: Judged, map_fd: int) -> None:
+    """What an earlier start did not believe is in the saved map still, unless a page was changed."""
+    if not record.sidecar.clean:
+        record.renew(anew(record.sidecar, judged))
+        return
+    if judged.holds:
+        saved = saved_pieces(record.saved_map, record.pages)
+        for (first, states_now), states_then in zip(
+            states(map_fd, record.pages), saved, strict=True
+        ):
+            if UNKNOWN in states_now:
+                both = zip(states_now, states_then, strict=True)
+                merged = bytes(then if now == UNKNOWN else now for now, then in both)
+                os.pwrite(map_fd, merged, first)
+    accept(record)
+
+
+def is_as_saved(record: Record, map_fd: int) -> bool:
+    saved = saved_pieces(record.saved_map, record.pages)
+    return all(
+        now.translate(AS_SAVED) == then
+        for (_, now), then in zip(states(map_fd, record.pages), saved, strict=True)
+    )
+
+
+def change_disk(record: Record, map_fd: int, parts: Iterable[range]) -> int:
+    """What should be on disk there is not, or is not what it was: an I/O error instead of a guess.
+
+    The zone has no map, and is what the disk file has.
+    """
+    places = zone(record.pages)
+    return sum(
+        change_states(map_fd, piece, {DISK: LOST})
+        for part in parts
+        for piece in outside(places, part)
+    )
+
+
+def put_zone_right(record: Record, map_fd: int) -> bool:
+    """An older release trims pages of the zone, which are zeros in its map only."""
+    is_changed = False
+    for part in zone(record.pages):
+        for empty in runs(map_fd, part):
+            clear(record.disk_fd, [empty])
+            os.fsync(record.disk_fd)
+            change_states(map_fd, empty, {HOLE: DISK, UNKNOWN: DISK})
+            is_changed = True
+    return is_changed
+
+
+def runs(map_fd: int, part: range) -> Iterator[range]:
+    """Where the pages are holes, or not known."""
+    found = os.pread(map_fd, len(part), part.start)
+    for at, state in enumerate(found):
+        if state in (HOLE, UNKNOWN):
+            yield range(part.start + at, part.start + at + 1)
+
+
+def move_zone_to_disk(device: Device) -> None:
+    """An older release kept pages of the zone in memory.  OSError: the disk does not take them."""
+    for part in zone(device.pages):
+        while (page := device.preswap_map.find(1, part.start, part.stop)) >= 0:
+            _, _, number = device.writeback(page // EXTENT_PAGES)
+            if number:
+                raise OSError(number, os.strerror(number))

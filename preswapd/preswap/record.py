@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What lies on disk about one device, and how it stays true: rules K2 and K3 of docs/concurrency.md."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from preswapd.paths import InstancePaths
+from preswapd.preswap.device._table import Entry
+from preswapd.preswap.files.identity import identity, new_token, write_token
+from preswapd.preswap.files.saved_map import save_map
+from preswapd.preswap.files.sidecar import Sidecar
+from preswapd.units import PAGE_SIZE
+
+
+class Record:
+    """The sidecar of a device that is served, the token of its disk file, its saved map.
+
+    `disk_fd` is the device's, and lives as long.
+    """
+
+    def __init__(self, paths: InstancePaths, entry: Entry, sidecar: Sidecar, disk_fd: int) -> None:
+        self.paths = paths
+        self.entry = entry
+        self.sidecar = sidecar
+        self.disk_fd = disk_fd
+
+    @property
+    def pages(self) -> int:
+        return self.sidecar.size // PAGE_SIZE
+
+    @property
+    def saved_map(self) -> Path:
+        return self.paths.saved_map(self.sidecar.name)
+
+    def mark(self) -> None:
+        """Before the first change since the map was saved: no start believes the map afterwards.
+
+        The sidecar first: a disk file whose token is ahead of a clean sidecar's looks like
+        another's.  Done again, it finishes what an error interrupted.
+        """
+        old = self.sidecar
+        if old.clean:
+            self.write(dirty(old, new_token()))
+        self.bear_token()
+
+    def renew(self, sidecar: Sidecar) -> None:
+        """The same for a device whose map was not believed, or never saved."""
+        self.write(sidecar)
+        self.bear_token()
+
+    def bear_token(self) -> None:
+        token = self.sidecar.token
+        write_token(self.disk_fd, self.sidecar.size, token)
+        self.entry.set_token(token)
+
+    def save(self, pieces: Iterable[bytes]) -> None:
+        """The disk file is synced, and nothing of the device changes meanwhile; `pieces` is its map.
+
+        The caller has unmarked the device: an error may come after the sidecar is clean.
+        """
+        found = identity(self.disk_fd, self.sidecar.size)
+        checksum = save_map(self.saved_map, pieces)
+        self.sidecar = replace(self.sidecar, clean=True, ctime=found.ctime, map=checksum)
+        self.sidecar.write(self.paths.sidecar(self.sidecar.name))
+
+    def write(self, sidecar: Sidecar) -> None:
+        sidecar.write(self.paths.sidecar(sidecar.name))
+        self.sidecar = sidecar
+
+
+def dirty(sidecar: Sidecar, token: int) -> Sidecar:
+    return replace(
+        sidecar, clean=False, tmem_dirty=True, token=token, prev=sidecar.token, ctime=0, map=""
+    )
