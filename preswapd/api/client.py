@@ -131,7 +131,7 @@ class Client:
     def begin_shrink(self, pages: int, device: str | None = None) -> ShrinkStatus:
         """Begins a shrink of one device or of all, that goes on without this client.
 
-        NotFoundError: no such device; RefusedError: another shrink is under way.
+        NotFoundError: no such device; RefusedError: another one that was asked for has not ended.
         """
         body = {"pages": pages, "device": device, "wait": False}
         return ShrinkStatus.from_json(self._change("POST", "/shrink", body))

@@ -50,7 +50,7 @@ class ShrinkStatus(Message):
     result: Mapping[str, Any] | None = None  # a ShrinkResult, once it has ended
     error: str | None = None
     setting: str | None = None  # the key of the limit that it is for; None: it was asked for
-    waiting: Sequence[str] = ()  # of limits whose pages go when it has ended
+    waiting: Sequence[str] = ()  # the settings whose pages go when it has ended
 
 
 @dataclass(frozen=True)

@@ -180,7 +180,7 @@ class Instance:
         """Begins to move pages to disk until `pages` are left, in one device or in all.
 
         Puts beyond that are rejected while it runs, so that it ends even under load.  RefusedError
-        while another shrink is under way, or when there is no such device.
+        while another that was asked for has not ended, or when there is no such device.
         """
         return self.shrinks.begin(ToPages(self.sysctl, self.chosen(name), pages, name), progress)
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The shrink of an instance: one at a time, and its state from the beginning to the end.
 
-What an operator asks for is refused while one is under way.  What a lowered limit needs (a fit) is
-never refused: it follows when that one has ended.
+What an operator asks for is refused while another such is under way or waits.  What a lowered limit
+needs (a fit) is never refused and stands in nobody's way: whatever comes later follows it.
 """
 
 import threading
@@ -12,19 +12,27 @@ from contextlib import suppress
 from dataclasses import asdict
 
 from preswapd.api.messages import ShrinkProgress, ShrinkResult, ShrinkStatus
+from preswapd.api.wire import VM_PRESWAP
 from preswapd.errors import RefusedError, with_place
 from preswapd.log import ERROR, INFO, WARNING, Log
 from preswapd.preswap.goals import Goal
-from preswapd.preswap.writeback import Writeback
+from preswapd.preswap.writeback import INTERRUPTED, Writeback
 from preswapd.tmem import Host
 
 
 class Shrink:
     """One shrink; `ended` is set when there is a result or an error."""
 
-    def __init__(self, host: Host, goal: Goal, watch: Callable[[ShrinkProgress], None]) -> None:
+    def __init__(
+        self,
+        host: Host,
+        goal: Goal,
+        watch: Callable[[ShrinkProgress], None],
+        withdraw: Callable[["Shrink"], None],
+    ) -> None:
         self.goal = goal
         self.watch = watch
+        self.withdraw = withdraw
         self.progress = ShrinkProgress(0, goal.left(), goal.target())
         self.result: ShrinkResult | None = None
         self.error: Exception | None = None
@@ -39,8 +47,12 @@ class Shrink:
         self.watch(progress)
 
     def stop(self) -> None:
-        """It ends between two writes, which is soon; what has moved has moved."""
+        """It ends between two writes, which is soon; what has moved has moved.
+
+        One that has not begun ends at once.
+        """
         self.stopped.set()
+        self.withdraw(self)
 
     def wait(self) -> ShrinkResult:
         """Its result, once it has ended; what was raised in it is raised here."""
@@ -58,7 +70,7 @@ class Shrink:
 
 
 class Shrinks:
-    """Those of one instance: the one under way, or the last one, and the fits that follow it."""
+    """Those of one instance: the one under way, or the last one, and those that follow it."""
 
     def __init__(self, host: Host, log: Log) -> None:
         self.host = host
@@ -74,13 +86,15 @@ class Shrinks:
     def begin(
         self, goal: Goal, watch: Callable[[ShrinkProgress], None] = lambda progress: None
     ) -> Shrink:
-        """RefusedError while one is under way.  `watch` is called after each move."""
+        """Now, or after the fits that were there before it.  `watch` is called after each move.
+
+        RefusedError while another that was asked for has not ended.
+        """
         with self.beginning:
-            if other := self.under_way():
-                fit = f", to fit {other.goal.setting}" if other.goal.setting else ""
-                raise RefusedError(f"a shrink is under way already{fit}")
-            shrink = Shrink(self.host, goal, watch)
-            self.start(shrink)
+            if any(shrink.goal.setting is None for shrink in self.unended()):
+                raise RefusedError("a shrink is under way already")
+            shrink = self.new(goal, watch)
+            self.start_or_queue(shrink)
             return shrink
 
     def fit(self, goal: Goal) -> Shrink | None:
@@ -91,26 +105,35 @@ class Shrinks:
         with self.beginning:
             if goal.is_met():
                 return None
-            if found := self.unended(goal):
+            if found := self.fit_of(goal):
                 found.again = True
                 return found
-            shrink = Shrink(self.host, goal, lambda progress: None)
-            if self.under_way():
-                self.waiting.append(shrink)
-            else:
-                # It has failed then, and is tried again later like others that have.
-                with suppress(RuntimeError):
-                    self.start(shrink)
+            shrink = self.new(goal, lambda progress: None)
+            # It has failed then, and is tried again later like others that have.
+            with suppress(RuntimeError):
+                self.start_or_queue(shrink)
             return shrink
 
-    def unended(self, goal: Goal) -> Shrink | None:
-        """The one for the same limit that nobody has stopped."""
+    def new(self, goal: Goal, watch: Callable[[ShrinkProgress], None]) -> Shrink:
+        return Shrink(self.host, goal, watch, self.withdraw)
+
+    def unended(self) -> list[Shrink]:
         under_way = self.under_way()
-        for shrink in [*([under_way] if under_way else []), *self.waiting]:
+        return [*([under_way] if under_way else []), *self.waiting]
+
+    def fit_of(self, goal: Goal) -> Shrink | None:
+        """The one for the same limit that has not ended, and that nobody has stopped."""
+        for shrink in self.unended():
             is_same = (shrink.goal.setting, shrink.goal.subject) == (goal.setting, goal.subject)
             if is_same and not shrink.stopped.is_set():
                 return shrink
         return None
+
+    def start_or_queue(self, shrink: Shrink) -> None:
+        if self.under_way():
+            self.waiting.append(shrink)
+        else:
+            self.start(shrink)
 
     def start(self, shrink: Shrink) -> None:
         """RuntimeError: there is no thread for it, and it has ended."""
@@ -130,11 +153,20 @@ class Shrinks:
             raise RefusedError("no shrink is under way")
         shrink.stop()
 
+    def withdraw(self, shrink: Shrink) -> None:
+        """One that waits for its turn has ended now; others end by themselves."""
+        with self.beginning:
+            if shrink in self.waiting:
+                self.waiting.remove(shrink)
+                left, is_met = shrink.goal.left(), shrink.goal.is_met()
+                shrink.result = ShrinkResult(0, left, 0, is_met, None if is_met else INTERRUPTED)
+                self.end(shrink)
+
     def status(self) -> ShrinkStatus:
         # At once: between two looks one may have ended, and the next begun.
         with self.beginning:
             last = self.last
-            waiting = [shrink.goal.setting or "" for shrink in self.waiting]
+            waiting = [setting_of(shrink.goal) for shrink in self.waiting]
         if last is None:
             return ShrinkStatus(running=False)
         # What its thread has found so far is not how it ended: its memory is still to go back.
@@ -152,7 +184,7 @@ class Shrinks:
     # --- in its thread ---
 
     def go_on(self, shrink: Shrink | None) -> None:
-        """Carries it out, and then the fits that were asked for in the meantime."""
+        """Carries it out, and then those that were asked for in the meantime."""
         while shrink is not None:
             shrink.result = shrink.error = None
             try:
@@ -207,3 +239,10 @@ def name_of(goal: Goal) -> str:
     if goal.setting is not None:
         return f"shrink to fit {goal.setting}"
     return "shrink" if goal.device is None else f"shrink of {goal.device}"
+
+
+def setting_of(goal: Goal) -> str:
+    """The key by which an operator would set it: that of a shrink is the number of pages."""
+    if goal.setting is not None:
+        return goal.setting
+    return VM_PRESWAP if goal.device is None else f"{VM_PRESWAP}.{goal.device}"

@@ -25,6 +25,7 @@ MOST_ROUNDS = 100
 MOST_FAILURES = 8
 # A search keeps the interpreter lock, which guests' requests need, to its end.
 SEARCHED_PAGES = 1 << 20
+INTERRUPTED = "interrupted"
 # One extent is decompressed while the other is written: 1.05 times the rate of dd instead of 0.7.
 MOVES_AT_ONCE = 2
 
@@ -91,7 +92,7 @@ class Writeback:
             while (excess := self.excess(under_way)) <= 0 and under_way and not stopped:
                 stopped = self.finish(under_way.popleft())
             if self.cancelled():
-                stopped = stopped or "interrupted"
+                stopped = stopped or INTERRUPTED
             if stopped or excess <= 0:
                 break
             most = min(excess, EXTENT_PAGES)

@@ -216,6 +216,33 @@ def test_limit_is_not_refused_while_a_shrink_runs(filled: Running, gate: Gate) -
     assert used(filled) <= 12 * MIB
 
 
+def test_shrink_follows_the_fits_that_were_there_before(filled: Running, gate: Gate) -> None:
+    """Which an older client begins by setting a limit, and then shrinks as it always did."""
+    lowered = filled.instance.set(QUOTA, "2000")
+    assert gate.reached.wait(PATIENCE)
+    shrink = filled.instance.begin_shrink(10, "g1")
+    assert (status(filled).setting, status(filled).waiting) == (QUOTA, ["vm.preswap.g1"])
+    with pytest.raises(RefusedError, match="a shrink is under way already"):
+        filled.instance.begin_shrink(0)
+    gate.open.set()
+    assert ended(lowered).complete
+    result = shrink.wait()
+    assert (result.complete, result.left) == (True, 10)
+
+
+def test_shrink_that_is_stopped_before_its_turn_ends_at_once(filled: Running, gate: Gate) -> None:
+    lowered = filled.instance.set(QUOTA, "2000")
+    assert gate.reached.wait(PATIENCE)
+    shrink = filled.instance.begin_shrink(10, "g1")
+    shrink.stop()
+    result = shrink.wait()
+    assert (result.complete, result.moved, result.reason) == (False, 0, "interrupted")
+    assert status(filled).waiting == []
+    gate.open.set()
+    assert ended(lowered).complete
+    assert filled.device.preswap_pages == 2000
+
+
 def test_limit_that_is_raised_before_its_turn(filled: Running, gate: Gate) -> None:
     filled.instance.begin_shrink(2000)
     assert gate.reached.wait(PATIENCE)

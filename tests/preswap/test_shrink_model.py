@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Random histories of the one shrink: asked for, stopped, failed, and fits that follow, against a
+"""Random histories of the one shrink: asked for, stopped, failed, and those that follow, against a
 model of what is under way and what waits."""
 
 import queue
@@ -88,8 +88,8 @@ class ShrinksAgainstModel(RuleBasedStateMachine):
 
     def room(self, name: str) -> int:
         """Pages that the device may have now."""
-        asked = self.under_way
-        held = asked.pages if asked is not None and asked.name == name else None
+        now = self.under_way
+        held = now.pages if now is not None and now.name == name else None
         return min(self.quotas[name], UNLIMITED if held is None else held)
 
     # --- guests and operators ---
@@ -104,11 +104,20 @@ class ShrinksAgainstModel(RuleBasedStateMachine):
 
     @rule(name=NAMES, pages=NUMBERS)
     def ask(self, name: str, pages: int) -> None:
-        if self.under_way is not None:
+        if any(shrink.pages is not None for shrink in self.unended()):
             with pytest.raises(RefusedError, match="under way already"):
                 self.instance.begin_shrink(pages, name)
             return
-        self.began(Modelled(self.instance.begin_shrink(pages, name), name, pages))
+        self.start_or_queue(Modelled(self.instance.begin_shrink(pages, name), name, pages))
+
+    def unended(self) -> list[Modelled]:
+        return [*([self.under_way] if self.under_way else []), *self.waiting]
+
+    def start_or_queue(self, shrink: Modelled) -> None:
+        if self.under_way is None:
+            self.began(shrink)
+        else:
+            self.waiting.append(shrink)
 
     @rule(name=NAMES, pages=NUMBERS)
     def lower(self, name: str, pages: int) -> None:
@@ -130,16 +139,12 @@ class ShrinksAgainstModel(RuleBasedStateMachine):
             assert shrink is None
             return
         assert shrink is not None
-        for other in [*([self.under_way] if self.under_way else []), *self.waiting]:
+        for other in self.unended():
             if (other.name, other.pages, other.stopped) == (name, None, False):
                 assert other.real is shrink
                 other.again = True
                 return
-        new = Modelled(shrink, name, None)
-        if self.under_way is None:
-            self.began(new)
-        else:
-            self.waiting.append(new)
+        self.start_or_queue(Modelled(shrink, name, None))
 
     @rule()
     def stop(self) -> None:
@@ -149,6 +154,17 @@ class ShrinksAgainstModel(RuleBasedStateMachine):
             return
         self.instance.shrinks.stop()
         self.under_way.stopped = True
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def give_up_waiting(self, data: st.DataObject) -> None:
+        shrink = data.draw(st.sampled_from(self.waiting))
+        shrink.real.stop()
+        self.waiting.remove(shrink)
+        may_stay = self.quotas[shrink.name] if shrink.pages is None else shrink.pages
+        left = self.pages[shrink.name]
+        result = shrink.real.wait()
+        assert (result.moved, result.left, result.complete) == (0, left, left <= may_stay)
 
     # --- time goes by ---
 
@@ -192,7 +208,12 @@ class ShrinksAgainstModel(RuleBasedStateMachine):
     def what_is_told_is_true(self) -> None:
         told = self.instance.shrinks.status()
         assert told.running == (self.under_way is not None)
-        assert list(told.waiting) == [f"preswap.test.{fit.name}.quota" for fit in self.waiting]
+        assert list(told.waiting) == [
+            f"preswap.test.{shrink.name}.quota"
+            if shrink.pages is None
+            else f"vm.preswap.{shrink.name}"
+            for shrink in self.waiting
+        ]
         if self.under_way is not None:
             is_fit = self.under_way.pages is None
             assert (told.device, told.setting is not None) == (self.under_way.name, is_fit)
@@ -200,8 +221,7 @@ class ShrinksAgainstModel(RuleBasedStateMachine):
     @invariant()
     def limits_are_kept_or_somebody_sees_to_it(self) -> None:
         """Unless an operator has stopped that."""
-        fits = [shrink for shrink in [self.under_way, *self.waiting] if shrink is not None]
-        seen_to = self.failed | {fit.name for fit in fits if fit.pages is None}
+        seen_to = self.failed | {shrink.name for shrink in self.unended() if shrink.pages is None}
         for name in self.pages.keys() - seen_to:
             last = self.instance.fitting.fits.get(f"preswap.test.{name}.quota")
             was_stopped = last is not None and last.stopped.is_set()

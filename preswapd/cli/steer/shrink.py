@@ -119,9 +119,10 @@ def print_status(invocation: Invocation, status: ShrinkStatus) -> None:
 def described(status: ShrinkStatus) -> str:
     purpose = f", to fit {status.setting}," if status.setting else ""
     if status.running:
+        following = f"; {' and '.join(status.waiting)} will follow" if status.waiting else ""
         return (
             f"a shrink{purpose} to {format_pages(status.target)} is under way:"
-            f" {format_pages(status.moved)} moved, {status.left} left"
+            f" {format_pages(status.moved)} moved, {status.left} left{following}"
         )
     if status.error is not None:
         return f"the last shrink{purpose} failed: {status.error}"
