@@ -43,6 +43,10 @@ class Goal(ABC):
         """Inside, no new page enters tmem above the target.  A limit sees to that itself."""
         yield
 
+    def conclude(self) -> str | None:
+        """What is to be done at its end, held down; why that could not be done, or None."""
+        return None
+
 
 class ToPages(Goal):
     """A number of pages, in one device or in all."""
@@ -72,6 +76,23 @@ class ToPages(Goal):
                 self.sysctl.host.set_max_pages(self.sysctl.pool, NO_LIMIT)
             else:
                 self.sysctl.let_go(self.chosen[0])
+
+
+class ToDisk(ToPages):
+    """All pages on disk, and the maps of the devices saved: what a reboot of the host needs."""
+
+    def __init__(
+        self,
+        sysctl: Sysctl,
+        devices: Sequence[Device],
+        name: str | None,
+        save: Callable[[Sequence[Device]], str | None],
+    ) -> None:
+        super().__init__(sysctl, devices, 0, name)
+        self.save = save
+
+    def conclude(self) -> str | None:
+        return self.save(self.chosen)
 
 
 class ToQuota(Goal):

@@ -26,7 +26,6 @@ from preswapd.preswap.files.sidecar import Sidecar
 from preswapd.preswap.files.zone import zone
 from preswapd.preswap.record import Record, dirty
 from preswapd.preswap.survey import Judged
-from preswapd.units import PAGE_SIZE
 
 
 def anew(sidecar: Sidecar, judged: Judged) -> Sidecar:
@@ -109,7 +108,7 @@ def lift_quarantine(record: Record, map_fd: int) -> None:
 
 
 def believe(record: Record, judged: Judged, map_fd: int) -> None:
-    """What an earlier start did not believe is in the saved map still, unless a page was changed."""
+    """What an earlier start did not believe is in the saved map still, until a page changes."""
     if not record.sidecar.clean:
         record.renew(anew(record.sidecar, judged))
         return

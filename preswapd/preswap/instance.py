@@ -2,7 +2,7 @@
 """One instance: a tmem host, its devices, and what an operator does with them."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple, cast
 
@@ -18,7 +18,7 @@ from preswapd.preswap.device._device import Device
 from preswapd.preswap.files.header import swap_header
 from preswapd.preswap.files.maps import PIECE_PAGES
 from preswapd.preswap.fitting import Fitting
-from preswapd.preswap.goals import Goal, ToPages, ToPoolLimit, ToQuota
+from preswapd.preswap.goals import Goal, ToDisk, ToPages, ToPoolLimit, ToQuota
 from preswapd.preswap.maintenance import Maintenance
 from preswapd.preswap.opening import POOL, open_instance
 from preswapd.preswap.settings import (
@@ -61,6 +61,8 @@ class Instance:
         self.served = opened.served
         self.recovery = opened.recovery
         self.changes = threading.Lock()
+        self.closing = threading.Lock()
+        self.is_closed = False
         for complaint in opened.complaints:
             log(ERROR, complaint)
         self.sysctl = Sysctl(settings, opened.host, POOL)
@@ -168,6 +170,16 @@ class Instance:
         self.log(INFO, f"swapoff of {name}: {dropped}")
         return result
 
+    def trim(self, name: str) -> int:
+        """Pages of which nothing is known become zeros, as after a guest's trim: how many.
+
+        Never a page that was lost.  RefusedError when there is no such device any more.
+        """
+        with self.changes:
+            made = self.unused(name, force=True).device.make_known()
+        self.log(INFO, f"trim of {name}: {made} unknown pages are zeros now")
+        return made
+
     # --- memory ---
 
     def begin_shrink(
@@ -193,6 +205,38 @@ class Instance:
     ) -> ShrinkResult:
         """The same, and waits for its end."""
         return self.begin_shrink(pages, name, progress=progress).wait()
+
+    def begin_sync(self, name: str | None = None) -> Shrink:
+        """Begins to move all pages to disk and to save the map, of one device or of all.
+
+        What it has saved a reboot of the host does not lose.  Requests of guests are held up while
+        a map is saved, and a guest's next change makes its device dirty again.
+        """
+        return self.shrinks.begin(ToDisk(self.sysctl, self.chosen(name), name, self.save_maps))
+
+    def save_maps(self, devices: Sequence[Device]) -> str | None:
+        """Of those that are served still.  Why one could not be saved, or None."""
+        failure = None
+        for device in devices:
+            with self.changes:
+                served = self.served.get(device.name)
+                if served is not None and served.device is device:
+                    failure = self.save_parked(served) or failure
+        return failure
+
+    def save_parked(self, served: Served) -> str | None:
+        device, failure = served.device, None
+        try:
+            if device.park(PARK_MILLISECONDS):
+                self.save(served)
+            else:
+                failure = f"{device.name}: its requests take too long"
+        except OSError as error:
+            failure = f"{device.name}: {error.strerror}"
+        with self.closing:
+            if not self.is_closed:
+                device.resume()
+        return failure
 
     def chosen(self, name: str | None) -> list[Device]:
         devices = self.devices
@@ -244,6 +288,9 @@ class Instance:
 
     def close(self) -> None:
         """What a clean stop writes.  No request is answered any more: the process ends next."""
+        # A device whose map is being saved is not let go again.
+        with self.closing:
+            self.is_closed = True
         # Not released again: no change begins from now on.  A removal that hangs is not waited for.
         self.changes.acquire(timeout=PARK_MILLISECONDS / 1000)
         for served in list(self.served.values()):

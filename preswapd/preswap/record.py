@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What lies on disk about one device, and how it stays true: rules K2 and K3 of docs/concurrency.md."""
+"""What lies on disk about one device, and how it stays true: K2 and K3 of docs/concurrency.md."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -55,7 +55,7 @@ class Record:
         self.entry.set_token(token)
 
     def save(self, pieces: Iterable[bytes]) -> None:
-        """The disk file is synced, and nothing of the device changes meanwhile; `pieces` is its map.
+        """The disk file is synced, and nothing of the device changes meanwhile; `pieces`: its map.
 
         The caller has unmarked the device: an error may come after the sidecar is clean.
         """

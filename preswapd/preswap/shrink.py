@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from preswapd.api.messages import ShrinkProgress, ShrinkResult, ShrinkStatus
 from preswapd.api.wire import VM_PRESWAP
@@ -219,7 +219,7 @@ class Shrinks:
             pages = f"from {goal.left()} to {goal.target()} pages"
             self.log(INFO, f"{name_of(goal)} {pages} begins")
         with goal.held_down():
-            shrink.result = shrink.work.run()
+            shrink.result = concluded(goal, shrink.work.run())
         self.host.maintain(all=True)
         if is_event or shrink.result.moved > before:
             self.tell_ended(shrink.goal, shrink.result, time.monotonic() - begun)
@@ -232,6 +232,13 @@ class Shrinks:
             self.log(INFO, f"{what} ended after {seconds:.1f} s: {figures}")
         else:
             self.log(WARNING, f"{what} stopped after {seconds:.1f} s ({result.reason}): {figures}")
+
+
+def concluded(goal: Goal, result: ShrinkResult) -> ShrinkResult:
+    failure = goal.conclude()
+    if failure is None:
+        return result
+    return replace(result, complete=False, reason=result.reason or failure)
 
 
 def name_of(goal: Goal) -> str:

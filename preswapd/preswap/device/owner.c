@@ -6,7 +6,7 @@
 #include "requests.h"
 
 /* Pages in one flight. */
-#define PUNCH_AT_ONCE 65536u
+#define PUNCH_AT_ONCE 65536u            /* and those that become known */
 #define RECOMPRESS_AT_ONCE 4096u
 
 static int begin(struct device *d, struct flight *mine)
@@ -77,22 +77,28 @@ int owner_forget(struct device *d)
 	return err;
 }
 
-int64_t owner_make_known(struct device *d)
-{
-	struct flight mine;
-	int err = begin(d, &mine);
-
-	if (err)
-		return err;
-	err = device_mark(d);
-	int64_t made = err ? err : (int64_t)device_make_known(d, 0, d->pages);
-	end(d, &mine);
-	return made;
-}
-
 static uint64_t piece(const struct device *d, uint64_t first, uint64_t most)
 {
 	return d->pages - first < most ? d->pages - first : most;
+}
+
+int64_t owner_make_known(struct device *d)
+{
+	struct flight mine;
+	uint64_t made = 0;
+
+	for (uint64_t first = 0; first < d->pages; first += PUNCH_AT_ONCE) {
+		int err = begin(d, &mine);
+		if (err)
+			return err;
+		err = device_mark(d);
+		if (!err)
+			made += device_make_known(d, first, piece(d, first, PUNCH_AT_ONCE));
+		end(d, &mine);
+		if (err)
+			return err;
+	}
+	return (int64_t)made;
 }
 
 int owner_recompress(struct device *d)

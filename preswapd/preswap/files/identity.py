@@ -28,8 +28,8 @@ SYSFS = Path("/sys/dev/block")
 
 
 class Identity(NamedTuple):
-    """`inode`: of a block device a digest of its name for life, 0 where it has none.  `ctime`: ns, 0
-    of a block device.  `token`: 0 where it bears none, None where it can bear none."""
+    """`inode`: of a block device a digest of its name for life, 0 where it has none.  `ctime`: ns,
+    0 of a block device.  `token`: 0 where it bears none, None where it can bear none."""
 
     inode: int
     ctime: int

