@@ -93,7 +93,9 @@ class Writeback:
             # A disk that has failed is not asked for two extents at once.
             while len(under_way) >= (1 if self.failures else MOVES_AT_ONCE) and not stopped:
                 stopped = self.finish(under_way.popleft())
-            while (excess := self.excess(under_way)) <= 0 and under_way and not stopped:
+            # Of what is under way some pages have left already: towards the end that must be exact,
+            # or pages of a hotter extent go instead.
+            while (excess := self.excess(under_way)) < pages and under_way and not stopped:
                 stopped = self.finish(under_way.popleft())
             if self.cancelled():
                 stopped = stopped or INTERRUPTED
