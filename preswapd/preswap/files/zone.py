@@ -12,6 +12,8 @@ from preswapd.units import PAGE_SIZE
 
 KIB, MIB = 1 << 10, 1 << 20
 SECTOR = 512
+# GRUB reads whole blocks of this size, wherever it looks for something.
+BLOCK = 32 * KIB
 # A smaller disk has page 0 alone: most of it would be zone.  Such disks are for tests.
 SMALLEST = 8 * MIB // PAGE_SIZE
 
@@ -46,7 +48,9 @@ FROM_END = (
         for sectors in (16, 63, 255, 256, 399, 591, 675, 735, 911, 951, 974, 991, 3087)
     ),
     Place(257 * SECTOR, SECTOR, "the second DDF header"),
-    Place(512 * KIB, 512 * KIB, "the last ZFS labels", 256 * KIB),
+    # To the end, wherever that is: LVM looks for Linux RAID in blocks of 128K.
+    Place(512 * KIB, 768 * KIB, "the last ZFS labels, LVM", 256 * KIB),
+    *(Place(kib * KIB, 4 * KIB, "dmraid") for kib in (516, 772, 1060)),
     Place(1 * MIB, 4 * KIB, "bcachefs' last superblock"),
 )
 
@@ -56,7 +60,7 @@ def zone(pages: int) -> tuple[range, ...]:
     if pages < SMALLEST:
         return (range(1),)
     merged: list[range] = []
-    for place in sorted(places(pages * PAGE_SIZE), key=lambda pages: pages.start):
+    for place in sorted(places(pages * PAGE_SIZE), key=lambda place: place.start):
         if merged and place.start <= merged[-1].stop:
             last = merged.pop()
             place = range(last.start, max(last.stop, place.stop))
@@ -65,13 +69,14 @@ def zone(pages: int) -> tuple[range, ...]:
 
 
 def places(size: int) -> Iterator[range]:
-    """The pages of each place, whole ones."""
+    """The pages of each place, in whole blocks as far as the disk goes."""
     for place in FROM_START:
-        yield covering(place.start, place.start + place.length)
+        yield blocks(place.start, place.start + place.length, size)
     for place in FROM_END:
         start = size - size % place.unit - place.start
-        yield covering(start, start + place.length)
+        yield blocks(start, start + place.length, size)
 
 
-def covering(start: int, end: int) -> range:
-    return range(start // PAGE_SIZE, -(-end // PAGE_SIZE))
+def blocks(start: int, end: int, size: int) -> range:
+    first, last = start // BLOCK * BLOCK, min(-(-end // BLOCK) * BLOCK, size)
+    return range(first // PAGE_SIZE, last // PAGE_SIZE)
