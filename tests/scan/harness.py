@@ -165,7 +165,10 @@ def look_in_guest(debian: Debian, folder: Path) -> Iterator[tuple[str, Reads]]:
                 [
                     *machine(debian, "seabios", disks),
                     *("-kernel", str(debian.kernel), "-initrd", str(debian.initramfs)),
-                    *("-append", "root=/dev/disk/by-id/virtio-root rw console=ttyS0 quiet"),
+                    *(
+                        "-append",
+                        "root=/dev/disk/by-id/virtio-root rw console=ttyS0 mitigations=off",
+                    ),
                     *("-drive", f"if=none,id=root,file={debian.image},format=raw,snapshot=on"),
                     *("-device", "virtio-blk-pci,drive=root,serial=root"),
                     *("-chardev", f"socket,id=commands,fd={theirs.fileno()}"),
@@ -197,7 +200,7 @@ def machine(debian: Debian, firmware: str, disks: Sequence[LoggedDisk]) -> list[
     image = debian.firmware[firmware]
     command = [
         *(qemu, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
-        *("-machine", "q35", *ACCELERATORS["tcg"], "-m", "1G", "-smp", "2", "-serial", "stdio"),
+        *("-machine", "q35", *ACCELERATORS["tcg"], "-m", "1G", "-smp", "1", "-serial", "stdio"),
         *(
             ("-bios", str(image))
             if firmware == "seabios"

@@ -30,7 +30,7 @@ class Place(NamedTuple):
 
 FROM_START = (
     Place(0, 512 * KIB, "partition tables, most signatures, LVM's label, the first ZFS labels"),
-    Place(512 * KIB, 4 * KIB, "UDF in blocks of 2K"),
+    Place(512 * KIB, 256 * KIB, "UDF in blocks of 2K, and what is read ahead behind ZFS labels"),
     Place(1 * MIB, 4 * KIB, "UDF in blocks of 4K, VMware's volumes"),
     Place(2 * MIB, 4 * KIB, "VMware's file systems, bcachefs"),
     Place(4 * MIB, 4 * KIB, "the last place of LUKS2's second header"),
