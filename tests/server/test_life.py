@@ -256,6 +256,7 @@ def test_first_change_after_a_clean_stop_ends_what_was_saved(
     server.kill()
     server.reboot()
     server.start()
+    page_zero(server)
     assert states(connect(server)) == UNKNOWN
 
 
