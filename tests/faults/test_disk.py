@@ -225,6 +225,37 @@ def test_stop_while_one_disk_fails_leaves_the_other_devices_clean(
     assert [sidecar.clean for sidecar in sidecars] == [False, True]
 
 
+# --- the first change after a clean stop ---
+
+
+def test_change_of_a_clean_device_that_cannot_be_noted_is_an_error_and_changes_nothing(
+    client: Any, faulty: RunningServer, injector: Injector, connect: Connect
+) -> None:
+    """Else a start after a reboot would believe the map that was saved before it."""
+    client.shutdown()
+    faulty.restart()
+    again = connect(faulty)
+    injector.fail(Call.RENAME, "/g1.json", errno.EIO)
+    for _ in range(2):
+        assert error_of(again.pwrite, page(99), place(1)) == errno.EIO
+        assert error_of(again.pwrite, page(99), place(11), flags=FUA) == errno.EIO
+        assert error_of(again.pwrite, b"part", place(12) + 7) == errno.EIO
+        assert error_of(again.pwrite, page(99), PAGE) == errno.EIO
+        assert error_of(again.trim, 20 * PAGE, place(1)) == errno.EIO
+        assert error_of(again.zero, 20 * PAGE, place(1)) == errno.EIO
+    assert faulty.ctl("shrink", "0", check=False).returncode == 5
+    check(again, *range(1, 9), *range(11, 19))
+    faulty.kill()
+    faulty.reboot()
+    injector.end()
+    faulty.start()
+    rebooted = connect(faulty)
+    check(rebooted, *range(11, 19))
+    assert error_of(rebooted.pread, PAGE, place(1)) == errno.EIO
+    rebooted.pwrite(page(1), place(1))
+    check(rebooted, 1, *range(11, 19))
+
+
 # --- a slow disk ---
 
 
