@@ -145,14 +145,14 @@ def test_unknown_pages_and_reads_of_them(server: RunningServer, connect: Connect
     pages = client.get_size() // PAGE
     born = device(server)
     assert born["unknown_pages"] == pages - sum(len(part) for part in zone(pages))
-    for request in (
-        lambda: client.pread(PAGE, BEHIND_ZONE),
-        lambda: client.pread(20 * PAGE, BEHIND_ZONE - 7),
-        lambda: client.pwrite(b"a part", BEHIND_ZONE + 9),
-        lambda: client.zero(9, BEHIND_ZONE + 9),
+    for request, *arguments in (
+        (client.pread, PAGE, BEHIND_ZONE),
+        (client.pread, 20 * PAGE, BEHIND_ZONE - 7),
+        (client.pwrite, b"a part", BEHIND_ZONE + 9),
+        (client.zero, 9, BEHIND_ZONE + 9),
     ):
         with pytest.raises(nbd.Error, match="EIO"):
-            request()
+            request(*arguments)
     counters = device(server)
     assert (counters["unknown_reads"], counters["lost_reads"]) == (4, 0)
     assert counters["unknown_pages"] == born["unknown_pages"]
