@@ -86,9 +86,10 @@ def test_disk_errors() -> None:
     assert statuses({"disk_errors": 1}) == [FIX]
 
 
-def test_quarantine() -> None:
-    assert statuses({"quarantined": True}) == [NOTE]
-    assert statuses({"quarantined": True, "quarantined_reads": 3}) == [FIX]
+def test_unknown_pages() -> None:
+    """A new device is all unknown; a guest that reads of it is another matter."""
+    assert statuses({"unknown_pages": 1000}) == []
+    assert statuses({"unknown_pages": 1000, "unknown_reads": 3}) == [FIX]
 
 
 def test_disk_files_where_nobody_can_look(tmp_path: Path) -> None:
