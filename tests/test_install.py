@@ -2,6 +2,7 @@
 """`make install` and `make uninstall`: what they bring and take away, and that it works there."""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -92,6 +93,20 @@ def test_application_knows_only_where_it_will_be(packaged: Path) -> None:
     texts = [path for path in app.rglob("*") if path.is_file() and path.suffix != ".so"]
     for name in (str(packaged), str(ROOT)):
         assert not [path for path in texts if name.encode() in path.read_bytes()]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can build in a checkout of another user")
+def test_root_builds_nothing_for_others(tmp_path: Path) -> None:
+    checkout = tmp_path / "checkout"
+    left_out = shutil.ignore_patterns(".git", ".venv", "build", "__pycache__", ".*_cache")
+    shutil.copytree(ROOT, checkout, ignore=left_out)
+    before = files(checkout)
+    os.chown(checkout, 65534, 65534)
+    place = [f"DESTDIR={tmp_path}/root", "SYSTEM_PACKAGES=true"]
+    done = run(["make", f"--directory={checkout}", "install", *place])
+    assert done.returncode
+    assert "first run make without sudo" in done.stderr
+    assert (files(checkout), (tmp_path / "root").exists()) == (before, False)
 
 
 def test_uninstall_takes_away_what_install_brought(tmp_path: Path) -> None:
