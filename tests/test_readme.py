@@ -141,6 +141,12 @@ def test_first_figures_are_those_of_the_tables() -> None:
     assert "wrote nothing to disk" in opening
     assert f"{file[written]:.0f} MiB to a swap file" in opening
     assert f"{(ours[requests] / file[requests] - 1) * 100:.0f} % more requests" in opening
+    compared = (ROOT / "docs/compared.md").read_text()
+    zram, cached = row(store, "50 %  zram lz4"), row(store, "50 %  file, cache=writeback")
+    assert f"{zram[requests] * 1000:,.0f} requests a second on zram" in compared
+    assert f"{ours[requests] * 1000:,.0f} on preswapd" in compared
+    assert f"{file[written]:.0f} MiB in a run" in compared
+    assert f"written to disk all the same ({cached[written]:.0f} MiB)" in compared
     (to_dd,) = re.findall(r"^ *ratio +([\d.]+)", section("Giving back"), re.M)
     assert f"as dd ({to_dd})" in opening
 
