@@ -19,7 +19,7 @@ CYTHON_SOURCES := $(filter %.pyx %.pxd,$(NATIVE_SOURCES))
 # The steps share .venv, pip and apt.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: build dev test demo bench check install clean help
+.PHONY: build dev test demo bench check install built uninstall clean help
 
 build: $(VENV)/.built  ## make .venv with preswapd and preswapctl in .venv/bin (the default)
 
@@ -41,36 +41,58 @@ check: build $(VENV)/.dev  ## lint and type-check
 	tools/check-c
 	PATH="$(abspath $(BIN)):$$PATH" cython-lint $(CYTHON_SOURCES)  # it looks for pycodestyle in PATH
 
-# The package itself is in the virtual environment APP, see systemd/README.md; this is what other programs look for.
+# All that runs is the virtual environment APP, filled with what `make` has built: root compiles and fetches nothing, and
+# leaves nothing in the checkout.  The rest is what other programs look for.
 # DESTDIR is for packagers and goes before every path.
 APP := /opt/preswapd
 PREFIX := /usr/local
-SHARE = $(DESTDIR)$(PREFIX)/share
-UNITS = $(DESTDIR)$(PREFIX)/lib/systemd/system
-MAN := build/man
-COMPLETIONS := build/completions
+TO = $(DESTDIR)$(PREFIX)
+UNITS = $(TO)/lib/systemd/system
+SHARE = $(TO)/share
 
-install: build  ## units, manual pages and completions under PREFIX (DESTDIR, PREFIX, APP)
-	$(BIN)/python tools/man-pages $(MAN)
-	mkdir -p $(COMPLETIONS)
-	for shell in bash zsh fish; do for command in preswapd preswapctl; do \
-	  variable=_$$(echo $$command | tr a-z A-Z)_COMPLETE; \
-	  env $$variable=$${shell}_source $(BIN)/$$command > $(COMPLETIONS)/$$command.$$shell || exit 1; done; done
-	install -d $(UNITS) $(DESTDIR)$(PREFIX)/bin
+# Root in somebody else's checkout: what root made there, its owner could neither change nor remove.
+BUILT := $(if $(filter $(shell stat -c %u .),$(shell id -u)),build,built)
+
+install: export PYTHONDONTWRITEBYTECODE := 1
+install: $(BUILT)  ## APP, links to its commands, units, manual pages and completions (DESTDIR, PREFIX, APP)
+	$(BIN)/python tools/install-app "$(DESTDIR)$(APP)" "$(APP)"
+	install -d $(UNITS) $(TO)/bin
 	for unit in preswapd@.service preswapd@.socket preswapd-metrics.service preswapd-metrics.timer; do \
 	  sed 's,/opt/preswapd/,$(APP)/,' "systemd/$$unit" > "$(UNITS)/$$unit" && chmod 644 "$(UNITS)/$$unit" || exit 1; done
 	for command in preswapd preswapctl; do \
-	  ln -sf $(APP)/bin/$$command $(DESTDIR)$(PREFIX)/bin/$$command || exit 1; done
-	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/sysusers.d systemd/sysusers.d/preswapd.conf
-	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/tmpfiles.d systemd/tmpfiles.d/preswapd.conf
-	install -D -m 644 -t $(SHARE)/man/man8 $(MAN)/preswapd.8 $(MAN)/preswapctl.8
-	install -D -m 644 -t $(SHARE)/man/man5 $(MAN)/preswapd.toml.5
+	  ln -sf $(APP)/bin/$$command $(TO)/bin/$$command || exit 1; done
+	install -D -m 644 -t $(TO)/lib/sysusers.d systemd/sysusers.d/preswapd.conf
+	install -D -m 644 -t $(TO)/lib/tmpfiles.d systemd/tmpfiles.d/preswapd.conf
 	install -D -m 644 -t $(SHARE)/doc/preswapd README.md systemd/example.toml
 	install -D -m 644 systemd/apparmor/libvirt-qemu $(SHARE)/doc/preswapd/apparmor-libvirt-qemu
+	made=$$(mktemp -d) && trap 'rm -rf "$$made"' EXIT && $(BIN)/python tools/man-pages "$$made" && \
+	for shell in bash zsh fish; do for command in preswapd preswapctl; do \
+	  variable=_$$(echo $$command | tr a-z A-Z)_COMPLETE; \
+	  env $$variable=$${shell}_source $(BIN)/$$command > "$$made/$$command.$$shell" || exit 1; done; done && \
+	install -D -m 644 -t $(SHARE)/man/man8 "$$made"/*.8 && \
+	install -D -m 644 -t $(SHARE)/man/man5 "$$made"/*.5 && \
 	for command in preswapd preswapctl; do \
-	  install -D -m 644 $(COMPLETIONS)/$$command.bash $(SHARE)/bash-completion/completions/$$command && \
-	  install -D -m 644 $(COMPLETIONS)/$$command.zsh $(SHARE)/zsh/site-functions/_$$command && \
-	  install -D -m 644 $(COMPLETIONS)/$$command.fish $(SHARE)/fish/vendor_completions.d/$$command.fish || exit 1; done
+	  install -D -m 644 "$$made/$$command.bash" $(SHARE)/bash-completion/completions/$$command && \
+	  install -D -m 644 "$$made/$$command.zsh" $(SHARE)/zsh/site-functions/_$$command && \
+	  install -D -m 644 "$$made/$$command.fish" $(SHARE)/fish/vendor_completions.d/$$command.fish || exit 1; done
+	@[ -n "$(DESTDIR)" ] || echo "Installed. For the units, once: sudo systemd-sysusers && sudo systemd-tmpfiles --create preswapd.conf && sudo systemctl daemon-reload"
+
+built:
+	@$(MAKE) --no-print-directory --question $(VENV)/.built || { \
+	  echo "Nothing is built here yet, or sources have changed, and the checkout is not root's: first run make without sudo" >&2; exit 1; }
+
+# What is enabled would be started again at the next boot, and is not there then.
+ENABLED = $(sort $(notdir $(wildcard $(DESTDIR)/etc/systemd/system/*.wants/preswapd*)))
+
+uninstall:  ## take away what install has brought; configuration, guests' pages and disk files stay
+	@[ -z "$(ENABLED)" ] || { echo "Still enabled; swapoff in the guests, then: sudo systemctl disable --now $(ENABLED)" >&2; exit 1; }
+	[ ! -e "$(DESTDIR)$(APP)/pyvenv.cfg" ] || rm -rf "$(DESTDIR)$(APP)"
+	rm -f $(foreach command,preswapd preswapctl,$(addprefix $(TO)/,bin/$(command) share/man/man8/$(command).8 \
+	  share/bash-completion/completions/$(command) share/zsh/site-functions/_$(command) \
+	  share/fish/vendor_completions.d/$(command).fish)) $(SHARE)/man/man5/preswapd.toml.5 \
+	  $(addprefix $(UNITS)/,preswapd@.service preswapd@.socket preswapd-metrics.service preswapd-metrics.timer) \
+	  $(TO)/lib/sysusers.d/preswapd.conf $(TO)/lib/tmpfiles.d/preswapd.conf
+	rm -rf $(SHARE)/doc/preswapd
 
 clean:  ## remove everything that was built
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

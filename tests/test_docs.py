@@ -16,6 +16,8 @@ DOCUMENTS = sorted(
 FOLDERS = (ROOT, ROOT / "preswapd", ROOT / "tests")
 SUFFIXED = re.compile(r"`([\w.-]+(?:/[\w.-]+)*/[\w-]+\.(?:py|pyx|c|h|md|toml|yml|svg))(?:::\w+)?`")
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+LINK_TO_HEADING = re.compile(r"\]\(([^)#\s]*)#([^)\s]+)\)")
+HEADING = re.compile(r"^#+ +(.+)$", re.M)
 
 # The documents that follow a request or a change from function to function.
 WALKS = (ROOT / "CONTRIBUTING.md", ROOT / "docs/development.md", ROOT / "docs/glossary.md")
@@ -33,6 +35,23 @@ def test_named_files_and_links_exist(document: Path) -> None:
     gone = {name for name in named if not any((folder / name).exists() for folder in FOLDERS)}
     linked = {link for link in LINK.findall(text) if "://" not in link}
     gone |= {link for link in linked if not (document.parent / link).exists()}
+    assert not gone
+
+
+def anchor(heading: str) -> str:
+    """What a link to it ends with: letters, digits and hyphens."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_linked_headings_exist(document: Path) -> None:
+    gone = {
+        f"{file}#{name}"
+        for file, name in LINK_TO_HEADING.findall(document.read_text())
+        if "://" not in file
+        for target in [document.parent / file if file else document]
+        if name not in map(anchor, HEADING.findall(target.read_text()))
+    }
     assert not gone
 
 

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""`make install` lays what other programs look for, under DESTDIR alone."""
+"""`make install` and `make uninstall`: what they bring and take away, and that it works there."""
 
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
-from tests.running import BIN, run
+import pytest
+
+from tests.running import BIN, RunningServer, run
 
 ROOT = Path(__file__).parents[1]
 INSTALLED = """
@@ -31,26 +35,127 @@ share/zsh/site-functions/_preswapd
 """
 
 
-def test_files_are_where_they_are_looked_for(tmp_path: Path) -> None:
+def make(*arguments: str) -> subprocess.CompletedProcess[str]:
     # What is built already is taken as it is: this test runs beside others that use it.
-    places = [f"{name}={tmp_path / name.lower()}" for name in ("MAN", "COMPLETIONS")]
-    made = [
-        *("make", "--directory", str(ROOT), "--assume-old=build", "install"),
-        *(f"DESTDIR={tmp_path}/root", "PREFIX=/usr", "APP=/srv/preswapd", f"BIN={BIN}", *places),
-    ]
-    done = run(made, timeout=100)
+    known = [f"--assume-old={name}" for name in ("build", "built")]
+    return run(["make", f"--directory={ROOT}", *known, f"BIN={BIN}", *arguments], timeout=100)
+
+
+def files(folder: Path) -> list[str]:
+    found = (path for path in folder.rglob("*") if path.is_symlink() or path.is_file())
+    return sorted(str(path.relative_to(folder)) for path in found)
+
+
+@pytest.fixture(scope="module")
+def packaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The DESTDIR of a packager."""
+    root = tmp_path_factory.mktemp("packaged")
+    # Whatever the umask, everybody must be able to read it.
+    before = os.umask(0o077)
+    done = make("install", *packager(root))
+    os.umask(before)
     assert done.returncode == 0, done.stderr
-    root = tmp_path / "root/usr"
-    found = sorted(str(path.relative_to(root)) for path in root.rglob("*") if not path.is_dir())
-    assert found == INSTALLED.split()
-    assert os.listdir(tmp_path / "root") == ["usr"]
-    unit = (root / "lib/systemd/system/preswapd@.service").read_text()
+    return root
+
+
+def packager(root: Path) -> list[str]:
+    return [f"DESTDIR={root}", "PREFIX=/usr", "APP=/srv/preswapd"]
+
+
+def test_files_are_where_they_are_looked_for(packaged: Path) -> None:
+    usr = packaged / "usr"
+    assert files(usr) == INSTALLED.split()
+    assert sorted(os.listdir(packaged)) == ["srv", "usr"]
+    unit = (usr / "lib/systemd/system/preswapd@.service").read_text()
     assert "ExecStart=/srv/preswapd/bin/preswapd serve" in unit
     assert "/opt/" not in unit
-    metrics = (root / "lib/systemd/system/preswapd-metrics.service").read_text()
+    metrics = (usr / "lib/systemd/system/preswapd-metrics.service").read_text()
     assert "ExecStart=/srv/preswapd/bin/preswapctl metrics" in metrics
-    assert os.readlink(root / "bin/preswapctl") == "/srv/preswapd/bin/preswapctl"
-    bash = (root / "share/bash-completion/completions/preswapctl").read_text()
+    assert os.readlink(usr / "bin/preswapctl") == "/srv/preswapd/bin/preswapctl"
+    bash = (usr / "share/bash-completion/completions/preswapctl").read_text()
     assert "_PRESWAPCTL_COMPLETE=bash_complete" in bash
-    modes = {path.stat().st_mode & 0o777 for path in (root / "lib").rglob("*.*") if path.is_file()}
-    assert modes == {0o644}
+
+
+def test_everybody_can_read_it(packaged: Path) -> None:
+    found = [path for path in packaged.rglob("*") if not path.is_symlink()]
+    modes = {path.stat().st_mode & 0o777 for path in found if path.is_dir()}
+    assert modes == {0o755}
+    commands = {packaged / "srv/preswapd/bin" / name for name in ("preswapd", "preswapctl")}
+    assert {path.stat().st_mode & 0o777 for path in commands} == {0o755}
+    assert all(path.stat().st_mode & 0o444 == 0o444 for path in found if path.is_file())
+
+
+def test_application_knows_only_where_it_will_be(packaged: Path) -> None:
+    """Neither the checkout, which may go, nor the packager's folder is named in it."""
+    app = packaged / "srv/preswapd"
+    script = (app / "bin/preswapctl").read_text()
+    assert script.startswith("#!/srv/preswapd/bin/python3\n")
+    texts = [path for path in app.rglob("*") if path.is_file() and path.suffix != ".so"]
+    for name in (str(packaged), str(ROOT)):
+        assert not [path for path in texts if name.encode() in path.read_bytes()]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can build in a checkout of another user")
+def test_root_builds_nothing_for_others(tmp_path: Path) -> None:
+    checkout = tmp_path / "checkout"
+    left_out = shutil.ignore_patterns(".git", ".venv", "build", "__pycache__", ".*_cache")
+    shutil.copytree(ROOT, checkout, ignore=left_out)
+    before = files(checkout)
+    os.chown(checkout, 65534, 65534)
+    place = [f"DESTDIR={tmp_path}/root", "SYSTEM_PACKAGES=true"]
+    done = run(["make", f"--directory={checkout}", "install", *place])
+    assert done.returncode
+    assert "first run make without sudo" in done.stderr
+    assert (files(checkout), (tmp_path / "root").exists()) == (before, False)
+
+
+def test_uninstall_takes_away_what_install_brought(tmp_path: Path) -> None:
+    assert make("install", *packager(tmp_path)).returncode == 0
+    others = tmp_path / "usr/bin/other", tmp_path / "srv/other"
+    for other in others:
+        other.write_text("somebody else's")
+    done = make("uninstall", *packager(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert files(tmp_path) == ["srv/other", "usr/bin/other"]
+    assert make("uninstall", *packager(tmp_path)).returncode == 0
+
+
+def test_uninstall_is_refused_while_a_unit_is_enabled(tmp_path: Path) -> None:
+    wants = tmp_path / "etc/systemd/system/multi-user.target.wants"
+    wants.mkdir(parents=True)
+    (wants / "preswapd@vm1.service").symlink_to("/usr/lib/systemd/system/preswapd@.service")
+    command = tmp_path / "usr/bin/preswapctl"
+    command.parent.mkdir(parents=True)
+    command.write_text("")
+    done = make("uninstall", *packager(tmp_path))
+    assert done.returncode
+    assert "systemctl disable --now preswapd@vm1.service" in done.stderr
+    assert command.exists()
+
+
+def test_folder_that_is_none_of_ours_is_left_alone(tmp_path: Path) -> None:
+    app = tmp_path / "srv/preswapd"
+    app.mkdir(parents=True)
+    (app / "letters").write_text("to Milena")
+    done = make("install", *packager(tmp_path))
+    assert done.returncode
+    assert f"{app} is there and is not a virtual environment" in done.stderr
+    assert make("uninstall", *packager(tmp_path)).returncode == 0
+    assert files(tmp_path) == ["srv/preswapd/letters"]
+
+
+def test_installed_commands_serve_and_are_replaced_meanwhile(tmp_path: Path) -> None:
+    """As on a host, but that /usr/local and /opt are elsewhere."""
+    place = [f"PREFIX={tmp_path}/usr", f"APP={tmp_path}/opt/preswapd", "DESTDIR="]
+    installed = tmp_path / "usr/bin"
+    assert make("install", *place).returncode == 0
+    with RunningServer(tmp_path, start=False) as server:
+        server.launch([str(installed / "preswapd"), "serve", *server.arguments()])
+        command = [str(installed / "preswapctl"), f"--runtime-dir={server.runtime_dir}"]
+        maps = Path(f"/proc/{server.pid}/maps").read_text()
+        assert f"{tmp_path}/opt/preswapd/lib/" in maps
+        assert str(ROOT) not in maps
+        assert make("install", *place).returncode == 0
+        assert run([*command, "shrink", "0"]).returncode == 0
+        assert "g1" in run([*command, "list"]).stdout
+    assert sorted(os.listdir(tmp_path / "opt")) == ["preswapd"]

@@ -18,10 +18,10 @@ from preswapd.api.messages import (
     ShrinkStatus,
     SwapoffResult,
 )
+from preswapd.api.settings import VM_PRESWAP
 from preswapd.api.wire import (
     METRICS,
     PREFIX,
-    VM_PRESWAP,
     NotFoundError,
     error_from,
 )

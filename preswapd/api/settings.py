@@ -34,6 +34,8 @@ from preswapd.paths import DEFAULT_INSTANCE
 # What sysctl's keys begin with, and the text that brings back what the configuration says.
 PREFIX = "preswap."
 DEFAULT = "default"
+# What an operator sets and reads is a number of pages, of all devices or of vm.preswap.DEVICE.
+VM_PRESWAP = "vm.preswap"
 # Of a device's quota: more pages than any device has.
 UNLIMITED = "unlimited"
 NO_LIMIT = (1 << 64) - 1

@@ -13,7 +13,6 @@ JSON_TYPE = "application/json"
 LINES_TYPE = "application/x-ndjson"
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-VM_PRESWAP = "vm.preswap"
 
 # Between two lines of a shrink, once its first pages have moved.
 PROGRESS_SECONDS = 0.5

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple, cast
 
 from preswapd.api.figures import DeviceAnswer, ServerFigures, Statistics
 from preswapd.api.messages import ServerFacts
-from preswapd.api.wire import PREFIX, VM_PRESWAP, NotFoundError
+from preswapd.api.settings import VM_PRESWAP
+from preswapd.api.wire import PREFIX, NotFoundError
 from preswapd.errors import UsageError
 from preswapd.preswap.instance import Change, Instance
 from preswapd.preswap.shrink import Shrink

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 
 from preswapd.api.messages import ShrinkProgress, ShrinkResult, ShrinkStatus
-from preswapd.api.wire import VM_PRESWAP
+from preswapd.api.settings import VM_PRESWAP
 from preswapd.errors import RefusedError, with_place
 from preswapd.log import ERROR, INFO, WARNING, Log
 from preswapd.preswap.goals import Goal

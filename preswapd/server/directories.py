@@ -15,14 +15,28 @@ NOBODY_ELSE = 0o077
 # QEMU's group may enter the runtime directory, and a state directory was perhaps made by hand; the
 # files in them are protected themselves.
 NOBODY_ELSE_WRITES = 0o022
+# Here logind makes a directory for each user who logs in.
+SESSIONS = Path("/run/user")
 
 
 def prepare(paths: InstancePaths, pool_size: int) -> None:
     """Makes the directories that are missing; refuses those that will not do."""
+    check_session(paths.runtime_dir)
     check_shared_memory(paths.shm_dir, pool_size)
     make_private(paths.shm_dir, NOBODY_ELSE)
     make_private(paths.runtime_dir, NOBODY_ELSE_WRITES)
     make_private(paths.state_dir, NOBODY_ELSE_WRITES)
+
+
+def check_session(directory: Path) -> None:
+    """The directory of a user's sockets comes with a login; su and cron log nobody in."""
+    session = SESSIONS / str(os.geteuid())
+    missing = session in directory.parents and not session.exists()
+    if missing and not os.access(SESSIONS, os.W_OK):
+        raise RefusedError(
+            f"{session} is not there, as user {session.name} has no login session: give"
+            " --runtime-dir DIR here and to preswapctl"
+        )
 
 
 def check_shared_memory(directory: Path, pool_size: int) -> None:

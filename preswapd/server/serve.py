@@ -41,7 +41,7 @@ def serve(config: Config) -> NoReturn:
     passed = sockets.passed_by_systemd(os.environ)
     sockets.check_lengths(settings.paths)
     directories.prepare(settings.paths, settings.pool_size)
-    held = locks.take(settings.paths)
+    held = locks.take(settings.paths, settings.instance)
     check(settings)
     warn_of_logout()
     address = split_address(config.listen) if config.listen else None

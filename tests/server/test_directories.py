@@ -32,6 +32,19 @@ def test_missing_ones_are_made_private(paths: InstancePaths) -> None:
     assert {mode(paths.shm_dir), mode(paths.runtime_dir), mode(paths.state_dir)} == {0o700}
 
 
+def test_user_who_is_not_logged_in_is_told_what_to_give(
+    paths: InstancePaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("preswapd.server.directories.SESSIONS", tmp_path / "user")
+    session = tmp_path / f"user/{os.geteuid()}"
+    ours = InstancePaths(session / "preswapd/default", paths.shm_dir, paths.state_dir)
+    with pytest.raises(RefusedError, match=f"^{session} is not there, .* --runtime-dir DIR"):
+        prepare(ours, 32 * MIB)
+    assert not paths.shm_dir.exists()
+    session.mkdir(parents=True)
+    prepare(ours, 32 * MIB)
+
+
 def test_shared_memory_must_be_a_tmpfs(paths: InstancePaths, tmp_path: Path) -> None:
     on_disk = InstancePaths(paths.runtime_dir, tmp_path / "shm", paths.state_dir)
     with pytest.raises(RefusedError, match="is not on a tmpfs"):

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """One server for each directory."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from preswapd.errors import RefusedError
-from preswapd.paths import InstancePaths
+from preswapd.paths import InstancePaths, default_shm_dir
 from preswapd.server import locks
 
 
@@ -29,9 +31,43 @@ def test_each_directory_serves_one(paths: InstancePaths, tmp_path: Path, shared:
         shared: getattr(paths, shared),
     }
     held = locks.take(paths)
+    option = f"--{shared.replace('_', '-')}"
+    complaint = f"^{other[shared]} is in use by another server: .* give another {option}$"
     try:
-        with pytest.raises(RefusedError, match=f"{other[shared]} is in use by another server"):
+        with pytest.raises(RefusedError, match=complaint):
             locks.take(InstancePaths(**other))
+    finally:
+        locks.release(held)
+
+
+@pytest.fixture
+def instances() -> Iterator[list[str]]:
+    """Two instances with shared memory where it is when nothing is said about it."""
+    names = [f"test-{os.getpid()}-{number}" for number in range(2)]
+    directories = [default_shm_dir(name) for name in names]
+    for directory in directories:
+        directory.mkdir()
+    yield names
+    for directory in directories:
+        (directory / "lock").unlink(missing_ok=True)
+        directory.rmdir()
+
+
+def test_another_instance_is_the_way_out(
+    paths: InstancePaths, instances: list[str], tmp_path: Path
+) -> None:
+    """It is what the complaint says, and with it there is none."""
+    first, second = instances
+    for name in ("run2", "state2"):
+        (tmp_path / name).mkdir()
+    ours = InstancePaths(paths.runtime_dir, default_shm_dir(first), paths.state_dir)
+    held = locks.take(ours, first)
+    try:
+        same = InstancePaths(tmp_path / "run2", default_shm_dir(first), tmp_path / "state2")
+        with pytest.raises(RefusedError, match=r"give --instance NAME$"):
+            locks.take(same, first)
+        other = InstancePaths(tmp_path / "run2", default_shm_dir(second), tmp_path / "state2")
+        locks.release(locks.take(other, second))
     finally:
         locks.release(held)
 

@@ -321,7 +321,8 @@ def test_second_server_is_refused(
     directory = getattr(module_server, shared.replace("-", "_"))
     status, text = refused(other, f"--{shared}={directory}", *more)
     assert status == 4
-    assert f"{directory} is in use by another server" in text
+    assert f"{directory} is in use by another server: " in text
+    assert text.endswith(f"give another --{shared}\n")
     assert module_server.json_stats()["instance"] == "default"
 
 

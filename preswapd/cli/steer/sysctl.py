@@ -8,8 +8,7 @@ from typing import NamedTuple
 import click
 
 from preswapd.api.client import Client
-from preswapd.api.settings import DEFAULT, FROZEN, PREFIX, sysctl_rows
-from preswapd.api.wire import VM_PRESWAP
+from preswapd.api.settings import DEFAULT, FROZEN, PREFIX, VM_PRESWAP, sysctl_rows
 from preswapd.cli.instances import RunningInstance, ask_all, complain, names, those
 from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.cli.output import print_json
