@@ -57,8 +57,8 @@ install: build  ## units, manual pages and completions under PREFIX (DESTDIR, PR
 	  variable=_$$(echo $$command | tr a-z A-Z)_COMPLETE; \
 	  env $$variable=$${shell}_source $(BIN)/$$command > $(COMPLETIONS)/$$command.$$shell || exit 1; done; done
 	install -d $(UNITS) $(DESTDIR)$(PREFIX)/bin
-	for unit in preswapd@.service preswapd@.socket preswapd-metrics.service preswapd-metrics.timer; do \
-	  sed 's,/opt/preswapd/,$(APP)/,' "systemd/$$unit" > "$(UNITS)/$$unit" && chmod 644 "$(UNITS)/$$unit" || exit 1; done
+	for unit in preswapd@.service preswapd@.socket preswapd-sync@.service preswapd-metrics.service preswapd-metrics.timer; do \
+	  sed 's,/opt/preswapd/,$(APP)/,g' "systemd/$$unit" > "$(UNITS)/$$unit" && chmod 644 "$(UNITS)/$$unit" || exit 1; done
 	for command in preswapd preswapctl; do \
 	  ln -sf $(APP)/bin/$$command $(DESTDIR)$(PREFIX)/bin/$$command || exit 1; done
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/sysusers.d systemd/sysusers.d/preswapd.conf

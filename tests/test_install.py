@@ -12,6 +12,7 @@ bin/preswapctl
 bin/preswapd
 lib/systemd/system/preswapd-metrics.service
 lib/systemd/system/preswapd-metrics.timer
+lib/systemd/system/preswapd-sync@.service
 lib/systemd/system/preswapd@.service
 lib/systemd/system/preswapd@.socket
 lib/sysusers.d/preswapd.conf
@@ -47,6 +48,10 @@ def test_files_are_where_they_are_looked_for(tmp_path: Path) -> None:
     unit = (root / "lib/systemd/system/preswapd@.service").read_text()
     assert "ExecStart=/srv/preswapd/bin/preswapd serve" in unit
     assert "/opt/" not in unit
+    sync = (root / "lib/systemd/system/preswapd-sync@.service").read_text()
+    assert "/srv/preswapd/bin/preswapctl --runtime-dir" in sync
+    assert "/srv/preswapd/bin/preswapd serve --config" in sync
+    assert "/opt/" not in sync
     metrics = (root / "lib/systemd/system/preswapd-metrics.service").read_text()
     assert "ExecStart=/srv/preswapd/bin/preswapctl metrics" in metrics
     assert os.readlink(root / "bin/preswapctl") == "/srv/preswapd/bin/preswapctl"

@@ -226,6 +226,9 @@ class Instance:
 
     def save_parked(self, served: Served) -> str | None:
         device, failure = served.device, None
+        # Now: done a moment later, by itself, it would be a change and make the device dirty.
+        with suppress(OSError):
+            device.punch()
         try:
             if device.park(PARK_MILLISECONDS):
                 self.save(served)
