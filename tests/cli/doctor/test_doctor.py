@@ -266,7 +266,7 @@ CHECKOUT = Path(__file__).parents[3]
 ETC = "etc/systemd/system"
 OURS = {
     f"{ETC}/{name}": (CHECKOUT / "systemd" / name).read_text()
-    for name in ("preswapd@.service", "preswapd@.socket")
+    for name in ("preswapd@.service", "preswapd@.socket", "preswapd-sync@.service")
 }
 
 
@@ -290,9 +290,11 @@ def test_mend_of_a_server_that_does_not_run(tmp_path: Path) -> None:
     assert start(Path("/run/user/7/preswapd/vm1"), tmp_path) == "start it: preswapd serve"
 
 
-def test_unit_without_its_socket(tmp_path: Path) -> None:
-    name = f"{ETC}/preswapd@.service"
-    assert unit_texts(tmp_path, {name: OURS[name]})[-1].startswith(NOTE)
+@pytest.mark.parametrize("missing", ["preswapd@.socket", "preswapd-sync@.service"])
+def test_unit_without_what_belongs_to_it(tmp_path: Path, missing: str) -> None:
+    files = {name: text for name, text in OURS.items() if not name.endswith(missing)}
+    (told,) = (text for text in unit_texts(tmp_path, files) if not text.startswith(OK))
+    assert told.startswith(f"{NOTE} preswapd@.service: {missing} is missing: ")
 
 
 def test_unit_of_defaults_only(tmp_path: Path) -> None:
