@@ -11,7 +11,7 @@ from dataclasses import replace
 from preswapd.api.messages import ShrinkResult
 from preswapd.api.progress import progress_text
 from preswapd.errors import PartialError
-from preswapd.log import INFO, log
+from preswapd.log import INFO, WARNING, log
 from preswapd.preswap.instance import Instance
 from preswapd.preswap.opening import check
 from preswapd.preswap.settings import Settings
@@ -40,6 +40,9 @@ def sync(config: Config) -> None:
         result = followed(instance.begin_sync())
     finally:
         instance.close()
+    if result.lost:
+        lost = format_pages(result.lost)
+        log(WARNING, f"{lost} could not be read back and are lost: guests get I/O errors for them")
     if not result.complete:
         raise PartialError(
             f"a reboot of the host would lose pages: {result.reason or 'unfinished'},"

@@ -28,7 +28,7 @@ from tests.conftest import StartServer
 from tests.faults.conftest import MIB, NOISE, counters, error_of, mounted
 from tests.faults.injection import Call, Injector
 from tests.faults.test_signals import running
-from tests.running import RunningServer, run, wait_for
+from tests.running import PATIENCE, RunningServer, run, wait_for
 
 # Behind all but the end of the scan zone.
 AT = 8 * MIB
@@ -220,9 +220,16 @@ def test_sync_on_a_full_disk_loses_nothing(cramped: RunningServer, connect: Conn
     assert content(connect(cramped)) == CONTENT
 
 
-def test_map_that_cannot_be_saved(filled: RunningServer, injector: Injector) -> None:
-    """All pages are on disk then, and nobody would know where."""
-    injector.fail(Call.SYNC, IMAGE, errno.EIO)
+@pytest.mark.parametrize(
+    ("call", "path"),
+    [(Call.SYNC, IMAGE), (Call.SYNC, "/g1.map"), (Call.RENAME, "/g1.json")],
+    ids=["disk-file", "map", "sidecar"],
+)
+def test_map_that_cannot_be_saved(
+    filled: RunningServer, injector: Injector, connect: Connect, call: Call, path: str
+) -> None:
+    """All pages are on disk then, and nobody would know where.  Run again, it does save it."""
+    injector.fail(call, path, errno.EIO)
     done = filled.ctl("sync", check=False)
     assert (done.returncode, done.stderr.splitlines()[-1]) == (
         5,
@@ -234,6 +241,32 @@ def test_map_that_cannot_be_saved(filled: RunningServer, injector: Injector) -> 
     assert not is_clean(filled)
     filled.ctl("sync")
     assert is_clean(filled)
+    reboot(filled)
+    filled.start()
+    assert content(connect(filled)) == CONTENT
+
+
+def test_sync_waits_for_a_request_that_the_disk_holds_up(
+    filled: RunningServer, injector: Injector, connect: Connect
+) -> None:
+    """A while, and tells which device it is otherwise."""
+    filled.ctl("sync")
+    filled.ctl("freeze")
+    client = connect(filled)
+    injector.hold(Call.WRITE, IMAGE)
+    guest = threading.Thread(target=client.pwrite, args=(NOISE[:PAGE], AT + len(CONTENT)))
+    guest.start()
+    injector.wait()
+    with running(filled, "sync") as process:
+        # More than once it finds the request still under way.
+        time.sleep(2.5)
+        injector.end()
+        assert process.wait(PATIENCE) == 0
+    guest.join()
+    assert is_clean(filled)
+    reboot(filled)
+    filled.start()
+    assert bytes(connect(filled).pread(PAGE, AT + len(CONTENT))) == NOISE[:PAGE]
 
 
 def test_interrupted_sync_goes_on_when_run_again(

@@ -4,14 +4,17 @@
 import errno
 import os
 import random
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 from preswapd.errors import RefusedError
+from preswapd.preswap.record import Record
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.running import Running, read
+from tests.running import PATIENCE
 
 NOISE = random.Random(5).randbytes(128 * PAGE)
 
@@ -69,6 +72,36 @@ def test_second_sync_is_refused_while_one_runs(filled: Running) -> None:
         with pytest.raises(RefusedError, match="a sync is under way already"):
             filled.instance.begin_shrink(0)
     assert first.wait().complete
+
+
+def test_stop_waits_for_the_sync_that_saves_a_map(
+    filled: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two at once would write the same files."""
+    monkeypatch.setattr("preswapd.preswap.instance.PARK_MILLISECONDS", 20)
+    saving, may_go_on = threading.Event(), threading.Event()
+    saves: list[str] = []
+    save = Record.save
+
+    def slow(record: Record, pieces: Iterable[bytes]) -> None:
+        saves.append("begins")
+        saving.set()
+        may_go_on.wait()
+        save(record, pieces)
+        saves.append("ends")
+
+    monkeypatch.setattr(Record, "save", slow)
+    filled.instance.begin_sync()
+    assert saving.wait(PATIENCE)
+    stop = threading.Thread(target=filled.instance.close)
+    stop.start()
+    # Well beyond the time that a stop waits for operators.
+    stop.join(0.3)
+    assert stop.is_alive()
+    may_go_on.set()
+    stop.join(PATIENCE)
+    assert saves == ["begins", "ends"]
+    assert filled.sidecar().clean
 
 
 def test_trim_makes_zeros_of_unknown_pages_only(filled: Running) -> None:
