@@ -23,7 +23,7 @@ NOISE = random.Random(5).randbytes(128 * PAGE)
 def filled(tmp_path: Path) -> Iterator[Running]:
     """Nobody does maintenance here but the test."""
     with Running(tmp_path) as running:
-        running.open()
+        running.open(known=False)
         running.connect().pwrite(NOISE, PAGE)
         yield running
 

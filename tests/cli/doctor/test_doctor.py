@@ -86,9 +86,12 @@ def test_disk_errors() -> None:
     assert statuses({"disk_errors": 1}) == [FIX]
 
 
-def test_quarantine() -> None:
-    assert statuses({"quarantined": True}) == [NOTE]
-    assert statuses({"quarantined": True, "quarantined_reads": 3}) == [FIX]
+def test_reads_of_unknown_pages_and_the_way_out() -> None:
+    assert statuses({"unknown_reads": 3}) == [FIX]
+    figures = cast(DeviceFigures, {**DEVICE, "unknown_reads": 3})
+    (found,) = check_device("instance vm1, device swap0", figures)
+    assert found.mend is not None
+    assert "`preswapctl trim swap0`" in found.mend
 
 
 def test_disk_files_where_nobody_can_look(tmp_path: Path) -> None:
