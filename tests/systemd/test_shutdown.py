@@ -15,12 +15,10 @@ from preswapd.cli.doctor.finding import NOTE, OK
 from preswapd.preswap.files.sidecar import Sidecar
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.systemd.booted import Booted, NotPossibleError
-from tests.systemd.test_service import CONFIG, NOISE, client, install_units
+from tests.systemd.test_service import AT, CONFIG, NOISE, client, install_units
 
 pytestmark = pytest.mark.xdist_group("systemd")
 
-# Behind all but the end of the scan zone.
-AT = 8 << 20
 LAST_WORDS = b"saved while the host shut down".ljust(PAGE, b".")
 # As libvirt-guests does with managed save: the guest swaps until it is stopped, in ExecStop=.
 GUEST = """
@@ -84,6 +82,8 @@ def test_shutdown_loses_nothing(host: Booted) -> None:
     for unit in (GUESTS, SYNC, SERVER):
         host.wait_for(unit, "ActiveState", "inactive")
     assert host.show(SYNC, "Result") == "success"
+    (told,) = (line for line in host.journal(SYNC) if line.startswith("moved "))
+    assert told == f"moved {len(NOISE) // PAGE + 1} pages (260K) to disk, 0 pages (0B) left in tmem"
     # Each has ended before the next one begins to stop.
     assert when(host, GUESTS, "InactiveEnter") <= when(host, SYNC, "ActiveExit")
     assert when(host, SYNC, "InactiveEnter") <= when(host, SERVER, "ActiveExit")
