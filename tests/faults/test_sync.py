@@ -380,6 +380,17 @@ def test_sync_and_exit_without_the_memory_is_refused(filled: RunningServer) -> N
     assert "the pages of g1 that were in shared memory are gone" in done.stderr
 
 
+def test_state_is_discarded_without_a_server(filled: RunningServer, connect: Connect) -> None:
+    """The option would be of every start that systemd makes, if it stood in its unit."""
+    filled.kill()
+    shutil.rmtree(filled.shm_dir)
+    assert sync_and_exit(filled, "--discard-state").returncode == 0
+    filled.start()
+    assert error_of(connect(filled).pread, PAGE, AT) == errno.EIO
+    connect(filled).pwrite(CONTENT, AT)
+    assert content(connect(filled)) == CONTENT
+
+
 def test_sync_and_exit_on_a_full_disk_loses_nothing(
     cramped: RunningServer, connect: Connect
 ) -> None:

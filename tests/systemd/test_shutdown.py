@@ -6,6 +6,7 @@ server starts again.
 """
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 
@@ -14,7 +15,7 @@ import pytest
 from preswapd.cli.doctor.finding import NOTE, OK
 from preswapd.preswap.files.sidecar import Sidecar
 from preswapd.units import PAGE_SIZE as PAGE
-from tests.systemd.booted import Booted, NotPossibleError
+from tests.systemd.booted import CHECKOUT, Booted, NotPossibleError
 from tests.systemd.test_service import AT, CONFIG, NOISE, client, install_units
 
 pytestmark = pytest.mark.xdist_group("systemd")
@@ -133,3 +134,21 @@ def test_doctor_misses_it(host: Booted) -> None:
     assert is_clean(host)
     status, text = told()
     assert (status, text.split(":")[0]) == (NOTE, "is not active (inactive)")
+
+
+def test_move_of_the_disk_files(host: Booted) -> None:
+    """With the commands of docs/guides/reboots.md."""
+    guide = (CHECKOUT / "docs/guides/reboots.md").read_text()
+    (command,) = re.findall(r"^setpriv (?:.+\\\n)+.+$", guide, re.M)
+    state = "/var/lib/preswapd/vm1"
+    host.run("/opt/preswapd/bin/preswapctl", "--instance=vm1", "sync")
+    host.run("systemctl", "stop", f"{SERVER}.socket", SERVER)
+    host.run("cp", "--archive", state, f"{state}.new")
+    host.run("rm", "--recursive", state)
+    host.run("mv", f"{state}.new", state)
+    host.run("systemctl", "start", "--no-block", SERVER)
+    host.wait_for(SERVER, "ExecMainStatus", "4")
+    host.run("systemctl", "stop", f"{SERVER}.socket", SERVER)
+    host.run("sh", "-c", command)
+    host.run("systemctl", "start", f"{SERVER}.socket", SERVER)
+    assert bytes(client(host, "vm1").pread(len(NOISE), AT)) == NOISE
