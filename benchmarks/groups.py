@@ -137,7 +137,7 @@ COLD = Group(
         Mix(
             (
                 pages("first 4 KiB random writes, depth 16", "randwrite", 16),
-                Load("first 128 KiB writes, depth 16", "write", BIG, 16, start="256m"),
+                Load("first 128 KiB writes, depth 16", "write", BIG, 16, start="264m"),
             )
         ),
     ),

@@ -12,6 +12,8 @@ from preswapd.units import PAGE_SIZE
 
 # Of the part of the disk that is read and written.
 SIZE = "256m"
+# A guest's pages lie behind what it reads when it looks for partitions, which preswapd has on disk.
+START = "8m"
 LIMIT_SECONDS = 300
 
 # What pages hold.  "50 %" is half random bytes and half zeros in each page, which is what fio can
@@ -37,7 +39,7 @@ class Load:
     blocks: str
     depth: int
     content: str = "50 %"
-    start: str = "0"  # of the part of the disk
+    start: str = START  # of the part of the disk
 
     def options(self, seconds: float | None) -> list[str]:
         """For so long, or once over the part of the disk."""
@@ -49,7 +51,7 @@ class Load:
         ]
 
 
-def pages(name: str, access: str, depth: int, content: str = "50 %", start: str = "0") -> Load:
+def pages(name: str, access: str, depth: int, content: str = "50 %", start: str = START) -> Load:
     """Single pages."""
     return Load(name, access, "--bs=4k", depth, content, start)
 

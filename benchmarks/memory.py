@@ -39,7 +39,7 @@ def measure(progress: Progress, quick: bool) -> Figures:
 
 
 def server(size: int) -> Server:
-    return preswapd(COMPRESS, size=str(size + storing.START))
+    return preswapd(COMPRESS, size=str(size + 2 * storing.START))
 
 
 def stored(file: Path | None, size: int) -> Figures:
@@ -49,7 +49,7 @@ def stored(file: Path | None, size: int) -> Figures:
         if file:
             storing.write(serving, file)
         else:
-            run(serving, replace(FILL, start="1m"), None, str(size))
+            run(serving, replace(FILL, start=str(storing.START)), None, str(size))
         tmem = storing.at_rest(serving)
         resident = serving.resident()
         freed = storing.free_half(serving, size // PAGE_SIZE)

@@ -21,7 +21,7 @@ from preswapd.api.client import Client
 from preswapd.demo.server import installed
 from preswapd.host.children import Child, ChildError
 
-DISK = "512M"
+DISK = "576M"
 # The checkout is taken to lie on a disk, where /tmp may be a tmpfs.
 DISKS = Path(__file__).parent.parent / "build" / "bench"
 START_SECONDS = 20.0

@@ -14,8 +14,9 @@ from benchmarks.servers import Running
 from preswapd.units import PAGE_SIZE
 
 REQUEST = 128 << 10
-# The swap header's page goes to disk: pages begin well behind it.
-START = 1 << 20
+# What guests read when they look for partitions goes to disk: pages begin behind it, and end before
+# as much of the disk.
+START = 8 << 20
 REST_SECONDS = 15.0
 # Empty slabs stay for a second or so before the host gets them back.
 STEADY_SECONDS = 2.5

@@ -7,9 +7,13 @@ from typing import Any
 
 import nbd
 
+from preswapd.units import PAGE_SIZE as PAGE
 from tests.running import RunningServer
 
 Connect = Callable[..., Any]
+
+# From here to 2 MiB before the end of a device no page is in the scan zone, which bypasses tmem.
+BEHIND_ZONE = 8 << 20
 
 
 def connected(server: RunningServer, export: str = "", *, strict: bool = True) -> Any:
@@ -18,6 +22,14 @@ def connected(server: RunningServer, export: str = "", *, strict: bool = True) -
     if not strict:
         client.set_strict_mode(0)
     client.connect_uri(server.nbd_uri(export))
+    return client
+
+
+def discard(client: Any) -> Any:
+    """What a guest's `swapon --discard` does with a device that is new, or of which a start or an
+    operator made the pages UNKNOWN: behind the swap header all is zeros.  Returns the client.
+    """
+    client.trim(client.get_size() - PAGE, PAGE)
     return client
 
 

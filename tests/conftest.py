@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.clients import connected, discard
 from tests.running import RunningServer
 
 # HYPOTHESIS_PROFILE=long lets property tests run for minutes with new random examples (with
@@ -66,8 +67,12 @@ def server(start_server: StartServer) -> RunningServer:
 
 @pytest.fixture(scope="module")
 def module_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """Like `server`, shared by the tests of a module that change nothing of what others look at."""
+    """Like `server`, shared by the tests of a module that change nothing of what others look at.
+
+    Its guest has begun with it: behind the header all is zeros.
+    """
     with RunningServer(tmp_path_factory.mktemp("server")) as running:
+        discard(connected(running)).shutdown()
         yield running
 
 

@@ -9,11 +9,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from preswapd.demo.server import Server
 from preswapd.paths import InstancePaths
+from preswapd.preswap.files.sidecar import Sidecar
 
 BIN = Path(sys.executable).parent
 PRESWAPD = str(BIN / "preswapd")
@@ -83,6 +85,14 @@ class RunningServer(Server):
         return self.paths.arena
 
     # --- its end ---
+
+    def reboot(self) -> None:
+        """Once it has ended: the host starts again, and shared memory is gone."""
+        assert self.child is None
+        for path in self.shm_dir.iterdir():
+            path.unlink()
+        for path in self.state_dir.glob("*.json"):
+            replace(Sidecar.read(path), boot_id="the boot before").write(path)
 
     def close(self) -> None:
         """Ends the server if it still runs and removes what it left in shared memory."""

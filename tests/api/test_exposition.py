@@ -60,6 +60,8 @@ PROMISED = [
     "preswapd_device_size_bytes",
     "preswapd_device_succ_stores_total",
     "preswapd_device_trims_total",
+    "preswapd_device_unknown_pages",
+    "preswapd_device_unknown_reads_total",
     "preswapd_device_write_requests_total",
     "preswapd_device_written_back_pages_total",
 ]

@@ -41,6 +41,7 @@ ADDED = {
         "compress",
         "connections",
         "quarantined",
+        "quarantined_reads",
         "stale_pages",
         "latency",
     },

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.clients import connected
+from tests.clients import BEHIND_ZONE, connected
 from tests.conftest import StartServer
 from tests.running import RunningServer, wait_for
 
@@ -120,7 +120,7 @@ def lines(server: RunningServer, method: str, path: str, body: object) -> list[A
 
 def test_setting_that_is_waited_for(server: RunningServer) -> None:
     """First what was set, then what came of it; where no page has to go, that is nothing."""
-    connected(server).pwrite(os.urandom(100 * 4096), 4096)
+    connected(server).pwrite(os.urandom(100 * 4096), BEHIND_ZONE)
     body = {"key": "preswap.default.g1.quota", "value": "40K", "wait": True}
     first, *_, last = lines(server, "PUT", "/v1/sysctl", body)
     assert first == {"value": 10}
@@ -130,14 +130,14 @@ def test_setting_that_is_waited_for(server: RunningServer) -> None:
 
 
 def test_setting_that_is_not_waited_for_moves_its_pages_too(server: RunningServer) -> None:
-    connected(server).pwrite(os.urandom(100 * 4096), 4096)
+    connected(server).pwrite(os.urandom(100 * 4096), BEHIND_ZONE)
     body = {"key": "preswap.default.g1.quota", "value": 10}
     assert request(server, "PUT", "/v1/sysctl", body) == (200, {"preswap.default.g1.quota": 10})
     wait_for(lambda: request(server, "GET", "/v1/sysctl")[1]["vm.preswap.g1"], lambda n: n == 10)
 
 
 def test_number_of_pages_is_set_by_a_shrink(server: RunningServer) -> None:
-    connected(server).pwrite(os.urandom(100 * 4096), 4096)
+    connected(server).pwrite(os.urandom(100 * 4096), BEHIND_ZONE)
     body = {"key": "vm.preswap.g1", "value": 30, "wait": True}
     *_, last = lines(server, "PUT", "/v1/sysctl", body)
     assert (last["result"]["moved"], last["result"]["left"]) == (70, 30)

@@ -165,6 +165,10 @@ class ExpectedDevice:
         for page in list(self.busy):
             self.settle(page)
 
+    def clear(self, page: int) -> None:
+        """It could not be read, and was trimmed."""
+        self.settled[page] = (bytes(PAGE),)
+
     # --- checks ---
 
     def check(self, page: int, found: bytes, start: int = 0) -> None:

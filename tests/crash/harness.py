@@ -8,13 +8,16 @@ them with requests of all sizes, and an operator shrinks the pool or changes a t
 random moment the server is killed (SIGKILL; now and then SIGTERM, or once more while it recovers),
 started again, and each page is compared with what was acknowledged: one whose write was in flight
 may be old or new, nothing else may differ (tests/crash/expected.py).  A page's content says which
-write it comes from.
+write it comes from.  Now and then the host is rebooted too, and shared memory goes.  Then a page
+may be an I/O error, which a guest that begins again trims away, but no other than it was; after a
+clean stop only those that were in memory are errors, and the scan zone never is one.
 
 Exit status 1 at the first wrong page or answer, with the seed.  The same seed sends the same
 requests, but the moments of the kills differ from run to run.
 """
 
 import argparse
+import errno
 import random
 import signal
 import statistics
@@ -26,7 +29,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import nbd
+
 from preswapd.demo.server import ServerError
+from preswapd.preswap.files.maps import TMEM
+from preswapd.preswap.files.zone import zone
+from preswapd.units import PAGE_SIZE as PAGE
+from tests.clients import discard
 from tests.crash.expected import ExpectedDevice
 from tests.crash.load import Load, connected
 from tests.crash.operating import Operator
@@ -40,6 +49,7 @@ POLL_SECONDS = 0.0005
 
 SIGTERM_SHARE = 0.1
 AGAIN_SHARE = 0.15
+REBOOT_SHARE = 0.15
 OPERATOR_SHARE = 0.5
 
 
@@ -56,6 +66,7 @@ class Record:
     requests: Counter[str] = field(default_factory=Counter)
     uncertain_pages: int = 0
     full: int = 0
+    reboots: int = 0
     recovered: list[int] = field(default_factory=list)
     away: list[float] = field(default_factory=list)
 
@@ -76,7 +87,8 @@ class Record:
         ends = ", ".join(f"{count} {name}" for name, count in sorted(self.ends.items()))
         requests = ", ".join(f"{count} {name}" for name, count in self.requests.most_common())
         return (
-            f"{self.line()}\n  ended by: {ends}\n  requests: {requests}\n"
+            f"{self.line()}\n  ended by: {ends}; then {self.reboots} reboots of the host\n"
+            f"  requests: {requests}\n"
             f"  pages with a write in flight at a kill: {self.uncertain_pages};"
             f" pool full at {100 * self.full // max(1, self.kills)} % of the kills;"
             f" longest kill to serving {max(self.away, default=0):.2f} s\n  no page was wrong"
@@ -91,10 +103,15 @@ class Harness:
         self.random = random.Random(seed)
         self.record = Record()
         self.seq = 0
-        self.devices = [ExpectedDevice(name, self.content(name)) for name in server.devices]
+        self.devices = [ExpectedDevice(name, self.first_content(name)) for name in server.devices]
         for device in self.devices:
             if any(device.settled[1][0]):
                 raise DirtyRecoveryError(f"{device.name} is not empty at its first start")
+
+    def first_content(self, device: str) -> bytes:
+        """Once its guest has begun with it: a new device knows none of its pages."""
+        discard(connected(self.server.nbd_uri(device))).shutdown()
+        return self.content(device)
 
     def content(self, device: str) -> bytes:
         """All of a device; libnbd's errors say which read failed."""
@@ -111,11 +128,48 @@ class Harness:
         self.run_load(signal.Signals[name])
         self.record.ends[name] += 1
         begun = time.monotonic()
+        if self.random.random() < REBOOT_SHARE:
+            self.reboot(name)
+            return
         if self.random.random() < AGAIN_SHARE:
             self.kill_in_recovery()
         self.start()
         self.record.away.append(time.monotonic() - begun)
         self.check_pages()
+
+    def reboot(self, ended_by: str) -> None:
+        """Then a look at every page, as the guest that begins again has it."""
+        in_memory = [self.in_memory(device) for device in self.devices]
+        self.server.reboot()
+        self.start()
+        self.record.reboots += 1
+        for device, pages in zip(self.devices, in_memory, strict=True):
+            errors = self.check_rebooted(device)
+            if ended_by == "SIGTERM" and errors != pages:
+                forgotten, kept = sorted(errors - pages), sorted(pages - errors)
+                raise DirtyRecoveryError(f"{device.name} has forgotten {forgotten}, kept {kept}")
+
+    def in_memory(self, device: ExpectedDevice) -> set[int]:
+        states = self.server.paths.map(device.name).read_bytes()
+        return {page for page in range(device.pages) if states[page] == TMEM}
+
+    def check_rebooted(self, device: ExpectedDevice) -> set[int]:
+        """Which of its pages were errors; they are zeros now."""
+        handle = connected(self.server.nbd_uri(device.name))
+        places, errors = zone(device.pages), set()
+        for page in range(device.pages):
+            try:
+                found = bytes(handle.pread(PAGE, page * PAGE))
+            except nbd.Error as error:
+                if error.errnum != errno.EIO or any(page in part for part in places):
+                    raise
+                handle.trim(PAGE, page * PAGE)
+                device.clear(page)
+                errors.add(page)
+            else:
+                device.check(page, found)
+        handle.shutdown()
+        return errors
 
     def run_load(self, number: signal.Signals) -> None:
         operator = Operator(self.server, self.random, self.operator_delay())

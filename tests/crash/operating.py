@@ -3,6 +3,7 @@
 
 import random
 import threading
+from contextlib import suppress
 
 import nbd
 
@@ -20,7 +21,7 @@ SPARE_PAGES = 64
 
 
 class InventedPageError(AssertionError):
-    """A new device holds what nobody wrote to it."""
+    """A new device answers a read of what nobody wrote to it."""
 
 
 class Operator:
@@ -79,9 +80,12 @@ class Operator:
             self.client.remove(SPARE, force=True)
         self.client.create(SPARE, SPARE_PAGES * PAGE)
         handle = connected(self.server.nbd_uri(SPARE))
-        found = bytes(handle.pread((SPARE_PAGES - 1) * PAGE, PAGE))
-        if any(found):
-            raise InventedPageError(f"a new device begins with {found.strip(bytes(1))[:64]!r}")
+        for page in range(1, SPARE_PAGES):
+            with suppress(nbd.Error):
+                found = bytes(handle.pread(PAGE, page * PAGE))
+                raise InventedPageError(f"a new device's page {page} is {found[:64]!r}")
+            if handle.aio_is_dead() or handle.aio_is_closed():
+                return
         for page in range(1, SPARE_PAGES):
             content = page_content(self.random.choice(list(Kind)), SPARE, page, 0, self.random)
             handle.pwrite(content, page * PAGE)

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from preswapd.units import PAGE_SIZE as PAGE
+from tests.crash import harness
 from tests.crash.expected import WrongPageError
-from tests.crash.harness import DEVICES, POOL, Harness, main
+from tests.crash.harness import DEVICES, POOL, DirtyRecoveryError, Harness, main
 from tests.crash.load import connected
 from tests.running import RunningServer
 
@@ -21,11 +22,31 @@ def test_no_kill_loses_mixes_or_invents_a_page(
     assert main() == 0, capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_no_reboot_mixes_or_invents_a_page(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And after a clean stop it loses only what was in memory."""
+    monkeypatch.setattr(harness, "SIGTERM_SHARE", 0.5)
+    monkeypatch.setattr(harness, "REBOOT_SHARE", 1)
+    monkeypatch.setattr("sys.argv", ["harness", "--kills=8", "--seed=2", "--every=5"])
+    assert main() == 0, capsys.readouterr().out
+
+
+def test_pages_that_a_clean_stop_forgot_are_found(tmp_path: Path) -> None:
+    with RunningServer(tmp_path, DEVICES, str(POOL)) as server:
+        tried = Harness(server, seed=1)
+        tried.run_load(signal.SIGTERM)
+        server.paths.saved_map("g1").unlink()
+        with pytest.raises(DirtyRecoveryError, match="g1 has forgotten "):
+            tried.reboot("SIGTERM")
+
+
 def test_page_that_was_changed_behind_its_back_is_found(tmp_path: Path) -> None:
     with RunningServer(tmp_path, DEVICES, str(POOL)) as server:
-        harness = Harness(server, seed=1)
-        harness.run_load(signal.SIGKILL)
-        harness.start()
+        tried = Harness(server, seed=1)
+        tried.run_load(signal.SIGKILL)
+        tried.start()
         connected(server.nbd_uri("g1")).pwrite(b"forged", 77 * PAGE)
         with pytest.raises(WrongPageError, match="g1, page 77: "):
-            harness.check_pages()
+            tried.check_pages()

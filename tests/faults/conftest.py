@@ -12,7 +12,7 @@ import nbd
 import pytest
 
 from preswapd.units import PAGE_SIZE as PAGE
-from tests.clients import Connect, clients
+from tests.clients import BEHIND_ZONE, Connect, clients
 from tests.conftest import StartServer
 from tests.faults.injection import Injector
 from tests.running import RunningServer
@@ -71,6 +71,16 @@ def module_faulty(
 def page(number: int) -> bytes:
     """Incompressible, and another one for each number."""
     return NOISE[number * PAGE : (number + 1) * PAGE]
+
+
+def place(number: int) -> int:
+    """Where that page lies: behind the scan zone, so that tmem may take it."""
+    return BEHIND_ZONE + number * PAGE
+
+
+def places(first: int, end: int) -> tuple[int, int]:
+    """The same range as pages of the disk file, for an injector."""
+    return place(first) // PAGE, place(end) // PAGE
 
 
 def error_of(request: Callable[..., Any], *arguments: Any, **options: Any) -> int:

@@ -14,9 +14,9 @@ import nbd
 import pytest
 
 from preswapd.units import PAGE_SIZE as PAGE
-from tests.clients import Connect
+from tests.clients import Connect, discard
 from tests.conftest import StartServer
-from tests.faults.conftest import NOISE, counters, error_of, page
+from tests.faults.conftest import NOISE, counters, error_of, page, place
 from tests.running import RunningServer, run
 from tests.tmem.arena_file import SLAB, flip_bit, slots_of
 
@@ -37,7 +37,7 @@ def shared(module_server: RunningServer, connect: Connect) -> Any:
 
 
 def filled(client: Any) -> Any:
-    client.pwrite(NOISE[PAGE : 17 * PAGE], PAGE)
+    client.pwrite(NOISE[PAGE : 17 * PAGE], place(1))
     return client
 
 
@@ -51,7 +51,7 @@ def damage(server: RunningServer) -> None:
 def check(client: Any, *but: int) -> None:
     """All pages but these are as they were written."""
     for number in set(PAGES) - set(but):
-        assert bytes(client.pread(PAGE, number * PAGE)) == page(number)
+        assert bytes(client.pread(PAGE, place(number))) == page(number)
 
 
 # --- a page, under a running server ---
@@ -62,8 +62,8 @@ def test_damaged_page_is_an_error_and_its_neighbours_are_intact(
 ) -> None:
     before = module_server.json_stats()["tmem"]["checksum_errors"]
     damage(module_server)
-    assert error_of(shared.pread, PAGE, DAMAGED * PAGE) == errno.EIO
-    assert error_of(shared.pread, 16 * PAGE, PAGE) == errno.EIO
+    assert error_of(shared.pread, PAGE, place(DAMAGED)) == errno.EIO
+    assert error_of(shared.pread, 16 * PAGE, place(1)) == errno.EIO
     check(shared, DAMAGED)
     assert module_server.json_stats()["tmem"]["checksum_errors"] == before + 2
 
@@ -72,19 +72,19 @@ def test_damaged_page_is_not_merged_with_a_part_of_it(
     module_server: RunningServer, shared: Any
 ) -> None:
     damage(module_server)
-    assert error_of(shared.pwrite, b"part", DAMAGED * PAGE + 7) == errno.EIO
+    assert error_of(shared.pwrite, b"part", place(DAMAGED) + 7) == errno.EIO
 
 
 def test_damaged_page_rewritten_reads_again(module_server: RunningServer, shared: Any) -> None:
     damage(module_server)
-    shared.pwrite(page(DAMAGED), DAMAGED * PAGE)
+    shared.pwrite(page(DAMAGED), place(DAMAGED))
     check(shared)
 
 
 def test_damaged_page_trimmed_reads_as_zeros(module_server: RunningServer, shared: Any) -> None:
     damage(module_server)
-    shared.trim(PAGE, DAMAGED * PAGE)
-    assert bytes(shared.pread(PAGE, DAMAGED * PAGE)) == bytes(PAGE)
+    shared.trim(PAGE, place(DAMAGED))
+    assert bytes(shared.pread(PAGE, place(DAMAGED))) == bytes(PAGE)
     check(shared, DAMAGED)
 
 
@@ -94,7 +94,7 @@ def test_damaged_page_is_lost_to_a_shrink_which_goes_on(server: RunningServer, c
     report = json.loads(done.stdout)
     assert (report["complete"], report["lost"], report["moved"]) == (True, 1, 15)
     assert "1 page (4 KiB) could not be read back" in done.stderr.replace("4K", "4 KiB")
-    assert error_of(client.pread, PAGE, DAMAGED * PAGE) == errno.EIO
+    assert error_of(client.pread, PAGE, place(DAMAGED)) == errno.EIO
     check(client, DAMAGED)
     assert counters(server)["lost_pages"] == 1
 
@@ -106,13 +106,13 @@ def test_damaged_page_stays_an_error_after_a_kill(
     server.kill()
     server.start()
     again = connect(server)
-    assert error_of(again.pread, PAGE, DAMAGED * PAGE) == errno.EIO
+    assert error_of(again.pread, PAGE, place(DAMAGED)) == errno.EIO
     check(again, DAMAGED)
 
 
 def test_doctor_tells_of_damaged_pages(server: RunningServer, client: Any) -> None:
     damage(server)
-    error_of(client.pread, PAGE, DAMAGED * PAGE)
+    error_of(client.pread, PAGE, place(DAMAGED))
     assert "1 reads of a damaged or lost page" in server.ctl("doctor", check=False).stdout
 
 
@@ -138,7 +138,7 @@ def test_truncated_arena_ends_the_server_and_no_start_follows(
     The server's own work in the arena may meet it before the request comes.
     """
     os.truncate(server.arena, SLAB)
-    assert error_of(client.pread, PAGE, PAGE) in (errno.ENOTCONN, errno.ECONNRESET, errno.EPIPE)
+    assert error_of(client.pread, PAGE, place(1)) in (errno.ENOTCONN, errno.ECONNRESET, errno.EPIPE)
     assert server.wait() == -signal.SIGBUS
     status, said = refused(server)
     assert status == 4
@@ -187,7 +187,10 @@ def test_start_after_harm_is_refused_until_its_state_is_discarded(
     assert sentence in said
     server.extra = ["--discard-state"]
     server.start()
-    assert bytes(connect(server).pread(16 * PAGE, PAGE)) == bytes(16 * PAGE)
+    again = connect(server)
+    for number in PAGES:
+        assert error_of(again.pread, PAGE, place(number)) == errno.EIO
+    assert bytes(discard(again).pread(16 * PAGE, place(1))) == bytes(16 * PAGE)
 
 
 def test_flipped_bits_in_slabs_never_give_wrong_pages(
@@ -195,7 +198,7 @@ def test_flipped_bits_in_slabs_never_give_wrong_pages(
 ) -> None:
     """Headers, class words and payloads alike: a page is right or an error."""
     server = start_server(pool_size="4M")
-    connect(server).pwrite(NOISE[PAGE : 257 * PAGE], PAGE)
+    connect(server).pwrite(NOISE[PAGE : 257 * PAGE], place(1))
     server.kill()
     source = random.Random(5)
     for _ in range(200):
@@ -204,7 +207,7 @@ def test_flipped_bits_in_slabs_never_give_wrong_pages(
     again, errors = connect(server), 0
     for number in range(1, 257):
         try:
-            assert bytes(again.pread(PAGE, number * PAGE)) == page(number)
+            assert bytes(again.pread(PAGE, place(number))) == page(number)
         except nbd.Error as error:
             assert error.errnum == errno.EIO  # noqa: PT017 - others are compared
             errors += 1

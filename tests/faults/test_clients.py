@@ -13,7 +13,7 @@ from preswapd.control.http import CONNECTIONS
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import Connect
 from tests.conftest import StartServer
-from tests.faults.conftest import MIB, NOISE, counters, page
+from tests.faults.conftest import MIB, NOISE, counters, page, place
 from tests.faults.injection import Call, Injector
 from tests.nbd.test_protocol import READ, WRITE, RawClient
 from tests.running import PATIENCE, RunningServer
@@ -28,9 +28,9 @@ def test_two_guests_on_one_export_see_each_others_writes_and_are_counted(
 ) -> None:
     """The server can't know better: one device is one guest's."""
     one, two = connect(server), connect(server)
-    one.pwrite(page(1), PAGE)
-    two.pwrite(page(2), PAGE)
-    assert bytes(one.pread(PAGE, PAGE)) == page(2)
+    one.pwrite(page(1), place(1))
+    two.pwrite(page(2), place(1))
+    assert bytes(one.pread(PAGE, place(1))) == page(2)
     assert counters(server)["connections"] == 2
 
 

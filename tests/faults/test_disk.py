@@ -9,10 +9,12 @@ from typing import Any
 import nbd
 import pytest
 
+from preswapd.preswap.files.sidecar import Sidecar
+from preswapd.preswap.files.zone import zone
 from preswapd.units import PAGE_SIZE as PAGE
-from tests.clients import Connect
+from tests.clients import Connect, discard
 from tests.conftest import StartServer
-from tests.faults.conftest import MIB, NOISE, counters, error_of, page
+from tests.faults.conftest import MIB, NOISE, counters, error_of, page, place, places
 from tests.faults.injection import Call, Injector
 from tests.running import RunningServer, wait_until
 
@@ -41,14 +43,14 @@ def shared(module_faulty: RunningServer, connect: Connect) -> Any:
 
 
 def filled(client: Any) -> Any:
-    client.pwrite(NOISE[PAGE : 9 * PAGE], PAGE)
-    client.pwrite(NOISE[11 * PAGE : 19 * PAGE], 11 * PAGE, flags=FUA)
+    client.pwrite(NOISE[PAGE : 9 * PAGE], place(1))
+    client.pwrite(NOISE[11 * PAGE : 19 * PAGE], place(11), flags=FUA)
     return client
 
 
 def check(client: Any, *numbers: int) -> None:
     for number in numbers:
-        assert bytes(client.pread(PAGE, number * PAGE)) == page(number)
+        assert bytes(client.pread(PAGE, place(number))) == page(number)
 
 
 # --- errors ---
@@ -60,39 +62,39 @@ def test_write_error_is_the_disks_and_the_old_pages_stay(
 ) -> None:
     injector.fail(Call.WRITE, IMAGE, error)
     for number in (1, 11):
-        assert error_of(shared.pwrite, page(99), number * PAGE, flags=FUA) == seen
+        assert error_of(shared.pwrite, page(99), place(number), flags=FUA) == seen
     check(shared, *range(1, 9), *range(11, 19))
 
 
 def test_write_error_of_a_rejected_put(
     start_server: StartServer, injector: Injector, connect: Connect
 ) -> None:
-    client = connect(start_server(env=injector.env, pool_size="4M"))
-    client.pwrite(NOISE[: 8 * MIB - PAGE], PAGE)
+    client = discard(connect(start_server(env=injector.env, pool_size="4M")))
+    client.pwrite(NOISE[: 8 * MIB - PAGE], place(1))
     injector.fail(Call.WRITE, IMAGE, errno.EIO)
-    assert error_of(client.pwrite, page(1), 3000 * PAGE) == errno.EIO
-    assert bytes(client.pread(PAGE, 3000 * PAGE)) == bytes(PAGE)
-    assert bytes(client.pread(8 * MIB - PAGE, PAGE)) == NOISE[: 8 * MIB - PAGE]
+    assert error_of(client.pwrite, page(1), place(3000)) == errno.EIO
+    assert bytes(client.pread(PAGE, place(3000))) == bytes(PAGE)
+    assert bytes(client.pread(8 * MIB - PAGE, place(1))) == NOISE[: 8 * MIB - PAGE]
 
 
 def test_write_error_of_one_page_concerns_no_other(shared: Any, injector: Injector) -> None:
-    injector.fail(Call.WRITE, IMAGE, errno.EIO, pages=(14, 15))
-    assert error_of(shared.pwrite, page(99), 14 * PAGE, flags=FUA) == errno.EIO
+    injector.fail(Call.WRITE, IMAGE, errno.EIO, pages=places(14, 15))
+    assert error_of(shared.pwrite, page(99), place(14), flags=FUA) == errno.EIO
     for number in (13, 15):
-        shared.pwrite(page(number), number * PAGE, flags=FUA)
+        shared.pwrite(page(number), place(number), flags=FUA)
     check(shared, 13, 14, 15)
 
 
 def test_read_error_of_one_page_concerns_no_other(shared: Any, injector: Injector) -> None:
-    injector.fail(Call.READ, IMAGE, errno.EIO, pages=(14, 15))
-    assert error_of(shared.pread, PAGE, 14 * PAGE) == errno.EIO
+    injector.fail(Call.READ, IMAGE, errno.EIO, pages=places(14, 15))
+    assert error_of(shared.pread, PAGE, place(14)) == errno.EIO
     check(shared, *range(1, 9), 13, 15)
 
 
 def test_read_error_loses_no_page(shared: Any, injector: Injector) -> None:
     injector.fail(Call.READ, IMAGE, errno.EIO)
-    assert error_of(shared.pread, 8 * PAGE, 11 * PAGE) == errno.EIO
-    assert error_of(shared.pwrite, b"part", 12 * PAGE + 5) == errno.EIO
+    assert error_of(shared.pread, 8 * PAGE, place(11)) == errno.EIO
+    assert error_of(shared.pwrite, b"part", place(12) + 5) == errno.EIO
     injector.end()
     check(shared, *range(11, 19))
 
@@ -100,7 +102,7 @@ def test_read_error_loses_no_page(shared: Any, injector: Injector) -> None:
 def test_flush_error_is_the_disks(shared: Any, injector: Injector) -> None:
     injector.fail(Call.SYNC, IMAGE, errno.EIO)
     assert error_of(shared.flush) == errno.EIO
-    assert error_of(shared.pwrite, page(99), 11 * PAGE, flags=FUA) == errno.EIO
+    assert error_of(shared.pwrite, page(99), place(11), flags=FUA) == errno.EIO
 
 
 def test_errors_are_counted_and_logged_once(
@@ -108,11 +110,11 @@ def test_errors_are_counted_and_logged_once(
 ) -> None:
     injector.fail(Call.READ | Call.WRITE, IMAGE, errno.EIO)
     for _ in range(3):
-        error_of(client.pread, PAGE, 11 * PAGE)
-        error_of(client.pwrite, page(99), 11 * PAGE, flags=FUA)
+        error_of(client.pread, PAGE, place(11))
+        error_of(client.pwrite, page(99), place(11), flags=FUA)
     assert counters(faulty)["disk_errors"] == 6
     faulty.wait_for_line("disk file of g1: Input/output error")
-    error_of(client.pread, PAGE, 11 * PAGE)
+    error_of(client.pread, PAGE, place(11))
     faulty.stop()
     assert sum("disk file of g1" in line for line in faulty.lines) == 1
 
@@ -121,7 +123,7 @@ def test_doctor_tells_of_disk_errors(
     client: Any, faulty: RunningServer, injector: Injector
 ) -> None:
     injector.fail(Call.READ, IMAGE, errno.EIO)
-    error_of(client.pread, PAGE, 11 * PAGE)
+    error_of(client.pread, PAGE, place(11))
     assert "1 reads or writes of its disk file failed" in faulty.ctl("doctor", check=False).stdout
 
 
@@ -129,9 +131,9 @@ def test_trim_while_the_disk_fails_is_punched_later(
     client: Any, faulty: RunningServer, injector: Injector
 ) -> None:
     injector.fail(Call.PUNCH, IMAGE, errno.EIO)
-    client.trim(8 * PAGE, 11 * PAGE)
+    client.trim(8 * PAGE, place(11))
     injector.wait(2)
-    assert bytes(client.pread(8 * PAGE, 11 * PAGE)) == bytes(8 * PAGE)
+    assert bytes(client.pread(8 * PAGE, place(11))) == bytes(8 * PAGE)
     injector.end()
     wait_until(lambda: counters(faulty)["punched_pages"] >= 8, "the pages to be punched")
 
@@ -143,15 +145,15 @@ def test_shrink_that_finds_the_disk_full_goes_on_when_run_again(
     faulty: RunningServer, injector: Injector, connect: Connect
 ) -> None:
     client = connect(faulty)
-    client.pwrite(NOISE[PAGE : 8 * MIB], PAGE)
-    injector.fail(Call.WRITE, IMAGE, errno.ENOSPC, pages=(1024, 16384))
+    client.pwrite(NOISE[PAGE : 8 * MIB], place(1))
+    injector.fail(Call.WRITE, IMAGE, errno.ENOSPC, pages=places(1024, 16384))
     done = faulty.ctl("shrink", "0", check=False)
     assert done.returncode == 5
     assert "g1: No space left on device" in done.stderr
     assert counters(faulty)["preswap_pages"] == 1024
     injector.end()
     assert faulty.ctl("shrink", "0").returncode == 0
-    assert bytes(client.pread(8 * MIB - PAGE, PAGE)) == NOISE[PAGE : 8 * MIB]
+    assert bytes(client.pread(8 * MIB - PAGE, place(1))) == NOISE[PAGE : 8 * MIB]
 
 
 @pytest.mark.parametrize("target", ["0", "100"])
@@ -159,19 +161,19 @@ def test_shrink_passes_over_what_the_disk_does_not_take(
     faulty: RunningServer, injector: Injector, connect: Connect, target: str
 ) -> None:
     client = connect(faulty)
-    client.pwrite(NOISE[PAGE : 8 * MIB], PAGE)
-    injector.fail(Call.WRITE, IMAGE, errno.EIO, pages=(300, 301))
+    client.pwrite(NOISE[PAGE : 8 * MIB], place(1))
+    injector.fail(Call.WRITE, IMAGE, errno.EIO, pages=places(300, 301))
     done = faulty.ctl("shrink", target, check=False)
     assert done.returncode == 5
     assert "g1: Input/output error" in done.stderr
     assert counters(faulty)["preswap_pages"] == 256
-    assert bytes(client.pread(8 * MIB - PAGE, PAGE)) == NOISE[PAGE : 8 * MIB]
+    assert bytes(client.pread(8 * MIB - PAGE, place(1))) == NOISE[PAGE : 8 * MIB]
 
 
 def test_shrink_gives_up_on_a_disk_that_takes_nothing(
     faulty: RunningServer, injector: Injector, connect: Connect
 ) -> None:
-    connect(faulty).pwrite(NOISE, PAGE)
+    connect(faulty).pwrite(NOISE, place(1))
     injector.fail(Call.WRITE, IMAGE, errno.EIO)
     assert faulty.ctl("shrink", "0", check=False).returncode == 5
     assert counters(faulty)["disk_errors"] == 8
@@ -182,8 +184,8 @@ def test_lowered_limit_that_finds_the_disk_full_is_set_and_goes_on_when_set_agai
     faulty: RunningServer, injector: Injector, connect: Connect
 ) -> None:
     client = connect(faulty)
-    client.pwrite(NOISE[PAGE : 8 * MIB], PAGE)
-    injector.fail(Call.WRITE, IMAGE, errno.ENOSPC, pages=(1024, 16384))
+    client.pwrite(NOISE[PAGE : 8 * MIB], place(1))
+    injector.fail(Call.WRITE, IMAGE, errno.ENOSPC, pages=places(1024, 16384))
     done = faulty.ctl("sysctl", QUOTA + "=100", check=False)
     assert (done.returncode, done.stdout) == (5, "")
     assert "g1: No space left on device" in done.stderr
@@ -193,20 +195,20 @@ def test_lowered_limit_that_finds_the_disk_full_is_set_and_goes_on_when_set_agai
     injector.end()
     assert faulty.ctl("sysctl", QUOTA + "=100").stdout == f"{QUOTA} = 100\n"
     assert counters(faulty)["preswap_pages"] == 100
-    assert bytes(client.pread(8 * MIB - PAGE, PAGE)) == NOISE[PAGE : 8 * MIB]
+    assert bytes(client.pread(8 * MIB - PAGE, place(1))) == NOISE[PAGE : 8 * MIB]
 
 
 def test_lowered_limit_that_found_the_disk_full_goes_on_after_a_restart(
     faulty: RunningServer, injector: Injector, connect: Connect
 ) -> None:
-    connect(faulty).pwrite(NOISE[PAGE : 8 * MIB], PAGE)
+    connect(faulty).pwrite(NOISE[PAGE : 8 * MIB], place(1))
     injector.fail(Call.WRITE, IMAGE, errno.ENOSPC)
     assert faulty.ctl("sysctl", QUOTA + "=100", check=False).returncode == 5
     injector.end()
     faulty.kill()
     faulty.start()
     wait_until(lambda: counters(faulty)["preswap_pages"] == 100, "the quota to be kept")
-    assert bytes(connect(faulty).pread(8 * MIB - PAGE, PAGE)) == NOISE[PAGE : 8 * MIB]
+    assert bytes(connect(faulty).pread(8 * MIB - PAGE, place(1))) == NOISE[PAGE : 8 * MIB]
 
 
 def test_stop_while_one_disk_fails_leaves_the_other_devices_clean(
@@ -219,8 +221,39 @@ def test_stop_while_one_disk_fails_leaves_the_other_devices_clean(
     injector.fail(Call.SYNC, IMAGE, errno.EIO)
     assert server.stop() == 0
     assert server.lines[-1] == "g1 was not left clean: Input/output error"
-    states = [(server.state_dir / f"{name}.json").read_text() for name in server.devices]
-    assert ['"tmem_dirty": true' in state for state in states] == [True, False]
+    sidecars = [Sidecar.read(server.paths.sidecar(name)) for name in server.devices]
+    assert [sidecar.clean for sidecar in sidecars] == [False, True]
+
+
+# --- the first change after a clean stop ---
+
+
+def test_change_of_a_clean_device_that_cannot_be_noted_is_an_error_and_changes_nothing(
+    client: Any, faulty: RunningServer, injector: Injector, connect: Connect
+) -> None:
+    """Else a start after a reboot would believe the map that was saved before it."""
+    client.shutdown()
+    faulty.restart()
+    again = connect(faulty)
+    injector.fail(Call.RENAME, "/g1.json", errno.EIO)
+    for _ in range(2):
+        assert error_of(again.pwrite, page(99), place(1)) == errno.EIO
+        assert error_of(again.pwrite, page(99), place(11), flags=FUA) == errno.EIO
+        assert error_of(again.pwrite, b"part", place(12) + 7) == errno.EIO
+        assert error_of(again.pwrite, page(99), PAGE) == errno.EIO
+        assert error_of(again.trim, 20 * PAGE, place(1)) == errno.EIO
+        assert error_of(again.zero, 20 * PAGE, place(1)) == errno.EIO
+    assert faulty.ctl("shrink", "0", check=False).returncode == 5
+    check(again, *range(1, 9), *range(11, 19))
+    faulty.kill()
+    faulty.reboot()
+    injector.end()
+    faulty.start()
+    rebooted = connect(faulty)
+    check(rebooted, *range(11, 19))
+    assert error_of(rebooted.pread, PAGE, place(1)) == errno.EIO
+    rebooted.pwrite(page(1), place(1))
+    check(rebooted, 1, *range(11, 19))
 
 
 # --- a slow disk ---
@@ -230,7 +263,7 @@ def on_one_connection(client: Any, *numbers: int) -> list[Any]:
     """Reads of these pages, all in flight at once."""
     buffers = [nbd.Buffer(PAGE) for _ in numbers]
     for number, buffer in zip(numbers, buffers, strict=True):
-        client.aio_pread(buffer, number * PAGE)
+        client.aio_pread(buffer, place(number))
     return buffers
 
 
@@ -239,8 +272,8 @@ def test_slow_disk_with_several_threads_holds_no_tmem_hit_up(
 ) -> None:
     server = start_server(env=injector.env, extra=["--threads=4"])
     client = connect(server)
-    client.pwrite(page(1), PAGE)
-    client.pwrite(page(11), 11 * PAGE, flags=FUA)
+    client.pwrite(page(1), place(1))
+    client.pwrite(page(11), place(11), flags=FUA)
     injector.hold(Call.READ, IMAGE)
     slow, fast = on_one_connection(client, 11, 1)
     injector.wait()
@@ -258,12 +291,12 @@ def test_slow_disk_with_one_thread_holds_its_own_connection_up_only(
 ) -> None:
     server = start_server(env=injector.env, extra=["--threads=1"])
     client, other = connect(server), connect(server)
-    client.pwrite(page(1), PAGE)
-    client.pwrite(page(11), 11 * PAGE, flags=FUA)
+    client.pwrite(page(1), place(1))
+    client.pwrite(page(11), place(11), flags=FUA)
     injector.hold(Call.READ, IMAGE)
     buffers = on_one_connection(client, 11, 1)
     injector.wait()
-    assert bytes(other.pread(PAGE, PAGE)) == page(1)
+    assert bytes(other.pread(PAGE, place(1))) == page(1)
     assert client.poll(0) == 0
     injector.end()
     while client.aio_in_flight():
@@ -289,7 +322,7 @@ def test_slow_disk_holds_no_operator_up(
 
 def test_deleted_disk_file_is_served_on(client: Any, faulty: RunningServer) -> None:
     (faulty.state_dir / "g1.img").unlink()
-    client.pwrite(page(20), 20 * PAGE, flags=FUA)
+    client.pwrite(page(20), place(20), flags=FUA)
     check(client, *range(1, 9), *range(11, 19), 20)
     assert faulty.ctl("shrink", "0").returncode == 0
     check(client, *range(1, 9))
@@ -298,7 +331,9 @@ def test_deleted_disk_file_is_served_on(client: Any, faulty: RunningServer) -> N
 def test_deleted_disk_file_swapoff_and_stop_are_clean(client: Any, faulty: RunningServer) -> None:
     (faulty.state_dir / "g1.img").unlink()
     faulty.ctl("swapoff", "g1", "--yes")
-    assert bytes(client.pread(8 * PAGE, 11 * PAGE)) == bytes(8 * PAGE)
+    assert error_of(client.pread, 8 * PAGE, place(11)) == errno.EIO
+    discard(client)
+    assert bytes(client.pread(8 * PAGE, place(11))) == bytes(8 * PAGE)
     assert faulty.stop() == 0
 
 
@@ -320,10 +355,12 @@ def test_doctor_tells_of_deleted_files(client: Any, faulty: RunningServer) -> No
 
 
 def test_truncated_disk_file_is_errors_and_never_zeros(client: Any, faulty: RunningServer) -> None:
-    os.truncate(faulty.state_dir / "g1.img", 15 * PAGE)
-    faulty.wait_for_line("disk file of g1 was cut off: 4 pages are lost")
-    assert error_of(client.pread, PAGE, 15 * PAGE) == errno.EIO
-    client.pwrite(page(18), 18 * PAGE, flags=FUA)
-    assert error_of(client.pread, PAGE, 17 * PAGE) == errno.EIO
+    os.truncate(faulty.state_dir / "g1.img", place(15))
+    behind = sum(len(part) for part in zone(16384) if part.start * PAGE > place(15))
+    faulty.wait_for_line(f"disk file of g1 was cut off: {4 + behind} pages are lost")
+    assert error_of(client.pread, PAGE, 64 * MIB - PAGE) == errno.EIO
+    assert error_of(client.pread, PAGE, place(15)) == errno.EIO
+    client.pwrite(page(18), place(18), flags=FUA)
+    assert error_of(client.pread, PAGE, place(17)) == errno.EIO
     check(client, *range(1, 9), *range(11, 15), 18)
-    assert faulty.json_stats()["tmem"]["checksum_errors"] == 2
+    assert faulty.json_stats()["tmem"]["checksum_errors"] == 3

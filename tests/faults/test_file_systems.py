@@ -17,7 +17,7 @@ import pytest
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import Connect
 from tests.conftest import StartServer
-from tests.faults.conftest import MIB, error_of, mounted, page
+from tests.faults.conftest import MIB, error_of, mounted, page, place
 from tests.running import RunningServer, run
 
 pytestmark = [
@@ -54,8 +54,8 @@ def on_ext4(ext4: Path, start_server: StartServer) -> RunningServer:
 def client(on_ext4: RunningServer, connect: Connect) -> Any:
     """Page 1 in tmem, page 2 on disk."""
     client = connect(on_ext4)
-    client.pwrite(page(1), PAGE)
-    client.pwrite(page(2), 2 * PAGE, flags=FUA)
+    client.pwrite(page(1), place(1))
+    client.pwrite(page(2), place(2), flags=FUA)
     return client
 
 
@@ -83,11 +83,11 @@ def test_disk_that_is_gone_fails_and_tmem_serves_on(
     ext4: Path, on_ext4: RunningServer, client: Any
 ) -> None:
     shut_down(ext4)
-    assert error_of(client.pwrite, page(9), 9 * PAGE, flags=FUA) == errno.EIO
-    assert error_of(client.pread, PAGE, 2 * PAGE) == errno.EIO
-    client.pwrite(page(3), 3 * PAGE)
+    assert error_of(client.pwrite, page(9), place(9), flags=FUA) == errno.EIO
+    assert error_of(client.pread, PAGE, place(2)) == errno.EIO
+    client.pwrite(page(3), place(3))
     for number in (1, 3):
-        assert bytes(client.pread(PAGE, number * PAGE)) == page(number)
+        assert bytes(client.pread(PAGE, place(number))) == page(number)
     on_ext4.wait_for_line("disk file of g1: Input/output error")
 
 
@@ -98,7 +98,7 @@ def test_disk_that_is_gone_stops_a_shrink_and_loses_nothing(
     done = on_ext4.ctl("shrink", "0", check=False)
     assert done.returncode == 5
     assert "g1: Input/output error" in done.stderr
-    assert bytes(client.pread(PAGE, PAGE)) == page(1)
+    assert bytes(client.pread(PAGE, place(1))) == page(1)
 
 
 def test_disk_that_is_gone_ends_no_server(ext4: Path, on_ext4: RunningServer, client: Any) -> None:
@@ -111,9 +111,9 @@ def test_disk_that_turned_read_only_refuses_new_pages_and_serves_the_old(
     ext4: Path, on_ext4: RunningServer, client: Any
 ) -> None:
     turn_read_only(ext4)
-    assert error_of(client.pwrite, page(9), 9 * PAGE, flags=FUA) == errno.EPERM
+    assert error_of(client.pwrite, page(9), place(9), flags=FUA) == errno.EPERM
     for number in (1, 2):
-        assert bytes(client.pread(PAGE, number * PAGE)) == page(number)
+        assert bytes(client.pread(PAGE, place(number))) == page(number)
 
 
 def test_start_on_a_read_only_disk_is_refused(

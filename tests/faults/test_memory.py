@@ -14,7 +14,7 @@ from preswapd.api.client import Client
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import Connect
 from tests.conftest import StartServer
-from tests.faults.conftest import MIB, NOISE, counters
+from tests.faults.conftest import MIB, NOISE, counters, place
 from tests.running import RunningServer
 
 # What nbdkit with Python needs for itself, and some MiB for the pool; 32 stay free.
@@ -88,8 +88,8 @@ def test_host_at_its_reserve_is_rejected_puts(start_server: StartServer, connect
     """More is to stay free than there is."""
     server = start_server(extra=["--host-reserve=1024T"])
     client = connect(server)
-    client.pwrite(NOISE, PAGE)
-    assert bytes(client.pread(len(NOISE), PAGE)) == NOISE
+    client.pwrite(NOISE, place(0))
+    assert bytes(client.pread(len(NOISE), place(0))) == NOISE
     found = counters(server)
     assert (found["preswap_pages"], found["failed_stores"]) == (0, len(NOISE) // PAGE)
     assert server.json_stats()["tmem"]["reject_alloc_fail"] == len(NOISE) // PAGE

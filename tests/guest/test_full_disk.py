@@ -10,7 +10,7 @@ import nbd
 import pytest
 
 from preswapd.guest.kernel import Kernel
-from tests.clients import connected
+from tests.clients import BEHIND_ZONE, connected
 from tests.conftest import StartServer
 from tests.faults.conftest import MIB, mounted
 from tests.guest.swapping import SwappingGuest, device
@@ -43,7 +43,7 @@ def cramped(start_server: StartServer, tmp_path: Path) -> Iterator[RunningServer
 def other(cramped: RunningServer) -> nbd.NBD:
     """A client of the other device, which holds OTHERS."""
     client = connected(cramped, "g2")
-    client.pwrite(OTHERS, 4096)
+    client.pwrite(OTHERS, BEHIND_ZONE)
     return client
 
 
@@ -57,14 +57,14 @@ def test_full_disk_and_full_pool_pause_the_guest_until_there_is_room(
         reasons = {reason_of(event) for event in guest.stops()} - {None}
         assert reasons == {"No space left on device"}
         assert device(cramped)["disk_errors"] > 0
-        assert bytes(other.pread(len(OTHERS), 4096)) == OTHERS
+        assert bytes(other.pread(len(OTHERS), BEHIND_ZONE)) == OTHERS
 
         (cramped.state_dir / "stuffing").unlink()
         guest.resume()
         filling.wait(GUEST_PATIENCE)
         guest.check_files()
         assert guest.troubles() == []
-    assert bytes(other.pread(len(OTHERS), 4096)) == OTHERS
+    assert bytes(other.pread(len(OTHERS), BEHIND_ZONE)) == OTHERS
     other.shutdown()
 
 

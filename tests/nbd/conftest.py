@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from preswapd.units import PAGE_SIZE as PAGE
-from tests.clients import Connect, clients, connected
+from tests.clients import Connect, clients, connected, discard
 from tests.running import RunningServer
 
 MIB = 1 << 20
@@ -24,10 +24,10 @@ def served(
 ) -> Iterator[RunningServer]:
     """One device, g1 of SIZE; the pool has room, or is full of pages behind FREE."""
     with RunningServer(tmp_path_factory.mktemp("server"), pool_size=request.param) as server:
+        filler = discard(connected(server))
         if request.param == "4M":
-            filler = connected(server)
             filler.pwrite(random.Random(0).randbytes(8 * MIB), FREE)
-            filler.shutdown()
+        filler.shutdown()
         yield server
 
 

@@ -67,6 +67,7 @@ def test_fast_zero_of_ragged_ends(connection: Connection, told: list[int]) -> No
 
 
 def test_extents_have_types(connection: Connection) -> None:
+    _callbacks.trim(connection, 4 * PAGE, PAGE, 0)
     _callbacks.pwrite(connection, page_of(1), 2 * PAGE, 0)
     assert _callbacks.extents(connection, 4 * PAGE, 0, 0) == [
         (0, PAGE, DATA),
@@ -74,6 +75,11 @@ def test_extents_have_types(connection: Connection) -> None:
         (2 * PAGE, PAGE, DATA),
         (3 * PAGE, PAGE, HOLE_ZERO),
     ]
+
+
+def test_unknown_pages_are_no_holes(connection: Connection) -> None:
+    """A copy of the disk that leaves holes out would have zeros there."""
+    assert _callbacks.extents(connection, 4 * PAGE, 0, 0) == [(0, 4 * PAGE, DATA)]
 
 
 def test_errors_are_told(running: Running, connection: Connection, told: list[int]) -> None:

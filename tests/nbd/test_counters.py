@@ -4,10 +4,12 @@
 import random
 from typing import Any
 
+import nbd
 import pytest
 
+from preswapd.preswap.files.zone import zone
 from preswapd.units import PAGE_SIZE as PAGE
-from tests.clients import Connect
+from tests.clients import BEHIND_ZONE, Connect, discard
 from tests.conftest import StartServer
 from tests.nbd.conftest import MIB
 from tests.running import RunningServer
@@ -25,7 +27,7 @@ def device(server: RunningServer, name: str = "g1") -> Json:
 
 def test_pages_that_tmem_takes(server: RunningServer, connect: Connect) -> None:
     client = connect(server)
-    client.pwrite(TEXT, PAGE)
+    client.pwrite(TEXT, BEHIND_ZONE)
     stats = server.settled_stats()
     counters = stats["devices"]["g1"]
     assert (counters["succ_stores"], counters["failed_stores"]) == (256, 0)
@@ -50,7 +52,7 @@ def test_pages_that_tmem_rejects(start_server: StartServer, connect: Connect, pa
     step = pages * PAGE
     writes = len(NOISE) // step
     for at in range(0, writes * step, step):
-        client.pwrite(NOISE[at : at + step], PAGE + at)
+        client.pwrite(NOISE[at : at + step], BEHIND_ZONE + at)
     stats = server.json_stats()
     counters = stats["devices"]["g1"]
     assert counters["succ_stores"] + counters["failed_stores"] == writes * pages
@@ -67,10 +69,10 @@ def test_loads_and_disk_reads_add_up(
 ) -> None:
     server = start_server(pool_size="4M")
     client = connect(server)
-    client.pwrite(NOISE, PAGE)
+    client.pwrite(NOISE, BEHIND_ZONE)
     step = pages * PAGE
     for at in range(0, len(NOISE), step):
-        client.pread(step, PAGE + at)
+        client.pread(step, BEHIND_ZONE + at)
     counters = device(server)
     assert counters["loads"] == counters["preswap_pages"]
     assert counters["disk_reads"] == counters["disk_pages"] - 1
@@ -79,16 +81,16 @@ def test_loads_and_disk_reads_add_up(
 
 def test_overwritten_pages_are_replaced(server: RunningServer, connect: Connect) -> None:
     client = connect(server)
-    client.pwrite(TEXT, PAGE)
-    client.pwrite(TEXT[::-1], PAGE)
+    client.pwrite(TEXT, BEHIND_ZONE)
+    client.pwrite(TEXT[::-1], BEHIND_ZONE)
     tmem = server.json_stats()["tmem"]
     assert (tmem["dup_puts_replaced"], tmem["stored_pages"], tmem["puts"]) == (256, 256, 512)
 
 
 def test_same_filled_and_incompressible_pages(server: RunningServer, connect: Connect) -> None:
     client = connect(server)
-    client.pwrite(b"same-8by" * 512 * 10, PAGE)
-    client.pwrite(NOISE[: 20 * PAGE], 100 * PAGE)
+    client.pwrite(b"same-8by" * 512 * 10, BEHIND_ZONE)
+    client.pwrite(NOISE[: 20 * PAGE], BEHIND_ZONE + 100 * PAGE)
     tmem = server.json_stats()["tmem"]
     assert (tmem["same_filled_pages"], tmem["huge_pages"], tmem["stored_pages"]) == (10, 20, 30)
 
@@ -96,8 +98,8 @@ def test_same_filled_and_incompressible_pages(server: RunningServer, connect: Co
 @pytest.mark.parametrize("name", ["trim", "zero"])
 def test_trimmed_pages(server: RunningServer, connect: Connect, name: str) -> None:
     client = connect(server)
-    client.pwrite(TEXT, PAGE)
-    getattr(client, name)(100 * PAGE, PAGE)
+    client.pwrite(TEXT, BEHIND_ZONE)
+    getattr(client, name)(100 * PAGE, BEHIND_ZONE)
     stats = server.json_stats()
     counters = stats["devices"]["g1"]
     assert (counters["trims"], counters["invalidates"]) == (100, 100)
@@ -106,7 +108,7 @@ def test_trimmed_pages(server: RunningServer, connect: Connect, name: str) -> No
 
 
 def test_reads_of_holes_load_nothing(server: RunningServer, connect: Connect) -> None:
-    connect(server).pread(MIB, PAGE)
+    discard(connect(server)).pread(MIB, BEHIND_ZONE)
     counters = device(server)
     assert (counters["loads"], counters["disk_reads"], counters["read_requests"]) == (0, 0, 1)
 
@@ -116,10 +118,55 @@ def test_header_and_fua_are_disk_pages_and_no_failed_stores(
 ) -> None:
     client = connect(server)
     client.pwrite(client.pread(PAGE, 0), 0)
-    client.pwrite(TEXT[: 4 * PAGE], PAGE, flags=1)
+    client.pwrite(TEXT[: 4 * PAGE], BEHIND_ZONE, flags=1)
     counters = device(server)
     assert (counters["disk_pages"], counters["disk_writes"]) == (5, 5)
     assert (counters["succ_stores"], counters["failed_stores"]) == (0, 0)
+
+
+def test_scan_zone_is_on_disk_and_counts_only_the_header(
+    server: RunningServer, connect: Connect
+) -> None:
+    client = connect(server)
+    client.pwrite(TEXT[: 100 * PAGE], PAGE)
+    counters = device(server)
+    assert (counters["disk_pages"], counters["disk_writes"]) == (1, 100)
+    assert (counters["succ_stores"], counters["failed_stores"]) == (0, 0)
+    client.pread(100 * PAGE, PAGE)
+    counters = device(server)
+    assert (counters["disk_reads"], counters["loads"]) == (100, 0)
+    client.trim(50 * PAGE, PAGE)
+    counters = device(server)
+    assert (counters["trims"], counters["disk_pages"], counters["preswap_pages"]) == (50, 1, 0)
+
+
+def test_unknown_pages_and_reads_of_them(server: RunningServer, connect: Connect) -> None:
+    client = connect(server)
+    pages = client.get_size() // PAGE
+    born = device(server)
+    assert born["unknown_pages"] == pages - sum(len(part) for part in zone(pages))
+    for request, *arguments in (
+        (client.pread, PAGE, BEHIND_ZONE),
+        (client.pread, 20 * PAGE, BEHIND_ZONE - 7),
+        (client.pwrite, b"a part", BEHIND_ZONE + 9),
+        (client.zero, 9, BEHIND_ZONE + 9),
+    ):
+        with pytest.raises(nbd.Error, match="EIO"):
+            request(*arguments)
+    counters = device(server)
+    assert (counters["unknown_reads"], counters["lost_reads"]) == (4, 0)
+    assert counters["unknown_pages"] == born["unknown_pages"]
+    client.pwrite(TEXT[:PAGE], BEHIND_ZONE)
+    client.trim(2 * PAGE, BEHIND_ZONE + PAGE)
+    client.zero(3 * PAGE, BEHIND_ZONE + 3 * PAGE)
+    counters = device(server)
+    assert counters["unknown_pages"] == born["unknown_pages"] - 6
+    assert not any(client.pread(5 * PAGE, BEHIND_ZONE + PAGE))
+    assert device(server)["unknown_reads"] == 4
+    discard(client)
+    counters = device(server)
+    assert counters["unknown_pages"] == 0
+    assert (counters["quarantined"], counters["quarantined_reads"]) == (False, 0)
 
 
 @pytest.mark.parametrize("pool", ["4M", "32M"])
@@ -127,7 +174,7 @@ def test_memory_is_what_the_arena_occupies(
     start_server: StartServer, connect: Connect, pool: str
 ) -> None:
     server = start_server(pool_size=pool)
-    connect(server).pwrite(NOISE + TEXT, PAGE)
+    connect(server).pwrite(NOISE + TEXT, BEHIND_ZONE)
     tmem = server.json_stats()["tmem"]
     assert tmem["mem_used_total"] == server.arena.stat().st_blocks * 512
     assert tmem["mem_used_total"] <= tmem["mem_used_max"] <= tmem["mem_limit"]
@@ -135,9 +182,9 @@ def test_memory_is_what_the_arena_occupies(
 
 
 def test_vm_preswap_is_the_sum_of_the_devices(start_server: StartServer, connect: Connect) -> None:
-    server = start_server(devices={"g1": "8M", "g2": "8M"})
-    connect(server, "g1").pwrite(TEXT, PAGE)
-    connect(server, "g2").pwrite(TEXT[: 50 * PAGE], PAGE)
+    server = start_server(devices={"g1": "16M", "g2": "16M"})
+    connect(server, "g1").pwrite(TEXT, BEHIND_ZONE)
+    connect(server, "g2").pwrite(TEXT[: 50 * PAGE], BEHIND_ZONE)
     stats = server.json_stats()
     pages = [counters["preswap_pages"] for counters in stats["devices"].values()]
     assert pages == [256, 50]
@@ -146,7 +193,7 @@ def test_vm_preswap_is_the_sum_of_the_devices(start_server: StartServer, connect
 
 
 def test_shrink_counts_what_it_moves(server: RunningServer, connect: Connect) -> None:
-    connect(server).pwrite(TEXT, PAGE)
+    connect(server).pwrite(TEXT, BEHIND_ZONE)
     server.ctl("sysctl", "vm.preswap=0")
     counters = device(server)
     assert (counters["written_back_pages"], counters["disk_writes"]) == (256, 256)
@@ -157,7 +204,7 @@ def test_gauges_outlive_a_kill_and_counters_begin_anew(
     start_server: StartServer, connect: Connect
 ) -> None:
     server = start_server(pool_size="4M")
-    connect(server).pwrite(NOISE, PAGE)
+    connect(server).pwrite(NOISE, BEHIND_ZONE)
     before = server.json_stats()
     server.kill()
     server.start()

@@ -12,7 +12,7 @@ import nbd
 import pytest
 
 from preswapd.units import PAGE_SIZE as PAGE
-from tests.clients import Connect, connected
+from tests.clients import BEHIND_ZONE, Connect, connected, discard
 from tests.conftest import StartServer
 from tests.nbd.conftest import MIB
 from tests.running import PRESWAPCTL, RunningServer
@@ -22,7 +22,9 @@ PAGES = 1024
 
 @pytest.fixture(params=["32M", "4M"], ids=["ample", "full"])
 def loaded(request: pytest.FixtureRequest, start_server: StartServer) -> RunningServer:
-    return start_server(pool_size=request.param)
+    server = start_server(pool_size=request.param)
+    discard(connected(server)).shutdown()
+    return server
 
 
 class Writer:
@@ -113,13 +115,13 @@ def test_stop_while_a_shrink_runs(loaded: RunningServer, connect: Connect) -> No
 
 
 def test_clean_stop_with_nothing_in_tmem(server: RunningServer, connect: Connect) -> None:
-    """The disk has all of it: shared memory may go, as in a reboot of the host."""
+    """The disk has all of it: shared memory may go, also without a reboot of the host."""
     content = random.Random(6).randbytes(MIB)
     client = connect(server)
-    client.pwrite(content, PAGE)
+    client.pwrite(content, BEHIND_ZONE)
     server.ctl("shrink", "0")
     assert server.stop() == 0
     for path in server.shm_dir.iterdir():
         path.unlink()
     server.start()
-    assert bytes(connect(server).pread(MIB, PAGE)) == content
+    assert bytes(connect(server).pread(MIB, BEHIND_ZONE)) == content

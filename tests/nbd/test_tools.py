@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from preswapd.units import PAGE_SIZE as PAGE
+from tests.clients import connected, discard
 from tests.conftest import StartServer
 from tests.nbd.conftest import MIB, SIZE
 from tests.running import RunningServer, run
@@ -45,7 +46,9 @@ def disk(tmp_path: Path) -> Path:
 
 @pytest.fixture(params=["32M", "4M"], ids=["ample", "small"])
 def empty(request: pytest.FixtureRequest, start_server: StartServer) -> RunningServer:
-    return start_server(pool_size=request.param)
+    server = start_server(pool_size=request.param)
+    discard(connected(server)).shutdown()
+    return server
 
 
 # --- nbdinfo ---
@@ -84,6 +87,13 @@ def test_nbdinfo_map(module_server: RunningServer) -> None:
 
 
 # --- whole images in and out ---
+
+
+def test_nbdcopy_of_unknown_pages_fails(server: RunningServer, tmp_path: Path) -> None:
+    """A copy with zeros in their places would be taken for the disk."""
+    done = run(["nbdcopy", server.nbd_uri(), str(tmp_path / "back")])
+    assert done.returncode == 1
+    assert "Input/output error" in done.stderr
 
 
 def test_nbdcopy_in_and_out(empty: RunningServer, disk: Path, tmp_path: Path) -> None:

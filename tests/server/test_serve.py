@@ -9,14 +9,12 @@ import socket
 import subprocess
 import time
 import tomllib
-from dataclasses import replace
 from pathlib import Path
 
 import nbd
 import pytest
 
 from preswapd.demo.server import ServerError
-from preswapd.preswap.files.sidecar import Sidecar
 from tests.clients import connected
 from tests.conftest import StartServer
 from tests.running import PATIENCE, PRESWAPD, RunningServer, run, wait_until
@@ -119,14 +117,13 @@ def test_clean_stop_removes_its_sockets(server: RunningServer) -> None:
     assert not server.control_socket.exists()
 
 
-def test_quarantine_after_the_hosts_reboot_is_told(server: RunningServer) -> None:
+def test_pages_that_a_reboot_of_the_host_has_lost_are_told(server: RunningServer) -> None:
     connected(server).pwrite(b"page" * 1024, 4096)
     server.kill()
-    shutil.rmtree(server.shm_dir)
-    sidecar = server.state_dir / "g1.json"
-    replace(Sidecar.read(sidecar), boot_id="the boot before").write(sidecar)
+    server.reboot()
     server.start()
-    assert "until a freshly booted guest uses it" in server.wait_for_line("g1:")
+    told = server.wait_for_line("the pages of g1 were not saved before the host's reboot")
+    assert told.endswith("reads fail until they are written or trimmed")
 
 
 def test_starts_over_the_sockets_of_a_killed_one(server: RunningServer) -> None:

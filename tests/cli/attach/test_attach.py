@@ -14,7 +14,7 @@ import pytest
 
 from preswapd.qmp import Monitor
 from tests.cli.conftest import Machine, StartMachine
-from tests.clients import connected
+from tests.clients import BEHIND_ZONE, connected
 from tests.conftest import StartServer
 from tests.running import PATIENCE, PRESWAPCTL, RunningServer, run
 
@@ -168,7 +168,7 @@ def test_detach_takes_all_out_again(server: RunningServer, start_machine: StartM
 def test_detach_tells_what_is_kept(server: RunningServer, start_machine: StartMachine) -> None:
     machine = start_machine(*Q35, *SCSI_HOST)
     client = connected(server, "g1")
-    client.pwrite(b"x" * 8192, 4096)
+    client.pwrite(b"x" * 8192, BEHIND_ZONE)
     client.shutdown()
     for _ in range(2):
         server.ctl("attach", "g1", f"--qmp={machine.qmp}", "--controller=own")
@@ -215,7 +215,7 @@ def test_detach_of_what_was_in_use_just_now_is_refused(
 ) -> None:
     server.ctl("attach", "g1", f"--qmp={machine.qmp}")
     client = connected(server, "g1")
-    client.pwrite(b"x" * 4096, 4096)
+    client.pwrite(b"x" * 4096, BEHIND_ZONE)
     assert "--force" in refused(server, 4, "detach", "g1", f"--qmp={machine.qmp}")
     assert machine.disks() == ["preswap-g1"]
     client.shutdown()

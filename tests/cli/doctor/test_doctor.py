@@ -94,6 +94,12 @@ def test_reads_of_unknown_pages_and_the_way_out() -> None:
     assert "`preswapctl trim swap0`" in found.mend
 
 
+def test_unknown_pages() -> None:
+    """A new device is all unknown; a guest that reads of it is another matter."""
+    assert statuses({"unknown_pages": 1000}) == []
+    assert statuses({"unknown_pages": 1000, "unknown_reads": 3}) == [FIX]
+
+
 def test_disk_files_where_nobody_can_look(tmp_path: Path) -> None:
     (finding,) = host_checks.check_state_directory(tmp_path / ("x" * 300), "disk files")
     assert (finding.status, "File name too long" in finding.text) == (NOTE, True)

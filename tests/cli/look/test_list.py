@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from tests.cli.look.printed import rows
+from tests.clients import BEHIND_ZONE
 from tests.running import RunningServer
 
 
@@ -17,7 +18,7 @@ def test_list_has_a_row_for_each_device(server: RunningServer) -> None:
 
 
 def test_list_follows_what_is_written(server: RunningServer, client: Any) -> None:
-    client.pwrite(os.urandom(1 << 20), 1 << 20)
+    client.pwrite(os.urandom(1 << 20), BEHIND_ZONE)
     (device,) = json.loads(server.ctl("--json", "list").stdout)["devices"]
     assert device["preswap_pages"] + device["disk_pages"] >= 256
     assert device["connections"] == 1
@@ -25,8 +26,8 @@ def test_list_follows_what_is_written(server: RunningServer, client: Any) -> Non
 
 def test_list_sizes_add_up_to_the_guests_pages(server: RunningServer, client: Any) -> None:
     for part in range(2):  # more than the pool takes
-        client.pwrite(os.urandom(24 << 20), 4096 + part * (24 << 20))
-    client.trim(1 << 20, 4096)
+        client.pwrite(os.urandom(24 << 20), BEHIND_ZONE + part * (24 << 20))
+    client.trim(1 << 20, BEHIND_ZONE)
     (row,) = rows(server.ctl("list", "-rb", "-o", "+FREE,LOST").stdout)
     cells = {name: int(row[name]) for name in ("SIZE", "USED", "TMEM", "DISK", "LOST", "FREE")}
     assert cells["USED"] == (47 << 20) + 4096 == cells["TMEM"] + cells["DISK"] + cells["LOST"]

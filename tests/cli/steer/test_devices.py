@@ -7,7 +7,7 @@ import nbd
 import pytest
 
 from preswapd.units import PAGE_SIZE as PAGE
-from tests.clients import connected
+from tests.clients import BEHIND_ZONE, connected
 from tests.running import RunningServer
 
 
@@ -52,15 +52,16 @@ def test_removed_device_stays_away(server: RunningServer) -> None:
     assert names(server) == {"g1"}
 
 
-def test_removed_but_configured_device_comes_back_empty(
+def test_removed_but_configured_device_comes_back_unknown(
     server: RunningServer, client: nbd.NBD
 ) -> None:
-    client.pwrite(b"x" * PAGE, 8 * PAGE)
+    client.pwrite(b"x" * PAGE, BEHIND_ZONE)
     client.shutdown()
     server.ctl("remove", "g1", "--yes")
     server.restart()
     again = connected(server, "g1")
-    assert bytes(again.pread(PAGE, 8 * PAGE)) == bytes(PAGE)
+    with pytest.raises(nbd.Error, match="EIO"):
+        again.pread(PAGE, BEHIND_ZONE)
 
 
 def test_name_that_is_taken(server: RunningServer) -> None:
@@ -78,11 +79,11 @@ def test_bad_size(server: RunningServer, size: str) -> None:
 def test_connected_device_is_left_alone(
     server: RunningServer, client: nbd.NBD, command: str
 ) -> None:
-    client.pwrite(b"x" * PAGE, 8 * PAGE)
+    client.pwrite(b"x" * PAGE, BEHIND_ZONE)
     done = server.ctl(command, "g1", check=False)
     assert done.returncode == 4
     assert done.stderr.count("\n") == 1
-    assert bytes(client.pread(PAGE, 8 * PAGE)) == b"x" * PAGE
+    assert bytes(client.pread(PAGE, BEHIND_ZONE)) == b"x" * PAGE
 
 
 def test_remove_under_a_client_that_was_overruled(server: RunningServer, client: nbd.NBD) -> None:
@@ -96,6 +97,17 @@ def test_mkswap_writes_header_and_label(server: RunningServer, client: nbd.NBD) 
     client.pwrite(bytes(PAGE), 0)
     server.ctl("mkswap", "g1", "--yes")
     assert swap_header(client) == (b"SWAPSPACE2", b"g1")
+
+
+def test_mkswap_forgets_the_pages(server: RunningServer, client: nbd.NBD) -> None:
+    client.pwrite(b"x" * 2 * PAGE, BEHIND_ZONE - PAGE)
+    client.pwrite(b"x" * PAGE, BEHIND_ZONE + PAGE, flags=nbd.CMD_FLAG_FUA)
+    server.ctl("mkswap", "g1", "--yes")
+    for page in (-1, 0, 1):
+        with pytest.raises(nbd.Error, match="EIO"):
+            client.pread(PAGE, BEHIND_ZONE + page * PAGE)
+    device = server.json_stats()["devices"]["g1"]
+    assert (device["preswap_pages"], device["disk_pages"], device["unknown_reads"]) == (0, 1, 3)
 
 
 def test_new_device_has_a_header(client: nbd.NBD) -> None:

@@ -11,7 +11,7 @@ import nbd
 import pytest
 
 from preswapd.units import PAGE_SIZE as PAGE
-from tests.clients import connected
+from tests.clients import BEHIND_ZONE, connected
 from tests.conftest import StartServer
 from tests.running import PRESWAPCTL, RunningServer, run, wait_for, wait_until
 
@@ -24,9 +24,9 @@ def client(server: RunningServer) -> nbd.NBD:
 
 
 def filled(server: RunningServer, export: str) -> nbd.NBD:
-    """A client that has written PAGES pages, behind the swap header."""
+    """A client that has written PAGES pages, where guests swap."""
     client = connected(server, export)
-    client.pwrite(content(export), PAGE)
+    client.pwrite(content(export), BEHIND_ZONE)
     return client
 
 
@@ -36,7 +36,7 @@ def content(export: str) -> bytes:
 
 
 def check_content(client: nbd.NBD, export: str) -> None:
-    assert bytes(client.pread(PAGES * PAGE, PAGE)) == content(export)
+    assert bytes(client.pread(PAGES * PAGE, BEHIND_ZONE)) == content(export)
 
 
 def test_sysctl_reads_like_sysctl(server: RunningServer, client: nbd.NBD) -> None:
@@ -175,16 +175,20 @@ def test_shrink_options_that_do_not_go(
 # --- swapoff ---
 
 
-def test_swapoff_drops_everything_but_the_header(server: RunningServer, client: nbd.NBD) -> None:
-    header = bytes(client.pread(PAGE, 0))
+def test_swapoff_drops_everything_but_the_scan_zone(server: RunningServer, client: nbd.NBD) -> None:
+    client.pwrite(b"a volume's label".ljust(PAGE), PAGE)
+    zone = bytes(client.pread(512 << 10, 0))
     server.ctl("shrink", "1000")
     report = json.loads(server.ctl("--json", "swapoff", "g1", "--yes").stdout)
     assert report["pages"] + report["disk_pages"] >= PAGES
     stats = server.json_stats()
     assert stats["tmem"]["stored_pages"] == 0
     assert stats["devices"]["g1"]["disk_pages"] <= 1
-    assert bytes(client.pread(PAGES * PAGE, PAGE)) == bytes(PAGES * PAGE)
-    assert bytes(client.pread(PAGE, 0)) == header
+    for page in range(PAGES):
+        with pytest.raises(nbd.Error, match="EIO"):
+            client.pread(PAGE, BEHIND_ZONE + page * PAGE)
+    assert stats["devices"]["g1"]["lost_pages"] == 0
+    assert bytes(client.pread(512 << 10, 0)) == zone
 
 
 def test_swapoff_warns_of_recent_io(server: RunningServer, client: nbd.NBD) -> None:

@@ -11,17 +11,17 @@ from preswapd.cli.invocation import Invocation
 from preswapd.cli.steer.sysctl import Assignment, Change
 from preswapd.errors import UsageError
 from preswapd.units import PAGE_SIZE as PAGE
-from tests.clients import connected
+from tests.clients import BEHIND_ZONE, connected
 from tests.conftest import StartServer
 from tests.running import RunningServer
 
 MIB = 1 << 20
 
 
-def written(server: RunningServer, export: str, pages: int, at: int = 1) -> nbd.NBD:
+def written(server: RunningServer, export: str, pages: int, at: int = 0) -> nbd.NBD:
     client = connected(server, export)
     text = b"".join(f"{export} {page:9}".encode().ljust(16, b".") * 256 for page in range(pages))
-    client.pwrite(text, at * PAGE)
+    client.pwrite(text, BEHIND_ZONE + at * PAGE)
     return client
 
 
@@ -30,7 +30,7 @@ def noise(server: RunningServer, export: str, mebibytes: int) -> nbd.NBD:
     client = connected(server, export)
     with open("/dev/urandom", "rb") as source:
         for number in range(mebibytes):
-            client.pwrite(source.read(MIB), (number + 1) * MIB)
+            client.pwrite(source.read(MIB), BEHIND_ZONE + number * MIB)
     return client
 
 
@@ -72,22 +72,22 @@ def test_shrink_of_one_device(start_server: StartServer) -> None:
 
 def test_lower_pool_limit_gives_memory_back(server: RunningServer) -> None:
     client = noise(server, "g1", 16)
-    before = bytes(client.pread(16 * MIB, MIB))
+    before = bytes(client.pread(16 * MIB, BEHIND_ZONE))
     assert server.arena.stat().st_blocks * 512 > 16 * MIB
     assert server.ctl("sysctl", "preswap.default.pool_limit=8M").stdout.endswith(f"= {8 * MIB}\n")
     assert server.arena.stat().st_blocks * 512 <= 8 * MIB
-    assert bytes(client.pread(16 * MIB, MIB)) == before
+    assert bytes(client.pread(16 * MIB, BEHIND_ZONE)) == before
     noise(server, "g1", 16)
     assert server.arena.stat().st_blocks * 512 <= 8 * MIB
 
 
 def test_lower_quota_sends_its_pages_to_disk(server: RunningServer) -> None:
     client = written(server, "g1", 100)
-    before = bytes(client.pread(100 * PAGE, PAGE))
+    before = bytes(client.pread(100 * PAGE, BEHIND_ZONE))
     done = server.ctl("sysctl", "preswap.default.g1.quota=40K")
     assert (done.stdout, done.stderr) == ("preswap.default.g1.quota = 10\n", "")
     assert server.json_stats()["devices"]["g1"]["preswap_pages"] == 10
-    assert bytes(client.pread(100 * PAGE, PAGE)) == before
+    assert bytes(client.pread(100 * PAGE, BEHIND_ZONE)) == before
     assert server.ctl("shrink", "--status").stdout == (
         "the last shrink, to fit preswap.default.g1.quota, is done:"
         " 90 pages (360K) moved, 10 pages (40K) left\n"
@@ -110,7 +110,7 @@ def test_freeze_and_thaw(server: RunningServer) -> None:
     assert server.ctl("freeze").stdout == "default is frozen: new pages go to disk\n"
     client = written(server, "g1", 10)
     assert server.json_stats()["devices"]["g1"]["preswap_pages"] == 0
-    assert bytes(client.pread(2, PAGE)) == b"g1"
+    assert bytes(client.pread(2, BEHIND_ZONE)) == b"g1"
     assert json.loads(server.ctl("--json", "thaw").stdout) == {"preswap.default.frozen": 0}
     written(server, "g1", 10)
     assert server.json_stats()["devices"]["g1"]["preswap_pages"] == 10
