@@ -34,8 +34,10 @@ class ShrinkPlan:
     "--wait/--no-wait", default=True, help="Wait until the shrink has ended. Default: --wait."
 )
 @click.option("--dry-run", is_flag=True, help="Only say what would move.")
-@click.option("--status", "other", flag_value="status", help="Tell how far the one under way is.")
-@click.option("--stop", "other", flag_value="stop", help="Stop the one under way.")
+@click.option(
+    "--status", "other", flag_value="status", help="Tell how far the shrink or sync under way is."
+)
+@click.option("--stop", "other", flag_value="stop", help="Stop the shrink or sync under way.")
 @pass_invocation
 def shrink_command(
     invocation: Invocation,
