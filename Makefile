@@ -57,8 +57,8 @@ install: export PYTHONDONTWRITEBYTECODE := 1
 install: $(BUILT)  ## APP, links to its commands, units, manual pages and completions (DESTDIR, PREFIX, APP)
 	$(BIN)/python tools/install-app "$(DESTDIR)$(APP)" "$(APP)"
 	install -d $(UNITS) $(TO)/bin
-	for unit in preswapd@.service preswapd@.socket preswapd-metrics.service preswapd-metrics.timer; do \
-	  sed 's,/opt/preswapd/,$(APP)/,' "systemd/$$unit" > "$(UNITS)/$$unit" && chmod 644 "$(UNITS)/$$unit" || exit 1; done
+	for unit in preswapd@.service preswapd@.socket preswapd-sync@.service preswapd-metrics.service preswapd-metrics.timer; do \
+	  sed 's,/opt/preswapd/,$(APP)/,g' "systemd/$$unit" > "$(UNITS)/$$unit" && chmod 644 "$(UNITS)/$$unit" || exit 1; done
 	for command in preswapd preswapctl; do \
 	  ln -sf $(APP)/bin/$$command $(TO)/bin/$$command || exit 1; done
 	install -D -m 644 -t $(TO)/lib/sysusers.d systemd/sysusers.d/preswapd.conf

@@ -25,7 +25,7 @@ from preswapd.api.wire import (
     NotFoundError,
     error_from,
 )
-from preswapd.errors import PreswapError, UnreachableError, UsageError
+from preswapd.errors import PreswapError, RefusedError, UnreachableError, UsageError
 
 Json = dict[str, Any]
 
@@ -136,8 +136,20 @@ class Client:
         body = {"pages": pages, "device": device, "wait": False}
         return ShrinkStatus.from_json(self._change("POST", "/shrink", body))
 
+    def begin_sync(self, device: str | None = None) -> ShrinkStatus:
+        """Begins a sync of one device or of all, that goes on without this client; errors as of
+        begin_shrink()."""
+        body = {"device": device, "wait": False}
+        with newer_than_the_server():
+            return ShrinkStatus.from_json(self._change("POST", "/sync", body))
+
+    def trim(self, name: str) -> int:
+        """Makes zeros of the pages of which nothing is known: how many.  NotFoundError."""
+        with newer_than_the_server():
+            return int(self._change("POST", f"{device_path(name)}/trim", {})["pages"])
+
     def stop_shrink(self) -> ShrinkStatus:
-        """Stops the shrink that is under way, whatever it is for; RefusedError without one.
+        """Stops the shrink or sync that is under way, whatever it is for; RefusedError without one.
 
         It ends a moment later, between two writes.
         """
@@ -151,6 +163,20 @@ class Client:
         """
         body = {"pages": pages, "device": device}
         with self._exchange("POST", f"{PREFIX}/shrink", body, READ_SECONDS) as response:
+            yield RunningShrink(response)
+
+    @contextmanager
+    def sync(self, device: str | None = None) -> Iterator["RunningShrink"]:
+        """A sync that has begun: all pages go to disk, and the maps are saved.  Leaving the block
+        before its end stops it.
+
+        Errors as of begin_shrink().
+        """
+        body = {"device": device}
+        with (
+            newer_than_the_server(),
+            self._exchange("POST", f"{PREFIX}/sync", body, READ_SECONDS) as response,
+        ):
             yield RunningShrink(response)
 
     # --- how ---
@@ -266,6 +292,20 @@ class FollowedSetting:
 def knows_no_wait(error: UsageError) -> bool:
     """The server complains of the field that asks it to tell what becomes of a setting."""
     return str(error).startswith("unknown field 'wait'")
+
+
+@contextmanager
+def newer_than_the_server() -> Iterator[None]:
+    """Around a path that servers of earlier releases do not have."""
+    try:
+        yield
+    except NotFoundError as error:
+        if not str(error).startswith(f"there is no {PREFIX}/"):
+            raise
+        raise RefusedError(
+            "this server is older than preswapctl and cannot do that: restart it, which loses no"
+            " page"
+        ) from None
 
 
 def forced(force: bool) -> str:

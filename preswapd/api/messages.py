@@ -51,6 +51,7 @@ class ShrinkStatus(Message):
     error: str | None = None
     setting: str | None = None  # the key of the limit that it is for; None: it was asked for
     waiting: Sequence[str] = ()  # the settings whose pages go when it has ended
+    sync: bool = False  # it is a sync: a shrink to 0 pages that saves the maps of the devices too
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,8 @@ from preswapd.version import VERSION
 # How long a clean stop waits for requests that wait for a slow disk.  A stop without them is as
 # safe, but the device counts as dirty at the next start.
 PARK_MILLISECONDS = 1000
+# A sync tries that so often; in between those requests go on that waited.
+PARKS = 10
 # How long the compression waits for a page that it has to compress.
 SETTLE_MILLISECONDS = 1000
 
@@ -62,6 +64,7 @@ class Instance:
         self.recovery = opened.recovery
         self.changes = threading.Lock()
         self.closing = threading.Lock()
+        self.saving = threading.Lock()
         self.is_closed = False
         for complaint in opened.complaints:
             log(ERROR, complaint)
@@ -225,18 +228,26 @@ class Instance:
         return failure
 
     def save_parked(self, served: Served) -> str | None:
-        device, failure = served.device, None
-        try:
-            if device.park(PARK_MILLISECONDS):
-                self.save(served)
-            else:
-                failure = f"{device.name}: its requests take too long"
-        except OSError as error:
-            failure = f"{device.name}: {error.strerror}"
+        device = served.device
+        for _ in range(PARKS):
+            # Now: done a moment later, by itself, it would be a change and make the device dirty.
+            with suppress(OSError):
+                device.punch()
+            try:
+                device.sync()  # else requests would wait for most of it
+                if device.park(PARK_MILLISECONDS):
+                    self.save(served)
+                    return None
+            except OSError as error:
+                return f"{device.name}: {error.strerror}"
+            finally:
+                self.resume(device)
+        return f"{device.name}: its requests take too long"
+
+    def resume(self, device: Device) -> None:
         with self.closing:
             if not self.is_closed:
                 device.resume()
-        return failure
 
     def chosen(self, name: str | None) -> list[Device]:
         devices = self.devices
@@ -308,9 +319,11 @@ class Instance:
     def save(self, served: Served) -> None:
         """The map of a device that is parked: what is in memory only is not known without it."""
         device = served.device
-        if device.is_marked:
-            device.sync()
-            # Before the sidecar is clean: at worst a change marks it once more.
-            device.unmark()
-            pieces = range(0, device.pages, PIECE_PAGES)
-            served.record.save(device.state_bytes(at, PIECE_PAGES) for at in pieces)
+        # A stop may find a sync in here.
+        with self.saving:
+            if device.is_marked or served.record.is_half_saved:
+                device.sync()
+                # Before the sidecar is clean: at worst a change marks it once more.
+                device.unmark()
+                pieces = range(0, device.pages, PIECE_PAGES)
+                served.record.save(device.state_bytes(at, PIECE_PAGES) for at in pieces)

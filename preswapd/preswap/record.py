@@ -24,6 +24,7 @@ class Record:
         self.entry = entry
         self.sidecar = sidecar
         self.disk_fd = disk_fd
+        self.is_half_saved = False  # an error came between: it is to be saved again
 
     @property
     def pages(self) -> int:
@@ -59,10 +60,12 @@ class Record:
 
         The caller has unmarked the device: an error may come after the sidecar is clean.
         """
+        self.is_half_saved = True
         found = identity(self.disk_fd, self.sidecar.size)
         checksum = save_map(self.saved_map, pieces)
         self.sidecar = replace(self.sidecar, clean=True, ctime=found.ctime, map=checksum)
         self.sidecar.write(self.paths.sidecar(self.sidecar.name))
+        self.is_half_saved = False
 
     def write(self, sidecar: Sidecar) -> None:
         sidecar.write(self.paths.sidecar(sidecar.name))

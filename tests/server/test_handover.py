@@ -20,6 +20,7 @@ def test_round_trip() -> None:
             devices=(DeviceSpec("g1", 1 << 20), DeviceSpec("g2", 1 << 20, "zstd")),
             host_reserve=5,
             discard_state=True,
+            accept_moved=True,
         ),
         facts=FACTS,
         locks=(64, 65, 66),

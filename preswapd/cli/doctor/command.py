@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """`doctor`: what on this host is missing, wrong or worth knowing, and what to do about it."""
 
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -9,6 +11,7 @@ from preswapd.cli.doctor.finding import FIX, NOTE, Finding
 from preswapd.cli.doctor.guests import check_guests
 from preswapd.cli.doctor.host import check_host
 from preswapd.cli.doctor.instances import check_instance
+from preswapd.cli.doctor.reboot import check_reboot
 from preswapd.cli.doctor.units import check_units, units_installed
 from preswapd.cli.instances import Instances, RunningInstance, is_there
 from preswapd.cli.invocation import Invocation, pass_invocation
@@ -33,8 +36,10 @@ def doctor_command(invocation: Invocation) -> int:
       preswapctl doctor
     """
     findings = [*check_host(), *check_units(Path("/")), *check_guests()]
-    for instance in running(invocation.instances, findings):
+    instances = running(invocation.instances, findings)
+    for instance in instances:
         findings += checked(instance)
+    findings += check_reboot(pages_in_memory(instances))
     if invocation.json:
         print_json({"checks": [finding.to_json() for finding in findings]})
     else:
@@ -50,6 +55,14 @@ def running(instances: Instances, findings: list[Finding]) -> list[RunningInstan
     except UnreachableError as error:
         findings.append(Finding(NOTE, "server", str(error), start(runtime_root() / "NAME")))
         return []
+
+
+def pages_in_memory(instances: list[RunningInstance]) -> Iterator[tuple[Path, int]]:
+    """With the state directory of each instance that answers."""
+    for instance in instances:
+        with suppress(PreswapError):
+            pages = instance.client.preswap_pages()
+            yield Path(instance.client.facts().state_dir), pages
 
 
 def checked(instance: RunningInstance) -> list[Finding]:

@@ -18,7 +18,11 @@ FOLDERS = (
     "usr/lib/systemd/system",
 )
 TEMPLATE = "preswapd@.service"
-SOCKET = "preswapd@.socket"
+# The units that it comes with, and what is without them.
+BESIDE = {
+    "preswapd@.socket": "nothing listens while the server restarts",
+    "preswapd-sync@.service": "a reboot of the host loses what guests have in memory",
+}
 # QEMU tries again after 1, 2, 4 seconds and so on: a pause of this length costs the guest nothing.
 LONGEST_PAUSE = 1.0
 SPANS = {"ms": 0.001, "s": 1.0, "sec": 1.0, "": 1.0, "min": 60.0, "m": 60.0}
@@ -100,15 +104,16 @@ def check_units(root: Path) -> list[Finding]:
     for unit in [TEMPLATE, *units]:
         wrong = list(check_settings(unit, settings_of(root, unit)))
         findings += wrong or [Finding(OK, unit, "restarts at once, and stops without a time limit")]
-    if not files_of(root, SOCKET):
-        findings.append(
-            Finding(
-                NOTE,
-                TEMPLATE,
-                f"{SOCKET} is missing: nothing listens while the server restarts",
-                "copy it from preswapd's folder systemd/, then run systemctl daemon-reload",
+    for name, otherwise in BESIDE.items():
+        if not files_of(root, name):
+            findings.append(
+                Finding(
+                    NOTE,
+                    TEMPLATE,
+                    f"{name} is missing: {otherwise}",
+                    "copy it from preswapd's folder systemd/, then run systemctl daemon-reload",
+                )
             )
-        )
     return findings
 
 

@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """`swapoff`: all pages of a device are dropped, after the guest's own swapoff."""
 
-import sys
 from dataclasses import asdict
 
 import click
 
 from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.cli.output import print_json
+from preswapd.cli.steer.asking import confirm
 from preswapd.cli.steer.in_use import in_use
 from preswapd.commandline import DEVICE
-from preswapd.errors import RefusedError
 from preswapd.units import format_pages
 
 
@@ -32,23 +31,10 @@ def swapoff_command(invocation: Invocation, dev: str, yes: bool) -> None:
     if warning:
         click.echo(f"preswapctl: {dev}: {warning}", err=True)
     if not yes:
-        confirm(f"Drop all pages of {dev}?")
+        confirm(f"Drop all pages of {dev}?", "drops pages")
     report = client.swapoff(dev)
     if invocation.json:
         print_json(asdict(report))
     else:
         in_tmem, on_disk = format_pages(report.pages), format_pages(report.disk_pages)
         click.echo(f"dropped {in_tmem} from tmem, {on_disk} from disk")
-
-
-def confirm(question: str) -> None:
-    if not sys.stdin.isatty():
-        raise RefusedError("this drops pages and there is no terminal to ask on: give --yes")
-    try:
-        agreed = click.confirm(question, err=True)
-    except click.Abort:
-        # Ctrl-C, or the end of the input.
-        click.echo(err=True)
-        agreed = False
-    if not agreed:
-        raise RefusedError("nothing was changed")

@@ -41,6 +41,7 @@ def load(
     config: Path | None = None,
     devices: Sequence[DeviceSpec] = (),
     discard_state: bool = False,
+    accept_moved: bool = False,
     **options: Any,
 ) -> Config:
     """Options win over files, later files over earlier ones, and all over the defaults.
@@ -58,6 +59,7 @@ def load(
         paths=merge_paths(instance, values),
         devices=merge_devices(files.devices(), devices),
         discard_state=discard_state,
+        accept_moved=accept_moved,
         **fields_of(Settings, values),
     )
     return Config(settings, origin=lambda at: origin(at, files, given), **fields_of(Config, values))

@@ -86,6 +86,14 @@ def test_disk_errors() -> None:
     assert statuses({"disk_errors": 1}) == [FIX]
 
 
+def test_reads_of_unknown_pages_and_the_way_out() -> None:
+    assert statuses({"unknown_reads": 3}) == [FIX]
+    figures = cast(DeviceFigures, {**DEVICE, "unknown_reads": 3})
+    (found,) = check_device("instance vm1, device swap0", figures)
+    assert found.mend is not None
+    assert "`preswapctl trim swap0`" in found.mend
+
+
 def test_unknown_pages() -> None:
     """A new device is all unknown; a guest that reads of it is another matter."""
     assert statuses({"unknown_pages": 1000}) == []
@@ -267,7 +275,7 @@ CHECKOUT = Path(__file__).parents[3]
 ETC = "etc/systemd/system"
 OURS = {
     f"{ETC}/{name}": (CHECKOUT / "systemd" / name).read_text()
-    for name in ("preswapd@.service", "preswapd@.socket")
+    for name in ("preswapd@.service", "preswapd@.socket", "preswapd-sync@.service")
 }
 
 
@@ -291,9 +299,11 @@ def test_mend_of_a_server_that_does_not_run(tmp_path: Path) -> None:
     assert start(Path("/run/user/7/preswapd/vm1"), tmp_path) == "start it: preswapd serve"
 
 
-def test_unit_without_its_socket(tmp_path: Path) -> None:
-    name = f"{ETC}/preswapd@.service"
-    assert unit_texts(tmp_path, {name: OURS[name]})[-1].startswith(NOTE)
+@pytest.mark.parametrize("missing", ["preswapd@.socket", "preswapd-sync@.service"])
+def test_unit_without_what_belongs_to_it(tmp_path: Path, missing: str) -> None:
+    files = {name: text for name, text in OURS.items() if not name.endswith(missing)}
+    (told,) = (text for text in unit_texts(tmp_path, files) if not text.startswith(OK))
+    assert told.startswith(f"{NOTE} preswapd@.service: {missing} is missing: ")
 
 
 def test_unit_of_defaults_only(tmp_path: Path) -> None:

@@ -29,3 +29,17 @@ def test_progress_fits_the_terminal(
         assert ("target 12" in shown) == (columns == 0)
     finally:
         os.close(master)
+
+
+@pytest.mark.parametrize(("is_journal", "lines"), [(False, 3), (True, 1)])
+def test_journal_keeps_few_lines(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    is_journal: bool,
+    lines: int,
+) -> None:
+    monkeypatch.setattr("preswapd.cli.steer.following.stderr_is_journal", lambda: is_journal)
+    progress = Progress()
+    for moved in range(3):
+        progress.show(ShrinkProgress(moved=moved, left=9 - moved, target=0))
+    assert len(capsys.readouterr().err.splitlines()) == lines
