@@ -14,6 +14,7 @@ import click
 from preswapd.api.client import Client, RunningShrink, knows_no_wait
 from preswapd.api.messages import ShrinkProgress, ShrinkResult
 from preswapd.api.settings import POOL_LIMIT
+from preswapd.api.wire import NotKeptError
 from preswapd.errors import PartialError, UsageError
 from preswapd.units import PAGE_SIZE, format_pages, format_size
 
@@ -35,7 +36,7 @@ def set_and_fit(client: Client, key: str, value: str) -> int | str:
     """Sets it, waits until pages above a limit have gone, and returns the new value.  Ctrl-C ends
     only the waiting.
 
-    PartialError when pages stay above it.
+    PartialError when pages stay above it, NotKeptError when all is done but to keep the setting.
     """
     is_set = False
     try:
@@ -58,6 +59,8 @@ def set_and_fit(client: Client, key: str, value: str) -> int | str:
     if report is not None:
         warn_of_lost(report)
         check_complete(report)
+    if setting.not_kept:
+        raise NotKeptError(key, setting.value, setting.not_kept)
     return setting.value
 
 
