@@ -50,7 +50,7 @@ def check(settings: Settings) -> None:
     if settings.pool_size > LARGEST_POOL:
         raise RefusedError(f"a pool must be at most {exact_size(LARGEST_POOL)}")
     if settings.discard_state:
-        check_sizes(settings.devices, sizes_that_stay(settings))
+        check_sizes(settings, sizes_that_stay(settings))
     else:
         plan_of(settings)
 
@@ -101,7 +101,7 @@ def open_instance(settings: Settings) -> Opened:
             time.monotonic() - begun,
         )
         devices += [maker.adopt(sidecar) for sidecar in plan.adopt]
-        complaints = create_new(maker, plan, settings, devices)
+        complaints = plan.complaints + create_new(maker, plan, settings, devices)
         return Opened(
             host, maker, {made.device.name: made for made in devices}, recovery, complaints
         )
