@@ -28,6 +28,11 @@ from preswapd.server.serve import serve
     help="A swap device; may be given several times.",
 )
 @click.option(
+    "--system",
+    is_flag=True,
+    help="The defaults of directories are those for root, whoever runs it.",
+)
+@click.option(
     "--discard-state",
     is_flag=True,
     help="Start empty: drop all pages in memory and on disk.",

@@ -23,7 +23,7 @@ from preswapd.host.nbdkit import (
 from preswapd.host.prctl import death_signal
 from preswapd.log import WARNING, log
 from preswapd.preswap.opening import check
-from preswapd.server import directories, locks, sockets, stopping
+from preswapd.server import belonging, directories, locks, sockets, stopping
 from preswapd.server.config.merged import Config
 from preswapd.server.handover import Handover
 
@@ -42,7 +42,11 @@ def serve(config: Config) -> NoReturn:
     sockets.check_lengths(settings.paths)
     directories.prepare(settings.paths, settings.pool_size)
     held = locks.take(settings.paths)
+    belonging.check(settings.paths, held[0])
     check(settings)
+    belonging.note(settings.paths, held[0])
+    for conflict in config.conflicts:
+        log(WARNING, conflict)
     warn_of_logout()
     address = split_address(config.listen) if config.listen else None
     listening = sockets.listen_all(settings.paths, address, passed)
