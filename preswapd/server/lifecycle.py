@@ -109,11 +109,12 @@ class Stop:
     """Waits for a signal that asks the process to end."""
 
     def __init__(self, handover: Handover) -> None:
+        self.signals = handover.stops_at
         self.own_sockets = handover.own_sockets
         self.instance: Instance | None = None
 
     def wait(self) -> NoReturn:
-        number = signal.sigwait(stopping.SIGNALS)
+        number = signal.sigwait(self.signals)
         notify("STOPPING=1")
         name = signal.Signals(number).name
         pages = 0 if self.instance is None else self.instance.pages_in_tmem()

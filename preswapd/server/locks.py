@@ -11,6 +11,7 @@ from pathlib import Path
 
 from preswapd.errors import RefusedError
 from preswapd.paths import InstancePaths
+from preswapd.server.directories import way_out
 
 
 def take(paths: InstancePaths) -> list[int]:
@@ -29,7 +30,7 @@ def take_one(path: Path) -> int:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     except OSError as error:
-        raise RefusedError(f"{path}: {error.strerror}") from None
+        raise RefusedError(f"{path}: {error.strerror}{way_out(path.parent, error)}") from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -3,7 +3,6 @@
 
 import fcntl
 import os
-import resource
 import socket
 import time
 from importlib.resources import files
@@ -12,6 +11,8 @@ from typing import NoReturn
 from preswapd.api.kinds import split_address
 from preswapd.api.messages import ServerFacts
 from preswapd.commandline import DEBUG_VARIABLE
+from preswapd.errors import RefusedError
+from preswapd.host.limits import FEWEST_DESCRIPTORS, raise_limits
 from preswapd.host.logind import deletes_shared_memory_of
 from preswapd.host.nbdkit import (
     Nbdkit,
@@ -25,6 +26,7 @@ from preswapd.log import WARNING, log
 from preswapd.preswap.opening import check
 from preswapd.server import belonging, directories, locks, sockets, stopping
 from preswapd.server.config.merged import Config
+from preswapd.server.directories import NOBODY_ELSE
 from preswapd.server.handover import Handover
 
 # Named and not imported: only inside nbdkit is there what it imports.
@@ -36,8 +38,11 @@ KEPT_FROM = 64
 def serve(config: Config) -> NoReturn:
     # A stop that is asked for on the way is done once the plugin waits for it: with status 0.
     stopping.hold_back()
+    be_a_server()
     settings = config.settings
     found = probe()
+    # Where it was started need not stay mounted; all paths are absolute by now.
+    os.chdir("/")
     passed = sockets.passed_by_systemd(os.environ)
     sockets.check_lengths(settings.paths)
     directories.prepare(settings.paths, settings.pool_size)
@@ -51,6 +56,17 @@ def serve(config: Config) -> NoReturn:
     address = split_address(config.listen) if config.listen else None
     listening = sockets.listen_all(settings.paths, address, passed)
     become_nbdkit(config, found, listening, held)
+
+
+def be_a_server() -> None:
+    """Whatever shell or service it was started from."""
+    os.umask(NOBODY_ELSE)
+    files = raise_limits()
+    if files < FEWEST_DESCRIPTORS:
+        raise RefusedError(
+            f"it may have only {files} files open, and needs {FEWEST_DESCRIPTORS} and one for each"
+            " client: ulimit -Hn 65536, or LimitNOFILE=65536 in its unit"
+        )
 
 
 def warn_of_logout() -> None:
@@ -76,9 +92,9 @@ def become_nbdkit(
         own_sockets=tuple(listening.own),
         listen=config.listen,
         death_signal=death_signal(),
+        stops_at=tuple(stopping.wanted()),
     )
     pass_on(listening.nbd)
-    raise_descriptor_limit()
     passing = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(len(listening.nbd))}
     os.execve(found.path, command(found, facts, handover), {**environment(), **passing})
 
@@ -114,13 +130,6 @@ def command(found: Nbdkit, facts: ServerFacts, handover: Handover) -> list[str]:
         str(PLUGIN),
         f"handover={handover.to_json()}",
     ]
-
-
-def raise_descriptor_limit() -> None:
-    """As many clients as are allowed at all: when descriptors run out, nbdkit accepts no operator
-    either, and logs that it cannot in an endless loop."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def kept(descriptor: int) -> int:

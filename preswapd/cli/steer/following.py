@@ -96,7 +96,13 @@ def check_complete(report: ShrinkResult) -> None:
 
 @contextmanager
 def stopped_by_interrupt(running: RunningShrink) -> Iterator[None]:
-    """The first Ctrl-C asks the server to stop; the next one leaves without its report."""
+    """The first Ctrl-C asks the server to stop; the next one leaves without its report.
+
+    In the background of a script Ctrl-C is ignored: it is meant for others.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        yield
+        return
 
     def stop(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
