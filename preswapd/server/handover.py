@@ -16,6 +16,8 @@ class Handover:
     settings: Settings
     facts: ServerFacts
     locks: tuple[int, ...]  # descriptors
+    nbd: int  # descriptor of the socket at RUNTIME_DIR/nbd.sock
+    tcp: int  # descriptor of the socket at the address `listen`, if there is one
     control: int  # descriptor of the listening control socket
     own_sockets: tuple[Path, ...]  # to be removed at a clean stop
     listen: str | None
@@ -37,6 +39,8 @@ class Handover:
             settings=Settings(**settings),
             facts=ServerFacts(**values["facts"]),
             locks=tuple(values["locks"]),
+            nbd=values["nbd"],
+            tcp=values["tcp"],
             control=values["control"],
             own_sockets=tuple(map(path_of, values["own_sockets"])),
             listen=values["listen"],

@@ -22,7 +22,7 @@ from preswapd.host.nbdkit import (
     probe,
 )
 from preswapd.host.prctl import death_signal
-from preswapd.log import WARNING, log
+from preswapd.log import ERROR, WARNING, log
 from preswapd.preswap.opening import check
 from preswapd.server import belonging, directories, locks, sockets, stopping
 from preswapd.server.config.merged import Config
@@ -83,11 +83,15 @@ def become_nbdkit(
     config: Config, found: Nbdkit, listening: sockets.Listening, held: list[int]
 ) -> NoReturn:
     assert listening.control is not None
-    facts = facts_of(config, found)
+    for complaint in listening.complaints:
+        log(ERROR, complaint)
+    facts = facts_of(config, found, listening.listen_error)
     handover = Handover(
         settings=config.settings,
         facts=facts,
         locks=tuple(kept(descriptor) for descriptor in held),
+        nbd=sockets.FIRST_PASSED,
+        tcp=sockets.FIRST_PASSED + len(listening.nbd) - 1,
         control=kept(listening.control.fileno()),
         own_sockets=tuple(listening.own),
         listen=config.listen,
@@ -99,7 +103,7 @@ def become_nbdkit(
     os.execve(found.path, command(found, facts, handover), {**environment(), **passing})
 
 
-def facts_of(config: Config, found: Nbdkit) -> ServerFacts:
+def facts_of(config: Config, found: Nbdkit, listen_error: str | None) -> ServerFacts:
     threads, threads_reason = choose_threads(found.version, config.threads)
     structured, structured_reason = choose_structured_replies(found.version)
     paths = config.settings.paths
@@ -114,6 +118,8 @@ def facts_of(config: Config, found: Nbdkit) -> ServerFacts:
         shm_dir=str(paths.shm_dir),
         state_dir=str(paths.state_dir),
         start_time=round(time.time(), 3),
+        listen=config.listen,
+        listen_error=listen_error,
     )
 
 

@@ -27,6 +27,8 @@ def test_round_trip() -> None:
         ),
         facts=FACTS,
         locks=(64, 65, 66),
+        nbd=3,
+        tcp=4,
         control=67,
         own_sockets=(Path("/r/nbd.sock"),),
         listen="127.0.0.1:1",
