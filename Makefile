@@ -62,7 +62,9 @@ install: build  ## units, manual pages and completions under PREFIX (DESTDIR, PR
 	for shell in bash zsh fish; do for command in preswapd preswapctl; do \
 	  variable=_$$(echo $$command | tr a-z A-Z)_COMPLETE; \
 	  env $$variable=$${shell}_source $(BIN)/$$command > $(COMPLETIONS)/$$command.$$shell || exit 1; done; done
-	install -d $(UNITS) $(DESTDIR)$(PREFIX)/bin
+	umask 022; mkdir -p $(UNITS) $(DESTDIR)$(PREFIX)/bin $(addprefix $(DESTDIR)$(PREFIX)/lib/,sysusers.d tmpfiles.d) \
+	  $(addprefix $(SHARE)/,man/man8 man/man5 doc/preswapd bash-completion/completions zsh/site-functions \
+	  fish/vendor_completions.d)
 	for unit in preswapd@.service preswapd@.socket preswapd-metrics.service preswapd-metrics.timer; do \
 	  sed 's,/opt/preswapd/,$(APP)/,' "systemd/$$unit" > "$(UNITS)/$$unit" && chmod 644 "$(UNITS)/$$unit" || exit 1; done
 	for command in preswapd preswapctl; do \
@@ -78,6 +80,8 @@ install: build  ## units, manual pages and completions under PREFIX (DESTDIR, PR
 	  install -D -m 644 $(COMPLETIONS)/$$command.zsh $(SHARE)/zsh/site-functions/_$$command && \
 	  install -D -m 644 $(COMPLETIONS)/$$command.fish $(SHARE)/fish/vendor_completions.d/$$command.fish || exit 1; done
 
+	@# The services' user must read what the shell's umask may have made unreadable.
+	if [ -z "$(DESTDIR)" ] && [ -d $(APP) ]; then chmod -R go+rX $(APP); fi
 
 clean:  ## remove everything that was built
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -9,6 +9,7 @@ from preswapd.cli.doctor.finding import FIX, NOTE, Finding
 from preswapd.cli.doctor.guests import check_guests
 from preswapd.cli.doctor.host import check_host
 from preswapd.cli.doctor.instances import check_instance
+from preswapd.cli.doctor.readable import check_readable
 from preswapd.cli.doctor.units import check_units, units_installed
 from preswapd.cli.instances import Instances, RunningInstance, is_there
 from preswapd.cli.invocation import Invocation, pass_invocation
@@ -32,7 +33,8 @@ def doctor_command(invocation: Invocation) -> int:
     Example:
       preswapctl doctor
     """
-    findings = [*check_host(), *check_units(Path("/")), *check_guests()]
+    root = Path("/")
+    findings = [*check_host(), *check_units(root), *check_readable(root), *check_guests()]
     for instance in running(invocation.instances, findings):
         findings += checked(instance)
     if invocation.json:
