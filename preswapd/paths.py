@@ -11,6 +11,7 @@ from preswapd.errors import UsageError
 DEFAULT_INSTANCE = "default"
 CONFIG_ROOT = Path("/etc/preswapd")
 SYSTEM_RUNTIME_ROOT = Path("/run/preswapd")
+SYSTEM_STATE_ROOT = Path("/var/lib/preswapd")
 
 INSTANCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 # Fifteen bytes are what the label of a swap header holds.
@@ -122,7 +123,7 @@ def runtime_root() -> Path:
 
 def state_root() -> Path:
     if is_root():
-        return Path("/var/lib/preswapd")
+        return SYSTEM_STATE_ROOT
     given = os.environ.get("XDG_STATE_HOME")
     if given and Path(given).is_absolute():
         return Path(given) / "preswapd"
@@ -134,19 +135,21 @@ def state_root() -> Path:
         ) from None
 
 
-def default_runtime_dir(instance: str) -> Path:
-    return runtime_root() / instance
+# `system`: as for root, whoever asks, for a service that does not run as root.
 
 
-def default_shm_dir(instance: str) -> Path:
+def default_runtime_dir(instance: str, system: bool = False) -> Path:
+    return (SYSTEM_RUNTIME_ROOT if system else runtime_root()) / instance
+
+
+def default_shm_dir(instance: str, system: bool = False) -> Path:
     # All users share /dev/shm, so an ordinary user's directory carries the user's number.
-    return Path("/dev/shm") / (
-        f"preswapd-{instance}" if is_root() else f"preswapd-{os.geteuid()}-{instance}"
-    )
+    own = "" if system or is_root() else f"{os.geteuid()}-"
+    return Path(f"/dev/shm/preswapd-{own}{instance}")
 
 
-def default_state_dir(instance: str) -> Path:
-    return state_root() / instance
+def default_state_dir(instance: str, system: bool = False) -> Path:
+    return (SYSTEM_STATE_ROOT if system else state_root()) / instance
 
 
 def config_file(instance: str) -> Path:

@@ -21,8 +21,10 @@ from preswapd.api.messages import (
 from preswapd.api.settings import VM_PRESWAP
 from preswapd.api.wire import (
     METRICS,
+    NOT_KEPT,
     PREFIX,
     NotFoundError,
+    NotKeptError,
     error_from,
 )
 from preswapd.errors import PreswapError, RefusedError, UnreachableError, UsageError
@@ -113,9 +115,13 @@ class Client:
         """Sets it and returns its new value; pages above a lowered limit may go later.
 
         `value` is a number, a size such as "64M" or a word, as docs/control-api.md has it for each
-        key.  UsageError for an unknown key or a bad value.
+        key.  UsageError for an unknown key or a bad value; NotKeptError where it is set, but would
+        not be after a restart.
         """
-        return cast(int | str, self._change("PUT", "/sysctl", {"key": key, "value": value})[key])
+        answer = self._change("PUT", "/sysctl", {"key": key, "value": value})
+        if why := answer.get(NOT_KEPT):
+            raise NotKeptError(key, answer[key], why)
+        return cast(int | str, answer[key])
 
     @contextmanager
     def set_and_follow(self, key: str, value: str) -> Iterator["FollowedSetting"]:
@@ -274,7 +280,8 @@ class RunningShrink:
 
 
 class FollowedSetting:
-    """A setting that was made, with the shrink that makes it true.  `value`: its new value."""
+    """A setting that was made, with the shrink that makes it true.  `value`: its new value;
+    `not_kept`: why it would end with the server, None where it does not."""
 
     def __init__(self, answer: Answer) -> None:
         self.answer = answer
@@ -282,6 +289,7 @@ class FollowedSetting:
         if first is None:
             raise UnreachableError("the server went away before it said what was set")
         self.value = cast(int | str, first["value"])
+        self.not_kept = cast(str | None, first.get(NOT_KEPT))
 
     def wait(self, progress: Callable[[ShrinkProgress], None]) -> ShrinkResult | None:
         """How the shrink ended, None where no page had to go; otherwise as RunningShrink.wait()."""

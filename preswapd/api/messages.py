@@ -77,3 +77,5 @@ class ServerFacts(Message):
     shm_dir: str
     state_dir: str
     start_time: float = 0.0  # seconds since 1970
+    listen: str | None = None  # the address on which NBD is served over TCP too
+    listen_error: str | None = None  # why nobody can connect there yet

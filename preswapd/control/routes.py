@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 from preswapd.api.figures import DeviceAnswer, ServerFigures, Statistics
 from preswapd.api.messages import ServerFacts
 from preswapd.api.settings import VM_PRESWAP
-from preswapd.api.wire import PREFIX, NotFoundError
+from preswapd.api.wire import NOT_KEPT, PREFIX, NotFoundError
 from preswapd.errors import UsageError
 from preswapd.preswap.instance import Change, Instance
 from preswapd.preswap.shrink import Shrink
@@ -169,8 +169,11 @@ class Api:
     def set(self, request: Request) -> Reply | Followed:
         body = Body(request.body, "key", "value", "wait")
         key, wait = body.text("key"), body.flag("wait")
-        now, shrink = self.change(key, body.value("value"))
-        return Followed(shrink, False, {"value": now}) if wait else Reply(200, {key: now})
+        now, shrink, not_kept = self.change(key, body.value("value"))
+        also = {NOT_KEPT: not_kept} if not_kept else {}
+        if wait:
+            return Followed(shrink, False, {"value": now, **also})
+        return Reply(200, {key: now, **also})
 
     def change(self, key: str, value: str) -> Change:
         """A number of pages is set by a shrink to it."""

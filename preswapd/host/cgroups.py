@@ -16,7 +16,8 @@ def memory_files(
 ) -> list[tuple[str, str, str]]:
     """Limit, usage and statistics file of each group: this process's and those above it."""
     try:
-        lines = membership.read_text().splitlines()
+        # A group may have any name.
+        lines = membership.read_text(errors="surrogateescape").splitlines()
     except OSError:
         return []
     return [files for line in lines for files in groups(line, root)]

@@ -2,6 +2,7 @@
 """One instance: a tmem host, its devices, and what an operator does with them."""
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple, cast
@@ -38,6 +39,8 @@ PARK_MILLISECONDS = 1000
 PARKS = 10
 # How long the compression waits for a page that it has to compress.
 SETTLE_MILLISECONDS = 1000
+# A runtime directory that is full is not tried at every turn.
+KEEP_SECONDS = 2.0
 
 
 class Change(NamedTuple):
@@ -45,6 +48,7 @@ class Change(NamedTuple):
 
     value: int | str
     shrink: Shrink | None
+    not_kept: str | None = None  # why it would end with this process
 
 
 class Instance:
@@ -66,6 +70,7 @@ class Instance:
         self.closing = threading.Lock()
         self.saving = threading.Lock()
         self.is_closed = False
+        self.next_keeping = 0.0
         for complaint in opened.complaints:
             log(ERROR, complaint)
         self.sysctl = Sysctl(settings, opened.host, POOL)
@@ -128,10 +133,7 @@ class Instance:
             try:
                 self.maker.remove(served)
             finally:
-                # At worst a device that is made again under this name begins with the settings,
-                # after a restart.
-                with suppress(OSError):
-                    self.sysctl.forget(served.device)
+                self.sysctl.forget(served.device)
             self.host.give_back()
         self.log(INFO, f"removed device {name}")
 
@@ -260,13 +262,35 @@ class Instance:
     def set(self, key: str, value: str) -> Change:
         """Sets it and begins to make it true: pages above a limit move to disk, however many.
 
-        UsageError for an unknown key or a bad value, RefusedError when it cannot be kept over a
-        restart; nothing was changed then.
+        UsageError for an unknown key or a bad value; nothing was changed then.
         """
         with self.changes:
             now = self.sysctl.set(key, value, self.devices)
+            not_kept = self.sysctl.not_kept
             self.log(NOTICE, f"set {key} = {now}")
-            return Change(now, self.fitting.fit(key))
+            if not_kept:
+                self.log(
+                    WARNING,
+                    f"{key} is in force, and not kept for the next start: {not_kept}; it is tried"
+                    " again until there is room",
+                )
+            return Change(now, self.fitting.fit(key), not_kept)
+
+    def keep_settings(self) -> None:
+        """What could not be kept when it was set, or was removed since."""
+        now = time.monotonic()
+        if now < self.next_keeping:
+            return
+        self.next_keeping = now + KEEP_SECONDS
+        # An operator's change may wait for a disk, and maintenance must not.
+        if self.sysctl.is_kept() or not self.changes.acquire(blocking=False):
+            return
+        try:
+            self.sysctl.keep()
+        finally:
+            self.changes.release()
+        if self.sysctl.not_kept is None:
+            self.log(NOTICE, "the settings are kept for the next start again")
 
     def limits(self) -> dict[str, Goal]:
         """What each limit asks of the pages that are there, by key."""
@@ -286,6 +310,7 @@ class Instance:
         self.host.maintain()
         self.maintenance.turn()
         self.fitting.turn()
+        self.keep_settings()
 
     def compress_later(self) -> None:
         """From now on writes are taken at the speed of a copy; settle() must be called for ever."""

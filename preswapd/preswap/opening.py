@@ -55,7 +55,7 @@ def check(settings: Settings) -> None:
     if settings.pool_size > LARGEST_POOL:
         raise RefusedError(f"a pool must be at most {exact_size(LARGEST_POOL)}")
     if settings.discard_state:
-        check_sizes(settings.devices, sizes_that_stay(settings))
+        check_sizes(settings, sizes_that_stay(settings))
     else:
         plan_of(settings)
 

@@ -2,10 +2,11 @@
 """What an instance and its devices are started with; each field has its setting's name."""
 
 from dataclasses import dataclass
+from shlex import quote
 
 from preswapd.codecs import DEFAULT_COMPRESS
 from preswapd.errors import RefusedError
-from preswapd.paths import InstancePaths
+from preswapd.paths import InstancePaths, default_runtime_dir
 
 # The arena's table has 512 entries, and the first is its head.
 MOST_DEVICES = 511
@@ -32,6 +33,14 @@ class Settings:
     host_reserve: int | None = None
     discard_state: bool = False
     accept_moved: bool = False
+
+    @property
+    def operator(self) -> str:
+        """How an operator's command begins that is meant for this instance."""
+        usual = {default_runtime_dir(self.instance, system) for system in (False, True)}
+        if self.paths.runtime_dir in usual:
+            return f"preswapctl --instance {self.instance}"
+        return f"preswapctl --runtime-dir {quote(str(self.paths.runtime_dir))}"
 
 
 def check_number_of_devices(number: int) -> None:

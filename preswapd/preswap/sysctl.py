@@ -23,7 +23,7 @@ from preswapd.api.settings import (
     Setting,
     said_in,
 )
-from preswapd.errors import RefusedError, UsageError
+from preswapd.errors import UsageError
 from preswapd.host.filesystems import total_bytes
 from preswapd.preswap.device._device import Device
 from preswapd.preswap.files.durable import write_file
@@ -73,6 +73,7 @@ class Sysctl:
         self.held_down: dict[Device, int] = {}
         self.limiting = threading.Lock()
         self.changed: dict[str, str] = {}
+        self.not_kept: str | None = None  # why the next start would not know of it
         configured = ((spec.name, spec.compress) for spec in settings.devices)
         self.configured = {name: codec for name, codec in configured if codec is not None}
 
@@ -159,25 +160,23 @@ class Sysctl:
     # --- changing ---
 
     def set(self, key: str, text: str, devices: Mapping[str, Device]) -> int | str:
-        """The new value.  UsageError for an unknown key or a bad value; nothing is changed then."""
+        """The new value.  UsageError for an unknown key or a bad value; nothing is changed then.
+
+        It is in force also where it cannot be kept, as `not_kept` says afterwards: whoever freezes
+        a pool or lowers a limit needs the memory now.
+        """
         known = self.all(devices)
         if key not in known:
             raise UsageError(f"unknown key {key!r}: the choices are {', '.join(known)}")
         found = known[key]
-        before = found.effect.get()
         try:
             found.change(text)
         except (ValueError, UsageError) as error:
             raise UsageError(f"{key}: {error}") from None
-        changed = {**self.changed, key: text}
+        self.changed[key] = text
         if text == DEFAULT:
-            del changed[key]
-        try:
-            self.write(changed)
-        except OSError as error:
-            found.effect.set(before)
-            raise RefusedError(f"{self.path}: {error.strerror}") from None
-        self.changed = changed
+            del self.changed[key]
+        self.keep()
         return found.shown()
 
     def forget(self, device: Device) -> None:
@@ -188,11 +187,20 @@ class Sysctl:
         kept = {key: text for key, text in self.changed.items() if key not in gone}
         if kept != self.changed:
             self.changed = kept
-            self.write(kept)
+            self.keep()
 
-    def write(self, changed: Mapping[str, str]) -> None:
-        whole = {BOOT_ID: self.host.boot_id, **changed}
-        write_file(self.path, json.dumps(whole, indent=1).encode() + b"\n")
+    def keep(self) -> None:
+        """For the next start; to be called again where it was `not_kept`."""
+        whole = {BOOT_ID: self.host.boot_id, **self.changed}
+        try:
+            write_file(self.path, json.dumps(whole, indent=1).encode() + b"\n")
+            self.not_kept = None
+        except OSError as error:
+            self.not_kept = f"{self.path}: {error.strerror}"
+
+    def is_kept(self) -> bool:
+        """Also False where somebody has removed the file, or its directory."""
+        return self.not_kept is None and (not self.changed or self.path.exists())
 
     # --- the start ---
 

@@ -32,6 +32,11 @@ SYNC = "preswapd.server.syncing:sync"
     help="A swap device; may be given several times.",
 )
 @click.option(
+    "--system",
+    is_flag=True,
+    help="The defaults of directories are those for root, whoever runs it.",
+)
+@click.option(
     "--discard-state",
     is_flag=True,
     help="Start empty: drop all pages in memory and on disk.",

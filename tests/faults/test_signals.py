@@ -99,6 +99,21 @@ def test_interrupted_shrink_ends_with_5_and_goes_on_when_run_again(
     assert content(connect(filled)) == CONTENT
 
 
+def test_shrink_in_the_background_of_a_script_goes_on_at_ctrl_c(
+    filled: RunningServer, injector: Injector
+) -> None:
+    """A shell has it ignore the signal, which goes to all processes of the terminal."""
+    injector.hold(Call.WRITE, IMAGE)
+    command = [PRESWAPCTL, f"--runtime-dir={filled.runtime_dir}", "shrink", "0"]
+    in_background = ["/bin/sh", "-c", """trap '' INT; exec "$@" """, "sh", *command]
+    with subprocess.Popen(in_background, stdout=subprocess.PIPE, text=True) as shrink:
+        injector.wait()
+        shrink.send_signal(signal.SIGINT)
+        injector.end()
+        said, _ = shrink.communicate(timeout=30)
+    assert (shrink.returncode, "0 pages (0B) left in tmem" in said) == (0, True)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda n: n.name)
 def test_killed_preswapctl_stops_its_shrink(
     filled: RunningServer, injector: Injector, connect: Connect, number: signal.Signals

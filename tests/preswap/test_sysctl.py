@@ -4,6 +4,8 @@
 import errno
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 
 from preswapd.api.messages import ShrinkProgress
 from preswapd.api.settings import NO_LIMIT
-from preswapd.errors import RefusedError, UsageError
+from preswapd.errors import UsageError
 from preswapd.preswap.settings import DeviceSpec
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.disk_model import pages_of
@@ -50,7 +52,7 @@ def test_defaults(opened: Running) -> None:
 
 
 def test_quota_sends_the_rest_to_disk(opened: Running) -> None:
-    assert opened.instance.set(QUOTA, "10") == (10, None)
+    assert opened.instance.set(QUOTA, "10") == (10, None, None)
     write_all(opened, 1)
     assert (opened.device.preswap_pages, opened.device.disk_pages) == (10, PAGES - 10 + 1)
     assert read(opened.connect(), PAGE, PAGES * PAGE) == pages_of(1, PAGES * PAGE)
@@ -212,15 +214,71 @@ def test_bad_values_change_nothing(opened: Running, key: str, text: str) -> None
     assert not opened.paths.kept_settings.exists()
 
 
-def test_what_cannot_be_kept_is_not_set(opened: Running) -> None:
-    """A file where the directory was: nothing can be written there, also not by root."""
-    opened.paths.runtime_dir.rmdir()
-    opened.paths.runtime_dir.write_text("")
-    before = values(opened)
-    with pytest.raises(RefusedError, match="Not a directory"):
-        opened.instance.set(QUOTA, "7")
+@contextmanager
+def no_room(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nothing can be written in the runtime directory, also not by root."""
+
+    def fail(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("preswapd.preswap.sysctl.write_file", fail)
+        yield
+
+
+def test_what_cannot_be_kept_is_in_force(opened: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And told, and kept as soon as there is room."""
+    with no_room(monkeypatch):
+        now, _, why = opened.instance.set(QUOTA, "7")
+        assert (now, opened.device.max_pages) == (7, 7)
+        assert why == f"{opened.paths.kept_settings}: No space left on device"
+        assert "is in force, and not kept for the next start" in opened.log[-1]
+        opened.instance.set(FROZEN, "1")
+        opened.instance.set(LIMIT, "4M")
+        before = values(opened)
+        opened.instance.maintain()
+        assert not opened.paths.kept_settings.exists()
+    opened.instance.next_keeping = 0.0
+    opened.instance.maintain()
+    assert opened.log[-1] == "the settings are kept for the next start again"
+    opened.kill()
+    opened.open()
     assert values(opened) == before
-    assert opened.device.max_pages == NO_LIMIT
+
+
+def test_next_setting_keeps_those_before_it(
+    opened: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with no_room(monkeypatch):
+        opened.instance.set(QUOTA, "7")
+    assert opened.instance.set(FROZEN, "1").not_kept is None
+    opened.kill()
+    opened.open()
+    assert (values(opened)[QUOTA], values(opened)[FROZEN]) == (7, 1)
+
+
+def test_what_was_kept_and_removed_is_kept_again(opened: Running) -> None:
+    opened.instance.set(QUOTA, "7")
+    opened.paths.kept_settings.unlink()
+    opened.instance.next_keeping = 0.0
+    opened.instance.maintain()
+    opened.kill()
+    opened.open()
+    assert values(opened)[QUOTA] == 7
+
+
+def test_removed_device_is_forgotten_as_soon_as_there_is_room(
+    opened: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened.instance.set(QUOTA, "7")
+    with no_room(monkeypatch):
+        opened.instance.remove("g1")
+    opened.instance.next_keeping = 0.0
+    opened.instance.maintain()
+    opened.instance.create("g1", MIB)
+    opened.kill()
+    opened.open()
+    assert values(opened)[QUOTA] == "unlimited"
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"a": 1}', "{", '{"preswap.test.g1.quota": "x"}'])

@@ -338,13 +338,6 @@ def test_pool_larger_than_the_file_system(idle: RunningServer) -> None:
     assert "does not fit" in text
 
 
-def test_port_in_use(idle: RunningServer) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        status, text = refused(idle, f"--listen=127.0.0.1:{taken.getsockname()[1]}")
-    assert status == 4
-    assert "in use" in text
-
-
 def test_no_nbdkit(idle: RunningServer, tmp_path: Path) -> None:
     """The interpreter's own directory comes first in PATH, so it must not hold nbdkit either."""
     (tmp_path / "empty").mkdir()

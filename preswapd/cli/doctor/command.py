@@ -11,6 +11,7 @@ from preswapd.cli.doctor.finding import FIX, NOTE, Finding
 from preswapd.cli.doctor.guests import check_guests
 from preswapd.cli.doctor.host import check_host
 from preswapd.cli.doctor.instances import check_instance
+from preswapd.cli.doctor.readable import check_readable
 from preswapd.cli.doctor.reboot import check_reboot
 from preswapd.cli.doctor.units import check_units, units_installed
 from preswapd.cli.instances import Instances, RunningInstance, is_there
@@ -35,7 +36,8 @@ def doctor_command(invocation: Invocation) -> int:
     Example:
       preswapctl doctor
     """
-    findings = [*check_host(), *check_units(Path("/")), *check_guests()]
+    root = Path("/")
+    findings = [*check_host(), *check_units(root), *check_readable(root), *check_guests()]
     instances = running(invocation.instances, findings)
     for instance in instances:
         findings += checked(instance)

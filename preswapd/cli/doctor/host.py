@@ -85,7 +85,7 @@ def check_shared_memory(directory: Path, subject: str) -> Finding:
 
 def check_huge_pages() -> list[Finding]:
     """With huge pages everywhere, each small slab would take two megabytes."""
-    for line in Path("/proc/self/mounts").read_text().splitlines():
+    for line in Path("/proc/self/mounts").read_text(errors="replace").splitlines():
         _, place, kind, options = line.split()[:4]
         if kind == "tmpfs" and place == str(SHARED_MEMORY):
             bad = {"huge=always", "huge=within_size"} & set(options.split(","))
@@ -153,7 +153,8 @@ def check_swap(root: Path) -> list[Finding]:
     """What the host swaps out of a pool is compressed already, and a guest waits for it."""
     findings = []
     try:
-        areas = [line.split()[0] for line in (root / "proc/swaps").read_text().splitlines()[1:]]
+        text = (root / "proc/swaps").read_text(errors="replace")
+        areas = [line.split()[0] for line in text.splitlines()[1:]]
     except OSError:
         areas = []
     if areas:

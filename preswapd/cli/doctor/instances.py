@@ -13,6 +13,7 @@ from preswapd.cli.doctor.host import (
     check_state_directory,
 )
 from preswapd.cli.doctor.reboot import check_sync_unit
+from preswapd.cli.doctor.sockets import check_sockets
 from preswapd.cli.instances import RunningInstance
 from preswapd.paths import SharedMemoryPaths, StatePaths
 from preswapd.units import PAGE_SIZE, format_size
@@ -32,6 +33,7 @@ def check_instance(instance: RunningInstance) -> list[Finding]:
     return [
         *process(name, facts),
         *check_sync_unit(stats["instance"], facts),
+        *check_sockets(name, facts),
         *check_descriptors(name, Path(f"/proc/{facts.pid}/limits")),
         *directory_of_pages(shm_dir, f"{name}, shared memory"),
         *check_state_directory(state_dir, f"{name}, disk files"),

@@ -15,6 +15,7 @@ from preswapd.api.client import Client, RunningShrink, knows_no_wait
 from preswapd.api.messages import ShrinkProgress, ShrinkResult
 from preswapd.api.progress import progress_text
 from preswapd.api.settings import POOL_LIMIT
+from preswapd.api.wire import NotKeptError
 from preswapd.errors import PartialError, UsageError
 from preswapd.log import stderr_is_journal
 from preswapd.units import format_pages
@@ -49,7 +50,7 @@ def set_and_fit(client: Client, key: str, value: str) -> int | str:
     """Sets it, waits until pages above a limit have gone, and returns the new value.  Ctrl-C ends
     only the waiting.
 
-    PartialError when pages stay above it.
+    PartialError when pages stay above it, NotKeptError when all is done but to keep the setting.
     """
     is_set = False
     try:
@@ -72,6 +73,8 @@ def set_and_fit(client: Client, key: str, value: str) -> int | str:
     if report is not None:
         warn_of_lost(report)
         check_complete(report)
+    if setting.not_kept:
+        raise NotKeptError(key, setting.value, setting.not_kept)
     return setting.value
 
 
@@ -116,7 +119,13 @@ def check_synced(report: ShrinkResult) -> None:
 
 @contextmanager
 def stopped_by_interrupt(running: RunningShrink) -> Iterator[None]:
-    """The first Ctrl-C asks the server to stop; the next one leaves without its report."""
+    """The first Ctrl-C asks the server to stop; the next one leaves without its report.
+
+    In the background of a script Ctrl-C is ignored: it is meant for others.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        yield
+        return
 
     def stop(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -9,11 +9,12 @@ import click
 
 from preswapd.api.client import Client
 from preswapd.api.settings import DEFAULT, FROZEN, PREFIX, VM_PRESWAP, sysctl_rows
+from preswapd.api.wire import NotKeptError
 from preswapd.cli.instances import RunningInstance, ask_all, complain, names, those
 from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.cli.output import print_json
 from preswapd.cli.steer.following import check_complete, run_shrink, set_and_fit
-from preswapd.errors import UsageError
+from preswapd.errors import PartialError, UsageError
 from preswapd.units import parse_pages
 
 # What a terminal of 80 columns has left beside click's margin.
@@ -90,12 +91,19 @@ def sysctl_command(
         show_everything(invocation, shown)
     else:
         changes = [Change.of(invocation, assignment) for assignment in assignments]
+        not_kept: list[str] = []
         try:
             for change in changes:
-                shown.add(change.key, change.apply())
+                try:
+                    shown.add(change.key, change.apply())
+                except NotKeptError as error:
+                    shown.add(change.key, error.value)
+                    not_kept.append(str(error))
         finally:
             # What was set before one of them failed is set.
             shown.end()
+        if not_kept:
+            raise PartialError("; ".join(not_kept))
 
 
 class Shown:
@@ -222,7 +230,11 @@ def thaw_command(invocation: Invocation) -> None:
 def set_frozen(invocation: Invocation, frozen: bool) -> None:
     client = invocation.instances.only().client
     (key,) = frozen_keys(client.sysctl())
-    value = client.set(key, str(int(frozen)))
+    not_kept = None
+    try:
+        value = client.set(key, str(int(frozen)))
+    except NotKeptError as error:
+        value, not_kept = error.value, error
     name = key.removeprefix(PREFIX).removesuffix(END_OF_FROZEN)
     if invocation.json:
         print_json({key: value})
@@ -232,6 +244,8 @@ def set_frozen(invocation: Invocation, frozen: bool) -> None:
             if frozen
             else f"{name} is thawed: tmem takes new pages"
         )
+    if not_kept:
+        raise not_kept
 
 
 def frozen_keys(settings: dict[str, Value]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from preswapd.api.client import Client
 from preswapd.api.figures import DeviceFigures
 from preswapd.cli.doctor import guests as guest_checks
 from preswapd.cli.doctor import host as host_checks
+from preswapd.cli.doctor import readable
 from preswapd.cli.doctor import units as unit_checks
 from preswapd.cli.doctor.command import start
 from preswapd.cli.doctor.finding import FIX, NOTE, OK, Finding
@@ -297,6 +298,28 @@ def test_mend_of_a_server_that_does_not_run(tmp_path: Path) -> None:
     assert start(its, tmp_path) == "start it: preswapd serve"
     assert start(its, laid(tmp_path, OURS)) == "start it: systemctl start preswapd@vm1"
     assert start(Path("/run/user/7/preswapd/vm1"), tmp_path) == "start it: preswapd serve"
+
+
+def test_umask_that_kept_the_units_user_out(tmp_path: Path) -> None:
+    """Of the program, of a folder above it, of one instance's file; a group may be enough."""
+    config, drop_in = "etc/preswapd/vm1.toml", "etc/preswapd/vm1.toml.d/a.toml"
+    program = "opt/preswapd/lib/python3.11/site-packages/preswapd/__main__.py"
+    root = laid(tmp_path, {**OURS, program: "", config: "", drop_in: ""})
+    files = [root / name for name in (program, config, drop_in)]
+
+    def closed(user: int = 12345, *groups: int) -> list[str]:
+        found = readable.findings(root, files, user, groups)
+        return [
+            str((finding.mend or "").removeprefix(f"chmod -R a+rX {root}/")) for finding in found
+        ]
+
+    assert closed() == []
+    files[1].chmod(0o640)
+    (root / "etc/preswapd/vm1.toml.d").chmod(0o700)
+    (root / "opt/preswapd").chmod(0o700)
+    assert closed() == ["opt/preswapd", config, "etc/preswapd/vm1.toml.d"]
+    assert closed(12345, files[1].stat().st_gid) == ["opt/preswapd", "etc/preswapd/vm1.toml.d"]
+    assert closed(files[1].stat().st_uid) == []
 
 
 @pytest.mark.parametrize("missing", ["preswapd@.socket", "preswapd-sync@.service"])
