@@ -68,7 +68,13 @@ def begin(handover: Handover) -> Exports:
     gc.collect()
     gc.freeze()
     exports = Exports(instance)
-    spawn("watch", Background(GuestLog(instance, exports).look, WATCH_SECONDS).run)
+    guests = GuestLog(instance, exports)
+
+    def watch() -> None:
+        instance.clients.beat()
+        guests.look()
+
+    spawn("watch", Background(watch, WATCH_SECONDS).run)
     announce(handover, exports)
     return exports
 
