@@ -8,7 +8,7 @@ import click
 from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.cli.output import print_json
 from preswapd.cli.steer.asking import confirm, yes_option
-from preswapd.cli.steer.in_use import in_use, kept_pages
+from preswapd.cli.steer.in_use import at_stake, in_use
 from preswapd.commandline import DEVICE
 from preswapd.units import format_pages
 
@@ -32,8 +32,8 @@ def swapoff_command(invocation: Invocation, dev: str, yes: bool) -> None:
     if warning:
         click.echo(f"preswapctl: {dev}: {warning}", err=True)
     if not yes:
-        held = format_pages(kept_pages(device))
-        confirm(f"{dev} of {instance.name} holds {held}", "Drop them?")
+        lost = at_stake(device, instance.name)
+        confirm(lost or f"{dev} of {instance.name} holds no pages", "Drop all its pages?")
     report = instance.client.swapoff(dev)
     if invocation.json:
         print_json(asdict(report))

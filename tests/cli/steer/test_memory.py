@@ -203,7 +203,7 @@ def test_swapoff_needs_yes_without_a_terminal(server: RunningServer, client: nbd
 
 def test_swapoff_says_what_is_held_and_whose(server: RunningServer, client: nbd.NBD) -> None:
     done = server.ctl("swapoff", "g1", check=False)
-    assert f"g1 of default holds {format_pages(PAGES)}; " in done.stderr
+    assert f"g1 of default holds {format_pages(PAGES)} and has a client connected; " in done.stderr
 
 
 def test_swapoff_with_closed_input_needs_yes(server: RunningServer) -> None:
