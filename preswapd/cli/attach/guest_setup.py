@@ -5,7 +5,7 @@ import re
 
 import click
 
-from preswapd.cli.attach.disk import VIRTIO, bus_option
+from preswapd.cli.attach.disk import VIRTIO, Disk, bus_option
 from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.cli.output import print_json
 from preswapd.commandline import DEVICE, Reader
@@ -13,7 +13,7 @@ from preswapd.commandline import DEVICE, Reader
 # Before the guest's areas on disks, whose priorities are negative unless somebody chose them.
 PRIORITY = 100
 MOST = 32767
-FSTAB = "LABEL={dev} none swap discard,nofail,pri={priority} 0 0"
+FSTAB = "{area} none swap discard,nofail,pri={priority} 0 0"
 
 # The rule does not name the device: QEMU cuts the serial number of a virtio disk to 20 bytes.
 RULES_FILE = "/etc/udev/rules.d/60-preswapd.rules"
@@ -31,8 +31,10 @@ udevadm control --reload
 udevadm trigger --settle --subsystem-match=block
 """
 
+BY_LABEL = "findfs {area}"
+BY_ID = "readlink -e {area}"
 DISK_BLOCK = """\
-disk=$(findfs LABEL={dev}) || exit 1
+disk=$({find}) || exit 1
 """
 
 # Pages go to areas of one priority in turns, to zram and disk, say.
@@ -80,7 +82,7 @@ fi
 SWAP_BLOCK = """\
 # Swap to it now and after each boot; the guest also boots without it.
 # An fstab whose last line has no end gets one first: ours would be glued to that line.
-grep -q '^LABEL={pattern}[[:space:]]' /etc/fstab || {{
+grep -q '^{pattern}[[:space:]]' /etc/fstab || {{
   [ -z "$(tail -c 1 /etc/fstab)" ] || echo >>/etc/fstab
   echo "{fstab}" >>/etc/fstab
 }}
@@ -103,8 +105,15 @@ def parse_priority(text: str) -> int:
     type=Reader("n", parse_priority),
     help=f"Of the swap area. Default: {PRIORITY}, or one less than that of the guest's zram.",
 )
+@click.option(
+    "--by-id",
+    is_flag=True,
+    help="Name the disk by its serial number: where another one has the same label.",
+)
 @pass_invocation
-def guest_setup_command(invocation: Invocation, dev: str, bus: str, priority: int | None) -> None:
+def guest_setup_command(
+    invocation: Invocation, dev: str, bus: str, priority: int | None, by_id: bool
+) -> None:
     """Print a shell script that root of the guest runs, to swap to its disk DEV.
 
     The guest swaps to it before its own disks and after its zram, if it has one, and does not
@@ -115,20 +124,22 @@ def guest_setup_command(invocation: Invocation, dev: str, bus: str, priority: in
       preswapctl guest-setup swap0
       preswapctl guest-setup swap0 | ssh root@guest sh -eux
     """
-    invocation.instances.serving(dev)
+    disk = Disk.of(invocation.instances.serving(dev), dev, bus)
+    area = disk.path_in_guest if by_id else f"LABEL={dev}"
     chosen = PRIORITY if priority is None else priority
     if invocation.json:
         rule = RULE if bus == VIRTIO else None
-        fstab = FSTAB.format(dev=dev, priority=chosen)
+        fstab = FSTAB.format(area=area, priority=chosen)
         print_json({"name": dev, "bus": bus, "fstab": fstab, "udev_rule": rule})
         return
     udev = [UDEV_BLOCK.format(file=RULES_FILE, rule=RULE)] if bus == VIRTIO else []
     choice = CHOSEN_BLOCK if priority is None else GIVEN_BLOCK
     # A dot would stand for any character, and so for another device's name.
-    pattern = dev.replace(".", "[.]")
-    fstab = FSTAB.format(dev=dev, priority="$priority")
+    pattern = area.replace(".", "[.]")
+    fstab = FSTAB.format(area=area, priority="$priority")
+    find = (BY_ID if by_id else BY_LABEL).format(area=area)
     swap = [
-        DISK_BLOCK.format(dev=dev),
+        DISK_BLOCK.format(find=find),
         choice.format(dev=dev, priority=chosen),
         HIBERNATION_BLOCK.format(dev=dev),
         SWAP_BLOCK.format(pattern=pattern, fstab=fstab),

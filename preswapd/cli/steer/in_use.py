@@ -32,9 +32,10 @@ def check_not_awaited(device: DeviceAnswer) -> None:
 
 
 def kept_pages(device: DeviceFigures) -> int:
-    """Of an older server: all but the swap header."""
-    older = max(0, device["preswap_pages"] + device["disk_pages"] - 1)
-    return device.get("held_pages", older)
+    if "held_pages" in device:
+        return device["held_pages"]
+    # An older server; page 0, the swap header, is always on disk.
+    return max(0, device["preswap_pages"] + device["disk_pages"] - 1)
 
 
 def at_stake(device: DeviceAnswer, instance: str) -> str | None:

@@ -156,6 +156,18 @@ def test_priority_that_was_given(module_server: RunningServer, guest: GuestFiles
     assert found["fstab"] == "LABEL=g1 none swap discard,nofail,pri=500 0 0"
 
 
+def test_disk_by_its_serial_number(start_server: StartServer, guest: GuestFiles) -> None:
+    """Where the guest has a g1 of another instance too, the label is that of both."""
+    server = start_server(extra=["--instance=i2"])
+    path = "/dev/disk/by-id/scsi-0QEMU_QEMU_HARDDISK_preswap-g1.i2"
+    guest.write("etc/fstab", "LABEL=g1 none swap discard 0 0\n")
+    guest.program("readlink", f'[ "$*" = "-e {path}" ] && echo /dev/sdb')
+    for _ in range(2):
+        guest.run(server.ctl("guest-setup", "g1", "--by-id").stdout)
+    line = f"{path} none swap discard,nofail,pri=100 0 0\n"
+    assert guest.read("etc/fstab") == f"LABEL=g1 none swap discard 0 0\n{line}"
+
+
 @pytest.mark.parametrize("priority", ["-1", "32768", "high", "1.5"])
 def test_bad_priority(module_server: RunningServer, priority: str) -> None:
     done = module_server.ctl("guest-setup", "g1", f"--priority={priority}", check=False)

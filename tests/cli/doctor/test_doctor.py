@@ -3,6 +3,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,7 +35,7 @@ DEVICE = {
 }
 
 
-def statuses(device: dict[str, int]) -> list[str]:
+def statuses(device: Mapping[str, float]) -> list[str]:
     figures = cast(DeviceFigures, {**DEVICE, **device})
     return [finding.status for finding in check_device("g1", figures)]
 
@@ -84,6 +85,18 @@ def test_device_that_has_hardly_written() -> None:
 
 def test_disk_errors() -> None:
     assert statuses({"disk_errors": 1}) == [FIX]
+
+
+def test_client_that_has_not_come_back() -> None:
+    gone = {"awaited": True, "connections": 0}
+    assert statuses(gone) == [NOTE]
+    assert statuses({**gone, "away": 10.0, "held_pages": 8}) == [NOTE]
+
+
+def test_server_that_was_away_for_longer_than_qemu_waits() -> None:
+    assert statuses({"away": 301.0, "held_pages": 8}) == [FIX]
+    assert statuses({"away": 301.0, "held_pages": 0}) == []
+    assert statuses({"away": 299.0, "held_pages": 8}) == []
 
 
 def test_quarantine() -> None:
