@@ -77,6 +77,10 @@ class SharedMemoryPaths:
         """What each page of the device is, one byte a page."""
         return self.shm_dir / f"{device}.map"
 
+    def client(self, device: str) -> Path:
+        """There, and empty, while a client is connected to the device; a kill leaves it."""
+        return self.shm_dir / f"{device}.client"
+
 
 @dataclass(frozen=True)
 class StatePaths:

@@ -8,6 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
+# Of a device that is `awaited`: why nothing is taken from it.
+AWAITED = (
+    "the client that was connected when the server ended has not come back: an idle guest does when"
+    " it next needs its swap, a paused one when it is resumed (cont)"
+)
+
 
 class Message:
     """A dataclass that travels as a JSON object; a newer peer's further fields are ignored."""

@@ -77,9 +77,11 @@ class Instances:
         return owners[0]
 
     def serving(self, device: str) -> RunningInstance:
-        """The same, and it was asked, also where it was named."""
-        instance = self.having(device)
-        if device not in instance.client.devices():
+        """The same, and it was asked, also where it was named: it has its own name."""
+        found = self.having(device)
+        stats = found.client.stats()
+        instance = found._replace(name=stats["instance"])
+        if device not in stats["devices"]:
             raise UsageError(f"there is no device {device!r} in {instance.name}")
         return instance
 

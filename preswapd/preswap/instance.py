@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple, cast
 
-from preswapd.api.figures import Statistics, TmemFigures
+from preswapd.api.figures import DeviceFigures, Statistics, TmemFigures
 from preswapd.api.kinds import check_compress, check_device_size
-from preswapd.api.messages import ShrinkProgress, ShrinkResult, SwapoffResult
+from preswapd.api.messages import AWAITED, ShrinkProgress, ShrinkResult, SwapoffResult
 from preswapd.api.settings import POOL_LIMIT, QUOTA
 from preswapd.errors import RefusedError
 from preswapd.log import ERROR, INFO, NOTICE, WARNING, Log
 from preswapd.paths import check_device_name
+from preswapd.preswap.clients import Clients
 from preswapd.preswap.creation import Served
 from preswapd.preswap.device._device import Device
 from preswapd.preswap.files.header import swap_header
@@ -51,6 +52,11 @@ class Change(NamedTuple):
     not_kept: str | None = None  # why it would end with this process
 
 
+def held_pages(figures: DeviceFigures) -> int:
+    """All but page 0, which is always on disk, and which swapoff keeps."""
+    return max(0, figures["preswap_pages"] + figures["disk_pages"] - 1)
+
+
 class Instance:
     """The devices of one arena.
 
@@ -71,6 +77,7 @@ class Instance:
         self.saving = threading.Lock()
         self.is_closed = False
         self.next_keeping = 0.0
+        self.clients = Clients(settings.paths, self.served, log)
         for complaint in opened.complaints:
             log(ERROR, complaint)
         self.sysctl = Sysctl(settings, opened.host, POOL)
@@ -97,6 +104,11 @@ class Instance:
         """All but `server`, which is known to the process around it."""
         devices = self.devices
         figures = {name: device.stats() for name, device in devices.items()}
+        for name, figure in figures.items():
+            figure["held_pages"] = held_pages(figure)
+            figure["awaited"] = name in self.clients.awaited
+            has_asked = devices[name].seconds_since_io is not None
+            figure["away"] = 0.0 if has_asked else self.clients.away.get(name, 0.0)
         # tmem is below the API, and does not know its types.
         tmem = cast(TmemFigures, self.host.stats())
         tmem["metadata_size"] += sum(device.metadata_size() for device in devices.values())
@@ -123,10 +135,11 @@ class Instance:
             check_number_of_devices(len(self.served) + 1)
             served = self.maker.create(DeviceSpec(name, size), codec)
             self.served[name] = served
+            self.clients.forget(name)
         self.log(INFO, f"created device {name} of {format_size(size)}")
 
     def remove(self, name: str, *, force: bool = False) -> None:
-        """Removes it with all its pages.  RefusedError with a client connected, unless forced."""
+        """Removes it with all its pages.  RefusedError with a client, see unused()."""
         with self.changes:
             served = self.unused(name, force)
             del self.served[name]
@@ -134,11 +147,12 @@ class Instance:
                 self.maker.remove(served)
             finally:
                 self.sysctl.forget(served.device)
+                self.clients.forget(name)
             self.host.give_back()
         self.log(INFO, f"removed device {name}")
 
     def mkswap(self, name: str, *, force: bool = False) -> None:
-        """Writes a fresh swap header.  RefusedError with a client connected, unless forced."""
+        """Writes a fresh swap header.  RefusedError with a client, see unused()."""
         with self.changes:
             device = self.unused(name, force).device
             device.write_page_zero(swap_header(name, device.size))
@@ -146,6 +160,7 @@ class Instance:
         self.log(INFO, f"wrote a swap header to {name}")
 
     def unused(self, name: str, force: bool) -> Served:
+        """Unless forced, RefusedError while a client is connected or may be coming back."""
         served = self.served.get(name)
         if served is None:
             raise RefusedError(f"there is no device {name} any more")
@@ -153,6 +168,8 @@ class Instance:
             raise RefusedError(
                 f"a client is connected to {name}: detach it first, or force it (--yes)"
             )
+        if name in self.clients.awaited and not force:
+            raise RefusedError(f"{name}: {AWAITED}; if its guest has ended, force it (--force)")
         return served
 
     def swapoff(self, name: str) -> SwapoffResult:

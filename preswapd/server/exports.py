@@ -16,6 +16,10 @@ class ClientCount(NamedTuple):
     came: int
     went: int
 
+    @property
+    def open(self) -> int:
+        return self.came - self.went
+
 
 class Exports:
     """The instance's devices as NBD exports; devices may come and go."""
@@ -58,4 +62,9 @@ class Exports:
     def count(self, name: str, came: int = 0, went: int = 0) -> None:
         with self.counting:
             before = self.clients.get(name, ClientCount(0, 0))
-            self.clients[name] = ClientCount(before.came + came, before.went + went)
+            now = ClientCount(before.came + came, before.went + went)
+            self.clients[name] = now
+            # Here, where they are in order: of two that come and go at once the newer one's word
+            # must stay.
+            if came or not now.open:
+                self.instance.clients.note(name, connected=now.open > 0)

@@ -75,7 +75,9 @@ def begin(handover: Handover) -> Exports:
     gc.freeze()
     exports = Exports(instance)
     sockets = Reopening([*unix, *tcp_sockets(handover, api)], log)
-    watch = Background(GuestLog(instance, exports).look, sockets.look, pause=WATCH_SECONDS)
+    watch = Background(
+        instance.clients.beat, GuestLog(instance, exports).look, sockets.look, pause=WATCH_SECONDS
+    )
     spawn("watch", watch.run)
     announce(handover, exports)
     return exports

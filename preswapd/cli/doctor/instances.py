@@ -6,6 +6,7 @@ from pathlib import Path
 
 from preswapd.api.figures import DeviceFigures, TmemFigures
 from preswapd.api.messages import ServerFacts
+from preswapd.cli.doctor.clients import check_client
 from preswapd.cli.doctor.finding import FIX, NOTE, OK, Finding
 from preswapd.cli.doctor.host import (
     check_remove_ipc,
@@ -153,7 +154,7 @@ def check_device(name: str, device: DeviceFigures) -> Iterator[Finding]:
             FIX,
             name,
             f"{device['disk_errors']} reads or writes of its disk file failed",
-            "see the server's log",
+            "see the server's log; once there is room, a paused guest goes on with cont (virsh"
+            " resume, qm resume)",
         )
-    if device["connections"] == 0:
-        yield Finding(NOTE, name, "no client is connected")
+    yield from check_client(name, device)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A question before what cannot be taken back."""
+"""Questions before something is lost, and the one meaning of --yes: it answers them."""
 
 import sys
 
@@ -7,13 +7,20 @@ import click
 
 from preswapd.errors import RefusedError
 
+yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
+force_option = click.option(
+    "--force",
+    is_flag=True,
+    help="Do not ask, and go ahead although the client that was connected may be coming back.",
+)
 
-def confirm(question: str, what: str) -> None:
-    """RefusedError unless a person agrees; `what` cannot be taken back, as in "this …"."""
+
+def confirm(what: str, question: str) -> None:
+    """Says what is at stake and asks; RefusedError unless the answer is yes."""
     if not sys.stdin.isatty():
-        raise RefusedError(f"this {what} and there is no terminal to ask on: give --yes")
+        raise RefusedError(f"{what}; there is no terminal to ask on: --yes goes ahead")
     try:
-        agreed = click.confirm(question, err=True)
+        agreed = click.confirm(f"{what}. {question}", err=True)
     except click.Abort:
         # Ctrl-C, or the end of the input.
         click.echo(err=True)

@@ -6,14 +6,14 @@ import click
 from preswapd.cli.instances import RunningInstance
 from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.cli.output import print_json
-from preswapd.cli.steer.asking import confirm
+from preswapd.cli.steer.asking import confirm, yes_option
 from preswapd.commandline import DEVICE
 from preswapd.units import format_pages
 
 
 @click.command("trim")
 @click.argument("dev", type=DEVICE)
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@yes_option
 @pass_invocation
 def trim_command(invocation: Invocation, dev: str, yes: bool) -> None:
     """Make zeros of the unknown pages of DEV, as a trim by its guest would.
@@ -31,8 +31,7 @@ def trim_command(invocation: Invocation, dev: str, yes: bool) -> None:
     instance = invocation.instances.having(dev)
     unknown = instance.client.device(dev).get("unknown_pages", 0)
     if unknown and not yes:
-        explain(instance, dev, unknown)
-        confirm("Make zeros of them?", "makes zeros of pages")
+        confirm(explained(instance, dev, unknown), "Make zeros of them?")
     made = instance.client.trim(dev)
     if invocation.json:
         print_json({"name": dev, "pages": made})
@@ -40,12 +39,9 @@ def trim_command(invocation: Invocation, dev: str, yes: bool) -> None:
         click.echo(f"{format_pages(made)} of {dev} became zeros")
 
 
-def explain(instance: RunningInstance, dev: str, unknown: int) -> None:
-    name = instance.client.stats()["instance"]
-    click.echo(
-        f"The device {dev} of the instance {name} has {format_pages(unknown)} of which nothing is"
-        " known; reads of them are I/O errors.\n"
-        "A guest that was restored, resumed or moved here would read zeros for those of them that"
-        " it has swapped out.",
-        err=True,
+def explained(instance: RunningInstance, dev: str, unknown: int) -> str:
+    return (
+        f"of {dev} of {instance.name} nothing is known of {format_pages(unknown)}, whose reads are"
+        " I/O errors: a guest that was restored, resumed or moved here would read zeros for those"
+        " of them that it has swapped out"
     )

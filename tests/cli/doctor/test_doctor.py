@@ -3,6 +3,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -35,7 +36,7 @@ DEVICE = {
 }
 
 
-def statuses(device: dict[str, int]) -> list[str]:
+def statuses(device: Mapping[str, float]) -> list[str]:
     figures = cast(DeviceFigures, {**DEVICE, **device})
     return [finding.status for finding in check_device("g1", figures)]
 
@@ -99,6 +100,18 @@ def test_unknown_pages() -> None:
     """A new device is all unknown; a guest that reads of it is another matter."""
     assert statuses({"unknown_pages": 1000}) == []
     assert statuses({"unknown_pages": 1000, "unknown_reads": 3}) == [FIX]
+
+
+def test_client_that_has_not_come_back() -> None:
+    gone = {"awaited": True, "connections": 0}
+    assert statuses(gone) == [NOTE]
+    assert statuses({**gone, "away": 10.0, "held_pages": 8}) == [NOTE]
+
+
+def test_server_that_was_away_for_longer_than_qemu_waits() -> None:
+    assert statuses({"away": 301.0, "held_pages": 8}) == [FIX]
+    assert statuses({"away": 301.0, "held_pages": 0}) == []
+    assert statuses({"away": 299.0, "held_pages": 8}) == []
 
 
 def test_disk_files_where_nobody_can_look(tmp_path: Path) -> None:
