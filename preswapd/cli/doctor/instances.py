@@ -142,7 +142,7 @@ def check_device(name: str, device: DeviceFigures) -> Iterator[Finding]:
             " were I/O errors",
             "a guest that was restored or moved here, or outlived a reboot of the host, has lost"
             " them: reboot it; if its disk holds nothing that it needs, `preswapctl trim"
-            f" {name}` makes them zeros",
+            f" {name.rpartition(' ')[2]}` makes them zeros",
         )
     if device["disk_errors"]:
         yield Finding(

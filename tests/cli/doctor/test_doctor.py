@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any, cast
 
+import nbd
 import pytest
 from click.testing import CliRunner
 
@@ -22,6 +23,7 @@ from preswapd.errors import UnreachableError
 from preswapd.host import logind
 from preswapd.host import versions as installed
 from preswapd.paths import SYSTEM_RUNTIME_ROOT
+from tests.clients import BEHIND_ZONE, connected
 from tests.running import PRESWAPCTL, RunningServer, run
 
 DEVICE = {
@@ -90,6 +92,15 @@ def test_unknown_pages() -> None:
     """A new device is all unknown; a guest that reads of it is another matter."""
     assert statuses({"unknown_pages": 1000}) == []
     assert statuses({"unknown_pages": 1000, "unknown_reads": 3}) == [FIX]
+
+
+def test_way_out_of_unknown_pages_can_be_typed(server: RunningServer) -> None:
+    with pytest.raises(nbd.Error):
+        connected(server).pread(4096, BEHIND_ZONE)
+    done = server.ctl("doctor", check=False)
+    assert done.returncode == 1
+    assert "device g1: 1 reads of pages that no guest has written" in done.stdout
+    assert "`preswapctl trim g1` makes them zeros" in done.stdout
 
 
 def test_disk_files_where_nobody_can_look(tmp_path: Path) -> None:
