@@ -30,6 +30,10 @@ INTERRUPTED = "interrupted"
 MOVES_AT_ONCE = 2
 
 
+# A device, one of its extents, and how many of that extent's pages are in tmem at most.
+Victim = tuple[Device, int, int]
+
+
 @dataclass(frozen=True)
 class Move:
     """An extent on its way to disk, with at most `most` of its pages."""
@@ -85,17 +89,19 @@ class Writeback:
         """Goes once through the victims.  Returns why the shrink must not go on, or None."""
         under_way: deque[Move] = deque()
         stopped = None
-        for device, extent in self.victims():
+        for device, extent, pages in self.victims():
             # A disk that has failed is not asked for two extents at once.
             while len(under_way) >= (1 if self.failures else MOVES_AT_ONCE) and not stopped:
                 stopped = self.finish(under_way.popleft())
-            while (excess := self.excess(under_way)) <= 0 and under_way and not stopped:
+            # Of what is under way some pages have left already: towards the end that must be exact,
+            # or pages of a hotter extent go instead.
+            while (excess := self.excess(under_way)) < pages and under_way and not stopped:
                 stopped = self.finish(under_way.popleft())
             if self.cancelled():
                 stopped = stopped or INTERRUPTED
             if stopped or excess <= 0:
                 break
-            most = min(excess, EXTENT_PAGES)
+            most = min(excess, pages)
             under_way.append(Move(device, most, movers.submit(device.writeback, extent, most)))
         while under_way:
             stopped = self.finish(under_way.popleft()) or stopped
@@ -124,12 +130,12 @@ class Writeback:
                 return self.failure
         return None
 
-    def victims(self) -> Iterator[tuple[Device, int]]:
+    def victims(self) -> Iterator[Victim]:
         devices = self.goal.devices()
         return by_offset(devices) if self.goal.target() == 0 else by_age(devices)
 
 
-def by_offset(devices: Sequence[Device]) -> Iterator[tuple[Device, int]]:
+def by_offset(devices: Sequence[Device]) -> Iterator[Victim]:
     for device in devices:
         at = 0
         while at < device.pages:
@@ -137,22 +143,22 @@ def by_offset(devices: Sequence[Device]) -> Iterator[tuple[Device, int]]:
             if found < 0:
                 at += SEARCHED_PAGES
                 continue
-            yield device, found // EXTENT_PAGES
+            yield device, found // EXTENT_PAGES, EXTENT_PAGES
             at = (found // EXTENT_PAGES + 1) * EXTENT_PAGES
 
 
-def by_age(devices: Sequence[Device]) -> Iterator[tuple[Device, int]]:
+def by_age(devices: Sequence[Device]) -> Iterator[Victim]:
     merged = heapq.merge(*(aged(number, device) for number, device in enumerate(devices)))
-    for _, number, extent in merged:
-        yield devices[number], extent
+    for _, number, extent, pages in merged:
+        yield devices[number], extent, pages
 
 
-def aged(number: int, device: Device) -> Iterator[tuple[float, int, int]]:
-    """(mean sequence number, number of the device, extent), the coldest first."""
+def aged(number: int, device: Device) -> Iterator[tuple[float, int, int, int]]:
+    """(mean sequence number, number of the device, extent, its pages), the coldest first."""
     try:
         extents = device.coldest()
     except OSError:
         return  # it is being removed
     for i in range(len(extents)):
-        seq, _, extent = extents[i]
-        yield seq, number, extent
+        seq, pages, extent = extents[i]
+        yield seq, number, extent, pages

@@ -35,7 +35,13 @@ class SmallInstance(Instance):
 
 
 class SmallRunning(Running):
-    def open(self, *devices: DeviceSpec, discard: bool = False) -> Instance:
+    def open(
+        self,
+        *devices: DeviceSpec,
+        discard: bool = False,
+        accept_moved: bool = False,
+        known: bool = True,
+    ) -> Instance:
         self.opened = SmallInstance(self.settings, lambda level, text: self.log.append(text))
         return self.opened
 

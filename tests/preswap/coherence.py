@@ -2,19 +2,23 @@
 """All that says where the pages are must say the same."""
 
 from preswapd.preswap.device._device import Device
+from preswapd.preswap.files.maps import DISK, HOLE, LOST, TMEM, UNKNOWN
+from preswapd.preswap.files.zone import zone
 from preswapd.preswap.instance import Instance
-
-HOLE, DISK, TMEM, LOST = 0x00, 0x0F, 0xF0, 0xFF
 
 
 def check_device(device: Device) -> None:
     states = device.state_bytes()
     counts = device.stats()
-    assert set(states) <= {HOLE, DISK, TMEM, LOST}
+    assert set(states) <= {HOLE, DISK, TMEM, LOST, UNKNOWN}
     assert [state == TMEM for state in states] == [bool(bit) for bit in device.preswap_map]
     assert device.preswap_pages == counts["preswap_pages"] == states.count(TMEM)
-    assert device.disk_pages == counts["disk_pages"] == states.count(DISK)
+    # Of the zone only the swap header counts.
+    behind = [states[page] for part in zone(device.pages) for page in part if page]
+    assert set(behind) <= {DISK, LOST}
+    assert device.disk_pages == counts["disk_pages"] == states.count(DISK) - behind.count(DISK)
     assert counts["lost_pages"] == states.count(LOST)
+    assert counts["unknown_pages"] == states.count(UNKNOWN)
     assert 0 <= int(counts["stale_pages"]) <= device.pages
 
 

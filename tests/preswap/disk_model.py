@@ -5,16 +5,39 @@ from preswapd.units import PAGE_SIZE as PAGE
 
 
 class DiskModel:
-    """Reads give the bytes that were last acknowledged; never written and trimmed ones, zeros."""
+    """Reads give the bytes that were last acknowledged, and of trimmed ones zeros.
+
+    Of the pages in `unknown` they give an error, until they are written or trimmed as a whole; a
+    request that needs one of them changes nothing there.
+    """
 
     def __init__(self, size: int) -> None:
         self.bytes = bytearray(size)
+        self.unknown: set[int] = set()
 
-    def write(self, offset: int, data: bytes) -> None:
-        self.bytes[offset : offset + len(data)] = data
+    def forget(self, first: int, pages: int) -> None:
+        self.unknown |= set(range(first, first + pages))
 
-    def zero(self, offset: int, count: int) -> None:
-        self.bytes[offset : offset + count] = bytes(count)
+    def knows(self, offset: int, count: int) -> bool:
+        return self.unknown.isdisjoint(range(offset // PAGE, -(-(offset + count) // PAGE)))
+
+    def change(self, offset: int, data: bytes) -> bool:
+        """False where a part of an unknown page was to be changed; whole pages before it are."""
+        at, end = offset, offset + len(data)
+        while at < end:
+            page, stop = at // PAGE, min(end, (at // PAGE + 1) * PAGE)
+            if stop - at < PAGE and page in self.unknown:
+                return False
+            self.unknown.discard(page)
+            self.bytes[at:stop] = data[at - offset : stop - offset]
+            at = stop
+        return True
+
+    def write(self, offset: int, data: bytes) -> bool:
+        return self.change(offset, data)
+
+    def zero(self, offset: int, count: int) -> bool:
+        return self.change(offset, bytes(count))
 
     def trim(self, offset: int, count: int) -> None:
         """Only whole pages inside the range: a disk may leave the ragged ends alone."""

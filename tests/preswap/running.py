@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """An instance in this process, on directories of its own: opened, stopped, killed, opened again."""
 
+import errno
 import os
 import shutil
 import tempfile
@@ -16,6 +17,7 @@ from preswapd.preswap.files.disk_file import data_ranges
 from preswapd.preswap.files.sidecar import Sidecar
 from preswapd.preswap.instance import Instance
 from preswapd.preswap.settings import DeviceSpec, Settings
+from preswapd.units import PAGE_SIZE
 from tests.running import PATIENCE
 
 MIB = 1 << 20
@@ -65,12 +67,23 @@ class Running:
         while shrink := self.instance.shrinks.under_way():
             assert shrink.ended.wait(PATIENCE)
 
-    def open(self, *devices: DeviceSpec, discard: bool = False) -> Instance:
-        """With these devices configured, or those of before."""
+    def open(
+        self,
+        *devices: DeviceSpec,
+        discard: bool = False,
+        accept_moved: bool = False,
+        known: bool = True,
+    ) -> Instance:
+        """With these devices configured, or those of before.  New ones are zeros where they are
+        `known`, as after a guest's `swapon --discard`."""
         if devices:
             self.settings = replace(self.settings, devices=devices)
-        settings = replace(self.settings, discard_state=discard)
+        settings = replace(self.settings, discard_state=discard, accept_moved=accept_moved)
+        found = {path.stem for path in self.paths.state_dir.glob("*.json")}
         self.opened = Instance(settings, lambda level, text: self.log.append(text))
+        for name, device in self.opened.devices.items():
+            if known and (discard or name not in found):
+                device.make_known()
         return self.opened
 
     def stop(self) -> None:
@@ -132,6 +145,19 @@ def data_of(path: Path) -> list[tuple[int, bytes]]:
             (start, os.pread(descriptor, end - start, start))
             for start, end in data_ranges(descriptor, size)
         ]
+
+
+def pages_read(connection: Connection) -> list[bytes | None]:
+    """Each page of the device; None where it can't be read."""
+    pages: list[bytes | None] = []
+    for offset in range(0, connection.device.size, PAGE_SIZE):
+        try:
+            pages.append(read(connection, offset, PAGE_SIZE))
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            pages.append(None)
+    return pages
 
 
 def read(connection: Connection, offset: int = 0, count: int | None = None) -> bytes:

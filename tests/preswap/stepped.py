@@ -38,6 +38,8 @@ def run_operation(running: Running, operation: Operation) -> None:
         running.device.max_pages = rest[0]
     elif name in ("remove", "mkswap"):
         getattr(running.instance, name)(rest[0], force=True)
+    elif name == "sync":
+        running.instance.begin_sync().wait()
     elif name == "recompress":
         running.device.recompress()
     elif name == "limit":

@@ -3,6 +3,7 @@
 
 import os
 import random
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,12 +14,13 @@ import pytest
 
 from preswapd.errors import RefusedError
 from preswapd.preswap.device._device import FLAG_FUA, Connection
+from preswapd.preswap.files.sidecar import Sidecar
 from preswapd.preswap.settings import DeviceSpec
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.coherence import check_coherence
 from tests.preswap.disk_model import page_of
 from tests.preswap.running import MIB, Running, read
-from tests.running import wait_until
+from tests.running import PATIENCE, wait_until
 
 PAGES = 512
 WRITERS = 4
@@ -163,19 +165,24 @@ def test_threads_on_the_same_pages_leave_whole_pages(running: Running) -> None:
 
 
 class HeldUp:
-    """A connection's first write: it waits for its sidecar, which lies in a pipe for now."""
+    """The first write to a clean device: it waits for the mark, whose sidecar is not written."""
 
     def __init__(self, running: Running, pool: ThreadPoolExecutor) -> None:
         self.connection = running.connect()
-        self.pipe = running.paths.sidecar("g1").with_name("g1.json.new")
-        os.mkfifo(self.pipe)
+        self.released = threading.Event()
+        record = running.instance.served["g1"].record
+        write = record.write
+
+        def write_late(sidecar: Sidecar) -> None:
+            assert self.released.wait(PATIENCE)
+            write(sidecar)
+
+        setattr(record, "write", write_late)  # noqa: B010 - a method, on this one object
         self.request: Future[None] = pool.submit(self.connection.pwrite, page_of(1), PAGE)
         wait_until(lambda: running.device.seconds_since_io is not None, "the request to begin")
 
     def release(self) -> None:
-        """The sidecar can't be written, so the page goes to disk."""
-        with self.pipe.open("rb") as pipe:
-            pipe.read()
+        self.released.set()
 
 
 @pytest.fixture
@@ -187,6 +194,8 @@ def pool(running: Running) -> Iterator[ThreadPoolExecutor]:
 
 @pytest.fixture
 def held_up(running: Running, pool: ThreadPoolExecutor) -> HeldUp:
+    running.open()
+    running.stop()
     running.open()
     return HeldUp(running, pool)
 
@@ -204,7 +213,7 @@ def test_new_connection_waits_for_requests_in_flight(
     assert not again.done()
     held_up.release()
     again.result()
-    assert held_up.request.done()
+    held_up.request.result()
     assert read(fresh, PAGE, PAGE) == page_of(2)
 
 
@@ -285,6 +294,16 @@ def test_stop_with_a_request_in_flight_stays_dirty(running: Running, held_up: He
     assert not held_up.request.done()
     held_up.release()
     held_up.request.result()
+    assert not running.sidecar().clean
+
+
+def test_sync_of_a_device_that_is_busy_says_so(running: Running, held_up: HeldUp) -> None:
+    result = running.instance.begin_sync().wait()
+    assert (result.complete, result.reason) == (False, "g1: its requests take too long")
+    held_up.release()
+    held_up.request.result()
+    assert read(running.connect(), PAGE, PAGE) == page_of(1)
+    assert not running.sidecar().clean
 
 
 def test_removed_device_leaves_no_descriptor(running: Running) -> None:

@@ -16,11 +16,12 @@ from preswapd.preswap.device._device import FLAG_FUA
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.coherence import check_coherence
 from tests.preswap.killing import OPEN, Killer, content_of, write_copy
-from tests.preswap.running import Running, read
+from tests.preswap.running import Running, pages_read, read
 from tests.preswap.stepped import text_page
 from tests.stepping import Operation, Stepper
 
 SIZE = 16 * PAGE
+Pages = list[bytes | None]
 
 # Page 1 in tmem, page 2 on disk, page 3 trimmed on disk, page 4 on disk and then in tmem.
 FEW: list[Operation] = [
@@ -33,6 +34,9 @@ FEW: list[Operation] = [
     ["write", 4, 5, 0],
 ]
 FULL: list[Operation] = [*FEW, ["limit", 0]]
+
+# Stopped in order, and started on the same boot: its saved map holds until it is changed.
+CLEAN: list[Operation] = [*FEW, ["close"], ["kill"], OPEN]
 
 SCENARIOS: dict[str, tuple[Sequence[Operation], Sequence[Operation]]] = {
     "put_new": (FEW, [["write", 5, 9, 0]]),
@@ -57,6 +61,14 @@ SCENARIOS: dict[str, tuple[Sequence[Operation], Sequence[Operation]]] = {
     "swapoff": (FEW, [["swapoff", "g1"]]),
     "write_again_after_shrink": ([*FEW, ["shrink", 0]], [["write", 1, 9, 0], ["shrink", 0]]),
     "stop_clean": ([*FEW, ["shrink", 0]], [["close"]]),
+    "stop_with_pages": (FEW, [["close"]]),
+    "mark_by_put": (CLEAN, [["write", 1, 9, 0]]),
+    "mark_by_disk_write": ([*CLEAN, ["limit", 0]], [["write", 5, 9, 0]]),
+    "mark_by_trim": (CLEAN, [["trim", PAGE, 2 * PAGE, 0]]),
+    "mark_by_shrink": (CLEAN, [["shrink", 0]]),
+    "mark_by_swapoff": (CLEAN, [["swapoff", "g1"]]),
+    "mark_by_zone": (CLEAN, [["write", 0, 9, 0]]),
+    "mark_by_sync": ([*CLEAN, ["write", 5, 9, 0]], [["sync"]]),
 }
 
 
@@ -64,13 +76,13 @@ class Expected:
     """What each page may be."""
 
     def __init__(self) -> None:
-        self.before = b""
-        self.after = b""
+        self.before: Pages = []
+        self.after: Pages = []
 
     def check(self, base: Path) -> None:
         running = Running.small_at(base)
         running.open()
-        self.check_pages(read(running.connect()))
+        self.check_pages(pages_read(running.connect()))
         check_coherence(running.instance)
         running.connect().trim(SIZE, 0)
         running.kill()
@@ -79,10 +91,9 @@ class Expected:
         check_coherence(running.instance)
         running.kill()
 
-    def check_pages(self, found: bytes) -> None:
-        for page in range(SIZE // PAGE):
-            at = slice(page * PAGE, (page + 1) * PAGE)
-            assert found[at] in (self.before[at], self.after[at]), f"page {page}"
+    def check_pages(self, found: Pages) -> None:
+        for page, allowed in enumerate(zip(self.before, self.after, strict=True)):
+            assert found[page] in allowed, f"page {page}"
 
 
 @pytest.mark.parametrize(("setup", "steps"), SCENARIOS.values(), ids=SCENARIOS.keys())
@@ -101,30 +112,31 @@ def test_crash_request(
             disk.before = disk.after or now(base / "live", base / "look")
             step = next(todo, None)
             disk.after = disk.before if step is None else expected(disk.before, step)
-        killer.kill_now((disk.before, disk.after))
+        killer.kill_now((tuple(disk.before), tuple(disk.after)))
     assert killer.states > len(steps)
 
 
-def now(live: Path, look: Path) -> bytes:
+def now(live: Path, look: Path) -> Pages:
     """What the device reads as, in a copy."""
     write_copy(look, content_of(live))
     running = Running.small_at(look)
     running.open()
-    disk = read(running.connect())
+    pages = pages_read(running.connect())
     running.kill()
-    return disk
+    return pages
 
 
-def expected(disk: bytes, operation: Operation) -> bytes:
+def expected(pages: Pages, operation: Operation) -> Pages:
     """The disk after the operation, by what disks do."""
     name, *rest = operation
-    changed = bytearray(disk)
+    if name == "swapoff":
+        return [pages[0]] + [None] * (len(pages) - 1)
+    changed = bytearray().join(page or b"" for page in pages)
+    assert len(changed) == SIZE
     if name == "write":
         changed[rest[0] * PAGE : (rest[0] + 1) * PAGE] = text_page(rest[1])
     elif name == "part":
         changed[rest[0] : rest[0] + len(rest[1])] = rest[1].encode()
     elif name in ("trim", "zero"):
         changed[rest[1] : rest[1] + rest[0]] = bytes(rest[0])
-    elif name == "swapoff":
-        changed[PAGE:] = bytes(SIZE - PAGE)
-    return bytes(changed)
+    return [bytes(changed[at : at + PAGE]) for at in range(0, SIZE, PAGE)]

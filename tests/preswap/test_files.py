@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from preswapd.api.kinds import (
     LARGEST_DEVICE,
@@ -25,7 +27,15 @@ from preswapd.preswap.files.disk_file import (
     remove_disk_file,
 )
 from preswapd.preswap.files.durable import write_file
-from preswapd.preswap.files.maps import check_map, create_map, map_bytes
+from preswapd.preswap.files.maps import (
+    DISK,
+    UNKNOWN,
+    born,
+    check_map,
+    create_map,
+    map_bytes,
+    outside,
+)
 from preswapd.preswap.files.sidecar import Sidecar, read_all
 from preswapd.preswap.opening import default_reserve
 from preswapd.tmem._tmem import Host
@@ -83,9 +93,26 @@ def test_map_bytes_are_whole_pages(size: int, expected: int) -> None:
 
 
 def test_map_marks_what_is_on_disk(tmp_path: Path) -> None:
-    create_map(tmp_path / "map", MIB, [(0, PAGE), (3 * PAGE + 1, 5 * PAGE)])
-    states = (tmp_path / "map").read_bytes()
-    assert [i for i, state in enumerate(states) if state] == [0, 3, 4]
+    create_map(tmp_path / "map", 16 * PAGE, born(16, [range(1), range(3, 5)]))
+    states = (tmp_path / "map").read_bytes()[:16]
+    assert [i for i, state in enumerate(states) if state == DISK] == [0, 3, 4]
+    assert set(states) == {DISK, UNKNOWN}
+
+
+@given(
+    st.integers(1, 300),
+    st.lists(st.tuples(st.integers(0, 299), st.integers(1, 40)), max_size=5),
+    st.integers(0, 299),
+    st.integers(0, 300),
+)
+def test_outside_is_what_the_zone_is_not(
+    pages: int, places: list[tuple[int, int]], first: int, count: int
+) -> None:
+    inside = {page for start, length in places for page in range(start, start + length)}
+    zone = [range(page, page + 1) for page in sorted(inside)]
+    part = range(first, first + count)
+    found = [page for piece in outside(zone, part) for page in piece]
+    assert found == [page for page in part if page not in inside]
 
 
 def test_map_is_allocated_in_full(tmp_path: Path) -> None:
@@ -116,7 +143,7 @@ def ranges_of(path: Path, size: int) -> list[tuple[int, int]]:
 
 
 def test_image_is_sparse(tmp_path: Path) -> None:
-    create_disk_file(tmp_path / "img", MIB, b"h" * PAGE)
+    create_disk_file(tmp_path / "img", MIB, b"h" * PAGE, [range(1)], 7)
     check_disk_file(tmp_path / "img", MIB)
     assert ranges_of(tmp_path / "img", MIB) == [(0, PAGE)]
     assert (tmp_path / "img").stat().st_mode & 0o777 == 0o600
@@ -124,7 +151,7 @@ def test_image_is_sparse(tmp_path: Path) -> None:
 
 def test_data_ranges_of_islands(tmp_path: Path) -> None:
     path = tmp_path / "img"
-    create_disk_file(path, MIB, b"h" * PAGE)
+    create_disk_file(path, MIB, b"h" * PAGE, [range(1)], 7)
     with path.open("r+b") as file:
         for page in (5, 6, 200):
             os.pwrite(file.fileno(), b"x" * PAGE, page * PAGE)
@@ -143,7 +170,7 @@ def test_data_ranges_of_nothing(tmp_path: Path) -> None:
 
 
 def test_image_through_a_link(tmp_path: Path) -> None:
-    create_disk_file(tmp_path / "real", MIB, b"h" * PAGE)
+    create_disk_file(tmp_path / "real", MIB, b"h" * PAGE, [range(1)], 7)
     (tmp_path / "img").symlink_to(tmp_path / "real")
     check_disk_file(tmp_path / "img", MIB)
     os.close(open_disk_file(tmp_path / "img"))
@@ -164,7 +191,7 @@ def test_image_removed_with_its_half_made_one(tmp_path: Path) -> None:
 
 def test_image_failed_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="File too large"):
-        create_disk_file(tmp_path / "img", (1 << 63) - PAGE, b"h" * PAGE)
+        create_disk_file(tmp_path / "img", (1 << 63) - PAGE, b"h" * PAGE, [range(1)], 7)
     assert list(tmp_path.iterdir()) == []
 
 

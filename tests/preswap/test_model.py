@@ -2,9 +2,12 @@
 """Random histories: two devices read as disks must, whatever limits, shrinks, stops and kills."""
 
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
+import pytest
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -16,7 +19,13 @@ from preswapd.preswap.settings import DeviceSpec
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.coherence import check_coherence
 from tests.preswap.disk_model import DiskModel, pages_of
-from tests.preswap.running import Running, read
+from tests.preswap.running import Running, pages_read, read
+
+
+def small_zone(pages: int) -> tuple[range, ...]:
+    """A zone as large devices have it, of devices that can be compared at each step."""
+    return range(1), range(3, 5), range(20, 30), range(pages - 2, pages)
+
 
 # More than two extents, so that a shrink has a choice.
 PAGES = {"g1": 600, "g2": 40}
@@ -51,6 +60,12 @@ class DevicesAgainstModel(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.stack = ExitStack()
+        for module in (
+            "preswapd.preswap.creation",
+            "preswapd.preswap.inherit",
+            "tests.preswap.coherence",
+        ):
+            self.stack.enter_context(patch(f"{module}.zone", small_zone))
         tmp = self.stack.enter_context(tempfile.TemporaryDirectory(prefix="preswapd-test-"))
         specs = [DeviceSpec(name, pages * PAGE) for name, pages in PAGES.items()]
         self.running = self.stack.enter_context(Running(Path(tmp), specs, LIMITS[-1]))
@@ -76,8 +91,8 @@ class DevicesAgainstModel(RuleBasedStateMachine):
     def write(self, where: tuple[str, int, int], tag: int, flags: int) -> None:
         name, offset, count = where
         data = pages_of(tag, count)
-        self.connections[name].pwrite(data, offset, flags)
-        self.models[name].write(offset, data)
+        with fails_unless(self.models[name].write(offset, data)):
+            self.connections[name].pwrite(data, offset, flags)
 
     @rule(where=ranges(), flags=FLAGS)
     def trim(self, where: tuple[str, int, int], flags: int) -> None:
@@ -88,13 +103,15 @@ class DevicesAgainstModel(RuleBasedStateMachine):
     @rule(where=ranges(), flags=FLAGS)
     def zero(self, where: tuple[str, int, int], flags: int) -> None:
         name, offset, count = where
-        self.connections[name].zero(count, offset, flags)
-        self.models[name].zero(offset, count)
+        with fails_unless(self.models[name].zero(offset, count)):
+            self.connections[name].zero(count, offset, flags)
 
     @rule(where=ranges())
     def read(self, where: tuple[str, int, int]) -> None:
         name, offset, count = where
-        assert read(self.connections[name], offset, count) == self.models[name].read(offset, count)
+        model = self.models[name]
+        with fails_unless(model.knows(offset, count)):
+            assert read(self.connections[name], offset, count) == model.read(offset, count)
 
     @rule(name=NAMES)
     def flush(self, name: str) -> None:
@@ -142,10 +159,26 @@ class DevicesAgainstModel(RuleBasedStateMachine):
         pages, disk_pages = device.preswap_pages, device.disk_pages - device.is_on_disk(0)
         result = self.running.instance.swapoff(name)
         assert (result.pages, result.disk_pages) == (pages, disk_pages)
-        self.models[name].zero(PAGE, device.size - PAGE)
+        self.forget(name)
         assert device.preswap_pages == 0
         with open(self.running.paths.disk_file(name), "rb") as disk_file:
-            assert all(end <= PAGE for _, end in data_ranges(disk_file.fileno(), device.size))
+            on_disk = pages_in(data_ranges(disk_file.fileno(), device.size))
+        assert on_disk <= self.zone_of(name)
+
+    def zone_of(self, name: str) -> set[int]:
+        return {page for part in small_zone(PAGES[name]) for page in part}
+
+    def forget(self, name: str) -> None:
+        """All but its zone."""
+        self.models[name].unknown |= set(range(PAGES[name])) - self.zone_of(name)
+
+    @rule(name=NAMES)
+    def make_known(self, name: str) -> None:
+        """The operator's trim."""
+        model = self.models[name]
+        assert self.running.instance.trim(name) == len(model.unknown)
+        for page in sorted(model.unknown):
+            model.zero(page * PAGE, PAGE)
 
     @rule(name=NAMES)
     def mkswap(self, name: str) -> None:
@@ -153,6 +186,31 @@ class DevicesAgainstModel(RuleBasedStateMachine):
         header = read(self.connections[name], 0, PAGE)
         assert header.endswith(b"SWAPSPACE2")
         self.models[name].write(0, header)
+        self.forget(name)
+
+    @rule()
+    def reboot_after_a_sync(self) -> None:
+        assert self.running.instance.begin_sync().wait().complete
+        self.running.reboot()
+        self.running.open(known=False)
+        self.connect()
+
+    @rule(clean=st.booleans())
+    def reboot(self, clean: bool) -> None:
+        """Of a stop in order what was on disk, or zeros, is known."""
+        if clean:
+            for name, device in self.running.instance.devices.items():
+                in_memory = {page for page, bit in enumerate(device.preswap_map) if bit}
+                self.models[name].unknown |= in_memory
+            self.running.stop()
+        else:
+            # What was synced last may be known still: nothing has changed since.
+            for name, device in self.running.instance.devices.items():
+                if device.is_marked:
+                    self.forget(name)
+        self.running.reboot()
+        self.running.open(known=False)
+        self.connect()
 
     @rule(clean=st.booleans())
     def restart(self, clean: bool) -> None:
@@ -160,19 +218,39 @@ class DevicesAgainstModel(RuleBasedStateMachine):
             self.running.stop()
         else:
             self.running.kill()
-        instance = self.running.open()
+        instance = self.running.open(known=False)
         assert (instance.recovery.damaged_slots, instance.recovery.lost_pages) == (0, 0)
         self.connect()
 
     @invariant()
     def every_byte_is_right(self) -> None:
         for name, connection in self.connections.items():
-            assert read(connection) == bytes(self.models[name].bytes)
+            model = self.models[name]
+            if not model.unknown:
+                assert read(connection) == bytes(model.bytes)
+                continue
+            for page, found in enumerate(pages_read(connection)):
+                expected = None if page in model.unknown else model.read(page * PAGE, PAGE)
+                assert found == expected, f"page {page} of {name}"
 
     @invariant()
     def all_say_the_same(self) -> None:
         if self.connections:
             check_coherence(self.running.instance)
+
+
+def pages_in(ranges: Iterable[tuple[int, int]]) -> set[int]:
+    return {page for start, end in ranges for page in range(start // PAGE, -(-end // PAGE))}
+
+
+@contextmanager
+def fails_unless(fine: bool) -> Iterator[None]:
+    """With an I/O error."""
+    if fine:
+        yield
+    else:
+        with pytest.raises(OSError, match="Input/output error"):
+            yield
 
 
 TestDevicesAgainstModel = DevicesAgainstModel.TestCase

@@ -2,27 +2,37 @@
 """What a start makes of what it finds: stops, kills, reboots and other configurations."""
 
 import errno
+import json
 import os
+import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
 from preswapd.errors import RefusedError
 from preswapd.preswap.device._device import FLAG_FUA
+from preswapd.preswap.files.disk_file import data_ranges
+from preswapd.preswap.files.identity import ATTRIBUTE, identity_of
+from preswapd.preswap.files.maps import LOST, UNKNOWN
 from preswapd.preswap.files.sidecar import Sidecar
+from preswapd.preswap.instance import Instance
 from preswapd.preswap.opening import check
 from preswapd.preswap.settings import DeviceSpec
 from preswapd.units import PAGE_SIZE as PAGE
-from tests.preswap.coherence import LOST, check_coherence
+from tests.preswap.coherence import check_coherence
 from tests.preswap.disk_model import page_of
-from tests.preswap.running import MIB, Running, read
+from tests.preswap.running import MIB, Running, pages_read, read
 
 ZEROS = bytes(PAGE)
+# Where the table of devices lies in the arena.
+TABLE_AT = 8192
 
 
 def start_dirty(running: Running) -> None:
-    """With page 1 in tmem, page 2 and the header on disk."""
+    """With page 1 in tmem, page 2 and the header on disk, all others trimmed."""
     running.open()
     connection = running.connect()
     connection.pwrite(page_of(1), PAGE)
@@ -50,46 +60,96 @@ def test_what_was_to_be_compressed_is_after_a_kill(running: Running, codec: str,
 # --- stops ---
 
 
-def test_sidecar_dirty_from_the_first_put(running: Running) -> None:
-    running.open()
-    running.connect().pwrite(page_of(1), PAGE, FLAG_FUA)
-    assert not running.sidecar().tmem_dirty
-    running.connect().pwrite(page_of(1), PAGE)
-    assert running.sidecar().tmem_dirty
+def test_device_is_born_dirty(running: Running) -> None:
+    """An older release must not take its holes for zeros."""
+    running.open(known=False)
+    sidecar = running.sidecar()
+    assert (sidecar.clean, sidecar.tmem_dirty) == (False, True)
 
 
-def test_stop_with_pages_stays_dirty(running: Running) -> None:
+def test_stop_is_clean_whatever_is_in_memory(running: Running) -> None:
     start_dirty(running)
     running.stop()
-    assert running.sidecar().tmem_dirty
-
-
-def test_stop_empty_is_clean(running: Running) -> None:
-    start_dirty(running)
-    running.instance.shrink(0)
-    running.stop()
-    assert not running.sidecar().tmem_dirty
-
-
-def test_stop_empty_after_restart_is_clean(running: Running) -> None:
-    start_dirty(running)
-    running.kill()
+    assert running.sidecar().clean
     running.open()
-    running.connect().trim(2 * PAGE, PAGE)
+    assert not running.device.is_marked
+    assert read(running.connect(), PAGE, 2 * PAGE) == page_of(1) + page_of(2)
+
+
+@pytest.mark.parametrize("flags", [0, FLAG_FUA])
+def test_first_change_marks_a_clean_device(running: Running, flags: int) -> None:
+    start_dirty(running)
     running.stop()
-    assert not running.sidecar().tmem_dirty
-
-
-def test_dirty_sidecar_that_cannot_be_written_keeps_tmem_closed(running: Running) -> None:
+    before = running.sidecar()
     running.open()
+    connection = running.connect()
+    read(connection, 0, 3 * PAGE)
+    connection.flush()
+    assert running.sidecar() == before
+    connection.pwrite(page_of(5), 5 * PAGE, flags)
+    after = running.sidecar()
+    assert (after.clean, after.prev) == (False, before.token)
+    assert after.token not in (0, before.token)
+    assert identity_of(running.paths.disk_file("g1"), MIB).token == after.token
+
+
+def test_maintenance_leaves_a_clean_device_alone(running: Running) -> None:
+    """What an earlier process has left to punch can wait until something changes."""
+    start_dirty(running)
+    running.connect().trim(PAGE, 2 * PAGE)
+    running.stop()
+    running.open()
+    before = running.sidecar()
+    for _ in range(3):
+        running.instance.maintain()
+    assert running.sidecar() == before
+    assert os.stat(running.paths.disk_file("g1")).st_ctime_ns == before.ctime
+    running.connect().pwrite(page_of(5), 5 * PAGE)
+    for _ in range(3):
+        running.instance.maintain()
+    with running.paths.disk_file("g1").open("rb") as file:
+        assert list(data_ranges(file.fileno(), MIB)) == [(0, PAGE)]
+
+
+def test_mark_that_cannot_be_written_is_an_error(running: Running) -> None:
+    """And nothing has changed: the saved map holds."""
+    start_dirty(running)
+    running.stop()
+    running.open()
+    connection = running.connect()
     blocker = running.paths.state_dir / "g1.json.new"
     blocker.mkdir()
-    connection = running.connect()
-    connection.pwrite(page_of(1), PAGE)
-    assert (running.device.preswap_pages, running.device.disk_pages) == (0, 2)
+    for change in (
+        lambda: connection.pwrite(page_of(9), 2 * PAGE),
+        lambda: connection.pwrite(page_of(9), 2 * PAGE, FLAG_FUA),
+        lambda: connection.pwrite(b"part", 2 * PAGE),
+        lambda: connection.trim(PAGE, 2 * PAGE),
+        lambda: connection.zero(PAGE, 2 * PAGE),
+        lambda: running.instance.mkswap("g1", force=True),
+        lambda: running.instance.swapoff("g1"),
+    ):
+        with pytest.raises(OSError, match="Input/output error"):
+            change()
+    assert not running.instance.shrink(0).complete
+    assert read(connection, PAGE, 2 * PAGE) == page_of(1) + page_of(2)
+    assert running.sidecar().clean
     blocker.rmdir()
-    connection.pwrite(page_of(2), PAGE)
-    assert running.device.preswap_pages == 1
+    connection.pwrite(page_of(9), 2 * PAGE)
+    assert not running.sidecar().clean
+
+
+def test_full_disk_keeps_no_server_from_a_clean_stop(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Room for the map was reserved, and the sidecar is written over."""
+    start_dirty(running)
+
+    def no_room(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("preswapd.preswap.files.durable.write_and_publish", no_room)
+    running.stop()
+    assert running.sidecar().clean
 
 
 # --- kills ---
@@ -193,157 +253,469 @@ def test_slot_beats_the_map(running: Running) -> None:
 # --- reboots ---
 
 
-def test_reboot_keeps_page_zero_and_fua(running: Running) -> None:
+def pages_known(running: Running) -> dict[int, bytes]:
+    """Those of the first ten that can be read and are no zeros."""
+    found = enumerate(pages_read(running.connect())[:10])
+    return {page: content for page, content in found if content not in (None, ZEROS)}
+
+
+def test_reboot_of_a_stopped_server_keeps_what_is_on_disk(running: Running) -> None:
     start_dirty(running)
+    running.stop()
     running.reboot()
     running.open()
-    connection = running.connect()
-    assert read(connection, 0, PAGE).endswith(b"SWAPSPACE2")
-    assert read(connection, 2 * PAGE, PAGE) == page_of(2)
+    pages = pages_read(running.connect())
+    assert pages[1:4] == [None, page_of(2), ZEROS]
+    assert running.device.stats()["unknown_pages"] == 1
+    assert not running.device.is_marked
+    check_coherence(running.instance)
 
 
-def test_reboot_drops_tmem(running: Running) -> None:
+def test_reboot_of_a_killed_server_keeps_the_zone(running: Running) -> None:
     start_dirty(running)
+    header = read(running.connect(), 0, PAGE)
     running.reboot()
     running.open()
+    pages = pages_read(running.connect())
+    assert pages[0] == header
+    assert set(pages[1:]) == {None}
+    assert running.log == [
+        "the pages of g1 were not saved before the host's reboot: reads fail until they are written"
+        " or trimmed"
+    ]
+
+
+def test_reboot_after_a_sync_keeps_everything(running: Running) -> None:
+    start_dirty(running)
+    result = running.instance.begin_sync().wait()
+    assert (result.complete, result.moved) == (True, 1)
+    running.reboot()
+    running.open()
+    assert read(running.connect(), PAGE, 3 * PAGE) == page_of(1) + page_of(2) + ZEROS
+
+
+def test_change_after_a_sync_is_not_forgotten(running: Running) -> None:
+    start_dirty(running)
+    assert running.instance.begin_sync().wait().complete
+    running.connect().pwrite(page_of(9), 2 * PAGE)
+    running.reboot()
+    running.open()
+    assert set(pages_read(running.connect())[1:]) == {None}
+
+
+def test_sync_serves_on(running: Running) -> None:
+    start_dirty(running)
+    assert running.instance.begin_sync("g1").wait().complete
+    assert not running.device.is_marked
+    running.connect().pwrite(page_of(9), 2 * PAGE)
+    assert read(running.connect(), 2 * PAGE, PAGE) == page_of(9)
+
+
+def test_second_reboot_knows_as_much_as_the_first(running: Running) -> None:
+    start_dirty(running)
+    running.stop()
+    for _ in range(3):
+        running.reboot()
+        running.open()
+        assert pages_read(running.connect())[1:4] == [None, page_of(2), ZEROS]
+
+
+def test_reboot_forgets_no_lost_page(running: Running) -> None:
+    start_dirty(running)
+    running.kill()
+    damage_headers(running)
+    running.open()
+    running.stop()
+    running.reboot()
+    running.open()
+    assert running.device.stats()["lost_pages"] == 1
+    with pytest.raises(OSError, match="Input/output error"):
+        read(running.connect(), PAGE, PAGE)
+    assert running.instance.trim("g1") == 0
+    assert running.device.stats()["lost_pages"] == 1
+
+
+def test_zeros_that_were_acknowledged_stay_zeros(running: Running) -> None:
+    """Also where nothing was punched yet."""
+    start_dirty(running)
     connection = running.connect()
-    read(connection, 0, PAGE)
-    assert read(connection, PAGE, PAGE) == ZEROS
+    connection.zero(PAGE, 2 * PAGE)
+    connection.flush()
+    running.stop()
+    running.reboot()
+    running.open()
+    assert read(running.connect(), 2 * PAGE, PAGE) == ZEROS
 
 
-def test_reboot_clean_device_serves_at_once(running: Running) -> None:
+def test_saved_map_that_is_damaged_is_not_believed(running: Running) -> None:
+    start_dirty(running)
+    running.stop()
+    running.reboot()
+    with running.paths.saved_map("g1").open("r+b") as file:
+        file.seek(7)
+        file.write(b"\x0f")
+    running.open()
+    assert set(pages_read(running.connect())[1:]) == {None}
+
+
+# --- what nobody has written ---
+
+
+def test_device_is_born_unknown(running: Running) -> None:
+    running.open(known=False)
+    pages = pages_read(running.connect())
+    assert pages[0] is not None
+    assert set(pages[1:]) == {None}
+    stats = running.instance.stats()
+    device = stats["devices"]["g1"]
+    assert (device["unknown_pages"], device["unknown_reads"]) == (255, 255)
+    assert (device["quarantined"], device["quarantined_reads"]) == (False, 0)
+    assert stats["tmem"]["checksum_errors"] == 0
+
+
+def test_reading_makes_nothing_known(running: Running) -> None:
+    running.open(known=False)
+    read(running.connect(), 0, PAGE)
+    read(running.connect(), PAGE - 10, 10)
+    running.connect().pwrite(page_of(9), 0)
+    assert running.device.stats()["unknown_pages"] == 255
+
+
+def test_part_of_an_unknown_page_cannot_be_written(running: Running) -> None:
+    running.open(known=False)
+    with pytest.raises(OSError, match="Input/output error"):
+        running.connect().pwrite(b"part", 2 * PAGE)
+    with pytest.raises(OSError, match="Input/output error"):
+        running.connect().zero(100, 2 * PAGE)
+    assert running.device.stats()["unknown_reads"] == 2
+
+
+def test_guest_makes_pages_known(running: Running) -> None:
+    running.open(known=False)
+    connection = running.connect()
+    connection.pwrite(page_of(1), PAGE)
+    connection.pwrite(page_of(2), 2 * PAGE, FLAG_FUA)
+    connection.trim(PAGE, 3 * PAGE)
+    connection.zero(PAGE, 4 * PAGE)
+    expected = page_of(1) + page_of(2) + ZEROS + ZEROS
+    assert read(connection, PAGE, 4 * PAGE) == expected
+    assert running.device.stats()["unknown_pages"] == 251
+    running.kill()
+    running.open()
+    assert read(running.connect(), PAGE, 4 * PAGE) == expected
+    check_coherence(running.instance)
+
+
+def test_unknown_pages_are_no_holes(running: Running) -> None:
+    running.open(known=False)
+    assert running.connect().extents(MIB, 0) == [(0, MIB, False)]
+
+
+@pytest.mark.parametrize("forget", ["swapoff", "mkswap"])
+def test_operator_makes_pages_unknown(running: Running, forget: str) -> None:
+    start_dirty(running)
+    getattr(running.instance, forget)("g1")
+    pages = pages_read(running.connect())
+    assert pages[0] is not None
+    assert set(pages[1:]) == {None}
+    running.kill()
+    running.open()
+    assert set(pages_read(running.connect())[1:]) == {None}
+    check_coherence(running.instance)
+
+
+def test_trim_by_the_operator(running: Running) -> None:
+    running.open(known=False)
+    running.connect().pwrite(page_of(1), PAGE)
+    assert running.instance.trim("g1") == 254
+    assert read(running.connect(), PAGE) == page_of(1) + bytes(MIB - 2 * PAGE)
+
+
+# --- the disk file is the one that was served ---
+
+
+def copy_over(path: Path, other: Path) -> None:
+    """As `rm` and `cp -a` do it."""
+    other.unlink()
+    shutil.copy2(path, other)
+
+
+def kept_or_rebooted(running: Running, reboot: bool) -> None:
+    if reboot:
+        running.reboot()
+
+
+@pytest.mark.parametrize("reboot", [False, True])
+@pytest.mark.parametrize("stop", [False, True])
+def test_disk_files_that_were_swapped_are_refused(
+    running: Running, stop: bool, reboot: bool
+) -> None:
+    names = ["a", "b"]
+    instance = running.open(*(DeviceSpec(name, MIB) for name in names))
+    for name in names:
+        instance.devices[name].connect().pwrite(page_of(1), PAGE, FLAG_FUA)
+    if stop:
+        running.stop()
+    else:
+        running.kill()
+    kept_or_rebooted(running, reboot)
+    a, b = (running.paths.disk_file(name) for name in names)
+    a.rename(a.with_suffix(".tmp"))
+    b.rename(a)
+    a.with_suffix(".tmp").rename(b)
+    with pytest.raises(RefusedError, match=r"a\.img is not the disk file that a had"):
+        running.open()
+
+
+@pytest.mark.parametrize("reboot", [False, True])
+@pytest.mark.parametrize("stop", [False, True])
+def test_copy_of_a_disk_file_is_refused(running: Running, stop: bool, reboot: bool) -> None:
+    start_dirty(running)
+    if stop:
+        running.stop()
+    else:
+        running.kill()
+    kept_or_rebooted(running, reboot)
+    path = running.paths.disk_file("g1")
+    copy = path.with_name("copy")
+    shutil.copy2(path, copy)
+    path.rename(path.with_name("old"))
+    copy.rename(path)
+    with pytest.raises(RefusedError, match="is not the disk file that g1 had"):
+        running.open()
+    path.with_name("old").rename(path)
+    running.open()
+
+
+@pytest.mark.parametrize("reboot", [False, True])
+def test_older_state_put_back_in_place(running: Running, reboot: bool) -> None:
+    """With its inode: the token is older, or the time of its last change newer."""
+    start_dirty(running)
+    running.stop()
+    path = running.paths.disk_file("g1")
+    older = path.read_bytes()
+    running.open()
+    running.connect().pwrite(page_of(8), 2 * PAGE, FLAG_FUA)
+    running.stop()
+    path.write_bytes(older)
+    kept_or_rebooted(running, reboot)
+    running.open()
+    assert pages_read(running.connect())[2] is None
+    assert any("was changed while no server ran" in line for line in running.log)
+    check_coherence(running.instance)
+
+
+@pytest.mark.parametrize("reboot", [False, True])
+@pytest.mark.parametrize("stop", [False, True])
+def test_disk_file_that_was_cut_and_lengthened(running: Running, stop: bool, reboot: bool) -> None:
+    start_dirty(running)
+    if stop:
+        running.stop()
+    else:
+        running.kill()
+    path = running.paths.disk_file("g1")
+    os.truncate(path, 2 * PAGE)
+    os.truncate(path, MIB)
+    kept_or_rebooted(running, reboot)
+    running.open()
+    assert pages_read(running.connect())[2] is None
+    check_coherence(running.instance)
+
+
+def test_older_sidecar_is_refused_on_the_same_boot(running: Running) -> None:
+    start_dirty(running)
+    running.stop()
+    path = running.paths.sidecar("g1")
+    older = path.read_bytes()
+    running.open()
+    running.connect().pwrite(page_of(8), 2 * PAGE)
+    running.kill()
+    path.write_bytes(older)
+    with pytest.raises(RefusedError, match="is older than the device g1 in shared memory"):
+        running.open()
+
+
+@pytest.mark.parametrize("reboot", [False, True])
+def test_touched_disk_file_costs_the_map_unless_accepted(running: Running, reboot: bool) -> None:
+    start_dirty(running)
+    running.instance.shrink(0)
+    running.stop()
+    kept_or_rebooted(running, reboot)
+    running.paths.disk_file("g1").chmod(0o640)
+    running.open()
+    assert pages_read(running.connect())[1:3] == [None, None]
+    assert any("--accept-moved" in line for line in running.log)
+
+
+def test_touched_disk_file_is_accepted_later_if_nothing_has_changed(running: Running) -> None:
     start_dirty(running)
     running.instance.shrink(0)
     running.stop()
     running.reboot()
+    running.paths.disk_file("g1").chmod(0o640)
     running.open()
-    assert not running.device.quarantined
-    assert read(running.connect(), PAGE, 2 * PAGE) == page_of(1) + page_of(2)
-
-
-def test_reboot_clean_device_has_no_trimmed_page(running: Running) -> None:
-    """Not even one that went to disk, back to tmem and was trimmed there."""
-    start_dirty(running)
-    connection = running.connect()
-    connection.pwrite(page_of(3), 2 * PAGE)
-    connection.trim(2 * PAGE, PAGE)
+    running.stop()
+    running.open(accept_moved=True)
+    expected = page_of(1) + page_of(2) + ZEROS
+    assert read(running.connect(), PAGE, 3 * PAGE) == expected
+    # Believed once, and right from then on.
     running.stop()
     running.reboot()
     running.open()
-    assert read(running.connect(), PAGE, 2 * PAGE) == 2 * ZEROS
+    assert read(running.connect(), PAGE, 3 * PAGE) == expected
 
 
-def test_reboot_clean_device_has_no_page_trimmed_before_a_kill(running: Running) -> None:
+@pytest.mark.parametrize("reboot", [False, True])
+@pytest.mark.parametrize("stop", [False, True])
+def test_moved_disk_file_is_accepted(running: Running, stop: bool, reboot: bool) -> None:
     start_dirty(running)
-    running.connect().trim(2 * PAGE, PAGE)
+    assert running.instance.begin_sync().wait().complete
+    if stop:
+        running.stop()
+    else:
+        running.kill()
+    kept_or_rebooted(running, reboot)
+    path = running.paths.disk_file("g1")
+    shutil.copyfile(path, path.with_name("moved"))
+    path.unlink()
+    path.with_name("moved").rename(path)
+    running.open(accept_moved=True)
+    expected = page_of(1) + page_of(2)
+    assert read(running.connect(), PAGE, 2 * PAGE) == expected
+    running.stop()
+    running.open()
+    assert read(running.connect(), PAGE, 2 * PAGE) == expected
+
+
+def test_hard_link_to_a_disk_file_that_is_served(running: Running, tmp_path: Path) -> None:
+    start_dirty(running)
+    with Running(tmp_path / "other") as other:
+        os.link(running.paths.disk_file("g1"), other.paths.disk_file("g1"))
+        shutil.copy(running.paths.sidecar("g1"), other.paths.sidecar("g1"))
+        replace(other.sidecar(), boot_id="the boot before").write(other.paths.sidecar("g1"))
+        with pytest.raises(RefusedError, match=r"g1\.img is in use by another process"):
+            other.open()
+
+
+@pytest.mark.skipif(shutil.which("qemu-io") is None, reason="qemu-utils is not installed")
+def test_qemu_tools_find_a_disk_file_that_is_served_in_use(running: Running) -> None:
+    start_dirty(running)
+    path = str(running.paths.disk_file("g1"))
+    command = ["qemu-io", "-f", "raw", "-c", "write 0 4k", path]
+    refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert refused.returncode != 0
+    assert "lock" in refused.stdout + refused.stderr
+    running.kill()
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+# --- what an older release has left ---
+
+
+def as_left_by_older_release(running: Running, **changes: object) -> None:
+    """A sidecar without a token, a disk file that bears none, an arena that knows none."""
+    path = running.paths.sidecar("g1")
+    body = json.loads(path.read_text())
+    for key in ("token", "prev", "inode", "clean", "ctime", "map"):
+        del body[key]
+    path.write_text(json.dumps(body | changes))
+    running.paths.saved_map("g1").unlink()
+    os.removexattr(running.paths.disk_file("g1"), ATTRIBUTE)
+
+
+def test_upgrade_on_the_same_boot_keeps_everything(running: Running) -> None:
+    start_dirty(running)
+    running.kill()
+    as_left_by_older_release(running)
+    running.open()
+    assert read(running.connect(), PAGE, 3 * PAGE) == page_of(1) + page_of(2) + ZEROS
+    sidecar = running.sidecar()
+    assert sidecar.token == identity_of(running.paths.disk_file("g1"), MIB).token != 0
+    running.instance.begin_sync().wait()
+    running.reboot()
+    running.open()
+    assert read(running.connect(), PAGE, 3 * PAGE) == page_of(1) + page_of(2) + ZEROS
+
+
+@pytest.mark.parametrize("dirty", [False, True])
+def test_upgrade_after_a_reboot_believes_no_holes(running: Running, dirty: bool) -> None:
+    """That release was wrong about block devices, lost pages and cut disk files."""
+    start_dirty(running)
+    running.kill()
+    as_left_by_older_release(running, tmem_dirty=dirty, boot_id="the boot before")
+    shutil.rmtree(running.paths.shm_dir)
+    running.paths.shm_dir.mkdir()
+    running.open()
+    pages = pages_read(running.connect())
+    assert pages[0] is not None
+    assert set(pages[1:]) == {None}
+
+
+def test_zone_of_an_older_release_goes_to_disk(running: Running) -> None:
+    """It kept those pages in memory, and trimmed ones in its map."""
+    size = 16 * MIB
+    with (
+        patch("preswapd.preswap.creation.zone", lambda pages: (range(1),)),
+        patch("preswapd.preswap.inherit.zone", lambda pages: (range(1),)),
+    ):
+        running.open(DeviceSpec("g1", size))
+        connection = running.connect()
+        connection.pwrite(page_of(1), PAGE)
+        connection.pwrite(page_of(2), size - PAGE)
+        connection.pwrite(page_of(3), 2 * PAGE, FLAG_FUA)
+        connection.trim(PAGE, 2 * PAGE)
+        running.kill()
+        as_left_by_older_release(running)
+    running.open()
+    connection = running.connect()
+    assert read(connection, PAGE, 2 * PAGE) == page_of(1) + ZEROS
+    assert read(connection, size - PAGE, PAGE) == page_of(2)
+    check_coherence(running.instance)
+    running.reboot()
+    running.open()
+    connection = running.connect()
+    assert read(connection, PAGE, 2 * PAGE) == page_of(1) + ZEROS
+    assert read(connection, size - PAGE, PAGE) == page_of(2)
+
+
+def test_device_that_an_older_release_had_quarantined(running: Running) -> None:
+    """Only what is in memory was written since."""
+    start_dirty(running)
+    number = running.instance.served["g1"].entry.number
+    running.kill()
+    as_left_by_older_release(running)
+    set_quarantine_word(running, number)
+    running.open()
+    pages = pages_read(running.connect())
+    assert pages[1:4] == [page_of(1), None, None]
     running.kill()
     running.open()
+    running.connect().trim(PAGE, 3 * PAGE)
+    assert pages_read(running.connect())[3] == ZEROS
+
+
+def set_quarantine_word(running: Running, number: int) -> None:
+    """The seventh word of its entry; entries are 64 bytes."""
+    with running.paths.arena.open("r+b") as file:
+        file.seek(TABLE_AT + number * 64 + 48)
+        file.write((1).to_bytes(8, "little"))
+
+
+def test_older_release_that_served_it_in_between(running: Running) -> None:
+    """It left the clean sidecar alone, made unknown pages lost, and wrote to disk."""
+    running.open(known=False)
+    running.connect().pwrite(page_of(1), PAGE, FLAG_FUA)
     running.stop()
-    running.reboot()
+    with running.paths.map("g1").open("r+b") as file:
+        states = file.read()
+        file.seek(0)
+        file.write(states.replace(bytes([UNKNOWN]), bytes([LOST])))
+    with running.paths.disk_file("g1").open("r+b") as file:
+        file.seek(PAGE)
+        file.write(page_of(7))
     running.open()
-    assert read(running.connect(), PAGE, 2 * PAGE) == 2 * ZEROS
-
-
-# --- quarantine ---
-
-
-@pytest.fixture
-def rebooted(running: Running) -> Running:
-    start_dirty(running)
-    running.reboot()
-    running.open()
-    return running
-
-
-def is_refused(running: Running) -> bool:
-    try:
-        read(running.connect(), 2 * PAGE, PAGE)
-    except OSError as error:
-        return error.errno == errno.EIO
-    return False
-
-
-def test_quarantine_refuses_reads(rebooted: Running) -> None:
-    assert rebooted.device.quarantined
-    assert is_refused(rebooted)
-
-
-def test_quarantine_is_no_damage(rebooted: Running) -> None:
-    assert is_refused(rebooted)
-    with pytest.raises(OSError, match="Input/output error"):
-        rebooted.connect().pwrite(b"part", 2 * PAGE)
-    stats = rebooted.instance.stats()
-    assert stats["tmem"]["checksum_errors"] == 0
-    assert stats["devices"]["g1"]["quarantined_reads"] == 2
-
-
-def test_quarantine_not_lifted_by_the_first_sector(rebooted: Running) -> None:
-    """QEMU reads it at every start."""
-    read(rebooted.connect(), 0, 512)
-    assert is_refused(rebooted)
-
-
-def test_quarantine_not_lifted_short_of_the_signature(rebooted: Running) -> None:
-    read(rebooted.connect(), 0, PAGE - 1)
-    assert is_refused(rebooted)
-
-
-def test_quarantine_lifted_by_the_signature(rebooted: Running) -> None:
-    read(rebooted.connect(), PAGE - 10, 10)
-    assert not is_refused(rebooted)
-
-
-def test_quarantine_lifted_by_a_write_to_page_zero(rebooted: Running) -> None:
-    rebooted.connect().pwrite(page_of(9), 0)
-    assert not is_refused(rebooted)
-
-
-def test_quarantine_lifted_by_mkswap(rebooted: Running) -> None:
-    rebooted.instance.mkswap("g1")
-    assert not is_refused(rebooted)
-
-
-def test_quarantine_not_lifted_by_other_writes(rebooted: Running) -> None:
-    rebooted.connect().pwrite(page_of(9), PAGE)
-    assert is_refused(rebooted)
-
-
-def test_quarantine_refuses_the_rest_of_a_page(rebooted: Running) -> None:
-    """A part of a page can't be written without reading the rest."""
-    with pytest.raises(OSError, match="Input/output error"):
-        rebooted.connect().pwrite(b"part", 2 * PAGE)
-    assert is_refused(rebooted)
-
-
-def test_quarantine_has_no_holes(rebooted: Running) -> None:
-    extents = rebooted.connect().extents(MIB, 0)
-    assert extents == [(0, MIB, False)]
-
-
-def test_quarantine_survives_a_kill(rebooted: Running) -> None:
-    rebooted.kill()
-    rebooted.open()
-    assert is_refused(rebooted)
-
-
-def test_quarantine_survives_a_stop(rebooted: Running) -> None:
-    rebooted.stop()
-    assert rebooted.sidecar().tmem_dirty
-    rebooted.open()
-    assert is_refused(rebooted)
-
-
-def test_quarantine_lifted_stays_lifted(rebooted: Running) -> None:
-    read(rebooted.connect(), 0, PAGE)
-    rebooted.kill()
-    rebooted.open()
-    assert not is_refused(rebooted)
-
-
-def test_quarantine_survives_another_reboot(rebooted: Running) -> None:
-    rebooted.reboot()
-    rebooted.open()
-    assert is_refused(rebooted)
+    assert read(running.connect(), PAGE, PAGE) == page_of(7)
+    assert not running.sidecar().clean
 
 
 # --- several devices, other configurations ---
@@ -478,7 +850,14 @@ def test_discard_empties_everything(running: Running) -> None:
     connection = running.connect()
     assert read(connection, 0, PAGE).endswith(b"SWAPSPACE2")
     assert read(connection, PAGE) == bytes(MIB - PAGE)
-    assert not running.device.quarantined
+
+
+def test_discard_knows_nothing(running: Running) -> None:
+    start_dirty(running)
+    running.kill()
+    running.settings = replace(running.settings, discard_state=True)
+    running.opened = Instance(running.settings, lambda level, text: None)
+    assert set(pages_read(running.connect())[1:]) == {None}
 
 
 def test_discard_keeps_devices(running: Running) -> None:

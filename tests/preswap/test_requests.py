@@ -159,9 +159,19 @@ def test_fast_zero_of_whole_pages(connection: Connection) -> None:
     assert read(connection, PAGE, PAGE) == bytes(PAGE)
 
 
-def test_aligned_zero_leaves_a_clean_device_clean(connection: Connection) -> None:
-    connection.zero(PAGE, PAGE)
-    assert not connection.device.tmem_dirty
+def test_trim_and_zero_mark_a_clean_device(running: Running) -> None:
+    """What they did is not in the saved map."""
+    running.open()
+    for change in (Connection.trim, Connection.zero):
+        running.stop()
+        running.open()
+        connection = running.connect()
+        connection.flush()
+        read(connection, 0, PAGE)
+        assert not running.device.is_marked
+        change(connection, PAGE, PAGE)
+        assert running.device.is_marked
+        assert not running.sidecar().clean
 
 
 # --- extents ---
@@ -260,8 +270,8 @@ def test_read_wants_a_writable_buffer(connection: Connection) -> None:
 def test_closed_device_tells_no_lies(running: Running, connection: Connection) -> None:
     device = connection.device
     running.instance.remove("g1", force=True)
-    for ask in (device.state_bytes, device.sync, lambda: device.punch_unused(parked=True)):
+    for ask in (device.state_bytes, device.sync):
         with pytest.raises(ValueError, match="the device g1 is closed"):
             ask()
-    assert (device.preswap_pages, device.disk_pages, device.quarantined) == (0, 0, False)
+    assert (device.preswap_pages, device.disk_pages) == (0, 0)
     assert not Path(running.paths.map("g1")).exists()

@@ -180,9 +180,9 @@ def test_lower_pool_limit_packs_before_it_answers(running: Running) -> None:
     """Otherwise whoever looks next would send pages to disk that have room."""
     running.paths.runtime_dir.mkdir()
     running.settings = replace(running.settings, pool_size=32 * MIB)
-    instance = running.open(DeviceSpec("g1", 16 * MIB))
+    instance = running.open(DeviceSpec("g1", 32 * MIB))
     instance.compress_later()
-    running.connect().pwrite(TEXT * 2560, PAGE)
+    running.connect().pwrite(TEXT * 2560, 5 * MIB)
     assert instance.host.stats()["mem_used_total"] > 8 * MIB
     instance.set(LIMIT, "4M")
     assert instance.host.stats()["mem_used_total"] < 4 * MIB

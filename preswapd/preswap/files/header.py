@@ -1,19 +1,29 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The swap header that mkswap(8) writes, so that a guest needs only swapon."""
+"""The swap header that mkswap(8) writes, so that a guest needs only swapon.
+
+The pages of the scan zone are bad pages in it: a guest then never swaps there.
+"""
 
 import struct
 import uuid
 
+from preswapd.preswap.files.zone import zone
 from preswapd.units import PAGE_SIZE
 
 SIGNATURE = b"SWAPSPACE2"
-# Behind 1024 bytes for a boot sector: version, last page, bad pages, uuid, label.
-FIELDS = struct.Struct("=1024xIII16s16s")
+# Behind 1024 bytes for a boot sector: version, last page, how many bad pages, uuid, label.  The
+# bad pages' numbers follow, up to the signature.
+FIELDS = struct.Struct("=1024xIII16s16s468x")
 MOST_PAGES = (1 << 32) - 1
+MOST_BAD_PAGES = (PAGE_SIZE - len(SIGNATURE) - FIELDS.size) // 4
 
 
 def swap_header(label: str, size: int) -> bytes:
     """Page 0 of a swap area of `size` bytes, in this machine's byte order, as mkswap's is."""
-    last = min(size // PAGE_SIZE - 1, MOST_PAGES)
-    fields = FIELDS.pack(1, last, 0, uuid.uuid4().bytes, label.encode())
-    return fields.ljust(PAGE_SIZE - len(SIGNATURE), b"\0") + SIGNATURE
+    pages = size // PAGE_SIZE
+    last = min(pages - 1, MOST_PAGES)
+    # Page 0 is no place to swap to anyway, and a guest refuses a header that lists it.
+    bad = [page for part in zone(pages) for page in part if 0 < page <= last]
+    fields = FIELDS.pack(1, last, len(bad), uuid.uuid4().bytes, label.encode())
+    listed = struct.pack(f"={len(bad)}I", *bad)
+    return (fields + listed).ljust(PAGE_SIZE - len(SIGNATURE), b"\0") + SIGNATURE

@@ -1,46 +1,82 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The scan zone: the places of a disk that a guest reads before it has written them."""
+"""The scan zone: the pages of a swap disk that a fresh guest reads before it has written any.
+
+What a guest reads to find out what a disk holds must not fail, as its VM would pause.  So these
+pages are a plain file, without tmem.  docs/scan-zone.md has who was seen to read them.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
 
 from preswapd.units import PAGE_SIZE
 
-SMALLEST = (8 << 20) // PAGE_SIZE
-# (offset, length) in bytes: what `blkid -p` of util-linux 2.38 reads on any disk.
+KIB, MIB = 1 << 10, 1 << 20
+SECTOR = 512
+# GRUB reads whole blocks of this size, wherever it looks for something.
+BLOCK = 32 * KIB
+# A smaller disk has page 0 alone: most of it would be zone.  Such disks are for tests.
+SMALLEST = 8 * MIB // PAGE_SIZE
+
+
+class Place(NamedTuple):
+    """Bytes that are read, and who looks for what there."""
+
+    start: int
+    length: int
+    reader: str
+    # What counts from the end does so from a multiple of this, below which the size is rounded.
+    unit: int = SECTOR
+
+
 FROM_START = (
-    (0, 512 << 10),
-    (512 << 10, PAGE_SIZE),
-    (1 << 20, PAGE_SIZE),
-    (2 << 20, PAGE_SIZE),
-    (4 << 20, PAGE_SIZE),
+    Place(0, 512 * KIB, "partition tables, most signatures, LVM's label, the first ZFS labels"),
+    Place(512 * KIB, 256 * KIB, "UDF in blocks of 2K, and what is read ahead behind ZFS labels"),
+    Place(1 * MIB, 4 * KIB, "UDF in blocks of 4K, VMware's volumes"),
+    Place(2 * MIB, 4 * KIB, "VMware's file systems, bcachefs"),
+    Place(4 * MIB, 4 * KIB, "the last place of LUKS2's second header"),
 )
+# `start` is how far before the end.
 FROM_END = (
-    (512, 512),
-    (1024, 1024),
-    (4096, 4096),
-    (5632, 512),
-    (8192, 4096),
-    (32256, 512),
-    (64 << 10, PAGE_SIZE),
-    ((128 << 10) + 512, 1536),
-    (199 * 1024 + 512, 1024),
-    (256 << 10, 256 << 10),
-    (295 * 1024 + 512, 512),
-    (495 * 1024 + 512, 512),
-    (512 << 10, 256 << 10),
-    (1580544, PAGE_SIZE),
+    Place(1 * SECTOR, SECTOR, "the second GPT; DDF, Adaptec, LSI, VIA, Silicon Image, JMicron"),
+    Place(2 * SECTOR, SECTOR, "Intel and NVIDIA RAID"),
+    Place(4 * KIB, 4 * KIB, "DRBD, NILFS2's second superblock"),
+    Place(5632, SECTOR, "HighPoint RAID"),
+    Place(8 * KIB, 4 * KIB, "Linux RAID 1.0", 4 * KIB),
+    Place(64 * KIB, 4 * KIB, "Linux RAID 0.90", 64 * KIB),
+    *(
+        Place(sectors * SECTOR, SECTOR, "Promise RAID")
+        for sectors in (16, 63, 255, 256, 399, 591, 675, 735, 911, 951, 974, 991, 3087)
+    ),
+    Place(257 * SECTOR, SECTOR, "the second DDF header"),
+    # To the end, wherever that is: LVM looks for Linux RAID in blocks of 128K.
+    Place(512 * KIB, 768 * KIB, "the last ZFS labels, LVM", 256 * KIB),
+    *(Place(kib * KIB, 4 * KIB, "dmraid") for kib in (516, 772, 1060)),
+    Place(1 * MIB, 4 * KIB, "bcachefs' last superblock"),
 )
 
 
 def zone(pages: int) -> tuple[range, ...]:
-    """Ranges of pages, in order; none is empty, none touches another."""
+    """The pages of the scan zone of a disk: ranges in order that do not touch."""
     if pages < SMALLEST:
         return (range(1),)
-    size = pages * PAGE_SIZE
-    places = [*FROM_START, *((size - back, length) for back, length in FROM_END)]
-    found: list[range] = []
-    for start, length in sorted(places):
-        first, end = start // PAGE_SIZE, -(-min(start + length, size) // PAGE_SIZE)
-        if found and first <= found[-1].stop:
-            found[-1] = range(found[-1].start, max(end, found[-1].stop))
-        else:
-            found.append(range(first, end))
-    return tuple(found)
+    merged: list[range] = []
+    for place in sorted(places(pages * PAGE_SIZE), key=lambda place: place.start):
+        if merged and place.start <= merged[-1].stop:
+            last = merged.pop()
+            place = range(last.start, max(last.stop, place.stop))
+        merged.append(place)
+    return tuple(merged)
+
+
+def places(size: int) -> Iterator[range]:
+    """The pages of each place, in whole blocks as far as the disk goes."""
+    for place in FROM_START:
+        yield blocks(place.start, place.start + place.length, size)
+    for place in FROM_END:
+        start = size - size % place.unit - place.start
+        yield blocks(start, start + place.length, size)
+
+
+def blocks(start: int, end: int, size: int) -> range:
+    first, last = start // BLOCK * BLOCK, min(-(-end // BLOCK) * BLOCK, size)
+    return range(first // PAGE_SIZE, last // PAGE_SIZE)
