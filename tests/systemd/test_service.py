@@ -14,12 +14,11 @@ import pytest
 
 from preswapd.log import ERROR, INFO
 from preswapd.units import PAGE_SIZE as PAGE
+from tests.clients import BEHIND_ZONE
 from tests.running import wait_for
 from tests.systemd.booted import CHECKOUT, Booted, NotPossibleError
 
 NOISE = random.Random(7).randbytes(64 * PAGE)
-# Behind all but the end of the scan zone.
-AT = 8 << 20
 UNITS = CHECKOUT / "systemd"
 CONFIG = 'pool-size = "16M"\n[device.swap0]\nsize = "64M"\n'
 
@@ -79,26 +78,26 @@ def server_pid(host: Booted, vm: str) -> int:
 
 
 def test_pages_outlive_kills_and_restarts(host: Booted, vm: str) -> None:
-    client(host, vm).pwrite(NOISE, AT)
+    client(host, vm).pwrite(NOISE, BEHIND_ZONE)
     before = server_pid(host, vm)
     host.run("systemctl", "kill", "--signal=KILL", f"preswapd@{vm}")
     # The socket is open all the time: this waits for the next server, and is not refused.
-    assert bytes(client(host, vm).pread(len(NOISE), AT)) == NOISE
+    assert bytes(client(host, vm).pread(len(NOISE), BEHIND_ZONE)) == NOISE
     killed = server_pid(host, vm)
     assert killed not in {0, before}
     host.run("systemctl", "restart", f"preswapd@{vm}")
     assert server_pid(host, vm) not in {0, killed}
-    assert bytes(client(host, vm).pread(len(NOISE), AT)) == NOISE
+    assert bytes(client(host, vm).pread(len(NOISE), BEHIND_ZONE)) == NOISE
     lines = host.journal(f"preswapd@{vm}")
     assert sum(line.startswith("recovered 64 pages") for line in lines) == 2
     assert sum(line.startswith("stopping on SIGTERM") for line in lines) == 1
 
 
 def test_stopped_server_starts_when_its_guest_asks(host: Booted, vm: str) -> None:
-    client(host, vm).pwrite(NOISE, AT)
+    client(host, vm).pwrite(NOISE, BEHIND_ZONE)
     host.run("systemctl", "stop", f"preswapd@{vm}")
     assert host.show(f"preswapd@{vm}", "Result") == "success"
-    assert bytes(client(host, vm).pread(len(NOISE), AT)) == NOISE
+    assert bytes(client(host, vm).pread(len(NOISE), BEHIND_ZONE)) == NOISE
 
 
 def test_who_may_do_what(host: Booted, vm: str) -> None:

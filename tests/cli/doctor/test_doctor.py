@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import nbd
 import pytest
 from click.testing import CliRunner
 
@@ -24,6 +25,7 @@ from preswapd.errors import UnreachableError
 from preswapd.host import logind
 from preswapd.host import versions as installed
 from preswapd.paths import SYSTEM_RUNTIME_ROOT
+from tests.clients import BEHIND_ZONE, connected
 from tests.running import PRESWAPCTL, RunningServer, run
 
 DEVICE = {
@@ -112,6 +114,15 @@ def test_server_that_was_away_for_longer_than_qemu_waits() -> None:
     assert statuses({"away": 301.0, "held_pages": 8}) == [FIX]
     assert statuses({"away": 301.0, "held_pages": 0}) == []
     assert statuses({"away": 299.0, "held_pages": 8}) == []
+
+
+def test_way_out_of_unknown_pages_can_be_typed(server: RunningServer) -> None:
+    with pytest.raises(nbd.Error):
+        connected(server).pread(4096, BEHIND_ZONE)
+    done = server.ctl("doctor", check=False)
+    assert done.returncode == 1
+    assert "device g1: 1 reads of pages that no guest has written" in done.stdout
+    assert "`preswapctl trim g1` makes them zeros" in done.stdout
 
 
 def test_disk_files_where_nobody_can_look(tmp_path: Path) -> None:
