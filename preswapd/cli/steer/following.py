@@ -107,24 +107,35 @@ def stopped_by_interrupt(running: RunningShrink) -> Iterator[None]:
 
 
 class Progress:
-    """A line, with the rate so far and how long the rest will take at it."""
+    """A line, with the rate since the first one and how long the rest will take at it.
+
+    What had moved before the first line took a time that nobody here has measured.
+    """
 
     def __init__(self) -> None:
-        self.begun = time.monotonic()
+        self.first: ShrinkProgress | None = None
+        self.begun = 0.0
 
     def show(self, step: ShrinkProgress) -> None:
         text = f"{format_pages(step.moved)} moved, {step.left} left, target {step.target}"
-        seconds = time.monotonic() - self.begun
-        if step.moved and seconds > 0:
-            rate = step.moved / seconds
-            rest = max(0, step.left - step.target) / rate
-            text += f", {format_size(int(rate) * PAGE_SIZE)}/s, {rest:.0f} s to go"
+        text += self.pace(step, time.monotonic())
         # The watcher has gone: the work goes on.
         with suppress(OSError):
             if sys.stderr.isatty():
                 click.echo(f"\r\033[K{text[: room()]}", err=True, nl=False)
             else:
                 click.echo(text, err=True)
+
+    def pace(self, step: ShrinkProgress, now: float) -> str:
+        """Nothing while there is none: at the first line, and while nothing moves."""
+        if self.first is None:
+            self.first, self.begun = step, now
+        moved, seconds = step.moved - self.first.moved, now - self.begun
+        if moved <= 0 or seconds <= 0:
+            return ""
+        rate = moved / seconds
+        rest = max(0, step.left - step.target) / rate
+        return f", {format_size(int(rate * PAGE_SIZE))}/s, {rest:.0f} s to go"
 
 
 def room() -> int | None:

@@ -29,3 +29,23 @@ def test_progress_fits_the_terminal(
         assert ("target 12" in shown) == (columns == 0)
     finally:
         os.close(master)
+
+
+def test_rate_is_of_what_was_seen_to_move() -> None:
+    """The server had moved 40,960 pages before anybody here looked."""
+    progress = Progress()
+    assert progress.pace(ShrinkProgress(40960, 90112, 12), 100.0) == ""
+    assert progress.pace(ShrinkProgress(40960, 90112, 12), 101.0) == ""
+    said = progress.pace(ShrinkProgress(41472, 89612, 12), 102.0)
+    assert said == ", 1M/s, 350 s to go"
+
+
+def test_rate_of_less_than_a_page_a_second() -> None:
+    progress = Progress()
+    progress.pace(ShrinkProgress(0, 100, 0), 100.0)
+    assert progress.pace(ShrinkProgress(1, 99, 0), 104.0) == ", 1K/s, 396 s to go"
+
+
+def test_first_line_has_no_rate(capsys: pytest.CaptureFixture[str]) -> None:
+    Progress().show(ShrinkProgress(40960, 90112, 12))
+    assert capsys.readouterr().err == "40960 pages (160M) moved, 90112 left, target 12\n"
