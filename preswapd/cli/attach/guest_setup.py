@@ -29,7 +29,11 @@ udevadm trigger --settle --subsystem-match=block
 
 SWAP_BLOCK = """\
 # Swap to it now and after each boot; the guest also boots without it.
-grep -q '^LABEL={pattern}[[:space:]]' /etc/fstab || echo '{fstab}' >>/etc/fstab
+# An fstab whose last line has no end gets one first: ours would be glued to that line.
+grep -q '^LABEL={pattern}[[:space:]]' /etc/fstab || {{
+  [ -z "$(tail -c 1 /etc/fstab)" ] || echo >>/etc/fstab
+  echo '{fstab}' >>/etc/fstab
+}}
 swapon --all
 dmesg | grep 'swap on' | tail -n 1        # SSDsc: swap that the guest frees goes back to the host
 """

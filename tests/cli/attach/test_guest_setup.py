@@ -37,24 +37,31 @@ def test_unknown_device(module_server: RunningServer) -> None:
     assert (done.returncode, done.stdout) == (2, "")
 
 
+LINE = "LABEL=a.b none swap discard,nofail,pri=100 0 0\n"
+ROOT = "UUID=1 / ext4 defaults 0 1"
+
+
 @pytest.mark.parametrize(
-    ("before", "added"),
+    ("before", "after"),
     [
-        ("LABEL=axb none swap discard 0 0\n", 1),
-        ("LABEL=a.bc none swap discard 0 0\n", 1),
-        ("LABEL=a.b\tnone\tswap\tdiscard\t0\t0\n", 0),
+        ("", LINE),
+        ("LABEL=axb none swap discard 0 0\n", f"LABEL=axb none swap discard 0 0\n{LINE}"),
+        ("LABEL=a.bc none swap discard 0 0\n", f"LABEL=a.bc none swap discard 0 0\n{LINE}"),
+        ("LABEL=a.b\tnone\tswap\tdiscard\t0\t0\n", "LABEL=a.b\tnone\tswap\tdiscard\t0\t0\n"),
+        (ROOT, f"{ROOT}\n{LINE}"),
+        (f"{ROOT}\nLABEL=a.b none swap sw 0 0", f"{ROOT}\nLABEL=a.b none swap sw 0 0"),
     ],
-    ids=["a dot is a dot", "a longer name", "tabs"],
+    ids=["empty", "a dot is a dot", "a longer name", "tabs", "no last newline", "there already"],
 )
 def test_fstab_line_comes_once(
-    start_server: StartServer, tmp_path: Path, before: str, added: int
+    start_server: StartServer, tmp_path: Path, before: str, after: str
 ) -> None:
     server = start_server(devices={"a.b": "1M"})
     fstab = tmp_path / "fstab"
     fstab.write_text(before)
     text = server.ctl("guest-setup", "a.b").stdout
-    (line,) = (line for line in text.splitlines() if line.startswith("grep"))
+    part = text[text.index("grep -q") : text.index("swapon --all")]
     for _ in range(2):
-        run(["/bin/sh", "-c", line.replace("/etc/fstab", str(fstab))])
-    wanted = "LABEL=a.b none swap discard,nofail,pri=100 0 0\n" * added
-    assert fstab.read_text() == before + wanted
+        done = run(["/bin/sh", "-eu", "-c", part.replace("/etc/fstab", str(fstab))])
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert fstab.read_text() == after
