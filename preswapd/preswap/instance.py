@@ -112,6 +112,7 @@ class Instance:
                 raise RefusedError(f"there is a device {name} already")
             check_number_of_devices(len(self.served) + 1)
             served = self.maker.create(DeviceSpec(name, size), codec)
+            self.sysctl.keep_quota(served.device)
             self.served[name] = served
         self.log(INFO, f"created device {name} of {format_size(size)}")
 
