@@ -91,6 +91,9 @@ class Instance:
         tmem = cast(TmemFigures, self.host.stats())
         tmem["metadata_size"] += sum(device.metadata_size() for device in devices.values())
         tmem["checksum_errors"] += sum(one["lost_reads"] for one in figures.values())
+        tmem["frozen"] = self.sysctl.frozen
+        for name, device in devices.items():
+            figures[name]["quota"] = min(device.pages, self.sysctl.quota_of(device))
         return {
             "version": VERSION,
             "instance": self.name,

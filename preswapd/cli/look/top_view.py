@@ -15,6 +15,7 @@ from preswapd.cli.look.columns import (
     DEVICE_RATES,
     POOL_COLUMNS,
     POOL_RATES,
+    QUOTA,
 )
 from preswapd.cli.look.rows import Moment, Subject, devices_of, pool_of
 from preswapd.cli.look.table import Column, Style, TextTable, choose
@@ -27,6 +28,7 @@ DEVICE_NAMES = (
     "NAME",
     "USED",
     "TMEM",
+    "QUOTA",
     "DISK",
     "HIT%",
     "LOADS/S",
@@ -93,7 +95,10 @@ class View:
             return
         now, before = watched.now, watched.before
         pool = pool_of(now, before)
-        yield Text.assemble((watched.name, "bold cyan"), f"  {about(now)}")
+        notice = (
+            (", frozen: new pages go to disk", "bold yellow") if pool.figures.get("frozen") else ""
+        )
+        yield Text.assemble((watched.name, "bold cyan"), f"  {about(now)}", notice)
         yield self.bar(pool)
         yield self.rates(pool)
         rows = devices_of(now, before)
@@ -148,8 +153,9 @@ class View:
 
 
 def is_known(column: Column, rows: Sequence[Subject]) -> bool:
-    """Latencies have no column where no server measures them."""
-    return column not in DEVICE_LATENCIES or any(column.value(row) is not None for row in rows)
+    """Latencies have no column where no server measures them, quotas none where there is none."""
+    always = column not in (*DEVICE_LATENCIES, QUOTA)
+    return always or any(column.value(row) is not None for row in rows)
 
 
 def by_name(columns: Sequence[Column], name: str) -> Column:
