@@ -143,11 +143,6 @@ class Sysctl:
     def quota_of(self, device: Device) -> int:
         return self.quotas.get(device.name, self.configured_quota(device))
 
-    def shown_quota(self, device: Device) -> int | None:
-        """None for one without a quota."""
-        pages = self.quota_of(device)
-        return None if pages == NO_LIMIT else pages
-
     def configured_quota(self, device: Device) -> int:
         return self.configured_quotas.get(device.name, NO_LIMIT)
 

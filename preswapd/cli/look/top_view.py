@@ -20,6 +20,7 @@ from preswapd.cli.look.columns import (
 from preswapd.cli.look.rows import Moment, Subject, devices_of, pool_of
 from preswapd.cli.look.table import Column, Style, TextTable, choose
 from preswapd.cli.look.watching import Watched
+from preswapd.cli.stopped import Stopped
 from preswapd.host.pressure import Pressure
 from preswapd.units import PAGE_SIZE, format_size
 
@@ -69,12 +70,19 @@ class View:
         plain = console.options.ascii_only or locale.getencoding().lower() not in UTF_8
         self.blocks = ASCII_BLOCKS if plain else BLOCKS
 
-    def frame(self, found: Sequence[Watched], host: HostMemory) -> Group:
+    def frame(
+        self, found: Sequence[Watched], host: HostMemory, stopped: Sequence[Stopped] = ()
+    ) -> Group:
         lines = [self.head(host)]
         heading = self.headings(found)
         for watched in found:
             lines.append(Text())
             lines += self.instance(watched, heading)
+        for gone in stopped:
+            lines += [
+                Text(),
+                Text.assemble((gone.name, "bold cyan"), (f"  {gone.text}", "bold red")),
+            ]
         for line in lines:
             line.no_wrap, line.overflow = True, "crop"
         return Group(*lines)
