@@ -241,7 +241,7 @@ def test_no_guessing_past_one_that_hangs(arguments: list[str]) -> None:
 
 @pytest.mark.usefixtures("hanging")
 @pytest.mark.parametrize(
-    ("name", "mend"), [("b", "a restart loses no page"), ("dead", "start it")]
+    ("name", "mend"), [("b", "let it go on: kill -CONT "), ("dead", "start it: ")]
 )
 def test_doctor_tells_one_that_hangs_from_one_that_is_gone(
     capsys: pytest.CaptureFixture[str], name: str, mend: str

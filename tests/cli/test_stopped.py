@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """An instance that does not run while its guests' pages lie in shared memory."""
 
+import json
 import os
 import re
 import stat
@@ -119,6 +120,23 @@ def test_no_other_guests_device_is_taken_for_its_own(pair: dict[str, RunningServ
 def test_what_is_its_own_is_unreachable(pair: dict[str, RunningServer], command: str) -> None:
     with pytest.raises(UnreachableError, match="instance b does not run"):
         ctl(*command.split())
+
+
+@pytest.mark.parametrize("named", [(), ("--instance=b",)])
+def test_doctor_starts_it(
+    pair: dict[str, RunningServer], capsys: pytest.CaptureFixture[str], named: tuple[str, ...]
+) -> None:
+    ctl(*named, "--json", "doctor")
+    found = {check["subject"]: check for check in json.loads(capsys.readouterr().out)["checks"]}
+    check = found["instance b"]
+    assert check["status"] == "fix"
+    assert f"{PAGES} pages (28K)" in check["text"]
+    assert "(g2)" in check["text"]
+    assert check["mend"].endswith(check["command"])
+    pair["b"].launch(["sh", "-c", f"exec {check['command']}"])
+    assert bytes(connected(pair["b"], "g2").pread(len(CONTENT), 4096)) == CONTENT
+    ctl("list")
+    assert capsys.readouterr().err == ""
 
 
 # --- what is found ---

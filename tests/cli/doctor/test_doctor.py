@@ -14,9 +14,13 @@ from preswapd.api.figures import DeviceFigures
 from preswapd.cli.doctor import guests as guest_checks
 from preswapd.cli.doctor import host as host_checks
 from preswapd.cli.doctor import units as unit_checks
-from preswapd.cli.doctor.command import start
 from preswapd.cli.doctor.finding import FIX, NOTE, OK, Finding
-from preswapd.cli.doctor.instances import PAGES_WITHOUT_TRIM, check_descriptors, check_device
+from preswapd.cli.doctor.instances import (
+    PAGES_WITHOUT_TRIM,
+    Place,
+    check_descriptors,
+    check_device,
+)
 from preswapd.cli.main import preswapctl
 from preswapd.errors import UnreachableError
 from preswapd.host import logind
@@ -24,8 +28,10 @@ from preswapd.host import versions as installed
 from preswapd.paths import SYSTEM_RUNTIME_ROOT
 from tests.running import PRESWAPCTL, RunningServer, run
 
+HERE = Place("vm1", SYSTEM_RUNTIME_ROOT / "vm1")
 DEVICE = {
     "size": 1 << 30,
+    "preswap_pages": 0,
     "succ_stores": 0,
     "failed_stores": 0,
     "trims": 0,
@@ -34,9 +40,13 @@ DEVICE = {
 }
 
 
-def statuses(device: dict[str, int]) -> list[str]:
+def found_in(device: dict[str, int]) -> list[Finding]:
     figures = cast(DeviceFigures, {**DEVICE, **device})
-    return [finding.status for finding in check_device("g1", figures)]
+    return list(check_device(HERE, "g1", figures))
+
+
+def statuses(device: dict[str, int]) -> list[str]:
+    return [finding.status for finding in found_in(device)]
 
 
 def checks(*arguments: str) -> list[dict[str, Any]]:
@@ -281,13 +291,6 @@ def test_no_units(tmp_path: Path) -> None:
 
 def test_our_units_are_well(tmp_path: Path) -> None:
     assert [text.split()[0] for text in unit_texts(tmp_path, OURS)] == [OK]
-
-
-def test_mend_of_a_server_that_does_not_run(tmp_path: Path) -> None:
-    its = SYSTEM_RUNTIME_ROOT / "vm1"
-    assert start(its, tmp_path) == "start it: preswapd serve"
-    assert start(its, laid(tmp_path, OURS)) == "start it: systemctl start preswapd@vm1"
-    assert start(Path("/run/user/7/preswapd/vm1"), tmp_path) == "start it: preswapd serve"
 
 
 def test_unit_without_its_socket(tmp_path: Path) -> None:
