@@ -129,8 +129,9 @@ def test_doctor_names_the_unit_of_one_that_was_stopped(host: Booted, vm: str) ->
     doctor = ("/opt/preswapd/bin/preswapctl", "--json", "doctor")
     found = json.loads(host.run(*doctor, check=False))["checks"]
     (check,) = (check for check in found if check["subject"] == f"instance {vm}")
-    assert f"does not run, and 64 pages (256K) of its guests lie in /dev/shm/preswapd-{vm}" in (
-        check["text"]
+    assert (
+        f"does not run, and 64 pages (256K) of its guests lie in /dev/shm/preswapd-{vm}"
+        in (check["text"])
     )
     assert check["command"] == f"systemctl start preswapd@{vm}.service"
     host.run("sh", "-c", check["command"])

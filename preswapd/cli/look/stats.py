@@ -23,6 +23,7 @@ from preswapd.cli.look.columns import (
 from preswapd.cli.look.rows import Figures, Moment, devices_of, pool_of, with_device
 from preswapd.cli.look.sampling import print_json_lines, print_rows
 from preswapd.cli.look.table import (
+    Columns,
     Style,
     TableCommand,
     TextTable,
@@ -50,6 +51,13 @@ class StatsCommand(TableCommand):
         ("With --watch also", POOL_RATES, POOL_WATCH),
         ("With --watch and DEV besides those of list", DEVICE_RATES, DEVICE_WATCH),
     )
+
+    def columns(self, context: click.Context) -> Columns:
+        # Where the value of the last option is still to come, click has taken no argument yet.
+        has_device = context.params.get("dev") is not None or bool(context.args)
+        known: Columns = DEVICE_COLUMNS if has_device else POOL_COLUMNS
+        rates: Columns = DEVICE_RATES if has_device else POOL_RATES
+        return known if context.params.get("watch") is None else (*rates, *known)
 
 
 @click.command("stats", cls=StatsCommand)

@@ -7,6 +7,7 @@ from textwrap import wrap
 from typing import NamedTuple
 
 import click
+from click.shell_completion import CompletionItem
 
 from preswapd.api.client import Client
 from preswapd.api.settings import DEFAULT, FROZEN, PREFIX, sysctl_rows
@@ -24,7 +25,7 @@ from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.cli.output import print_answers, print_json
 from preswapd.cli.steer.assignments import Assignment, of_files
 from preswapd.cli.steer.following import check_complete, run_shrink, set_and_fit
-from preswapd.commandline import FILE
+from preswapd.commandline import FILE, SYSCTL_KEY, Reader
 from preswapd.errors import PreswapError, UnreachableError, UsageError
 from preswapd.units import parse_pages
 
@@ -47,6 +48,16 @@ def listing() -> str:
         first, *others = wrap(meaning, LISTING_WIDTH - width)
         lines += [f"{key:{width}}{first}", *(" " * width + text for text in others)]
     return "\n".join(lines)
+
+
+class KeyOrFile(Reader[str]):
+    """Behind -p it is one more file."""
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        kind = FILE if ctx.params.get("files") else SYSCTL_KEY
+        return kind.shell_complete(ctx, param, incomplete)
 
 
 HELP = f"""Print or set named values of a running server.
@@ -86,7 +97,7 @@ Examples:
 )
 @click.option("-e", "--ignore", is_flag=True, help="Pass over unknown keys.")
 @click.option("-q", "--quiet", is_flag=True, help="Do not print what was set.")
-@click.argument("settings", metavar="[KEY[=VALUE]]...", nargs=-1)
+@click.argument("settings", metavar="[KEY[=VALUE]]...", nargs=-1, type=KeyOrFile("key", str))
 @pass_invocation
 def sysctl_command(
     invocation: Invocation,
