@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Commands as they can be typed here, for this instance and by this user."""
 
-import shutil
+import os
 import sys
 from pathlib import Path
 from shlex import quote
@@ -12,8 +12,9 @@ from preswapd.paths import DEFAULT_INSTANCE, INSTANCE_NAME, default_runtime_dir,
 def program(name: str) -> str:
     """One of ours: with its path where PATH does not lead to the one beside this."""
     here = Path(sys.executable).parent / name
-    found = shutil.which(name)
-    if not here.exists() or (found and Path(found).resolve() == here.resolve()):
+    paths = [Path(folder, name) for folder in os.get_exec_path()]
+    found = next((path for path in paths if os.access(path, os.X_OK)), None)
+    if not here.exists() or (found and found.resolve() == here.resolve()):
         return name
     return quote(str(here))
 

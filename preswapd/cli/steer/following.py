@@ -14,6 +14,7 @@ import click
 from preswapd.api.client import Client, RunningShrink, knows_no_wait
 from preswapd.api.messages import ShrinkProgress, ShrinkResult
 from preswapd.api.settings import POOL_LIMIT
+from preswapd.cli.typed import control
 from preswapd.errors import PartialError, UsageError
 from preswapd.units import PAGE_SIZE, format_pages, format_size
 
@@ -49,9 +50,10 @@ def set_and_fit(client: Client, key: str, value: str) -> int | str:
     except KeyboardInterrupt:
         if not is_set:
             raise
+        shrink = control(client.socket_path.parent, "shrink")
         raise PartialError(
-            f"interrupted: {key} is set, and the server goes on; `preswapctl shrink --status`"
-            " tells how far it is, `preswapctl shrink --stop` stops it"
+            f"interrupted: {key} is set, and the server goes on: `{shrink} --status` tells how far"
+            f" it is, `{shrink} --stop` stops it"
         ) from None
     finally:
         end_progress()
@@ -67,9 +69,10 @@ def set_on_older(client: Client, key: str, value: str) -> int | str:
     now = client.set(key, value)
     tmem = client.stats()["tmem"]
     if key.endswith(f".{POOL_LIMIT.parameter}") and tmem["mem_used_total"] > tmem["mem_limit"]:
+        shrink = control(client.socket_path.parent, "shrink")
         raise PartialError(
             f"{key} is set, but this server is older than preswapctl and moves no page for it:"
-            " restart it, which loses no page, or use `preswapctl shrink`"
+            f" restart it, which loses no page, or use `{shrink}`"
         )
     return now
 
