@@ -11,7 +11,7 @@ from preswapd.cli.doctor.finding import FIX, NOTE, Finding
 from preswapd.cli.doctor.guests import check_guests
 from preswapd.cli.doctor.host import check_host
 from preswapd.cli.doctor.instances import check_instance
-from preswapd.cli.doctor.starting import configured, revive, start
+from preswapd.cli.doctor.starting import configured, is_configured, revive, start
 from preswapd.cli.doctor.units import check_units
 from preswapd.cli.instances import Instances, RunningInstance, is_there
 from preswapd.cli.invocation import Invocation, pass_invocation
@@ -90,7 +90,9 @@ def checked(instance: RunningInstance) -> list[Finding]:
         return [Finding(FIX, subject, text, "as root", f"sudo {control(place, 'doctor')}")]
     for gone in stopped([place], default_shm_dirs()):
         return [away(gone)]
-    return [Finding(FIX, subject, text, "start it", start(place))]
+    is_known = place.exists() or is_configured(place.name)
+    mend = "start it" if is_known else "no instance has that name; to make it"
+    return [Finding(FIX, subject, text, mend, start(place))]
 
 
 def away(gone: Stopped) -> Finding:

@@ -128,6 +128,7 @@ def test_name_that_nobody_has(tmp_path: Path, configs: Path) -> None:
     done = run([PRESWAPCTL, "--instance", "nosuch", "--json", "doctor"])
     check = json.loads(done.stdout)["checks"][-1]
     assert (check["status"], check["subject"]) == (FIX, "instance nosuch")
+    assert check["mend"].startswith("no instance has that name; to make it: ")
     typed(f"{check['command']} --show-config")
 
 
