@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from preswapd.errors import UsageError
+from preswapd.errors import PreswapError, UsageError
 
 STANDARD_INPUT = Path("-")
 # As sysctl.conf(5) has them: what begins a comment, and a line that may fail.
@@ -29,9 +29,11 @@ class Assignment(NamedTuple):
             raise UsageError("an assignment is one word: KEY=VALUE")
         return cls(key, value if assigned else None, place)
 
-    def told(self, error: Exception) -> str:
+    def placed(self, error: PreswapError) -> PreswapError:
         """The complaint, with the line that it is about."""
-        return f"{self.place}: {error}" if self.place else str(error)
+        if self.place:
+            error.args = (f"{self.place}: {error}",)
+        return error
 
 
 def of_files(paths: Iterable[Path]) -> Iterator[Assignment]:

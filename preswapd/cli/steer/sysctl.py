@@ -186,7 +186,7 @@ def looked_up(
     except PreswapError as error:
         if assignment.may_fail or (ignore_unknown and isinstance(error, UnknownError)):
             return None
-        raise type(error)(assignment.told(error)) from None
+        raise assignment.placed(error) from None
 
 
 class Change(NamedTuple):
@@ -215,7 +215,7 @@ class Change(NamedTuple):
             shown.add(key, self.apply(), was_set=is_set)
         except PreswapError as error:
             if not self.assignment.may_fail:
-                raise type(error)(self.assignment.told(error)) from None
+                raise self.assignment.placed(error) from None
 
     def apply(self) -> Value:
         key, value = self.assignment.key, self.assignment.value
