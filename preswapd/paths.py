@@ -62,6 +62,11 @@ class RuntimePaths:
         """What an operator has changed while the server ran."""
         return self.runtime_dir / "tuning.json"
 
+    @property
+    def last_start(self) -> Path:
+        """How the server was started, for whoever finds that it is gone."""
+        return self.runtime_dir / "start.json"
+
 
 @dataclass(frozen=True)
 class SharedMemoryPaths:
@@ -150,6 +155,15 @@ def default_shm_dir(instance: str, system: bool = False) -> Path:
     # All users share /dev/shm, so an ordinary user's directory carries the user's number.
     own = "" if system or is_root() else f"{os.geteuid()}-"
     return Path(f"/dev/shm/preswapd-{own}{instance}")
+
+
+def default_shm_dirs() -> dict[str, Path]:
+    """What is there under such names, by instance."""
+    first = default_shm_dir("")
+    found = {
+        path.name.removeprefix(first.name): path for path in first.parent.glob(f"{first.name}*")
+    }
+    return {name: path for name, path in found.items() if INSTANCE_NAME.fullmatch(name)}
 
 
 def default_state_dir(instance: str, system: bool = False) -> Path:

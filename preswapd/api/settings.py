@@ -175,7 +175,7 @@ INSTANCE = (
 QUOTA = Setting(
     "quota",
     or_word(PAGES, UNLIMITED, NO_LIMIT),
-    Place.SYSCTL,
+    Place.FILE | Place.SYSCTL,
     "how many pages of the device may be in tmem, or unlimited; above it, the coldest pages and new"
     " ones go to disk",
     UNLIMITED,

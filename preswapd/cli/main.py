@@ -160,7 +160,7 @@ def preswapctl(
     Examples:
       preswapctl list
       preswapctl --instance vm1 shrink 512M
-      preswapctl --json stats | jq .tmem.mem_used_total
+      preswapctl --json stats | jq '.instances[].tmem.mem_used_total'
     """
     context.obj = Invocation(instances_of(runtime_dir, instance), as_json)
 

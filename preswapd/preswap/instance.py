@@ -113,6 +113,9 @@ class Instance:
         tmem = cast(TmemFigures, self.host.stats())
         tmem["metadata_size"] += sum(device.metadata_size() for device in devices.values())
         tmem["checksum_errors"] += sum(one["lost_reads"] for one in figures.values())
+        tmem["frozen"] = self.sysctl.frozen
+        for name, device in devices.items():
+            figures[name]["quota"] = min(device.pages, self.sysctl.quota_of(device))
         return {
             "version": VERSION,
             "instance": self.name,
@@ -134,6 +137,7 @@ class Instance:
                 raise RefusedError(f"there is a device {name} already")
             check_number_of_devices(len(self.served) + 1)
             served = self.maker.create(DeviceSpec(name, size), codec)
+            self.sysctl.keep_quota(served.device)
             self.served[name] = served
             self.clients.forget(name)
         self.log(INFO, f"created device {name} of {format_size(size)}")

@@ -14,11 +14,13 @@ MOST_DEVICES = 511
 
 @dataclass(frozen=True)
 class DeviceSpec:
-    """A device as it is wanted; its codec is the instance's when none is named."""
+    """A device as it is wanted; its codec is the instance's when none is named, and without a quota
+    all of its pages may be in tmem."""
 
     name: str
     size: int
     compress: str | None = None
+    quota: int | None = None  # pages
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,8 @@ class Sysctl:
         self.not_kept: str | None = None  # why the next start would not know of it
         configured = ((spec.name, spec.compress) for spec in settings.devices)
         self.configured = {name: codec for name, codec in configured if codec is not None}
+        quotas = ((spec.name, spec.quota) for spec in settings.devices)
+        self.configured_quotas = {name: pages for name, pages in quotas if pages is not None}
 
     # --- what there is ---
 
@@ -137,10 +139,18 @@ class Sysctl:
                 self.quotas[device.name] = pages
                 self.limit(device)
 
-        return Effect(lambda: self.quota_of(device), change, lambda: NO_LIMIT)
+        return Effect(lambda: self.quota_of(device), change, lambda: self.configured_quota(device))
 
     def quota_of(self, device: Device) -> int:
-        return self.quotas.get(device.name, NO_LIMIT)
+        return self.quotas.get(device.name, self.configured_quota(device))
+
+    def configured_quota(self, device: Device) -> int:
+        return self.configured_quotas.get(device.name, NO_LIMIT)
+
+    def keep_quota(self, device: Device) -> None:
+        """Of a device that is served from now on."""
+        with self.limiting:
+            self.limit(device)
 
     def hold_down(self, device: Device, pages: int) -> None:
         """While a shrink runs: no more pages of the device in tmem, whatever its quota says."""
@@ -208,6 +218,7 @@ class Sysctl:
         """What was changed before a restart, over the configuration; complaints."""
         for device in devices.values():
             device.compress = self.configured.get(device.name, device.compress)
+            self.keep_quota(device)
         try:
             found = read(self.path)
         except (OSError, ValueError) as error:

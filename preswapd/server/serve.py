@@ -4,11 +4,14 @@
 import fcntl
 import os
 import socket
+import sys
 import time
 from importlib.resources import files
+from pathlib import Path
 from typing import NoReturn
 
 from preswapd.api.kinds import split_address
+from preswapd.api.last_start import ONCE, LastStart
 from preswapd.api.messages import ServerFacts
 from preswapd.commandline import DEBUG_VARIABLE
 from preswapd.errors import RefusedError
@@ -22,7 +25,9 @@ from preswapd.host.nbdkit import (
     probe,
 )
 from preswapd.host.prctl import death_signal
+from preswapd.host.processes import own_unit
 from preswapd.log import ERROR, WARNING, log
+from preswapd.paths import InstancePaths
 from preswapd.preswap.opening import check
 from preswapd.server import belonging, directories, locks, sockets, stopping
 from preswapd.server.config.merged import Config
@@ -36,6 +41,7 @@ KEPT_FROM = 64
 
 
 def serve(config: Config) -> NoReturn:
+    started = this_start(config.settings.paths)
     # A stop that is asked for on the way is done once the plugin waits for it: with status 0.
     stopping.hold_back()
     be_a_server()
@@ -55,6 +61,7 @@ def serve(config: Config) -> NoReturn:
     warn_of_logout()
     address = split_address(config.listen) if config.listen else None
     listening = sockets.listen_all(settings.paths, address, passed)
+    started.write(settings.paths.last_start)
     become_nbdkit(config, found, listening, held)
 
 
@@ -77,6 +84,19 @@ def warn_of_logout() -> None:
             f"warning: logind will delete the guests' pages when user {user} logs out: set"
             " RemoveIPC=no in /etc/systemd/logind.conf",
         )
+
+
+def this_start(paths: InstancePaths) -> LastStart:
+    """For whoever must start it again when it is gone."""
+    try:
+        directory = os.getcwd()
+    except OSError:  # it was deleted
+        directory = "/"
+    program = Path(directory, sys.argv[0])
+    is_module = program.name == "__main__.py"
+    command = [sys.executable, "-m", program.parent.name] if is_module else [str(program)]
+    command += [word for word in sys.argv[1:] if word not in ONCE]
+    return LastStart(tuple(command), directory, own_unit(), str(paths.shm_dir))
 
 
 def become_nbdkit(

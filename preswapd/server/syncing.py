@@ -9,7 +9,7 @@ import time
 from dataclasses import replace
 
 from preswapd.api.messages import ShrinkResult
-from preswapd.api.progress import progress_text
+from preswapd.api.progress import Pace
 from preswapd.errors import PartialError
 from preswapd.log import INFO, WARNING, log
 from preswapd.preswap.instance import Instance
@@ -61,7 +61,8 @@ def followed(shrink: Shrink) -> ShrinkResult:
     """To its end, with a line now and then; a signal ends it between two writes."""
     for number in stopping.SIGNALS:
         signal.signal(number, lambda number, frame: shrink.stop())
-    begun = time.monotonic()
+    pace = Pace()
+    pace.line(shrink.progress, time.monotonic())
     while not shrink.ended.wait(TOLD_SECONDS):
-        log(INFO, f"sync: {progress_text(shrink.progress, time.monotonic() - begun)}")
+        log(INFO, f"sync: {pace.line(shrink.progress, time.monotonic())}")
     return shrink.wait()

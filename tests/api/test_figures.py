@@ -35,7 +35,7 @@ HEADERS = "".join(path.read_text() for path in sorted(PACKAGE.rglob("*.h")))
 STRUCTS = {"tmem_stats": TMEM, "device_counters": DEVICE}
 # What Python adds to what the C code counts.
 ADDED = {
-    "tmem_stats": {"orig_data_size"},
+    "tmem_stats": {"orig_data_size", "frozen"},
     "device_counters": {
         "size",
         "compress",
@@ -47,6 +47,7 @@ ADDED = {
         "quarantined_reads",
         "stale_pages",
         "latency",
+        "quota",
     },
 }
 FIGURES = [*TMEM.values(), *DEVICE.values(), *SERVER.values()]

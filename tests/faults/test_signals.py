@@ -5,6 +5,7 @@ Each operation is held at one of its system calls, so that the signal surely fin
 """
 
 import errno
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import Connect
 from tests.faults.conftest import MIB, NOISE, counters, error_of, place, places
 from tests.faults.injection import Call, Injector
-from tests.running import PRESWAPCTL, RunningServer, wait_for
+from tests.running import PRESWAPCTL, RunningServer, run, wait_for
 
 CONTENT = NOISE[PAGE : 4 * MIB]
 FIRST = CONTENT[: 2 * MIB]
@@ -143,7 +144,9 @@ def test_interrupted_setting_ends_with_5_and_the_server_goes_on(
         told, said = setting.communicate(timeout=30)
     assert (setting.returncode, told) == (5, "")
     assert said.startswith(f"preswapctl: interrupted: {QUOTA} is set, and the server goes on")
-    status = filled.ctl("shrink", "--status").stdout
+    # As it is printed, and of this instance.
+    looking = re.findall(r"`(.*?)`", said)[0]
+    status = run(["sh", "-c", looking]).stdout
     assert status.startswith(f"a shrink, to fit {QUOTA}, to 100 pages (400K) is under way: ")
     injector.end()
     quota_is_kept(filled, 100)

@@ -129,6 +129,46 @@ def test_configured_codec_takes_effect_at_the_next_start(opened: Running) -> Non
     assert values(opened)[COMPRESS] == "none"
 
 
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_configured_quota_holds_from_the_start(running: Running, end: str) -> None:
+    running.paths.runtime_dir.mkdir()
+    running.open(DeviceSpec("g1", MIB, quota=10))
+    write_all(running, 1)
+    assert (values(running)[QUOTA], running.device.preswap_pages) == (10, 10)
+    running.instance.set(QUOTA, "20")
+    write_all(running, 2)
+    getattr(running, end)()
+    running.open()
+    write_all(running, 3)
+    assert (values(running)[QUOTA], running.device.preswap_pages) == (20, 20)
+    running.instance.set(QUOTA, "default")
+    running.fitted()
+    assert (values(running)[QUOTA], running.device.preswap_pages) == (10, 10)
+    assert read(running.connect(), PAGE, PAGES * PAGE) == pages_of(3, PAGES * PAGE)
+
+
+def test_configured_quota_is_that_of_a_device_made_anew(running: Running) -> None:
+    running.paths.runtime_dir.mkdir()
+    running.open(DeviceSpec("g1", MIB, quota=10))
+    running.instance.set(QUOTA, "unlimited")
+    running.instance.remove("g1")
+    running.instance.create("g1", MIB)
+    write_all(running, 1)
+    assert (values(running)[QUOTA], running.device.preswap_pages) == (10, 10)
+
+
+def test_lowered_quota_of_the_configuration_is_kept_by_a_start(running: Running) -> None:
+    running.paths.runtime_dir.mkdir()
+    running.open(DeviceSpec("g1", MIB))
+    write_all(running, 1)
+    running.kill()
+    running.open(DeviceSpec("g1", MIB, quota=10))
+    running.instance.maintain()
+    running.fitted()
+    assert running.device.preswap_pages == 10
+    assert read(running.connect(), PAGE, PAGES * PAGE) == pages_of(1, PAGES * PAGE)
+
+
 def test_device_made_anew_has_no_old_settings(opened: Running) -> None:
     opened.instance.set(QUOTA, "7")
     opened.instance.remove("g1")

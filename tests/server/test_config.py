@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from preswapd import paths
 from preswapd.api.kinds import LISTEN, MOST_THREADS, SIZE, SMALLEST_POOL, or_word
-from preswapd.api.settings import INSTANCE, START, Setting
+from preswapd.api.settings import INSTANCE, NO_LIMIT, START, Setting
 from preswapd.codecs import COMPRESS
 from preswapd.errors import RefusedError, UsageError
 from preswapd.host.nbdkit import THREADS
@@ -65,6 +65,13 @@ def test_every_key(tmp_path: Path) -> None:
         [device.g2]
         size = 65536
         compress = "none"
+        quota = "32K"
+        [device.g3]
+        size = 65536
+        quota = 3
+        [device.g4]
+        size = 65536
+        quota = "unlimited"
         """,
     )
     assert loaded == Config(
@@ -72,7 +79,12 @@ def test_every_key(tmp_path: Path) -> None:
             instance="vm1",
             paths=InstancePaths(Path("/r"), Path("/dev/shm/x"), Path("/s")),
             pool_size=32 * MIB,
-            devices=(DeviceSpec("g1", 64 * MIB), DeviceSpec("g2", 65536, "none")),
+            devices=(
+                DeviceSpec("g1", 64 * MIB),
+                DeviceSpec("g2", 65536, "none", 8),
+                DeviceSpec("g3", 65536, None, 3),
+                DeviceSpec("g4", 65536, None, NO_LIMIT),
+            ),
             compress="zstd",
             host_reserve=MIB,
         ),
@@ -330,6 +342,7 @@ devices = st.builds(
     name=names,
     size=st.integers(16, 1 << 20).map(lambda pages: pages * 4096),
     compress=st.sampled_from([None, *COMPRESS]),
+    quota=st.none() | st.just(NO_LIMIT) | st.integers(0, 1 << 40),
 )
 configs = st.builds(
     Config,

@@ -21,7 +21,7 @@ def test_round_trip() -> None:
             instance="vm1",
             paths=InstancePaths(Path("/r"), Path("/s"), Path("/t")),
             pool_size=1 << 30,
-            devices=(DeviceSpec("g1", 1 << 20), DeviceSpec("g2", 1 << 20, "zstd")),
+            devices=(DeviceSpec("g1", 1 << 20), DeviceSpec("g2", 1 << 20, "zstd", 7)),
             host_reserve=5,
             discard_state=True,
             accept_moved=True,

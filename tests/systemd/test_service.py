@@ -125,6 +125,33 @@ def test_operator_reaches_it(host: Booted, vm: str) -> None:
     host.run(*ctl, "shrink", "0")
 
 
+def test_doctor_names_the_unit_of_one_that_was_stopped(host: Booted, vm: str) -> None:
+    """Its guest's pages are in memory, and nobody listens."""
+    client(host, vm).pwrite(NOISE, PAGE)
+    host.run("systemctl", "stop", f"preswapd@{vm}.socket", f"preswapd@{vm}")
+    doctor = ("/opt/preswapd/bin/preswapctl", "--json", "doctor")
+    found = json.loads(host.run(*doctor, check=False))["checks"]
+    (check,) = (check for check in found if check["subject"] == f"instance {vm}")
+    assert (
+        f"does not run, and 64 pages (256K) of its guests lie in /dev/shm/preswapd-{vm}"
+        in (check["text"])
+    )
+    assert check["command"] == f"systemctl start preswapd@{vm}.service"
+    host.run("sh", "-c", check["command"])
+    assert bytes(client(host, vm).pread(len(NOISE), PAGE)) == NOISE
+
+
+def test_doctor_has_a_unit_that_hangs_started_anew(host: Booted, vm: str) -> None:
+    """What it prints after a minute, for a process that is only stopped."""
+    client(host, vm).pwrite(NOISE, PAGE)
+    unit, before = f"preswapd@{vm}", server_pid(host, vm)
+    host.run("systemctl", "kill", "--signal=STOP", unit)
+    name = f"{unit}.service"
+    host.run("sh", "-c", f"systemctl kill --signal=KILL {name} && systemctl restart {name}")
+    assert server_pid(host, vm) not in {0, before}
+    assert bytes(client(host, vm).pread(len(NOISE), PAGE)) == NOISE
+
+
 def test_figures_for_prometheus(host: Booted, vm: str) -> None:
     folder = "/var/lib/prometheus/node-exporter"
     host.run("mkdir", "--parents", folder)

@@ -15,8 +15,9 @@ import pytest
 from preswapd.cli.doctor.finding import NOTE, OK
 from preswapd.preswap.files.sidecar import Sidecar
 from preswapd.units import PAGE_SIZE as PAGE
+from tests.clients import BEHIND_ZONE
 from tests.systemd.booted import CHECKOUT, Booted, NotPossibleError
-from tests.systemd.test_service import AT, CONFIG, NOISE, client, install_units
+from tests.systemd.test_service import CONFIG, NOISE, client, install_units
 
 pytestmark = pytest.mark.xdist_group("systemd")
 
@@ -33,7 +34,7 @@ WRITES = f"""
 import nbd
 disk = nbd.NBD()
 disk.connect_unix("/run/preswapd/vm1/nbd.sock")
-disk.pwrite({LAST_WORDS!r}, {AT + len(NOISE)})
+disk.pwrite({LAST_WORDS!r}, {BEHIND_ZONE + len(NOISE)})
 """
 # It needs what reboot.target and poweroff.target need, and systemd itself goes on.
 ENDING = """
@@ -58,7 +59,7 @@ def host() -> Iterator[Booted]:
             booted.run("systemctl", "daemon-reload")
             booted.run("systemctl", "enable", "--now", SERVER)
             booted.run("systemctl", "start", GUESTS)
-            client(booted, "vm1").pwrite(NOISE, AT)
+            client(booted, "vm1").pwrite(NOISE, BEHIND_ZONE)
             yield booted
     except NotPossibleError as error:
         pytest.skip(str(error))
@@ -92,8 +93,8 @@ def test_shutdown_loses_nothing(host: Booted) -> None:
     lose_memory(host)
     host.run("systemctl", "start", SERVER)
     disk = client(host, "vm1")
-    assert bytes(disk.pread(len(NOISE), AT)) == NOISE
-    assert bytes(disk.pread(PAGE, AT + len(NOISE))) == LAST_WORDS
+    assert bytes(disk.pread(len(NOISE), BEHIND_ZONE)) == NOISE
+    assert bytes(disk.pread(PAGE, BEHIND_ZONE + len(NOISE))) == LAST_WORDS
 
 
 def test_pages_of_a_server_that_was_stopped_by_hand(host: Booted) -> None:
@@ -106,14 +107,14 @@ def test_pages_of_a_server_that_was_stopped_by_hand(host: Booted) -> None:
     assert end.startswith(f"instance vm1: all pages are on disk, {pages} pages")
     lose_memory(host)
     host.run("systemctl", "start", SERVER)
-    assert bytes(client(host, "vm1").pread(len(NOISE), AT)) == NOISE
+    assert bytes(client(host, "vm1").pread(len(NOISE), BEHIND_ZONE)) == NOISE
 
 
 def test_restarts_move_no_page(host: Booted) -> None:
     entered = when(host, SYNC, "StateChange")
     host.run("systemctl", "restart", SERVER)
     host.run("systemctl", "kill", "--signal=KILL", SERVER)
-    assert bytes(client(host, "vm1").pread(len(NOISE), AT)) == NOISE
+    assert bytes(client(host, "vm1").pread(len(NOISE), BEHIND_ZONE)) == NOISE
     host.run("systemctl", "stop", SERVER)
     host.run("systemctl", "start", SERVER)
     assert when(host, SYNC, "StateChange") == entered
@@ -151,4 +152,4 @@ def test_move_of_the_disk_files(host: Booted) -> None:
     host.run("systemctl", "stop", f"{SERVER}.socket", SERVER)
     host.run("sh", "-c", command)
     host.run("systemctl", "start", f"{SERVER}.socket", SERVER)
-    assert bytes(client(host, "vm1").pread(len(NOISE), AT)) == NOISE
+    assert bytes(client(host, "vm1").pread(len(NOISE), BEHIND_ZONE)) == NOISE

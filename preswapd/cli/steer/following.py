@@ -13,9 +13,10 @@ import click
 
 from preswapd.api.client import Client, RunningShrink, knows_no_wait
 from preswapd.api.messages import ShrinkProgress, ShrinkResult
-from preswapd.api.progress import progress_text
+from preswapd.api.progress import Pace
 from preswapd.api.settings import POOL_LIMIT
 from preswapd.api.wire import NotKeptError
+from preswapd.cli.typed import control
 from preswapd.errors import PartialError, UsageError
 from preswapd.log import stderr_is_journal
 from preswapd.units import format_pages
@@ -64,9 +65,10 @@ def set_and_fit(client: Client, key: str, value: str) -> int | str:
     except KeyboardInterrupt:
         if not is_set:
             raise
+        shrink = control(client.socket_path.parent, "shrink")
         raise PartialError(
-            f"interrupted: {key} is set, and the server goes on; `preswapctl shrink --status`"
-            " tells how far it is, `preswapctl shrink --stop` stops it"
+            f"interrupted: {key} is set, and the server goes on: `{shrink} --status` tells how far"
+            f" it is, `{shrink} --stop` stops it"
         ) from None
     finally:
         end_progress()
@@ -84,9 +86,10 @@ def set_on_older(client: Client, key: str, value: str) -> int | str:
     now = client.set(key, value)
     tmem = client.stats()["tmem"]
     if key.endswith(f".{POOL_LIMIT.parameter}") and tmem["mem_used_total"] > tmem["mem_limit"]:
+        shrink = control(client.socket_path.parent, "shrink")
         raise PartialError(
             f"{key} is set, but this server is older than preswapctl and moves no page for it:"
-            " restart it, which loses no page, or use `preswapctl shrink`"
+            f" restart it, which loses no page, or use `{shrink}`"
         )
     return now
 
@@ -142,16 +145,16 @@ class Progress:
     """A line: on a terminal always the same one, in the journal a new one now and then."""
 
     def __init__(self) -> None:
-        self.begun = time.monotonic()
+        self.pace = Pace()
         self.pause = JOURNAL_SECONDS if stderr_is_journal() else 0.0
-        self.next_time = self.begun
+        self.next_time = 0.0
 
     def show(self, step: ShrinkProgress) -> None:
         now = time.monotonic()
+        text = self.pace.line(step, now)
         if now < self.next_time:
             return
         self.next_time = now + self.pause
-        text = progress_text(step, now - self.begun)
         # The watcher has gone: the work goes on.
         with suppress(OSError):
             if sys.stderr.isatty():

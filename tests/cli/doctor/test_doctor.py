@@ -17,9 +17,13 @@ from preswapd.cli.doctor import guests as guest_checks
 from preswapd.cli.doctor import host as host_checks
 from preswapd.cli.doctor import readable
 from preswapd.cli.doctor import units as unit_checks
-from preswapd.cli.doctor.command import start
 from preswapd.cli.doctor.finding import FIX, NOTE, OK, Finding
-from preswapd.cli.doctor.instances import PAGES_WITHOUT_TRIM, check_descriptors, check_device
+from preswapd.cli.doctor.instances import (
+    PAGES_WITHOUT_TRIM,
+    Place,
+    check_descriptors,
+    check_device,
+)
 from preswapd.cli.main import preswapctl
 from preswapd.errors import UnreachableError
 from preswapd.host import logind
@@ -28,8 +32,10 @@ from preswapd.paths import SYSTEM_RUNTIME_ROOT
 from tests.clients import BEHIND_ZONE, connected
 from tests.running import PRESWAPCTL, RunningServer, run
 
+HERE = Place("vm1", SYSTEM_RUNTIME_ROOT / "vm1")
 DEVICE = {
     "size": 1 << 30,
+    "preswap_pages": 0,
     "succ_stores": 0,
     "failed_stores": 0,
     "trims": 0,
@@ -38,9 +44,13 @@ DEVICE = {
 }
 
 
-def statuses(device: Mapping[str, float]) -> list[str]:
+def found_in(device: Mapping[str, float]) -> list[Finding]:
     figures = cast(DeviceFigures, {**DEVICE, **device})
-    return [finding.status for finding in check_device("g1", figures)]
+    return list(check_device(HERE, "g1", figures))
+
+
+def statuses(device: Mapping[str, float]) -> list[str]:
+    return [finding.status for finding in found_in(device)]
 
 
 def checks(*arguments: str) -> list[dict[str, Any]]:
@@ -92,10 +102,8 @@ def test_disk_errors() -> None:
 
 def test_reads_of_unknown_pages_and_the_way_out() -> None:
     assert statuses({"unknown_reads": 3}) == [FIX]
-    figures = cast(DeviceFigures, {**DEVICE, "unknown_reads": 3})
-    (found,) = check_device("instance vm1, device swap0", figures)
-    assert found.mend is not None
-    assert "`preswapctl trim swap0`" in found.mend
+    (found,) = found_in({"unknown_reads": 3})
+    assert found.command == "preswapctl --instance vm1 trim g1"
 
 
 def test_unknown_pages() -> None:
@@ -122,7 +130,7 @@ def test_way_out_of_unknown_pages_can_be_typed(server: RunningServer) -> None:
     done = server.ctl("doctor", check=False)
     assert done.returncode == 1
     assert "device g1: 1 reads of pages that no guest has written" in done.stdout
-    assert "`preswapctl trim g1` makes them zeros" in done.stdout
+    assert f"preswapctl --runtime-dir {server.runtime_dir} trim g1" in done.stdout
 
 
 def test_disk_files_where_nobody_can_look(tmp_path: Path) -> None:
@@ -315,13 +323,6 @@ def test_no_units(tmp_path: Path) -> None:
 
 def test_our_units_are_well(tmp_path: Path) -> None:
     assert [text.split()[0] for text in unit_texts(tmp_path, OURS)] == [OK]
-
-
-def test_mend_of_a_server_that_does_not_run(tmp_path: Path) -> None:
-    its = SYSTEM_RUNTIME_ROOT / "vm1"
-    assert start(its, tmp_path) == "start it: preswapd serve"
-    assert start(its, laid(tmp_path, OURS)) == "start it: systemctl start preswapd@vm1"
-    assert start(Path("/run/user/7/preswapd/vm1"), tmp_path) == "start it: preswapd serve"
 
 
 def test_umask_that_kept_the_units_user_out(tmp_path: Path) -> None:
