@@ -26,6 +26,7 @@ from preswapd.preswap.files.disk_file import (
 from preswapd.preswap.files.header import swap_header
 from preswapd.preswap.files.maps import create_map, open_map, remove_map
 from preswapd.preswap.files.sidecar import Sidecar, remove_sidecar
+from preswapd.preswap.footprint import check_room
 from preswapd.preswap.settings import DeviceSpec
 from preswapd.tmem._tmem import Host
 from preswapd.units import PAGE_SIZE
@@ -58,6 +59,7 @@ class Maker:
         """Creates a device with a swap header; RefusedError leaves nothing behind."""
         self.finish_leftovers(spec.name)
         check_unclaimed(self.paths.disk_file(spec.name), spec.size)
+        check_room(self.host, spec.name, spec.size)
         entry = self.entered(spec.name, spec.size, "creating")
         try:
             create_disk_file(
@@ -75,6 +77,7 @@ class Maker:
         """Serves a device again that disk knows and shared memory does not: as a disk that lost its
         cache."""
         self.finish_leftovers(old.name)
+        check_room(self.host, old.name, old.size)
         entry = self.entered(old.name, old.size, "adopting", quarantined=old.tmem_dirty)
         try:
             on_disk = self.written(self.paths.disk_file(old.name), old.size)

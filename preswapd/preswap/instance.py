@@ -18,6 +18,7 @@ from preswapd.preswap.creation import Served
 from preswapd.preswap.device._device import Device
 from preswapd.preswap.files.header import swap_header
 from preswapd.preswap.fitting import Fitting
+from preswapd.preswap.footprint import check_shared_memory
 from preswapd.preswap.goals import Goal, ToPages, ToPoolLimit, ToQuota
 from preswapd.preswap.maintenance import Maintenance
 from preswapd.preswap.opening import POOL, open_instance
@@ -111,6 +112,7 @@ class Instance:
             if name in self.served:
                 raise RefusedError(f"there is a device {name} already")
             check_number_of_devices(len(self.served) + 1)
+            check_shared_memory(self.settings, name, size)
             served = self.maker.create(DeviceSpec(name, size), codec)
             self.served[name] = served
         self.log(INFO, f"created device {name} of {format_size(size)}")

@@ -11,11 +11,13 @@ from preswapd.errors import RefusedError
 from preswapd.host.cgroups import memory_files
 from preswapd.host.kernel import boot_id
 from preswapd.host.meminfo import MEMINFO, amounts
+from preswapd.preswap.adopting import adopt_all
 from preswapd.preswap.creation import Maker, Served, reason_of
 from preswapd.preswap.device._table import Table, recover
 from preswapd.preswap.files.disk_file import create_disk_file, remove_disk_file
 from preswapd.preswap.files.header import swap_header
 from preswapd.preswap.files.sidecar import SUFFIX, Sidecar
+from preswapd.preswap.footprint import shm_reserve
 from preswapd.preswap.settings import Settings
 from preswapd.preswap.survey import Found, Plan, check_sizes, survey
 from preswapd.tmem._tmem import Host
@@ -100,8 +102,9 @@ def open_instance(settings: Settings) -> Opened:
             sum(int(made.device.stats()["lost_pages"]) for made in devices),
             time.monotonic() - begun,
         )
-        devices += [maker.adopt(sidecar) for sidecar in plan.adopt]
-        complaints = create_new(maker, plan, settings, devices)
+        complaints: list[str] = []
+        adopt_all(maker.adopt, plan.adopt, devices, complaints)
+        complaints += create_new(maker, plan, settings, devices)
         return Opened(
             host, maker, {made.device.name: made for made in devices}, recovery, complaints
         )
@@ -145,6 +148,7 @@ def open_host(settings: Settings, *, create: bool) -> Host:
             create=create,
             boot_id=boot_id(),
             host_reserve=default_reserve() if reserve is None else reserve,
+            shm_reserve=shm_reserve(settings),
             cgroup_files=memory_files(),
         )
     except OSError as error:
