@@ -110,6 +110,12 @@ class Sysctl:
             most = min(total_bytes(self.settings.paths.shm_dir) or LARGEST_POOL, LARGEST_POOL)
             if size > most:
                 raise UsageError(f"the shared memory holds no more than {exact_size(most)}")
+            # Since it was enlarged it holds more than the arena has addresses for.
+            if size > self.host.largest_limit:
+                raise RefusedError(
+                    "the shared memory was smaller when the server was started: to use what was"
+                    " added since, restart the server, which loses no page, and set it again"
+                )
             self.host.limit = size
             # What needs no page to go is free before anybody asks how many must.
             self.host.maintain()
@@ -215,7 +221,7 @@ class Sysctl:
                 self.changed[key] = text
             except KeyError:
                 complaints.append(f"{self.path}: {key} is ignored: there is no such setting")
-            except (ValueError, UsageError) as error:
+            except (ValueError, UsageError, RefusedError) as error:
                 complaints.append(f"{self.path}: {key} is ignored: {error}")
         return complaints
 
