@@ -24,6 +24,7 @@ from preswapd.host.sd_notify import notify
 from preswapd.log import ERROR, INFO, WARNING, Throttle, log
 from preswapd.preswap.instance import Instance
 from preswapd.server import stopping
+from preswapd.server.buffers import Buffers
 from preswapd.server.exports import Exports
 from preswapd.server.handover import Handover
 from preswapd.server.watch import WATCH_SECONDS, GuestLog
@@ -33,13 +34,16 @@ SWITCH_SECONDS = 0.0001
 MAINTENANCE_SECONDS = 0.25
 
 
-def start(handover: Handover) -> Exports:
-    """Opens the instance and starts everything beside NBD; called once nbdkit has its process."""
+def start(handover: Handover, buffered: Callable[[], int]) -> Exports:
+    """Opens the instance and starts everything beside NBD; called once nbdkit has its process.
+
+    `buffered` says how much memory nbdkit's worker threads hold by now.
+    """
     # nbdkit's workers start later than this.
     stopping.hold_back()
     set_death_signal(handover.death_signal)
     try:
-        return begin(handover)
+        return begin(handover, buffered)
     except PreswapError as error:
         log(ERROR, f"preswapd: {error}")
         leave(error.exit_status)
@@ -48,7 +52,7 @@ def start(handover: Handover) -> Exports:
         leave(1)
 
 
-def begin(handover: Handover) -> Exports:
+def begin(handover: Handover, buffered: Callable[[], int]) -> Exports:
     sys.setswitchinterval(SWITCH_SECONDS)
     for descriptor in (*handover.locks, handover.control):
         os.set_inheritable(descriptor, False)
@@ -67,8 +71,15 @@ def begin(handover: Handover) -> Exports:
     # What lives now lives on: a full collection would hold requests up for nothing.
     gc.collect()
     gc.freeze()
-    exports = Exports(instance)
-    spawn("watch", Background(GuestLog(instance, exports).look, WATCH_SECONDS).run)
+    exports = Exports(instance, Buffers(instance, handover.facts.threads, buffered))
+    guest_log = GuestLog(instance, exports)
+
+    def watch() -> None:
+        exports.keep_room()
+        guest_log.look()
+
+    exports.keep_room()
+    spawn("watch", Background(watch, WATCH_SECONDS).run)
     announce(handover, exports)
     return exports
 

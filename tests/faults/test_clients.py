@@ -10,15 +10,18 @@ import nbd
 import pytest
 
 from preswapd.control.http import CONNECTIONS
+from preswapd.server.buffers import LARGEST_REQUEST
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import Connect
 from tests.conftest import StartServer
 from tests.faults.conftest import MIB, NOISE, counters, page
 from tests.faults.injection import Call, Injector
-from tests.nbd.test_protocol import READ, WRITE, RawClient
+from tests.nbd.test_protocol import READ, TRIM, WRITE, RawClient
 from tests.running import PATIENCE, RunningServer
 
-MOST = 32 * MIB
+MOST = LARGEST_REQUEST
+# What nbdkit itself takes.
+NBDKITS_MOST = 64 * MIB
 
 # --- NBD ---
 
@@ -59,12 +62,18 @@ def test_old_request_that_goes_on_to_the_disk_overwrites_no_newer_page(
     assert bytes(new.pread(PAGE, 3000 * PAGE)) == page(2)
 
 
-def test_read_of_more_than_the_largest_request(module_server: RunningServer) -> None:
-    """nbdkit itself takes twice what it advertises; beyond that it is an error."""
-    with RawClient(module_server) as client:
-        client.greet().go().send(READ, 0, 2 * MOST + PAGE)
-        assert client.error() in {errno.ENOMEM, errno.EINVAL}
+@pytest.mark.parametrize("length", [MOST + 1, NBDKITS_MOST, NBDKITS_MOST + PAGE])
+def test_read_of_more_than_the_largest_request(start_server: StartServer, length: int) -> None:
+    """What nbdkit itself does not take never comes as far as to be told of."""
+    server = start_server(devices={"g1": "128M"})
+    with RawClient(server) as client:
+        client.greet().go()
+        for _ in range(2):
+            client.send(READ, 0, length)
+            assert client.error() in {errno.ENOMEM, errno.EINVAL}
         assert client.works()
+    told = "a client of g1 asks for more than 2M at once, which is refused"
+    assert server.lines.count(told) == (length <= NBDKITS_MOST)
 
 
 @pytest.mark.parametrize("length", [MOST, MOST + PAGE])
@@ -73,11 +82,14 @@ def test_write_of_the_largest_request_and_a_page_more(
 ) -> None:
     """Done or refused as a whole."""
     with RawClient(module_server) as client:
-        client.greet().go().send(WRITE, PAGE, length, payload=(NOISE * 3)[:length])
-        refused = client.error() != 0
+        client.greet().go().send(TRIM, PAGE, 2 * MOST)
+        assert client.error() == 0
+        client.send(WRITE, PAGE, length, payload=NOISE[:length])
+        refused = client.error() == errno.EINVAL
+        assert refused == (length > MOST)
         client.send(READ, length, PAGE)
         assert client.error() == 0
-        expected = (NOISE * 3)[length - PAGE : length]
+        expected = NOISE[length - PAGE : length]
         assert client.receive(PAGE) == (bytes(PAGE) if refused else expected)
 
 
@@ -97,7 +109,7 @@ def test_reader_of_nothing_holds_only_itself_up(
     with RawClient(module_server) as client:
         client.greet().go()
         for _ in range(16):
-            client.send(READ, PAGE, 8 * MIB)
+            client.send(READ, PAGE, MOST)
         assert bytes(connect(module_server).pread(PAGE, PAGE)) == NOISE[:PAGE]
         assert client.error() == 0
         assert client.receive(PAGE) == NOISE[:PAGE]

@@ -8,6 +8,7 @@ from typing import Any
 import nbd
 import pytest
 
+from preswapd.server.buffers import LARGEST_REQUEST
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import Connect
 from tests.nbd.conftest import FREE, MIB, SIZE
@@ -131,9 +132,25 @@ def test_last_bytes_of_the_device(client: Any) -> None:
 
 
 def test_largest_request(client: Any) -> None:
-    content = random.Random(2).randbytes(MIB) * 32
-    client.pwrite(content, PAGE)
-    assert bytes(client.pread(32 * MIB, PAGE)) == content
+    content = random.Random(2).randbytes(LARGEST_REQUEST)
+    nbd.NBD.pwrite(client, content, PAGE)
+    assert bytes(nbd.NBD.pread(client, LARGEST_REQUEST, PAGE)) == content
+
+
+def test_longer_request_is_refused(client: Any) -> None:
+    """Also where it is only a little longer; and the client goes on."""
+    client.pwrite(NOISE, PAGE)
+    for length in (LARGEST_REQUEST + 1, 32 * MIB):
+        assert error_of(nbd.NBD.pwrite, client, bytes(length), PAGE) == errno.EINVAL
+        assert error_of(nbd.NBD.pread, client, length, PAGE) == errno.EINVAL
+    assert pages(client) == NOISE
+
+
+def test_trim_and_zero_may_be_longer(client: Any) -> None:
+    """They carry no bytes."""
+    client.pwrite(NOISE, 24 * MIB)
+    client.zero(32 * MIB, PAGE)
+    assert bytes(client.pread(4 * PAGE, 24 * MIB)) == bytes(4 * PAGE)
 
 
 @pytest.mark.parametrize("name", ["trim", "zero"])

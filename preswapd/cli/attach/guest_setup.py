@@ -40,6 +40,7 @@ NBD_BLOCK = """\
 # server that runs with --listen 127.0.0.1:10809.
 #   modprobe nbd
 #   nbd-client 10.0.2.2 10809 /dev/nbd0 -swap -persist -block-size 4096 -name {dev}
+#   echo 1280 >/sys/block/nbd0/queue/max_sectors_kb     # the server refuses requests above 2 MiB
 #   swapon --discard --priority 100 /dev/nbd0
 """
 
