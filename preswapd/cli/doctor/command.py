@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """`doctor`: what on this host is missing, wrong or worth knowing, and what to do about it."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -8,7 +9,8 @@ import click
 from preswapd.cli.doctor.finding import FIX, NOTE, Finding
 from preswapd.cli.doctor.guests import check_guests
 from preswapd.cli.doctor.host import check_host
-from preswapd.cli.doctor.instances import check_instance
+from preswapd.cli.doctor.instances import check_instance, share_of
+from preswapd.cli.doctor.sharing import Share, check_sharing
 from preswapd.cli.doctor.units import check_units, units_installed
 from preswapd.cli.instances import Instances, RunningInstance, is_there
 from preswapd.cli.invocation import Invocation, pass_invocation
@@ -33,8 +35,10 @@ def doctor_command(invocation: Invocation) -> int:
       preswapctl doctor
     """
     findings = [*check_host(), *check_units(Path("/")), *check_guests()]
-    for instance in running(invocation.instances, findings):
+    instances = running(invocation.instances, findings)
+    for instance in instances:
         findings += checked(instance)
+    findings += check_sharing(shares(instances))
     if invocation.json:
         print_json({"checks": [finding.to_json() for finding in findings]})
     else:
@@ -59,6 +63,15 @@ def checked(instance: RunningInstance) -> list[Finding]:
     except PreswapError as error:
         mend = HANGS if is_there(instance.runtime_dir) else start(instance.runtime_dir)
         return [Finding(FIX, f"instance {instance.name}", str(error), mend)]
+
+
+def shares(instances: list[RunningInstance]) -> list[Share]:
+    """Of those that answer; what is wrong with the others has been said."""
+    found = []
+    for instance in instances:
+        with suppress(PreswapError):
+            found.append(share_of(instance))
+    return found
 
 
 def start(runtime_dir: Path, root: Path = Path("/")) -> str:

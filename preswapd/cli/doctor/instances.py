@@ -12,6 +12,7 @@ from preswapd.cli.doctor.host import (
     check_shared_memory,
     check_state_directory,
 )
+from preswapd.cli.doctor.sharing import Share
 from preswapd.cli.instances import RunningInstance
 from preswapd.paths import SharedMemoryPaths, StatePaths
 from preswapd.units import PAGE_SIZE, format_size
@@ -43,6 +44,13 @@ def check_instance(instance: RunningInstance) -> list[Finding]:
             for finding in check_device(f"{name}, device {device}", counters)
         ),
     ]
+
+
+def share_of(instance: RunningInstance) -> Share:
+    stats = instance.client.stats()
+    return Share(
+        stats["instance"], Path(instance.client.facts().shm_dir), stats["tmem"]["mem_limit"]
+    )
 
 
 def directory_of_pages(shm_dir: Path, subject: str) -> list[Finding]:
