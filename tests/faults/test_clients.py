@@ -4,7 +4,8 @@
 import errno
 import json
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import nbd
 import pytest
@@ -16,6 +17,7 @@ from tests.clients import Connect
 from tests.conftest import StartServer
 from tests.faults.conftest import MIB, NOISE, counters, page
 from tests.faults.injection import Call, Injector
+from tests.nbd.test_memory import private_memory
 from tests.nbd.test_protocol import READ, TRIM, WRITE, RawClient
 from tests.running import PATIENCE, RunningServer
 
@@ -195,3 +197,40 @@ def received(sock: socket.socket) -> bytes:
     while piece := sock.recv(65536):
         found += piece
     return found
+
+
+def test_endless_head_is_refused(module_server: RunningServer, stack: ExitStack) -> None:
+    """Lines of it are kept until its end."""
+    sock = controlled(stack, module_server)
+    sock.sendall(b"GET /v1/shrink HTTP/1.1\r\n")
+    with suppress(ConnectionError):
+        for number in range(90):
+            sock.sendall(b"X-%d: %b\r\n" % (number, b"a" * 60_000))
+    assert sock.recv(12) == b"HTTP/1.1 431"
+    assert module_server.ctl("list").returncode == 0
+
+
+def test_heads_of_one_connection_are_counted_apart(
+    module_server: RunningServer, stack: ExitStack
+) -> None:
+    sock = controlled(stack, module_server)
+    for _ in range(3):
+        sock.sendall(b"GET /v1/shrink HTTP/1.1\r\nX-1: %b\r\n\r\n" % (b"a" * 60_000))
+        assert sock.recv(65536).startswith(b"HTTP/1.1 200")
+
+
+def test_many_operators_at_once_take_little_memory(
+    start_server: StartServer, stack: ExitStack, tmp_path: Path
+) -> None:
+    """One answer is made after the other: together 40 of them would take 50 MiB."""
+    config = tmp_path / "many.toml"
+    config.write_text("".join(f'[device.d{number}]\nsize = "64K"\n' for number in range(100)))
+    server = start_server(devices={}, extra=[f"--config={config}"])
+    before = most = private_memory(server)
+    socks = [controlled(stack, server) for _ in range(40)]
+    for sock in socks:
+        sock.sendall(b"GET /v1/stats HTTP/1.0\r\n\r\n")
+    for sock in socks:
+        while sock.recv(65536):
+            most = max(most, private_memory(server))
+    assert most - before < 24 * MIB
