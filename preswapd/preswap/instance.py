@@ -20,6 +20,7 @@ from preswapd.preswap.device._device import Device
 from preswapd.preswap.files.header import swap_header
 from preswapd.preswap.files.maps import PIECE_PAGES
 from preswapd.preswap.fitting import Fitting
+from preswapd.preswap.footprint import check_shared_memory
 from preswapd.preswap.goals import Goal, ToDisk, ToPages, ToPoolLimit, ToQuota
 from preswapd.preswap.maintenance import Maintenance
 from preswapd.preswap.opening import POOL, open_instance
@@ -136,6 +137,7 @@ class Instance:
             if name in self.served:
                 raise RefusedError(f"there is a device {name} already")
             check_number_of_devices(len(self.served) + 1)
+            check_shared_memory(self.settings, name, size)
             served = self.maker.create(DeviceSpec(name, size), codec)
             self.sysctl.keep_quota(served.device)
             self.served[name] = served

@@ -25,7 +25,8 @@ class DeviceSpec:
 
 @dataclass(frozen=True)
 class Settings:
-    """Sizes in bytes; `host_reserve` is MemAvailable that stays untouched (None: the default)."""
+    """Sizes in bytes; `host_reserve` is MemAvailable that stays untouched, `shm_reserve` what stays
+    free in the file system of shared memory (None: the default)."""
 
     instance: str
     paths: InstancePaths
@@ -33,6 +34,7 @@ class Settings:
     devices: tuple[DeviceSpec, ...] = ()
     compress: str = DEFAULT_COMPRESS
     host_reserve: int | None = None
+    shm_reserve: int | None = None
     discard_state: bool = False
     accept_moved: bool = False
 

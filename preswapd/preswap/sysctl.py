@@ -23,7 +23,7 @@ from preswapd.api.settings import (
     Setting,
     said_in,
 )
-from preswapd.errors import UsageError
+from preswapd.errors import RefusedError, UsageError
 from preswapd.host.filesystems import total_bytes
 from preswapd.preswap.device._device import Device
 from preswapd.preswap.files.durable import write_file
@@ -113,6 +113,12 @@ class Sysctl:
             most = min(total_bytes(self.settings.paths.shm_dir) or LARGEST_POOL, LARGEST_POOL)
             if size > most:
                 raise UsageError(f"the shared memory holds no more than {exact_size(most)}")
+            # Since it was enlarged it holds more than the arena has addresses for.
+            if size > self.host.largest_limit:
+                raise RefusedError(
+                    "the shared memory was smaller when the server was started: to use what was"
+                    " added since, restart the server, which loses no page, and set it again"
+                )
             self.host.limit = size
             # What needs no page to go is free before anybody asks how many must.
             self.host.maintain()
@@ -234,7 +240,7 @@ class Sysctl:
                 self.changed[key] = text
             except KeyError:
                 complaints.append(f"{self.path}: {key} is ignored: there is no such setting")
-            except (ValueError, UsageError) as error:
+            except (ValueError, UsageError, RefusedError) as error:
                 complaints.append(f"{self.path}: {key} is ignored: {error}")
         return complaints
 

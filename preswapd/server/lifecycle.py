@@ -26,6 +26,7 @@ from preswapd.host.sd_notify import notify
 from preswapd.log import ERROR, INFO, WARNING, Throttle, log
 from preswapd.preswap.instance import Instance
 from preswapd.server import stopping
+from preswapd.server.buffers import Buffers
 from preswapd.server.exports import Exports
 from preswapd.server.handover import Handover
 from preswapd.server.reopening import Reopening, TcpSocket, UnixSocket, be_woken
@@ -37,14 +38,17 @@ SWITCH_SECONDS = 0.0001
 MAINTENANCE_SECONDS = 0.25
 
 
-def start(handover: Handover) -> Exports:
-    """Opens the instance and starts everything beside NBD; called once nbdkit has its process."""
+def start(handover: Handover, buffered: Callable[[], int]) -> Exports:
+    """Opens the instance and starts everything beside NBD; called once nbdkit has its process.
+
+    `buffered` says how much memory nbdkit's worker threads hold by now.
+    """
     # nbdkit's workers start later than this.
     stopping.hold_back()
     be_woken()
     set_death_signal(handover.death_signal)
     try:
-        return begin(handover)
+        return begin(handover, buffered)
     except PreswapError as error:
         log(ERROR, f"preswapd: {error}")
         leave(error.exit_status)
@@ -53,7 +57,7 @@ def start(handover: Handover) -> Exports:
         leave(1)
 
 
-def begin(handover: Handover) -> Exports:
+def begin(handover: Handover, buffered: Callable[[], int]) -> Exports:
     sys.setswitchinterval(SWITCH_SECONDS)
     for descriptor in (*handover.locks, handover.control):
         os.set_inheritable(descriptor, False)
@@ -73,10 +77,15 @@ def begin(handover: Handover) -> Exports:
     # What lives now lives on: a full collection would hold requests up for nothing.
     gc.collect()
     gc.freeze()
-    exports = Exports(instance)
+    exports = Exports(instance, Buffers(instance, handover.facts.threads, buffered))
+    exports.keep_room()
     sockets = Reopening([*unix, *tcp_sockets(handover, api)], log)
     watch = Background(
-        instance.clients.beat, GuestLog(instance, exports).look, sockets.look, pause=WATCH_SECONDS
+        exports.keep_room,
+        instance.clients.beat,
+        GuestLog(instance, exports).look,
+        sockets.look,
+        pause=WATCH_SECONDS,
     )
     spawn("watch", watch.run)
     announce(handover, exports)

@@ -4,6 +4,7 @@
 import errno
 import json
 import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,11 +14,12 @@ import pytest
 
 from preswapd.api.messages import ShrinkProgress
 from preswapd.api.settings import NO_LIMIT
-from preswapd.errors import UsageError
+from preswapd.errors import RefusedError, UsageError
 from preswapd.preswap.settings import DeviceSpec
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.disk_model import pages_of
 from tests.preswap.running import MIB, Running, read
+from tests.tmem.test_memory import mounted
 
 PAGES = 64
 LIMIT = "preswap.test.pool_limit"
@@ -355,3 +357,20 @@ def test_settings_of_devices_that_are_gone(opened: Running, tmp_path: Path) -> N
     (complaint,) = (line for line in opened.log if "is ignored" in line)
     assert complaint.endswith("preswap.test.g9.quota is ignored: there is no such setting")
     assert os.listdir(opened.paths.runtime_dir) == ["tuning.json"]
+
+
+def test_shared_memory_that_is_enlarged_needs_a_restart(tmp_path: Path) -> None:
+    """The arena's addresses are as many as it was large at the start."""
+    with mounted(tmp_path / "shm", "size=24M") as base, Running(tmp_path, base=base / "in") as one:
+        one.paths.runtime_dir.mkdir()
+        one.open()
+        write_all(one, 1)
+        remount = ["mount", "-o", "remount,size=120M", str(base)]
+        subprocess.run(remount, check=True)
+        with pytest.raises(RefusedError, match="restart the server, which loses no page"):
+            one.instance.set(LIMIT, "96M")
+        assert values(one)[LIMIT] == 8 * MIB
+        one.kill()
+        one.open()
+        assert one.instance.set(LIMIT, "96M").value == 96 * MIB
+        assert read(one.connect(), PAGE, PAGES * PAGE) == pages_of(1, PAGES * PAGE)

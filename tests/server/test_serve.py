@@ -216,7 +216,7 @@ def test_what_the_disk_says_of_itself(module_server: RunningServer) -> None:
     assert not client.is_read_only()
     assert not client.can_cache()
     sizes = (nbd.SIZE_MINIMUM, nbd.SIZE_PREFERRED, nbd.SIZE_MAXIMUM)
-    assert [client.get_block_size(which) for which in sizes] == [1, 4096, 32 << 20]
+    assert [client.get_block_size(which) for which in sizes] == [1, 4096, 2 << 20]
     client.shutdown()
 
 

@@ -11,9 +11,10 @@ import click
 from preswapd.cli.doctor.finding import FIX, NOTE, Finding
 from preswapd.cli.doctor.guests import check_guests
 from preswapd.cli.doctor.host import check_host
-from preswapd.cli.doctor.instances import check_instance
+from preswapd.cli.doctor.instances import check_instance, share_of
 from preswapd.cli.doctor.readable import check_readable
 from preswapd.cli.doctor.reboot import check_reboot
+from preswapd.cli.doctor.sharing import Share, check_sharing
 from preswapd.cli.doctor.starting import configured, is_configured, revive, start
 from preswapd.cli.doctor.units import check_units
 from preswapd.cli.instances import Instances, RunningInstance, is_there
@@ -73,6 +74,7 @@ def check_instances(instances: Instances) -> Iterator[Finding]:
     for instance in running:
         yield from checked(instance)
     yield from check_reboot(pages_in_memory(running))
+    yield from check_sharing(shares(running))
     if instances.named:
         return
     for gone in instances.stopped:
@@ -107,6 +109,15 @@ def checked(instance: RunningInstance) -> list[Finding]:
     is_known = place.exists() or is_configured(place.name)
     mend = "start it" if is_known else "no instance has that name; to make it"
     return [Finding(FIX, subject, text, mend, start(place))]
+
+
+def shares(instances: list[RunningInstance]) -> list[Share]:
+    """Of those that answer; what is wrong with the others has been said."""
+    found = []
+    for instance in instances:
+        with suppress(PreswapError):
+            found.append(share_of(instance))
+    return found
 
 
 def away(gone: Stopped) -> Finding:

@@ -18,6 +18,7 @@ from preswapd.cli.doctor.host import (
     check_state_directory,
 )
 from preswapd.cli.doctor.reboot import check_sync_unit
+from preswapd.cli.doctor.sharing import Share
 from preswapd.cli.doctor.sockets import check_sockets
 from preswapd.cli.instances import RunningInstance
 from preswapd.cli.typed import as_root, control
@@ -67,6 +68,13 @@ def check_instance(instance: RunningInstance) -> list[Finding]:
             for finding in check_device(place, device, figures)
         ),
     ]
+
+
+def share_of(instance: RunningInstance) -> Share:
+    stats = instance.client.stats()
+    return Share(
+        stats["instance"], Path(instance.client.facts().shm_dir), stats["tmem"]["mem_limit"]
+    )
 
 
 def directory_of_pages(shm_dir: Path, subject: str) -> list[Finding]:
