@@ -7,8 +7,8 @@ import fcntl
 import mmap
 import os
 import tempfile
-from contextlib import suppress
 import time
+from contextlib import suppress
 from pathlib import Path
 
 TMPFS_MAGIC = 0x01021994

@@ -185,7 +185,7 @@ def on_full(stack: ExitStack, start_server: StartServer) -> RunningServer:
     server = start_server(start=False)
     mounted(stack, server.runtime_dir, "-t", "tmpfs", "-o", "size=64k,mode=0700", "none")
     server.start()
-    connected(server).pwrite(NOISE[: 3 * PAGE], PAGE)
+    connected(server).pwrite(NOISE[: 3 * PAGE], place(0))
     filler = server.runtime_dir / "filler"
     with pytest.raises(OSError, match="No space left"):
         filler.write_bytes(bytes(MIB))
