@@ -23,13 +23,13 @@ from tests.running import GUEST_PATIENCE, RunningServer, wait_for, wait_until
 
 HERE = Path(__file__).parent
 # More than half of what is stamped is swapped, as its cgroup may not have more memory.
-STAMPED, MEMORY = 24, 10
+STAMPED, MEMORY = 12, 6
 PAGES = STAMPED * MIB // PAGE_SIZE
 # A guest can hibernate if half of its memory is free; told a size for the image, it swaps no more
 # than it has to before.
 AVAILABLE = 160 * MIB
 IMAGE = 500 * MIB
-ENOUGH = 1000  # pages, for a test to mean something
+ENOUGH = 100  # pages, for a test to mean something
 
 ASK, SAID = "/run/ask", "/run/said"
 RESTING = "/dev/vda"
@@ -118,6 +118,10 @@ class StampedGuest(Guest):
     def order(self, orders: str) -> None:
         """Rounds of writes (w) and checks (c), one after the other."""
         self.run(f"printf {orders} >{ASK}")
+
+    def order_soon(self, orders: str) -> None:
+        """For one that may be paused before it could answer."""
+        self.run(f"(sleep 1; printf {orders} >{ASK}) >/dev/null 2>&1 &")
 
     def seen(self) -> list[Seen]:
         """The rounds that have ended."""

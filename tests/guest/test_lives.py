@@ -104,7 +104,7 @@ def test_there_and_back_no_page_is_zeros_or_older(
     before = device(first)["unknown_reads"]
     there.migrate(socket)
     there.__exit__()
-    lost = back.rounds("cwc")
+    lost = back.rounds("cw")
     print(lost)
     for seen in lost:
         seen.assert_nothing_false()
@@ -125,7 +125,7 @@ def test_hibernated_and_its_server_killed(
     lose_memory(server)
     guest = boot(server, **REPORTING, rest=rest_disk(tmp_path))
     guest.wake()
-    guest.assert_nothing_false("cwc")
+    guest.assert_nothing_false("cw")
 
 
 @pytest.mark.parametrize("elsewhere", [True, False])
@@ -172,13 +172,13 @@ def test_saved_and_its_server_killed(start_server: StartServer, boot: Boot, tmp_
     guest.__exit__()
     lose_memory(server)
     guest = boot(server, bus="virtio", incoming=f"exec:cat {tmp_path / 'saved'}")
-    guest.order("c")
+    guest.order_soon("c")
     guest.assert_pauses()
     assert device(server)["unknown_reads"] > 0
     guest.__exit__()
 
     guest = boot(server, **REPORTING, incoming=f"exec:cat {tmp_path / 'saved'}")
-    guest.assert_nothing_false("cwc")
+    guest.assert_nothing_false("cw")
 
 
 def test_saved_and_its_server_stopped_in_order(
