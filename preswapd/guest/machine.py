@@ -26,9 +26,12 @@ from preswapd.qmp import Monitor, MonitorError
 # Under emulation on a busy machine; an idle one takes 4 s, KVM one.
 BOOT_SECONDS = 60.0
 COMMAND_SECONDS = 30.0
+MOVE_SECONDS = 120.0
 # A guest that lives longer is stuck, or its caller is.
 LIFE_SECONDS = 600.0
 POLL_SECONDS = 0.3
+# A guest that writes to all of its memory stands still for a moment, however fast that is copied.
+MOVE_LIMITS = {"max-bandwidth": 1 << 30, "downtime-limit": 30_000}
 CONSOLE_LINES = 30
 PANIC = re.compile(r"Kernel panic[^\n]*")
 
@@ -78,10 +81,13 @@ class Guest:
         cache: Path,
         *,
         life: float = LIFE_SECONDS,
+        incoming: str = "",
     ) -> None:
+        """`incoming`: no boot; it goes on with what `migrate` of another one like it sends."""
         self.hardware = hardware
         self.software = software
         self.life = life
+        self.incoming = incoming
         self.qemu = find("qemu-system-x86_64", "qemu-system-x86")
         self.accelerator = accelerator.choose(self.qemu, software.kernel, cache)
         self.kernel_version = ""
@@ -120,9 +126,10 @@ class Guest:
                 self._monitor = enter(closing(Monitor(monitor.dup())))
             except MonitorError:
                 raise self._lost() from None
-        self.kernel_version = self._reply(
-            "the guest did not boot", self._channel.greeting, BOOT_SECONDS
-        ).output.strip()
+        if not self.incoming:
+            self.kernel_version = self._reply(
+                "the guest did not boot", self._channel.greeting, BOOT_SECONDS
+            ).output.strip()
 
     def _spawn(self, commands: int, monitor: int) -> None:
         self._child = Child(
@@ -152,6 +159,7 @@ class Guest:
             *("-device", "virtserialport,chardev=commands,name=preswapd.commands"),
             *(("-drive", material[0], "-device", material[1]) if hardware.material else ()),
             *hardware.disks,
+            *(("-incoming", self.incoming) if self.incoming else ()),
         ]
 
     @property
@@ -221,6 +229,28 @@ class Guest:
             self._monitor.execute("cont")
         except MonitorError as error:
             raise GuestError(str(error)) from error
+
+    # --- to another QEMU ---
+
+    def migrate(self, to: str) -> None:
+        """Sends it to the guest with this `incoming`, or into a file with "exec:cat >FILE".
+
+        Here it is paused then; `resume` has it go on here.
+        """
+        try:
+            self._monitor.execute("migrate-set-parameters", **MOVE_LIMITS)
+            self._monitor.execute("migrate", uri=to)
+            deadline = time.monotonic() + MOVE_SECONDS
+            while (seen := self._monitor.execute("query-migrate"))["status"] != "completed":
+                if seen["status"] in ("failed", "cancelled"):
+                    raise GuestError(f"the guest did not move to {to}: {seen}")
+                if time.monotonic() > deadline:
+                    raise GuestTimeoutError(f"the guest did not move to {to}: {seen}")
+                time.sleep(POLL_SECONDS)
+        except MonitorError as error:
+            raise GuestError(str(error)) from error
+
+    # --- its console ---
 
     def console(self) -> str:
         """The console's last lines, then QEMU's own."""
