@@ -33,7 +33,7 @@ class Splitting(nbd.NBD):  # type: ignore[misc]
 
     def pieces(self, count: int) -> list[tuple[int, int]]:
         """One of no length for a request of no length."""
-        most = self.get_block_size(nbd.SIZE_MAXIMUM)
+        most = self.get_block_size(nbd.SIZE_MAXIMUM) or count or 1
         return [(at, min(most, count - at)) for at in range(0, count, most)] or [(0, count)]
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import nbd
 
 from preswapd.units import PAGE_SIZE as PAGE
+from tests.clients import Splitting
 from tests.crash.contents import Kind, page_content
 from tests.crash.expected import ExpectedDevice
 
@@ -247,7 +248,7 @@ class Load:
 
 
 def connected(uri: str) -> Any:
-    handle = nbd.NBD()
+    handle = Splitting()
     handle.connect_uri(uri)
     return handle
 

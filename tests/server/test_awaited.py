@@ -13,7 +13,7 @@ from preswapd.api.client import Client
 from preswapd.errors import RefusedError
 from preswapd.preswap.clients import since_boot
 from preswapd.units import PAGE_SIZE as PAGE
-from tests.clients import connected
+from tests.clients import BEHIND_ZONE, connected
 from tests.running import RunningServer, wait_until
 
 End = Callable[[RunningServer], Any]
@@ -24,7 +24,7 @@ ENDS = [RunningServer.kill, RunningServer.stop]
 def client(server: RunningServer) -> nbd.NBD:
     """It has swapped eight pages."""
     found = connected(server, "g1")
-    found.pwrite(b"x" * 8 * PAGE, PAGE)
+    found.pwrite(b"x" * 8 * PAGE, BEHIND_ZONE)
     return found
 
 
@@ -49,7 +49,7 @@ def test_client_is_awaited_until_it_is_back(
     assert (device(server)["awaited"], device(server)["connections"]) == (True, 0)
     again = connected(server, "g1")
     assert device(server)["awaited"] is False
-    assert bytes(again.pread(PAGE, PAGE)) == b"x" * PAGE
+    assert bytes(again.pread(PAGE, BEHIND_ZONE)) == b"x" * PAGE
 
 
 @pytest.mark.parametrize("end", ENDS)
@@ -62,7 +62,7 @@ def test_nothing_is_taken_from_a_client_that_may_come_back(
     for options in ([], ["--yes"]):
         assert "has not come back" in refused(server, command, "g1", *options)
     again = connected(server, "g1")
-    assert bytes(again.pread(8 * PAGE, PAGE)) == b"x" * 8 * PAGE
+    assert bytes(again.pread(8 * PAGE, BEHIND_ZONE)) == b"x" * 8 * PAGE
 
 
 @pytest.mark.parametrize("change", [Client.remove, Client.mkswap])
@@ -125,5 +125,5 @@ def test_long_absence_shows_until_a_request_comes(server: RunningServer, client:
     doctor = json.loads(server.ctl("--json", "doctor", check=False).stdout)["checks"]
     (told,) = (check for check in doctor if "there was no server" in check["text"])
     assert (told["status"], "cont" in told["mend"]) == ("fix", True)
-    again.pread(PAGE, PAGE)
+    again.pread(PAGE, BEHIND_ZONE)
     assert device(server)["away"] == 0

@@ -45,7 +45,7 @@ def test_disk_files_that_were_moved_are_found(killed: RunningServer) -> None:
 
 def test_instance_without_devices_may_go_anywhere(killed: RunningServer) -> None:
     killed.start()
-    killed.ctl("remove", "g1", "--yes")
+    killed.ctl("remove", "g1", "--force")
     killed.stop()
     killed.extra.append(f"--state-dir={killed.base / 'other'}")
     killed.start()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from preswapd.units import PAGE_SIZE as PAGE
-from tests.clients import connected
+from tests.clients import BEHIND_ZONE, connected
 from tests.conftest import StartServer
 from tests.running import PRESWAPCTL, PRESWAPD, RunningServer, run
 
@@ -39,7 +39,7 @@ def check_goes_on(server: RunningServer) -> None:
     """Pages in tmem and on disk outlive a kill and a start, and operators reach it."""
     device = server.client.device("g1")
     assert (device["preswap_pages"], device["lost_pages"]) == (1, 0)
-    assert bytes(connected(server).pread(PAGE, PAGE)) == DATA
+    assert bytes(connected(server).pread(PAGE, BEHIND_ZONE)) == DATA
     assert bytes(connected(server).pread(PAGE, 0)).endswith(b"SWAPSPACE2")
 
 
@@ -53,7 +53,7 @@ def test_no_encoding_is_taken_for_absence(
         server.env = {**os.environ, **environment}
         server.start()
         if number == 0:
-            connected(server).pwrite(DATA, PAGE)
+            connected(server).pwrite(DATA, BEHIND_ZONE)
         check_goes_on(server)
         assert server.json_stats()["server"]["state_dir"] == str(tmp_path / folder / "state")
         server.kill()
@@ -97,7 +97,7 @@ def run_bytes(command: list[str], environment: dict[str, str]) -> tuple[int, byt
 def test_umask(start_server: StartServer, umask: str) -> None:
     server = start_server(start=False)
     started_from(server, f"umask {umask}")
-    connected(server).pwrite(DATA, PAGE)
+    connected(server).pwrite(DATA, BEHIND_ZONE)
     for folder in (server.runtime_dir, server.shm_dir, server.state_dir):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
@@ -126,10 +126,10 @@ def test_limits_of_a_shell(start_server: StartServer, limits: str) -> None:
     server = start_server(start=False)
     started_from(server, limits)
     clients = [connected(server) for _ in range(40)]
-    clients[0].pwrite(DATA, PAGE)
+    clients[0].pwrite(DATA, BEHIND_ZONE)
     server.client.shrink_status()
     server.ctl("shrink", "0")
-    assert bytes(clients[-1].pread(PAGE, PAGE)) == DATA
+    assert bytes(clients[-1].pread(PAGE, BEHIND_ZONE)) == DATA
 
 
 def test_too_few_files(start_server: StartServer) -> None:
@@ -151,7 +151,7 @@ def test_files_that_may_not_grow(start_server: StartServer) -> None:
 def test_working_directory_that_is_gone(start_server: StartServer, tmp_path: Path) -> None:
     server = start_server(start=False)
     started_from(server, f"mkdir {tmp_path}/gone; cd {tmp_path}/gone; rmdir {tmp_path}/gone")
-    connected(server).pwrite(DATA, PAGE)
+    connected(server).pwrite(DATA, BEHIND_ZONE)
     assert os.readlink(f"/proc/{server.pid}/cwd") == "/"
 
 
@@ -175,13 +175,13 @@ def test_relative_path(start_server: StartServer, tmp_path: Path) -> None:
     (tmp_path / "nbdkit").symlink_to(shutil.which("nbdkit") or "")
     server = start_server(start=False)
     started_from(server, f"cd {tmp_path}; PATH=.:/nonexistent")
-    connected(server).pwrite(DATA, PAGE)
+    connected(server).pwrite(DATA, BEHIND_ZONE)
 
 
 def test_signals_that_are_ignored_or_blocked(start_server: StartServer) -> None:
     server = start_server(start=False)
     started_from(server, "trap '' CHLD PIPE TERM USR1")
-    connected(server).pwrite(DATA, PAGE)
+    connected(server).pwrite(DATA, BEHIND_ZONE)
     assert server.stop(signal.SIGTERM) == 0
 
 
@@ -190,7 +190,7 @@ def test_hangup_of_the_terminal_after_nohup(start_server: StartServer) -> None:
     server = start_server(start=False)
     started_from(server, "trap '' HUP")
     os.kill(server.pid, signal.SIGHUP)
-    connected(server).pwrite(DATA, PAGE)
+    connected(server).pwrite(DATA, BEHIND_ZONE)
     assert server.stop(signal.SIGTERM) == 0
     assert "SIGHUP" not in server.log
     server.start()

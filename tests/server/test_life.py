@@ -128,7 +128,7 @@ def swapped_off(server: RunningServer) -> None:
 
 
 def header_written(server: RunningServer) -> None:
-    server.ctl("mkswap", "g1", "--yes")
+    server.ctl("mkswap", "g1", "--force")
 
 
 @pytest.mark.parametrize("change", [discarded_state, made_anew, swapped_off, header_written])
