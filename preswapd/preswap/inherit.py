@@ -29,20 +29,39 @@ from preswapd.preswap.survey import Judged
 
 
 def anew(sidecar: Sidecar, judged: Judged) -> Sidecar:
-    """With a token that the disk file is still to bear."""
-    found = judged.identity
-    return replace(dirty(sidecar, new_token()), prev=found.token or 0, inode=found.inode)
+    """With a token that the disk file is still to bear, as is the arena's entry.
+
+    A kill before they do leaves both with `prev`: the caller sees to that.
+    """
+    return replace(dirty(sidecar, new_token()), inode=judged.identity.inode)
 
 
-def put_right(record: Record, judged: Judged, map_fd: int) -> None:
-    """The device's map in shared memory is there, its pages are not counted yet."""
+def put_right(record: Record, judged: Judged, map_fd: int) -> str | None:
+    """The device's map in shared memory is there, its pages are not counted yet.
+
+    Returns what is to be complained of, or None.
+    """
     if judged.sidecar.is_of_older_release:
         with suppress(OSError):  # without room for it now, a clean stop tries again
             reserve_map(record.saved_map, record.pages)
+    record.is_saved = judged.holds
     if record.entry.state == "adopting":
         take_over(record, judged)
-    else:
-        go_on(record, judged, map_fd)
+        return touched(record, judged) if judged.was_touched and not judged.is_accepted else None
+    return go_on(record, judged, map_fd)
+
+
+def touched(record: Record, judged: Judged) -> str:
+    name = record.sidecar.name
+    way_out = (
+        "; if it was only given another owner or mode, say, stop the server now and start it with"
+        " --accept-moved"
+    )
+    return (
+        f"{record.paths.disk_file(name)} was changed while no server ran: reads of the pages of"
+        f" {name} that are on disk fail until they are written or trimmed"
+        f"{way_out if judged.holds else ''}"
+    )
 
 
 # --- after the host's reboot ---
@@ -78,25 +97,34 @@ def accept(record: Record) -> None:
 # --- on the same boot ---
 
 
-def go_on(record: Record, judged: Judged, map_fd: int) -> None:
-    """Shared memory knows; what lies on disk is made to agree."""
-    sidecar = judged.sidecar
+def go_on(record: Record, judged: Judged, map_fd: int) -> str | None:
+    """Shared memory knows; what lies on disk is made to agree.  Returns a complaint, or None."""
+    sidecar, complaint = judged.sidecar, None
     changed = sidecar.is_of_older_release
+    # An older release has served it since, and has left the sidecar alone.
+    knows_better = judged.holds and not is_as_saved(record, map_fd)
     if changed:
         lift_quarantine(record, map_fd)
     elif judged.is_accepted:
-        believe(record, judged, map_fd)
-    elif judged.holds and not is_as_saved(record, map_fd):
-        changed = True  # an older release has served it since, and has left the sidecar alone
-    elif judged.was_touched:
-        changed = change_disk(record, map_fd, [range(record.pages)]) > 0
+        believe(record, judged, map_fd, is_current=judged.holds and not knows_better)
+    elif judged.was_touched and not knows_better:
+        complaint = touched(record, judged)
+        lost = change_disk(record, map_fd, [range(record.pages)])
+        # Where the saved map is whole it may be accepted yet.
+        changed = lost > 0 and not judged.holds
+    changed |= knows_better
     # Before the sidecar says that it has changed: a kill in between must find this again.
     changed |= change_disk(record, map_fd, holes(record.disk_fd, sidecar.size)) > 0
     changed |= put_zone_right(record, map_fd)
-    if changed and (record.sidecar.clean or sidecar.is_of_older_release):
+    if sidecar.is_of_older_release:
+        # No start compares tokens before its sidecar has one.
+        record.entry.set_token(judged.identity.token or 0)
+        record.renew(replace(anew(sidecar, judged), prev=judged.identity.token or 0))
+    elif changed and record.sidecar.clean:
         record.renew(anew(record.sidecar, judged))
     elif judged.identity.token not in (record.sidecar.token, None):
         record.bear_token()
+    return complaint
 
 
 def lift_quarantine(record: Record, map_fd: int) -> None:
@@ -107,28 +135,43 @@ def lift_quarantine(record: Record, map_fd: int) -> None:
         record.entry.lift_quarantine()
 
 
-def believe(record: Record, judged: Judged, map_fd: int) -> None:
-    """What an earlier start did not believe is in the saved map still, until a page changes."""
+def believe(record: Record, judged: Judged, map_fd: int, *, is_current: bool) -> None:
+    """What an earlier start did not believe is in the saved map still, until a page changes
+    (`is_current`: none has)."""
     if not record.sidecar.clean:
+        # First it bears the token that the arena knows: a kill leaves the two alike.
+        record.bear_token()
+        os.fsync(record.disk_fd)
         record.renew(anew(record.sidecar, judged))
         return
-    if judged.holds:
-        saved = saved_pieces(record.saved_map, record.pages)
-        for (first, states_now), states_then in zip(
-            states(map_fd, record.pages), saved, strict=True
-        ):
-            if UNKNOWN in states_now:
-                both = zip(states_now, states_then, strict=True)
-                merged = bytes(then if now == UNKNOWN else now for now, then in both)
-                os.pwrite(map_fd, merged, first)
+    if is_current:
+        for first, now, then in beside_saved(record, map_fd):
+            if UNKNOWN in now or LOST in now:
+                os.pwrite(map_fd, believed(now, then), first)
     accept(record)
 
 
 def is_as_saved(record: Record, map_fd: int) -> bool:
-    saved = saved_pieces(record.saved_map, record.pages)
+    """But for what an earlier start did not believe."""
     return all(
-        now.translate(AS_SAVED) == then
-        for (_, now), then in zip(states(map_fd, record.pages), saved, strict=True)
+        now.translate(AS_SAVED) == then or believed(now, then).translate(AS_SAVED) == then
+        for _, now, then in beside_saved(record, map_fd)
+    )
+
+
+def beside_saved(record: Record, map_fd: int) -> Iterator[tuple[int, bytes, bytes]]:
+    """(first page, state bytes, those that were saved), in order."""
+    saved = saved_pieces(record.saved_map, record.pages)
+    for (first, now), then in zip(states(map_fd, record.pages), saved, strict=True):
+        yield first, now, then
+
+
+def believed(now: bytes, then: bytes) -> bytes:
+    """What was saved of pages that a start has made UNKNOWN (after a reboot of the host) or, on
+    disk, LOST, because the disk file had been touched."""
+    return bytes(
+        old if new == UNKNOWN or (new, old) == (LOST, DISK) else new
+        for new, old in zip(now, then, strict=True)
     )
 
 

@@ -307,10 +307,12 @@ class Instance:
 
     def save(self, served: Served) -> None:
         """The map of a device that is parked: what is in memory only is not known without it."""
-        device = served.device
-        if device.is_marked:
-            device.sync()
-            # Before the sidecar is clean: at worst a change marks it once more.
-            device.unmark()
-            pieces = range(0, device.pages, PIECE_PAGES)
-            served.record.save(device.state_bytes(at, PIECE_PAGES) for at in pieces)
+        device, record = served.device, served.record
+        # A stop that waits no longer for a sync must not leave the process in the middle of it.
+        with record.saving:
+            if device.is_marked or not record.is_saved:
+                device.sync()
+                # Before the sidecar is clean: at worst a change marks it once more.
+                device.unmark()
+                pieces = range(0, device.pages, PIECE_PAGES)
+                record.save(device.state_bytes(at, PIECE_PAGES) for at in pieces)

@@ -106,7 +106,8 @@ def open_instance(settings: Settings) -> Opened:
             time.monotonic() - begun,
         )
         devices += [maker.adopt(judged) for judged in plan.adopt]
-        complaints = plan.complaints + forgotten(plan) + create_new(maker, plan, settings, devices)
+        complaints = plan.complaints + [made.complaint for made in devices if made.complaint]
+        complaints += forgotten(plan) + create_new(maker, plan, settings, devices)
         return Opened(
             host, maker, {made.device.name: made for made in devices}, recovery, complaints
         )
@@ -118,6 +119,12 @@ def forgotten(plan: Plan) -> list[str]:
         " until they are written or trimmed"
         for judged in plan.adopt
         if not judged.sidecar.clean
+    ] + [
+        f"{judged.sidecar.name} is on a block device without room behind its {judged.sidecar.size}"
+        " bytes, so that another one would not be noticed: reads of its pages fail until they are"
+        " written or trimmed; a block device that is 4096 bytes longer keeps them over a reboot"
+        for judged in plan.adopt
+        if judged.sidecar.clean and not judged.is_accepted and not judged.identity.tells_changes
     ]
 
 

@@ -162,12 +162,6 @@ def judged(settings: Settings, sidecar: Sidecar, complaints: list[str]) -> Judge
     is_accepted = settings.accept_moved and (is_another or was_touched)
     is_evident = found.tells_changes or is_accepted
     is_whole = sidecar.clean and has_map(paths, sidecar, complaints)
-    if was_touched and not is_accepted:
-        complaints.append(
-            f"{path} was changed while no server ran: reads of the pages of {sidecar.name} that"
-            " are on disk fail until they are written or trimmed; if it was only given another"
-            " owner or mode, say, stop the server now and start it with --accept-moved"
-        )
     return Judged(sidecar, found, is_whole and is_evident, was_touched, is_accepted)
 
 
