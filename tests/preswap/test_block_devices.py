@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Disk files that are links to block devices: real ones, on loop devices."""
 
+import fcntl
 import os
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,6 +78,43 @@ def test_block_device_is_free_after_remove(linked: Running) -> None:
     linked.instance.create("m1", MIB)
     linked.instance.remove("m1")
     linked.instance.create("m2", MIB)
+
+
+def test_block_device_that_udev_looks_at(linked: Running, disk: Path) -> None:
+    """It does so whenever somebody has closed it who could write, and holds a shared lock."""
+    linked.instance.create("m1", MIB)
+    linked.kill()
+    descriptor = os.open(disk, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    looked = threading.Timer(0.3, os.close, [descriptor])
+    looked.start()
+    linked.open()
+    looked.join()
+    assert set(linked.instance.devices) == {"g1", "m1"}
+
+
+def test_block_device_that_somebody_keeps_locked(
+    linked: Running, disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("preswapd.preswap.files.lock.PATIENCE_SECONDS", 0.1)
+    descriptor = os.open(disk, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        with pytest.raises(RefusedError, match="in use by another process"):
+            linked.instance.create("m1", MIB)
+    finally:
+        os.close(descriptor)
+
+
+def test_block_device_without_room_for_a_token_is_complained_of_after_a_reboot(
+    linked: Running,
+) -> None:
+    linked.instance.create("m1", MIB)
+    linked.stop()
+    linked.reboot()
+    linked.open()
+    assert any("m1 is on a block device without room" in line for line in linked.log)
+    assert not any("g1" in line for line in linked.log)
 
 
 def test_block_device_after_a_kill(linked: Running) -> None:
