@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from itertools import groupby
 
 from preswapd.preswap.device._device import EXTENT_PAGES, Device
 from preswapd.preswap.files.disk_file import clear, holes
@@ -16,6 +17,7 @@ from preswapd.preswap.files.maps import (
     DISK,
     HOLE,
     LOST,
+    PIECE_PAGES,
     UNKNOWN,
     change_states,
     outside,
@@ -46,7 +48,7 @@ def put_right(record: Record, judged: Judged, map_fd: int) -> str | None:
             reserve_map(record.saved_map, record.pages)
     record.is_saved = judged.holds
     if record.entry.state == "adopting":
-        take_over(record, judged)
+        take_over(record, judged, map_fd)
         return touched(record, judged) if judged.was_touched and not judged.is_accepted else None
     return go_on(record, judged, map_fd)
 
@@ -67,7 +69,7 @@ def touched(record: Record, judged: Judged) -> str:
 # --- after the host's reboot ---
 
 
-def take_over(record: Record, judged: Judged) -> None:
+def take_over(record: Record, judged: Judged, map_fd: int) -> None:
     """Nothing is changed on disk where the saved map holds: it must at the next reboot, too."""
     old = judged.sidecar
     if old.is_of_older_release and old.tmem_dirty:
@@ -80,18 +82,33 @@ def take_over(record: Record, judged: Judged) -> None:
     if not judged.holds:
         record.renew(record.sidecar)
     elif judged.is_accepted:
-        accept(record)
+        accept(record, judged, map_fd)
+        if change_disk(record, map_fd, holes(record.disk_fd, record.sidecar.size)):
+            record.renew(anew(record.sidecar, judged))
     else:
         record.write(record.sidecar)
 
 
-def accept(record: Record) -> None:
+def accept(record: Record, judged: Judged, map_fd: int) -> None:
     """The disk file is the one that was served, an operator says."""
+    fill_holes(record, judged, map_fd)
     token, size = record.sidecar.token, record.sidecar.size
     write_token(record.disk_fd, size, token)
     os.fsync(record.disk_fd)
     found = identity(record.disk_fd, size)
     record.write(replace(record.sidecar, inode=found.inode, ctime=found.ctime))
+
+
+def fill_holes(record: Record, judged: Judged, map_fd: int) -> None:
+    """A copy has holes where pages of zeros were: cp makes them.  Not synced.
+
+    In the file that was served they come from hands, and its pages there are lost.
+    """
+    if judged.identity.inode == judged.sidecar.inode:
+        return
+    for part in holes(record.disk_fd, record.sidecar.size):
+        for piece in outside(zone(record.pages), part):
+            clear(record.disk_fd, runs(map_fd, piece, {DISK}))
 
 
 # --- on the same boot ---
@@ -140,6 +157,7 @@ def believe(record: Record, judged: Judged, map_fd: int, *, is_current: bool) ->
     (`is_current`: none has)."""
     if not record.sidecar.clean:
         # First it bears the token that the arena knows: a kill leaves the two alike.
+        fill_holes(record, judged, map_fd)
         record.bear_token()
         os.fsync(record.disk_fd)
         record.renew(anew(record.sidecar, judged))
@@ -148,7 +166,7 @@ def believe(record: Record, judged: Judged, map_fd: int, *, is_current: bool) ->
         for first, now, then in beside_saved(record, map_fd):
             if UNKNOWN in now or LOST in now:
                 os.pwrite(map_fd, believed(now, then), first)
-    accept(record)
+    accept(record, judged, map_fd)
 
 
 def is_as_saved(record: Record, map_fd: int) -> bool:
@@ -192,7 +210,7 @@ def put_zone_right(record: Record, map_fd: int) -> bool:
     """An older release trims pages of the zone, which are zeros in its map only."""
     is_changed = False
     for part in zone(record.pages):
-        for empty in runs(map_fd, part):
+        for empty in runs(map_fd, part, {HOLE, UNKNOWN}):
             clear(record.disk_fd, [empty])
             os.fsync(record.disk_fd)
             change_states(map_fd, empty, {HOLE: DISK, UNKNOWN: DISK})
@@ -200,12 +218,16 @@ def put_zone_right(record: Record, map_fd: int) -> bool:
     return is_changed
 
 
-def runs(map_fd: int, part: range) -> Iterator[range]:
-    """Where the pages are holes, or not known."""
-    found = os.pread(map_fd, len(part), part.start)
-    for at, state in enumerate(found):
-        if state in (HOLE, UNKNOWN):
-            yield range(part.start + at, part.start + at + 1)
+def runs(map_fd: int, part: range, wanted: set[int]) -> Iterator[range]:
+    """Where the pages are in one of these states."""
+    for start in range(part.start, part.stop, PIECE_PAGES):
+        at = start
+        found = os.pread(map_fd, min(PIECE_PAGES, part.stop - start), start)
+        for is_wanted, group in groupby(found, wanted.__contains__):
+            length = sum(1 for _ in group)
+            if is_wanted:
+                yield range(at, at + length)
+            at += length
 
 
 def move_zone_to_disk(device: Device) -> None:

@@ -676,6 +676,45 @@ def test_moved_disk_file_is_accepted(running: Running, stop: bool, reboot: bool)
     assert read(running.connect(), PAGE, 2 * PAGE) == expected
 
 
+@pytest.mark.parametrize("reboot", [False, True])
+@pytest.mark.parametrize("stop", [False, True])
+def test_pages_of_zeros_outlive_a_move(running: Running, stop: bool, reboot: bool) -> None:
+    """cp leaves them out of the copy; a page on disk without a block would be lost."""
+    start_dirty(running)
+    running.connect().pwrite(ZEROS, 3 * PAGE, FLAG_FUA)
+    assert running.instance.begin_sync().wait().complete
+    if stop:
+        running.stop()
+    else:
+        running.kill()
+    kept_or_rebooted(running, reboot)
+    path = running.paths.disk_file("g1")
+    command = ["cp", "--archive", "--sparse=always", str(path), str(path.with_name("moved"))]
+    subprocess.run(command, check=True)
+    path.with_name("moved").rename(path)
+    running.open(accept_moved=True)
+    for _ in range(2):
+        assert read(running.connect(), PAGE, 3 * PAGE) == page_of(1) + page_of(2) + ZEROS
+        running.kill()
+        running.open()
+
+
+@pytest.mark.parametrize("reboot", [False, True])
+def test_cut_disk_file_that_is_accepted_has_no_zeros(running: Running, reboot: bool) -> None:
+    start_dirty(running)
+    assert running.instance.begin_sync().wait().complete
+    running.stop()
+    kept_or_rebooted(running, reboot)
+    path = running.paths.disk_file("g1")
+    os.truncate(path, 2 * PAGE)
+    os.truncate(path, MIB)
+    running.open(accept_moved=True)
+    for _ in range(2):
+        assert pages_read(running.connect())[1:4] == [page_of(1), None, ZEROS]
+        running.kill()
+        running.open()
+
+
 class KilledError(BaseException):
     """As if the process had ended here."""
 
