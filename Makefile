@@ -8,7 +8,13 @@ PYTHON := /usr/bin/python3
 SYSTEM_PACKAGES := tools/system-packages
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
+# Of pip's own settings only those count that say where packages come from.
+PIP := $(BIN)/python tools/pip -qq
+
+# What the shell tells other Pythons is not for the one here.
+unexport PYTHONHOME PYTHONPATH PYTHONUSERBASE PYTHONPLATLIBDIR PYTHONSTARTUP PYTHONINSPECT PYTHONOPTIMIZE PYTHONWARNINGS \
+  PYTHONDEVMODE PYTHONVERBOSE PYTHONIOENCODING PYTHONUTF8 PYTHONCOERCECLOCALE PYTHONSAFEPATH PYTHONPROFILEIMPORTTIME
+export PYTHONNOUSERSITE := 1
 
 # setuptools announces at every build that it calls two tables of pyproject.toml experimental: its version is pinned for that.
 KNOWN_EXPERIMENTAL := -W 'ignore:`[tool.'
@@ -19,7 +25,7 @@ CYTHON_SOURCES := $(filter %.pyx %.pxd,$(NATIVE_SOURCES))
 # The steps share .venv, pip and apt.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: build dev test demo bench check install built uninstall clean help
+.PHONY: build dev test demo bench check install built uninstall clean help looked-at
 
 build: $(VENV)/.built  ## make .venv with preswapd and preswapctl in .venv/bin (the default)
 
@@ -57,8 +63,8 @@ install: export PYTHONDONTWRITEBYTECODE := 1
 install: $(BUILT)  ## APP, links to its commands, units, manual pages and completions (DESTDIR, PREFIX, APP)
 	$(BIN)/python tools/install-app "$(DESTDIR)$(APP)" "$(APP)"
 	install -d $(UNITS) $(TO)/bin
-	for unit in preswapd@.service preswapd@.socket preswapd-metrics.service preswapd-metrics.timer; do \
-	  sed 's,/opt/preswapd/,$(APP)/,' "systemd/$$unit" > "$(UNITS)/$$unit" && chmod 644 "$(UNITS)/$$unit" || exit 1; done
+	for unit in preswapd@.service preswapd@.socket preswapd-sync@.service preswapd-metrics.service preswapd-metrics.timer; do \
+	  sed 's,/opt/preswapd/,$(APP)/,g' "systemd/$$unit" > "$(UNITS)/$$unit" && chmod 644 "$(UNITS)/$$unit" || exit 1; done
 	for command in preswapd preswapctl; do \
 	  ln -sf $(APP)/bin/$$command $(TO)/bin/$$command || exit 1; done
 	install -D -m 644 -t $(TO)/lib/sysusers.d systemd/sysusers.d/preswapd.conf
@@ -90,7 +96,7 @@ uninstall:  ## take away what install has brought; configuration, guests' pages 
 	rm -f $(foreach command,preswapd preswapctl,$(addprefix $(TO)/,bin/$(command) share/man/man8/$(command).8 \
 	  share/bash-completion/completions/$(command) share/zsh/site-functions/_$(command) \
 	  share/fish/vendor_completions.d/$(command).fish)) $(SHARE)/man/man5/preswapd.toml.5 \
-	  $(addprefix $(UNITS)/,preswapd@.service preswapd@.socket preswapd-metrics.service preswapd-metrics.timer) \
+	  $(addprefix $(UNITS)/,preswapd@.service preswapd@.socket preswapd-sync@.service preswapd-metrics.service preswapd-metrics.timer) \
 	  $(TO)/lib/sysusers.d/preswapd.conf $(TO)/lib/tmpfiles.d/preswapd.conf
 	rm -rf $(SHARE)/doc/preswapd
 
@@ -122,7 +128,13 @@ $(VENV)/.installed: $(VENV)/.created pyproject.toml
 
 $(VENV)/.built: $(VENV)/.installed $(NATIVE_SOURCES)
 	$(BIN)/python $(KNOWN_EXPERIMENTAL) -c 'import setuptools; setuptools.setup()' --quiet build_ext --inplace --force
+	@$(MAKE) --no-print-directory looked-at
 	@touch $@
+
+# Whether what was installed is here, whatever pip has said.
+looked-at:
+	@for command in preswapd preswapctl; do $(BIN)/$$command --version >/dev/null || \
+	  { echo "$(BIN)/$$command does not run: remove $(VENV) and run make again" >&2; exit 1; }; done
 
 # Draws the plots.
 $(VENV)/.bench: $(VENV)/.created pyproject.toml

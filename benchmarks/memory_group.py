@@ -51,7 +51,8 @@ def make() -> MemoryGroup | None:
 
     The unified hierarchy gives limits to no group below one that has processes.
     """
-    for limit, usage, _ in memory_files():
+    for files in memory_files():
+        limit, usage = files.limit, files.usage
         try:
             folder = Path(mkdtemp(prefix="preswapd-bench-", dir=Path(limit).parent))
         except OSError:

@@ -7,6 +7,11 @@ from preswapd.preswap.device._device import Connection
 
 # nbdkit.set_error: to be set where nbdkit asks; an exception is EIO to the client otherwise.
 set_error: Callable[[int], None] | None
+# Told of each client whose request was longer than LARGEST_REQUEST; the request is refused.
+on_too_long: Callable[[Connection], None] | None
+
+def held() -> int:
+    """Bytes of the buffers of all worker threads, as far as they are within LARGEST_REQUEST."""
 
 # Flags are nbdkit's.  Errors are OSError, with set_error told before.
 def pread(h: Connection, buf: Buffer, offset: int, flags: int) -> None: ...

@@ -5,8 +5,10 @@
 One call is one NBD request.
 """
 
+import errno
 import os
 
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport uint64_t
 
 from preswapd.preswap.device._device cimport (
@@ -16,6 +18,8 @@ from preswapd.preswap.device._device cimport (
     Connection,
     nbd_extent,
 )
+
+from preswapd.server.buffers import LARGEST_REQUEST
 
 cdef enum:
     # nbdkit's request flags and extent types (nbdkit-plugin(3)).
@@ -27,11 +31,21 @@ cdef extern from "pin.h":
     int pin_init()
     void pin_thread()
 
-if pin_init():
+cdef extern from "buffers.h":
+    int buffer_init()
+    void buffer_note(uint64_t)
+    void buffer_empty(void *, uint64_t)
+    uint64_t buffers_held()
+
+if pin_init() or buffer_init():
     raise MemoryError("no thread-specific key is left")
 
 # nbdkit.set_error: an exception is EIO to the client unless this was called before.
 set_error = None
+# Told of each client whose request was longer than it may be.
+on_too_long = None
+
+cdef uint64_t largest = LARGEST_REQUEST
 
 
 cdef int check(int err) except -1:
@@ -47,13 +61,37 @@ cdef unsigned request_flags(int flags) noexcept:
             (REQUEST_FAST_ZERO if flags & NBDKIT_FLAG_FAST_ZERO else 0))
 
 
+def held():
+    """Bytes of the buffers of all worker threads, as far as they are within the largest request."""
+    return buffers_held()
+
+
+cdef int check_length(Connection h, buf) except -1:
+    """nbdkit takes up to 64 MiB, and its client was told less."""
+    cdef uint64_t length = len(buf)
+    buffer_note(min(length, largest))
+    return refuse(h, buf) if length > largest else 0
+
+
+cdef int refuse(Connection h, buf) except -1:
+    cdef Py_buffer view
+    PyObject_GetBuffer(buf, &view, PyBUF_SIMPLE)
+    buffer_empty(view.buf, <uint64_t>view.len)
+    PyBuffer_Release(&view)
+    if on_too_long is not None:
+        on_too_long(h)
+    return check(-errno.EINVAL)
+
+
 def pread(Connection h not None, buf, uint64_t offset, int flags):
     pin_thread()
+    check_length(h, buf)
     check(h.read(buf, offset))
 
 
 def pwrite(Connection h not None, buf, uint64_t offset, int flags):
     pin_thread()
+    check_length(h, buf)
     check(h.write(buf, offset, request_flags(flags)))
 
 

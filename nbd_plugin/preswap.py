@@ -13,6 +13,7 @@ try:
     from nbd_plugin import _callbacks
     from nbd_plugin._callbacks import extents, flush, pread, pwrite, trim, zero
     from preswapd.preswap.device._device import Connection
+    from preswapd.server.buffers import LARGEST_REQUEST
     from preswapd.server.exports import Exports
     from preswapd.server.handover import Handover
     from preswapd.server.lifecycle import start
@@ -52,7 +53,8 @@ def after_fork() -> None:
     assert _handover is not None
     # An exception is EIO to the client unless this was called before it.
     _callbacks.set_error = nbdkit.set_error
-    _exports = start(_handover)
+    _exports = start(_handover, _callbacks.held)
+    _callbacks.on_too_long = _exports.tell_too_long
 
 
 def list_exports(readonly: bool, is_tls: bool) -> list[tuple[str, str]]:
@@ -77,7 +79,7 @@ def get_size(h: Connection) -> int:
 
 def block_size(h: Connection) -> tuple[int, int, int]:
     """Smallest, preferred and largest request."""
-    return 1, 4096, 32 << 20
+    return 1, 4096, LARGEST_REQUEST
 
 
 def is_rotational(h: Connection) -> bool:

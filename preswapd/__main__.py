@@ -6,6 +6,7 @@ from typing import NoReturn
 import click
 
 from preswapd.commandline import run
+from preswapd.host.inherited import start_over
 from preswapd.subcommands import Subcommand, Subcommands
 from preswapd.version import VERSION
 
@@ -38,6 +39,7 @@ def preswapd() -> None:
 
 
 def main() -> NoReturn:
+    start_over()
     run(preswapd, "preswapd")
 
 

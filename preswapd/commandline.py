@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from io import TextIOWrapper
 from typing import Generic, NoReturn, TypeVar
 
 import click
@@ -57,7 +58,10 @@ def leave(status: int) -> NoReturn:
 
 
 def fill_standard_streams() -> None:
-    """Where the caller closed one (`>&-`), what is said goes nowhere; nbdkit needs all three."""
+    """Where the caller closed one (`>&-`), what is said goes nowhere; nbdkit needs all three.
+
+    What is said may name a file whose name is no text: that goes out as the bytes that it is.
+    """
     opened = os.open(os.devnull, os.O_RDWR)
     while opened <= 2:
         os.set_inheritable(opened, True)
@@ -66,6 +70,9 @@ def fill_standard_streams() -> None:
     sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
     sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
     sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")
 
 
 def report(error: BaseException, name: str) -> int:
@@ -170,3 +177,4 @@ PAGES = Reader("n", parse_pages)
 SECONDS = Reader("seconds", parse_seconds)
 DEVICE = Reader("dev", check_device_name)
 INSTANCE = Reader("name", check_instance_name)
+SYSCTL_KEY = Reader("key", str)

@@ -11,6 +11,7 @@ from preswapd.errors import UsageError
 DEFAULT_INSTANCE = "default"
 CONFIG_ROOT = Path("/etc/preswapd")
 SYSTEM_RUNTIME_ROOT = Path("/run/preswapd")
+SYSTEM_STATE_ROOT = Path("/var/lib/preswapd")
 
 INSTANCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 # Fifteen bytes are what the label of a swap header holds.
@@ -61,6 +62,11 @@ class RuntimePaths:
         """What an operator has changed while the server ran."""
         return self.runtime_dir / "tuning.json"
 
+    @property
+    def last_start(self) -> Path:
+        """How the server was started, for whoever finds that it is gone."""
+        return self.runtime_dir / "start.json"
+
 
 @dataclass(frozen=True)
 class SharedMemoryPaths:
@@ -75,6 +81,10 @@ class SharedMemoryPaths:
     def map(self, device: str) -> Path:
         """What each page of the device is, one byte a page."""
         return self.shm_dir / f"{device}.map"
+
+    def client(self, device: str) -> Path:
+        """There, and empty, while a client is connected to the device; a kill leaves it."""
+        return self.shm_dir / f"{device}.client"
 
 
 @dataclass(frozen=True)
@@ -122,7 +132,7 @@ def runtime_root() -> Path:
 
 def state_root() -> Path:
     if is_root():
-        return Path("/var/lib/preswapd")
+        return SYSTEM_STATE_ROOT
     given = os.environ.get("XDG_STATE_HOME")
     if given and Path(given).is_absolute():
         return Path(given) / "preswapd"
@@ -134,19 +144,30 @@ def state_root() -> Path:
         ) from None
 
 
-def default_runtime_dir(instance: str) -> Path:
-    return runtime_root() / instance
+# `system`: as for root, whoever asks, for a service that does not run as root.
 
 
-def default_shm_dir(instance: str) -> Path:
+def default_runtime_dir(instance: str, system: bool = False) -> Path:
+    return (SYSTEM_RUNTIME_ROOT if system else runtime_root()) / instance
+
+
+def default_shm_dir(instance: str, system: bool = False) -> Path:
     # All users share /dev/shm, so an ordinary user's directory carries the user's number.
-    return Path("/dev/shm") / (
-        f"preswapd-{instance}" if is_root() else f"preswapd-{os.geteuid()}-{instance}"
-    )
+    own = "" if system or is_root() else f"{os.geteuid()}-"
+    return Path(f"/dev/shm/preswapd-{own}{instance}")
 
 
-def default_state_dir(instance: str) -> Path:
-    return state_root() / instance
+def default_shm_dirs() -> dict[str, Path]:
+    """What is there under such names, by instance."""
+    first = default_shm_dir("")
+    found = {
+        path.name.removeprefix(first.name): path for path in first.parent.glob(f"{first.name}*")
+    }
+    return {name: path for name, path in found.items() if INSTANCE_NAME.fullmatch(name)}
+
+
+def default_state_dir(instance: str, system: bool = False) -> Path:
+    return (SYSTEM_STATE_ROOT if system else state_root()) / instance
 
 
 def config_file(instance: str) -> Path:

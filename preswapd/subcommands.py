@@ -6,8 +6,15 @@ of those would wait for them.  A guest waits while `preswapd serve` starts again
 """
 
 from importlib import import_module
+from typing import Any
 
 import click
+
+
+def imported(place: str) -> Any:
+    """What MODULE:ATTRIBUTE names; its module is imported now."""
+    module, _, attribute = place.partition(":")
+    return getattr(import_module(module), attribute)
 
 
 class Subcommand(click.Command):
@@ -19,9 +26,8 @@ class Subcommand(click.Command):
         self.place = place
 
     def load(self) -> click.Command:
-        module, _, attribute = self.place.partition(":")
         try:
-            command: click.Command = getattr(import_module(module), attribute)
+            command: click.Command = imported(self.place)
         except KeyboardInterrupt:
             # click would write an empty line before it is told.
             raise click.Abort from None

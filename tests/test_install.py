@@ -16,6 +16,7 @@ bin/preswapctl
 bin/preswapd
 lib/systemd/system/preswapd-metrics.service
 lib/systemd/system/preswapd-metrics.timer
+lib/systemd/system/preswapd-sync@.service
 lib/systemd/system/preswapd@.service
 lib/systemd/system/preswapd@.socket
 lib/sysusers.d/preswapd.conf
@@ -69,6 +70,10 @@ def test_files_are_where_they_are_looked_for(packaged: Path) -> None:
     unit = (usr / "lib/systemd/system/preswapd@.service").read_text()
     assert "ExecStart=/srv/preswapd/bin/preswapd serve" in unit
     assert "/opt/" not in unit
+    sync = (usr / "lib/systemd/system/preswapd-sync@.service").read_text()
+    assert "/srv/preswapd/bin/preswapctl --runtime-dir" in sync
+    assert "/srv/preswapd/bin/preswapd serve --config" in sync
+    assert "/opt/" not in sync
     metrics = (usr / "lib/systemd/system/preswapd-metrics.service").read_text()
     assert "ExecStart=/srv/preswapd/bin/preswapctl metrics" in metrics
     assert os.readlink(usr / "bin/preswapctl") == "/srv/preswapd/bin/preswapctl"

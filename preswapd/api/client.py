@@ -21,11 +21,13 @@ from preswapd.api.messages import (
 from preswapd.api.settings import VM_PRESWAP
 from preswapd.api.wire import (
     METRICS,
+    NOT_KEPT,
     PREFIX,
     NotFoundError,
+    NotKeptError,
     error_from,
 )
-from preswapd.errors import PreswapError, UnreachableError, UsageError
+from preswapd.errors import PreswapError, RefusedError, UnreachableError, UsageError
 
 Json = dict[str, Any]
 
@@ -113,9 +115,13 @@ class Client:
         """Sets it and returns its new value; pages above a lowered limit may go later.
 
         `value` is a number, a size such as "64M" or a word, as docs/control-api.md has it for each
-        key.  UsageError for an unknown key or a bad value.
+        key.  UsageError for an unknown key or a bad value; NotKeptError where it is set, but would
+        not be after a restart.
         """
-        return cast(int | str, self._change("PUT", "/sysctl", {"key": key, "value": value})[key])
+        answer = self._change("PUT", "/sysctl", {"key": key, "value": value})
+        if why := answer.get(NOT_KEPT):
+            raise NotKeptError(key, answer[key], why)
+        return cast(int | str, answer[key])
 
     @contextmanager
     def set_and_follow(self, key: str, value: str) -> Iterator["FollowedSetting"]:
@@ -136,8 +142,20 @@ class Client:
         body = {"pages": pages, "device": device, "wait": False}
         return ShrinkStatus.from_json(self._change("POST", "/shrink", body))
 
+    def begin_sync(self, device: str | None = None) -> ShrinkStatus:
+        """Begins a sync of one device or of all, that goes on without this client; errors as of
+        begin_shrink()."""
+        body = {"device": device, "wait": False}
+        with newer_than_the_server():
+            return ShrinkStatus.from_json(self._change("POST", "/sync", body))
+
+    def trim(self, name: str) -> int:
+        """Makes zeros of the pages of which nothing is known: how many.  NotFoundError."""
+        with newer_than_the_server():
+            return int(self._change("POST", f"{device_path(name)}/trim", {})["pages"])
+
     def stop_shrink(self) -> ShrinkStatus:
-        """Stops the shrink that is under way, whatever it is for; RefusedError without one.
+        """Stops the shrink or sync that is under way, whatever it is for; RefusedError without one.
 
         It ends a moment later, between two writes.
         """
@@ -151,6 +169,20 @@ class Client:
         """
         body = {"pages": pages, "device": device}
         with self._exchange("POST", f"{PREFIX}/shrink", body, READ_SECONDS) as response:
+            yield RunningShrink(response)
+
+    @contextmanager
+    def sync(self, device: str | None = None) -> Iterator["RunningShrink"]:
+        """A sync that has begun: all pages go to disk, and the maps are saved.  Leaving the block
+        before its end stops it.
+
+        Errors as of begin_shrink().
+        """
+        body = {"device": device}
+        with (
+            newer_than_the_server(),
+            self._exchange("POST", f"{PREFIX}/sync", body, READ_SECONDS) as response,
+        ):
             yield RunningShrink(response)
 
     # --- how ---
@@ -248,7 +280,8 @@ class RunningShrink:
 
 
 class FollowedSetting:
-    """A setting that was made, with the shrink that makes it true.  `value`: its new value."""
+    """A setting that was made, with the shrink that makes it true.  `value`: its new value;
+    `not_kept`: why it would end with the server, None where it does not."""
 
     def __init__(self, answer: Answer) -> None:
         self.answer = answer
@@ -256,6 +289,7 @@ class FollowedSetting:
         if first is None:
             raise UnreachableError("the server went away before it said what was set")
         self.value = cast(int | str, first["value"])
+        self.not_kept = cast(str | None, first.get(NOT_KEPT))
 
     def wait(self, progress: Callable[[ShrinkProgress], None]) -> ShrinkResult | None:
         """How the shrink ended, None where no page had to go; otherwise as RunningShrink.wait()."""
@@ -266,6 +300,20 @@ class FollowedSetting:
 def knows_no_wait(error: UsageError) -> bool:
     """The server complains of the field that asks it to tell what becomes of a setting."""
     return str(error).startswith("unknown field 'wait'")
+
+
+@contextmanager
+def newer_than_the_server() -> Iterator[None]:
+    """Around a path that servers of earlier releases do not have."""
+    try:
+        yield
+    except NotFoundError as error:
+        if not str(error).startswith(f"there is no {PREFIX}/"):
+            raise
+        raise RefusedError(
+            "this server is older than preswapctl and cannot do that: restart it, which loses no"
+            " page"
+        ) from None
 
 
 def forced(force: bool) -> str:

@@ -49,6 +49,9 @@ class TmemFigures(TypedDict):
     mem_used_max: Annotated[
         int, gauge("the most memory that the pool has taken since the server's start", BYTES)
     ]
+    frozen: NotRequired[
+        Annotated[bool, gauge("whether new pages go to disk instead, because the pool is frozen")]
+    ]
     metadata_size: Annotated[
         int, gauge("memory besides the pool's: the index, the maps of the devices", BYTES)
     ]
@@ -123,8 +126,36 @@ class DeviceFigures(TypedDict):
         str, Figure(TEXT, "codec of the pages written from now on: lz4, zstd or none")
     ]
     connections: Annotated[int, gauge("NBD clients connected now")]
+    awaited: NotRequired[
+        Annotated[
+            bool,
+            gauge(
+                "whether a client was connected when the server ended last, and none has connected"
+                " since"
+            ),
+        ]
+    ]
+    away: NotRequired[
+        Annotated[
+            float,
+            gauge(
+                "how long there was no server while a client wanted one, if no request has come"
+                " since; after more than its reconnect time QEMU has paused a guest that was"
+                " swapping",
+                SECONDS,
+            ),
+        ]
+    ]
     preswap_pages: Annotated[int, gauge("pages in tmem")]
     disk_pages: Annotated[int, gauge("pages in the disk file")]
+    held_pages: NotRequired[
+        Annotated[int, gauge("pages in tmem or in the disk file that a guest may still need")]
+    ]
+    quota: NotRequired[
+        Annotated[
+            int, gauge("the most pages of the device that may be in tmem: all, without a quota")
+        ]
+    ]
     lost_pages: Annotated[
         int, gauge("lost pages: reading one is an I/O error until it is written or trimmed")
     ]

@@ -8,6 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
+# Of a device that is `awaited`: why nothing is taken from it.
+AWAITED = (
+    "the client that was connected when the server ended has not come back: an idle guest does when"
+    " it next needs its swap, a paused one when it is resumed (cont)"
+)
+
 
 class Message:
     """A dataclass that travels as a JSON object; a newer peer's further fields are ignored."""
@@ -51,6 +57,7 @@ class ShrinkStatus(Message):
     error: str | None = None
     setting: str | None = None  # the key of the limit that it is for; None: it was asked for
     waiting: Sequence[str] = ()  # the settings whose pages go when it has ended
+    sync: bool = False  # it is a sync: a shrink to 0 pages that saves the maps of the devices too
 
 
 @dataclass(frozen=True)
@@ -76,3 +83,5 @@ class ServerFacts(Message):
     shm_dir: str
     state_dir: str
     start_time: float = 0.0  # seconds since 1970
+    listen: str | None = None  # the address on which NBD is served over TCP too
+    listen_error: str | None = None  # why nobody can connect there yet

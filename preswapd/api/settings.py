@@ -149,6 +149,14 @@ INSTANCE = (
         "5 % of the host's memory, at least 512M",
     ),
     Setting(
+        "shm-reserve",
+        SIZE,
+        START,
+        "memory that stays free in the file system of shm-dir, for other programs that use it: the"
+        " pool does not grow while less is free",
+        "5 % of its size",
+    ),
+    Setting(
         "compress",
         CODEC,
         START,
@@ -175,7 +183,7 @@ INSTANCE = (
 QUOTA = Setting(
     "quota",
     or_word(PAGES, UNLIMITED, NO_LIMIT),
-    Place.SYSCTL,
+    Place.FILE | Place.SYSCTL,
     "how many pages of the device may be in tmem, or unlimited; above it, the coldest pages and new"
     " ones go to disk",
     UNLIMITED,

@@ -3,7 +3,7 @@
 
 from collections.abc import Mapping
 
-from preswapd.errors import PreswapError, RefusedError, UsageError
+from preswapd.errors import PartialError, PreswapError, RefusedError, UsageError
 
 PREFIX = "/v1"
 METRICS = "/metrics"
@@ -13,6 +13,8 @@ JSON_TYPE = "application/json"
 LINES_TYPE = "application/x-ndjson"
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
+# Why a setting that is in force now would not be after a restart; only where that is so.
+NOT_KEPT = "not_kept"
 
 # Between two lines of a shrink, once its first pages have moved.
 PROGRESS_SECONDS = 0.5
@@ -20,6 +22,17 @@ PROGRESS_SECONDS = 0.5
 
 class NotFoundError(UsageError):
     """No such device or path."""
+
+
+class NotKeptError(PartialError):
+    """A setting is in force, with this value, but not for the next start."""
+
+    def __init__(self, key: str, value: int | str, why: str) -> None:
+        super().__init__(
+            f"{key} is in force, but not kept for a restart of the server: {why}; make room, and it"
+            " is kept within seconds"
+        )
+        self.value = value
 
 
 # The `code` of an error, its HTTP status, and what the client raises for it.  The first that fits

@@ -2,12 +2,14 @@
 """What the shell offers at TAB: at once, and nothing where nobody answers."""
 
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
+from preswapd.api.client import Client
 from preswapd.cli.instances import Instances
-from preswapd.commandline import DEVICE, INSTANCE
+from preswapd.commandline import DEVICE, INSTANCE, SYSCTL_KEY
 from preswapd.errors import PreswapError
 from preswapd.paths import runtime_root
 
@@ -17,16 +19,32 @@ PATIENCE_SECONDS = 1.0
 
 def suggest(kind: str, instances: Instances, *, new: bool) -> list[str]:
     """Names of what there is; for something `new`, no name that is taken."""
+    found: set[str] = set()
     with suppress(PreswapError, OSError), limited(PATIENCE_SECONDS):
-        if kind == DEVICE.name and not new:
-            return device_names(instances)
-        if kind == INSTANCE.name:
-            return sorted(path.name for path in runtime_root().iterdir())
-    return []
+        for name in names(kind, instances, new):
+            found.add(name)
+    return sorted(found)
 
 
-def device_names(instances: Instances) -> list[str]:
-    return sorted({name for found in instances.running() for name in found.client.devices()})
+def names(kind: str, instances: Instances, new: bool) -> Iterator[str]:
+    if kind == DEVICE.name and not new:
+        yield from of_all(instances, Client.devices)
+    elif kind == SYSCTL_KEY.name:
+        yield from of_all(instances, Client.sysctl)
+    elif kind == INSTANCE.name:
+        yield from (path.name for path in runtime_root().iterdir())
+
+
+def of_all(instances: Instances, question: Callable[[Client], Iterable[str]]) -> Iterator[str]:
+    """What those say that answer in time: one that hangs does not keep the others from it."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    running = instances.running()
+    for number, found in enumerate(running):
+        left = (deadline - time.monotonic()) / (len(running) - number)
+        if left <= 0:
+            return
+        with suppress(PreswapError, OSError):
+            yield from question(Client(found.client.socket_path, left))
 
 
 @contextmanager

@@ -2,13 +2,23 @@
 """Which running instance a command speaks to."""
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+import click
+
 from preswapd.api.client import Client
+from preswapd.cli.stopped import Stopped, stopped
 from preswapd.errors import UnreachableError, UsageError
-from preswapd.paths import SYSTEM_RUNTIME_ROOT, RuntimePaths, default_runtime_dir, runtime_root
+from preswapd.paths import (
+    SYSTEM_RUNTIME_ROOT,
+    RuntimePaths,
+    default_runtime_dir,
+    default_shm_dirs,
+    runtime_root,
+)
 
 T = TypeVar("T")
 
@@ -23,6 +33,10 @@ class RunningInstance(NamedTuple):
     @property
     def nbd_socket(self) -> Path:
         return RuntimePaths(self.runtime_dir).nbd_socket
+
+
+class UnknownError(UsageError):
+    """No such device, or no such key."""
 
 
 class Instances:
@@ -40,25 +54,46 @@ class Instances:
             return [at(self.runtime_dir.absolute())]
         found = self.discovered()
         if not found:
-            raise UnreachableError(f"no preswapd server runs under {runtime_root()}{others()}")
+            none = f"no preswapd server runs under {runtime_root()}{others()}"
+            raise UnreachableError("; ".join([none, *(gone.sentence for gone in self.stopped)]))
         return found
 
     def discovered(self) -> list[RunningInstance]:
         """Those that answer under the default root, perhaps none."""
+        # A killed server leaves its sockets behind.
+        return [at(path) for path in self.directories() if is_there(path)]
+
+    @cached_property
+    def stopped(self) -> list[Stopped]:
+        """Those that do not run although guests need their pages; none of one that was named."""
+        if self.named:
+            return []
+        shm_dirs = default_shm_dirs()
+        # A user's runtime directories are gone after a logout, and pages are not.
+        places = {*self.directories(), *(runtime_root() / name for name in shm_dirs)}
+        return list(stopped(sorted(path for path in places if not is_there(path)), shm_dirs))
+
+    def directories(self) -> list[Path]:
         try:
-            candidates = sorted(runtime_root().iterdir())
+            return sorted(runtime_root().iterdir())
         except (FileNotFoundError, NotADirectoryError):
             return []
         except PermissionError as error:
             raise UnreachableError(f"{error.filename}: {error.strerror}") from None
-        # A killed server leaves its sockets behind.
-        return [at(path) for path in candidates if is_there(path)]
+
+    def warn_of_stopped(self) -> None:
+        """On stderr, beside what those that run say."""
+        for gone in self.stopped:
+            click.echo(f"preswapctl: {gone.sentence}", err=True)
 
     def only(self) -> RunningInstance:
         """For what changes state: never a guess."""
         found = self.running()
-        if len(found) > 1:
-            raise UsageError(f"several instances run ({names(found)}): name one with --instance")
+        if len(found) + len(self.stopped) > 1:
+            raise UsageError(
+                f"there are several instances ({names(found, self.stopped)}):"
+                " name one with --instance"
+            )
         return found[0]
 
     def having(self, device: str) -> RunningInstance:
@@ -67,20 +102,26 @@ class Instances:
         if self.named:
             return found[0]
         owners = those(found, lambda client: device in client.devices())
-        if not owners:
-            raise UsageError(f"there is no device {device!r} in {names(found)}")
-        if len(owners) > 1:
+        # The guest that is meant may be the one whose server does not run.
+        away = [gone for gone in self.stopped if device in gone.pages]
+        if len(owners) + len(away) > 1:
             raise UsageError(
-                f"several instances have a device {device!r} ({names(owners)}):"
+                f"several instances have a device {device!r} ({names(owners, away)}):"
                 " name one with --instance"
             )
+        if away:
+            raise UnreachableError(f"{device} is a device of {away[0].sentence}")
+        if not owners:
+            raise UnknownError(f"there is no device {device!r} in {names(found)}")
         return owners[0]
 
     def serving(self, device: str) -> RunningInstance:
-        """The same, and it was asked, also where it was named."""
-        instance = self.having(device)
-        if device not in instance.client.devices():
-            raise UsageError(f"there is no device {device!r} in {instance.name}")
+        """The same, and it was asked, also where it was named: it has its own name."""
+        found = self.having(device)
+        stats = found.client.stats()
+        instance = found._replace(name=stats["instance"])
+        if device not in stats["devices"]:
+            raise UnknownError(f"there is no device {device!r} in {instance.name}")
         return instance
 
 
@@ -125,8 +166,9 @@ def others() -> str:
     return f"; those under {SYSTEM_RUNTIME_ROOT} are found when this runs as root"
 
 
-def names(instances: list[RunningInstance]) -> str:
-    return ", ".join(instance.name for instance in instances)
+def names(running: list[RunningInstance], away: Sequence[Stopped] = ()) -> str:
+    here = [instance.name for instance in running]
+    return ", ".join([*here, *(f"{gone.name}, which does not run" for gone in away)])
 
 
 def is_there(runtime_dir: Path) -> bool:

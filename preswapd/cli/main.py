@@ -63,6 +63,16 @@ SUBCOMMANDS = [
         "Drop all pages of DEV, in tmem and on disk, after the guest's own swapoff.",
     ),
     Subcommand(
+        "sync",
+        "preswapd.cli.steer.sync:sync_command",
+        "Move all pages to disk and save where they are, so that a reboot of the host loses none.",
+    ),
+    Subcommand(
+        "trim",
+        "preswapd.cli.steer.trim:trim_command",
+        "Make zeros of the unknown pages of DEV, as a trim by its guest would.",
+    ),
+    Subcommand(
         "create",
         "preswapd.cli.steer.devices:create_command",
         "Make a new device DEV of SIZE, ready for the guest's swapon.",
@@ -150,7 +160,7 @@ def preswapctl(
     Examples:
       preswapctl list
       preswapctl --instance vm1 shrink 512M
-      preswapctl --json stats | jq .tmem.mem_used_total
+      preswapctl --json stats | jq '.instances[].tmem.mem_used_total'
     """
     context.obj = Invocation(instances_of(runtime_dir, instance), as_json)
 

@@ -11,9 +11,10 @@ def print_json(value: object) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
-def print_answers(answers: Sequence[object], instances: int) -> None:
-    """One instance's answer as it is, if it came; of several instances a list of those that did."""
-    if instances > 1:
+def print_answers(answers: Sequence[object], *, named: bool) -> None:
+    """Where an instance was named its answer as it is, if it came; else a list, however many there
+    are: a script must not break when a second one starts."""
+    if not named:
         print_json({"instances": answers})
     elif answers:
         print_json(answers[0])

@@ -5,6 +5,8 @@ import gc
 import sys
 from typing import NoReturn
 
+from preswapd.host.inherited import start_over
+
 INTERRUPTED = 130
 
 # What is imported stays: nobody needs to look for garbage in it, now or later.
@@ -19,4 +21,5 @@ gc.enable()
 
 
 def main() -> NoReturn:
+    start_over()
     command.main()

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 from preswapd.api.figures import DeviceAnswer, ServerFigures, Statistics
 from preswapd.api.messages import ServerFacts
 from preswapd.api.settings import VM_PRESWAP
-from preswapd.api.wire import PREFIX, NotFoundError
+from preswapd.api.wire import NOT_KEPT, PREFIX, NotFoundError
 from preswapd.errors import UsageError
 from preswapd.preswap.instance import Change, Instance
 from preswapd.preswap.shrink import Shrink
@@ -64,11 +64,13 @@ class Api:
             ("DELETE", path("/devices/{name}"), self.remove),
             ("POST", path("/devices/{name}/mkswap"), self.mkswap),
             ("POST", path("/devices/{name}/swapoff"), self.swapoff),
+            ("POST", path("/devices/{name}/trim"), self.trim),
             ("GET", path("/sysctl"), self.sysctl),
             ("PUT", path("/sysctl"), self.set),
             ("GET", path("/shrink"), self.shrink_status),
             ("POST", path("/shrink"), self.shrink),
             ("DELETE", path("/shrink"), self.stop_shrink),
+            ("POST", path("/sync"), self.sync),
             ("GET", path("/server"), self.server),
             # The older name, kept.  The findings that it promises are made by `preswapctl`.
             ("GET", path("/doctor"), self.server),
@@ -160,11 +162,18 @@ class Api:
         Body(request.body)
         return Reply(200, asdict(self.instance.swapoff(self.known(name))))
 
+    def trim(self, request: Request, name: str) -> Reply:
+        Body(request.body)
+        return Reply(200, {"name": name, "pages": self.instance.trim(self.known(name))})
+
     def set(self, request: Request) -> Reply | Followed:
         body = Body(request.body, "key", "value", "wait")
         key, wait = body.text("key"), body.flag("wait")
-        now, shrink = self.change(key, body.value("value"))
-        return Followed(shrink, False, {"value": now}) if wait else Reply(200, {key: now})
+        now, shrink, not_kept = self.change(key, body.value("value"))
+        also = {NOT_KEPT: not_kept} if not_kept else {}
+        if wait:
+            return Followed(shrink, False, {"value": now, **also})
+        return Reply(200, {key: now, **also})
 
     def change(self, key: str, value: str) -> Change:
         """A number of pages is set by a shrink to it."""
@@ -180,12 +189,20 @@ class Api:
 
     def shrink(self, request: Request) -> Reply | Followed:
         body = Body(request.body, "pages", "device", "wait")
-        device = body.optional_text("device")
-        if device is not None:
-            self.known(device)
-        wait = body.flag("wait", True)
+        device, wait = self.chosen(body), body.flag("wait", True)
         shrink = self.instance.begin_shrink(body.number("pages", parse_pages), device)
         return Followed(shrink, True, None) if wait else Reply(202, self.status())
+
+    def sync(self, request: Request) -> Reply | Followed:
+        body = Body(request.body, "device", "wait")
+        device, wait = self.chosen(body), body.flag("wait", True)
+        shrink = self.instance.begin_sync(device)
+        return Followed(shrink, True, None) if wait else Reply(202, self.status())
+
+    def chosen(self, body: "Body") -> str | None:
+        """The device that is named, None where all are meant."""
+        device = body.optional_text("device")
+        return None if device is None else self.known(device)
 
     def shrink_status(self, request: Request) -> Reply:
         return Reply(200, self.status())

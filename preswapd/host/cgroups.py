@@ -4,25 +4,36 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path("/sys/fs/cgroup")
-# Limit, usage and statistics, by the version of the hierarchy.
-UNIFIED = ("memory.max", "memory.current", "memory.stat")
-LEGACY = ("memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat")
 
 
-def memory_files(
-    membership: Path = Path("/proc/self/cgroup"), root: Path = ROOT
-) -> list[tuple[str, str, str]]:
-    """Limit, usage and statistics file of each group: this process's and those above it."""
+class Files(NamedTuple):
+    """What limits a group, what it uses, and of what kind that is; names, or paths."""
+
+    limit: str  # above it, its processes are killed
+    high: str | None  # above it, they are held up
+    usage: str
+    statistics: str
+
+
+# By the version of the hierarchy.
+UNIFIED = Files("memory.max", "memory.high", "memory.current", "memory.stat")
+LEGACY = Files("memory.limit_in_bytes", None, "memory.usage_in_bytes", "memory.stat")
+
+
+def memory_files(membership: Path = Path("/proc/self/cgroup"), root: Path = ROOT) -> list[Files]:
+    """The files of each group: this process's and those above it."""
     try:
-        lines = membership.read_text().splitlines()
+        # A group may have any name.
+        lines = membership.read_text(errors="surrogateescape").splitlines()
     except OSError:
         return []
     return [files for line in lines for files in groups(line, root)]
 
 
-def groups(line: str, root: Path) -> Iterator[tuple[str, str, str]]:
+def groups(line: str, root: Path) -> Iterator[Files]:
     """A line is NUMBER:CONTROLLERS:PATH, without controllers for the unified hierarchy."""
     _, controllers, path = line.split(":", 2)
     if controllers == "":
@@ -37,7 +48,13 @@ def groups(line: str, root: Path) -> Iterator[tuple[str, str, str]]:
         parts = []
     for depth in range(len(parts), -1, -1):
         folder = top.joinpath(*parts[:depth])
-        limit, usage, statistics = (folder / name for name in names)
+        limit, high, usage, statistics = (readable(folder, name) for name in names)
         # A group that may not be read limits this process all the same, but not known by how much.
-        if all(os.access(file, os.R_OK) for file in (limit, usage, statistics)):
-            yield str(limit), str(usage), str(statistics)
+        if limit and usage and statistics:
+            yield Files(limit, high, usage, statistics)
+
+
+def readable(folder: Path, name: str | None) -> str | None:
+    if name is None or not os.access(folder / name, os.R_OK):
+        return None
+    return str(folder / name)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from preswapd.errors import RefusedError
-from preswapd.host.versions import Version, find_version, version_text
+from preswapd.host.inherited import LOCALE, without_chance
+from preswapd.host.versions import SYSTEM_PATH, Version, find_version, version_text
 
 # The Python plugin has after_fork and cleanup from here on.
 OLDEST: Version = (1, 28, 0)
@@ -41,15 +42,19 @@ class Nbdkit:
 
 
 def environment() -> dict[str, str]:
-    """Ours, made so that the embedded Python adopts the virtual environment that we run in."""
+    """Ours, made so that the embedded Python adopts the virtual environment that we run in, and
+    writes names as we do: it cannot be told that by an option."""
     own_bin = str(Path(sys.executable).parent)
     path = os.environ.get("PATH", os.defpath)
-    return {**os.environ, "PATH": f"{own_bin}{os.pathsep}{path}"}
+    ours = without_chance(os.environ)
+    return {**ours, "LC_ALL": LOCALE, "PATH": f"{own_bin}{os.pathsep}{path}"}
 
 
 def probe() -> Nbdkit:
     """Looks at the installed nbdkit; RefusedError says what to install when it will not do."""
     path = shutil.which("nbdkit", path=environment()["PATH"])
+    # An ordinary user's PATH has no sbin, where some distributions keep it.
+    path = path or shutil.which("nbdkit", path=SYSTEM_PATH)
     if path is None:
         raise RefusedError("nbdkit is not installed: install nbdkit and its Python plugin")
     version = version_of(output_of(path, "--version"))
@@ -64,7 +69,7 @@ def probe() -> Nbdkit:
             " into a virtual environment made with the distribution's own Python"
             " (/usr/bin/python3 -m venv --system-site-packages)"
         )
-    return Nbdkit(path, version, python)
+    return Nbdkit(os.path.abspath(path), version, python)
 
 
 def output_of(*command: str) -> str:
@@ -74,6 +79,7 @@ def output_of(*command: str) -> str:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
+            errors="replace",
             env=environment(),
             timeout=PROBE_SECONDS,
             check=False,

@@ -38,6 +38,7 @@ def output_of_version(path: str) -> str:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=ANSWER_SECONDS,
             check=False,
         )

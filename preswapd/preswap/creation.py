@@ -27,6 +27,7 @@ from preswapd.preswap.files.maps import born, create_map, open_map
 from preswapd.preswap.files.saved_map import reserve_map, saved_pieces
 from preswapd.preswap.files.sidecar import Sidecar
 from preswapd.preswap.files.zone import zone
+from preswapd.preswap.footprint import check_room
 from preswapd.preswap.inherit import anew, move_zone_to_disk, put_right
 from preswapd.preswap.record import Record
 from preswapd.preswap.settings import DeviceSpec
@@ -62,6 +63,7 @@ class Maker:
         name, size, token = spec.name, spec.size, new_token()
         self.finish_leftovers(name)
         check_unclaimed(self.paths.disk_file(name), size)
+        check_room(self.host, name, size)
         entry = self.entered(name, size, "creating")
         pages = size // PAGE_SIZE
         try:
@@ -98,6 +100,7 @@ class Maker:
         """
         old, pages = judged.sidecar, judged.sidecar.size // PAGE_SIZE
         self.finish_leftovers(old.name)
+        check_room(self.host, old.name, old.size)
         entry = self.entered(old.name, old.size, "adopting")
         try:
             if judged.is_believed:

@@ -18,6 +18,7 @@ MARGIN = 0.02
 class Goal(ABC):
     """Pages leave these devices until `is_met()`; `target()` is how many may stay."""
 
+    word = "shrink"  # what operators call it
     setting: str | None = None  # the key of the limit, None of a shrink that was asked for
     device: str | None = None  # the name of the one device, None: all
     subject: Device | None = None  # that device: another one may get its name later
@@ -80,6 +81,8 @@ class ToPages(Goal):
 
 class ToDisk(ToPages):
     """All pages on disk, and the maps of the devices saved: what a reboot of the host needs."""
+
+    word = "sync"
 
     def __init__(
         self,

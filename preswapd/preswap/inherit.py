@@ -46,7 +46,7 @@ def put_right(record: Record, judged: Judged, map_fd: int) -> str | None:
     if judged.sidecar.is_of_older_release:
         with suppress(OSError):  # without room for it now, a clean stop tries again
             reserve_map(record.saved_map, record.pages)
-    record.is_saved = judged.holds
+    record.is_half_saved = not judged.holds
     if record.entry.state == "adopting":
         take_over(record, judged, map_fd)
         return touched(record, judged) if judged.was_touched and not judged.is_accepted else None

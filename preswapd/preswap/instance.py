@@ -2,22 +2,25 @@
 """One instance: a tmem host, its devices, and what an operator does with them."""
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple, cast
 
-from preswapd.api.figures import Statistics, TmemFigures
+from preswapd.api.figures import DeviceFigures, Statistics, TmemFigures
 from preswapd.api.kinds import check_compress, check_device_size
-from preswapd.api.messages import ShrinkProgress, ShrinkResult, SwapoffResult
+from preswapd.api.messages import AWAITED, ShrinkProgress, ShrinkResult, SwapoffResult
 from preswapd.api.settings import POOL_LIMIT, QUOTA
 from preswapd.errors import RefusedError
 from preswapd.log import ERROR, INFO, NOTICE, WARNING, Log
 from preswapd.paths import check_device_name
+from preswapd.preswap.clients import Clients
 from preswapd.preswap.creation import Served
 from preswapd.preswap.device._device import Device
 from preswapd.preswap.files.header import swap_header
 from preswapd.preswap.files.maps import PIECE_PAGES
 from preswapd.preswap.fitting import Fitting
+from preswapd.preswap.footprint import check_shared_memory
 from preswapd.preswap.goals import Goal, ToDisk, ToPages, ToPoolLimit, ToQuota
 from preswapd.preswap.maintenance import Maintenance
 from preswapd.preswap.opening import POOL, open_instance
@@ -34,8 +37,12 @@ from preswapd.version import VERSION
 # How long a clean stop waits for requests that wait for a slow disk.  A stop without them is as
 # safe, but the device counts as dirty at the next start.
 PARK_MILLISECONDS = 1000
+# A sync tries that so often; in between those requests go on that waited.
+PARKS = 10
 # How long the compression waits for a page that it has to compress.
 SETTLE_MILLISECONDS = 1000
+# A runtime directory that is full is not tried at every turn.
+KEEP_SECONDS = 2.0
 
 
 class Change(NamedTuple):
@@ -43,6 +50,12 @@ class Change(NamedTuple):
 
     value: int | str
     shrink: Shrink | None
+    not_kept: str | None = None  # why it would end with this process
+
+
+def held_pages(figures: DeviceFigures) -> int:
+    """All but page 0, which is always on disk, and which swapoff keeps."""
+    return max(0, figures["preswap_pages"] + figures["disk_pages"] - 1)
 
 
 class Instance:
@@ -62,7 +75,10 @@ class Instance:
         self.recovery = opened.recovery
         self.changes = threading.Lock()
         self.closing = threading.Lock()
+        self.saving = threading.Lock()
         self.is_closed = False
+        self.next_keeping = 0.0
+        self.clients = Clients(settings.paths, self.served, log)
         for complaint in opened.complaints:
             log(ERROR, complaint)
         self.sysctl = Sysctl(settings, opened.host, POOL)
@@ -89,10 +105,18 @@ class Instance:
         """All but `server`, which is known to the process around it."""
         devices = self.devices
         figures = {name: device.stats() for name, device in devices.items()}
+        for name, figure in figures.items():
+            figure["held_pages"] = held_pages(figure)
+            figure["awaited"] = name in self.clients.awaited
+            has_asked = devices[name].seconds_since_io is not None
+            figure["away"] = 0.0 if has_asked else self.clients.away.get(name, 0.0)
         # tmem is below the API, and does not know its types.
         tmem = cast(TmemFigures, self.host.stats())
         tmem["metadata_size"] += sum(device.metadata_size() for device in devices.values())
         tmem["checksum_errors"] += sum(one["lost_reads"] for one in figures.values())
+        tmem["frozen"] = self.sysctl.frozen
+        for name, device in devices.items():
+            figures[name]["quota"] = min(device.pages, self.sysctl.quota_of(device))
         return {
             "version": VERSION,
             "instance": self.name,
@@ -113,27 +137,28 @@ class Instance:
             if name in self.served:
                 raise RefusedError(f"there is a device {name} already")
             check_number_of_devices(len(self.served) + 1)
+            check_shared_memory(self.settings, name, size)
             served = self.maker.create(DeviceSpec(name, size), codec)
+            self.sysctl.keep_quota(served.device)
             self.served[name] = served
+            self.clients.forget(name)
         self.log(INFO, f"created device {name} of {format_size(size)}")
 
     def remove(self, name: str, *, force: bool = False) -> None:
-        """Removes it with all its pages.  RefusedError with a client connected, unless forced."""
+        """Removes it with all its pages.  RefusedError with a client, see unused()."""
         with self.changes:
             served = self.unused(name, force)
             del self.served[name]
             try:
                 self.maker.remove(served)
             finally:
-                # At worst a device that is made again under this name begins with the settings,
-                # after a restart.
-                with suppress(OSError):
-                    self.sysctl.forget(served.device)
+                self.sysctl.forget(served.device)
+                self.clients.forget(name)
             self.host.give_back()
         self.log(INFO, f"removed device {name}")
 
     def mkswap(self, name: str, *, force: bool = False) -> None:
-        """Writes a fresh swap header.  RefusedError with a client connected, unless forced."""
+        """Writes a fresh swap header.  RefusedError with a client, see unused()."""
         with self.changes:
             device = self.unused(name, force).device
             device.write_page_zero(swap_header(name, device.size))
@@ -141,6 +166,7 @@ class Instance:
         self.log(INFO, f"wrote a swap header to {name}")
 
     def unused(self, name: str, force: bool) -> Served:
+        """Unless forced, RefusedError while a client is connected or may be coming back."""
         served = self.served.get(name)
         if served is None:
             raise RefusedError(f"there is no device {name} any more")
@@ -148,6 +174,8 @@ class Instance:
             raise RefusedError(
                 f"a client is connected to {name}: detach it first, or force it (--yes)"
             )
+        if name in self.clients.awaited and not force:
+            raise RefusedError(f"{name}: {AWAITED}; if its guest has ended, force it (--force)")
         return served
 
     def swapoff(self, name: str) -> SwapoffResult:
@@ -225,18 +253,26 @@ class Instance:
         return failure
 
     def save_parked(self, served: Served) -> str | None:
-        device, failure = served.device, None
-        try:
-            if device.park(PARK_MILLISECONDS):
-                self.save(served)
-            else:
-                failure = f"{device.name}: its requests take too long"
-        except OSError as error:
-            failure = f"{device.name}: {error.strerror}"
+        device = served.device
+        for _ in range(PARKS):
+            # Now: done a moment later, by itself, it would be a change and make the device dirty.
+            with suppress(OSError):
+                device.punch()
+            try:
+                device.sync()  # else requests would wait for most of it
+                if device.park(PARK_MILLISECONDS):
+                    self.save(served)
+                    return None
+            except OSError as error:
+                return f"{device.name}: {error.strerror}"
+            finally:
+                self.resume(device)
+        return f"{device.name}: its requests take too long"
+
+    def resume(self, device: Device) -> None:
         with self.closing:
             if not self.is_closed:
                 device.resume()
-        return failure
 
     def chosen(self, name: str | None) -> list[Device]:
         devices = self.devices
@@ -249,13 +285,35 @@ class Instance:
     def set(self, key: str, value: str) -> Change:
         """Sets it and begins to make it true: pages above a limit move to disk, however many.
 
-        UsageError for an unknown key or a bad value, RefusedError when it cannot be kept over a
-        restart; nothing was changed then.
+        UsageError for an unknown key or a bad value; nothing was changed then.
         """
         with self.changes:
             now = self.sysctl.set(key, value, self.devices)
+            not_kept = self.sysctl.not_kept
             self.log(NOTICE, f"set {key} = {now}")
-            return Change(now, self.fitting.fit(key))
+            if not_kept:
+                self.log(
+                    WARNING,
+                    f"{key} is in force, and not kept for the next start: {not_kept}; it is tried"
+                    " again until there is room",
+                )
+            return Change(now, self.fitting.fit(key), not_kept)
+
+    def keep_settings(self) -> None:
+        """What could not be kept when it was set, or was removed since."""
+        now = time.monotonic()
+        if now < self.next_keeping:
+            return
+        self.next_keeping = now + KEEP_SECONDS
+        # An operator's change may wait for a disk, and maintenance must not.
+        if self.sysctl.is_kept() or not self.changes.acquire(blocking=False):
+            return
+        try:
+            self.sysctl.keep()
+        finally:
+            self.changes.release()
+        if self.sysctl.not_kept is None:
+            self.log(NOTICE, "the settings are kept for the next start again")
 
     def limits(self) -> dict[str, Goal]:
         """What each limit asks of the pages that are there, by key."""
@@ -275,6 +333,7 @@ class Instance:
         self.host.maintain()
         self.maintenance.turn()
         self.fitting.turn()
+        self.keep_settings()
 
     def compress_later(self) -> None:
         """From now on writes are taken at the speed of a copy; settle() must be called for ever."""
@@ -307,12 +366,12 @@ class Instance:
 
     def save(self, served: Served) -> None:
         """The map of a device that is parked: what is in memory only is not known without it."""
-        device, record = served.device, served.record
-        # A stop that waits no longer for a sync must not leave the process in the middle of it.
-        with record.saving:
-            if device.is_marked or not record.is_saved:
+        device = served.device
+        # A stop may find a sync in here.
+        with self.saving:
+            if device.is_marked or served.record.is_half_saved:
                 device.sync()
                 # Before the sidecar is clean: at worst a change marks it once more.
                 device.unmark()
                 pieces = range(0, device.pages, PIECE_PAGES)
-                record.save(device.state_bytes(at, PIECE_PAGES) for at in pieces)
+                served.record.save(device.state_bytes(at, PIECE_PAGES) for at in pieces)

@@ -12,6 +12,7 @@ from preswapd.host.cgroups import memory_files
 from preswapd.host.kernel import boot_id
 from preswapd.host.meminfo import MEMINFO, amounts
 from preswapd.paths import InstancePaths
+from preswapd.preswap.adopting import adopt_all
 from preswapd.preswap.creation import Maker, Served, reason_of
 from preswapd.preswap.device._table import Table, recover
 from preswapd.preswap.files.disk_file import create_disk_file, remove_disk_file
@@ -20,6 +21,7 @@ from preswapd.preswap.files.header import swap_header
 from preswapd.preswap.files.identity import new_token
 from preswapd.preswap.files.sidecar import SUFFIX, Sidecar
 from preswapd.preswap.files.zone import zone
+from preswapd.preswap.footprint import shm_reserve
 from preswapd.preswap.record import dirty
 from preswapd.preswap.settings import Settings
 from preswapd.preswap.survey import Found, Plan, check_sizes, survey
@@ -55,7 +57,7 @@ def check(settings: Settings) -> None:
     if settings.pool_size > LARGEST_POOL:
         raise RefusedError(f"a pool must be at most {exact_size(LARGEST_POOL)}")
     if settings.discard_state:
-        check_sizes(settings.devices, sizes_that_stay(settings))
+        check_sizes(settings, sizes_that_stay(settings))
     else:
         plan_of(settings)
 
@@ -105,9 +107,10 @@ def open_instance(settings: Settings) -> Opened:
             sum(int(made.device.stats()["lost_pages"]) for made in devices),
             time.monotonic() - begun,
         )
-        devices += [maker.adopt(judged) for judged in plan.adopt]
-        complaints = plan.complaints + [made.complaint for made in devices if made.complaint]
-        complaints += forgotten(plan) + create_new(maker, plan, settings, devices)
+        complaints = plan.complaints + forgotten(plan)
+        adopt_all(maker.adopt, plan.adopt, devices, complaints)
+        complaints += [made.complaint for made in devices if made.complaint]
+        complaints += create_new(maker, plan, settings, devices)
         return Opened(
             host, maker, {made.device.name: made for made in devices}, recovery, complaints
         )
@@ -166,6 +169,7 @@ def open_host(settings: Settings, *, create: bool) -> Host:
             create=create,
             boot_id=boot_id(),
             host_reserve=default_reserve() if reserve is None else reserve,
+            shm_reserve=shm_reserve(settings),
             cgroup_files=memory_files(),
         )
     except OSError as error:

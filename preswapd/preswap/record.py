@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What lies on disk about one device, and how it stays true: K2 and K3 of docs/concurrency.md."""
 
-import threading
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +16,8 @@ from preswapd.units import PAGE_SIZE
 class Record:
     """The sidecar of a device that is served, the token of its disk file, its saved map.
 
-    `disk_fd` is the device's, and lives as long.  `is_saved`: the saved map is whole, so that
-    of an unmarked device nothing is left to save.
+    `disk_fd` is the device's, and lives as long.  `is_half_saved`: an error came between, or the
+    saved map was found damaged, and it is to be saved again though nothing changes.
     """
 
     def __init__(self, paths: InstancePaths, entry: Entry, sidecar: Sidecar, disk_fd: int) -> None:
@@ -26,8 +25,7 @@ class Record:
         self.entry = entry
         self.sidecar = sidecar
         self.disk_fd = disk_fd
-        self.is_saved = False
-        self.saving = threading.Lock()
+        self.is_half_saved = False
 
     @property
     def pages(self) -> int:
@@ -63,12 +61,12 @@ class Record:
 
         The caller has unmarked the device: an error may come after the sidecar is clean.
         """
-        self.is_saved = False
+        self.is_half_saved = True
         found = identity(self.disk_fd, self.sidecar.size)
         checksum = save_map(self.saved_map, pieces)
         self.sidecar = replace(self.sidecar, clean=True, ctime=found.ctime, map=checksum)
         self.sidecar.write(self.paths.sidecar(self.sidecar.name))
-        self.is_saved = True
+        self.is_half_saved = False
 
     def write(self, sidecar: Sidecar) -> None:
         sidecar.write(self.paths.sidecar(sidecar.name))

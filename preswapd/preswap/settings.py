@@ -2,10 +2,11 @@
 """What an instance and its devices are started with; each field has its setting's name."""
 
 from dataclasses import dataclass
+from shlex import quote
 
 from preswapd.codecs import DEFAULT_COMPRESS
 from preswapd.errors import RefusedError
-from preswapd.paths import InstancePaths
+from preswapd.paths import InstancePaths, default_runtime_dir
 
 # The arena's table has 512 entries, and the first is its head.
 MOST_DEVICES = 511
@@ -13,16 +14,19 @@ MOST_DEVICES = 511
 
 @dataclass(frozen=True)
 class DeviceSpec:
-    """A device as it is wanted; its codec is the instance's when none is named."""
+    """A device as it is wanted; its codec is the instance's when none is named, and without a quota
+    all of its pages may be in tmem."""
 
     name: str
     size: int
     compress: str | None = None
+    quota: int | None = None  # pages
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Sizes in bytes; `host_reserve` is MemAvailable that stays untouched (None: the default)."""
+    """Sizes in bytes; `host_reserve` is MemAvailable that stays untouched, `shm_reserve` what stays
+    free in the file system of shared memory (None: the default)."""
 
     instance: str
     paths: InstancePaths
@@ -30,8 +34,17 @@ class Settings:
     devices: tuple[DeviceSpec, ...] = ()
     compress: str = DEFAULT_COMPRESS
     host_reserve: int | None = None
+    shm_reserve: int | None = None
     discard_state: bool = False
     accept_moved: bool = False
+
+    @property
+    def operator(self) -> str:
+        """How an operator's command begins that is meant for this instance."""
+        usual = {default_runtime_dir(self.instance, system) for system in (False, True)}
+        if self.paths.runtime_dir in usual:
+            return f"preswapctl --instance {self.instance}"
+        return f"preswapctl --runtime-dir {quote(str(self.paths.runtime_dir))}"
 
 
 def check_number_of_devices(number: int) -> None:

@@ -91,8 +91,9 @@ class Shrinks:
         RefusedError while another that was asked for has not ended.
         """
         with self.beginning:
-            if any(shrink.goal.setting is None for shrink in self.unended()):
-                raise RefusedError("a shrink is under way already")
+            for other in self.unended():
+                if other.goal.setting is None:
+                    raise RefusedError(f"a {other.goal.word} is under way already")
             shrink = self.new(goal, watch)
             self.start_or_queue(shrink)
             return shrink
@@ -179,6 +180,7 @@ class Shrinks:
             error=str(last.error) if has_ended and last.error is not None else None,
             setting=last.goal.setting,
             waiting=waiting,
+            sync=last.goal.word == "sync",
         )
 
     # --- in its thread ---
@@ -221,11 +223,11 @@ class Shrinks:
         with goal.held_down():
             shrink.result = concluded(goal, shrink.work.run())
         self.host.maintain(all=True)
-        if is_event or shrink.result.moved > before:
+        if is_event or shrink.result.moved > before or not shrink.result.complete:
             self.tell_ended(shrink.goal, shrink.result, time.monotonic() - begun)
 
     def tell_ended(self, goal: Goal, result: ShrinkResult, seconds: float) -> None:
-        what = "shrink" if goal.setting is None else name_of(goal)
+        what = goal.word if goal.setting is None else name_of(goal)
         lost = f", {result.lost} lost" if result.lost else ""
         figures = f"{result.moved} pages moved to disk{lost}, {result.left} left in memory"
         if result.complete:
@@ -245,7 +247,7 @@ def name_of(goal: Goal) -> str:
     """As the log calls it."""
     if goal.setting is not None:
         return f"shrink to fit {goal.setting}"
-    return "shrink" if goal.device is None else f"shrink of {goal.device}"
+    return goal.word if goal.device is None else f"{goal.word} of {goal.device}"
 
 
 def setting_of(goal: Goal) -> str:

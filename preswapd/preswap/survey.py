@@ -19,7 +19,12 @@ from preswapd.preswap.files.identity import Identity, identity_of
 from preswapd.preswap.files.maps import check_map
 from preswapd.preswap.files.saved_map import holds
 from preswapd.preswap.files.sidecar import Sidecar, read_all
-from preswapd.preswap.settings import DeviceSpec, Settings, check_number_of_devices
+from preswapd.preswap.settings import (
+    MOST_DEVICES,
+    DeviceSpec,
+    Settings,
+    check_number_of_devices,
+)
 from preswapd.units import PAGE_SIZE, exact_size
 
 DISCARD_HINT = "--discard-state starts empty, if no guest needs its pages any more"
@@ -93,6 +98,7 @@ def survey(settings: Settings, found: Found | None, boot_id: str) -> Plan:
             plan.adopt.append(judged(settings, sidecar, plan.complaints))
     present = {s.name: s.size for s in sidecars.values() if s.name not in doomed}
     plan.create += missing(settings, present)
+    plan.complaints += check_sizes(settings, present)
     if plan.is_first:
         # Else only the device itself is not served, see opening.create_new().
         for spec in plan.create:
@@ -188,18 +194,32 @@ def has_map(paths: InstancePaths, sidecar: Sidecar, complaints: list[str]) -> bo
 
 
 def missing(settings: Settings, present: dict[str, int]) -> list[DeviceSpec]:
-    """Configured devices that are not there yet."""
-    check_sizes(settings.devices, present)
-    return [spec for spec in settings.devices if spec.name not in present]
+    """Configured devices that are not there yet, as many as there is room for."""
+    wanted = [spec for spec in settings.devices if spec.name not in present]
+    if not present:
+        check_number_of_devices(len(wanted))
+    return wanted[: max(0, MOST_DEVICES - len(present))]
 
 
-def check_sizes(devices: Sequence[DeviceSpec], present: dict[str, int]) -> None:
-    """RefusedError when a device that is there has another size, or with those it is too many."""
-    check_number_of_devices(len(present.keys() | {spec.name for spec in devices}))
-    for spec in devices:
-        size = present.get(spec.name, spec.size)
-        if size != spec.size:
-            raise RefusedError(
-                f"the device {spec.name} has {exact_size(size)}, the configuration says"
-                f" {exact_size(spec.size)}: remove it first, or keep its size"
-            )
+def check_sizes(settings: Settings, present: dict[str, int]) -> list[str]:
+    """Complaints of devices that are not served as they are configured: guests swap to them, and a
+    mistake in a file must not keep them from their disks.  RefusedError where there are none."""
+    operator = settings.operator
+    complaints = [
+        f"the device {spec.name} has {exact_size(size)} and is served with that, although the"
+        f" configuration says {exact_size(spec.size)}: write {exact_size(size)} there, or swapoff"
+        f" in the guest, detach the disk, `{operator} remove {spec.name}`, and `{operator}"
+        f" create {spec.name} {exact_size(spec.size)}`"
+        for spec in settings.devices
+        for size in [present.get(spec.name, spec.size)]
+        if size != spec.size
+    ]
+    more = [spec.name for spec in settings.devices if spec.name not in present]
+    left_out = more[len(missing(settings, present)) :]
+    if left_out:
+        complaints.append(
+            f"an instance can have at most {MOST_DEVICES} devices: {', '.join(left_out)}"
+            f" {'is' if len(left_out) == 1 else 'are'} not served; take what is not needed out of"
+            f" the configuration, or `{operator} remove` it"
+        )
+    return complaints

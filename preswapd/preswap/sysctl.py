@@ -73,8 +73,11 @@ class Sysctl:
         self.held_down: dict[Device, int] = {}
         self.limiting = threading.Lock()
         self.changed: dict[str, str] = {}
+        self.not_kept: str | None = None  # why the next start would not know of it
         configured = ((spec.name, spec.compress) for spec in settings.devices)
         self.configured = {name: codec for name, codec in configured if codec is not None}
+        quotas = ((spec.name, spec.quota) for spec in settings.devices)
+        self.configured_quotas = {name: pages for name, pages in quotas if pages is not None}
 
     # --- what there is ---
 
@@ -110,6 +113,12 @@ class Sysctl:
             most = min(total_bytes(self.settings.paths.shm_dir) or LARGEST_POOL, LARGEST_POOL)
             if size > most:
                 raise UsageError(f"the shared memory holds no more than {exact_size(most)}")
+            # Since it was enlarged it holds more than the arena has addresses for.
+            if size > self.host.largest_limit:
+                raise RefusedError(
+                    "the shared memory was smaller when the server was started: to use what was"
+                    " added since, restart the server, which loses no page, and set it again"
+                )
             self.host.limit = size
             # What needs no page to go is free before anybody asks how many must.
             self.host.maintain()
@@ -136,10 +145,18 @@ class Sysctl:
                 self.quotas[device.name] = pages
                 self.limit(device)
 
-        return Effect(lambda: self.quota_of(device), change, lambda: NO_LIMIT)
+        return Effect(lambda: self.quota_of(device), change, lambda: self.configured_quota(device))
 
     def quota_of(self, device: Device) -> int:
-        return self.quotas.get(device.name, NO_LIMIT)
+        return self.quotas.get(device.name, self.configured_quota(device))
+
+    def configured_quota(self, device: Device) -> int:
+        return self.configured_quotas.get(device.name, NO_LIMIT)
+
+    def keep_quota(self, device: Device) -> None:
+        """Of a device that is served from now on."""
+        with self.limiting:
+            self.limit(device)
 
     def hold_down(self, device: Device, pages: int) -> None:
         """While a shrink runs: no more pages of the device in tmem, whatever its quota says."""
@@ -159,25 +176,23 @@ class Sysctl:
     # --- changing ---
 
     def set(self, key: str, text: str, devices: Mapping[str, Device]) -> int | str:
-        """The new value.  UsageError for an unknown key or a bad value; nothing is changed then."""
+        """The new value.  UsageError for an unknown key or a bad value; nothing is changed then.
+
+        It is in force also where it cannot be kept, as `not_kept` says afterwards: whoever freezes
+        a pool or lowers a limit needs the memory now.
+        """
         known = self.all(devices)
         if key not in known:
             raise UsageError(f"unknown key {key!r}: the choices are {', '.join(known)}")
         found = known[key]
-        before = found.effect.get()
         try:
             found.change(text)
         except (ValueError, UsageError) as error:
             raise UsageError(f"{key}: {error}") from None
-        changed = {**self.changed, key: text}
+        self.changed[key] = text
         if text == DEFAULT:
-            del changed[key]
-        try:
-            self.write(changed)
-        except OSError as error:
-            found.effect.set(before)
-            raise RefusedError(f"{self.path}: {error.strerror}") from None
-        self.changed = changed
+            del self.changed[key]
+        self.keep()
         return found.shown()
 
     def forget(self, device: Device) -> None:
@@ -188,11 +203,20 @@ class Sysctl:
         kept = {key: text for key, text in self.changed.items() if key not in gone}
         if kept != self.changed:
             self.changed = kept
-            self.write(kept)
+            self.keep()
 
-    def write(self, changed: Mapping[str, str]) -> None:
-        whole = {BOOT_ID: self.host.boot_id, **changed}
-        write_file(self.path, json.dumps(whole, indent=1).encode() + b"\n")
+    def keep(self) -> None:
+        """For the next start; to be called again where it was `not_kept`."""
+        whole = {BOOT_ID: self.host.boot_id, **self.changed}
+        try:
+            write_file(self.path, json.dumps(whole, indent=1).encode() + b"\n")
+            self.not_kept = None
+        except OSError as error:
+            self.not_kept = f"{self.path}: {error.strerror}"
+
+    def is_kept(self) -> bool:
+        """Also False where somebody has removed the file, or its directory."""
+        return self.not_kept is None and (not self.changed or self.path.exists())
 
     # --- the start ---
 
@@ -200,6 +224,7 @@ class Sysctl:
         """What was changed before a restart, over the configuration; complaints."""
         for device in devices.values():
             device.compress = self.configured.get(device.name, device.compress)
+            self.keep_quota(device)
         try:
             found = read(self.path)
         except (OSError, ValueError) as error:
@@ -215,7 +240,7 @@ class Sysctl:
                 self.changed[key] = text
             except KeyError:
                 complaints.append(f"{self.path}: {key} is ignored: there is no such setting")
-            except (ValueError, UsageError) as error:
+            except (ValueError, UsageError, RefusedError) as error:
                 complaints.append(f"{self.path}: {key} is ignored: {error}")
         return complaints
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The instance's directories: ours alone, where they must be, and large enough."""
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -17,6 +18,8 @@ NOBODY_ELSE = 0o077
 NOBODY_ELSE_WRITES = 0o022
 # Here logind makes a directory for each user who logs in.
 SESSIONS = Path("/run/user")
+# What lies above them is for the instances of all users, as systemd's tmpfiles make it.
+ABOVE = 0o022
 
 
 def prepare(paths: InstancePaths, pool_size: int) -> None:
@@ -55,15 +58,33 @@ def check_shared_memory(directory: Path, pool_size: int) -> None:
         )
 
 
+def make(directory: Path) -> None:
+    before = os.umask(ABOVE)
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    finally:
+        os.umask(before)
+
+
+def way_out(directory: Path, error: OSError) -> str:
+    """A service's sandbox shows what is elsewhere read-only."""
+    if error.errno != errno.EROFS:
+        return ""
+    return (
+        f": under systemd, `systemctl edit` its unit, and add ReadWritePaths={directory} to"
+        " [Service]; it must be there before the server"
+    )
+
+
 def make_private(directory: Path, forbidden: int) -> None:
     """The directory, made if it is missing, belongs to us and lets others do nothing forbidden."""
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make(directory)
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except (FileExistsError, NotADirectoryError):
         raise RefusedError(f"{directory} is not a directory, or is a symbolic link") from None
     except OSError as error:
-        raise RefusedError(f"{directory}: {error.strerror}") from None
+        raise RefusedError(f"{directory}: {error.strerror}{way_out(directory, error)}") from None
     try:
         status = os.fstat(descriptor)
     finally:

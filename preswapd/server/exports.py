@@ -8,6 +8,8 @@ from preswapd.errors import RefusedError
 from preswapd.log import WARNING, Throttle
 from preswapd.preswap.device._device import Connection
 from preswapd.preswap.instance import Instance
+from preswapd.server.buffers import LARGEST_REQUEST, Buffers
+from preswapd.units import format_size
 
 
 class ClientCount(NamedTuple):
@@ -16,14 +18,20 @@ class ClientCount(NamedTuple):
     came: int
     went: int
 
+    @property
+    def open(self) -> int:
+        return self.came - self.went
+
 
 class Exports:
     """The instance's devices as NBD exports; devices may come and go."""
 
-    def __init__(self, instance: Instance) -> None:
+    def __init__(self, instance: Instance, buffers: Buffers) -> None:
         self.instance = instance
+        self.buffers = buffers
         # A client that was refused tries again and again.
         self.complaints = Throttle()
+        self.too_long = Throttle()
         self.counting = threading.Lock()
         self.clients: dict[str, ClientCount] = {}
 
@@ -47,15 +55,46 @@ class Exports:
                     WARNING, f"a client was refused: {asked}: the devices are {choices}"
                 )
             raise RefusedError(asked)
+        # A device's first client is its guest, which is served whatever comes.
+        if device.connections:
+            self.check_room(device.name)
         connection = device.connect()
         self.count(device.name, came=1)
+        self.keep_room()
         return connection
+
+    def check_room(self, name: str) -> None:
+        try:
+            self.buffers.check_room()
+        except RefusedError as error:
+            if self.complaints.passes():
+                self.instance.log(WARNING, f"a client of {name} was refused: {error}")
+            raise
+
+    def keep_room(self) -> None:
+        """To be called now and then: clients come and go, and what they hold grows."""
+        self.buffers.keep_room(sum(device.connections for device in self.instance.devices.values()))
+
+    def tell_too_long(self, connection: Connection) -> None:
+        """Of a request that was refused; its client was told how long one may be."""
+        if self.too_long.passes():
+            self.instance.log(
+                WARNING,
+                f"a client of {connection.device.name} asks for more than"
+                f" {format_size(LARGEST_REQUEST)} at once, which is refused",
+            )
 
     def disconnect(self, connection: Connection) -> None:
         connection.close()
         self.count(connection.device.name, went=1)
+        self.keep_room()
 
     def count(self, name: str, came: int = 0, went: int = 0) -> None:
         with self.counting:
             before = self.clients.get(name, ClientCount(0, 0))
-            self.clients[name] = ClientCount(before.came + came, before.went + went)
+            now = ClientCount(before.came + came, before.went + went)
+            self.clients[name] = now
+            # Here, where they are in order: of two that come and go at once the newer one's word
+            # must stay.
+            if came or not now.open:
+                self.instance.clients.note(name, connected=now.open > 0)

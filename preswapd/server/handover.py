@@ -2,6 +2,7 @@
 """What `preswapd serve` hands to the plugin when it becomes nbdkit: one JSON text."""
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,28 +16,46 @@ class Handover:
     settings: Settings
     facts: ServerFacts
     locks: tuple[int, ...]  # descriptors
+    nbd: int  # descriptor of the socket at RUNTIME_DIR/nbd.sock
+    tcp: int  # descriptor of the socket at the address `listen`, if there is one
     control: int  # descriptor of the listening control socket
     own_sockets: tuple[Path, ...]  # to be removed at a clean stop
     listen: str | None
     death_signal: int  # as host/prctl.py has it
+    stops_at: tuple[int, ...]  # signals
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), default=str)
+        return json.dumps(asdict(self), default=text_of)
 
     @classmethod
     def from_json(cls, text: str) -> "Handover":
         values = json.loads(text)
         settings = values["settings"]
         settings["paths"] = InstancePaths(
-            **{name: Path(path) for name, path in settings["paths"].items()}
+            **{name: path_of(path) for name, path in settings["paths"].items()}
         )
         settings["devices"] = tuple(DeviceSpec(**spec) for spec in settings["devices"])
         return cls(
             settings=Settings(**settings),
             facts=ServerFacts(**values["facts"]),
             locks=tuple(values["locks"]),
+            nbd=values["nbd"],
+            tcp=values["tcp"],
             control=values["control"],
-            own_sockets=tuple(map(Path, values["own_sockets"])),
+            own_sockets=tuple(map(path_of, values["own_sockets"])),
             listen=values["listen"],
             death_signal=values["death_signal"],
+            stops_at=tuple(values["stops_at"]),
         )
+
+
+# As bytes: nbdkit's Python may take the locale's word for how names are written, as it was embedded
+# without a say in that.
+
+
+def text_of(path: Path) -> str:
+    return os.fsencode(path).decode("utf-8", "surrogateescape")
+
+
+def path_of(text: str) -> Path:
+    return Path(os.fsdecode(text.encode("utf-8", "surrogateescape")))

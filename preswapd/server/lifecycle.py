@@ -14,8 +14,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NoReturn
 
+from preswapd.api.kinds import split_address
 from preswapd.control.http import ControlServer
 from preswapd.control.routes import Api
 from preswapd.errors import PreswapError, with_place
@@ -24,8 +26,11 @@ from preswapd.host.sd_notify import notify
 from preswapd.log import ERROR, INFO, WARNING, Throttle, log
 from preswapd.preswap.instance import Instance
 from preswapd.server import stopping
+from preswapd.server.buffers import Buffers
 from preswapd.server.exports import Exports
 from preswapd.server.handover import Handover
+from preswapd.server.reopening import Reopening, TcpSocket, UnixSocket, be_woken
+from preswapd.server.sockets import CONTROL_MODE, NBD_MODE
 from preswapd.server.watch import WATCH_SECONDS, GuestLog
 
 # A request waits at most this long for Python code that holds the interpreter lock.
@@ -33,13 +38,17 @@ SWITCH_SECONDS = 0.0001
 MAINTENANCE_SECONDS = 0.25
 
 
-def start(handover: Handover) -> Exports:
-    """Opens the instance and starts everything beside NBD; called once nbdkit has its process."""
+def start(handover: Handover, buffered: Callable[[], int]) -> Exports:
+    """Opens the instance and starts everything beside NBD; called once nbdkit has its process.
+
+    `buffered` says how much memory nbdkit's worker threads hold by now.
+    """
     # nbdkit's workers start later than this.
     stopping.hold_back()
+    be_woken()
     set_death_signal(handover.death_signal)
     try:
-        return begin(handover)
+        return begin(handover, buffered)
     except PreswapError as error:
         log(ERROR, f"preswapd: {error}")
         leave(error.exit_status)
@@ -48,28 +57,56 @@ def start(handover: Handover) -> Exports:
         leave(1)
 
 
-def begin(handover: Handover) -> Exports:
+def begin(handover: Handover, buffered: Callable[[], int]) -> Exports:
     sys.setswitchinterval(SWITCH_SECONDS)
     for descriptor in (*handover.locks, handover.control):
         os.set_inheritable(descriptor, False)
+    unix = unix_sockets(handover)
     # Before the instance is there a stop has nothing to write.
-    stop = Stop(handover)
+    stop = Stop(handover, [one for one in unix if one.path in handover.own_sockets])
     spawn("signals", stop.wait)
     instance = Instance(handover.settings, log=log)
     stop.instance = instance
     log_recovery(instance)
-    spawn("maintenance", Background(instance.maintain, MAINTENANCE_SECONDS).run)
+    spawn("maintenance", Background(instance.maintain, pause=MAINTENANCE_SECONDS).run)
     instance.compress_later()
     spawn("compression", Background(instance.settle).run)
     listening = socket.socket(fileno=handover.control)
-    ControlServer(listening, Api(instance, handover.facts), log).start()
+    api = Api(instance, handover.facts)
+    ControlServer(listening, api, log).start()
     # What lives now lives on: a full collection would hold requests up for nothing.
     gc.collect()
     gc.freeze()
-    exports = Exports(instance)
-    spawn("watch", Background(GuestLog(instance, exports).look, WATCH_SECONDS).run)
+    exports = Exports(instance, Buffers(instance, handover.facts.threads, buffered))
+    exports.keep_room()
+    sockets = Reopening([*unix, *tcp_sockets(handover, api)], log)
+    watch = Background(
+        exports.keep_room,
+        instance.clients.beat,
+        GuestLog(instance, exports).look,
+        sockets.look,
+        pause=WATCH_SECONDS,
+    )
+    spawn("watch", watch.run)
     announce(handover, exports)
     return exports
+
+
+def unix_sockets(handover: Handover) -> list[UnixSocket]:
+    paths = handover.settings.paths
+    return [
+        UnixSocket(paths.nbd_socket, NBD_MODE, handover.nbd, log),
+        UnixSocket(paths.control_socket, CONTROL_MODE, handover.control, log),
+    ]
+
+
+def tcp_sockets(handover: Handover, api: Api) -> list[TcpSocket]:
+    def opened() -> None:
+        api.facts = replace(api.facts, listen_error=None)
+
+    if not handover.listen:
+        return []
+    return [TcpSocket(split_address(handover.listen), handover.tcp, opened, log)]
 
 
 def log_recovery(instance: Instance) -> None:
@@ -84,7 +121,7 @@ def log_recovery(instance: Instance) -> None:
 
 def announce(handover: Handover, exports: Exports) -> None:
     settings, facts = handover.settings, handover.facts
-    also = f" and {handover.listen}" if handover.listen else ""
+    also = f" and {handover.listen}" if handover.listen and not facts.listen_error else ""
     text = (
         f"instance {settings.instance}, devices {', '.join(exports.names()) or 'none'},"
         f" NBD at {settings.paths.nbd_socket}{also}, control at {settings.paths.control_socket},"
@@ -97,12 +134,13 @@ def announce(handover: Handover, exports: Exports) -> None:
 class Stop:
     """Waits for a signal that asks the process to end."""
 
-    def __init__(self, handover: Handover) -> None:
-        self.own_sockets = handover.own_sockets
+    def __init__(self, handover: Handover, own_sockets: list[UnixSocket]) -> None:
+        self.signals = handover.stops_at
+        self.own_sockets = own_sockets
         self.instance: Instance | None = None
 
     def wait(self) -> NoReturn:
-        number = signal.sigwait(stopping.SIGNALS)
+        number = signal.sigwait(self.signals)
         notify("STOPPING=1")
         name = signal.Signals(number).name
         pages = 0 if self.instance is None else self.instance.pages_in_tmem()
@@ -113,8 +151,8 @@ class Stop:
         try:
             if self.instance is not None:
                 self.instance.close()
-            for path in self.own_sockets:
-                path.unlink(missing_ok=True)
+            for own in self.own_sockets:
+                own.remove()
         except Exception as error:
             log(ERROR, f"the stop was not clean: {with_place(error)}")
             status = 1
@@ -122,24 +160,25 @@ class Stop:
 
 
 class Background:
-    """Calls a piece of work over and over, with a pause before each, whatever happens in it."""
+    """Does pieces of work over and over, with a pause before each turn, whatever happens in one."""
 
-    def __init__(self, work: Callable[[], None], pause: float = 0.0) -> None:
-        self.work = work
+    def __init__(self, *works: Callable[[], None], pause: float = 0.0) -> None:
+        self.works = works
         self.pause = pause
         self.complaints = Throttle()
 
     def run(self) -> NoReturn:
         while True:
             time.sleep(self.pause)
-            self.once()
+            for work in self.works:
+                self.once(work)
 
-    def once(self) -> None:
+    def once(self, work: Callable[[], None]) -> None:
         try:
-            self.work()
+            work()
         except Exception as error:
             if self.complaints.passes():
-                log(ERROR, f"{self.work.__name__} failed: {with_place(error)}")
+                log(ERROR, f"{work.__name__} failed: {with_place(error)}")
 
 
 def spawn(name: str, target: Callable[[], object]) -> None:

@@ -17,6 +17,7 @@ from preswapd.paths import (
     default_shm_dir,
     default_state_dir,
 )
+from preswapd.server.directories import way_out
 
 # As in InstancePaths.locks: what names the directory, and what it is called where nothing does.
 NAMED_BY = (
@@ -44,7 +45,7 @@ def take_one(path: Path, own: str) -> int:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     except OSError as error:
-        raise RefusedError(f"{path}: {error.strerror}") from None
+        raise RefusedError(f"{path}: {error.strerror}{way_out(path.parent, error)}") from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

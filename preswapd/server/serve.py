@@ -3,15 +3,19 @@
 
 import fcntl
 import os
-import resource
 import socket
+import sys
 import time
 from importlib.resources import files
+from pathlib import Path
 from typing import NoReturn
 
 from preswapd.api.kinds import split_address
+from preswapd.api.last_start import ONCE, LastStart
 from preswapd.api.messages import ServerFacts
 from preswapd.commandline import DEBUG_VARIABLE
+from preswapd.errors import RefusedError
+from preswapd.host.limits import FEWEST_DESCRIPTORS, raise_limits
 from preswapd.host.logind import deletes_shared_memory_of
 from preswapd.host.nbdkit import (
     Nbdkit,
@@ -21,10 +25,13 @@ from preswapd.host.nbdkit import (
     probe,
 )
 from preswapd.host.prctl import death_signal
-from preswapd.log import WARNING, log
+from preswapd.host.processes import own_unit
+from preswapd.log import ERROR, WARNING, log
+from preswapd.paths import InstancePaths
 from preswapd.preswap.opening import check
-from preswapd.server import directories, locks, sockets, stopping
+from preswapd.server import belonging, directories, locks, sockets, stopping
 from preswapd.server.config.merged import Config
+from preswapd.server.directories import NOBODY_ELSE
 from preswapd.server.handover import Handover
 
 # Named and not imported: only inside nbdkit is there what it imports.
@@ -34,19 +41,39 @@ KEPT_FROM = 64
 
 
 def serve(config: Config) -> NoReturn:
+    started = this_start(config.settings.paths)
     # A stop that is asked for on the way is done once the plugin waits for it: with status 0.
     stopping.hold_back()
+    be_a_server()
     settings = config.settings
     found = probe()
+    # Where it was started need not stay mounted; all paths are absolute by now.
+    os.chdir("/")
     passed = sockets.passed_by_systemd(os.environ)
     sockets.check_lengths(settings.paths)
     directories.prepare(settings.paths, settings.pool_size)
     held = locks.take(settings.paths, settings.instance)
+    belonging.check(settings.paths, held[0])
     check(settings)
+    belonging.note(settings.paths, held[0])
+    for conflict in config.conflicts:
+        log(WARNING, conflict)
     warn_of_logout()
     address = split_address(config.listen) if config.listen else None
     listening = sockets.listen_all(settings.paths, address, passed)
+    started.write(settings.paths.last_start)
     become_nbdkit(config, found, listening, held)
+
+
+def be_a_server() -> None:
+    """Whatever shell or service it was started from."""
+    os.umask(NOBODY_ELSE)
+    files = raise_limits()
+    if files < FEWEST_DESCRIPTORS:
+        raise RefusedError(
+            f"it may have only {files} files open, and needs {FEWEST_DESCRIPTORS} and one for each"
+            " client: ulimit -Hn 65536, or LimitNOFILE=65536 in its unit"
+        )
 
 
 def warn_of_logout() -> None:
@@ -59,27 +86,44 @@ def warn_of_logout() -> None:
         )
 
 
+def this_start(paths: InstancePaths) -> LastStart:
+    """For whoever must start it again when it is gone."""
+    try:
+        directory = os.getcwd()
+    except OSError:  # it was deleted
+        directory = "/"
+    program = Path(directory, sys.argv[0])
+    is_module = program.name == "__main__.py"
+    command = [sys.executable, "-m", program.parent.name] if is_module else [str(program)]
+    command += [word for word in sys.argv[1:] if word not in ONCE]
+    return LastStart(tuple(command), directory, own_unit(), str(paths.shm_dir))
+
+
 def become_nbdkit(
     config: Config, found: Nbdkit, listening: sockets.Listening, held: list[int]
 ) -> NoReturn:
     assert listening.control is not None
-    facts = facts_of(config, found)
+    for complaint in listening.complaints:
+        log(ERROR, complaint)
+    facts = facts_of(config, found, listening.listen_error)
     handover = Handover(
         settings=config.settings,
         facts=facts,
         locks=tuple(kept(descriptor) for descriptor in held),
+        nbd=sockets.FIRST_PASSED,
+        tcp=sockets.FIRST_PASSED + len(listening.nbd) - 1,
         control=kept(listening.control.fileno()),
         own_sockets=tuple(listening.own),
         listen=config.listen,
         death_signal=death_signal(),
+        stops_at=tuple(stopping.wanted()),
     )
     pass_on(listening.nbd)
-    raise_descriptor_limit()
     passing = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(len(listening.nbd))}
     os.execve(found.path, command(found, facts, handover), {**environment(), **passing})
 
 
-def facts_of(config: Config, found: Nbdkit) -> ServerFacts:
+def facts_of(config: Config, found: Nbdkit, listen_error: str | None) -> ServerFacts:
     threads, threads_reason = choose_threads(found.version, config.threads)
     structured, structured_reason = choose_structured_replies(found.version)
     paths = config.settings.paths
@@ -94,6 +138,8 @@ def facts_of(config: Config, found: Nbdkit) -> ServerFacts:
         shm_dir=str(paths.shm_dir),
         state_dir=str(paths.state_dir),
         start_time=round(time.time(), 3),
+        listen=config.listen,
+        listen_error=listen_error,
     )
 
 
@@ -110,13 +156,6 @@ def command(found: Nbdkit, facts: ServerFacts, handover: Handover) -> list[str]:
         str(PLUGIN),
         f"handover={handover.to_json()}",
     ]
-
-
-def raise_descriptor_limit() -> None:
-    """As many clients as are allowed at all: when descriptors run out, nbdkit accepts no operator
-    either, and logs that it cannot in an endless loop."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def kept(descriptor: int) -> int:

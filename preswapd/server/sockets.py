@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The sockets that the server listens on: its own, or those that systemd hands over."""
 
+import errno
 import ipaddress
 import os
 import socket
@@ -11,6 +12,8 @@ from pathlib import Path
 
 from preswapd.errors import RefusedError, UsageError
 from preswapd.paths import InstancePaths
+
+Address = tuple[str, int]
 
 # As long as the system allows: a client that does not wait for its connect() is refused when it is
 # full, and after a restart all come at once.
@@ -26,11 +29,14 @@ CONTROL_MODE = 0o600
 
 @dataclass
 class Listening:
-    """The sockets that the server listens on."""
+    """The sockets that the server listens on, in the order in which nbdkit gets them: the one at
+    RUNTIME_DIR/nbd.sock comes first, and the one at the address of `listen`, if any, last."""
 
     nbd: list[socket.socket] = field(default_factory=list)
     control: socket.socket | None = None
     own: list[Path] = field(default_factory=list)  # sockets in the file system that we made
+    listen_error: str | None = None  # why nobody can connect to that address yet
+    complaints: list[str] = field(default_factory=list)
 
 
 def check_lengths(paths: InstancePaths) -> None:
@@ -43,19 +49,68 @@ def check_lengths(paths: InstancePaths) -> None:
 
 
 def listen_all(
-    paths: InstancePaths, address: tuple[str, int] | None, passed: Iterable[socket.socket]
+    paths: InstancePaths, address: Address | None, passed: Iterable[socket.socket]
 ) -> Listening:
     """Takes what systemd passed and adds what is missing.  The directory is locked."""
     found = sort_passed(paths, passed)
-    if not any(is_at(sock, paths.nbd_socket) for sock in found.nbd):
+    at_path = [sock for sock in found.nbd if is_at(sock, paths.nbd_socket)]
+    if at_path and answers(paths.nbd_socket):
+        found.nbd.remove(at_path[0])
+        found.nbd.insert(0, at_path[0])
+    else:
         found.nbd.insert(0, bind_unix(paths.nbd_socket, NBD_MODE))
         found.own.append(paths.nbd_socket)
-    if found.control is None:
-        found.control = bind_unix(paths.control_socket, CONTROL_MODE)
-        found.own.append(paths.control_socket)
+    if found.own and at_path:
+        # It is kept, too: who is in its queue is still waiting.
+        found.complaints.append(
+            f"{paths.nbd_socket}, which systemd has passed, was removed: it was made again, and"
+            " `systemctl restart` of its socket unit gives it back to systemd"
+        )
+    if found.control is None or not answers(paths.control_socket):
+        add_control(found, paths.control_socket)
     if address is not None:
-        found.nbd.append(bind_tcp(*address))
+        add_tcp(found, address)
     return found
+
+
+def add_control(found: Listening, path: Path) -> None:
+    """Guests wait for the server, operators can wait until there is room for their socket."""
+    try:
+        found.control = bind_unix(path, CONTROL_MODE)
+        found.own.append(path)
+    except RefusedError as error:
+        found.control = silent()
+        found.complaints.append(f"{error}; guests are served, and it is tried again every second")
+
+
+def add_tcp(found: Listening, address: Address) -> None:
+    """Where the address cannot be had, guests are served at the path."""
+    (path, *others), there = found.nbd, [sock for sock in found.nbd if is_at_address(sock, address)]
+    if there:
+        sock = there[0]
+        others.remove(sock)
+    else:
+        try:
+            sock = bind_tcp(*address)
+        except RefusedError as error:
+            sock = silent()
+            found.listen_error = str(error)
+            found.complaints.append(
+                f"{error}: guests are served at {path.getsockname()} alone, and it is tried again"
+                f" every few seconds; `ss -ltnp sport = :{address[1]}` shows who has the port, and"
+                " `listen` in the configuration names another one"
+            )
+    found.nbd = [path, *others, sock]
+
+
+def silent() -> socket.socket:
+    """In the place of one that cannot be had yet: a socket on which nobody ever comes."""
+    return socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+
+
+def is_silent(descriptor: int) -> bool:
+    with socket.socket(fileno=os.dup(descriptor)) as sock:
+        return sock.type == socket.SOCK_DGRAM
 
 
 def sort_passed(paths: InstancePaths, passed: Iterable[socket.socket]) -> Listening:
@@ -66,15 +121,32 @@ def sort_passed(paths: InstancePaths, passed: Iterable[socket.socket]) -> Listen
         elif sock.family == socket.AF_UNIX or is_loopback(sock):
             found.nbd.append(sock)
         else:
-            raise UsageError(
-                f"systemd passed a socket at {sock.getsockname()[0]}, which other hosts can reach:"
-                " only loopback addresses are served"
+            found.complaints.append(
+                f"systemd has passed a socket at {sock.getsockname()[0]}, which other hosts can"
+                " reach, and nobody is served there: only loopback addresses are, so change its"
+                " ListenStream= and restart the socket unit"
             )
+            sock.close()
     return found
 
 
 def is_at(sock: socket.socket, path: Path) -> bool:
     return sock.family == socket.AF_UNIX and sock.getsockname() == str(path)
+
+
+def is_at_address(sock: socket.socket, address: Address) -> bool:
+    return sock.family != socket.AF_UNIX and sock.getsockname()[:2] == address
+
+
+def answers(path: Path) -> bool:
+    """Whether somebody listens at the path, also one whose queue is full."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(str(path))
+        except OSError as error:
+            return error.errno == errno.EAGAIN
+    return True
 
 
 def is_loopback(sock: socket.socket) -> bool:
@@ -90,21 +162,25 @@ def bind_unix(path: Path, mode: int) -> socket.socket:
     except FileNotFoundError:
         pass
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o777 & ~mode)
     try:
         sock.bind(str(path))
+        # Nobody can connect before it listens, whatever the umask is.
+        path.chmod(mode)
         sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
+        if error.errno == errno.EADDRINUSE:
+            raise RefusedError(f"{path} is no socket and in the way: remove or rename it") from None
         raise RefusedError(f"{path}: {error.strerror}") from None
-    finally:
-        os.umask(before)
     return sock
 
 
 def bind_tcp(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:  # a host without IPv6
+        raise RefusedError(f"{host}, port {port}: {error.strerror}") from None
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((host, port))
@@ -119,7 +195,7 @@ def passed_by_systemd(environment: MutableMapping[str, str]) -> list[socket.sock
     """The sockets of LISTEN_FDS, whose variables are taken out of the environment."""
     names = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
     values = {name: environment.pop(name, "") for name in names}
-    if values["LISTEN_PID"] != str(os.getpid()) or not values["LISTEN_FDS"].isdigit():
+    if values["LISTEN_PID"] != str(os.getpid()) or not is_number(values["LISTEN_FDS"]):
         return []
     count = int(values["LISTEN_FDS"])
     try:
@@ -129,3 +205,8 @@ def passed_by_systemd(environment: MutableMapping[str, str]) -> list[socket.sock
         ]
     except OSError as error:
         raise UsageError(f"a descriptor of LISTEN_FDS is not a socket: {error.strerror}") from None
+
+
+def is_number(text: str) -> bool:
+    """Not all that int() does not take are told apart by isdigit()."""
+    return text.isascii() and text.isdigit()

@@ -10,3 +10,9 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 def hold_back() -> None:
     """Blocks them from now on, until sigwait() takes them; also after exec and in new threads."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
+def wanted() -> list[signal.Signals]:
+    """Those that end this server: not a hang-up of the terminal after nohup(1)."""
+    ignores = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [number for number in SIGNALS if not (ignores and number == signal.SIGHUP)]

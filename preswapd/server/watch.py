@@ -73,7 +73,7 @@ class GuestLog:
             *([f"{clients(came)} connected"] if came else []),
             *([f"{clients(went)} disconnected"] if went else []),
         ]
-        self.instance.log(INFO, f"{name}: {', '.join(changes)}, {now.came - now.went} now")
+        self.instance.log(INFO, f"{name}: {', '.join(changes)}, {now.open} now")
 
     def follow(self, trouble: Trouble) -> None:
         now = self.clock()

@@ -29,6 +29,7 @@ cdef class Host:
     cdef tmem_host *host
     cdef readonly str path
     cdef bint ready    # created or recovered: pages may be put
+    cdef list cgroups  # their limits' files
     # For the layer above, which calls the C interface itself and keeps this object alive meanwhile.
     cdef tmem_host *pointer(self) except NULL
     cdef const tmem_ops_t *ops(self) noexcept

@@ -27,14 +27,27 @@ class Host:
         create: bool,
         boot_id: str = "",
         host_reserve: int = 0,
-        cgroup_files: Sequence[tuple[str, str, str]] = (),
+        shm_reserve: int = 0,
+        cgroup_files: Sequence[tuple[str, str | None, str, str]] = (),
     ) -> None:
         """Creates the arena `path` (FileExistsError), or opens it (RefusedError with the reason).
 
-        limit: bytes, of mem_used_total. host_reserve: bytes of MemAvailable that puts leave
-        alone. cgroup_files: limit, usage and statistics file of each memory cgroup of this process.
+        limit: bytes, of mem_used_total. host_reserve, shm_reserve: bytes of MemAvailable and of the
+        arena's file system that puts leave alone. cgroup_files: hard limit, high limit (None: it
+        has none), usage and statistics file of each memory cgroup of this process.
         An opened arena must be recovered before its use.
         """
+
+    @property
+    def largest_limit(self) -> int:
+        """What it can use of its file system, as large as that was when the arena was opened."""
+
+    def room(self) -> tuple[int, str | None]:
+        """Bytes that may be taken now before somebody is killed for it, and the cgroup's file that
+        allows no more; None: the host does."""
+
+    def set_aside(self, size: int) -> None:
+        """Memory that the process may come to take unasked: puts leave it alone too."""
 
     @property
     def boot_id(self) -> str:

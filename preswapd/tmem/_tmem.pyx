@@ -37,7 +37,10 @@ cdef extern from "tmem.h" nogil:
     int tmem_table_reserve(tmem_host *, size_t bytes)
     size_t tmem_table_reserved(const tmem_host *)
     void tmem_set_limit(tmem_host *, uint64_t)
-    void tmem_set_headroom(tmem_host *, uint64_t, const int (*)[3], size_t)
+    uint64_t tmem_largest_limit(const tmem_host *)
+    void tmem_set_headroom(tmem_host *, uint64_t, uint64_t, const int (*)[4], size_t)
+    void tmem_set_aside(tmem_host *, uint64_t)
+    uint64_t tmem_room(tmem_host *, int *limiter)
     int tmem_new_pool(tmem_host *, const uint8_t *, uint32_t)
     int64_t tmem_destroy_pool(tmem_host *, uint32_t)
     int tmem_freeze(tmem_host *, uint32_t, cbool)
@@ -72,7 +75,7 @@ cdef class Host:
         self.ready = False
 
     def __init__(self, path, uint64_t limit, *, bint create, str boot_id="",
-                 uint64_t host_reserve=0, cgroup_files=()):
+                 uint64_t host_reserve=0, uint64_t shm_reserve=0, cgroup_files=()):
         cdef char why[200]
         cdef int err
         self.path = os.fspath(path)
@@ -98,24 +101,44 @@ cdef class Host:
                 raise RefusedError(f"the arena {self.path} cannot be used: {why.decode()}")
         self.ready = create
         self.limit = limit
-        self._watch(host_reserve, cgroup_files)
+        self._watch(host_reserve, shm_reserve, cgroup_files)
 
-    def _watch(self, uint64_t host_reserve, cgroup_files):
-        cdef int fds[16][3]
+    def _watch(self, uint64_t host_reserve, uint64_t shm_reserve, cgroup_files):
+        cdef int fds[16][4]
         cdef size_t n = 0
+        self.cgroups = []
         for paths in list(cgroup_files)[:16]:
             opened = []
             try:
                 for p in paths:
-                    opened.append(os.open(p, os.O_RDONLY | os.O_CLOEXEC))
+                    opened.append(-1 if p is None else os.open(p, os.O_RDONLY | os.O_CLOEXEC))
             except OSError:
                 for fd in opened:
-                    os.close(fd)
+                    if fd >= 0:
+                        os.close(fd)
                 continue
-            for i in range(3):
+            for i in range(4):
                 fds[n][i] = opened[i]
             n += 1
-        tmem_set_headroom(self.host, host_reserve, fds, n)
+            self.cgroups.append(paths[0])
+        tmem_set_headroom(self.host, host_reserve, shm_reserve, fds, n)
+
+    def room(self):
+        cdef int limiter
+        cdef uint64_t room
+        cdef tmem_host *host = self.pointer()
+        with nogil:
+            room = tmem_room(host, &limiter)
+        return room, None if limiter < 0 else self.cgroups[limiter]
+
+    def set_aside(self, uint64_t size):
+        cdef tmem_host *host = self.pointer()
+        with nogil:
+            tmem_set_aside(host, size)
+
+    @property
+    def largest_limit(self):
+        return tmem_largest_limit(self.pointer())
 
     def __dealloc__(self):
         if self.host != NULL:
@@ -172,6 +195,9 @@ cdef class Host:
             raise ValueError("an arena is recovered once, after it was opened")
         with nogil:
             err = tmem_recover(host, keep, ctx, &found)
+        if err == -errno.ENOMEM:
+            raise RefusedError(f"the pages in {self.path} need an index in memory, and "
+                               f"{self.room()[1] or 'this host'} has none left: give it more")
         if err < 0:
             raise OSError(-err, os.strerror(-err), self.path)
         self.ready = True

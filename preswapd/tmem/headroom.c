@@ -4,26 +4,21 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "clock.h"
 
+/* What the process takes without asking: Python, the control socket's clients. */
 #define CGROUP_RESERVE (32ull << 20)
+/* The pages that are there already need their index, also where the limit was lowered since. */
+#define CGROUP_LAST_RESERVE (8ull << 20)
 #define ASK_EVERY_NS 100000000ull
 
 void headroom_init(struct headroom *h)
 {
-	*h = (struct headroom){.meminfo = -1};
-}
-
-void headroom_set(struct headroom *h, uint64_t host_reserve, const int (*cgroups)[3], size_t n)
-{
-	h->host_reserve = host_reserve;
-	if (h->meminfo < 0)
-		h->meminfo = open("/proc/meminfo", O_RDONLY | O_CLOEXEC);
-	h->n_cgroups = n < CGROUPS_MAX ? n : CGROUPS_MAX;
-	if (h->n_cgroups)
-		memcpy(h->cgroups, cgroups, h->n_cgroups * sizeof *cgroups);
+	*h = (struct headroom){
+		.meminfo = -1, .arena = -1, .spare = UINT64_MAX, .needed = UINT64_MAX};
 }
 
 void headroom_close(struct headroom *h)
@@ -31,8 +26,9 @@ void headroom_close(struct headroom *h)
 	if (h->meminfo >= 0)
 		close(h->meminfo);
 	for (size_t i = 0; i < h->n_cgroups; i++)
-		for (int j = 0; j < 3; j++)
-			close(h->cgroups[i][j]);
+		for (size_t j = 0; j < CGROUP_FILES; j++)
+			if (h->cgroups[i][j] >= 0)
+				close(h->cgroups[i][j]);
 	headroom_init(h);
 }
 
@@ -40,7 +36,7 @@ void headroom_close(struct headroom *h)
 static uint64_t number_in(int fd, const char *key, uint64_t otherwise)
 {
 	char text[8192];
-	ssize_t n = pread(fd, text, sizeof text - 1, 0);
+	ssize_t n = fd < 0 ? -1 : pread(fd, text, sizeof text - 1, 0);
 
 	if (n <= 0)
 		return otherwise;
@@ -62,43 +58,132 @@ static uint64_t above(uint64_t n, uint64_t kept)
 	return n > kept ? n - kept : 0;
 }
 
-/* Clean file pages count as usage, but the kernel drops them before it kills. */
-static uint64_t cgroup_room(const int fds[3])
+static uint64_t min_of(uint64_t a, uint64_t b)
 {
-	uint64_t limit = number_in(fds[0], "", UINT64_MAX);      /* "max" is no number */
-	uint64_t usage = number_in(fds[1], "", 0);
-	uint64_t clean = number_in(fds[2], "\ninactive_file ", 0);
-
-	return above(limit, above(usage, clean) + CGROUP_RESERVE);
+	return a < b ? a : b;
 }
 
-static uint64_t ask(const struct headroom *h)
+static uint64_t available(const struct headroom *h)
 {
-	uint64_t room = UINT64_MAX;
+	uint64_t kib = number_in(h->meminfo, "MemAvailable:", UINT64_MAX / 1024);
 
-	if (h->host_reserve && h->meminfo >= 0) {
-		uint64_t kib = number_in(h->meminfo, "MemAvailable:", UINT64_MAX / 1024);
-		room = above(kib * 1024, h->host_reserve);
-	}
+	return kib * 1024;
+}
+
+static uint64_t in_file_system(const struct headroom *h)
+{
+	struct statvfs fs;
+
+	if (h->arena < 0 || fstatvfs(h->arena, &fs) || fs.f_blocks == 0)
+		return UINT64_MAX;             /* a tmpfs without a size has no end */
+	return (uint64_t)fs.f_bavail * fs.f_frsize;
+}
+
+/* Clean file pages count as usage, but the kernel drops them before it kills. */
+static uint64_t used_by(const int fds[CGROUP_FILES])
+{
+	return above(number_in(fds[CGROUP_USAGE], "", 0),
+		     number_in(fds[CGROUP_STATISTICS], "\ninactive_file ", 0));
+}
+
+/* All limits are read again.  Returns which of them allows no more for what is needed. */
+static int ask(struct headroom *h)
+{
+	uint64_t needed = available(h), spare = UINT64_MAX;
+	int limiter = -1;
+
+	if (h->host_reserve)
+		spare = above(needed, h->host_reserve + h->set_aside);
+	spare = min_of(spare, above(in_file_system(h), h->shm_reserve));
 	for (size_t i = 0; i < h->n_cgroups; i++) {
-		uint64_t here = cgroup_room(h->cgroups[i]);
-		room = here < room ? here : room;
+		const int *fds = h->cgroups[i];
+		uint64_t used = used_by(fds) + h->set_aside;
+		/* "max" is no number.  Above `high` nobody is killed, but all are held up. */
+		uint64_t max = number_in(fds[CGROUP_MAX], "", UINT64_MAX);
+		uint64_t high = number_in(fds[CGROUP_HIGH], "", UINT64_MAX);
+		uint64_t here = above(max, used + CGROUP_LAST_RESERVE);
+		spare = min_of(spare, above(min_of(max, high), used + CGROUP_RESERVE));
+		if (here < needed) {
+			needed = here;
+			limiter = (int)i;
+		}
 	}
-	return room;
+	__atomic_store_n(&h->spare, spare, __ATOMIC_RELAXED);
+	__atomic_store_n(&h->needed, needed, __ATOMIC_RELAXED);
+	__atomic_store_n(&h->taken, false, __ATOMIC_RELAXED);
+	h->asked_at = coarse_ns();
+	return limiter;
+}
+
+void headroom_set(struct headroom *h, uint64_t host_reserve, uint64_t shm_reserve, int arena,
+		  const int (*cgroups)[CGROUP_FILES], size_t n)
+{
+	h->host_reserve = host_reserve;
+	h->shm_reserve = shm_reserve;
+	h->arena = shm_reserve ? arena : -1;
+	if (h->meminfo < 0)
+		h->meminfo = open("/proc/meminfo", O_RDONLY | O_CLOEXEC);
+	h->n_cgroups = n < CGROUPS_MAX ? n : CGROUPS_MAX;
+	if (h->n_cgroups)
+		memcpy(h->cgroups, cgroups, h->n_cgroups * sizeof *cgroups);
+	ask(h);
+}
+
+void headroom_set_aside(struct headroom *h, uint64_t bytes)
+{
+	if (h->set_aside == bytes)
+		return;
+	h->set_aside = bytes;
+	ask(h);
+}
+
+uint64_t headroom_room(struct headroom *h, int *limiter)
+{
+	*limiter = ask(h);
+	return __atomic_load_n(&h->needed, __ATOMIC_RELAXED);
+}
+
+void headroom_look(struct headroom *h)
+{
+	if (__atomic_load_n(&h->taken, __ATOMIC_RELAXED))
+		ask(h);
+}
+
+/* `all`: only if there is so much; otherwise what there is. */
+static bool subtract(uint64_t *from, uint64_t bytes, bool all)
+{
+	uint64_t was = __atomic_load_n(from, __ATOMIC_RELAXED);
+
+	do {
+		if (all && was < bytes)
+			return false;
+	} while (!__atomic_compare_exchange_n(from, &was, above(was, bytes), true, __ATOMIC_RELAXED,
+					      __ATOMIC_RELAXED));
+	return true;
+}
+
+/* Also where it is refused: the next look may find more. */
+static bool take(struct headroom *h, uint64_t *from, uint64_t *other, uint64_t bytes)
+{
+	bool done = subtract(from, bytes, true);
+
+	if (done)
+		subtract(other, bytes, false);
+	__atomic_store_n(&h->taken, true, __ATOMIC_RELAXED);
+	return done;
 }
 
 bool headroom_take(struct headroom *h, uint64_t bytes)
 {
-	uint64_t now = coarse_ns();
+	uint64_t room = __atomic_load_n(&h->spare, __ATOMIC_RELAXED);
 
-	bool used_up = h->room < bytes && !h->refused;
-	if (!h->asked_at || now - h->asked_at >= ASK_EVERY_NS || used_up) {
-		h->room = ask(h);
-		h->asked_at = now;
-	}
-	h->refused = h->room < bytes;
-	if (h->refused)
-		return false;
-	h->room -= bytes;
-	return true;
+	if (coarse_ns() - h->asked_at >= ASK_EVERY_NS || (room < bytes && !h->refused))
+		ask(h);
+	h->refused = !take(h, &h->spare, &h->needed, bytes);
+	return !h->refused;
+}
+
+bool headroom_take_needed(struct headroom *h, uint64_t bytes)
+{
+	return take(h, &h->needed, &h->spare, bytes);
 }

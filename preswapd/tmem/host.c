@@ -165,15 +165,16 @@ static int host_make(struct arena *arena, struct tmem_host **host)
 	if (h) {
 		h->arena = *arena;
 		h->seq = 1;
-		err = slabs_init(&h->slabs, &h->arena);
+		headroom_init(&h->headroom);
+		err = slabs_init(&h->slabs, &h->arena, &h->headroom);
 	}
 	if (err) {
 		free(h);
 		arena_close(arena);
 		return err;
 	}
-	index_init(&h->index);
-	queue_init(&h->queue);
+	index_init(&h->index, &h->headroom);
+	queue_init(&h->queue, &h->headroom);
 	pthread_mutex_init(&h->pools_mutex, NULL);
 	*host = h;
 	return 0;
@@ -212,6 +213,7 @@ void tmem_close(struct tmem_host *h)
 	queue_destroy(&h->queue);
 	index_destroy(&h->index);
 	slabs_destroy(&h->slabs);
+	headroom_close(&h->headroom);
 	arena_close(&h->arena);
 	free(h);
 }
@@ -246,10 +248,25 @@ void tmem_set_limit(struct tmem_host *h, uint64_t bytes)
 	slabs_set_limit(&h->slabs, bytes);
 }
 
-void tmem_set_headroom(struct tmem_host *h, uint64_t host_reserve, const int (*cgroups)[3],
-		       size_t n)
+uint64_t tmem_largest_limit(const struct tmem_host *h)
 {
-	slabs_set_headroom(&h->slabs, host_reserve, cgroups, n);
+	return (uint64_t)h->arena.slabs * SLAB_BYTES;
+}
+
+void tmem_set_headroom(struct tmem_host *h, uint64_t host_reserve, uint64_t shm_reserve,
+		       const int (*cgroups)[TMEM_CGROUP_FILES], size_t n)
+{
+	slabs_set_headroom(&h->slabs, host_reserve, shm_reserve, cgroups, n);
+}
+
+void tmem_set_aside(struct tmem_host *h, uint64_t bytes)
+{
+	slabs_set_aside(&h->slabs, bytes);
+}
+
+uint64_t tmem_room(struct tmem_host *h, int *limiter)
+{
+	return slabs_room(&h->slabs, limiter);
 }
 
 void tmem_set_staging(struct tmem_host *h, bool on)

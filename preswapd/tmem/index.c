@@ -9,7 +9,7 @@
 
 static void *count_alloc(struct index *x, size_t bytes)
 {
-	void *p = calloc(1, bytes);
+	void *p = headroom_take_needed(x->headroom, bytes) ? calloc(1, bytes) : NULL;
 
 	if (p)
 		count_add(&x->bytes, bytes);
@@ -23,8 +23,9 @@ static void count_free(struct index *x, void *p, size_t bytes)
 	free(p);
 }
 
-void index_init(struct index *x)
+void index_init(struct index *x, struct headroom *headroom)
 {
+	x->headroom = headroom;
 	x->bytes = 0;
 	for (unsigned i = 0; i < STRIPES; i++) {
 		pthread_mutex_init(&x->stripes[i].mutex, NULL);

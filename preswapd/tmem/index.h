@@ -10,6 +10,7 @@
 
 #include <pthread.h>
 
+#include "headroom.h"
 #include "tmem.h"
 
 #define STRIPES 256u
@@ -44,10 +45,11 @@ struct stripe {
 
 struct index {
 	struct stripe stripes[STRIPES];
+	struct headroom *headroom;
 	uint64_t bytes;                /* of memory; atomic */
 };
 
-void index_init(struct index *);
+void index_init(struct index *, struct headroom *);
 void index_destroy(struct index *);
 
 static inline struct stripe *stripe_of(struct index *x, const struct tmem_handle *h)

@@ -4,6 +4,7 @@
 #define PRESWAPD_PARTS_H
 
 #include "arena.h"
+#include "headroom.h"
 #include "index.h"
 #include "queue.h"
 #include "slabs.h"
@@ -20,6 +21,7 @@ struct pool {
 
 struct tmem_host {
 	struct arena arena;
+	struct headroom headroom;
 	struct slabs slabs;
 	struct index index;
 	struct queue queue;

@@ -9,9 +9,9 @@
 
 _Static_assert(sizeof(struct queue_entry) == 16, "what a page may cost is counted in bytes");
 
-void queue_init(struct queue *q)
+void queue_init(struct queue *q, struct headroom *headroom)
 {
-	*q = (struct queue){0};
+	*q = (struct queue){.headroom = headroom};
 	pthread_mutex_init(&q->mutex, NULL);
 }
 
@@ -27,8 +27,10 @@ void queue_destroy(struct queue *q)
 
 static struct queue_block *add_block(struct queue *q)
 {
-	struct queue_block *b = malloc(sizeof *b);
+	struct queue_block *b = NULL;
 
+	if (headroom_take_needed(q->headroom, sizeof *b))
+		b = malloc(sizeof *b);
 	if (!b)
 		return NULL;
 	b->next = NULL;

@@ -15,6 +15,7 @@
 
 #include <pthread.h>
 
+#include "headroom.h"
 #include "tmem.h"
 
 #define BLOCK_ENTRIES 254u             /* 4 KiB a block */
@@ -36,11 +37,12 @@ struct queue {
 	struct queue_block *first, *last;
 	struct queue_block *swept; /* the last block that a sweep has filled up, or NULL */
 	uint64_t entries, bytes;       /* atomic */
+	struct headroom *headroom;
 };
 
 typedef bool (*queue_keep)(void *ctx, const struct queue_entry *);
 
-void queue_init(struct queue *);
+void queue_init(struct queue *, struct headroom *);
 void queue_destroy(struct queue *);
 /* Without a page's lock: the mutex is taken before those.  1 at every eighth entry, when a sweep
  * may be due; else 0, or -ENOMEM: the page is in no queue. */

@@ -96,11 +96,13 @@ void slabs_end_staging(struct slabs *s, struct slab *slab)
 	s->staged_pages -= slab->used;
 }
 
-int slabs_init(struct slabs *s, struct arena *arena)
+int slabs_init(struct slabs *s, struct arena *arena, struct headroom *headroom)
 {
-	*s = (struct slabs){.arena = arena, .high = 1, .used_bytes = arena->front_bytes};
+	*s = (struct slabs){.arena = arena,
+			    .headroom = headroom,
+			    .high = 1,
+			    .used_bytes = arena->front_bytes};
 	s->used_max = s->used_bytes;
-	headroom_init(&s->headroom);
 	s->slab = calloc(arena->slabs, sizeof *s->slab);
 	s->free_numbers = calloc(arena->slabs, sizeof *s->free_numbers);
 	if (!s->slab || !s->free_numbers) {
@@ -119,7 +121,6 @@ void slabs_destroy(struct slabs *s)
 		free(s->slab[n].taken);
 	free(s->slab);
 	free(s->free_numbers);
-	headroom_close(&s->headroom);
 	pthread_cond_destroy(&s->staged_more);
 	pthread_mutex_destroy(&s->mutex);
 }
@@ -172,7 +173,7 @@ int slabs_reserve(struct slabs *s, uint32_t n, uint32_t to, unsigned flags)
 		return -ENOSPC;
 	if (flags & SLOTS_NOWAIT)
 		return -EAGAIN;
-	if (!headroom_take(&s->headroom, to - slab->reserved) ||
+	if (!headroom_take(s->headroom, to - slab->reserved) ||
 	    arena_reserve(s->arena, n, slab->reserved, to))
 		return -ENOMEM;
 	count_memory(s, to - slab->reserved);
@@ -353,6 +354,7 @@ void slabs_give_back(struct slabs *s, bool all)
 {
 	give_back_empty(s, all);
 	pthread_mutex_lock(&s->mutex);
+	headroom_look(s->headroom);
 	if (s->recarved_at && (all || s->recarved_at < coarse_ns() - KEEP_EMPTY_NS))
 		slabs_trim(s);
 	pthread_mutex_unlock(&s->mutex);
@@ -433,11 +435,27 @@ void slabs_set_limit(struct slabs *s, uint64_t bytes)
 	pthread_mutex_unlock(&s->mutex);
 }
 
-void slabs_set_headroom(struct slabs *s, uint64_t host_reserve, const int (*cgroups)[3], size_t n)
+void slabs_set_headroom(struct slabs *s, uint64_t host_reserve, uint64_t shm_reserve,
+			const int (*cgroups)[CGROUP_FILES], size_t n)
 {
 	pthread_mutex_lock(&s->mutex);
-	headroom_set(&s->headroom, host_reserve, cgroups, n);
+	headroom_set(s->headroom, host_reserve, shm_reserve, s->arena->fd, cgroups, n);
 	pthread_mutex_unlock(&s->mutex);
+}
+
+void slabs_set_aside(struct slabs *s, uint64_t bytes)
+{
+	pthread_mutex_lock(&s->mutex);
+	headroom_set_aside(s->headroom, bytes);
+	pthread_mutex_unlock(&s->mutex);
+}
+
+uint64_t slabs_room(struct slabs *s, int *limiter)
+{
+	pthread_mutex_lock(&s->mutex);
+	uint64_t room = headroom_room(s->headroom, limiter);
+	pthread_mutex_unlock(&s->mutex);
+	return room;
 }
 
 int slabs_reserve_table(struct slabs *s, size_t bytes)

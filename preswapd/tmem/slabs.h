@@ -73,7 +73,7 @@ struct slabs {
 	uint32_t *free_numbers;        /* a stack of slabs without memory */
 	uint32_t n_free, high;         /* high: no slab at or above it was ever used */
 	uint64_t limit, used_bytes, used_max, live_bytes;
-	struct headroom headroom;
+	struct headroom *headroom;
 };
 
 enum slots_flags {
@@ -83,14 +83,19 @@ enum slots_flags {
 	SLOTS_SETTLE = 8,              /* may use what is set aside for staged pages */
 };
 
-int slabs_init(struct slabs *, struct arena *);
+int slabs_init(struct slabs *, struct arena *, struct headroom *);
 void slabs_destroy(struct slabs *);
-/* Gives slabs back to the system that have been empty for a second, or `all` empty ones. */
+/* Gives slabs back to the system that have been empty for a second, or `all` empty ones; and looks
+ * how much memory there is. */
 void slabs_give_back(struct slabs *, bool all);
 void slabs_set_limit(struct slabs *, uint64_t bytes);
 /* Bytes that are held beyond the limit: it was lowered. */
 uint64_t slabs_over_limit(struct slabs *);
-void slabs_set_headroom(struct slabs *, uint64_t host_reserve, const int (*cgroups)[3], size_t n);
+/* headroom.h's functions, under the mutex. */
+void slabs_set_headroom(struct slabs *, uint64_t host_reserve, uint64_t shm_reserve,
+			const int (*cgroups)[CGROUP_FILES], size_t n);
+void slabs_set_aside(struct slabs *, uint64_t bytes);
+uint64_t slabs_room(struct slabs *, int *limiter);
 /* Makes room for the user's table, in slab 0: its memory counts too. */
 int slabs_reserve_table(struct slabs *, size_t bytes);
 /* Fills in what the slabs know; metadata_size is that of the slabs alone. */

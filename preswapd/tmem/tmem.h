@@ -22,6 +22,7 @@
 
 #define TMEM_PAGE PAGE_BYTES
 #define TMEM_STAGE_MOST 16u
+#define TMEM_CGROUP_FILES 4u
 #define TMEM_TABLE_BYTES 32768u        /* room in the arena for a table of the user's own */
 
 struct tmem_host;
@@ -150,10 +151,17 @@ int tmem_table_reserve(struct tmem_host *, size_t bytes);
 size_t tmem_table_reserved(const struct tmem_host *);
 
 void tmem_set_limit(struct tmem_host *, uint64_t bytes);
-/* Bytes of MemAvailable that stay untouched, and open descriptors of memory cgroups:
- * limit, usage and statistics of each. */
-void tmem_set_headroom(struct tmem_host *, uint64_t host_reserve, const int (*cgroups)[3],
-		       size_t n);
+/* What the arena's address space has room for, whatever its file system holds by now. */
+uint64_t tmem_largest_limit(const struct tmem_host *);
+/* Bytes of MemAvailable and of the arena's file system that stay free, and open descriptors of memory
+ * cgroups: hard limit, high limit, usage and statistics of each, -1 for a file that is not there. */
+void tmem_set_headroom(struct tmem_host *, uint64_t host_reserve, uint64_t shm_reserve,
+		       const int (*cgroups)[TMEM_CGROUP_FILES], size_t n);
+/* Memory that the layers above may come to take unasked, and that the arena does not grow into. */
+void tmem_set_aside(struct tmem_host *, uint64_t bytes);
+/* Memory that may still be taken before somebody is killed for it, and who limits it: a cgroup by its
+ * number, or -1, the host. */
+uint64_t tmem_room(struct tmem_host *, int *limiter);
 
 /* Returns its id, >= 0.  A shared pool with this uuid is joined; -EEXIST: its flags differ.
  * -EINVAL: unknown flags, or a shared pool without a uuid; -ENOSPC: the table is full. */

@@ -35,15 +35,19 @@ HEADERS = "".join(path.read_text() for path in sorted(PACKAGE.rglob("*.h")))
 STRUCTS = {"tmem_stats": TMEM, "device_counters": DEVICE}
 # What Python adds to what the C code counts.
 ADDED = {
-    "tmem_stats": {"orig_data_size"},
+    "tmem_stats": {"orig_data_size", "frozen"},
     "device_counters": {
         "size",
         "compress",
         "connections",
+        "held_pages",
+        "awaited",
+        "away",
         "quarantined",
         "quarantined_reads",
         "stale_pages",
         "latency",
+        "quota",
     },
 }
 FIGURES = [*TMEM.values(), *DEVICE.values(), *SERVER.values()]

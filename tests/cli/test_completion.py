@@ -13,6 +13,7 @@ import pytest
 
 from preswapd.cli import completion
 from preswapd.cli.instances import Instances
+from preswapd.cli.look.columns import DEVICE_COLUMNS
 from tests.conftest import StartServer
 from tests.running import BIN, PATIENCE, PRESWAPCTL, RunningServer, run
 
@@ -44,6 +45,64 @@ def test_devices(module_server: RunningServer, command: str) -> None:
     assert offered(words) == ["g1"]
     environment = {"PRESWAPD_RUNTIME_DIR": str(module_server.runtime_dir)}
     assert offered(f"preswapctl {command}", **environment) == ["g1"]
+
+
+KEYS = [
+    "preswap.default.frozen",
+    "preswap.default.g1.compress",
+    "preswap.default.g1.quota",
+    "preswap.default.pool_limit",
+    "vm.preswap",
+    "vm.preswap.g1",
+]
+
+
+def test_sysctl_keys(module_server: RunningServer) -> None:
+    words = f"preswapctl --runtime-dir={module_server.runtime_dir} sysctl"
+    assert offered(f"{words} ") == KEYS
+    assert offered(f"{words} -w vm.") == KEYS[-2:]
+    assert offered(f"{words} vm.preswap preswap.default.g1.q") == ["preswap.default.g1.quota"]
+    # For what comes behind -p the shell completes files.
+    assert offered(f"{words} -p ") == [""]
+    assert offered(f"{words} -p a ") == [""]
+
+
+@pytest.mark.parametrize(
+    ("command", "names"),
+    [
+        ("list -o TM", ["TMEM"]),
+        ("list -o NAME,us", ["NAME,USED"]),
+        ("list -o +loa", ["+LOADS"]),
+        ("list -o +LOADS,NA", ["+LOADS,NAME"]),
+        ("list -o LIM", []),
+        ("stats -o LIM", ["LIMIT"]),
+        ("stats -o PUTS", ["PUTS"]),
+        ("stats --watch=1 -o PUTS", ["PUTS/S", "PUTS"]),
+        ("stats g1 -o TM", ["TMEM"]),
+        ("stats g1 --watch=1 -o STORES", ["STORES/S", "STORES"]),
+        ("list --output=QUO", ["QUOTA"]),
+    ],
+)
+def test_columns(command: str, names: list[str]) -> None:
+    assert offered(f"preswapctl {command}") == names
+
+
+def test_every_column_is_offered() -> None:
+    assert offered("preswapctl list -o ") == [column.name for column in DEVICE_COLUMNS]
+
+
+def test_one_that_hangs_does_not_hide_the_others(
+    start_server: StartServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("preswapd.cli.instances.runtime_root", lambda: tmp_path)
+    servers = {name: start_server(devices={f"g-{name}": "1M"}) for name in "abc"}
+    for name, server in servers.items():
+        (tmp_path / name).symlink_to(server.runtime_dir)
+    os.kill(servers["b"].pid, signal.SIGSTOP)
+    try:
+        assert completion.suggest("dev", Instances(), new=False) == ["g-a", "g-c"]
+    finally:
+        os.kill(servers["b"].pid, signal.SIGCONT)
 
 
 def test_no_taken_name_for_a_new_device(module_server: RunningServer) -> None:

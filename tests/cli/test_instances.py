@@ -62,6 +62,7 @@ def hanging(servers: dict[str, RunningServer], monkeypatch: pytest.MonkeyPatch) 
 def use_root(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("preswapd.cli.instances.runtime_root", lambda: root)
     monkeypatch.setattr("preswapd.paths.runtime_root", lambda: root)
+    monkeypatch.setattr("preswapd.cli.instances.default_shm_dirs", dict)
     monkeypatch.delenv("PRESWAPD_RUNTIME_DIR", raising=False)
 
 
@@ -124,6 +125,36 @@ def test_json_of_all(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     ctl("--json", command)
     found = json.loads(capsys.readouterr().out)["instances"]
     assert [answer["instance"] for answer in found] == ["a", "b"]
+
+
+@pytest.mark.parametrize("command", ["list", "stats", "stats g1", "sysctl -a"])
+def test_json_of_the_only_one_has_the_same_shape(
+    servers: dict[str, RunningServer],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+) -> None:
+    """A script that names none goes on working when a second instance starts."""
+    (tmp_path / "a").symlink_to(servers["a"].runtime_dir)
+    monkeypatch.setattr("preswapd.cli.instances.runtime_root", lambda: tmp_path)
+    ctl("--json", *command.split())
+    (found,) = json.loads(capsys.readouterr().out)["instances"]
+    assert found["instance"] == "a"
+
+
+@pytest.mark.usefixtures("hanging")
+def test_json_of_none_that_answers_is_a_list(
+    servers: dict[str, RunningServer],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "b").symlink_to(servers["b"].runtime_dir)
+    monkeypatch.setattr("preswapd.cli.instances.runtime_root", lambda: tmp_path)
+    with pytest.raises(UnreachableError):
+        ctl("--json", "stats")
+    assert json.loads(capsys.readouterr().out) == {"instances": []}
 
 
 def test_json_of_a_named_one(capsys: pytest.CaptureFixture[str]) -> None:
@@ -209,7 +240,9 @@ def test_no_guessing_past_one_that_hangs(arguments: list[str]) -> None:
 
 
 @pytest.mark.usefixtures("hanging")
-@pytest.mark.parametrize(("name", "mend"), [("b", "a restart loses no page"), ("dead", "start it")])
+@pytest.mark.parametrize(
+    ("name", "mend"), [("b", "let it go on: kill -CONT "), ("dead", "start it: ")]
+)
 def test_doctor_tells_one_that_hangs_from_one_that_is_gone(
     capsys: pytest.CaptureFixture[str], name: str, mend: str
 ) -> None:
@@ -243,11 +276,22 @@ def test_the_hosts_servers_are_pointed_at(monkeypatch: pytest.MonkeyPatch, tmp_p
 def test_all_keys_of_all(
     servers: dict[str, RunningServer], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A device's key that two have is their sum, as vm.preswap is."""
+    """Two have a device of one name: nothing is added up, and nothing left out."""
     for name, pages in (("a", 3), ("b", 5)):
         client = connected(servers[name], "shared")
         client.pwrite(b"preswapd" * 512 * pages, 4096)
     ctl("--json", "sysctl", "-a")
-    values = json.loads(capsys.readouterr().out)
-    shared, together = values["vm.preswap.shared"], values["vm.preswap"]
-    assert (shared, together, values["vm.preswap.g1"]) == (8, 8, 0)
+    found = json.loads(capsys.readouterr().out)["instances"]
+    of = {answer["instance"]: answer["sysctl"] for answer in found}
+    assert [values["vm.preswap.shared"] for values in of.values()] == [3, 5]
+    assert of["b"]["preswap.b.shared.quota"] == "unlimited"
+    ctl("sysctl", "-a")
+    _, first, second = capsys.readouterr().out.split("# ")
+    assert first.splitlines()[:2] == ["a", "vm.preswap = 3"]
+    assert second.splitlines()[:2] == ["b", "vm.preswap = 5"]
+    ctl("sysctl", "-an")
+    assert "#" not in capsys.readouterr().out
+    ctl("--instance=a", "sysctl", "-a")
+    assert capsys.readouterr().out.startswith("vm.preswap = 3\n")
+    ctl("--instance=a", "--json", "sysctl", "-a")
+    assert json.loads(capsys.readouterr().out)["vm.preswap"] == 3

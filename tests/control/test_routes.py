@@ -114,6 +114,35 @@ def test_left_is_of_the_device(api: SlowApi, device: str | None, left: int) -> N
     assert api.call("POST", pages=0, device=device, wait=False)["left"] == left
 
 
+def test_sync_is_shown_like_a_shrink(api: SlowApi) -> None:
+    shown = api.call("POST", "/v1/sync", device="g1", wait=False)
+    assert (shown["running"], shown["sync"], shown["device"]) == (True, True, "g1")
+    assert (shown["left"], shown["target"], shown["setting"]) == (5, 0, None)
+    with pytest.raises(RefusedError, match="a sync is under way already"):
+        api.call("POST", "/v1/sync", wait=False)
+    with pytest.raises(RefusedError, match="a sync is under way already"):
+        api.call("POST", pages=0, wait=False)
+    api.may_go_on.set()
+    assert api.instance.shrinks.last is not None
+    assert api.instance.shrinks.last.wait().complete
+    assert api.call("POST", pages=0, wait=False)["sync"] is False
+
+
+def test_sync_follows_the_fits_before_it(api: SlowApi) -> None:
+    api.call("PUT", "/v1/sysctl", key=QUOTA, value=1)
+    shown = api.call("POST", "/v1/sync", wait=False)
+    assert (shown["sync"], shown["waiting"]) == (False, ["vm.preswap"])
+
+
+def test_sync_and_trim_of_what_there_is_not(api: SlowApi) -> None:
+    for path, body in (("/v1/sync", {"device": "g3"}), ("/v1/devices/g3/trim", {})):
+        with pytest.raises(NotFoundError, match="there is no device 'g3'"):
+            api.call("POST", path, **body)
+    for path in ("/v1/sync", "/v1/devices/g1/trim"):
+        with pytest.raises(UsageError, match="unknown field 'pages'"):
+            api.call("POST", path, pages=1)
+
+
 # --- what a setting brings about ---
 
 

@@ -4,21 +4,26 @@
 import errno
 import json
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import nbd
 import pytest
 
 from preswapd.control.http import CONNECTIONS
+from preswapd.server.buffers import LARGEST_REQUEST
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import Connect
 from tests.conftest import StartServer
 from tests.faults.conftest import MIB, NOISE, counters, page, place
 from tests.faults.injection import Call, Injector
-from tests.nbd.test_protocol import READ, WRITE, RawClient
-from tests.running import PATIENCE, RunningServer
+from tests.nbd.test_memory import private_memory
+from tests.nbd.test_protocol import READ, TRIM, WRITE, RawClient
+from tests.running import PATIENCE, RunningServer, wait_until
 
-MOST = 32 * MIB
+MOST = LARGEST_REQUEST
+# What nbdkit itself takes.
+NBDKITS_MOST = 64 * MIB
 
 # --- NBD ---
 
@@ -59,12 +64,18 @@ def test_old_request_that_goes_on_to_the_disk_overwrites_no_newer_page(
     assert bytes(new.pread(PAGE, 3000 * PAGE)) == page(2)
 
 
-def test_read_of_more_than_the_largest_request(module_server: RunningServer) -> None:
-    """nbdkit itself takes twice what it advertises; beyond that it is an error."""
-    with RawClient(module_server) as client:
-        client.greet().go().send(READ, 0, 2 * MOST + PAGE)
-        assert client.error() in {errno.ENOMEM, errno.EINVAL}
+@pytest.mark.parametrize("length", [MOST + 1, NBDKITS_MOST, NBDKITS_MOST + PAGE])
+def test_read_of_more_than_the_largest_request(start_server: StartServer, length: int) -> None:
+    """What nbdkit itself does not take never comes as far as to be told of."""
+    server = start_server(devices={"g1": "128M"})
+    with RawClient(server) as client:
+        client.greet().go()
+        for _ in range(2):
+            client.send(READ, 0, length)
+            assert client.error() in {errno.ENOMEM, errno.EINVAL}
         assert client.works()
+    told = "a client of g1 asks for more than 2M at once, which is refused"
+    assert server.lines.count(told) == (length <= NBDKITS_MOST)
 
 
 @pytest.mark.parametrize("length", [MOST, MOST + PAGE])
@@ -73,11 +84,14 @@ def test_write_of_the_largest_request_and_a_page_more(
 ) -> None:
     """Done or refused as a whole."""
     with RawClient(module_server) as client:
-        client.greet().go().send(WRITE, PAGE, length, payload=(NOISE * 3)[:length])
-        refused = client.error() != 0
+        client.greet().go().send(TRIM, PAGE, 2 * MOST)
+        assert client.error() == 0
+        client.send(WRITE, PAGE, length, payload=NOISE[:length])
+        refused = client.error() == errno.EINVAL
+        assert refused == (length > MOST)
         client.send(READ, length, PAGE)
         assert client.error() == 0
-        expected = (NOISE * 3)[length - PAGE : length]
+        expected = NOISE[length - PAGE : length]
         assert client.receive(PAGE) == (bytes(PAGE) if refused else expected)
 
 
@@ -97,7 +111,7 @@ def test_reader_of_nothing_holds_only_itself_up(
     with RawClient(module_server) as client:
         client.greet().go()
         for _ in range(16):
-            client.send(READ, PAGE, 8 * MIB)
+            client.send(READ, PAGE, MOST)
         assert bytes(connect(module_server).pread(PAGE, PAGE)) == NOISE[:PAGE]
         assert client.error() == 0
         assert client.receive(PAGE) == NOISE[:PAGE]
@@ -140,19 +154,55 @@ def test_operator_that_stops_within_a_request_holds_only_itself_up(
     assert sock.recv(12) == b"HTTP/1.1 200"
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"GET /v1/sysc",
+        b"GET /v1/sysctl HTTP/1.1\r\n\r\n",
+        b"POST /v1/shrink HTTP/1.1\r\nContent-Length: 12\r\n\r\n{",
+    ],
+    ids=["nothing", "half a line", "a whole request", "half a body"],
+)
+def test_operators_that_ask_nothing_make_way(
+    server: RunningServer, stack: ExitStack, said: bytes
+) -> None:
+    """As many as are served, and then one that asks; the oldest goes, and no other."""
+    held = [controlled(stack, server) for _ in range(CONNECTIONS)]
+    for sock in held:
+        sock.sendall(said)
+        if said.startswith(b"GET") and said.endswith(b"\r\n\r\n"):
+            assert sock.recv(65536).startswith(b"HTTP/1.1 200")
+    assert "g1" in server.ctl("list").stdout
+    closed = [is_closed(sock) for sock in held]
+    assert 1 <= sum(closed) < 5
+    assert closed == sorted(closed, reverse=True)
+    assert "was disconnected" not in server.log
+
+
+def is_closed(sock: socket.socket) -> bool:
+    sock.setblocking(False)
+    try:
+        return sock.recv(1) == b""
+    except BlockingIOError:
+        return False
+
+
 def test_more_operators_than_are_served_are_hung_up_on(
     server: RunningServer, connect: Connect, stack: ExitStack
 ) -> None:
-    """Guests notice nothing; as soon as one leaves, the next is served."""
+    """Where all are being answered. Guests notice nothing; as soon as one leaves, the next is
+    served."""
     client = connect(server)
     held = [controlled(stack, server) for _ in range(CONNECTIONS)]
     for sock in held:
-        sock.sendall(b"GET /v1/sysctl HTTP/1.1\r\n\r\n")
-        assert sock.recv(12) == b"HTTP/1.1 200"
+        sock.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            ask_for_ever(sock)
+    wait_until(lambda: server.ctl("list", check=False).returncode == 3, "all to be answered")
     done = server.ctl("list", check=False)
     assert done.returncode == 3
     assert "went away" in done.stderr
-    assert server.ctl("list", check=False).returncode == 3
     server.wait_for_line(
         f"{CONNECTIONS} clients are on the control socket: one more was disconnected"
     )
@@ -183,3 +233,40 @@ def received(sock: socket.socket) -> bytes:
     while piece := sock.recv(65536):
         found += piece
     return found
+
+
+def test_endless_head_is_refused(module_server: RunningServer, stack: ExitStack) -> None:
+    """Lines of it are kept until its end."""
+    sock = controlled(stack, module_server)
+    sock.sendall(b"GET /v1/shrink HTTP/1.1\r\n")
+    with suppress(ConnectionError):
+        for number in range(90):
+            sock.sendall(b"X-%d: %b\r\n" % (number, b"a" * 60_000))
+    assert sock.recv(12) == b"HTTP/1.1 431"
+    assert module_server.ctl("list").returncode == 0
+
+
+def test_heads_of_one_connection_are_counted_apart(
+    module_server: RunningServer, stack: ExitStack
+) -> None:
+    sock = controlled(stack, module_server)
+    for _ in range(3):
+        sock.sendall(b"GET /v1/shrink HTTP/1.1\r\nX-1: %b\r\n\r\n" % (b"a" * 60_000))
+        assert sock.recv(65536).startswith(b"HTTP/1.1 200")
+
+
+def test_many_operators_at_once_take_little_memory(
+    start_server: StartServer, stack: ExitStack, tmp_path: Path
+) -> None:
+    """One answer is made after the other: together 40 of them would take 50 MiB."""
+    config = tmp_path / "many.toml"
+    config.write_text("".join(f'[device.d{number}]\nsize = "64K"\n' for number in range(100)))
+    server = start_server(devices={}, extra=[f"--config={config}"])
+    before = most = private_memory(server)
+    socks = [controlled(stack, server) for _ in range(40)]
+    for sock in socks:
+        sock.sendall(b"GET /v1/stats HTTP/1.0\r\n\r\n")
+    for sock in socks:
+        while sock.recv(65536):
+            most = max(most, private_memory(server))
+    assert most - before < 24 * MIB

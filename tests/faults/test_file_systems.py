@@ -15,9 +15,9 @@ import nbd
 import pytest
 
 from preswapd.units import PAGE_SIZE as PAGE
-from tests.clients import Connect
+from tests.clients import Connect, connected
 from tests.conftest import StartServer
-from tests.faults.conftest import MIB, error_of, mounted, page, place
+from tests.faults.conftest import MIB, NOISE, error_of, mounted, page, place
 from tests.running import RunningServer, run
 
 pytestmark = [
@@ -125,3 +125,53 @@ def test_start_on_a_read_only_disk_is_refused(
     assert done.returncode == 4
     assert done.stderr.count("\n") == 1
     assert "Read-only file system" in done.stderr
+
+
+# --- a runtime directory that is full ---
+
+
+@pytest.fixture
+def on_full(stack: ExitStack, start_server: StartServer) -> RunningServer:
+    """A server whose runtime directory has no room left, and three pages in tmem."""
+    server = start_server(start=False)
+    mounted(stack, server.runtime_dir, "-t", "tmpfs", "-o", "size=64k,mode=0700", "none")
+    server.start()
+    connected(server).pwrite(NOISE[: 3 * PAGE], PAGE)
+    filler = server.runtime_dir / "filler"
+    with pytest.raises(OSError, match="No space left"):
+        filler.write_bytes(bytes(MIB))
+    return server
+
+
+@pytest.mark.parametrize(
+    ("command", "key", "value"),
+    [
+        (["freeze"], "frozen", 1),
+        (["sysctl", "preswap.default.pool_limit=4M"], "pool_limit", 4 * MIB),
+        (["sysctl", "-w", "preswap.default.g1.quota=1"], "g1.quota", 1),
+    ],
+)
+def test_setting_takes_force_and_is_kept_when_there_is_room(
+    on_full: RunningServer, command: list[str], key: str, value: int
+) -> None:
+    done = on_full.ctl(*command, check=False)
+    assert done.returncode == 5
+    assert f"preswap.default.{key} is in force, but not kept for a restart" in done.stderr
+    assert "tuning.json: No space left on device" in done.stderr
+    assert done.stdout
+    assert on_full.client.sysctl()[f"preswap.default.{key}"] == value
+    if key == "g1.quota":
+        assert on_full.client.preswap_pages() == 1
+    on_full.wait_for_line(f"preswap.default.{key} is in force, and not kept")
+    (on_full.runtime_dir / "filler").unlink()
+    on_full.wait_for_line("the settings are kept for the next start again")
+    on_full.kill()
+    on_full.start()
+    assert on_full.client.sysctl()[f"preswap.default.{key}"] == value
+
+
+def test_start_with_a_full_runtime_directory(on_full: RunningServer) -> None:
+    on_full.restart()
+    on_full.kill()
+    on_full.start()
+    assert on_full.client.preswap_pages() == 3

@@ -1,28 +1,31 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The host or a memory cgroup runs short: puts are rejected, and nobody is killed."""
 
+import errno
 import os
 import re
 from collections.abc import Iterator
 from itertools import cycle
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
 
+import nbd
 import pytest
 
 from preswapd.api.client import Client
+from preswapd.server.buffers import LARGEST_REQUEST
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import Connect
 from tests.conftest import StartServer
-from tests.faults.conftest import MIB, NOISE, counters, place
+from tests.faults.conftest import MIB, NOISE, counters, error_of, place
 from tests.running import RunningServer
 
-# What nbdkit with Python needs for itself, and some MiB for the pool; 32 stay free.
+# What nbdkit with Python needs for itself, what is kept for clients' requests, and some MiB for the
+# pool.
 LIMIT = 128 * MIB
-# Each of nbdkit's workers keeps a buffer of the size of its largest request.  They come when the
-# pool is full already, out of those 32 MiB: all together may take half of them.
-BUFFERS = 16 * MIB
 WRITTEN = 256 * MIB
+THREADS = pytest.mark.parametrize("confined", [1, 16], indirect=True, ids=["thread", "threads"])
 
 
 @pytest.fixture
@@ -49,32 +52,98 @@ def memory_cgroup() -> Iterator[Path]:
 
 
 @pytest.fixture
-def confined(memory_cgroup: Path, start_server: StartServer) -> Iterator[RunningServer]:
-    """A server in the group, with a pool larger than its limit."""
-    server = start_server(start=False, pool_size="512M", devices={"g1": "512M"})
+def confined(
+    memory_cgroup: Path, start_server: StartServer, request: pytest.FixtureRequest
+) -> Iterator[RunningServer]:
+    """A server in the group, with a pool larger than its limit, of one worker thread or more."""
+    threads = getattr(request, "param", 1)
+    server = start_server(
+        start=False, pool_size="512M", devices={"g1": "512M"}, extra=[f"--threads={threads}"]
+    )
     join = 'echo $$ >"$0/cgroup.procs" && exec "$@"'
     server.launch(["/bin/sh", "-c", join, str(memory_cgroup), *server.command()])
     yield server
+    assert kills(memory_cgroup) == 0
     server.close()
 
 
+def write(client: Any, length: int, most: int) -> None:
+    """WRITTEN bytes in requests of this length, `most` of them at once."""
+    buffers = [
+        nbd.Buffer.from_bytearray(bytearray(NOISE[at : at + length]))
+        for at in range(0, len(NOISE), length)
+    ]
+    for at, buffer in zip(range(0, WRITTEN, length), cycle(buffers), strict=False):
+        client.aio_pwrite(buffer, PAGE + at)
+        while client.aio_in_flight() >= most:
+            client.poll(-1)
+    while client.aio_in_flight():
+        client.poll(-1)
+
+
+@THREADS
 def test_cgroup_at_its_limit_is_rejected_puts_and_no_kill(
-    confined: RunningServer, connect: Connect, memory_cgroup: Path
+    confined: RunningServer, connect: Connect
 ) -> None:
+    """Also where each worker thread gets the largest requests that there are."""
     client, pid = connect(confined), confined.pid
-    workers = Client(confined.control_socket).facts().threads
-    size = BUFFERS // workers
-    requests = [NOISE[at : at + size] for at in range(0, len(NOISE), size)]
-    for at, data in zip(range(0, WRITTEN, size), cycle(requests), strict=False):
-        client.pwrite(data, PAGE + at)
+    write(client, LARGEST_REQUEST, Client(confined.control_socket).facts().threads)
     found = counters(confined)
     assert found["preswap_pages"] > 0
     assert found["failed_stores"] > 0
     assert confined.json_stats()["tmem"]["reject_alloc_fail"] > 0
     assert confined.pid == pid
-    assert kills(memory_cgroup) == 0
-    for at, data in zip(range(0, WRITTEN, size), cycle(requests), strict=False):
-        assert bytes(client.pread(size, PAGE + at)) == data
+    for at in range(0, WRITTEN, len(NOISE)):
+        assert bytes(client.pread(len(NOISE), PAGE + at)) == NOISE
+    client.shutdown()
+
+
+@THREADS
+def test_requests_that_are_too_long_are_no_kill(confined: RunningServer, connect: Connect) -> None:
+    """nbdkit has received them before anybody can refuse them."""
+    client, pid = connect(confined), confined.pid
+    client.set_strict_mode(0)  # newer clients refuse to send them
+    write(client, LARGEST_REQUEST, 16)
+    for _ in range(16):
+        assert error_of(nbd.NBD.pwrite, client, NOISE, PAGE) == errno.EINVAL
+        assert error_of(nbd.NBD.pread, client, len(NOISE), PAGE) == errno.EINVAL
+    assert bytes(client.pread(len(NOISE), PAGE)) == NOISE
+    assert confined.pid == pid
+    client.shutdown()
+
+
+def test_device_that_is_too_large_is_refused_and_no_kill(
+    confined: RunningServer, connect: Connect, memory_cgroup: Path
+) -> None:
+    client, pid = connect(confined), confined.pid
+    done = confined.ctl("create", "big", "1T", check=False)
+    assert done.returncode == 4
+    assert re.fullmatch(
+        rf"preswapctl: the device big cannot be made: it takes 3\d\d(\.\d)?M of memory beside its"
+        rf" pages, and {memory_cgroup}/\S+ allows \S+M more: (\S+G) would fit\n",
+        done.stderr,
+    )
+    client.pwrite(NOISE[:PAGE], PAGE)
+    assert confined.ctl("create", "small", "1M").returncode == 0
+    assert confined.pid == pid
+
+
+@THREADS
+def test_second_client_of_a_device_needs_room(
+    confined: RunningServer, connect: Connect, memory_cgroup: Path
+) -> None:
+    """Its guest is served whatever comes."""
+    guest = connect(confined)
+    write(guest, LARGEST_REQUEST, 1)
+    with pytest.raises(nbd.Error):
+        connect_many(confined, connect)
+    confined.wait_for_line("a client of g1 was refused: another client may take ")
+    assert bytes(guest.pread(PAGE, PAGE)) == NOISE[:PAGE]
+
+
+def connect_many(server: RunningServer, connect: Connect) -> None:
+    for _ in range(64):
+        connect(server)
 
 
 def kills(group: Path) -> int:

@@ -5,6 +5,7 @@ Each operation is held at one of its system calls, so that the signal surely fin
 """
 
 import errno
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import Connect
 from tests.faults.conftest import MIB, NOISE, counters, error_of, place, places
 from tests.faults.injection import Call, Injector
-from tests.running import PRESWAPCTL, RunningServer, wait_for
+from tests.running import PRESWAPCTL, RunningServer, run, wait_for
 
 CONTENT = NOISE[PAGE : 4 * MIB]
 FIRST = CONTENT[: 2 * MIB]
@@ -99,6 +100,21 @@ def test_interrupted_shrink_ends_with_5_and_goes_on_when_run_again(
     assert content(connect(filled)) == CONTENT
 
 
+def test_shrink_in_the_background_of_a_script_goes_on_at_ctrl_c(
+    filled: RunningServer, injector: Injector
+) -> None:
+    """A shell has it ignore the signal, which goes to all processes of the terminal."""
+    injector.hold(Call.WRITE, IMAGE)
+    command = [PRESWAPCTL, f"--runtime-dir={filled.runtime_dir}", "shrink", "0"]
+    in_background = ["/bin/sh", "-c", """trap '' INT; exec "$@" """, "sh", *command]
+    with subprocess.Popen(in_background, stdout=subprocess.PIPE, text=True) as shrink:
+        injector.wait()
+        shrink.send_signal(signal.SIGINT)
+        injector.end()
+        said, _ = shrink.communicate(timeout=30)
+    assert (shrink.returncode, "0 pages (0B) left in tmem" in said) == (0, True)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda n: n.name)
 def test_killed_preswapctl_stops_its_shrink(
     filled: RunningServer, injector: Injector, connect: Connect, number: signal.Signals
@@ -128,7 +144,9 @@ def test_interrupted_setting_ends_with_5_and_the_server_goes_on(
         told, said = setting.communicate(timeout=30)
     assert (setting.returncode, told) == (5, "")
     assert said.startswith(f"preswapctl: interrupted: {QUOTA} is set, and the server goes on")
-    status = filled.ctl("shrink", "--status").stdout
+    # As it is printed, and of this instance.
+    looking = re.findall(r"`(.*?)`", said)[0]
+    status = run(["sh", "-c", looking]).stdout
     assert status.startswith(f"a shrink, to fit {QUOTA}, to 100 pages (400K) is under way: ")
     injector.end()
     quota_is_kept(filled, 100)

@@ -109,8 +109,9 @@ def is_attached(qmp: Path) -> bool:
 
 
 def detach_when_it_rests(server: RunningServer, qmp: Path) -> None:
-    """Without --force it is refused for some seconds after the swapoff."""
+    """Without --force it is refused for some seconds after the swapoff, and then it asks where
+    pages are left on the host."""
     wait_until(
-        lambda: server.ctl("detach", "g1", f"--qmp={qmp}", check=False).returncode == 0,
+        lambda: server.ctl("detach", "g1", f"--qmp={qmp}", "--yes", check=False).returncode == 0,
         "detach to be allowed",
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from preswapd.host.cgroups import LEGACY, UNIFIED, memory_files
+from preswapd.host.cgroups import LEGACY, UNIFIED, Files, memory_files
 
 
 @pytest.fixture
@@ -13,17 +13,18 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "cgroup"
 
 
-def add_group(folder: Path, names: tuple[str, str, str] = UNIFIED) -> list[str]:
+def add_group(folder: Path, names: Files = UNIFIED) -> Files:
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
-        (folder / name).touch()
-    return [str(folder / name) for name in names]
+        if name is not None:
+            (folder / name).touch()
+    return Files(*(name and str(folder / name) for name in names))  # type: ignore[arg-type]
 
 
-def files_of(root: Path, membership: str) -> list[list[str]]:
+def files_of(root: Path, membership: str) -> list[Files]:
     path = root.parent / "membership"
     path.write_text(membership)
-    return [list(files) for files in memory_files(path, root)]
+    return memory_files(path, root)
 
 
 def test_cgroup_and_those_above(root: Path) -> None:
@@ -61,6 +62,13 @@ def test_cgroup_without_all_files(root: Path) -> None:
     add_group(root / "a")
     (root / "a" / UNIFIED[0]).unlink()
     assert files_of(root, "0::/a\n") == []
+
+
+def test_cgroup_without_a_high_limit(root: Path) -> None:
+    """Which it got later than the others (Linux 4.5), and the legacy hierarchy never."""
+    group = add_group(root / "a")
+    (root / "a" / "memory.high").unlink()
+    assert files_of(root, "0::/a\n") == [group._replace(high=None)]
 
 
 def test_cgroup_that_may_not_be_looked_at(root: Path) -> None:

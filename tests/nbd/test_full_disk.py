@@ -4,7 +4,9 @@
 import errno
 import os
 import random
+import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -239,6 +241,38 @@ def test_full_shared_memory_is_a_rejected_put(
     client.pwrite(NOISE, PAGE)
     assert bytes(client.pread(len(NOISE), PAGE)) == NOISE
     assert server.json_stats()["tmem"]["reject_alloc_fail"] > 0
+
+
+TOUCH = """
+import mmap, sys
+with open(sys.argv[1], "w+b") as file:
+    file.truncate(32 << 20)
+    with mmap.mmap(file.fileno(), 0) as memory:
+        for at in range(0, len(memory), 4096):
+            memory[at] = 1
+"""
+
+
+@pytest.mark.parametrize(("reserve", "ending"), [("34M", 0), ("0", -signal.SIGBUS)])
+def test_other_programs_touch_what_the_reserve_leaves_them(
+    mount: Mount,
+    start_server: StartServer,
+    tmp_path: Path,
+    connect: Connect,
+    reserve: str,
+    ending: int,
+) -> None:
+    """Of files there that they have made, and not filled yet."""
+    server = start_server(start=False, pool_size="40M", extra=[f"--shm-reserve={reserve}"])
+    mount(tmp_path / "shm", "48M")
+    server.paths = replace(server.paths, shm_dir=tmp_path / "shm" / "vm1")
+    server.start()
+    client = connect(server)
+    for number in range(3):
+        client.pwrite(NOISE, PAGE + number * len(NOISE))
+    assert run([sys.executable, "-c", TOUCH, str(tmp_path / "shm" / "theirs")]).returncode == ending
+    for number in range(3):
+        assert bytes(client.pread(len(NOISE), PAGE + number * len(NOISE))) == NOISE
 
 
 def test_new_device_on_full_shared_memory_is_refused(

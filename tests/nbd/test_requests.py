@@ -8,6 +8,7 @@ from typing import Any
 import nbd
 import pytest
 
+from preswapd.server.buffers import LARGEST_REQUEST
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import BEHIND_ZONE, Connect
 from tests.nbd.conftest import FREE, MIB, SIZE
@@ -138,9 +139,25 @@ def test_last_bytes_of_the_device(client: Any) -> None:
 
 
 def test_largest_request(client: Any, here: int) -> None:
-    content = random.Random(2).randbytes(MIB) * 32
-    client.pwrite(content, here)
-    assert bytes(client.pread(32 * MIB, here)) == content
+    content = random.Random(2).randbytes(LARGEST_REQUEST)
+    nbd.NBD.pwrite(client, content, here)
+    assert bytes(nbd.NBD.pread(client, LARGEST_REQUEST, here)) == content
+
+
+def test_longer_request_is_refused(client: Any, here: int) -> None:
+    """Also where it is only a little longer; and the client goes on."""
+    client.pwrite(NOISE, here)
+    for length in (LARGEST_REQUEST + 1, 32 * MIB):
+        assert error_of(nbd.NBD.pwrite, client, bytes(length), here) == errno.EINVAL
+        assert error_of(nbd.NBD.pread, client, length, here) == errno.EINVAL
+    assert bytes(client.pread(len(NOISE), here)) == NOISE
+
+
+def test_trim_and_zero_may_be_longer(client: Any) -> None:
+    """They carry no bytes."""
+    client.pwrite(NOISE, 24 * MIB)
+    client.zero(32 * MIB, PAGE)
+    assert bytes(client.pread(4 * PAGE, 24 * MIB)) == bytes(4 * PAGE)
 
 
 @pytest.mark.parametrize("name", ["trim", "zero"])

@@ -156,6 +156,14 @@ def test_qemu_io_patterns(empty: RunningServer) -> None:
     )
 
 
+def test_qemu_io_splits_what_is_longer_than_a_request(empty: RunningServer) -> None:
+    qemu_io(
+        empty, "write -P 7 4096 40M", "read -P 7 4096 40M", "write -z 4096 40M", "read -P 0 4k 40M"
+    )
+    assert empty.json_stats()["devices"]["g1"]["write_requests"] >= 20
+    assert "at once" not in empty.log
+
+
 def test_qemu_io_unaligned_patterns(empty: RunningServer) -> None:
     qemu_io(
         empty,

@@ -47,6 +47,7 @@ def small_zone(pages: int) -> tuple[range, ...]:
 ZONE = {page for part in small_zone(PAGES) for page in part}
 OTHERS = sorted(set(range(PAGES)) - ZONE)
 PAGE_NUMBERS = st.sampled_from(OTHERS)
+SOME_PAGES = st.sets(PAGE_NUMBERS, min_size=1, max_size=8)
 HOSTS = st.sampled_from([0, 0, 1])
 FLAGS = st.sampled_from([0, 0, FLAG_FUA])
 
@@ -85,6 +86,7 @@ class Lives(RuleBasedStateMachine):
             for page in OTHERS:
                 other.pwrite(page_of(1000 + page), page * PAGE, FLAG_FUA)
         self.look_at_zone()
+        self.write_everything(0)
 
     def teardown(self) -> None:
         self.stack.close()
@@ -110,10 +112,27 @@ class Lives(RuleBasedStateMachine):
 
     # --- the guest ---
 
-    @rule(page=PAGE_NUMBERS, tag=st.integers(0, 99), flags=FLAGS)
-    def write(self, page: int, tag: int, flags: int) -> None:
-        self.here.connect().pwrite(page_of(tag), page * PAGE, flags)
-        self.knows(page, page_of(tag))
+    # Most of what happens is the guest at work: what nobody has written cannot be lost.
+    @rule(pages=SOME_PAGES, tag=st.integers(0, 99), flags=FLAGS)
+    def write(self, pages: set[int], tag: int, flags: int) -> None:
+        connection = self.here.connect()
+        for page in pages:
+            content = page_of(100 * page + tag)
+            connection.pwrite(content, page * PAGE, flags)
+            self.knows(page, content)
+
+    @rule(flags=FLAGS)
+    def write_everything(self, flags: int) -> None:
+        self.write(set(OTHERS), 100, flags)
+
+    @rule(pages=SOME_PAGES)
+    def write_to_disk(self, pages: set[int]) -> None:
+        self.write(pages, 101, FLAG_FUA)
+
+    @rule(pages=SOME_PAGES)
+    def write_to_memory(self, pages: set[int]) -> None:
+        self.here.instance.host.limit = LIMITS[-1]
+        self.write(pages, 102, 0)
 
     @rule(page=PAGE_NUMBERS, count=st.integers(1, 6), zero=st.booleans(), flags=FLAGS)
     def clear(self, page: int, count: int, zero: bool, flags: int) -> None:
@@ -206,6 +225,16 @@ class Lives(RuleBasedStateMachine):
     def start_again(self, at: int, clean: bool, reboot: bool) -> None:
         self.end(at, clean, reboot)
         self.hosts[at].open(known=False)
+
+    @rule(pages=SOME_PAGES, sync=st.booleans())
+    def change_little_and_reboot(self, pages: set[int], sync: bool) -> None:
+        """What was saved holds no more: by chance alone this would be rare."""
+        if sync:
+            self.sync()
+        else:
+            self.start_again(self.at, True, False)
+        self.write_to_memory(pages)
+        self.start_again(self.at, False, True)
 
     # --- hands on the files of a server that is down ---
 

@@ -89,10 +89,6 @@ def new_image(running: Running, data_at: int) -> None:
     )
 
 
-def configure(running: Running, *devices: DeviceSpec) -> None:
-    running.settings = replace(running.settings, devices=devices)
-
-
 REFUSALS: dict[str, tuple[Harm, str]] = {
     "arena missing": (
         lambda r: remove([r.paths.arena]),
@@ -205,10 +201,6 @@ REFUSALS: dict[str, tuple[Harm, str]] = {
     "disk file a directory": (
         lambda r: instead(r.paths.disk_file("g1"), Path.mkdir),
         r"g1\.img is neither a file nor a block device",
-    ),
-    "configured size differs": (
-        lambda r: configure(r, DeviceSpec("g1", 2 * MIB)),
-        "the device g1 has 1M, the configuration says 2M: remove it first, or keep its size",
     ),
 }
 

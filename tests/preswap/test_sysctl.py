@@ -4,6 +4,9 @@
 import errno
 import json
 import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from preswapd.preswap.settings import DeviceSpec
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.disk_model import pages_of
 from tests.preswap.running import MIB, Running, read
+from tests.tmem.test_memory import mounted
 
 PAGES = 64
 LIMIT = "preswap.test.pool_limit"
@@ -50,7 +54,7 @@ def test_defaults(opened: Running) -> None:
 
 
 def test_quota_sends_the_rest_to_disk(opened: Running) -> None:
-    assert opened.instance.set(QUOTA, "10") == (10, None)
+    assert opened.instance.set(QUOTA, "10") == (10, None, None)
     write_all(opened, 1)
     assert (opened.device.preswap_pages, opened.device.disk_pages) == (10, PAGES - 10 + 1)
     assert read(opened.connect(), PAGE, PAGES * PAGE) == pages_of(1, PAGES * PAGE)
@@ -125,6 +129,46 @@ def test_configured_codec_takes_effect_at_the_next_start(opened: Running) -> Non
     opened.kill()
     opened.open()
     assert values(opened)[COMPRESS] == "none"
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_configured_quota_holds_from_the_start(running: Running, end: str) -> None:
+    running.paths.runtime_dir.mkdir()
+    running.open(DeviceSpec("g1", MIB, quota=10))
+    write_all(running, 1)
+    assert (values(running)[QUOTA], running.device.preswap_pages) == (10, 10)
+    running.instance.set(QUOTA, "20")
+    write_all(running, 2)
+    getattr(running, end)()
+    running.open()
+    write_all(running, 3)
+    assert (values(running)[QUOTA], running.device.preswap_pages) == (20, 20)
+    running.instance.set(QUOTA, "default")
+    running.fitted()
+    assert (values(running)[QUOTA], running.device.preswap_pages) == (10, 10)
+    assert read(running.connect(), PAGE, PAGES * PAGE) == pages_of(3, PAGES * PAGE)
+
+
+def test_configured_quota_is_that_of_a_device_made_anew(running: Running) -> None:
+    running.paths.runtime_dir.mkdir()
+    running.open(DeviceSpec("g1", MIB, quota=10))
+    running.instance.set(QUOTA, "unlimited")
+    running.instance.remove("g1")
+    running.instance.create("g1", MIB)
+    write_all(running, 1)
+    assert (values(running)[QUOTA], running.device.preswap_pages) == (10, 10)
+
+
+def test_lowered_quota_of_the_configuration_is_kept_by_a_start(running: Running) -> None:
+    running.paths.runtime_dir.mkdir()
+    running.open(DeviceSpec("g1", MIB))
+    write_all(running, 1)
+    running.kill()
+    running.open(DeviceSpec("g1", MIB, quota=10))
+    running.instance.maintain()
+    running.fitted()
+    assert running.device.preswap_pages == 10
+    assert read(running.connect(), PAGE, PAGES * PAGE) == pages_of(1, PAGES * PAGE)
 
 
 def test_device_made_anew_has_no_old_settings(opened: Running) -> None:
@@ -212,15 +256,71 @@ def test_bad_values_change_nothing(opened: Running, key: str, text: str) -> None
     assert not opened.paths.kept_settings.exists()
 
 
-def test_what_cannot_be_kept_is_not_set(opened: Running) -> None:
-    """A file where the directory was: nothing can be written there, also not by root."""
-    opened.paths.runtime_dir.rmdir()
-    opened.paths.runtime_dir.write_text("")
-    before = values(opened)
-    with pytest.raises(RefusedError, match="Not a directory"):
-        opened.instance.set(QUOTA, "7")
+@contextmanager
+def no_room(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nothing can be written in the runtime directory, also not by root."""
+
+    def fail(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("preswapd.preswap.sysctl.write_file", fail)
+        yield
+
+
+def test_what_cannot_be_kept_is_in_force(opened: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And told, and kept as soon as there is room."""
+    with no_room(monkeypatch):
+        now, _, why = opened.instance.set(QUOTA, "7")
+        assert (now, opened.device.max_pages) == (7, 7)
+        assert why == f"{opened.paths.kept_settings}: No space left on device"
+        assert "is in force, and not kept for the next start" in opened.log[-1]
+        opened.instance.set(FROZEN, "1")
+        opened.instance.set(LIMIT, "4M")
+        before = values(opened)
+        opened.instance.maintain()
+        assert not opened.paths.kept_settings.exists()
+    opened.instance.next_keeping = 0.0
+    opened.instance.maintain()
+    assert opened.log[-1] == "the settings are kept for the next start again"
+    opened.kill()
+    opened.open()
     assert values(opened) == before
-    assert opened.device.max_pages == NO_LIMIT
+
+
+def test_next_setting_keeps_those_before_it(
+    opened: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with no_room(monkeypatch):
+        opened.instance.set(QUOTA, "7")
+    assert opened.instance.set(FROZEN, "1").not_kept is None
+    opened.kill()
+    opened.open()
+    assert (values(opened)[QUOTA], values(opened)[FROZEN]) == (7, 1)
+
+
+def test_what_was_kept_and_removed_is_kept_again(opened: Running) -> None:
+    opened.instance.set(QUOTA, "7")
+    opened.paths.kept_settings.unlink()
+    opened.instance.next_keeping = 0.0
+    opened.instance.maintain()
+    opened.kill()
+    opened.open()
+    assert values(opened)[QUOTA] == 7
+
+
+def test_removed_device_is_forgotten_as_soon_as_there_is_room(
+    opened: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened.instance.set(QUOTA, "7")
+    with no_room(monkeypatch):
+        opened.instance.remove("g1")
+    opened.instance.next_keeping = 0.0
+    opened.instance.maintain()
+    opened.instance.create("g1", MIB)
+    opened.kill()
+    opened.open()
+    assert values(opened)[QUOTA] == "unlimited"
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"a": 1}', "{", '{"preswap.test.g1.quota": "x"}'])
@@ -257,3 +357,20 @@ def test_settings_of_devices_that_are_gone(opened: Running, tmp_path: Path) -> N
     (complaint,) = (line for line in opened.log if "is ignored" in line)
     assert complaint.endswith("preswap.test.g9.quota is ignored: there is no such setting")
     assert os.listdir(opened.paths.runtime_dir) == ["tuning.json"]
+
+
+def test_shared_memory_that_is_enlarged_needs_a_restart(tmp_path: Path) -> None:
+    """The arena's addresses are as many as it was large at the start."""
+    with mounted(tmp_path / "shm", "size=24M") as base, Running(tmp_path, base=base / "in") as one:
+        one.paths.runtime_dir.mkdir()
+        one.open()
+        write_all(one, 1)
+        remount = ["mount", "-o", "remount,size=120M", str(base)]
+        subprocess.run(remount, check=True)
+        with pytest.raises(RefusedError, match="restart the server, which loses no page"):
+            one.instance.set(LIMIT, "96M")
+        assert values(one)[LIMIT] == 8 * MIB
+        one.kill()
+        one.open()
+        assert one.instance.set(LIMIT, "96M").value == 96 * MIB
+        assert read(one.connect(), PAGE, PAGES * PAGE) == pages_of(1, PAGES * PAGE)

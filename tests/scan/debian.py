@@ -11,7 +11,8 @@ from pathlib import Path
 from preswapd.guest.faults import SetupError
 from preswapd.guest.programs import find
 
-SUITES = ("bookworm", "trixie")
+# With what only one of them has.
+SUITES = {"bookworm": ("dmraid",), "trixie": ()}
 SOURCES = Path("/etc/apt/sources.list.d/debian.sources")
 AGENT = Path(__file__).with_name("agent.sh")
 BUILD_SECONDS = 1800
@@ -31,7 +32,7 @@ PACKAGES = (
     *("bcache-tools", "fdisk", "gdisk", "parted", "util-linux-extra", "e2fsprogs", "xfsprogs"),
     *("file", "lshw", "udisks2", "os-prober", "smartmontools", "hdparm", "sg3-utils", "nvme-cli"),
     *("grub-common", "grub-pc-bin", "grub-efi-amd64-bin", "xorriso", "mtools", "ovmf", "seabios"),
-    *("zfsutils-linux", "zfs-zed-"),
+    "zfsutils-linux",
 )
 
 UNIT = """\
@@ -114,7 +115,12 @@ def make_tree(debian: Debian) -> None:
     command(
         [
             *(str(find("mmdebstrap", "mmdebstrap")), "--quiet", "--variant=minbase"),
-            *(f"--include={','.join(PACKAGES)}", debian.suite, str(debian.tree), str(sources)),
+            *(
+                f"--include={','.join([*PACKAGES, *SUITES[debian.suite]])}",
+                debian.suite,
+                str(debian.tree),
+                str(sources),
+            ),
         ]
     )
     etc = debian.tree / "etc/systemd/system"

@@ -5,10 +5,10 @@
     .venv/bin/python -m tests.scan.harness trixie --json found.json
 
 Makes a Debian of that release with udev, LVM, mdadm, multipath and more of what looks at disks
-(once, in build/scan; needs root, mmdebstrap, e2fsprogs and this machine's package sources), and
-boots it in QEMU with disks of several sizes, all zeros and with our header, on virtio-scsi and
-virtio-blk.  What is read of each disk is logged by nbdkit: by SeaBIOS and OVMF with GRUB, while the
-guest boots, and by one tool after the other, each with an empty page cache.
+(once, in ~/.cache/preswapd/scan; needs root, mmdebstrap, e2fsprogs and this machine's package
+sources), and boots it in QEMU with disks of several sizes, all zeros and with our header, on
+virtio-scsi and virtio-blk. What is read of each disk is logged by nbdkit: by SeaBIOS and OVMF with
+GRUB, while the guest boots, and by one tool after the other, each with an empty page cache.
 
 Exit status 1 when something outside the zone was read that is not expected to be.
 """
@@ -27,6 +27,7 @@ from pathlib import Path
 from preswapd.guest.accelerator import ACCELERATORS
 from preswapd.guest.channel import Channel, ChannelClosedError, Outcome
 from preswapd.guest.faults import GuestError
+from preswapd.guest.kernel import default_cache
 from preswapd.guest.programs import find
 from preswapd.host.children import Child
 from tests.scan.debian import SUITES, Debian, build
@@ -101,7 +102,7 @@ Reads = dict[str, list[Span]]
 
 def main() -> int:
     options = arguments()
-    debian = build(options.suite, Path("build/scan").absolute())
+    debian = build(options.suite, default_cache() / "scan")
     print(", ".join(f"{package} {debian.version(package)}" for package in PACKAGES), flush=True)
     found: dict[str, Reads] = {}
     with tempfile.TemporaryDirectory(prefix="preswapd-scan-") as folder:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The configuration: what is taken, what is refused and with which words."""
 
+import errno
+import os
 import re
 import tomllib
 from dataclasses import dataclass
@@ -14,9 +16,9 @@ from hypothesis import strategies as st
 
 from preswapd import paths
 from preswapd.api.kinds import LISTEN, MOST_THREADS, SIZE, SMALLEST_POOL, or_word
-from preswapd.api.settings import INSTANCE, START, Setting
+from preswapd.api.settings import INSTANCE, NO_LIMIT, START, Setting
 from preswapd.codecs import COMPRESS
-from preswapd.errors import UsageError
+from preswapd.errors import RefusedError, UsageError
 from preswapd.host.nbdkit import THREADS
 from preswapd.paths import InstancePaths
 from preswapd.preswap.opening import SMALLEST_RESERVE
@@ -63,6 +65,13 @@ def test_every_key(tmp_path: Path) -> None:
         [device.g2]
         size = 65536
         compress = "none"
+        quota = "32K"
+        [device.g3]
+        size = 65536
+        quota = 3
+        [device.g4]
+        size = 65536
+        quota = "unlimited"
         """,
     )
     assert loaded == Config(
@@ -70,7 +79,12 @@ def test_every_key(tmp_path: Path) -> None:
             instance="vm1",
             paths=InstancePaths(Path("/r"), Path("/dev/shm/x"), Path("/s")),
             pool_size=32 * MIB,
-            devices=(DeviceSpec("g1", 64 * MIB), DeviceSpec("g2", 65536, "none")),
+            devices=(
+                DeviceSpec("g1", 64 * MIB),
+                DeviceSpec("g2", 65536, "none", 8),
+                DeviceSpec("g3", 65536, None, 3),
+                DeviceSpec("g4", 65536, None, NO_LIMIT),
+            ),
             compress="zstd",
             host_reserve=MIB,
         ),
@@ -82,6 +96,38 @@ def test_every_key(tmp_path: Path) -> None:
 def test_options_win_over_the_file(tmp_path: Path) -> None:
     loaded = load_text(tmp_path, 'pool-size = "32M"\nthreads = 4', pool_size=64 * MIB)
     assert (loaded.settings.pool_size, loaded.threads) == (64 * MIB, 4)
+
+
+def test_option_against_the_file_is_told(tmp_path: Path) -> None:
+    """Also which of them counts; what both say alike is no conflict."""
+    text = 'pool-size = "32M"\nthreads = 4\nstate-dir = "/srv/vm1"\nruntime-dir = "/r"'
+    loaded = load_text(
+        tmp_path, text, threads=5, pool_size=32 * MIB, state_dir=Path("/s"), runtime_dir=Path("/r")
+    )
+    assert loaded.settings.paths.state_dir == Path("/s")
+    assert list(loaded.conflicts) == [
+        f"state-dir is /s, as the option says: /srv/vm1 in {tmp_path}/vm1.toml:3 does not count;"
+        " say it in one place only",
+        f"threads is 5, as the option says: 4 in {tmp_path}/vm1.toml:2 does not count; say it in"
+        " one place only",
+    ]
+    assert f'state-dir = "/s"  # --state-dir, over {tmp_path}/vm1.toml:3' in as_toml(loaded)
+
+
+def test_system_directories_for_another_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the unit has them; root sees the same without the option, and so with --show-config."""
+    monkeypatch.setattr(paths, "is_root", lambda: False)
+    monkeypatch.delenv("HOME")
+    by_unit = load(instance="vm1", pool_size=32 * MIB, system=True)
+    monkeypatch.setattr(paths, "is_root", lambda: True)
+    by_root = load(instance="vm1", pool_size=32 * MIB)
+    assert (
+        by_unit.settings.paths
+        == by_root.settings.paths
+        == InstancePaths(
+            Path("/run/preswapd/vm1"), Path("/dev/shm/preswapd-vm1"), Path("/var/lib/preswapd/vm1")
+        )
+    )
 
 
 def test_devices_of_both(tmp_path: Path) -> None:
@@ -147,6 +193,48 @@ def test_file_that_nobody_can_read(
     monkeypatch.setattr("preswapd.server.config.merged.config_file", lambda instance: place)
     with pytest.raises(UsageError, match=f"^{place}: "):
         load(pool_size=SMALLEST_POOL)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_unreadable_file_is_no_mistake_of_usage(tmp_path: Path) -> None:
+    """Under systemd such a start is tried again, and ends by itself once it can be read."""
+    path = tmp_path / "vm1.toml"
+    path.touch(mode=0o000)
+    with pytest.raises(RefusedError, match=f"{path}: Permission denied: let user"):
+        load(path)
+
+
+@pytest.mark.parametrize("call", ["read_text", "lstat"])
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE])
+def test_file_that_cannot_be_read_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
+) -> None:
+    path = tmp_path / "vm1.toml"
+    path.write_text('pool-size = "32M"')
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(paths, "CONFIG_ROOT", tmp_path)
+    monkeypatch.setattr(Path, call, fail)
+    with pytest.raises(RefusedError, match=f"{path}: {os.strerror(number)}") as refused:
+        load(instance="vm1")
+    assert ("chmod a+rX" in str(refused.value)) == (number in {errno.EACCES, errno.EPERM})
+
+
+def test_byte_order_mark(tmp_path: Path) -> None:
+    drop_in(tmp_path, "a.toml", '\ufeffcompress = "zstd"\r\nthreads = 3\r\n')
+    loaded = load_text(tmp_path, '\ufeffpool-size = "32M"\n')
+    assert (loaded.settings.pool_size, loaded.settings.compress) == (32 * MIB, "zstd")
+    assert "threads = 3  # " in as_toml(loaded)
+    assert "a.toml:2" in as_toml(loaded)
+
+
+def test_other_encoding_says_which_one_will_do(tmp_path: Path) -> None:
+    path = tmp_path / "vm1.toml"
+    path.write_text('pool-size = "32M"', encoding="utf-16")
+    with pytest.raises(UsageError, match="is not UTF-8 text: save it as UTF-8"):
+        load(path)
 
 
 def test_drop_in_folder_that_is_none(tmp_path: Path) -> None:
@@ -254,6 +342,7 @@ devices = st.builds(
     name=names,
     size=st.integers(16, 1 << 20).map(lambda pages: pages * 4096),
     compress=st.sampled_from([None, *COMPRESS]),
+    quota=st.none() | st.just(NO_LIMIT) | st.integers(0, 1 << 40),
 )
 configs = st.builds(
     Config,
@@ -336,7 +425,11 @@ def with_room(monkeypatch: pytest.MonkeyPatch) -> None:
         ("", {}, 'room = "5"  # default'),
         ('[writeback]\nroom = "64M"', {}, 'room = "64M"  # vm1.toml:3'),
         ('writeback.room = "off"', {}, 'room = "off"  # vm1.toml:2'),
-        ('[writeback]\nroom = "64M"', {"writeback_room": 0}, 'room = "off"  # --writeback-room'),
+        (
+            '[writeback]\nroom = "64M"',
+            {"writeback_room": 0},
+            'room = "off"  # --writeback-room, over vm1.toml:3',
+        ),
     ],
 )
 @pytest.mark.usefixtures("with_room")

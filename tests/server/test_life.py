@@ -260,6 +260,40 @@ def test_first_change_after_a_clean_stop_ends_what_was_saved(
     assert states(connect(server)) == UNKNOWN
 
 
+@pytest.mark.parametrize("change", [swapped_off, header_written, to_disk])
+def test_operators_change_of_a_clean_device_ends_what_was_saved(
+    server: RunningServer, connect: Connect, change: Callable[[RunningServer], None]
+) -> None:
+    client = connect(server)
+    client.pwrite(OLD, place(0))
+    to_disk(server)
+    client.pwrite(NEW[: 50 * PAGE], place(0))
+    client.shutdown()
+    server.restart()
+    change(server)
+    server.kill()
+    server.reboot()
+    server.start()
+    page_zero(server)
+    assert states(connect(server)) == UNKNOWN
+
+
+@pytest.mark.parametrize("change", [swapped_off, header_written])
+def test_what_an_operator_forgot_stays_forgotten(
+    server: RunningServer, connect: Connect, change: Callable[[RunningServer], None]
+) -> None:
+    """Through clean stops, with shared memory and without."""
+    connect(server).pwrite(OLD, place(0), flags=FUA)
+    server.restart()
+    change(server)
+    server.restart()
+    assert states(connect(server)) == UNKNOWN
+    server.stop()
+    server.reboot()
+    server.start()
+    assert states(connect(server)) == UNKNOWN
+
+
 @pytest.mark.parametrize("request_name", ["zero", "trim"])
 def test_zeros_that_were_answered_before_a_clean_stop_stay_zeros(
     server: RunningServer, connect: Connect, request_name: str

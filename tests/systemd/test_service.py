@@ -5,6 +5,7 @@ import json
 import random
 import shutil
 import stat
+import tomllib
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,8 @@ import pytest
 
 from preswapd.log import ERROR, INFO
 from preswapd.units import PAGE_SIZE as PAGE
+from tests.clients import BEHIND_ZONE
+from tests.running import wait_for
 from tests.systemd.booted import CHECKOUT, Booted, NotPossibleError
 
 NOISE = random.Random(7).randbytes(64 * PAGE)
@@ -75,26 +78,26 @@ def server_pid(host: Booted, vm: str) -> int:
 
 
 def test_pages_outlive_kills_and_restarts(host: Booted, vm: str) -> None:
-    client(host, vm).pwrite(NOISE, PAGE)
+    client(host, vm).pwrite(NOISE, BEHIND_ZONE)
     before = server_pid(host, vm)
     host.run("systemctl", "kill", "--signal=KILL", f"preswapd@{vm}")
     # The socket is open all the time: this waits for the next server, and is not refused.
-    assert bytes(client(host, vm).pread(len(NOISE), PAGE)) == NOISE
+    assert bytes(client(host, vm).pread(len(NOISE), BEHIND_ZONE)) == NOISE
     killed = server_pid(host, vm)
     assert killed not in {0, before}
     host.run("systemctl", "restart", f"preswapd@{vm}")
     assert server_pid(host, vm) not in {0, killed}
-    assert bytes(client(host, vm).pread(len(NOISE), PAGE)) == NOISE
+    assert bytes(client(host, vm).pread(len(NOISE), BEHIND_ZONE)) == NOISE
     lines = host.journal(f"preswapd@{vm}")
     assert sum(line.startswith("recovered 64 pages") for line in lines) == 2
     assert sum(line.startswith("stopping on SIGTERM") for line in lines) == 1
 
 
 def test_stopped_server_starts_when_its_guest_asks(host: Booted, vm: str) -> None:
-    client(host, vm).pwrite(NOISE, PAGE)
+    client(host, vm).pwrite(NOISE, BEHIND_ZONE)
     host.run("systemctl", "stop", f"preswapd@{vm}")
     assert host.show(f"preswapd@{vm}", "Result") == "success"
-    assert bytes(client(host, vm).pread(len(NOISE), PAGE)) == NOISE
+    assert bytes(client(host, vm).pread(len(NOISE), BEHIND_ZONE)) == NOISE
 
 
 def test_who_may_do_what(host: Booted, vm: str) -> None:
@@ -120,6 +123,33 @@ def test_operator_reaches_it(host: Booted, vm: str) -> None:
     host.run(*ctl, "create", "swap1", "1M")
     assert "swap1" in host.run(*ctl, "list")
     host.run(*ctl, "shrink", "0")
+
+
+def test_doctor_names_the_unit_of_one_that_was_stopped(host: Booted, vm: str) -> None:
+    """Its guest's pages are in memory, and nobody listens."""
+    client(host, vm).pwrite(NOISE, PAGE)
+    host.run("systemctl", "stop", f"preswapd@{vm}.socket", f"preswapd@{vm}")
+    doctor = ("/opt/preswapd/bin/preswapctl", "--json", "doctor")
+    found = json.loads(host.run(*doctor, check=False))["checks"]
+    (check,) = (check for check in found if check["subject"] == f"instance {vm}")
+    assert (
+        f"does not run, and 64 pages (256K) of its guests lie in /dev/shm/preswapd-{vm}"
+        in (check["text"])
+    )
+    assert check["command"] == f"systemctl start preswapd@{vm}.service"
+    host.run("sh", "-c", check["command"])
+    assert bytes(client(host, vm).pread(len(NOISE), PAGE)) == NOISE
+
+
+def test_doctor_has_a_unit_that_hangs_started_anew(host: Booted, vm: str) -> None:
+    """What it prints after a minute, for a process that is only stopped."""
+    client(host, vm).pwrite(NOISE, PAGE)
+    unit, before = f"preswapd@{vm}", server_pid(host, vm)
+    host.run("systemctl", "kill", "--signal=STOP", unit)
+    name = f"{unit}.service"
+    host.run("sh", "-c", f"systemctl kill --signal=KILL {name} && systemctl restart {name}")
+    assert server_pid(host, vm) not in {0, before}
+    assert bytes(client(host, vm).pread(len(NOISE), PAGE)) == NOISE
 
 
 def test_figures_for_prometheus(host: Booted, vm: str) -> None:
@@ -158,6 +188,64 @@ def test_bad_configuration_ends_the_attempts_and_a_guest_begins_them_anew(
     assert ready["PRIORITY"] == str(INFO)
     config.write_text(CONFIG)
     assert client(host, vm).get_size() == 64 << 20
+
+
+def test_file_that_cannot_be_read_is_tried_until_it_can(host: Booted, vm: str) -> None:
+    """As one that was written under umask 077."""
+    unit = f"preswapd@{vm}"
+    config = host.path(f"/etc/preswapd/{vm}.toml")
+    config.chmod(0o600)
+    host.run("systemctl", "restart", "--no-block", unit)
+    host.wait_for(unit, "ExecMainStatus", "4")
+    config.chmod(0o644)
+    host.wait_for(unit, "ActiveState", "active")
+    assert client(host, vm).get_size() == 64 << 20
+    assert any(f"{vm}.toml: Permission denied: let user" in line for line in host.journal(unit))
+
+
+def test_removed_socket_is_there_again_after_a_restart(host: Booted, vm: str) -> None:
+    """systemd passes one that nobody finds any more, and is given the path back later."""
+    client(host, vm).pwrite(NOISE, PAGE)
+    path = host.path(f"/run/preswapd/{vm}/nbd.sock")
+    before = path.stat()
+    path.unlink()
+    host.run("systemctl", "restart", f"preswapd@{vm}")
+    assert bytes(client(host, vm).pread(len(NOISE), PAGE)) == NOISE
+    now = path.stat()
+    assert (now.st_uid, now.st_gid, now.st_mode) == (before.st_uid, before.st_gid, before.st_mode)
+    host.run("systemctl", "restart", f"preswapd@{vm}.socket")
+    host.run("systemctl", "kill", "--signal=KILL", f"preswapd@{vm}")
+    assert bytes(client(host, vm).pread(len(NOISE), PAGE)) == NOISE
+
+
+def test_what_is_shown_is_in_force(host: Booted, vm: str) -> None:
+    """Also a directory in the file, once the unit's sandbox lets it be written."""
+    unit, other, before = f"preswapd@{vm}", f"/var/lib/other-{vm}", f"/var/lib/preswapd/{vm}"
+    client(host, vm).pwrite(NOISE, PAGE)
+    host.path(f"/etc/preswapd/{vm}.toml").write_text(f'state-dir = "{other}"\n{CONFIG}')
+
+    def told(text: str) -> None:
+        wait_for(lambda: "\n".join(host.journal(unit)), lambda lines: text in lines)
+
+    host.run("install", "-d", "-o", "preswapd", "-g", "preswapd", "-m", "700", other)
+    host.run("systemctl", "restart", "--no-block", unit)
+    told(f"add ReadWritePaths={other} to [Service]")
+    drop_in = host.path(f"/etc/systemd/system/{unit}.service.d/other.conf")
+    drop_in.parent.mkdir()
+    drop_in.write_text(f"[Service]\nReadWritePaths={other}\n")
+    host.run("systemctl", "daemon-reload")
+    told(f"belong to the disk files in {before}")
+    host.run("systemctl", "stop", f"{unit}.socket", unit)
+    host.run("sh", "-c", f"mv {before}/* {other}/")
+    host.run("systemctl", "start", unit)
+    assert bytes(client(host, vm).pread(len(NOISE), PAGE)) == NOISE
+    program = "/opt/preswapd/bin/preswapd"
+    shown = tomllib.loads(host.run(program, "serve", "--instance", vm, "--show-config"))
+    ctl = ("/opt/preswapd/bin/preswapctl", f"--runtime-dir=/run/preswapd/{vm}", "--json", "stats")
+    facts = json.loads(host.run(*ctl))["server"]
+    for name in ("runtime-dir", "shm-dir", "state-dir"):
+        assert shown[name] == facts[name.replace("-", "_")]
+    assert shown["state-dir"] == other
 
 
 def test_refused_start_is_tried_until_it_works(host: Booted, vm: str) -> None:

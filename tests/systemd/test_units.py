@@ -12,7 +12,7 @@ from tests.running import run
 from tests.systemd.booted import CHECKOUT
 
 UNITS = CHECKOUT / "systemd"
-TEMPLATES = ("preswapd@.service", "preswapd@.socket")
+TEMPLATES = ("preswapd@.service", "preswapd@.socket", "preswapd-sync@.service")
 OTHERS = ("preswapd-metrics.service", "preswapd-metrics.timer")
 MOST_EXPOSED = 2.0
 
@@ -42,7 +42,9 @@ def test_systemd_has_nothing_to_say(folder: Path) -> None:
     assert (done.returncode, about_ours) == (0, [])
 
 
-@pytest.mark.parametrize("name", ["preswapd@.service", "preswapd-metrics.service"])
+@pytest.mark.parametrize(
+    "name", ["preswapd@.service", "preswapd-sync@.service", "preswapd-metrics.service"]
+)
 def test_hardening(folder: Path, name: str) -> None:
     unit = str(folder / name)
     done = run(["systemd-analyze", "security", "--offline=true", "--no-pager", unit])
@@ -65,3 +67,52 @@ def test_user_and_folders_are_what_systemd_understands(folder: Path) -> None:
     assert 0 < int(user.split(":")[2]) < 1000
     for name in ("run/preswapd", "var/lib/preswapd", "etc/preswapd"):
         assert (folder / "root-tmpfiles" / name).stat().st_mode & 0o777 == 0o755
+
+
+# Beside the script: notes what it was called with, and takes its exit status from a list.
+STUB = """#!/bin/sh
+echo "$(basename "$0") $*" >>calls
+read -r status <"$(basename "$0").status"
+sed -i 1d "$(basename "$0").status"
+exit "$status"
+"""
+SYNC = "preswapctl --runtime-dir RUN sync"
+STOP = "preswapctl --runtime-dir RUN shrink --stop"
+WITHOUT = "preswapd serve"
+PAUSE = "sleep 2"
+
+
+@pytest.mark.parametrize(
+    ("asked", "without", "calls", "status"),
+    [
+        ([0], [], [SYNC], 0),
+        ([5], [], [SYNC], 5),
+        ([3], [0], [SYNC, WITHOUT], 0),
+        ([3], [5], [SYNC, WITHOUT], 5),
+        ([3, 0], [4], [SYNC, WITHOUT, PAUSE, SYNC], 0),
+        ([4, 0, 0], [], [SYNC, STOP, PAUSE, SYNC], 0),
+        ([3] * 10, [4] * 10, [SYNC, WITHOUT, PAUSE] * 10, 4),
+    ],
+    ids=["done", "full", "stopped", "stopped-full", "starts", "shrinks", "refused"],
+)
+def test_who_syncs_at_a_shutdown(
+    tmp_path: Path, asked: list[int], without: list[int], calls: list[str], status: int
+) -> None:
+    unit = (UNITS / "preswapd-sync@.service").read_text()
+    found = re.search(r"^ExecStop=/bin/sh -c '(.+?)'$", unit, re.M | re.S)
+    assert found
+    script = found[1].replace("\\\n", " ").replace("%t/preswapd/%i", "RUN")
+    script = script.replace("/opt/preswapd/bin/", "")
+    answers = {"preswapctl": asked, "preswapd": without, "sleep": [0] * 10}
+    for name, statuses in answers.items():
+        (tmp_path / name).write_text(STUB)
+        (tmp_path / name).chmod(0o755)
+        (tmp_path / f"{name}.status").write_text("".join(f"{one}\n" for one in statuses))
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    done = subprocess.run(["sh", "-c", script], cwd=tmp_path, env={"PATH": path}, check=False)
+    made = (tmp_path / "calls").read_text().splitlines()
+    assert ([line if WITHOUT not in line else WITHOUT for line in made], done.returncode) == (
+        calls,
+        status,
+    )
+    assert all(line.endswith(" --sync-and-exit") for line in made if WITHOUT in line)

@@ -188,35 +188,6 @@ def test_mover_goes_on_after_a_restart(shm: Path, kept: int) -> None:
     assert all(read_page(host, pool, 0, i) == make_page("noise", i) for i in range(kept, 1500, 15))
 
 
-def test_headroom_of_the_host(shm: Path) -> None:
-    host = Host(shm / "arena", MIB, create=True, host_reserve=1 << 60)
-    assert not host.put_page(host.new_pool(), 0, 0, make_page("text", 0))
-    assert host.stats()["reject_alloc_fail"] == 1
-
-
-@pytest.mark.parametrize(("usage", "stored"), [(100 * MIB, False), (10 * MIB, True)])
-def test_headroom_of_a_cgroup(shm: Path, usage: int, stored: bool) -> None:
-    files = (str(shm / "max"), str(shm / "current"), str(shm / "stat"))
-    contents = (f"{100 * MIB}\n", f"{usage}\n", "anon 1\ninactive_file 4096\n")
-    for name, content in zip(files, contents, strict=True):
-        Path(name).write_text(content)
-    host = Host(shm / "arena", MIB, create=True, cgroup_files=[files])
-    assert host.put_page(host.new_pool(), 0, 0, make_page("text", 0)) == stored
-
-
-def test_headroom_of_a_cgroup_holds_for_fast_puts(shm: Path) -> None:
-    """More come in than there is room for, before the time to ask again has come."""
-    files = (str(shm / "max"), str(shm / "current"), str(shm / "stat"))
-    for name, content in zip(files, (f"{100 * MIB}\n", "0\n", "inactive_file 0\n"), strict=True):
-        Path(name).write_text(content)
-    host = Host(shm / "arena", 8 * MIB, create=True, cgroup_files=[files])
-    pool, others = host.new_pool(), 67 * MIB
-    for index in range(1000):
-        Path(files[1]).write_text(f"{others + used(host)}\n")
-        host.put_page(pool, 0, index, make_page("noise", index))
-    assert 0 < used(host) <= MIB
-
-
 def test_full_tmpfs_is_a_rejected_put(small_tmpfs: Path) -> None:
     host = Host(small_tmpfs / "arena", 64 * MIB, create=True)
     pool = host.new_pool()

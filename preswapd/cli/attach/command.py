@@ -8,14 +8,17 @@ from pathlib import Path
 
 import click
 
-from preswapd.api.figures import DeviceAnswer
+from preswapd.api.messages import AWAITED
 from preswapd.cli.attach.disk import SCSI, Disk, bus_option
 from preswapd.cli.attach.hotplug import Hotplug
+from preswapd.cli.instances import RunningInstance
 from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.cli.output import print_json
-from preswapd.cli.steer.in_use import RECENT_SECONDS, in_use
+from preswapd.cli.steer.asking import confirm, yes_option
+from preswapd.cli.steer.in_use import RECENT_SECONDS, kept_pages, recent_io
 from preswapd.commandline import DEVICE, FILE, SECONDS
 from preswapd.errors import PartialError, RefusedError, UsageError
+from preswapd.paths import runtime_root
 from preswapd.qmp import Monitor, MonitorBusyError
 from preswapd.units import format_pages
 
@@ -35,7 +38,7 @@ qmp_option = click.option(
 @qmp_option
 @bus_option
 @click.option("--controller", metavar="ID", help="The id of a virtio-scsi controller to use.")
-@click.option("--yes", is_flag=True, help="Attach even when a client is connected to DEV.")
+@yes_option
 @pass_invocation
 def attach_command(
     invocation: Invocation, dev: str, qmp: Path, bus: str, controller: str | None, yes: bool
@@ -43,7 +46,8 @@ def attach_command(
     """Give DEV to a running guest of QEMU, as a disk with the settings of qemu-args.
 
     Adds a virtio-scsi controller for it, unless --controller names one. When a step fails, what
-    was added is removed again. For a guest of libvirt, which keeps the socket to itself, use
+    was added is removed again. Asks when a client is connected to DEV: two guests on one device
+    destroy each other's pages. For a guest of libvirt, which keeps the socket to itself, use
     libvirt-xml and virsh attach-device instead.
 
     \b
@@ -55,22 +59,26 @@ def attach_command(
     if controller is not None and bus != SCSI:
         raise UsageError("--controller goes with --bus scsi only")
     instance = invocation.instances.serving(dev)
-    disk = Disk(dev, instance.nbd_socket, bus)
+    disk = Disk.of(instance, dev, bus)
     with monitor_at(qmp) as monitor:
         hotplug = Hotplug(monitor, disk)
         if hotplug.device() is not None:
-            raise RefusedError(f"{dev} is attached to this guest already")
-        if instance.client.device(dev)["connections"] and not yes:
-            raise RefusedError(
-                f"a client is connected to {dev}: two guests on one device destroy each other's"
-                " pages (--yes goes ahead)"
-            )
+            raise RefusedError(f"{dev} of {instance.name} is attached to this guest already")
+        if not yes:
+            check_alone(instance, dev)
+        namesakes = hotplug.namesakes()
         hotplug.plug(controller)
         # It is attached by now: Ctrl-C would only keep that from being said.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         device = hotplug.device()
     if invocation.json:
-        print_json({"name": dev, "bus": bus, "serial": disk.name, "device": device})
+        print_json({"name": dev, "bus": bus, "serial": disk.serial, "device": device})
+    elif namesakes:
+        whose = ", ".join(map(owner, namesakes))
+        click.echo(
+            f"attached {dev}; the guest has that of {whose} too, with the same label;"
+            f" in the guest: swapon --discard {disk.path_in_guest}"
+        )
     else:
         click.echo(f"attached {dev}; in the guest: swapon --discard LABEL={dev}")
 
@@ -85,16 +93,21 @@ def attach_command(
     show_default=True,
     help="How many seconds the guest has to let go of the disk.",
 )
-@click.option("--force", is_flag=True, help="Detach even when the disk may be in use as swap.")
+@yes_option
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Do not ask, and detach even when the disk may be in use as swap.",
+)
 @pass_invocation
 def detach_command(
-    invocation: Invocation, dev: str, qmp: Path, timeout: float, force: bool
+    invocation: Invocation, dev: str, qmp: Path, timeout: float, yes: bool, force: bool
 ) -> None:
     """Take DEV out of a running guest of QEMU, after the guest's own swapoff.
 
     A guest that still swaps to DEV would lose what it has swapped: after I/O in the last ten
-    seconds this is refused. Exit status 5: the guest has not let go of the disk in time; run the
-    command again to go on.
+    seconds this is refused, and when DEV holds pages it asks. Exit status 5: the guest has not let
+    go of the disk in time; run the command again to go on.
 
     \b
     Example, after swapoff in the guest:
@@ -104,12 +117,12 @@ def detach_command(
     # still for as long as QEMU tries to connect.
     instance = invocation.instances.serving(dev)
     with monitor_at(qmp) as monitor:
-        hotplug = Hotplug(monitor, Disk(dev, instance.nbd_socket))
+        hotplug = Hotplug(monitor, Disk.of(instance, dev))
         device = hotplug.device()
-        if device is None and not hotplug.has_node() and not hotplug.has_controller():
-            raise RefusedError(f"{dev} is not attached to this guest")
+        if device is None and not hotplug.own_nodes() and not hotplug.has_controller():
+            raise RefusedError(not_attached(instance, dev, hotplug.namesakes(), qmp))
         if not force:
-            check_unused(hotplug, instance.client.device(dev))
+            check_unused(hotplug, instance, dev, yes)
         try:
             clean = hotplug.unplug(device, timeout)
         except KeyboardInterrupt:
@@ -141,20 +154,54 @@ def monitor_at(path: Path) -> Iterator[Monitor]:
         yield monitor
 
 
-def check_unused(hotplug: Hotplug, answer: DeviceAnswer) -> None:
+def check_alone(instance: RunningInstance, dev: str) -> None:
+    """Asks when another guest has it: RefusedError unless somebody agrees."""
+    device = instance.client.device(dev)
+    if device["connections"]:
+        why = "a client is connected"
+    elif device.get("awaited"):
+        why = AWAITED
+    else:
+        return
+    confirm(
+        f"{dev} of {instance.name}: {why}; two guests on one device destroy each other's pages",
+        "Attach it to this guest too?",
+    )
+
+
+def not_attached(instance: RunningInstance, dev: str, namesakes: list[Path], qmp: Path) -> str:
+    text = f"{dev} of {instance.name} is not attached to this guest"
+    if not namesakes:
+        return text
+    commands = [f"preswapctl {owner(socket)} detach {dev} --qmp {qmp}" for socket in namesakes]
+    return f"{text}, that of another instance is: {' or '.join(commands)}"
+
+
+def owner(socket: Path) -> str:
+    """The server at a socket, as an option names it."""
+    folder = socket.parent
+    if folder.parent.resolve() == runtime_root().resolve():
+        return f"--instance {folder.name}"
+    return f"--runtime-dir {folder}"
+
+
+def check_unused(hotplug: Hotplug, instance: RunningInstance, dev: str, yes: bool) -> None:
+    answer = instance.client.device(dev)
     state = hotplug.state()
     if state != "running":
         raise RefusedError(
             f"the guest is not running ({state}) and cannot let go of the disk"
             " (--force detaches it)"
         )
-    warning = in_use(answer)
+    warning = recent_io(answer)
     if warning:
         raise RefusedError(
             f"{warning} After swapoff in the guest, wait {RECENT_SECONDS:g} s (--force goes ahead)"
         )
-
-
-def kept_pages(answer: DeviceAnswer) -> int:
-    """All but the swap header."""
-    return max(0, answer["preswap_pages"] + answer["disk_pages"] - 1)
+    kept = kept_pages(answer)
+    if kept and not yes:
+        confirm(
+            f"{dev} of {instance.name} holds {format_pages(kept)}, which the guest loses unless it"
+            " has run swapoff",
+            "Detach it?",
+        )

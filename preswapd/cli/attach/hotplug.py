@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A device's disk in a running QEMU, plugged and unplugged through its monitor."""
 
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
 
 import click
 
-from preswapd.cli.attach.disk import SCSI, Disk, Properties
+from preswapd.cli.attach.disk import SCSI, Disk, Export, Properties
 from preswapd.errors import PartialError, PreswapError, RefusedError
 from preswapd.qmp import CommandFailedError, Event, Monitor, MonitorError
 
@@ -25,16 +28,42 @@ class Hotplug:
     # --- what is there ---
 
     def device(self) -> str | None:
-        """The path of the disk in QEMU's device tree, however it was attached."""
+        """The path of the disk in QEMU's device tree, however it was attached and is named."""
         for block in self.monitor.execute("query-block"):
-            if block.get("inserted", {}).get("node-name") == self.disk.name:
+            if self.is_ours(block.get("inserted", {})):
                 # Of a virtio disk it is the inner half that holds the node.
                 return path_of(block["qdev"].removesuffix("/virtio-backend"))
         return None
 
-    def has_node(self) -> bool:
-        nodes = self.monitor.execute("query-named-block-nodes", flat=True)
-        return any(node["node-name"] == self.disk.name for node in nodes)
+    def nodes(self) -> Iterator[Mapping[str, Any]]:
+        """All that QEMU has made of files and exports, each node with its layers."""
+        yield from self.monitor.execute("query-named-block-nodes", flat=True)
+
+    def is_ours(self, node: Mapping[str, Any]) -> bool:
+        """Its name says nothing: two instances may have a device of one name."""
+        export = Export.parse(node.get("file", ""))
+        return export is not None and export.is_same(self.disk.export)
+
+    def own_nodes(self) -> list[str]:
+        """The upper layers first."""
+        ours = [node for node in self.nodes() if self.is_ours(node)]
+        return [node["node-name"] for node in sorted(ours, key=lambda node: node["drv"] == "nbd")]
+
+    def namesakes(self) -> list[Path]:
+        """The sockets of other servers whose device of this name the guest has."""
+        exports = (Export.parse(node.get("file", "")) for node in self.nodes())
+        others = [export for export in exports if export and export.name == self.disk.dev]
+        found = {each.socket: None for each in others if not each.is_same(self.disk.export)}
+        return list(found)
+
+    def check_names(self) -> None:
+        """RefusedError where a node that is not this device's has its name."""
+        for node in self.nodes():
+            if node["node-name"] == self.disk.name and not self.is_ours(node):
+                raise RefusedError(
+                    f"this QEMU has a disk {self.disk.name} already, of {node.get('file') or '?'}:"
+                    " detach that one first"
+                )
 
     def has_controller(self) -> bool:
         devices = self.monitor.execute("qom-list", path="/machine/peripheral")
@@ -55,9 +84,10 @@ class Hotplug:
     def plug(self, controller: str | None = None) -> None:
         """All of it or nothing: when a step fails, what was added is removed again."""
         with ExitStack() as undo:
-            if self.has_node():
+            if self.disk.name in self.own_nodes():
                 # Left by an attach that was killed. QEMU refuses when something uses it.
-                self.delete_node()
+                self.delete_nodes([self.disk.name])
+            self.check_names()
             # Registered before it is tried: after Ctrl-C nobody knows how far QEMU got.
             undo.callback(self.undo_node)
             self.monitor.execute("blockdev-add", **self.disk.node())
@@ -94,7 +124,7 @@ class Hotplug:
 
     def undo_node(self) -> None:
         with suppress(MonitorError):
-            self.delete_node()
+            self.delete_nodes([self.disk.name])
 
     def undo_device(self, name: str) -> None:
         with suppress(PreswapError):
@@ -106,8 +136,7 @@ class Hotplug:
         """False where our controller stays: the machine was started with it, or others use it."""
         if device is not None:
             self.release("the disk", device, seconds)
-        if self.has_node():
-            self.delete_node()
+        self.delete_nodes(self.own_nodes())
         if not self.has_controller():
             return True
         if not self.controller_is_idle():
@@ -142,8 +171,11 @@ class Hotplug:
         if answer["event"] != "DEVICE_DELETED":
             raise RefusedError(f"the guest refuses to let go of {what}")
 
-    def delete_node(self) -> None:
-        self.monitor.execute("blockdev-del", **{"node-name": self.disk.name})
+    def delete_nodes(self, names: list[str]) -> None:
+        for name in names:
+            # QEMU takes those back itself that it has named itself.
+            if not name.startswith("#"):
+                self.monitor.execute("blockdev-del", **{"node-name": name})
 
 
 def path_of(device: str) -> str:

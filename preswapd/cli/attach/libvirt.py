@@ -77,7 +77,7 @@ def libvirt_xml_command(
       preswapctl libvirt-xml swap0                      then: virsh edit vm1
       preswapctl libvirt-xml swap0 --only disk | virsh attach-device vm1 /dev/stdin --persistent
     """
-    disk = Disk(dev, invocation.instances.serving(dev).nbd_socket, bus)
+    disk = Disk.of(invocation.instances.serving(dev), dev, bus)
     version = libvirt or first_version(LIBVIRTS)
     if version is None:
         click.echo(
@@ -153,7 +153,7 @@ def disk_element(disk: Disk, target: str) -> ET.Element:
     ET.SubElement(source, "reconnect", delay=str(RECONNECT_SECONDS))
     still = {"rotation_rate": "1"} if disk.bus == SCSI else {}
     ET.SubElement(element, "target", {"dev": target, "bus": disk.bus} | still)
-    ET.SubElement(element, "serial").text = disk.name
+    ET.SubElement(element, "serial").text = disk.serial
     if disk.bus == SCSI:
         # By the name alone libvirt would put sdh and later ones on a second controller, and make
         # that one an LSI.

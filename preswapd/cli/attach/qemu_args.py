@@ -30,7 +30,7 @@ def qemu_args_command(invocation: Invocation, dev: str, bus: str) -> None:
       eval qemu-system-x86_64 -m 1G ... "$(preswapctl qemu-args swap0)"
     """
     instance = invocation.instances.serving(dev)
-    arguments = qemu_arguments(Disk(dev, instance.nbd_socket, bus))
+    arguments = qemu_arguments(Disk.of(instance, dev, bus))
     if invocation.json:
         print_json(arguments)
     else:

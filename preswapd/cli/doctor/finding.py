@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """One result of a check."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 OK = "ok"
 NOTE = "note"  # works, and is worth knowing
@@ -10,14 +10,27 @@ FIX = "fix"  # does not work, or loses what it should give
 
 @dataclass(frozen=True)
 class Finding:
+    """`mend` says what to do; `command` does it, typed as it is."""
+
     status: str
     subject: str
     text: str
     mend: str | None = None
+    command: str | None = None
+
+    @property
+    def advice(self) -> str | None:
+        return ": ".join(part for part in (self.mend, self.command) if part) or None
 
     def to_json(self) -> dict[str, str | None]:
-        return asdict(self)
+        return {
+            "status": self.status,
+            "subject": self.subject,
+            "text": self.text,
+            "mend": self.advice,
+            "command": self.command,
+        }
 
     def as_text(self) -> str:
         line = f"{self.status:4}  {self.subject}: {self.text}"
-        return f"{line}\n      -> {self.mend}" if self.mend else line
+        return f"{line}\n      -> {self.advice}" if self.advice else line

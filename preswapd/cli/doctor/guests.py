@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 from preswapd.cli.doctor.finding import FIX, NOTE, OK, Finding
+from preswapd.cli.typed import as_root
 from preswapd.host.kernel import is_on
 from preswapd.host.versions import (
     LIBVIRT_RECONNECTS,
@@ -17,6 +18,8 @@ from preswapd.paths import runtime_root
 
 # Fedora and RHEL keep theirs outside PATH.
 QEMUS = ("qemu-system-x86_64", "qemu-system-aarch64", "qemu-kvm", "/usr/libexec/qemu-kvm")
+# What a host adds to libvirt's profile.
+LOCAL = Path("etc/apparmor.d/local/abstractions/libvirt-qemu")
 # What `preswapctl qemu-args` prints needs open-timeout, the newest of its options.
 OLDEST_QEMU: Version = (7, 0)
 
@@ -68,8 +71,7 @@ def check_libvirt(version: Version | None) -> list[Finding]:
 
 def check_apparmor(root: Path, sockets: Path) -> list[Finding]:
     """libvirt gives each guest a profile, and by default it does not allow the servers' sockets."""
-    folder = root / "etc/apparmor.d"
-    profiles = [folder / "abstractions/libvirt-qemu", folder / "local/abstractions/libvirt-qemu"]
+    profiles = [root / "etc/apparmor.d/abstractions/libvirt-qemu", root / LOCAL]
     if not is_on(root / "sys/module/apparmor/parameters/enabled") or not profiles[0].exists():
         return []
     if any(allows_sockets(path, sockets) for path in profiles):
@@ -81,8 +83,11 @@ def check_apparmor(root: Path, sockets: Path) -> list[Finding]:
             FIX,
             "AppArmor",
             f"does not let libvirt's guests use the sockets in {sockets}",
-            f"add the line `{sockets}/*/nbd.sock rw,` to /etc/apparmor.d/local/abstractions/"
-            "libvirt-qemu, and restart the guests",
+            "add a line to libvirt's abstraction, and restart the guests",
+            as_root(
+                f"mkdir -p /{LOCAL.parent} && printf '\\n%s\\n'"
+                f" '{sockets}/*/nbd.sock rw,' >>/{LOCAL}"
+            ),
         )
     ]
 

@@ -2,9 +2,12 @@
 """doctor's checks of the host, whether or not a server runs."""
 
 import os
+import shutil
 from pathlib import Path
+from shlex import quote
 
 from preswapd.cli.doctor.finding import FIX, NOTE, OK, Finding
+from preswapd.cli.typed import as_root
 from preswapd.errors import RefusedError, UsageError
 from preswapd.host.filesystems import (
     existing_parent,
@@ -21,6 +24,14 @@ from preswapd.paths import state_root
 from preswapd.units import format_size
 
 SHARED_MEMORY = Path("/dev/shm")
+# What installs packages, and how they are called there.
+PACKAGES = {"apt-get": "nbdkit nbdkit-plugin-python", "dnf": "nbdkit nbdkit-python-plugin"}
+# The drop-in with the last name counts.
+KEEP_IPC = (
+    "mkdir -p /etc/systemd/logind.conf.d"
+    r" && printf '[Login]\nRemoveIPC=no\n' >/etc/systemd/logind.conf.d/zz-preswapd.conf"
+    " && systemctl restart systemd-logind"
+)
 # With less free, even what a small pool rejects soon fills the disk.
 LITTLE_DISK = 1 << 30
 
@@ -48,7 +59,7 @@ def check_nbdkit() -> list[Finding]:
     try:
         found = probe()
     except RefusedError as error:
-        return [Finding(FIX, "nbdkit", str(error))]
+        return [Finding(FIX, "nbdkit", str(error), *installing(str(error)))]
     version = found.version_text
     text = f"version {version}, its plugin embeds Python {found.python}, the same as here"
     findings = [Finding(OK, "nbdkit", text)]
@@ -68,13 +79,21 @@ def check_nbdkit() -> list[Finding]:
     return findings
 
 
+def installing(complaint: str) -> tuple[str, str] | tuple[()]:
+    """How the distribution's own nbdkit comes onto this host, where that is what is missing."""
+    for manager, packages in PACKAGES.items():
+        if "not installed" in complaint and shutil.which(manager):
+            return "install it", as_root(f"{manager} install -y {packages}")
+    return ()
+
+
 def check_shared_memory(directory: Path, subject: str) -> Finding:
+    place = quote(str(directory))
+    mount = as_root(f"mkdir -p {place} && mount -t tmpfs tmpfs {place}")
     if not directory.is_dir():
-        return Finding(FIX, subject, f"{directory} is not there", f"mount a tmpfs at {directory}")
+        return Finding(FIX, subject, f"{directory} is not there", "mount a tmpfs there", mount)
     if not is_tmpfs(directory):
-        return Finding(
-            FIX, subject, f"{directory} is not on a tmpfs", f"mount a tmpfs at {directory}"
-        )
+        return Finding(FIX, subject, f"{directory} is not on a tmpfs", "mount a tmpfs there", mount)
     total, free = total_bytes(directory), free_bytes(directory)
     if total == 0:
         return Finding(OK, subject, f"{directory} has no limit of its own")
@@ -85,7 +104,7 @@ def check_shared_memory(directory: Path, subject: str) -> Finding:
 
 def check_huge_pages() -> list[Finding]:
     """With huge pages everywhere, each small slab would take two megabytes."""
-    for line in Path("/proc/self/mounts").read_text().splitlines():
+    for line in Path("/proc/self/mounts").read_text(errors="replace").splitlines():
         _, place, kind, options = line.split()[:4]
         if kind == "tmpfs" and place == str(SHARED_MEMORY):
             bad = {"huge=always", "huge=within_size"} & set(options.split(","))
@@ -95,7 +114,8 @@ def check_huge_pages() -> list[Finding]:
                         FIX,
                         "shared memory",
                         f"{place} is mounted with {bad.pop()}: a slab of 64K takes 2M there",
-                        f"mount -o remount,huge=never {place}",
+                        "mount it without",
+                        as_root(f"mount -o remount,huge=never {place}"),
                     )
                 ]
     return []
@@ -143,7 +163,8 @@ def check_remove_ipc(user: int) -> list[Finding]:
                 FIX,
                 "logind",
                 f"deletes the shared memory of user {user}, and so the guests' pages, at logout",
-                "set RemoveIPC=no in /etc/systemd/logind.conf, or run as a system user",
+                "run the server as a system user, or let logind keep it",
+                as_root(KEEP_IPC),
             )
         ]
     return [Finding(OK, "logind", "keeps shared memory at logout")]
@@ -153,7 +174,8 @@ def check_swap(root: Path) -> list[Finding]:
     """What the host swaps out of a pool is compressed already, and a guest waits for it."""
     findings = []
     try:
-        areas = [line.split()[0] for line in (root / "proc/swaps").read_text().splitlines()[1:]]
+        text = (root / "proc/swaps").read_text(errors="replace")
+        areas = [line.split()[0] for line in text.splitlines()[1:]]
     except OSError:
         areas = []
     if areas:

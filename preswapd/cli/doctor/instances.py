@@ -3,18 +3,27 @@
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from shlex import quote
+from typing import NamedTuple
 
 from preswapd.api.figures import DeviceFigures, TmemFigures
+from preswapd.api.last_start import LastStart
 from preswapd.api.messages import ServerFacts
+from preswapd.api.settings import QUOTA, UNLIMITED
+from preswapd.cli.doctor.clients import check_client
 from preswapd.cli.doctor.finding import FIX, NOTE, OK, Finding
 from preswapd.cli.doctor.host import (
     check_remove_ipc,
     check_shared_memory,
     check_state_directory,
 )
+from preswapd.cli.doctor.reboot import check_sync_unit
+from preswapd.cli.doctor.sharing import Share
+from preswapd.cli.doctor.sockets import check_sockets
 from preswapd.cli.instances import RunningInstance
-from preswapd.paths import SharedMemoryPaths, StatePaths
-from preswapd.units import PAGE_SIZE, format_size
+from preswapd.cli.typed import as_root, control
+from preswapd.paths import RuntimePaths, SharedMemoryPaths, StatePaths
+from preswapd.units import PAGE_SIZE, format_pages, format_size
 
 # A guest trims whole clusters of 512 pages, so one that has written a few of them must have trimmed
 # some, unless it still uses all that it has ever swapped.
@@ -23,26 +32,49 @@ OPEN_FILES = "Max open files"
 FEW_DESCRIPTORS = 1024
 
 
+class Place(NamedTuple):
+    """Where an instance is found, and what it calls itself."""
+
+    instance: str
+    runtime_dir: Path
+
+    @property
+    def name(self) -> str:
+        return f"instance {self.instance}"
+
+    def control(self, *words: str) -> str:
+        return control(self.runtime_dir, *words)
+
+
 def check_instance(instance: RunningInstance) -> list[Finding]:
     facts = instance.client.facts()
     stats = instance.client.stats()
-    name = f"instance {stats['instance']}"
+    place = Place(stats["instance"], instance.runtime_dir)
+    name = place.name
     shm_dir, state_dir = Path(facts.shm_dir), Path(facts.state_dir)
+    files = files_of(SharedMemoryPaths(shm_dir), StatePaths(state_dir), stats["devices"])
     return [
         *process(name, facts),
+        *check_sync_unit(stats["instance"], facts),
+        *check_sockets(name, facts),
         *check_descriptors(name, Path(f"/proc/{facts.pid}/limits")),
         *directory_of_pages(shm_dir, f"{name}, shared memory"),
         *check_state_directory(state_dir, f"{name}, disk files"),
-        *pool(name, stats["tmem"]),
-        *check_files(
-            name, files_of(SharedMemoryPaths(shm_dir), StatePaths(state_dir), stats["devices"])
-        ),
+        *pool(place, stats["tmem"]),
+        *check_files(place, files),
         *(
             finding
-            for device, counters in stats["devices"].items()
-            for finding in check_device(f"{name}, device {device}", counters)
+            for device, figures in stats["devices"].items()
+            for finding in check_device(place, device, figures)
         ),
     ]
+
+
+def share_of(instance: RunningInstance) -> Share:
+    stats = instance.client.stats()
+    return Share(
+        stats["instance"], Path(instance.client.facts().shm_dir), stats["tmem"]["mem_limit"]
+    )
 
 
 def directory_of_pages(shm_dir: Path, subject: str) -> list[Finding]:
@@ -83,30 +115,40 @@ def check_descriptors(name: str, limits: Path) -> list[Finding]:
 
 def files_of(
     memory: SharedMemoryPaths, state: StatePaths, devices: Iterable[str]
-) -> Iterator[Path]:
-    """What the next start needs."""
-    yield memory.arena
+) -> Iterator[tuple[Path, str | None]]:
+    """What the next start needs, each with the device that it is of."""
+    yield memory.arena, None
     for device in devices:
-        yield memory.map(device)
-        yield state.disk_file(device)
-        yield state.sidecar(device)
+        for path in (memory.map(device), state.disk_file(device), state.sidecar(device)):
+            yield path, device
 
 
-def check_files(name: str, files: Iterable[Path]) -> Iterator[Finding]:
+def check_files(place: Place, files: Iterable[tuple[Path, str | None]]) -> Iterator[Finding]:
     """A running server has them open already, so nobody would notice before it ends."""
-    for path in files:
+    for path, device in files:
         if not path.exists():
+            way = "before a restart shut the guests down, or swapoff there"
             yield Finding(
                 FIX,
-                name,
+                place.name,
                 f"{path} is missing: guests are served until the server ends, but not after that",
-                "shut the guests down, or swapoff there and `preswapctl remove`, before a restart",
+                way if device is None else f"{way}, and then",
+                None if device is None else place.control("remove", device),
             )
 
 
-def pool(name: str, tmem: TmemFigures) -> Iterator[Finding]:
+def pool(place: Place, tmem: TmemFigures) -> Iterator[Finding]:
+    name = place.name
     used, limit = tmem["mem_used_total"], tmem["mem_limit"]
     yield Finding(OK, name, f"the pool has {format_size(used)} of {format_size(limit)} in use")
+    if tmem.get("frozen"):
+        yield Finding(
+            NOTE,
+            name,
+            "the pool is frozen: new pages go to disk",
+            "let them in again",
+            place.control("thaw"),
+        )
     if tmem["checksum_errors"]:
         yield Finding(
             FIX,
@@ -116,40 +158,65 @@ def pool(name: str, tmem: TmemFigures) -> Iterator[Finding]:
         )
 
 
-def check_device(name: str, device: DeviceFigures) -> Iterator[Finding]:
-    written = device["succ_stores"] + device["failed_stores"]
-    if written > PAGES_WITHOUT_TRIM and device["trims"] == 0:
-        yield Finding(
-            FIX,
-            name,
-            f"no trims seen although {format_size(written * PAGE_SIZE)} was written: swap that"
-            " the guest frees is not given back",
-            "attach it as `preswapctl qemu-args` says, and use swapon --discard in the guest",
-        )
-    elif written > PAGES_WITHOUT_TRIM and device["trims"] <= device["size"] // PAGE_SIZE:
-        # swapon discards the whole area once, also on a disk that is never trimmed again.
-        yield Finding(
-            NOTE,
-            name,
-            "no trims seen since swapon: if the guest has freed swap, its disk is rotational",
-            "attach it as `preswapctl qemu-args` says; the guest's dmesg should show SSDsc",
-        )
-    if unknown := device.get("unknown_reads", 0):
+def check_device(place: Place, device: str, figures: DeviceFigures) -> Iterator[Finding]:
+    name = f"{place.name}, device {device}"
+    yield from check_trims(name, figures, place.control("qemu-args", device))
+    unlimited = f"{QUOTA.sysctl_key(place.instance, device)}={UNLIMITED}"
+    yield from check_quota(name, figures, place.control("sysctl", unlimited))
+    if unknown := figures.get("unknown_reads", 0):
         yield Finding(
             FIX,
             name,
             f"{unknown} reads of pages that no guest has written, as far as this server knows,"
             " were I/O errors",
             "a guest that was restored or moved here, or outlived a reboot of the host, has lost"
-            " them: reboot it; if its disk holds nothing that it needs, `preswapctl trim"
-            f" {name}` makes them zeros",
+            " them: reboot it; if its disk holds nothing that it needs, this makes them zeros",
+            place.control("trim", device),
         )
-    if device["disk_errors"]:
+    if figures["disk_errors"]:
         yield Finding(
             FIX,
             name,
-            f"{device['disk_errors']} reads or writes of its disk file failed",
-            "see the server's log",
+            f"{figures['disk_errors']} reads or writes of its disk file failed",
+            *reading_its_log(place.runtime_dir),
         )
-    if device["connections"] == 0:
-        yield Finding(NOTE, name, "no client is connected")
+    yield from check_client(name, figures)
+
+
+def check_trims(name: str, figures: DeviceFigures, attaching: str) -> Iterator[Finding]:
+    written = figures["succ_stores"] + figures["failed_stores"]
+    if written > PAGES_WITHOUT_TRIM and figures["trims"] == 0:
+        yield Finding(
+            FIX,
+            name,
+            f"no trims seen although {format_size(written * PAGE_SIZE)} was written: swap that"
+            " the guest frees is not given back",
+            "use swapon --discard in the guest, and attach it as this says",
+            attaching,
+        )
+    elif written > PAGES_WITHOUT_TRIM and figures["trims"] <= figures["size"] // PAGE_SIZE:
+        # swapon discards the whole area once, also on a disk that is never trimmed again.
+        yield Finding(
+            NOTE,
+            name,
+            "no trims seen since swapon: if the guest has freed swap, its disk is rotational",
+            "the guest's dmesg should show SSDsc, and does if it is attached as this says",
+            attaching,
+        )
+
+
+def check_quota(name: str, figures: DeviceFigures, lifting: str) -> Iterator[Finding]:
+    size, pages = figures["size"] // PAGE_SIZE, figures["preswap_pages"]
+    quota = figures.get("quota", size)
+    if pages < quota < size:
+        yield Finding(OK, name, f"{pages} pages of its quota of {format_pages(quota)} are in tmem")
+    elif quota < size:
+        text = f"it is at its quota of {format_pages(quota)} in tmem: new pages go to disk"
+        yield Finding(NOTE, name, text, "lift it", lifting)
+
+
+def reading_its_log(runtime_dir: Path) -> tuple[str, str] | tuple[str]:
+    last_start = LastStart.read(RuntimePaths(runtime_dir).last_start)
+    if last_start and last_start.unit:
+        return "see its log", as_root(f"journalctl --unit {quote(last_start.unit)} --lines 50")
+    return ("see the server's log, which is on its standard error",)

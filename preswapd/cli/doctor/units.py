@@ -5,9 +5,11 @@ import configparser
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from shlex import quote
 from typing import NamedTuple
 
 from preswapd.cli.doctor.finding import FIX, NOTE, OK, Finding
+from preswapd.cli.typed import as_root
 from preswapd.host.logind import YES
 
 # A unit in an earlier one hides those of the same name in later ones.
@@ -17,8 +19,14 @@ FOLDERS = (
     "usr/local/lib/systemd/system",
     "usr/lib/systemd/system",
 )
+# Ours, behind most others.
+DROP_IN = "zz-preswapd.conf"
 TEMPLATE = "preswapd@.service"
-SOCKET = "preswapd@.socket"
+# The units that it comes with, and what is without them.
+BESIDE = {
+    "preswapd@.socket": "nothing listens while the server restarts",
+    "preswapd-sync@.service": "a reboot of the host loses what guests have in memory",
+}
 # QEMU tries again after 1, 2, 4 seconds and so on: a pause of this length costs the guest nothing.
 LONGEST_PAUSE = 1.0
 SPANS = {"ms": 0.001, "s": 1.0, "sec": 1.0, "": 1.0, "min": 60.0, "m": 60.0}
@@ -91,6 +99,13 @@ def units_installed(root: Path) -> bool:
     return bool(files_of(root, TEMPLATE))
 
 
+def is_installed(root: Path, unit: str) -> bool:
+    """A unit, or the template that it is made from."""
+    name, at, rest = unit.partition("@")
+    template = f"{name}@.{rest.rpartition('.')[2]}" if at else unit
+    return bool(files_of(root, unit) or files_of(root, template))
+
+
 def check_units(root: Path) -> list[Finding]:
     if not units_installed(root):
         return []
@@ -98,38 +113,58 @@ def check_units(root: Path) -> list[Finding]:
     units = [name.removesuffix(".d") for name in own if name != f"{TEMPLATE}.d"]
     findings = []
     for unit in [TEMPLATE, *units]:
-        wrong = list(check_settings(unit, settings_of(root, unit)))
+        wrong = list(check_settings(unit, settings_of(root, unit), last_drop_in(root, unit)))
         findings += wrong or [Finding(OK, unit, "restarts at once, and stops without a time limit")]
-    if not files_of(root, SOCKET):
-        findings.append(
-            Finding(
-                NOTE,
-                TEMPLATE,
-                f"{SOCKET} is missing: nothing listens while the server restarts",
-                "copy it from preswapd's folder systemd/, then run systemctl daemon-reload",
+    for name, otherwise in BESIDE.items():
+        if not files_of(root, name):
+            findings.append(
+                Finding(
+                    NOTE,
+                    TEMPLATE,
+                    f"{name} is missing: {otherwise}",
+                    "copy it from preswapd's folder systemd/, then run systemctl daemon-reload",
+                )
             )
-        )
     return findings
 
 
-def check_settings(unit: str, config: configparser.ConfigParser) -> Iterator[Finding]:
+def check_settings(
+    unit: str, config: configparser.ConfigParser, drop_in: Path
+) -> Iterator[Finding]:
     for rule in RULES:
         value = config.get(rule.section, rule.key, fallback="") or rule.default
         if not rule.is_right(value):
+            lines = rf"\n[{rule.section}]\n{rule.key}={rule.wanted}\n"
+            write = (
+                f"mkdir -p {quote(str(drop_in.parent))} && printf '{lines}' >>{quote(str(drop_in))}"
+            )
             yield Finding(
                 FIX,
                 unit,
                 f"{rule.key}={value}: {rule.otherwise}",
-                f"systemctl edit {unit}: [{rule.section}] {rule.key}={rule.wanted}",
+                "a drop-in puts it right",
+                as_root(f"{write} && systemctl daemon-reload"),
             )
+
+
+def last_drop_in(root: Path, unit: str) -> Path:
+    """Where what is written counts: systemd reads drop-ins in the order of their names."""
+    name = DROP_IN
+    while any(path.name > name for path in drop_ins_of(root, unit)):
+        name = f"z{name}"
+    return Path("/", FOLDERS[0], f"{unit}.d", name)
+
+
+def drop_ins_of(root: Path, unit: str) -> list[Path]:
+    """The template's and the unit's own."""
+    names = dict.fromkeys([f"{TEMPLATE}.d", f"{unit}.d"])
+    return [path for name in names for path in drop_ins(root, name)]
 
 
 def settings_of(root: Path, unit: str) -> configparser.ConfigParser:
     """The unit as systemd reads it: the template, its drop-ins, the instance's own drop-ins."""
     config = configparser.ConfigParser(strict=False, interpolation=None, allow_no_value=True)
-    names = dict.fromkeys([f"{TEMPLATE}.d", f"{unit}.d"])
-    parts = [path for name in names for path in drop_ins(root, name)]
-    for path in [*files_of(root, TEMPLATE)[:1], *parts]:
+    for path in [*files_of(root, TEMPLATE)[:1], *drop_ins_of(root, unit)]:
         try:
             config.read_string(path.read_text(errors="replace"))
         except (OSError, configparser.Error):

@@ -46,6 +46,19 @@ def total(row: Subject, figures: tuple[Figure, ...]) -> int:
     return sum(row.figures.get(figure.key, 0) for figure in figures)
 
 
+def quota(row: Subject) -> int | None:
+    """None for a device that may have all of its pages in tmem."""
+    size = row.figures["size"]
+    found = PAGE_SIZE * row.figures.get("quota", size)
+    return int(found) if found < size else None
+
+
+def frozen(row: Subject) -> str | None:
+    """Of a device too: its row has it from its pool."""
+    found = row.figures.get("frozen")
+    return None if found is None else "yes" if found else "no"
+
+
 def room(row: Subject) -> int:
     return max(0, int(row.figures["mem_limit"] - row.figures["mem_used_total"]))
 
@@ -81,12 +94,20 @@ def clock(row: Subject) -> str:
 
 USED_PAGES = (DEVICE["preswap_pages"], DEVICE["disk_pages"], DEVICE["lost_pages"])
 
+FROZEN = Column("FROZEN", TMEM["frozen"].meaning, Kind.TEXT, frozen)
 INSTANCE = Column("INSTANCE", "the server's name", Kind.TEXT, lambda row: row.instance)
 HITS = Column(
     "HIT%",
     "share of the pages read that came from tmem; with --watch since the row before",
     Kind.PERCENT,
     hits,
+)
+
+QUOTA = Column(
+    "QUOTA",
+    "the most of the device that may be in tmem, by its quota; - without one",
+    Kind.SIZE,
+    quota,
 )
 
 # Only from servers that measure it.
@@ -131,6 +152,8 @@ DEVICE_COLUMNS = (
     ),
     plain("CLIENTS", DEVICE["connections"]),
     plain("COMPRESS", DEVICE["compress"]),
+    QUOTA,
+    FROZEN,
     plain("STORES", DEVICE["succ_stores"]),
     plain("REJECTS", DEVICE["failed_stores"]),
     plain("LOADS", DEVICE["loads"]),
@@ -144,7 +167,18 @@ DEVICE_COLUMNS = (
     HITS,
     *DEVICE_LATENCIES,
 )
-DEVICE_DEFAULT = ("NAME", "INSTANCE", "SIZE", "USED", "TMEM", "DISK", "CLIENTS", "COMPRESS")
+DEVICE_DEFAULT = (
+    "NAME",
+    "INSTANCE",
+    "SIZE",
+    "USED",
+    "TMEM",
+    "DISK",
+    "CLIENTS",
+    "COMPRESS",
+    "QUOTA",
+    "FROZEN",
+)
 
 POOL_COLUMNS = (
     INSTANCE,
@@ -182,6 +216,7 @@ POOL_COLUMNS = (
         Kind.COUNT,
         lambda row: row.figures.get("devices"),
     ),
+    FROZEN,
     plain("PUTS", TMEM["puts"]),
     plain("REJECTS", TMEM["no_mem_puts"]),
     plain("GETS", TMEM["gets"]),
@@ -198,6 +233,7 @@ POOL_DEFAULT = (
     "SAME",
     "STAGED",
     "META",
+    "FROZEN",
 )
 
 # What a second look can tell; only where there is one.

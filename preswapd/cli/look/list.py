@@ -33,7 +33,8 @@ def list_command(
     """Show the devices, one row each.
 
     Sizes are the guest's: what its pages take before they are compressed. They add up:
-    SIZE = USED + FREE, and USED = TMEM + DISK + LOST. Counts run from the server's start.
+    SIZE = USED + FREE, and USED = TMEM + DISK + LOST. Counts run from the server's start. With
+    --json it is {"instances": [...]} where no instance is named.
 
     \b
     Examples:
@@ -45,13 +46,13 @@ def list_command(
     style = Style(output, raw, exact, not noheadings)
     check_style(style, as_json=invocation.json)
     table = TextTable(choose(DEVICE_COLUMNS, DEVICE_DEFAULT, output), style)
-    instances = invocation.instances.running()
-    answers, errors = ask_all(instances, Client.stats)
+    answers, errors = ask_all(invocation.instances.running(), Client.stats)
     if invocation.json:
-        print_answers([device_list(stats) for stats in answers], len(instances))
+        print_answers([device_list(stats) for stats in answers], named=invocation.instances.named)
     elif answers:
         rows = [row for stats in answers for row in devices_of(Moment.of(stats))]
         table.print(rows)
+    invocation.instances.warn_of_stopped()
     complain(errors)
 
 

@@ -30,8 +30,9 @@ def metrics_command(invocation: Invocation, textfile: Path | None) -> None:
     """Print the figures of all instances in Prometheus' text format.
 
     With --textfile they go into a file for node_exporter's textfile collector, which never sees
-    a partial file. Servers that do not answer are left out, and the exit status is 3. Servers that
-    share a name are left out too, and the exit status is 1.
+    a partial file. Servers that do not answer are left out, and the exit status is 3, as it is
+    where one does not run and its guests' pages are in memory. Servers that share a name are left
+    out too, and the exit status is 1.
 
     \b
     Examples:
@@ -56,9 +57,11 @@ def metrics_command(invocation: Invocation, textfile: Path | None) -> None:
 
 def answers_of_all(invocation: Invocation) -> tuple[list[Statistics], list[UnreachableError]]:
     try:
-        return ask_all(invocation.instances.running(), Client.stats)
+        answers, away = ask_all(invocation.instances.running(), Client.stats)
     except UnreachableError as error:
         return [], [error]
+    stopped = invocation.instances.stopped
+    return answers, [*away, *(UnreachableError(gone.sentence) for gone in stopped)]
 
 
 def those_with_a_name_of_their_own(

@@ -15,6 +15,10 @@ Figures = Mapping[str, Any]
 SUMMED = ("loads", "disk_reads", "disk_writes", "disk_errors", "read_requests", "write_requests")
 
 
+# What a device's row says of its pool.
+OF_POOL = ("frozen",)
+
+
 class Moment(NamedTuple):
     """One answer to `GET /v1/stats`, and when it came."""
 
@@ -23,8 +27,11 @@ class Moment(NamedTuple):
     time: float  # of day, since 1970
 
     @classmethod
-    def of(cls, stats: Statistics) -> Self:
-        return cls(stats, time.monotonic(), time.time())
+    def of(cls, stats: Statistics, asked: float | None = None) -> Self:
+        """`asked`: on the same clock.  The server counted at some time between then and now, which
+        may be long for one that hung: halfway is wrong by a factor of two at most."""
+        now = time.monotonic()
+        return cls(stats, now if asked is None else (asked + now) / 2, time.time())
 
     @property
     def life(self) -> tuple[object, object]:
@@ -68,12 +75,13 @@ def pool_figures(stats: Statistics) -> Figures:
 
 def devices_of(now: Moment, before: Moment | None = None) -> list[Subject]:
     earlier: dict[str, DeviceFigures] = {} if before is None else before.stats["devices"]
+    of_pool = {key: now.stats["tmem"].get(key) for key in OF_POOL}
     return [
         Subject(
             now.stats["instance"],
             name,
             now.time,
-            figures,
+            {**of_pool, **figures},
             rates(now, before, figures, earlier.get(name)),
         )
         for name, figures in now.stats["devices"].items()

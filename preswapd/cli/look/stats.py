@@ -23,6 +23,7 @@ from preswapd.cli.look.columns import (
 from preswapd.cli.look.rows import Figures, Moment, devices_of, pool_of, with_device
 from preswapd.cli.look.sampling import print_json_lines, print_rows
 from preswapd.cli.look.table import (
+    Columns,
     Style,
     TableCommand,
     TextTable,
@@ -50,6 +51,13 @@ class StatsCommand(TableCommand):
         ("With --watch also", POOL_RATES, POOL_WATCH),
         ("With --watch and DEV besides those of list", DEVICE_RATES, DEVICE_WATCH),
     )
+
+    def columns(self, context: click.Context) -> Columns:
+        # Where the value of the last option is still to come, click has taken no argument yet.
+        has_device = context.params.get("dev") is not None or bool(context.args)
+        known: Columns = DEVICE_COLUMNS if has_device else POOL_COLUMNS
+        rates: Columns = DEVICE_RATES if has_device else POOL_RATES
+        return known if context.params.get("watch") is None else (*rates, *known)
 
 
 @click.command("stats", cls=StatsCommand)
@@ -92,7 +100,8 @@ def stats_command(
 
     Sizes are in bytes, everything else in pages or events; counters run from the server's start.
     The manual page says what each of them means. With --output, --watch or another option of
-    tables there is a row for each pool, or with DEV the device's.
+    tables there is a row for each pool, or with DEV the device's. With --json it is
+    {"instances": [...]} where no instance is named.
 
     \b
     Examples:
@@ -101,10 +110,12 @@ def stats_command(
       preswapctl stats --watch 5
       preswapctl stats swap0 --watch
       preswapctl stats --json-lines --interval 0.5 --count 120 > run.jsonl
-      preswapctl --json stats swap0 | jq .devices.swap0.preswap_pages
+      preswapctl --instance vm1 --json stats | jq .devices.swap0.preswap_pages
     """
     style = Style(output, raw, exact, not noheadings)
     check_one_way(invocation.json, style, watch, json_lines, interval, count)
+    if dev is None and (json_lines or watch is not None):
+        invocation.instances.warn_of_stopped()
     if json_lines:
         print_json_lines(Watch(finder(invocation.instances, dev)), dev, interval or 1.0, count)
     elif watch is not None:
@@ -149,12 +160,11 @@ def show_once(invocation: Invocation, dev: str | None, style: Style) -> None:
         columns = choose(POOL_COLUMNS, POOL_DEFAULT, style.output)
     else:
         columns = choose(DEVICE_COLUMNS, DEVICE_DEFAULT, style.output)
-    instances = chosen(invocation.instances, dev)
-    answers, errors = ask_all(instances, Client.stats)
+    answers, errors = ask_all(chosen(invocation.instances, dev), Client.stats)
     if dev is not None:
         answers = [with_device(stats, dev) for stats in answers]
     if invocation.json:
-        print_answers(answers, len(instances))
+        print_answers(answers, named=invocation.instances.named)
     elif style.is_default:
         for stats in answers:
             print_stats(stats)
@@ -165,6 +175,8 @@ def show_once(invocation: Invocation, dev: str | None, style: Style) -> None:
         else:
             rows = [row for moment in moments for row in devices_of(moment)]
         TextTable(columns, style).print(rows)
+    if dev is None:
+        invocation.instances.warn_of_stopped()
     complain(errors)
 
 

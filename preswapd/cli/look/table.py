@@ -6,6 +6,7 @@ from enum import Enum
 from typing import NamedTuple
 
 import click
+from click.shell_completion import CompletionItem
 
 from preswapd.cli.look.rows import Subject
 from preswapd.errors import UsageError
@@ -148,27 +149,14 @@ class TextTable:
             yield cell.rjust(width) if number else cell.ljust(width)
 
 
-def table_options(function: Callable[..., object]) -> Callable[..., object]:
-    """The options that zramctl and lsblk have for their tables; Style takes their values."""
-    for option in (
-        click.option("-n", "--noheadings", is_flag=True, help="Print no headings."),
-        click.option("-b", "--bytes", "exact", is_flag=True, help="Print sizes in bytes."),
-        click.option("-r", "--raw", is_flag=True, help="Separate cells by one space, for scripts."),
-        click.option(
-            "-o",
-            "--output",
-            metavar="COLS",
-            help="Columns to show, as NAME,USED; +NAME,USED adds to the default ones.",
-        ),
-    ):
-        function = option(function)
-    return function
-
-
 class TableCommand(click.Command):
     """A command whose `--help` ends with what its columns mean."""
 
     tables: Sequence[tuple[str, Columns, Sequence[str]]] = ()
+
+    def columns(self, context: click.Context) -> Columns:
+        """Those that --output may name beside what else was given."""
+        return self.tables[0][1]
 
     def format_epilog(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         for title, columns, default in self.tables:
@@ -180,3 +168,37 @@ class TableCommand(click.Command):
                     ]
                 )
         super().format_epilog(context, formatter)
+
+
+class Names(click.ParamType):  # type: ignore[type-arg]  # as Reader in commandline.py
+    """What --output takes: names of columns, a list or one more than the default ones."""
+
+    name = "cols"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        command = ctx.command
+        assert isinstance(command, TableCommand)
+        before = incomplete[: max(incomplete.rfind(mark) for mark in ",+") + 1]
+        begun = incomplete.removeprefix(before).upper()
+        known = [column.name for column in command.columns(ctx)]
+        return [CompletionItem(f"{before}{name}") for name in known if name.startswith(begun)]
+
+
+def table_options(function: Callable[..., object]) -> Callable[..., object]:
+    """The options that zramctl and lsblk have for their tables; Style takes their values."""
+    for option in (
+        click.option("-n", "--noheadings", is_flag=True, help="Print no headings."),
+        click.option("-b", "--bytes", "exact", is_flag=True, help="Print sizes in bytes."),
+        click.option("-r", "--raw", is_flag=True, help="Separate cells by one space, for scripts."),
+        click.option(
+            "-o",
+            "--output",
+            type=Names(),
+            metavar="COLS",
+            help="Columns to show, as NAME,USED; +NAME,USED adds to the default ones.",
+        ),
+    ):
+        function = option(function)
+    return function

@@ -5,9 +5,10 @@ import shutil
 import sys
 
 import click
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 
+from preswapd.cli.instances import Instances
 from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.cli.look.terminal import keyboard
 from preswapd.cli.look.top_view import HostMemory, View
@@ -34,7 +35,8 @@ def top_command(invocation: Invocation, batch: bool, count: int | None, interval
     """Watch the pools and devices of all instances; q or Ctrl-C ends it.
 
     The columns are those of `stats --watch`. The first frame has no rates: a script wants -n 2 at
-    least. An instance that goes away is shown as away until it is back.
+    least. An instance that goes away is shown as away until it is back, and so is one that does not
+    run while its guests' pages are in memory.
 
     \b
     Examples:
@@ -44,19 +46,36 @@ def top_command(invocation: Invocation, batch: bool, count: int | None, interval
     """
     if invocation.json:
         raise UsageError("top is for people: use stats --json-lines for programs")
-    watch = Watch(invocation.instances.running, PATIENCE)
+    look = Look(invocation.instances)
     if batch:
-        print_frames(watch, interval, count)
+        print_frames(look, interval, count)
         return 0
     if not sys.stdout.isatty():
         raise UsageError("there is no terminal to draw on: --batch prints plain frames")
     console = Console(highlight=False)
     if console.is_dumb_terminal:
         raise UsageError("this terminal can only print lines (TERM): --batch prints plain frames")
-    return show(console, watch, interval, count)
+    return show(console, look, interval, count)
 
 
-def print_frames(watch: Watch, interval: float, count: int | None) -> None:
+class Look:
+    """All that a frame shows."""
+
+    def __init__(self, instances: Instances) -> None:
+        self.instances = instances
+        self.watch = Watch(instances.running, PATIENCE)
+
+    def frame(self, view: View) -> Group:
+        found = self.watch.look()
+        # One that has been started since is among the others.
+        stopped = [
+            gone for gone in self.instances.stopped if gone.runtime_dir not in self.watch.watched
+        ]
+        host = HostMemory(available_memory(), memory_pressure())
+        return view.frame(found, host, stopped)
+
+
+def print_frames(look: Look, interval: float, count: int | None) -> None:
     width = shutil.get_terminal_size(PLAIN_SIZE).columns
     console = Console(width=width, color_system=None, force_terminal=False, highlight=False)
     view = View(console, interval)
@@ -64,22 +83,18 @@ def print_frames(watch: Watch, interval: float, count: int | None) -> None:
         for turn in ticks(interval, count):
             if turn:
                 console.print()
-            console.print(view.frame(watch.look(), host_memory()))
+            console.print(look.frame(view))
             sys.stdout.flush()
 
 
-def show(console: Console, watch: Watch, interval: float, count: int | None) -> int:
+def show(console: Console, look: Look, interval: float, count: int | None) -> int:
     view = View(console, interval)
-    first = view.frame(watch.look(), host_memory())
+    first = look.frame(view)
     with (
         keyboard() as board,
         Live(first, console=console, screen=True, auto_refresh=False) as live,
     ):
         for turn in ticks(interval, count, board.wait_for_quit):
             if turn:
-                live.update(view.frame(watch.look(), host_memory()), refresh=True)
+                live.update(look.frame(view), refresh=True)
     return board.exit_status
-
-
-def host_memory() -> HostMemory:
-    return HostMemory(available_memory(), memory_pressure())

@@ -15,10 +15,12 @@ from preswapd.cli.look.columns import (
     DEVICE_RATES,
     POOL_COLUMNS,
     POOL_RATES,
+    QUOTA,
 )
 from preswapd.cli.look.rows import Moment, Subject, devices_of, pool_of
 from preswapd.cli.look.table import Column, Style, TextTable, choose
 from preswapd.cli.look.watching import Watched
+from preswapd.cli.stopped import Stopped
 from preswapd.host.pressure import Pressure
 from preswapd.units import PAGE_SIZE, format_size
 
@@ -27,6 +29,7 @@ DEVICE_NAMES = (
     "NAME",
     "USED",
     "TMEM",
+    "QUOTA",
     "DISK",
     "HIT%",
     "LOADS/S",
@@ -67,12 +70,19 @@ class View:
         plain = console.options.ascii_only or locale.getencoding().lower() not in UTF_8
         self.blocks = ASCII_BLOCKS if plain else BLOCKS
 
-    def frame(self, found: Sequence[Watched], host: HostMemory) -> Group:
+    def frame(
+        self, found: Sequence[Watched], host: HostMemory, stopped: Sequence[Stopped] = ()
+    ) -> Group:
         lines = [self.head(host)]
         heading = self.headings(found)
         for watched in found:
             lines.append(Text())
             lines += self.instance(watched, heading)
+        for gone in stopped:
+            lines += [
+                Text(),
+                Text.assemble((gone.name, "bold cyan"), (f"  {gone.text}", "bold red")),
+            ]
         for line in lines:
             line.no_wrap, line.overflow = True, "crop"
         return Group(*lines)
@@ -93,7 +103,10 @@ class View:
             return
         now, before = watched.now, watched.before
         pool = pool_of(now, before)
-        yield Text.assemble((watched.name, "bold cyan"), f"  {about(now)}")
+        notice = (
+            (", frozen: new pages go to disk", "bold yellow") if pool.figures.get("frozen") else ""
+        )
+        yield Text.assemble((watched.name, "bold cyan"), f"  {about(now)}", notice)
         yield self.bar(pool)
         yield self.rates(pool)
         rows = devices_of(now, before)
@@ -148,8 +161,9 @@ class View:
 
 
 def is_known(column: Column, rows: Sequence[Subject]) -> bool:
-    """Latencies have no column where no server measures them."""
-    return column not in DEVICE_LATENCIES or any(column.value(row) is not None for row in rows)
+    """Latencies have no column where no server measures them, quotas none where there is none."""
+    always = column not in (*DEVICE_LATENCIES, QUOTA)
+    return always or any(column.value(row) is not None for row in rows)
 
 
 def by_name(columns: Sequence[Column], name: str) -> Column:

@@ -29,6 +29,7 @@ class Watched:
     def look(self) -> None:
         self.before = self.now or self.before
         self.now = None
+        asked = time.monotonic()
         try:
             stats = self.client.stats()
         except PreswapError as error:
@@ -37,7 +38,7 @@ class Watched:
             self.away = error
             return
         self.away = None
-        self.now = Moment.of(stats)
+        self.now = Moment.of(stats, asked)
         self.name = stats["instance"]
 
 

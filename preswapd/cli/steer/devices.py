@@ -3,8 +3,11 @@
 
 import click
 
+from preswapd.cli.instances import RunningInstance
 from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.cli.output import print_json
+from preswapd.cli.steer.asking import confirm, force_option, yes_option
+from preswapd.cli.steer.in_use import at_stake, check_not_awaited
 from preswapd.codecs import COMPRESS
 from preswapd.commandline import DEVICE, SIZE
 from preswapd.units import format_size
@@ -37,32 +40,57 @@ def create_command(invocation: Invocation, dev: str, size: int, compress: str | 
 
 @click.command("remove")
 @click.argument("dev", type=DEVICE)
-@click.option("--yes", is_flag=True, help="Do it even when a client is connected.")
+@yes_option
+@force_option
 @pass_invocation
-def remove_command(invocation: Invocation, dev: str, yes: bool) -> None:
+def remove_command(invocation: Invocation, dev: str, yes: bool, force: bool) -> None:
     """Remove the device DEV with everything in it, in tmem and on disk.
+
+    Asks when it holds pages or a client is connected. Refused while the client that was connected
+    when the server ended has not come back.
 
     \b
     Example:
       preswapctl remove swap1
     """
-    invocation.instances.having(dev).client.remove(dev, force=yes)
+    instance = invocation.instances.serving(dev)
+    agreed = agree(instance, dev, "Remove it with all in it?", yes, force)
+    instance.client.remove(dev, force=agreed)
     done(invocation, "removed", dev)
 
 
 @click.command("mkswap")
 @click.argument("dev", type=DEVICE)
-@click.option("--yes", is_flag=True, help="Do it even when a client is connected.")
+@yes_option
+@force_option
 @pass_invocation
-def mkswap_command(invocation: Invocation, dev: str, yes: bool) -> None:
+def mkswap_command(invocation: Invocation, dev: str, yes: bool, force: bool) -> None:
     """Write a fresh swap header, with DEV as its label.
+
+    A guest that swaps to DEV loses its pages: it asks, and is refused, when remove does.
 
     \b
     Example:
       preswapctl mkswap swap0        then, in the guest: swapon LABEL=swap0
     """
-    invocation.instances.having(dev).client.mkswap(dev, force=yes)
+    instance = invocation.instances.serving(dev)
+    agreed = agree(instance, dev, "Write a fresh swap header?", yes, force)
+    instance.client.mkswap(dev, force=agreed)
     done(invocation, "wrote a swap header to", dev)
+
+
+def agree(instance: RunningInstance, dev: str, question: str, yes: bool, force: bool) -> bool:
+    """Whether somebody has agreed to what is lost; False where nothing is, as far as is known.
+
+    RefusedError: nobody has.  The server itself refuses when a client has come since.
+    """
+    device = instance.client.device(dev)
+    if not force:
+        check_not_awaited(device)
+    lost = at_stake(device, instance.name)
+    if lost is not None and not (yes or force):
+        confirm(lost, question)
+    return yes or force or lost is not None
 
 
 def done(invocation: Invocation, what: str, dev: str) -> None:

@@ -35,9 +35,9 @@ class ShrinkPlan:
 )
 @click.option("--dry-run", is_flag=True, help="Only say what would move.")
 @click.option(
-    "--status", "other", flag_value="status", help="Tell how far the shrink under way is."
+    "--status", "other", flag_value="status", help="Tell how far the shrink or sync under way is."
 )
-@click.option("--stop", "other", flag_value="stop", help="Stop the shrink under way.")
+@click.option("--stop", "other", flag_value="stop", help="Stop the shrink or sync under way.")
 @pass_invocation
 def shrink_command(
     invocation: Invocation,
@@ -118,17 +118,19 @@ def print_status(invocation: Invocation, status: ShrinkStatus) -> None:
 
 def described(status: ShrinkStatus) -> str:
     purpose = f", to fit {status.setting}," if status.setting else ""
+    what = "sync" if status.sync else f"shrink{purpose}"
     if status.running:
         following = f"; {' and '.join(status.waiting)} will follow" if status.waiting else ""
+        target = "" if status.sync else f" to {format_pages(status.target)}"
         return (
-            f"a shrink{purpose} to {format_pages(status.target)} is under way:"
+            f"a {what}{target} is under way:"
             f" {format_pages(status.moved)} moved, {status.left} left{following}"
         )
     if status.error is not None:
-        return f"the last shrink{purpose} failed: {status.error}"
+        return f"the last {what} failed: {status.error}"
     if status.result is None:
         return "no shrink is under way"
     report = ShrinkResult.from_json(status.result)
     how = "is done" if report.complete else f"stopped early ({report.reason})"
     moved, left = format_pages(report.moved), format_pages(report.left)
-    return f"the last shrink{purpose} {how}: {moved} moved, {left} left"
+    return f"the last {what} {how}: {moved} moved, {left} left"

@@ -1,22 +1,21 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """`swapoff`: all pages of a device are dropped, after the guest's own swapoff."""
 
-import sys
 from dataclasses import asdict
 
 import click
 
 from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.cli.output import print_json
-from preswapd.cli.steer.in_use import in_use
+from preswapd.cli.steer.asking import confirm, yes_option
+from preswapd.cli.steer.in_use import at_stake, in_use
 from preswapd.commandline import DEVICE
-from preswapd.errors import RefusedError
 from preswapd.units import format_pages
 
 
 @click.command("swapoff")
 @click.argument("dev", type=DEVICE)
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@yes_option
 @pass_invocation
 def swapoff_command(invocation: Invocation, dev: str, yes: bool) -> None:
     """Drop all pages of DEV, in tmem and on disk, after the guest's own swapoff.
@@ -27,28 +26,17 @@ def swapoff_command(invocation: Invocation, dev: str, yes: bool) -> None:
     Example:
       preswapctl swapoff swap0 --yes
     """
-    client = invocation.instances.having(dev).client
-    warning = in_use(client.device(dev))
+    instance = invocation.instances.serving(dev)
+    device = instance.client.device(dev)
+    warning = in_use(device)
     if warning:
         click.echo(f"preswapctl: {dev}: {warning}", err=True)
     if not yes:
-        confirm(f"Drop all pages of {dev}?")
-    report = client.swapoff(dev)
+        lost = at_stake(device, instance.name)
+        confirm(lost or f"{dev} of {instance.name} holds no pages", "Drop all its pages?")
+    report = instance.client.swapoff(dev)
     if invocation.json:
         print_json(asdict(report))
     else:
         in_tmem, on_disk = format_pages(report.pages), format_pages(report.disk_pages)
         click.echo(f"dropped {in_tmem} from tmem, {on_disk} from disk")
-
-
-def confirm(question: str) -> None:
-    if not sys.stdin.isatty():
-        raise RefusedError("this drops pages and there is no terminal to ask on: give --yes")
-    try:
-        agreed = click.confirm(question, err=True)
-    except click.Abort:
-        # Ctrl-C, or the end of the input.
-        click.echo(err=True)
-        agreed = False
-    if not agreed:
-        raise RefusedError("nothing was changed")

@@ -1,19 +1,32 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """`sysctl`, `freeze` and `thaw`: named values of a running server, in sysctl(8)'s manner."""
 
-from collections.abc import Iterator
+from collections.abc import Mapping
+from pathlib import Path
 from textwrap import wrap
 from typing import NamedTuple
 
 import click
+from click.shell_completion import CompletionItem
 
 from preswapd.api.client import Client
 from preswapd.api.settings import DEFAULT, FROZEN, PREFIX, VM_PRESWAP, sysctl_rows
-from preswapd.cli.instances import RunningInstance, ask_all, complain, names, those
+from preswapd.api.wire import NotKeptError
+from preswapd.cli.instances import (
+    Instances,
+    RunningInstance,
+    UnknownError,
+    ask_all,
+    complain,
+    names,
+    those,
+)
 from preswapd.cli.invocation import Invocation, pass_invocation
-from preswapd.cli.output import print_json
+from preswapd.cli.output import print_answers, print_json
+from preswapd.cli.steer.assignments import Assignment, of_files
 from preswapd.cli.steer.following import check_complete, run_shrink, set_and_fit
-from preswapd.errors import UsageError
+from preswapd.commandline import FILE, SYSCTL_KEY, Reader
+from preswapd.errors import PartialError, PreswapError, UnreachableError, UsageError
 from preswapd.units import parse_pages
 
 # What a terminal of 80 columns has left beside click's margin.
@@ -21,18 +34,6 @@ LISTING_WIDTH = 76
 END_OF_FROZEN = f".{FROZEN.parameter}"
 
 Value = int | str
-
-
-class Assignment(NamedTuple):
-    """`key` or `key=value`."""
-
-    key: str
-    value: str | None
-
-    @classmethod
-    def parse(cls, text: str) -> "Assignment":
-        key, assigned, value = (part.strip() for part in text.partition("="))
-        return cls(key, value if assigned else None)
 
 
 def listing() -> str:
@@ -49,13 +50,28 @@ def listing() -> str:
     return "\n".join(lines)
 
 
+class KeyOrFile(Reader[str]):
+    """Behind -p it is one more file."""
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        kind = FILE if ctx.params.get("files") else SYSCTL_KEY
+        return kind.shell_complete(ctx, param, incomplete)
+
+
 HELP = f"""Print or set named values of a running server.
 
 \b
 {listing()}
 
 vm.preswap and quota take pages, or sizes such as 64M. What is set stays set when the
-server restarts, until the host reboots; "{DEFAULT}" is the configured value.
+server restarts, until the host reboots; "{DEFAULT}" is the configured value. What is to
+stay for good belongs in the configuration of `preswapd serve`.
+
+A FILE has a line KEY = VALUE for each, and comments that begin with # or ;. A line that begins
+with - may fail. With -a and several instances each has its own part, which a line `# NAME` begins;
+with --json it is {{"instances": [...]}} where no instance is named.
 
 \b
 Examples:
@@ -63,6 +79,7 @@ Examples:
   preswapctl sysctl -w vm.preswap=0
   preswapctl sysctl -a
   preswapctl sysctl preswap.vm1.pool_limit=1G preswap.vm1.swap0.quota=256M
+  preswapctl sysctl -e -p /etc/preswapd/sysctl.conf
 """
 
 
@@ -70,43 +87,76 @@ Examples:
 @click.option("-a", "--all", "show_all", is_flag=True, help="Print all keys.")
 @click.option("-n", "--values", is_flag=True, help="Print values without their keys.")
 @click.option("-w", "--write", is_flag=True, help="Only accept assignments, as sysctl(8) does.")
-@click.argument("settings", metavar="[KEY[=VALUE]]...", nargs=-1)
+@click.option(
+    "-p",
+    "--load",
+    "files",
+    type=FILE,
+    multiple=True,
+    help="Set what FILE says, and further files after it; - is the standard input.",
+)
+@click.option("-e", "--ignore", is_flag=True, help="Pass over unknown keys.")
+@click.option("-q", "--quiet", is_flag=True, help="Do not print what was set.")
+@click.argument("settings", metavar="[KEY[=VALUE]]...", nargs=-1, type=KeyOrFile("key", str))
 @pass_invocation
 def sysctl_command(
-    invocation: Invocation, show_all: bool, values: bool, write: bool, settings: tuple[str, ...]
+    invocation: Invocation,
+    show_all: bool,
+    values: bool,
+    write: bool,
+    files: tuple[Path, ...],
+    ignore: bool,
+    quiet: bool,
+    settings: tuple[str, ...],
 ) -> None:
-    assignments = [Assignment.parse(text) for text in settings]
-    if not show_all and not assignments:
+    shown = Shown(invocation.json, values, quiet)
+    if show_all:
+        if settings or write or files:
+            raise UsageError("-a shows all keys: give neither keys nor -w nor -p with it")
+        show_everything(invocation, shown)
+        return
+    if not settings and not files:
         raise UsageError("name a key, or -a for all")
-    if show_all and (assignments or write):
-        raise UsageError("-a shows all keys: give neither keys nor -w with it")
-    for key, value in assignments:
-        if not key:
-            raise UsageError("an assignment is one word: KEY=VALUE")
+    if files:
+        # As sysctl(8) takes them: `-p FILE FILE`.
+        assignments = list(of_files([*files, *map(Path, settings)]))
+    else:
+        assignments = [Assignment.parse(text) for text in settings]
+    for key, value, *_ in assignments:
         if write and value is None:
             raise UsageError(f"-w needs an assignment: {key}=VALUE")
-    shown = Shown(invocation.json, values)
-    if show_all:
-        show_everything(invocation, shown)
-    else:
-        changes = [Change.of(invocation, assignment) for assignment in assignments]
-        try:
-            for change in changes:
-                shown.add(change.key, change.apply())
-        finally:
-            # What was set before one of them failed is set.
-            shown.end()
+    changes = [
+        change
+        for assignment in assignments
+        if (change := looked_up(invocation.instances, assignment, ignore))
+    ]
+    not_kept: list[str] = []
+    try:
+        for change in changes:
+            try:
+                change.carry_out(shown)
+            except NotKeptError as error:
+                shown.add(change.assignment.key, error.value, was_set=True)
+                not_kept.append(str(error))
+    finally:
+        # What was set before one of them failed is set.
+        shown.end()
+    if not_kept:
+        raise PartialError("; ".join(not_kept))
 
 
 class Shown:
     """What has been read or set: a line each at once, or one JSON object."""
 
-    def __init__(self, as_json: bool, only_values: bool) -> None:
+    def __init__(self, as_json: bool, only_values: bool, quiet: bool = False) -> None:
         self.as_json = as_json
         self.only_values = only_values
+        self.quiet = quiet
         self.values: dict[str, Value] = {}
 
-    def add(self, key: str, value: Value) -> None:
+    def add(self, key: str, value: Value, *, was_set: bool = False) -> None:
+        if was_set and self.quiet:
+            return
         self.values[key] = value
         if not self.as_json:
             click.echo(value if self.only_values else f"{key} = {value}")
@@ -117,18 +167,33 @@ class Shown:
 
 
 def show_everything(invocation: Invocation, shown: Shown) -> None:
-    """Of all instances: vm.preswap means each of them and vm.preswap.DEV each that has such a
-    device; both are sums."""
-    together: dict[str, Value] = {}
-    answers, errors = ask_all(invocation.instances.running(), Client.sysctl)
-    for found in answers:
-        for key, value in found.items():
-            is_sum = key in together and not key.startswith(PREFIX)
-            together[key] = int(together[key]) + int(value) if is_sum else value
-    for key, value in together.items():
-        shown.add(key, value)
-    shown.end()
+    """Of each instance on its own: a key may be in several of them, and mean something else."""
+    running = invocation.instances.running()
+    answers, errors = ask_all(running, Client.sysctl)
+    if invocation.json:
+        named = invocation.instances.named
+        parts = [{"instance": name_in(values), "sysctl": values} for values in answers]
+        print_answers(answers if named else parts, named=named)
+    else:
+        for values in answers:
+            if len(running) > 1 and not shown.only_values:
+                click.echo(f"# {name_in(values)}")
+            for key, value in values.items():
+                shown.add(key, value)
+    invocation.instances.warn_of_stopped()
     complain(errors)
+
+
+def looked_up(
+    instances: Instances, assignment: Assignment, ignore_unknown: bool
+) -> "Change | None":
+    """None for one that is to be passed over."""
+    try:
+        return Change.of(instances, assignment)
+    except PreswapError as error:
+        if assignment.may_fail or (ignore_unknown and isinstance(error, UnknownError)):
+            return None
+        raise assignment.placed(error) from None
 
 
 class Change(NamedTuple):
@@ -136,48 +201,62 @@ class Change(NamedTuple):
     first is made.  Without a value the key is only read."""
 
     instance: RunningInstance
-    key: str
-    value: str | None
+    assignment: Assignment
     pages: int | None  # of a shrink
 
     @classmethod
-    def of(cls, invocation: Invocation, assignment: Assignment) -> "Change":
-        key, value = assignment
-        instance = owner(invocation, key)
+    def of(cls, instances: Instances, assignment: Assignment) -> "Change":
+        key, value = assignment.key, assignment.value
+        instance = owner(instances, key)
         known(instance, key)
         if value is None or key.startswith(PREFIX):
-            return cls(instance, key, value, None)
+            return cls(instance, assignment, None)
         try:
-            return cls(instance, key, value, parse_pages(value))
+            return cls(instance, assignment, parse_pages(value))
         except ValueError as error:
             raise UsageError(f"{key}: {error}") from None
 
+    def carry_out(self, shown: Shown) -> None:
+        key, is_set = self.assignment.key, self.assignment.value is not None
+        try:
+            shown.add(key, self.apply(), was_set=is_set)
+        except NotKeptError:
+            raise
+        except PreswapError as error:
+            if not self.assignment.may_fail:
+                raise self.assignment.placed(error) from None
+
     def apply(self) -> Value:
-        if self.value is None:
-            return known(self.instance, self.key)
+        key, value = self.assignment.key, self.assignment.value
+        if value is None:
+            return known(self.instance, key)
         client = self.instance.client
         if self.pages is not None:
-            report = run_shrink(client, self.pages, device_of(self.key))
+            report = run_shrink(client, self.pages, device_of(key))
             check_complete(report)
             return report.left
-        return set_and_fit(client, self.key, self.value)
+        return set_and_fit(client, key, value)
 
 
-def owner(invocation: Invocation, key: str) -> RunningInstance:
+def owner(instances: Instances, key: str) -> RunningInstance:
     """The instance that the key is of: it names it, or its device, or there is only one."""
-    if key.startswith(PREFIX) and not invocation.instances.named:
-        found = invocation.instances.running()
-        owners = those(found, lambda client: key in client.sysctl())
-        if len(owners) == 1:
-            return owners[0]
-        if owners:  # "vm1" has a device "a.b", and "vm1.a" a device "b"
-            raise UsageError(
-                f"several instances have {key!r} ({names(owners)}): name one with --instance"
-            )
-        if len(found) > 1:
-            raise UsageError(f"unknown key {key!r}: `preswapctl sysctl -a` lists them")
     device = device_of(key)
-    return invocation.instances.only() if device is None else invocation.instances.having(device)
+    if device is not None:
+        return instances.having(device)
+    if key == VM_PRESWAP or instances.named:
+        return instances.only()
+    found = instances.running()
+    owners = those(found, lambda client: key in client.sysctl())
+    if len(owners) > 1:  # "vm1" has a device "a.b", and "vm1.a" a device "b"
+        raise UsageError(
+            f"several instances have {key!r} ({names(owners)}): name one with --instance"
+        )
+    for gone in () if owners else instances.stopped:
+        if key.startswith(f"{PREFIX}{gone.name}."):
+            raise UnreachableError(f"{key}: {gone.sentence}")
+    if not owners and len(found) > 1:
+        raise UnknownError(f"unknown key {key!r}: `preswapctl sysctl -a` lists them")
+    return (owners or found)[0]
 
 
 def device_of(key: str) -> str | None:
@@ -186,10 +265,10 @@ def device_of(key: str) -> str | None:
 
 
 def known(instance: RunningInstance, key: str) -> Value:
-    """UsageError for one that there is not, or no longer."""
+    """UnknownError for one that there is not, or no longer."""
     found: dict[str, Value] = instance.client.sysctl()
     if key not in found:
-        raise UsageError(f"unknown key {key!r}: the choices are {', '.join(found)}")
+        raise UnknownError(f"unknown key {key!r}: the choices are {', '.join(found)}")
     return found[key]
 
 
@@ -221,9 +300,12 @@ def thaw_command(invocation: Invocation) -> None:
 
 def set_frozen(invocation: Invocation, frozen: bool) -> None:
     client = invocation.instances.only().client
-    (key,) = frozen_keys(client.sysctl())
-    value = client.set(key, str(int(frozen)))
-    name = key.removeprefix(PREFIX).removesuffix(END_OF_FROZEN)
+    key, not_kept = frozen_key(client.sysctl()), None
+    try:
+        value = client.set(key, str(int(frozen)))
+    except NotKeptError as error:
+        value, not_kept = error.value, error
+    name = name_of(key)
     if invocation.json:
         print_json({key: value})
     else:
@@ -232,7 +314,19 @@ def set_frozen(invocation: Invocation, frozen: bool) -> None:
             if frozen
             else f"{name} is thawed: tmem takes new pages"
         )
+    if not_kept:
+        raise not_kept
 
 
-def frozen_keys(settings: dict[str, Value]) -> Iterator[str]:
-    return (key for key in settings if key.startswith(PREFIX) and key.endswith(END_OF_FROZEN))
+def name_in(settings: Mapping[str, Value]) -> str:
+    """The instance that these are all of."""
+    return name_of(frozen_key(settings))
+
+
+def name_of(frozen: str) -> str:
+    return frozen.removeprefix(PREFIX).removesuffix(END_OF_FROZEN)
+
+
+def frozen_key(settings: Mapping[str, Value]) -> str:
+    (key,) = (key for key in settings if key.startswith(PREFIX) and key.endswith(END_OF_FROZEN))
+    return key

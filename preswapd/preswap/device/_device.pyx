@@ -68,7 +68,7 @@ cdef int mark_owner(void *owner) noexcept with gil:
 
 
 cdef int put_zone(zone *z, ranges, uint64_t pages) except -1:
-    """Ranges of pages in order; where the last of the first half ends, most of the device begins."""
+    """Ranges of pages in order; the most of a device lies behind those of its first half."""
     if not 0 < len(ranges) <= ZONE_MOST:
         raise ValueError(f"a zone has 1 to {ZONE_MOST} ranges")
     z.n, z.low_end, z.high_first = <uint32_t>len(ranges), 0, pages

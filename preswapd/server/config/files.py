@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The configuration file of an instance and its drop-ins, read and checked."""
 
+import errno
 import os
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from preswapd.api.settings import DEVICE, INSTANCE, Place, Setting, said_in
-from preswapd.errors import PreswapError, UsageError
+from preswapd.errors import PreswapError, RefusedError, UsageError
 from preswapd.paths import check_device_name
 from preswapd.preswap.settings import DeviceSpec
 from preswapd.server.config.toml_lines import At, lines_of
 
 DEVICE_TABLE = "device"
+NO_SUCH_FILE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
 
 # What may stand in a table: settings, and tables within it.
 Keys = dict[str, "Setting | Keys"]
@@ -39,11 +41,12 @@ class ConfigFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self.text = path.read_text(encoding="utf-8")
+            # Some editors begin a file with a byte-order mark.
+            self.text = path.read_text(encoding="utf-8-sig")
         except OSError as error:
-            raise UsageError(f"{path}: {error.strerror}") from None
+            raise cannot_be_read(path, error) from None
         except UnicodeDecodeError:
-            raise UsageError(f"{path} is not UTF-8 text") from None
+            raise UsageError(f"{path} is not UTF-8 text: save it as UTF-8") from None
         try:
             self.tables = tomllib.loads(self.text)
         except ValueError as error:  # no TOML, or a number of thousands of digits
@@ -107,6 +110,17 @@ class ConfigFile:
         return UsageError(f"{self.place(at)}: {text}")
 
 
+def cannot_be_read(path: Path, error: OSError) -> PreswapError:
+    """A name that leads to no file is a mistake of whoever wrote it.  All else may be mended while
+    the service tries again: permissions, or a disk that fails."""
+    text = f"{path}: {error.strerror}"
+    if error.errno in NO_SUCH_FILE:
+        return UsageError(text)
+    if isinstance(error, PermissionError):
+        text += f": let user {os.geteuid()} read it, for example chmod a+rX {path.parent} {path}"
+    return RefusedError(text)
+
+
 def choices(table: At, keys: Keys) -> str:
     names = [key if isinstance(known, Setting) else f"[{key}]" for key, known in keys.items()]
     return ", ".join([*names, *([] if table else [f"[{DEVICE_TABLE}.NAME]"])])
@@ -161,7 +175,7 @@ def is_there(path: Path) -> bool:
     except FileNotFoundError:
         return False
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from None
+        raise cannot_be_read(path, error) from None
     return True
 
 
@@ -172,5 +186,5 @@ def drop_ins(path: Path) -> list[Path]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise UsageError(f"{folder}: {error.strerror}") from None
+        raise cannot_be_read(folder, error) from None
     return [folder / name for name in names if name.endswith(".toml") and name[0] != "."]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The configuration: files and options, merged."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -35,17 +35,22 @@ class Config:
     threads: int | None = None
     listen: str | None = None
     origin: Callable[[At], str | None] = field(default=lambda at: None, compare=False, repr=False)
+    # Values of a file that do not count, as an option says otherwise: a sentence for each.
+    conflicts: tuple[str, ...] = field(default=(), compare=False)
 
 
 def load(
     config: Path | None = None,
     devices: Sequence[DeviceSpec] = (),
     discard_state: bool = False,
+    accept_moved: bool = False,
+    system: bool = False,
     **options: Any,
 ) -> Config:
     """Options win over files, later files over earlier ones, and all over the defaults.
 
-    `options` are those of settings, by `Setting.parameter`; None where nothing was said.
+    `options` are those of settings, by `Setting.parameter`; None where nothing was said.  `system`:
+    the defaults of directories are the system's, also for a user other than root.
     """
     given = {parameter: value for parameter, value in options.items() if value is not None}
     path = config or config_file(given.get("instance", DEFAULT_INSTANCE))
@@ -55,12 +60,18 @@ def load(
         raise UsageError(f"the pool needs a size: give --pool-size, or pool-size in {path}")
     instance = values.setdefault("instance", DEFAULT_INSTANCE)
     settings = Settings(
-        paths=merge_paths(instance, values),
+        paths=merge_paths(instance, values, system),
         devices=merge_devices(files.devices(), devices),
         discard_state=discard_state,
+        accept_moved=accept_moved,
         **fields_of(Settings, values),
     )
-    return Config(settings, origin=lambda at: origin(at, files, given), **fields_of(Config, values))
+    return Config(
+        settings,
+        origin=lambda at: origin(at, files, given),
+        conflicts=tuple(conflicts(files, given)),
+        **fields_of(Config, values),
+    )
 
 
 def merge(files: ConfigFiles, given: Values) -> dict[str, Any]:
@@ -76,6 +87,22 @@ def merge(files: ConfigFiles, given: Values) -> dict[str, Any]:
     return {**values, **given}
 
 
+def conflicts(files: ConfigFiles, given: Values) -> Iterator[str]:
+    for setting in said_in(Place.FILE, INSTANCE):
+        option, value = given.get(setting.parameter), files.values.get(setting.at)
+        if option is None or value is None or same(option, value):
+            continue
+        ours, theirs = (setting.kind.to_toml(each) for each in (option, value))
+        yield (
+            f"{setting.name} is {ours}, as the option says: {theirs} in"
+            f" {files.place(setting.at)} does not count; say it in one place only"
+        )
+
+
+def same(option: Any, value: Any) -> bool:
+    return bool((option.absolute() if isinstance(option, Path) else option) == value)
+
+
 def fields_of(kind: type[Settings] | type[Config], values: Values) -> dict[str, Any]:
     """The values for the class's fields, each of which has its setting's name."""
     return {each.name: values[each.name] for each in fields(kind) if each.name in values}
@@ -85,16 +112,26 @@ def origin(at: At, files: ConfigFiles, given: Values) -> str:
     """Where a value came from: FILE:LINE, the option, or the default."""
     if at[0] == DEVICE_TABLE:
         return files.place(at) or "--device"
-    name = "-".join(at)
-    return f"--{name}" if name.replace("-", "_") in given else files.place(at) or DEFAULT
+    name, place = "-".join(at), files.place(at)
+    if name.replace("-", "_") not in given:
+        return place or DEFAULT
+    return f"--{name}, over {place}" if place else f"--{name}"
 
 
-def merge_paths(instance: str, values: Values) -> InstancePaths:
-    merged = [
-        values.get("runtime_dir", default_runtime_dir(instance)).absolute(),
-        values.get("shm_dir", default_shm_dir(instance)).absolute(),
-        values.get("state_dir", default_state_dir(instance)).absolute(),
+def merge_paths(instance: str, values: Values, system: bool) -> InstancePaths:
+    defaults = (
+        ("runtime_dir", default_runtime_dir),
+        ("shm_dir", default_shm_dir),
+        ("state_dir", default_state_dir),
+    )
+    found = [
+        Path(values[name] if name in values else default(instance, system))
+        for name, default in defaults
     ]
+    try:
+        merged = [path.absolute() for path in found]
+    except FileNotFoundError:
+        raise UsageError("the working directory is gone: give absolute directories") from None
     if len(set(merged)) < len(merged):
         raise UsageError("runtime-dir, shm-dir and state-dir must be three different directories")
     return InstancePaths(*merged)

@@ -3,20 +3,23 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from typing import NamedTuple
 
 import pytest
 
+from preswapd.cli.attach.disk import Disk
 from preswapd.qmp import Monitor
 from tests.cli.conftest import Machine, StartMachine
 from tests.clients import BEHIND_ZONE, connected
 from tests.conftest import StartServer
-from tests.running import PATIENCE, PRESWAPCTL, RunningServer, run
+from tests.running import PATIENCE, PRESWAPCTL, RunningServer, run, wait_until
 
 # Its root bus takes devices at run time, and nobody answers when they are to go.
 PC = ("-machine", "pc")
@@ -96,11 +99,16 @@ def test_attach_to_an_unknown_controller_is_undone(server: RunningServer, machin
 
 
 def test_attach_clears_what_a_killed_attach_left(server: RunningServer, machine: Machine) -> None:
-    file = {"driver": "null-co", "node-name": "preswap-g1"}
-    machine.ask("blockdev-add", **file)
-    server.ctl("attach", "g1", f"--qmp={machine.qmp}")
-    nodes = machine.ask("query-named-block-nodes", flat=True)
-    assert [node["drv"] for node in nodes] == ["nbd"]
+    machine.ask("blockdev-add", **Disk("g1", server.nbd_socket).node())
+    server.ctl("attach", "g1", f"--qmp={machine.qmp}", "--yes")
+    assert machine.nodes() == {"preswap-g1"}
+    assert machine.disks() == ["preswap-g1"]
+
+
+def test_attach_leaves_what_only_has_its_name(server: RunningServer, machine: Machine) -> None:
+    machine.ask("blockdev-add", **{"driver": "null-co", "node-name": "preswap-g1"})
+    assert "null-co" in refused(server, 4, "attach", "g1", f"--qmp={machine.qmp}")
+    assert machine.nodes() == {"preswap-g1"}
 
 
 def test_attach_twice_is_refused(server: RunningServer, machine: Machine) -> None:
@@ -115,6 +123,109 @@ def test_attach_to_a_second_guest_is_refused(server: RunningServer, machine: Mac
     assert machine.nodes() == set()
     server.ctl("attach", "g1", f"--qmp={machine.qmp}", "--yes")
     first.shutdown()
+
+
+def test_attach_while_another_guest_may_come_back_asks(
+    server: RunningServer, machine: Machine
+) -> None:
+    first = connected(server, "g1")
+    server.kill()
+    server.start()
+    assert "has not come back" in refused(server, 4, "attach", "g1", f"--qmp={machine.qmp}")
+    assert machine.nodes() == set()
+    del first
+
+
+# --- two instances, each with a device of this name ---
+
+
+class Two(NamedTuple):
+    first: RunningServer
+    second: RunningServer
+    machine: Machine
+
+
+@pytest.fixture
+def two(start_server: StartServer, start_machine: StartMachine) -> Two:
+    """One guest, and the instances i1 and i2 with a g1 each."""
+    first, second = (start_server(extra=[f"--instance={name}"]) for name in ("i1", "i2"))
+    return Two(first, second, start_machine(*Q35, *SCSI_HOST))
+
+
+def test_detach_takes_no_other_instances_disk(two: Two) -> None:
+    qmp = f"--qmp={two.machine.qmp}"
+    two.first.ctl("attach", "g1", qmp, "--controller=own")
+    said = refused(two.second, 4, "detach", "g1", qmp, "--force")
+    assert "g1 of i2 is not attached" in said
+    # The command that it names is one that works.
+    (command,) = re.findall("preswapctl (--runtime-dir .*)", said)
+    assert two.machine.disks() == ["preswap-g1.i1"]
+    assert run([PRESWAPCTL, *command.split(), "--force"]).stdout == "detached g1\n"
+    assert (two.machine.disks(), two.machine.nodes()) == ([], set())
+
+
+def test_guest_has_both_and_can_tell_them_apart(two: Two) -> None:
+    qmp = f"--qmp={two.machine.qmp}"
+    two.first.ctl("attach", "g1", qmp, "--controller=own")
+    said = two.second.ctl("attach", "g1", qmp, "--controller=own").stdout
+    assert sorted(two.machine.disks()) == ["preswap-g1.i1", "preswap-g1.i2"]
+    assert f"--runtime-dir {two.first.runtime_dir} too" in said
+    in_guest = Disk("g1", two.second.nbd_socket, instance="i2").path_in_guest
+    assert said.endswith(f"swapon --discard {in_guest}\n")
+    for name, server in (("i1", two.first), ("i2", two.second)):
+        assert f"g1 of {name} is attached" in refused(server, 4, "attach", "g1", qmp)
+    two.first.ctl("detach", "g1", qmp, "--force")
+    assert two.machine.disks() == ["preswap-g1.i2"]
+    assert two.second.json_stats()["devices"]["g1"]["connections"] == 1
+
+
+@pytest.mark.parametrize("bus", ["scsi", "virtio"])
+def test_guest_that_starts_with_both(two: Two, start_machine: StartMachine, bus: str) -> None:
+    arguments = [
+        argument
+        for server in (two.first, two.second)
+        for argument in json.loads(server.ctl("--json", "qemu-args", "g1", f"--bus={bus}").stdout)
+    ]
+    machine = start_machine(*Q35, *arguments)
+    assert machine.nodes() == {"preswap-g1.i1", "preswap-g1.i2"}
+
+
+def test_disk_of_an_older_release_is_found_by_its_export(two: Two) -> None:
+    """It named all disks without their instance."""
+    old = Disk("g1", two.first.nbd_socket)
+    two.machine.ask("blockdev-add", **old.node())
+    two.machine.ask("device_add", **old.device("own"))
+    qmp = f"--qmp={two.machine.qmp}"
+    refused(two.second, 4, "detach", "g1", qmp)
+    assert "already" in refused(two.first, 4, "attach", "g1", qmp)
+    two.first.ctl("detach", "g1", qmp, "--force")
+    assert (two.machine.disks(), two.machine.nodes()) == ([], set())
+
+
+def test_disk_under_a_layer_of_its_own_is_found(
+    server: RunningServer, start_machine: StartMachine
+) -> None:
+    machine = start_machine(*Q35, *SCSI_HOST)
+    disk = Disk("g1", server.nbd_socket)
+    machine.ask("blockdev-add", **disk.node() | {"node-name": "below"})
+    layer = {"driver": "raw", "node-name": "above", "file": "below"}
+    machine.ask("blockdev-add", **layer)
+    machine.ask("device_add", **disk.device("own") | {"drive": "above", "id": "mine"})
+    server.ctl("detach", "g1", f"--qmp={machine.qmp}", "--force")
+    assert (machine.disks(), machine.nodes()) == ([], set())
+
+
+def test_socket_behind_a_link_is_the_same(
+    server: RunningServer, start_machine: StartMachine
+) -> None:
+    machine = start_machine(*Q35, *SCSI_HOST)
+    link = server.base / "link"
+    link.symlink_to(server.runtime_dir)
+    disk = Disk("g1", link / "nbd.sock")
+    machine.ask("blockdev-add", **disk.node())
+    machine.ask("device_add", **disk.device("own"))
+    server.ctl("detach", "g1", f"--qmp={machine.qmp}", "--force")
+    assert machine.disks() == []
 
 
 INTERRUPTED_WHEN_ATTACHED = """
@@ -174,6 +285,26 @@ def test_detach_tells_what_is_kept(server: RunningServer, start_machine: StartMa
         server.ctl("attach", "g1", f"--qmp={machine.qmp}", "--controller=own")
         done = server.ctl("--json", "detach", "g1", f"--qmp={machine.qmp}", "--force")
         assert json.loads(done.stdout) == {"name": "g1", "kept_pages": 2}
+
+
+def test_detach_of_a_disk_that_holds_pages_asks(
+    server: RunningServer, start_machine: StartMachine
+) -> None:
+    """Not so recent a request, and no word from the guest that it needs them no more."""
+    client = connected(server, "g1")
+    client.pwrite(b"x" * 8192, 4096)
+    client.shutdown()
+    server.restart()
+    machine = start_machine(*Q35, *json.loads(server.ctl("--json", "qemu-args", "g1").stdout))
+    command = ("detach", "g1", f"--qmp={machine.qmp}")
+    wait_until(lambda: "holds" in refused(server, 4, *command), "the firmware's reads to be old")
+    assert "g1 of default holds 2 pages (8K), which the guest loses" in refused(server, 4, *command)
+    assert machine.disks() == ["preswap-g1"]
+    done = server.ctl(*command, "--yes")
+    assert done.stdout == (
+        "detached g1\nthe server keeps 2 pages (8K): preswapctl swapoff g1 drops them\n"
+    )
+    assert machine.disks() == []
 
 
 def test_detach_leaves_a_controller_of_the_command_line(

@@ -3,9 +3,11 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import nbd
 import pytest
 from click.testing import CliRunner
 
@@ -13,19 +15,27 @@ from preswapd.api.client import Client
 from preswapd.api.figures import DeviceFigures
 from preswapd.cli.doctor import guests as guest_checks
 from preswapd.cli.doctor import host as host_checks
+from preswapd.cli.doctor import readable
 from preswapd.cli.doctor import units as unit_checks
-from preswapd.cli.doctor.command import start
 from preswapd.cli.doctor.finding import FIX, NOTE, OK, Finding
-from preswapd.cli.doctor.instances import PAGES_WITHOUT_TRIM, check_descriptors, check_device
+from preswapd.cli.doctor.instances import (
+    PAGES_WITHOUT_TRIM,
+    Place,
+    check_descriptors,
+    check_device,
+)
 from preswapd.cli.main import preswapctl
 from preswapd.errors import UnreachableError
 from preswapd.host import logind
 from preswapd.host import versions as installed
 from preswapd.paths import SYSTEM_RUNTIME_ROOT
+from tests.clients import BEHIND_ZONE, connected
 from tests.running import PRESWAPCTL, RunningServer, run
 
+HERE = Place("vm1", SYSTEM_RUNTIME_ROOT / "vm1")
 DEVICE = {
     "size": 1 << 30,
+    "preswap_pages": 0,
     "succ_stores": 0,
     "failed_stores": 0,
     "trims": 0,
@@ -34,9 +44,13 @@ DEVICE = {
 }
 
 
-def statuses(device: dict[str, int]) -> list[str]:
+def found_in(device: Mapping[str, float]) -> list[Finding]:
     figures = cast(DeviceFigures, {**DEVICE, **device})
-    return [finding.status for finding in check_device("g1", figures)]
+    return list(check_device(HERE, "g1", figures))
+
+
+def statuses(device: Mapping[str, float]) -> list[str]:
+    return [finding.status for finding in found_in(device)]
 
 
 def checks(*arguments: str) -> list[dict[str, Any]]:
@@ -86,10 +100,37 @@ def test_disk_errors() -> None:
     assert statuses({"disk_errors": 1}) == [FIX]
 
 
+def test_reads_of_unknown_pages_and_the_way_out() -> None:
+    assert statuses({"unknown_reads": 3}) == [FIX]
+    (found,) = found_in({"unknown_reads": 3})
+    assert found.command == "preswapctl --instance vm1 trim g1"
+
+
 def test_unknown_pages() -> None:
     """A new device is all unknown; a guest that reads of it is another matter."""
     assert statuses({"unknown_pages": 1000}) == []
     assert statuses({"unknown_pages": 1000, "unknown_reads": 3}) == [FIX]
+
+
+def test_client_that_has_not_come_back() -> None:
+    gone = {"awaited": True, "connections": 0}
+    assert statuses(gone) == [NOTE]
+    assert statuses({**gone, "away": 10.0, "held_pages": 8}) == [NOTE]
+
+
+def test_server_that_was_away_for_longer_than_qemu_waits() -> None:
+    assert statuses({"away": 301.0, "held_pages": 8}) == [FIX]
+    assert statuses({"away": 301.0, "held_pages": 0}) == []
+    assert statuses({"away": 299.0, "held_pages": 8}) == []
+
+
+def test_way_out_of_unknown_pages_can_be_typed(server: RunningServer) -> None:
+    with pytest.raises(nbd.Error):
+        connected(server).pread(4096, BEHIND_ZONE)
+    done = server.ctl("doctor", check=False)
+    assert done.returncode == 1
+    assert "device g1: 1 reads of pages that no guest has written" in done.stdout
+    assert f"preswapctl --runtime-dir {server.runtime_dir} trim g1" in done.stdout
 
 
 def test_disk_files_where_nobody_can_look(tmp_path: Path) -> None:
@@ -267,7 +308,7 @@ CHECKOUT = Path(__file__).parents[3]
 ETC = "etc/systemd/system"
 OURS = {
     f"{ETC}/{name}": (CHECKOUT / "systemd" / name).read_text()
-    for name in ("preswapd@.service", "preswapd@.socket")
+    for name in ("preswapd@.service", "preswapd@.socket", "preswapd-sync@.service")
 }
 
 
@@ -284,16 +325,33 @@ def test_our_units_are_well(tmp_path: Path) -> None:
     assert [text.split()[0] for text in unit_texts(tmp_path, OURS)] == [OK]
 
 
-def test_mend_of_a_server_that_does_not_run(tmp_path: Path) -> None:
-    its = SYSTEM_RUNTIME_ROOT / "vm1"
-    assert start(its, tmp_path) == "start it: preswapd serve"
-    assert start(its, laid(tmp_path, OURS)) == "start it: systemctl start preswapd@vm1"
-    assert start(Path("/run/user/7/preswapd/vm1"), tmp_path) == "start it: preswapd serve"
+def test_umask_that_kept_the_units_user_out(tmp_path: Path) -> None:
+    """Of the program, of a folder above it, of one instance's file; a group may be enough."""
+    config, drop_in = "etc/preswapd/vm1.toml", "etc/preswapd/vm1.toml.d/a.toml"
+    program = "opt/preswapd/lib/python3.11/site-packages/preswapd/__main__.py"
+    root = laid(tmp_path, {**OURS, program: "", config: "", drop_in: ""})
+    files = [root / name for name in (program, config, drop_in)]
+
+    def closed(user: int = 12345, *groups: int) -> list[str]:
+        found = readable.findings(root, files, user, groups)
+        return [
+            str((finding.mend or "").removeprefix(f"chmod -R a+rX {root}/")) for finding in found
+        ]
+
+    assert closed() == []
+    files[1].chmod(0o640)
+    (root / "etc/preswapd/vm1.toml.d").chmod(0o700)
+    (root / "opt/preswapd").chmod(0o700)
+    assert closed() == ["opt/preswapd", config, "etc/preswapd/vm1.toml.d"]
+    assert closed(12345, files[1].stat().st_gid) == ["opt/preswapd", "etc/preswapd/vm1.toml.d"]
+    assert closed(files[1].stat().st_uid) == []
 
 
-def test_unit_without_its_socket(tmp_path: Path) -> None:
-    name = f"{ETC}/preswapd@.service"
-    assert unit_texts(tmp_path, {name: OURS[name]})[-1].startswith(NOTE)
+@pytest.mark.parametrize("missing", ["preswapd@.socket", "preswapd-sync@.service"])
+def test_unit_without_what_belongs_to_it(tmp_path: Path, missing: str) -> None:
+    files = {name: text for name, text in OURS.items() if not name.endswith(missing)}
+    (told,) = (text for text in unit_texts(tmp_path, files) if not text.startswith(OK))
+    assert told.startswith(f"{NOTE} preswapd@.service: {missing} is missing: ")
 
 
 def test_unit_of_defaults_only(tmp_path: Path) -> None:

@@ -3,8 +3,11 @@
 
 import json
 import os
+import re
 from typing import Any
 
+from preswapd.cli.look.columns import FROZEN, QUOTA
+from preswapd.cli.look.rows import Subject
 from tests.cli.look.printed import rows
 from tests.clients import BEHIND_ZONE
 from tests.running import RunningServer
@@ -41,3 +44,39 @@ def test_list_tells_how_long_reads_took(server: RunningServer, client: Any) -> N
     after = server.ctl("list", "-rnb", "-o", "READ-P50,READ-P99").stdout
     assert before == "- -\n"
     assert all(float(cell) > 0 for cell in after.split())
+
+
+def test_quota_and_freezing_are_seen_wherever_one_looks(server: RunningServer) -> None:
+    """Without them nobody would know why pages go to disk."""
+    server.ctl("create", "g2", "1M")
+
+    def columns(*command: str) -> list[tuple[str, ...]]:
+        found = rows(server.ctl(*command, "--raw").stdout)
+        return [(row.get("NAME", "pool"), row.get("QUOTA", ""), row["FROZEN"]) for row in found]
+
+    assert columns("list") == [("g1", "-", "no"), ("g2", "-", "no")]
+    assert "QUOTA" not in server.ctl("top", "-b", "-n1").stdout
+    server.ctl("sysctl", "preswap.default.g1.quota=8M", "preswap.default.frozen=1")
+    assert columns("list") == [("g1", "8M", "yes"), ("g2", "-", "yes")]
+    assert columns("stats", "g1") == [("g1", "8M", "yes")]
+    assert columns("stats", "-o", "FROZEN") == [("pool", "", "yes")]
+    assert re.search(r"^  frozen +True$", server.ctl("stats").stdout, re.M)
+    assert re.search(r"^  quota +2048$", server.ctl("stats").stdout, re.M)
+    stats = server.json_stats()
+    quotas = [figures["quota"] for figures in stats["devices"].values()]
+    assert (stats["tmem"]["frozen"], quotas) == (True, [2048, 256])
+    top = server.ctl("top", "-b", "-n1").stdout
+    assert re.search(r"^default  .*, frozen: new pages go to disk$", top, re.M)
+    assert "QUOTA" in top
+    metrics = server.ctl("metrics").stdout
+    assert 'preswapd_tmem_frozen{instance="default"} 1\n' in metrics
+    assert 'preswapd_device_quota{instance="default",device="g1"} 2048\n' in metrics
+    assert 'preswapd_device_quota{instance="default",device="g2"} 256\n' in metrics
+
+
+def test_columns_of_an_older_server() -> None:
+    """It says neither."""
+    figures = {"size": 1 << 20, "preswap_pages": 0, "disk_pages": 0, "lost_pages": 0}
+    row = Subject("vm1", "g1", 0.0, {**figures, "connections": 0, "compress": "lz4"})
+    told = {column.name: column.text(row) for column in (QUOTA, FROZEN)}
+    assert told == {"QUOTA": "-", "FROZEN": "-"}

@@ -84,6 +84,14 @@ def test_pool_and_device_with_rates() -> None:
     assert (cells["LOADS/S"], cells["DISKR/S"], cells["HIT%"]) == ("200", "50", "80.0")
 
 
+def test_rates_when_an_answer_came_late() -> None:
+    """It hung for 10 s and answered then: what had come together was not of the last moment."""
+    stats = moment("vm1", 0.0, 400).stats
+    now = time.monotonic()
+    late, next_one = Moment.of(stats, now - 10), Moment.of(stats, now)
+    assert 4 < next_one.clock - late.clock < 10
+
+
 def test_instances_below_each_other() -> None:
     text = drawn(*(watched(name, moment(name, 1.0)) for name in ("vm1", "a-longer-name")))
     heads = [line.index("USED ") for line in text.splitlines() if "NAME" in line]

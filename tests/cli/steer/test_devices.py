@@ -2,19 +2,44 @@
 """`create`, `remove` and `mkswap`."""
 
 import json
+import os
+import subprocess
+from typing import Any
 
 import nbd
 import pytest
 
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import BEHIND_ZONE, connected
-from tests.running import RunningServer
+from tests.running import PATIENCE, PRESWAPCTL, RunningServer, wait_until
 
 
 @pytest.fixture
 def client(server: RunningServer) -> nbd.NBD:
     found = connected(server, "g1")
     return found
+
+
+def device(server: RunningServer) -> dict[str, Any]:
+    found: dict[str, Any] = server.json_stats()["devices"]["g1"]
+    return found
+
+
+def at_a_terminal(server: RunningServer, answer: str, *arguments: str) -> tuple[int, str]:
+    """Exit status, and what is said on standard error."""
+    ours, theirs = os.openpty()
+    with subprocess.Popen(
+        [PRESWAPCTL, f"--runtime-dir={server.runtime_dir}", *arguments],
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        os.write(ours, answer.encode())
+        _, said = process.communicate(timeout=PATIENCE)
+    os.close(ours)
+    os.close(theirs)
+    return process.returncode, said
 
 
 def swap_header(client: nbd.NBD) -> tuple[bytes, bytes]:
@@ -84,6 +109,35 @@ def test_connected_device_is_left_alone(
     assert done.returncode == 4
     assert done.stderr.count("\n") == 1
     assert bytes(client.pread(PAGE, BEHIND_ZONE)) == b"x" * PAGE
+
+
+def test_device_with_pages_is_removed_when_somebody_agrees(
+    server: RunningServer, client: nbd.NBD
+) -> None:
+    client.pwrite(b"x" * 3 * PAGE, 8 * PAGE)
+    client.shutdown()
+    wait_until(lambda: not device(server)["connections"], "the client to leave")
+    for command in ("remove", "mkswap"):
+        done = server.ctl(command, "g1", check=False)
+        assert (done.returncode, done.stdout) == (4, "")
+        assert "g1 of default holds 3 pages (12K)" in done.stderr
+        assert "--yes" in done.stderr
+    assert device(server)["held_pages"] == 3
+    server.ctl("shrink", "1", "g1")
+    assert device(server)["held_pages"] == 3
+    server.ctl("remove", "g1", "--yes")
+    assert names(server) == set()
+
+
+@pytest.mark.parametrize(("answer", "status"), [("n\n", 4), ("y\n", 0)])
+def test_remove_asks_at_a_terminal(
+    server: RunningServer, client: nbd.NBD, answer: str, status: int
+) -> None:
+    client.pwrite(b"x" * PAGE, 8 * PAGE)
+    done, said = at_a_terminal(server, answer, "remove", "g1")
+    assert done == status
+    assert "g1 of default holds 1 page (4K) and has a client connected" in said
+    assert names(server) == ({"g1"} if status else set())
 
 
 def test_remove_under_a_client_that_was_overruled(server: RunningServer, client: nbd.NBD) -> None:

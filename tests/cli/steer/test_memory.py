@@ -11,6 +11,7 @@ import nbd
 import pytest
 
 from preswapd.units import PAGE_SIZE as PAGE
+from preswapd.units import format_pages
 from tests.clients import BEHIND_ZONE, connected
 from tests.conftest import StartServer
 from tests.running import PRESWAPCTL, RunningServer, run, wait_for, wait_until
@@ -202,6 +203,11 @@ def test_swapoff_needs_yes_without_a_terminal(server: RunningServer, client: nbd
     assert done.returncode == 4
     assert "--yes" in done.stderr
     check_content(client, "g1")
+
+
+def test_swapoff_says_what_is_held_and_whose(server: RunningServer, client: nbd.NBD) -> None:
+    done = server.ctl("swapoff", "g1", check=False)
+    assert f"g1 of default holds {format_pages(PAGES)} and has a client connected; " in done.stderr
 
 
 def test_swapoff_with_closed_input_needs_yes(server: RunningServer) -> None:

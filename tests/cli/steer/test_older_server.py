@@ -30,7 +30,8 @@ class OlderApi(Api):
 
     def __init__(self, running: Running) -> None:
         super().__init__(running.instance, FACTS)
-        self.routes = [route for route in self.routes if not route[1].fullmatch("/v1/server")]
+        newer = ("/v1/server", "/v1/sync", "/v1/devices/g1/trim")
+        self.routes = [route for route in self.routes if not any(map(route[1].fullmatch, newer))]
 
     def set(self, request: Request) -> Reply:
         body = Body(request.body, "key", "value")
@@ -82,3 +83,12 @@ def test_limit_below_what_is_stored_says_who_moves_no_page(older: Client) -> Non
 def test_bad_value_is_told_as_ever(older: Client) -> None:
     with pytest.raises(UsageError, match="at least 4M"):
         set_and_fit(older, LIMIT, "1")
+
+
+def test_what_an_older_server_cannot_do_is_refused(older: Client) -> None:
+    with pytest.raises(RefusedError, match="this server is older"):
+        older.trim("g1")
+    with pytest.raises(RefusedError, match="this server is older"), older.sync():
+        pass
+    with pytest.raises(RefusedError, match="this server is older"):
+        older.begin_sync("g1")

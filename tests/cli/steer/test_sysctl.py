@@ -2,18 +2,20 @@
 """`sysctl`, `freeze`, `thaw`: named values, read and set as sysctl(8) does it."""
 
 import json
+from pathlib import Path
 
 import nbd
 import pytest
 
 from preswapd.cli.instances import Instances
-from preswapd.cli.invocation import Invocation
-from preswapd.cli.steer.sysctl import Assignment, Change
+from preswapd.cli.main import preswapctl
+from preswapd.cli.steer.assignments import Assignment
+from preswapd.cli.steer.sysctl import Change
 from preswapd.errors import UsageError
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import BEHIND_ZONE, connected
 from tests.conftest import StartServer
-from tests.running import RunningServer
+from tests.running import PRESWAPCTL, RunningServer, run
 
 MIB = 1 << 20
 
@@ -120,7 +122,8 @@ def test_freeze_and_thaw(server: RunningServer) -> None:
     ("arguments", "message"),
     [
         ([], "name a key, or -a for all"),
-        (["-a", "vm.preswap"], "-a shows all keys: give neither keys nor -w with it"),
+        (["-a", "vm.preswap"], "-a shows all keys: give neither keys nor -w nor -p with it"),
+        (["-a", "-p", "/dev/null"], "-a shows all keys: give neither keys nor -w nor -p with it"),
         (["-w", "preswap.default.frozen"], "-w needs an assignment"),
         (["preswap.default.frozen=2"], "preswap.default.frozen: it must be 0 or 1"),
         (
@@ -158,8 +161,129 @@ def test_json_tells_what_was_set_before_a_failure(server: RunningServer) -> None
 def test_device_that_goes_before_its_key_is_read(server: RunningServer) -> None:
     """The shrink before it may take minutes."""
     server.ctl("create", "g9", "1M")
-    invocation = Invocation(Instances(runtime_dir=server.runtime_dir), json=False)
-    change = Change.of(invocation, Assignment("vm.preswap.g9", None))
+    instances = Instances(runtime_dir=server.runtime_dir)
+    change = Change.of(instances, Assignment("vm.preswap.g9", None))
     server.ctl("remove", "g9")
     with pytest.raises(UsageError, match=r"unknown key 'vm\.preswap\.g9'"):
         change.apply()
+
+
+# --- files ---
+
+FILE = """\
+# what vm1 may take
+preswap.default.frozen = 1
+   ; in both manners
+
+  preswap.default.g1.quota=8M
+"""
+SET = "preswap.default.frozen = 1\npreswap.default.g1.quota = 2048\n"
+
+
+@pytest.mark.parametrize("options", [["-p"], ["--load"], ["-w", "-p"], ["-ep"]])
+def test_file_is_read_as_sysctl_does(
+    server: RunningServer, tmp_path: Path, options: list[str]
+) -> None:
+    path = tmp_path / "sysctl.conf"
+    path.write_text(FILE, encoding="utf-8-sig")
+    done = server.ctl("sysctl", *options, str(path))
+    assert (done.stdout, done.stderr) == (SET, "")
+
+
+def test_several_files_and_the_standard_input(server: RunningServer, tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("a", "b")]
+    for path, pages in zip(paths, (5, 6), strict=True):
+        path.write_text(f"preswap.default.g1.quota = {pages}")
+    done = server.ctl("sysctl", "-np", *map(str, paths))
+    assert done.stdout == "5\n6\n"
+    command = f"echo 'vm.preswap = 0' | {PRESWAPCTL} --runtime-dir={server.runtime_dir} sysctl -p -"
+    assert run(["sh", "-c", command]).stdout == "vm.preswap = 0\n"
+
+
+def test_quiet_says_nothing_of_what_it_sets(server: RunningServer, tmp_path: Path) -> None:
+    path = tmp_path / "sysctl.conf"
+    path.write_text(FILE)
+    assert server.ctl("sysctl", "-q", "-p", str(path)).stdout == ""
+    assert server.ctl("--json", "sysctl", "-q", "preswap.default.frozen=0").stdout == ""
+    done = server.ctl("sysctl", "-q", "preswap.default.g1.quota=7", "preswap.default.frozen")
+    assert done.stdout == "preswap.default.frozen = 0\n"
+    assert server.json_stats()["sysctl"]["preswap.default.g1.quota"] == 7
+
+
+def test_unknown_keys_are_passed_over(server: RunningServer, tmp_path: Path) -> None:
+    path = tmp_path / "sysctl.conf"
+    path.write_text(f"vm.swappiness = 10\npreswap.vm9.frozen = 1\nvm.preswap.g9 = 0\n{FILE}")
+    for key in ("vm.swappiness", "preswap.vm9.frozen", "vm.preswap.g9"):
+        assert server.ctl("sysctl", "-e", f"{key}=1").stdout == ""
+    assert server.ctl("sysctl", "-e", "-p", str(path)).stdout == SET
+    # A bad value of a known key is no unknown key.
+    done = server.ctl("sysctl", "-e", "preswap.default.frozen=2", check=False)
+    assert done.returncode == 2
+
+
+def test_line_that_may_fail(server: RunningServer, tmp_path: Path) -> None:
+    path = tmp_path / "sysctl.conf"
+    path.write_text(f"-vm.swappiness = 10\n-preswap.default.pool_limit = 1K\n{FILE}")
+    assert server.ctl("sysctl", "-p", str(path)).stdout == SET
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("\nvm.swappiness = 10\n", ":2: unknown key 'vm.swappiness'"),
+        ("vm.preswap = x\n", ":1: vm.preswap: 'x' is not a size"),
+        ("preswap.default.frozen\n", ":1: a line is KEY = VALUE"),
+        ("preswap.default.frozen =\n", ":1: a line is KEY = VALUE"),
+        ("= 1\n", "KEY=VALUE"),
+    ],
+)
+def test_mistakes_in_a_file_are_told_with_their_line(
+    server: RunningServer, tmp_path: Path, text: str, complaint: str
+) -> None:
+    path = tmp_path / "sysctl.conf"
+    path.write_text(f"{text}preswap.default.frozen = 1\n")
+    done = server.ctl("sysctl", "-p", str(path), check=False)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert complaint in done.stderr
+    assert server.json_stats()["sysctl"]["preswap.default.frozen"] == 0
+
+
+def test_bad_value_in_a_file_is_told_with_its_line(server: RunningServer, tmp_path: Path) -> None:
+    path = tmp_path / "sysctl.conf"
+    path.write_text("preswap.default.frozen = 1\npreswap.default.g1.quota = x\n")
+    done = server.ctl("sysctl", "-p", str(path), check=False)
+    assert (done.returncode, done.stdout) == (2, "preswap.default.frozen = 1\n")
+    assert done.stderr.startswith(f"preswapctl: {path}:2: preswap.default.g1.quota: ")
+
+
+def test_file_that_is_not_there(server: RunningServer, tmp_path: Path) -> None:
+    path = tmp_path / "none"
+    done = server.ctl("sysctl", "-p", str(path), check=False)
+    assert done.returncode == 1
+    assert done.stderr == f"preswapctl: {path}: No such file or directory\n"
+
+
+# --- several instances ---
+
+
+def test_key_that_two_instances_have(
+    start_server: StartServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Instance "a" has a device "b.c", and "a.b" a device "c"."""
+    first = start_server(devices={"b.c": "1M"}, extra=["--instance=a"])
+    second = start_server(devices={"c": "1M"}, extra=["--instance=a.b"])
+    root = first.base / "root"
+    root.mkdir()
+    for name, server in (("a", first), ("a.b", second)):
+        (root / name).symlink_to(server.runtime_dir)
+    monkeypatch.setattr("preswapd.cli.instances.runtime_root", lambda: root)
+    monkeypatch.setattr("preswapd.paths.runtime_root", lambda: root)
+    monkeypatch.setattr("preswapd.cli.instances.default_shm_dirs", dict)
+    key = "preswap.a.b.c.quota"
+    preswapctl.main(["--instance=a.b", "sysctl", f"{key}=7"], standalone_mode=False)
+    assert capsys.readouterr().out == f"{key} = 7\n"
+    preswapctl.main(["sysctl", "-a"], standalone_mode=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith(key)] == [f"{key} = unlimited", f"{key} = 7"]
+    with pytest.raises(UsageError, match=r"several instances have .* \(a, a\.b\)"):
+        preswapctl.main(["sysctl", key], standalone_mode=False)

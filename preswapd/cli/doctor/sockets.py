@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""doctor's checks of the ways into a running instance: a client can connect, and is greeted."""
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from preswapd.api.kinds import split_address
+from preswapd.api.messages import ServerFacts
+from preswapd.cli.doctor.finding import FIX, OK, Finding
+from preswapd.paths import RuntimePaths
+
+# What every NBD server says first.
+GREETING = b"NBDMAGICIHAVEOPT"
+# A server looks after its sockets once a second.
+PATIENCE_SECONDS = 3.0
+PAUSE_SECONDS = 0.2
+MEND = "its log says what keeps it from making the socket again; a restart loses no page"
+
+
+def check_sockets(name: str, facts: ServerFacts) -> Iterator[Finding]:
+    paths = RuntimePaths(Path(facts.runtime_dir))
+    yield checked(name, str(paths.nbd_socket), lambda: greeting_at(paths.nbd_socket))
+    yield checked(name, str(paths.control_socket), lambda: connect_to(paths.control_socket))
+    if facts.listen_error:
+        yield Finding(
+            FIX,
+            name,
+            f"guests cannot connect to {facts.listen}: {facts.listen_error}; it is tried again"
+            " every few seconds",
+            "free the port (`ss -ltnp` shows who has it), or change `listen` in the configuration",
+        )
+    elif facts.listen:
+        address = split_address(facts.listen)
+        yield checked(name, facts.listen, lambda: greeting_from(tcp_socket(address)))
+
+
+def checked(name: str, place: str, connect: Callable[[], None]) -> Finding:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            connect()
+        except OSError as error:
+            if time.monotonic() < deadline:
+                time.sleep(PAUSE_SECONDS)
+                continue
+            text = f"nobody can connect to {place}: {error.strerror or error}"
+            return Finding(FIX, name, text, MEND)
+        return Finding(OK, name, f"clients can connect to {place}")
+
+
+def greeting_at(path: Path) -> None:
+    greeting_from(unix_socket(path))
+
+
+def connect_to(path: Path) -> None:
+    unix_socket(path).close()
+
+
+def unix_socket(path: Path) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(PATIENCE_SECONDS)
+        sock.connect(str(path))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def tcp_socket(address: tuple[str, int]) -> socket.socket:
+    return socket.create_connection(address, PATIENCE_SECONDS)
+
+
+def greeting_from(sock: socket.socket) -> None:
+    with sock:
+        found = b""
+        while len(found) < len(GREETING):
+            piece = sock.recv(len(GREETING) - len(found))
+            if not piece:
+                break
+            found += piece
+    if found != GREETING:
+        raise OSError("what answers there is no NBD server")

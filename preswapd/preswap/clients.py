@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Whose client was connected when the server ended, and how long there was no server for it.
+
+QEMU notices that the server went away at its guest's next request, and comes back with it: in
+seconds, in hours where the guest is idle.  Until then nobody is connected to the device, and the
+guest needs every page of it.  When a request has waited for as long as QEMU waits, QEMU pauses the
+guest, and it stays paused when the server is back.
+
+An empty file in shared memory for each device that has a client tells the next start.  It outlives
+a kill, and not the host's reboot, which ends the guests too.  Its time is that of the last beat of
+the server, on the clock that counts from the host's boot and that nobody sets.
+"""
+
+import os
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+
+from preswapd.log import WARNING, Log
+from preswapd.paths import SharedMemoryPaths
+
+
+class Clients:
+    """Which devices have a client, and which had one when the process before this one ended."""
+
+    def __init__(self, paths: SharedMemoryPaths, devices: Iterable[str], log: Log) -> None:
+        self.paths = paths
+        self.log = log
+        self.here: set[str] = set()
+        now = since_boot()
+        self.away = {
+            device: max(0.0, (now - path.stat().st_mtime_ns) / 1e9)
+            for device in devices
+            for path in [paths.client(device)]
+            if path.exists()
+        }
+        self.awaited = set(self.away)
+
+    def note(self, device: str, *, connected: bool) -> None:
+        """A client of the device has come, or the last one has gone; one caller at a time."""
+        path = self.paths.client(device)
+        try:
+            if connected:
+                self.here.add(device)
+                self.awaited.discard(device)
+                path.touch(mode=0o600)
+                beat(path)
+            else:
+                self.here.discard(device)
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            # Served all the same: only the start after a kill would know less.
+            self.log(WARNING, f"{path}: {error.strerror}")
+
+    def forget(self, device: str) -> None:
+        """It was removed, or made: what was known was of another device of its name."""
+        self.note(device, connected=False)
+        self.awaited.discard(device)
+        self.away.pop(device, None)
+
+    def beat(self) -> None:
+        """To be called about once a second: the server is there."""
+        for device in self.here | self.awaited:
+            # Where somebody took the file away, it comes back with the next client.
+            with suppress(OSError):
+                beat(self.paths.client(device))
+
+
+def beat(path: os.PathLike[str]) -> None:
+    now = since_boot()
+    os.utime(path, ns=(now, now))
+
+
+def since_boot() -> int:
+    """Nanoseconds, those in which the host slept included."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The memory that a device takes beside its pages, which it gets only where there is room for it.
+
+A map of the largest size is larger than many a memory cgroup, and taking it there is no error but a
+SIGKILL, at which all guests of the instance stall.
+"""
+
+from preswapd.api.kinds import SMALLEST_DEVICE
+from preswapd.errors import RefusedError
+from preswapd.host.filesystems import free_bytes, total_bytes
+from preswapd.preswap.files.maps import map_bytes
+from preswapd.preswap.settings import Settings
+from preswapd.tmem._tmem import Host
+from preswapd.units import PAGE_SIZE, format_size
+
+# Three bits a page (in tmem, shadowed, to punch), and the upper levels of its index.
+PRIVATE_BITS = 3 + 1 / 4
+# However small the device is: the upper levels for each of its 16 objects.
+LEAST_PRIVATE = 64 << 10
+# A part of the file system of shared memory that the pool leaves to others.
+SHM_RESERVE_SHARE = 20
+
+
+class NoRoomError(RefusedError):
+    """There is not enough memory for the device."""
+
+
+def private_bytes(size: int) -> int:
+    return int(size // PAGE_SIZE * PRIVATE_BITS / 8) + LEAST_PRIVATE
+
+
+def check_room(host: Host, name: str, size: int) -> None:
+    """NoRoomError when making it would have somebody killed."""
+    wanted = map_bytes(size) + private_bytes(size)
+    room, limiter = host.room()
+    if wanted > room:
+        raise NoRoomError(refusal(name, size, wanted, room, limiter or "this host"))
+
+
+def check_shared_memory(settings: Settings, name: str, size: int) -> None:
+    """NoRoomError when its map would take the reserve that other programs have there."""
+    shm_dir = settings.paths.shm_dir
+    if total_bytes(shm_dir) == 0:  # it has no limit of its own
+        return
+    room = max(free_bytes(shm_dir) - shm_reserve(settings), 0)
+    if map_bytes(size) > room:
+        raise NoRoomError(refusal(name, size, map_bytes(size), room, f"the tmpfs of {shm_dir}"))
+
+
+def refusal(name: str, size: int, wanted: int, room: int, limiter: str) -> str:
+    fits = (room - LEAST_PRIVATE) * size // max(wanted, 1)
+    way = f"{format_size(fits)} would fit" if fits >= SMALLEST_DEVICE else "give it more"
+    return (
+        f"the device {name} cannot be made: it takes {format_size(wanted)} of memory beside its"
+        f" pages, and {limiter} allows {format_size(room)} more: {way}"
+    )
+
+
+def shm_reserve(settings: Settings) -> int:
+    """By default 5 % of the file system of shared memory."""
+    if settings.shm_reserve is not None:
+        return settings.shm_reserve
+    return total_bytes(settings.paths.shm_dir) // SHM_RESERVE_SHARE

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Whose client was connected when the server ended: the trace of it in shared memory."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from preswapd.paths import SharedMemoryPaths
+from preswapd.preswap.clients import Clients, since_boot
+
+DEVICES = ("g1", "g2")
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> SharedMemoryPaths:
+    return SharedMemoryPaths(tmp_path)
+
+
+def started(paths: SharedMemoryPaths, log: list[str] | None = None) -> Clients:
+    """As a start after a kill finds it."""
+    return Clients(paths, DEVICES, lambda priority, text: (log or []).append(text))
+
+
+def test_client_that_was_there_at_the_end_is_awaited(paths: SharedMemoryPaths) -> None:
+    started(paths).note("g1", connected=True)
+    for _ in range(2):
+        assert started(paths).awaited == {"g1"}
+
+
+def test_client_that_comes_back_is_not_awaited_any_more(paths: SharedMemoryPaths) -> None:
+    started(paths).note("g1", connected=True)
+    now = started(paths)
+    now.note("g1", connected=True)
+    assert now.awaited == set()
+    assert started(paths).awaited == {"g1"}
+
+
+def test_client_that_left_before_the_end_is_not_awaited(paths: SharedMemoryPaths) -> None:
+    before = started(paths)
+    before.note("g1", connected=True)
+    before.note("g1", connected=False)
+    assert started(paths).awaited == set()
+
+
+def test_removed_device_leaves_no_trace(paths: SharedMemoryPaths) -> None:
+    started(paths).note("g1", connected=True)
+    now = started(paths)
+    now.forget("g1")
+    assert (now.awaited, now.away) == (set(), {})
+    assert started(paths).awaited == set()
+
+
+def test_away_counts_from_the_last_beat(paths: SharedMemoryPaths) -> None:
+    before = started(paths)
+    before.note("g1", connected=True)
+    hour_ago = since_boot() - 3600 * 10**9
+    os.utime(paths.client("g1"), ns=(hour_ago, hour_ago))
+    assert 3600 <= started(paths).away["g1"] < 3700
+    before.beat()
+    assert started(paths).away["g1"] < 100
+
+
+def test_server_that_waits_for_a_client_is_there(paths: SharedMemoryPaths) -> None:
+    started(paths).note("g1", connected=True)
+    hour_ago = since_boot() - 3600 * 10**9
+    os.utime(paths.client("g1"), ns=(hour_ago, hour_ago))
+    started(paths).beat()
+    assert started(paths).away["g1"] < 100
+
+
+def test_trace_that_cannot_be_made_is_told_and_harms_nobody(tmp_path: Path) -> None:
+    log: list[str] = []
+    clients = Clients(
+        SharedMemoryPaths(tmp_path / "gone"), DEVICES, lambda priority, text: log.append(text)
+    )
+    clients.note("g1", connected=True)
+    clients.beat()
+    assert "No such file" in log[0]

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""`make` installs into .venv, whatever pip is told elsewhere, and looks whether it did."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.running import run
+
+ROOT = Path(__file__).parents[1]
+WHEEL = {
+    "found_here.py": "",
+    "found_here-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: found-here\nVersion: 1\n",
+    "found_here-1.dist-info/WHEEL": "Wheel-Version: 1.0\nTag: py3-none-any\n",
+    "found_here-1.dist-info/RECORD": "",
+}
+
+
+@pytest.fixture(scope="module")
+def venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As the Makefile makes it."""
+    found = tmp_path_factory.mktemp("made") / "venv"
+    command = ["/usr/bin/python3", "-m", "venv", "--system-site-packages", str(found)]
+    subprocess.run(command, check=True)
+    return found
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheels")
+    with zipfile.ZipFile(folder / "found_here-1-py3-none-any.whl", "w") as wheel:
+        for name, text in WHEEL.items():
+            wheel.writestr(name, text)
+    return folder
+
+
+def settings(tmp_path: Path) -> list[tuple[dict[str, str], str]]:
+    """Variables, and what stands in pip.conf."""
+    elsewhere = tmp_path / "elsewhere"
+    return [
+        ({"PIP_USER": "1"}, ""),
+        ({}, "[install]\nuser = true\n"),
+        ({"PIP_TARGET": str(elsewhere)}, "[global]\nuser = true\n"),
+        ({}, f"[install]\ntarget = {elsewhere}\n"),
+        ({"PIP_ROOT": str(elsewhere)}, f"[install]\nprefix = {elsewhere}\n"),
+        ({"PIP_DRY_RUN": "1", "PIP_PYTHON": "/usr/bin/python3"}, "[global]\ndry-run = true\n"),
+        ({"PYTHONUSERBASE": str(elsewhere), "PIP_USER": "1"}, ""),
+        ({"PYTHONPATH": str(elsewhere)}, ""),
+    ]
+
+
+@pytest.mark.parametrize("number", range(len(settings(Path()))))
+def test_pips_settings_do_not_change_where_it_goes(
+    venv: Path, wheels: Path, tmp_path: Path, number: int
+) -> None:
+    variables, conf = settings(tmp_path)[number]
+    home = tmp_path / "home"
+    (home / ".config/pip").mkdir(parents=True)
+    (home / ".config/pip/pip.conf").write_text(conf)
+    (tmp_path / "elsewhere").mkdir()
+    with zipfile.ZipFile(next(wheels.iterdir())) as wheel:
+        # There it is installed already, for whoever looks there.
+        if "PYTHONPATH" in variables:
+            wheel.extractall(tmp_path / "elsewhere")
+    before = set(tmp_path.rglob("found_here*"))
+    pip = [str(venv / "bin/python"), str(ROOT / "tools/pip"), "-qq", "install", "found-here"]
+    env = {"HOME": str(home), "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels), **variables}
+    done = run(pip, env=env)
+    assert (done.returncode, done.stderr) == (0, "")
+    installed = list(venv.rglob("found_here*"))
+    assert {path.name for path in installed} >= {"found_here.py", "found_here-1.dist-info"}
+    assert set(tmp_path.rglob("found_here*")) == before
+    for path in installed:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def test_where_packages_come_from_still_counts(venv: Path, tmp_path: Path) -> None:
+    """Mirrors, proxies, certificates: from files and from variables, which win."""
+    conf = tmp_path / "pip.conf"
+    conf.write_text(
+        "[global]\nindex-url = https://mirror/simple\nextra-index-url =\n  https://a\n  https://b\n"
+        "retries = 3\nuser = true\n"
+    )
+    env = {"PIP_CONFIG_FILE": str(conf), "PIP_RETRIES": "7"}
+    done = run([str(venv / "bin/python"), str(ROOT / "tools/pip"), "config", "list"], env=env)
+    shown = dict(line.split("=", 1) for line in done.stdout.splitlines())
+    assert shown[":env:.index-url"] == "'https://mirror/simple'"
+    assert re.findall(r"https://\w", shown[":env:.extra-index-url"]) == ["https://a", "https://b"]
+    assert shown[":env:.retries"] == "'7'"
+    assert not any("user" in name for name in shown)
+
+
+def test_make_takes_no_python_settings_from_outside() -> None:
+    """Also those of the interpreters that its recipes run."""
+    outside = {"PYTHONHOME": "/nowhere", "PYTHONPATH": "/nowhere", "PYTHONWARNINGS": "error"}
+    made = ["make", "-C", str(ROOT), "-s", "--eval=seen: ; env", "seen"]
+    seen = run(made, env={**outside, "PYTHONOPTIMIZE": "2", "PYTHONUSERBASE": "/nowhere"}).stdout
+    assert not [
+        line for line in seen.splitlines() if re.match(r"PYTHON(?!DONT|UNBUF|NOUSER)", line)
+    ]
+
+
+def test_make_looks_whether_the_commands_are_there(tmp_path: Path) -> None:
+    """As where pip has put them somewhere else and was content."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/python").symlink_to(sys.executable)
+    checked = ["make", "-C", str(ROOT), f"VENV={tmp_path}", "looked-at"]
+    done = run(checked)
+    assert done.returncode != 0
+    assert f"{tmp_path}/bin/preswapd does not run" in done.stderr
+    for name in ("preswapd", "preswapctl"):
+        os.symlink(ROOT / ".venv/bin" / name, tmp_path / "bin" / name)
+    assert run(checked).returncode == 0
