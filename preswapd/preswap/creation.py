@@ -31,7 +31,7 @@ from preswapd.preswap.footprint import check_room
 from preswapd.preswap.inherit import anew, move_zone_to_disk, put_right
 from preswapd.preswap.record import Record
 from preswapd.preswap.settings import DeviceSpec
-from preswapd.preswap.survey import Judged
+from preswapd.preswap.survey import WITNESS, Judged
 from preswapd.tmem._tmem import Host
 from preswapd.units import PAGE_SIZE
 
@@ -191,7 +191,13 @@ class Maker:
 
     def entered(self, name: str, size: int, state: str) -> Entry:
         try:
-            return self.table.add(name, size, state)
+            try:
+                return self.table.add(name, size, state)
+            except OSError:
+                # The last device of so many takes the place that is no device's.
+                for entry in self.table.entries(WITNESS):
+                    entry.set_state("free")
+                return self.table.add(name, size, state)
         except OSError as error:
             raise cannot_make(name, error) from None
 

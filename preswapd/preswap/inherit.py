@@ -119,7 +119,9 @@ def go_on(record: Record, judged: Judged, map_fd: int) -> str | None:
     sidecar, complaint = judged.sidecar, None
     changed = sidecar.is_of_older_release
     # An older release has served it since, and has left the sidecar alone.
-    knows_better = judged.holds and not is_as_saved(record, map_fd)
+    knows_better = sidecar.clean and (
+        judged.was_handed_back or (judged.holds and not is_as_saved(record, map_fd))
+    )
     if changed:
         lift_quarantine(record, map_fd)
     elif judged.is_accepted:

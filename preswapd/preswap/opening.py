@@ -24,7 +24,7 @@ from preswapd.preswap.files.zone import zone
 from preswapd.preswap.footprint import shm_reserve
 from preswapd.preswap.record import dirty
 from preswapd.preswap.settings import Settings
-from preswapd.preswap.survey import Found, Plan, check_sizes, survey
+from preswapd.preswap.survey import WITNESS, Found, Plan, check_sizes, survey
 from preswapd.tmem._tmem import Host
 from preswapd.units import PAGE_SIZE, exact_size
 
@@ -101,6 +101,9 @@ def open_instance(settings: Settings) -> Opened:
         for entry in plan.finish:
             maker.finish(entry)
         devices = [maker.keep(entry, judged) for entry, judged in plan.keep]
+        if not plan.has_witness:
+            with suppress(OSError):  # without room for it older releases are told by their maps
+                table.add(WITNESS, PAGE_SIZE, "adopting")
         recovery = Recovery(
             found.get("stored_pages", 0),
             found.get("damaged_slots", 0),

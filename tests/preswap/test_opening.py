@@ -16,6 +16,7 @@ import pytest
 
 from preswapd.errors import RefusedError
 from preswapd.preswap.device._device import FLAG_FUA
+from preswapd.preswap.device._table import Entry
 from preswapd.preswap.files.disk_file import data_ranges
 from preswapd.preswap.files.identity import ATTRIBUTE, identity_of
 from preswapd.preswap.files.maps import LOST, UNKNOWN
@@ -25,6 +26,7 @@ from preswapd.preswap.instance import Instance
 from preswapd.preswap.opening import check
 from preswapd.preswap.record import Record
 from preswapd.preswap.settings import DeviceSpec
+from preswapd.preswap.survey import WITNESS
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.coherence import check_coherence
 from tests.preswap.disk_model import page_of
@@ -897,6 +899,45 @@ def test_older_release_that_served_it_in_between(running: Running) -> None:
     assert read(running.connect(), PAGE, PAGE) == page_of(7)
     assert not running.sidecar().clean
     assert running.log == []  # nobody else has changed the disk file
+
+
+def test_older_release_that_has_changed_no_state_of_a_page(running: Running) -> None:
+    """All pages are known, as a guest's `swapon --discard` makes them, and it wrote to disk where
+    pages were on disk.  It frees the entry of what it takes for an adoption."""
+    start_dirty(running)
+    running.instance.close()
+    [witness] = running.instance.maker.table.entries(WITNESS)
+    assert witness.state == "adopting"
+    witness.set_state("free")
+    running.kill()
+    with running.paths.disk_file("g1").open("r+b") as file:
+        file.seek(2 * PAGE)
+        file.write(page_of(7))
+    running.log.clear()
+    running.open()
+    assert read(running.connect(), PAGE, 2 * PAGE) == page_of(1) + page_of(7)
+    assert not running.sidecar().clean
+    assert running.log == []
+    assert running.instance.maker.table.entries(WITNESS)
+
+
+def test_last_device_takes_the_place_of_the_witness(running: Running) -> None:
+    running.open()
+    table = running.instance.maker.table
+    add, left = table.add, [1]
+
+    def full(name: str, size: int, state: str) -> Entry:
+        if left and left.pop():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return add(name, size, state)
+
+    with patch.object(running.instance.maker, "table", wraps=table) as wrapped:
+        wrapped.add = full
+        running.instance.create("g2", MIB)
+    assert table.entries(WITNESS) == []
+    running.kill()
+    running.open()
+    assert set(running.instance.devices) == {"g1", "g2"}
 
 
 def test_older_release_that_served_it_in_between_and_lost_a_page(running: Running) -> None:
