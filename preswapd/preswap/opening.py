@@ -120,11 +120,12 @@ def open_instance(settings: Settings) -> Opened:
 
 
 def forgotten(plan: Plan) -> list[str]:
+    """What was discarded is of no boot, and not complained of."""
     return [
         f"the pages of {judged.sidecar.name} were not saved before the host's reboot: reads fail"
         " until they are written or trimmed"
         for judged in plan.adopt
-        if not judged.sidecar.clean
+        if not judged.sidecar.clean and judged.sidecar.boot_id
     ] + [
         f"{judged.sidecar.name} is on a block device without room behind its {judged.sidecar.size}"
         " bytes, so that another one would not be noticed: reads of its pages fail until they are"

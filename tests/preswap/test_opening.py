@@ -1090,6 +1090,13 @@ def test_discard_empties_everything(running: Running) -> None:
     assert read(connection, PAGE) == bytes(MIB - PAGE)
 
 
+def test_discard_is_not_complained_of(running: Running) -> None:
+    start_dirty(running)
+    running.kill()
+    running.open(discard=True)
+    assert running.log == []
+
+
 def test_discard_knows_nothing(running: Running) -> None:
     start_dirty(running)
     running.kill()
