@@ -129,7 +129,8 @@ def forgotten(plan: Plan) -> list[str]:
     ] + [
         f"{judged.sidecar.name} is on a block device without room behind its {judged.sidecar.size}"
         " bytes, so that another one would not be noticed: reads of its pages fail until they are"
-        " written or trimmed; a block device that is 4096 bytes longer keeps them over a reboot"
+        " written or trimmed; make it 4096 bytes longer while no server runs, and start that once"
+        " with --accept-moved, to keep them over the next reboot"
         for judged in plan.adopt
         if judged.sidecar.clean and not judged.is_accepted and not judged.identity.tells_changes
     ]

@@ -13,7 +13,7 @@ import pytest
 
 from preswapd.errors import RefusedError
 from preswapd.preswap.device._device import FLAG_FUA
-from tests.preswap.running import MIB, Running
+from tests.preswap.running import MIB, Running, pages_read
 
 pytestmark = [
     pytest.mark.xdist_group("block-devices"),
@@ -78,6 +78,23 @@ def test_block_device_is_free_after_remove(linked: Running) -> None:
     linked.instance.create("m1", MIB)
     linked.instance.remove("m1")
     linked.instance.create("m2", MIB)
+
+
+def test_block_device_that_was_made_longer_keeps_its_pages(
+    linked: Running, disk: Path, tmp_path: Path
+) -> None:
+    """As the complaint above says."""
+    linked.instance.create("m1", MIB)
+    linked.instance.devices["m1"].connect().pwrite(b"a" * 4096, 4096, FLAG_FUA)
+    linked.stop()
+    os.truncate(tmp_path / "backing", MIB + 4096)
+    subprocess.run(["losetup", "--set-capacity", str(disk)], check=True)
+    linked.open(accept_moved=True)
+    linked.instance.devices["m1"].connect().pwrite(b"b" * 4096, 8192, FLAG_FUA)
+    linked.stop()
+    linked.reboot()
+    linked.open()
+    assert pages_read(linked.instance.devices["m1"].connect())[1:3] == [b"a" * 4096, b"b" * 4096]
 
 
 def test_block_device_that_udev_looks_at(linked: Running, disk: Path) -> None:
