@@ -72,7 +72,7 @@ def test_files_are_where_they_are_looked_for(packaged: Path) -> None:
     assert "/opt/" not in unit
     sync = (usr / "lib/systemd/system/preswapd-sync@.service").read_text()
     assert "/srv/preswapd/bin/preswapctl --runtime-dir" in sync
-    assert "/srv/preswapd/bin/preswapd serve --config" in sync
+    assert "/srv/preswapd/bin/preswapd serve --system --config" in sync
     assert "/opt/" not in sync
     metrics = (usr / "lib/systemd/system/preswapd-metrics.service").read_text()
     assert "ExecStart=/srv/preswapd/bin/preswapctl metrics" in metrics

@@ -3,16 +3,21 @@
 
 import ctypes
 import errno
+import fcntl
 import mmap
 import os
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 TMPFS_MAGIC = 0x01021994
+BTRFS_MAGIC = 0x9123683E
+# linux/fs.h: flags of an inode, and the one by which Btrfs writes over a file's blocks in place.
+FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_NOCOW_FL = 0x80086601, 0x40086602, 0x00800000
 # A page of zeros that was written keeps its blocks there: ext4, XFS, Btrfs, F2FS, tmpfs.  ZFS, for
 # one, makes a hole of it.
-ZEROS_ARE_NO_HOLES = {0xEF53, 0x58465342, 0x9123683E, 0xF2F52010, TMPFS_MAGIC}
+ZEROS_ARE_NO_HOLES = {0xEF53, 0x58465342, BTRFS_MAGIC, 0xF2F52010, TMPFS_MAGIC}
 # struct statfs of every Linux: f_type, a long, comes first; the whole is under 256 bytes.
 STATFS_BYTES = 256
 # What is written to find out how fast a disk is: so much at once, and at most so much.
@@ -40,6 +45,25 @@ def is_tmpfs(path: Path) -> bool:
 def tells_holes(descriptor: int) -> bool:
     """Whether what reads as a hole in this file was never written."""
     return magic(Path(f"/proc/self/fd/{descriptor}")) & 0xFFFF_FFFF in ZEROS_ARE_NO_HOLES
+
+
+def avoid_copy_on_write(descriptor: int) -> None:
+    """Of an empty file: else Btrfs needs free space even to write over what is there."""
+    with suppress(OSError):  # most file systems have no such flag, and need none
+        flags = bytearray(8)
+        fcntl.ioctl(descriptor, FS_IOC_GETFLAGS, flags)
+        wanted = int.from_bytes(flags, "little") | FS_NOCOW_FL
+        fcntl.ioctl(descriptor, FS_IOC_SETFLAGS, wanted.to_bytes(8, "little"))
+
+
+def copies_on_write(path: Path) -> bool:
+    """Whether a write over this file's blocks needs free space."""
+    if magic(path) & 0xFFFF_FFFF != BTRFS_MAGIC:
+        return False
+    flags = bytearray(8)
+    with open(path, "rb") as file:
+        fcntl.ioctl(file, FS_IOC_GETFLAGS, flags)
+    return not int.from_bytes(flags, "little") & FS_NOCOW_FL
 
 
 def total_bytes(path: Path) -> int:

@@ -15,7 +15,7 @@ from preswapd.cli.instances import Instances
 from preswapd.cli.main import preswapctl
 from preswapd.cli.stopped import pages_in_tmem, stopped
 from preswapd.errors import UnreachableError, UsageError
-from tests.clients import connected
+from tests.clients import BEHIND_ZONE, connected
 from tests.conftest import StartServer
 from tests.running import RunningServer
 
@@ -151,7 +151,7 @@ def test_clean_stop_leaves_pages_too(pair: dict[str, RunningServer]) -> None:
 
 def test_one_that_runs_elsewhere_is_not_gone(server: RunningServer, tmp_path: Path) -> None:
     """Only its pages are where others' would be."""
-    connected(server, "g1").pwrite(CONTENT, 4096)
+    connected(server, "g1").pwrite(CONTENT, BEHIND_ZONE)
     shm_dirs = {"x": server.shm_dir}
     assert list(stopped([tmp_path / "x"], shm_dirs)) == []
     server.kill()

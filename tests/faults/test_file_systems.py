@@ -14,6 +14,7 @@ from typing import Any
 import nbd
 import pytest
 
+from preswapd.cli.doctor.host import check_copy_on_write
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import Connect, connected
 from tests.conftest import StartServer
@@ -43,6 +44,54 @@ def ext4(stack: ExitStack, tmp_path: Path) -> Path:
     (tmp_path / "state").chmod(0o700)
     (tmp_path / "state" / "lost+found").rmdir()
     return tmp_path / "state"
+
+
+@pytest.fixture
+def btrfs(stack: ExitStack, tmp_path: Path) -> Path:
+    if shutil.which("mkfs.btrfs") is None:
+        pytest.skip("there is no mkfs.btrfs")
+    disk = tmp_path / "disk"
+    with disk.open("wb") as file:
+        file.truncate(160 * MIB)
+    subprocess.run(["mkfs.btrfs", "--quiet", "--mixed", str(disk)], check=True)
+    mounted(stack, tmp_path / "state", "-o", "loop", str(disk))
+    (tmp_path / "state").chmod(0o700)
+    return tmp_path / "state"
+
+
+def test_full_file_system_that_copies_on_write(
+    btrfs: Path, start_server: StartServer, connect: Connect
+) -> None:
+    """What is on disk is written over in place, as elsewhere."""
+    server = start_server(tmp=btrfs.parent)
+    server.ctl("freeze")
+    client = connect(server)
+    for number in range(12):
+        client.pwrite(bytes([number + 1]) * MIB, place(0) + number * MIB)
+    with (btrfs / "ballast").open("wb", buffering=0) as file:
+        for piece in (MIB, 64 << 10, PAGE):
+            try:
+                while True:
+                    file.write(os.urandom(piece))
+            except OSError as error:
+                assert error.errno == errno.ENOSPC  # noqa: PT017 - until it is full
+    for number in range(12):
+        client.pwrite(bytes([number + 101]) * MIB, place(0) + number * MIB)
+    for number in range(12):
+        found = bytes(client.pread(MIB, place(0) + number * MIB))
+        assert found == bytes([number + 101]) * MIB
+    assert "Btrfs writes" not in server.ctl("doctor", check=False).stdout
+    client.shutdown()
+    server.stop()
+    server.start()
+    found = bytes(connect(server).pread(MIB, place(0)))
+    assert found == bytes([101]) * MIB
+
+
+def test_doctor_names_disk_files_that_are_copied_on_write(btrfs: Path) -> None:
+    (btrfs / "g1.img").write_bytes(b"x")
+    (found,) = check_copy_on_write(btrfs, "disk files")
+    assert str(btrfs / "g1.img") in found.text
 
 
 @pytest.fixture
@@ -136,7 +185,7 @@ def on_full(stack: ExitStack, start_server: StartServer) -> RunningServer:
     server = start_server(start=False)
     mounted(stack, server.runtime_dir, "-t", "tmpfs", "-o", "size=64k,mode=0700", "none")
     server.start()
-    connected(server).pwrite(NOISE[: 3 * PAGE], PAGE)
+    connected(server).pwrite(NOISE[: 3 * PAGE], place(0))
     filler = server.runtime_dir / "filler"
     with pytest.raises(OSError, match="No space left"):
         filler.write_bytes(bytes(MIB))

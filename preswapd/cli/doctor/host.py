@@ -3,6 +3,7 @@
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from shlex import quote
 
@@ -10,6 +11,7 @@ from preswapd.cli.doctor.finding import FIX, NOTE, OK, Finding
 from preswapd.cli.typed import as_root
 from preswapd.errors import RefusedError, UsageError
 from preswapd.host.filesystems import (
+    copies_on_write,
     existing_parent,
     free_bytes,
     has_direct_io,
@@ -135,7 +137,24 @@ def check_state_directory(directory: Path, subject: str) -> list[Finding]:
         )
     else:
         space = Finding(OK, subject, text)
-    return [space, *check_direct_io(place, subject)]
+    return [space, *check_direct_io(place, subject), *check_copy_on_write(directory, subject)]
+
+
+def check_copy_on_write(directory: Path, subject: str) -> Iterator[Finding]:
+    """Disk files that an older release made, or that were copied there."""
+    for path in sorted(directory.glob("*.img")):
+        try:
+            is_copied = path.is_file() and copies_on_write(path)
+        except OSError:
+            continue  # it was removed meanwhile, or is another user's
+        if is_copied:
+            yield Finding(
+                NOTE,
+                subject,
+                f"Btrfs writes {path} anew at each change: on a full file system also writes over"
+                " pages that are there fail",
+                "swapoff in its guest, then remove and create the device again, which mends it",
+            )
 
 
 def check_direct_io(place: Path, subject: str) -> list[Finding]:

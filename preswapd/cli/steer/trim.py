@@ -28,7 +28,7 @@ def trim_command(invocation: Invocation, dev: str, yes: bool) -> None:
     Example:
       preswapctl --instance vm1 trim swap0
     """
-    instance = invocation.instances.having(dev)
+    instance = invocation.instances.serving(dev)
     unknown = instance.client.device(dev).get("unknown_pages", 0)
     if unknown and not yes:
         confirm(explained(instance, dev, unknown), "Make zeros of them?")

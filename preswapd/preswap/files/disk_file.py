@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from preswapd.errors import RefusedError
-from preswapd.host.filesystems import tells_holes
+from preswapd.host.filesystems import avoid_copy_on_write, tells_holes
 from preswapd.preswap.files.durable import fresh_name, publish, remove_file
 from preswapd.preswap.files.identity import identity, write_token
 from preswapd.units import PAGE_SIZE, exact_size
@@ -93,6 +93,7 @@ def make(
     descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | flags, 0o600)
     try:
         if flags & os.O_CREAT:
+            avoid_copy_on_write(descriptor)
             os.ftruncate(descriptor, size)
         else:
             clear(descriptor, zone)

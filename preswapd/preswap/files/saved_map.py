@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from preswapd.host.filesystems import avoid_copy_on_write
 from preswapd.preswap.files.durable import fresh_name, publish
 from preswapd.preswap.files.maps import PIECE_PAGES, TMEM, UNKNOWN
 
@@ -22,6 +23,7 @@ def reserve_map(path: Path, pages: int) -> None:
     fresh = fresh_name(path)
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
+        avoid_copy_on_write(descriptor)
         os.posix_fallocate(descriptor, 0, pages)
         os.fsync(descriptor)
         publish(path)

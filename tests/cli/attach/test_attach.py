@@ -292,7 +292,7 @@ def test_detach_of_a_disk_that_holds_pages_asks(
 ) -> None:
     """Not so recent a request, and no word from the guest that it needs them no more."""
     client = connected(server, "g1")
-    client.pwrite(b"x" * 8192, 4096)
+    client.pwrite(b"x" * 8192, BEHIND_ZONE)
     client.shutdown()
     server.restart()
     machine = start_machine(*Q35, *json.loads(server.ctl("--json", "qemu-args", "g1").stdout))

@@ -103,7 +103,7 @@ def test_disk_errors() -> None:
 def test_reads_of_unknown_pages_and_the_way_out() -> None:
     assert statuses({"unknown_reads": 3}) == [FIX]
     (found,) = found_in({"unknown_reads": 3})
-    assert found.command == "preswapctl --instance vm1 trim g1"
+    assert str(found.command).endswith("preswapctl --instance vm1 trim g1")
 
 
 def test_unknown_pages() -> None:

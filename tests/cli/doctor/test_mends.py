@@ -26,7 +26,7 @@ from preswapd.host.children import Child
 from preswapd.paths import SYSTEM_RUNTIME_ROOT
 from preswapd.server.config.merged import load
 from tests.cli.doctor.test_doctor import ENABLED, ETC, LOCAL, OURS, PROFILE, laid
-from tests.clients import connected
+from tests.clients import BEHIND_ZONE, connected
 from tests.running import BIN, PRESWAPCTL, RunningServer, run, wait_until
 
 ITS = SYSTEM_RUNTIME_ROOT / "vm1"
@@ -203,7 +203,7 @@ def test_young_server_is_waited_for(server: RunningServer, monkeypatch: pytest.M
 def test_server_that_hangs_is_started_anew(
     server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    connected(server, "g1").pwrite(b"preswapd" * 512, 4096)
+    connected(server, "g1").pwrite(b"preswapd" * 512, BEHIND_ZONE)
     monkeypatch.setattr(starting, "is_stopped", lambda pid: False)
     monkeypatch.setattr(starting, "LONGEST_START", 0.0)
     before = server.pid
@@ -250,7 +250,7 @@ def test_frozen_pool_is_thawed(server: RunningServer) -> None:
 
 
 def test_quota_is_lifted(server: RunningServer) -> None:
-    connected(server, "g1").pwrite(b"preswapd" * 512 * 9, 4096)
+    connected(server, "g1").pwrite(b"preswapd" * 512 * 9, BEHIND_ZONE)
     server.ctl("sysctl", "preswap.default.g1.quota=10")
     assert with_text(doctor(server), "9 pages of its quota of 10 pages (40K)")["status"] == OK
     server.ctl("sysctl", "preswap.default.g1.quota=9")
@@ -276,7 +276,11 @@ def test_commands_name_the_instance(server: RunningServer) -> None:
 @pytest.mark.parametrize(
     "files",
     [
-        {f"{ETC}/preswapd@.service": "[Service]\nExecStart=x\n", f"{ETC}/preswapd@.socket": ""},
+        {
+            f"{ETC}/preswapd@.service": "[Service]\nExecStart=x\n",
+            f"{ETC}/preswapd@.socket": "",
+            f"{ETC}/preswapd-sync@.service": "",
+        },
         {**OURS, f"{ETC}/preswapd@vm1.service.d/a.conf": "[Service]\nRestartSec=5"},
         {**OURS, f"{ETC}/preswapd@vm1.service.d/zzz.conf": "[Service]\nRestart=no"},
         {**OURS, f"{ETC}/preswapd@vm1.service.d/zz-preswapd.conf": "[Service]\nTimeoutStopSec=1"},

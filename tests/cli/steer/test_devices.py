@@ -114,7 +114,7 @@ def test_connected_device_is_left_alone(
 def test_device_with_pages_is_removed_when_somebody_agrees(
     server: RunningServer, client: nbd.NBD
 ) -> None:
-    client.pwrite(b"x" * 3 * PAGE, 8 * PAGE)
+    client.pwrite(b"x" * 3 * PAGE, BEHIND_ZONE)
     client.shutdown()
     wait_until(lambda: not device(server)["connections"], "the client to leave")
     for command in ("remove", "mkswap"):
@@ -133,7 +133,7 @@ def test_device_with_pages_is_removed_when_somebody_agrees(
 def test_remove_asks_at_a_terminal(
     server: RunningServer, client: nbd.NBD, answer: str, status: int
 ) -> None:
-    client.pwrite(b"x" * PAGE, 8 * PAGE)
+    client.pwrite(b"x" * PAGE, BEHIND_ZONE)
     done, said = at_a_terminal(server, answer, "remove", "g1")
     assert done == status
     assert "g1 of default holds 1 page (4K) and has a client connected" in said
