@@ -31,7 +31,7 @@ from preswapd.preswap.footprint import check_room
 from preswapd.preswap.inherit import anew, move_zone_to_disk, put_right
 from preswapd.preswap.record import Record
 from preswapd.preswap.settings import DeviceSpec
-from preswapd.preswap.survey import Judged
+from preswapd.preswap.survey import WITNESS, Judged
 from preswapd.tmem._tmem import Host
 from preswapd.units import PAGE_SIZE
 
@@ -43,6 +43,7 @@ class Served:
     device: Device
     entry: Entry
     record: Record
+    complaint: str | None = None
 
 
 class Maker:
@@ -110,6 +111,7 @@ class Maker:
             sidecar = replace(old, type=entry.type, arena=self.host.uuid, boot_id=self.boot_id)
             # One that was touched stays as it is until it is changed: it may be accepted yet.
             if not judged.holds:
+                # Its entry is as new as that: only the disk file bears the one before.
                 sidecar = replace(anew(sidecar, judged), prev=judged.identity.token or 0)
             return self.serve(entry, sidecar, judged)
         except (OSError, MemoryError) as error:
@@ -125,7 +127,7 @@ class Maker:
 
     def serve(self, entry: Entry, sidecar: Sidecar, judged: Judged | None = None) -> Served:
         """Serves a device whose files are there; with what a start has to put right first."""
-        path = self.paths.disk_file(entry.name)
+        path, complaint = self.paths.disk_file(entry.name), None
         disk_fd = open_disk_file(path)
         try:
             lock_disk_file(disk_fd, path)
@@ -133,7 +135,7 @@ class Maker:
             map_fd = open_map(self.paths.map(entry.name))
             try:
                 if judged is not None:
-                    put_right(record, judged, map_fd)
+                    complaint = put_right(record, judged, map_fd)
                 entry.set_token(record.sidecar.token)
                 device = Device(
                     self.host,
@@ -159,7 +161,7 @@ class Maker:
             raise
         if entry.state != "served":
             entry.set_state("served")
-        return Served(device, entry, record)
+        return Served(device, entry, record, complaint)
 
     def remove(self, served: Served) -> None:
         """Removes the device with all its pages; its clients get ESHUTDOWN from now on."""
@@ -189,7 +191,13 @@ class Maker:
 
     def entered(self, name: str, size: int, state: str) -> Entry:
         try:
-            return self.table.add(name, size, state)
+            try:
+                return self.table.add(name, size, state)
+            except OSError:
+                # The last device of so many takes the place that is no device's.
+                for entry in self.table.entries(WITNESS):
+                    entry.set_state("free")
+                return self.table.add(name, size, state)
         except OSError as error:
             raise cannot_make(name, error) from None
 

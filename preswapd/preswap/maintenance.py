@@ -28,7 +28,11 @@ class DiskErrors:
 
 
 class Maintenance:
-    """Looks after the devices that are served; devices may come and go between two turns."""
+    """Looks after the devices that are served; devices may come and go between two turns.
+
+    Blocks to punch are left in the disk file of a clean device: it would be marked for them, and
+    after a sync a reboot of the host would lose all.
+    """
 
     def __init__(self, served: Mapping[str, Served], log: Log) -> None:
         self.served = served
@@ -44,8 +48,9 @@ class Maintenance:
         }
         for device in devices:
             # It is being removed, or its disk fails, which is logged below.
-            with suppress(OSError):
-                device.punch()
+            if device.is_marked:
+                with suppress(OSError):
+                    device.punch()
             with suppress(OSError):
                 self.mend(device)
             self.errors[device].tell()
@@ -53,7 +58,7 @@ class Maintenance:
 
     def tidy(self) -> None:
         """Does what the process before this one left undone, of one device: pages to compress,
-        blocks to punch.  The disk file of a clean device is left alone."""
+        blocks to punch."""
         # It is being removed, or its disk fails, which is logged.
         if self.to_compress and self.is_served(device := self.to_compress.pop()):
             with suppress(OSError):

@@ -24,7 +24,7 @@ from preswapd.preswap.files.zone import zone
 from preswapd.preswap.footprint import shm_reserve
 from preswapd.preswap.record import dirty
 from preswapd.preswap.settings import Settings
-from preswapd.preswap.survey import Found, Plan, check_sizes, survey
+from preswapd.preswap.survey import WITNESS, Found, Plan, check_sizes, survey
 from preswapd.tmem._tmem import Host
 from preswapd.units import PAGE_SIZE, exact_size
 
@@ -101,6 +101,9 @@ def open_instance(settings: Settings) -> Opened:
         for entry in plan.finish:
             maker.finish(entry)
         devices = [maker.keep(entry, judged) for entry, judged in plan.keep]
+        if not plan.has_witness:
+            with suppress(OSError):  # without room for it older releases are told by their maps
+                table.add(WITNESS, PAGE_SIZE, "adopting")
         recovery = Recovery(
             found.get("stored_pages", 0),
             found.get("damaged_slots", 0),
@@ -109,6 +112,7 @@ def open_instance(settings: Settings) -> Opened:
         )
         complaints = plan.complaints + forgotten(plan)
         adopt_all(maker.adopt, plan.adopt, devices, complaints)
+        complaints += [made.complaint for made in devices if made.complaint]
         complaints += create_new(maker, plan, settings, devices)
         return Opened(
             host, maker, {made.device.name: made for made in devices}, recovery, complaints
@@ -116,11 +120,19 @@ def open_instance(settings: Settings) -> Opened:
 
 
 def forgotten(plan: Plan) -> list[str]:
+    """What was discarded is of no boot, and not complained of."""
     return [
         f"the pages of {judged.sidecar.name} were not saved before the host's reboot: reads fail"
         " until they are written or trimmed"
         for judged in plan.adopt
-        if not judged.sidecar.clean
+        if not judged.sidecar.clean and judged.sidecar.boot_id
+    ] + [
+        f"{judged.sidecar.name} is on a block device without room behind its {judged.sidecar.size}"
+        " bytes, so that another one would not be noticed: reads of its pages fail until they are"
+        " written or trimmed; make it 4096 bytes longer while no server runs, and start that once"
+        " with --accept-moved, to keep them over the next reboot"
+        for judged in plan.adopt
+        if judged.sidecar.clean and not judged.is_accepted and not judged.identity.tells_changes
     ]
 
 

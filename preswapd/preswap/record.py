@@ -16,7 +16,8 @@ from preswapd.units import PAGE_SIZE
 class Record:
     """The sidecar of a device that is served, the token of its disk file, its saved map.
 
-    `disk_fd` is the device's, and lives as long.
+    `disk_fd` is the device's, and lives as long.  `is_half_saved`: an error came between, or the
+    saved map was found damaged, and it is to be saved again though nothing changes.
     """
 
     def __init__(self, paths: InstancePaths, entry: Entry, sidecar: Sidecar, disk_fd: int) -> None:
@@ -24,7 +25,7 @@ class Record:
         self.entry = entry
         self.sidecar = sidecar
         self.disk_fd = disk_fd
-        self.is_half_saved = False  # an error came between: it is to be saved again
+        self.is_half_saved = False
 
     @property
     def pages(self) -> int:

@@ -27,6 +27,9 @@ from preswapd.preswap.settings import (
 )
 from preswapd.units import PAGE_SIZE, exact_size
 
+# The name of an entry that is no device's.  Releases before the saved maps take it for an adoption
+# that a kill has interrupted, and free it at their start: where it is gone, one of them has served.
+WITNESS = "-"
 DISCARD_HINT = "--discard-state starts empty, if no guest needs its pages any more"
 
 
@@ -43,6 +46,7 @@ class Judged(NamedTuple):
 
     `holds`: the saved map is that of a clean stop.  `was_touched`: the disk file has changed since.
     `is_accepted`: it is not as the sidecar has it, and to be believed all the same.
+    `was_handed_back`: an older release may have served it since its sidecar was written.
     """
 
     sidecar: Sidecar
@@ -50,6 +54,7 @@ class Judged(NamedTuple):
     holds: bool
     was_touched: bool
     is_accepted: bool
+    was_handed_back: bool = False
 
     @property
     def is_believed(self) -> bool:
@@ -66,6 +71,7 @@ class Plan:
     adopt: list[Judged] = field(default_factory=list)  # known on disk, not in shared memory
     create: list[DeviceSpec] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
+    has_witness: bool = False
 
     @property
     def is_first(self) -> bool:
@@ -83,11 +89,13 @@ def survey(settings: Settings, found: Found | None, boot_id: str) -> Plan:
         )
     plan = Plan()
     if found is not None:
+        plan.has_witness = any(entry.name == WITNESS for entry in found.entries)
         for entry in found.entries:
             if entry.state == "served":
                 sidecar = sidecar_of(paths, found.arena, entry, sidecars)
-                plan.keep.append((entry, judged(settings, sidecar, plan.complaints)))
-            else:
+                one = judged(settings, sidecar, plan.complaints)
+                plan.keep.append((entry, one._replace(was_handed_back=not plan.has_witness)))
+            elif entry.name != WITNESS:
                 plan.finish.append(entry)
     served = {entry.name for entry, _ in plan.keep}
     # Finishing a creation or removal takes the files on disk with it.
@@ -168,12 +176,6 @@ def judged(settings: Settings, sidecar: Sidecar, complaints: list[str]) -> Judge
     is_accepted = settings.accept_moved and (is_another or was_touched)
     is_evident = found.tells_changes or is_accepted
     is_whole = sidecar.clean and has_map(paths, sidecar, complaints)
-    if was_touched and not is_accepted:
-        complaints.append(
-            f"{path} was changed while no server ran: reads of the pages of {sidecar.name} that"
-            " are on disk fail until they are written or trimmed; if it was only given another"
-            " owner or mode, say, stop the server now and start it with --accept-moved"
-        )
     return Judged(sidecar, found, is_whole and is_evident, was_touched, is_accepted)
 
 

@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import subprocess
+import threading
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
@@ -14,17 +16,22 @@ import pytest
 
 from preswapd.errors import RefusedError
 from preswapd.preswap.device._device import FLAG_FUA
+from preswapd.preswap.device._table import Entry
 from preswapd.preswap.files.disk_file import data_ranges
 from preswapd.preswap.files.identity import ATTRIBUTE, identity_of
 from preswapd.preswap.files.maps import LOST, UNKNOWN
+from preswapd.preswap.files.saved_map import save_map
 from preswapd.preswap.files.sidecar import Sidecar
 from preswapd.preswap.instance import Instance
 from preswapd.preswap.opening import check
+from preswapd.preswap.record import Record
 from preswapd.preswap.settings import DeviceSpec
+from preswapd.preswap.survey import WITNESS
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.coherence import check_coherence
 from tests.preswap.disk_model import page_of
 from tests.preswap.running import MIB, Running, pages_read, read
+from tests.running import PATIENCE
 
 ZEROS = bytes(PAGE)
 # Where the table of devices lies in the arena.
@@ -150,6 +157,73 @@ def test_full_disk_keeps_no_server_from_a_clean_stop(
     monkeypatch.setattr("preswapd.preswap.files.durable.write_and_publish", no_room)
     running.stop()
     assert running.sidecar().clean
+
+
+def no_room(*arguments: object) -> str:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("end", ["sync", "stop"])
+def test_map_that_could_not_be_saved_is_saved_later(
+    running: Running, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    """Though nothing has changed since: a sync that says it is complete has saved it."""
+    start_dirty(running)
+    with monkeypatch.context() as patched:
+        patched.setattr("preswapd.preswap.record.save_map", no_room)
+        assert not running.instance.begin_sync().wait().complete
+    if end == "sync":
+        assert running.instance.begin_sync().wait().complete
+    else:
+        running.stop()
+    assert running.sidecar().clean
+    running.reboot()
+    running.open()
+    assert read(running.connect(), PAGE, 2 * PAGE) == page_of(1) + page_of(2)
+
+
+def test_map_that_was_damaged_is_saved_anew(running: Running) -> None:
+    """Shared memory has it still."""
+    start_dirty(running)
+    assert running.instance.begin_sync().wait().complete
+    running.stop()
+    running.paths.saved_map("g1").unlink()
+    running.open()
+    assert running.instance.begin_sync().wait().complete
+    running.reboot()
+    running.open()
+    assert read(running.connect(), PAGE, 2 * PAGE) == page_of(1) + page_of(2)
+
+
+def test_stop_waits_for_a_sync_that_saves(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long its disk takes: else the process ends in the middle of it."""
+    saving, may_end = threading.Event(), threading.Event()
+
+    def slow(path: Path, pieces: Iterable[bytes]) -> str:
+        saving.set()
+        may_end.wait()
+        return save_map(path, pieces)
+
+    monkeypatch.setattr("preswapd.preswap.record.save_map", slow)
+    monkeypatch.setattr("preswapd.preswap.instance.PARK_MILLISECONDS", 1)
+    start_dirty(running)
+    sync = running.instance.begin_sync()
+    assert saving.wait(PATIENCE)
+    was_clean = []
+
+    def stop() -> None:
+        running.instance.close()
+        was_clean.append(running.sidecar().clean)
+
+    stopping = threading.Thread(target=stop)
+    stopping.start()
+    stopping.join(0.2)
+    may_end.set()
+    stopping.join(PATIENCE)
+    sync.wait()
+    assert was_clean == [True]
 
 
 # --- kills ---
@@ -301,6 +375,18 @@ def test_change_after_a_sync_is_not_forgotten(running: Running) -> None:
     running.reboot()
     running.open()
     assert set(pages_read(running.connect())[1:]) == {None}
+
+
+def test_maintenance_does_not_undo_a_sync(running: Running) -> None:
+    """What is to be punched waits until a guest changes something."""
+    start_dirty(running)
+    running.connect().trim(PAGE, 2 * PAGE)
+    assert running.instance.begin_sync().wait().complete
+    running.instance.maintain()
+    assert running.sidecar().clean
+    running.connect().pwrite(page_of(3), 3 * PAGE)
+    running.instance.maintain()
+    assert running.device.stats()["stale_pages"] == 0
 
 
 def test_sync_serves_on(running: Running) -> None:
@@ -547,14 +633,19 @@ def test_touched_disk_file_costs_the_map_unless_accepted(running: Running, reboo
     assert any("--accept-moved" in line for line in running.log)
 
 
-def test_touched_disk_file_is_accepted_later_if_nothing_has_changed(running: Running) -> None:
+@pytest.mark.parametrize("reboot", [False, True])
+def test_touched_disk_file_is_accepted_later_if_nothing_has_changed(
+    running: Running, reboot: bool
+) -> None:
     start_dirty(running)
     running.instance.shrink(0)
     running.stop()
-    running.reboot()
+    kept_or_rebooted(running, reboot)
     running.paths.disk_file("g1").chmod(0o640)
-    running.open()
-    running.stop()
+    for _ in range(2):  # an operator who has not read the log starts it once more
+        running.open()
+        assert pages_read(running.connect())[1:3] == [None, None]
+        running.stop()
     running.open(accept_moved=True)
     expected = page_of(1) + page_of(2) + ZEROS
     assert read(running.connect(), PAGE, 3 * PAGE) == expected
@@ -585,6 +676,96 @@ def test_moved_disk_file_is_accepted(running: Running, stop: bool, reboot: bool)
     running.stop()
     running.open()
     assert read(running.connect(), PAGE, 2 * PAGE) == expected
+
+
+@pytest.mark.parametrize("reboot", [False, True])
+@pytest.mark.parametrize("stop", [False, True])
+def test_pages_of_zeros_outlive_a_move(running: Running, stop: bool, reboot: bool) -> None:
+    """cp leaves them out of the copy; a page on disk without a block would be lost."""
+    start_dirty(running)
+    running.connect().pwrite(ZEROS, 3 * PAGE, FLAG_FUA)
+    assert running.instance.begin_sync().wait().complete
+    if stop:
+        running.stop()
+    else:
+        running.kill()
+    kept_or_rebooted(running, reboot)
+    path = running.paths.disk_file("g1")
+    command = ["cp", "--archive", "--sparse=always", str(path), str(path.with_name("moved"))]
+    subprocess.run(command, check=True)
+    path.with_name("moved").rename(path)
+    running.open(accept_moved=True)
+    for _ in range(2):
+        assert read(running.connect(), PAGE, 3 * PAGE) == page_of(1) + page_of(2) + ZEROS
+        running.kill()
+        running.open()
+
+
+@pytest.mark.parametrize("reboot", [False, True])
+def test_cut_disk_file_that_is_accepted_has_no_zeros(running: Running, reboot: bool) -> None:
+    start_dirty(running)
+    assert running.instance.begin_sync().wait().complete
+    running.stop()
+    kept_or_rebooted(running, reboot)
+    path = running.paths.disk_file("g1")
+    os.truncate(path, 2 * PAGE)
+    os.truncate(path, MIB)
+    running.open(accept_moved=True)
+    for _ in range(2):
+        assert pages_read(running.connect())[1:4] == [page_of(1), None, ZEROS]
+        running.kill()
+        running.open()
+
+
+class KilledError(BaseException):
+    """As if the process had ended here."""
+
+
+def open_killed_at_new_token(
+    running: Running, monkeypatch: pytest.MonkeyPatch, *, accept_moved: bool = False
+) -> None:
+    """Killed when the sidecar has a new token, and disk file and arena do not yet."""
+
+    def renew(record: Record, sidecar: Sidecar) -> None:
+        record.write(sidecar)
+        raise KilledError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Record, "renew", renew)
+        with pytest.raises(KilledError):
+            running.open(accept_moved=accept_moved)
+
+
+def test_killed_while_a_moved_disk_file_is_accepted(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start_dirty(running)
+    running.kill()
+    path = running.paths.disk_file("g1")
+    shutil.copyfile(path, path.with_name("moved"))
+    path.with_name("moved").rename(path)
+    open_killed_at_new_token(running, monkeypatch, accept_moved=True)
+    running.open()
+    assert read(running.connect(), PAGE, 2 * PAGE) == page_of(1) + page_of(2)
+
+
+def test_killed_while_lost_pages_are_noted_on_a_file_system_without_attributes(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unsupported(*arguments: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    for call in ("getxattr", "setxattr"):
+        monkeypatch.setattr(os, call, unsupported)
+    start_dirty(running)
+    running.stop()
+    path = running.paths.disk_file("g1")
+    os.truncate(path, PAGE)
+    os.truncate(path, MIB)
+    running.paths.saved_map("g1").unlink()
+    open_killed_at_new_token(running, monkeypatch)
+    running.open()
+    assert pages_read(running.connect())[1:3] == [page_of(1), None]
 
 
 def test_hard_link_to_a_disk_file_that_is_served(running: Running, tmp_path: Path) -> None:
@@ -713,9 +894,66 @@ def test_older_release_that_served_it_in_between(running: Running) -> None:
     with running.paths.disk_file("g1").open("r+b") as file:
         file.seek(PAGE)
         file.write(page_of(7))
+    running.log.clear()
     running.open()
     assert read(running.connect(), PAGE, PAGE) == page_of(7)
     assert not running.sidecar().clean
+    assert running.log == []  # nobody else has changed the disk file
+
+
+def test_older_release_that_has_changed_no_state_of_a_page(running: Running) -> None:
+    """All pages are known, as a guest's `swapon --discard` makes them, and it wrote to disk where
+    pages were on disk.  It frees the entry of what it takes for an adoption."""
+    start_dirty(running)
+    running.instance.close()
+    [witness] = running.instance.maker.table.entries(WITNESS)
+    assert witness.state == "adopting"
+    witness.set_state("free")
+    running.kill()
+    with running.paths.disk_file("g1").open("r+b") as file:
+        file.seek(2 * PAGE)
+        file.write(page_of(7))
+    running.log.clear()
+    running.open()
+    assert read(running.connect(), PAGE, 2 * PAGE) == page_of(1) + page_of(7)
+    assert not running.sidecar().clean
+    assert running.log == []
+    assert running.instance.maker.table.entries(WITNESS)
+
+
+def test_last_device_takes_the_place_of_the_witness(running: Running) -> None:
+    running.open()
+    table = running.instance.maker.table
+    add, left = table.add, [1]
+
+    def full(name: str, size: int, state: str) -> Entry:
+        if left and left.pop():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return add(name, size, state)
+
+    with patch.object(running.instance.maker, "table", wraps=table) as wrapped:
+        wrapped.add = full
+        running.instance.create("g2", MIB)
+    assert table.entries(WITNESS) == []
+    running.kill()
+    running.open()
+    assert set(running.instance.devices) == {"g1", "g2"}
+
+
+def test_older_release_that_served_it_in_between_and_lost_a_page(running: Running) -> None:
+    """What was saved of the page is older than what it lost."""
+    running.open(known=False)
+    running.connect().pwrite(page_of(1) + page_of(2), PAGE, FLAG_FUA)
+    running.stop()
+    with running.paths.map("g1").open("r+b") as file:
+        states = file.read()
+        file.seek(0)
+        file.write(states.replace(bytes([UNKNOWN]), bytes([LOST])))
+        file.seek(1)
+        file.write(bytes([LOST]))
+    running.paths.disk_file("g1").touch()
+    running.open(accept_moved=True)
+    assert pages_read(running.connect())[1:3] == [None, page_of(2)]
 
 
 # --- several devices, other configurations ---
@@ -850,6 +1088,13 @@ def test_discard_empties_everything(running: Running) -> None:
     connection = running.connect()
     assert read(connection, 0, PAGE).endswith(b"SWAPSPACE2")
     assert read(connection, PAGE) == bytes(MIB - PAGE)
+
+
+def test_discard_is_not_complained_of(running: Running) -> None:
+    start_dirty(running)
+    running.kill()
+    running.open(discard=True)
+    assert running.log == []
 
 
 def test_discard_knows_nothing(running: Running) -> None:

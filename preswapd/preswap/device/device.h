@@ -104,7 +104,7 @@ static inline void device_set_marked(struct device *d, bool marked)
 	__atomic_store_n(&d->is_marked, marked, __ATOMIC_RELEASE);
 }
 
-/* Rule R7: before P or the disk file of a clean device changes, in flight and without a lock.  An
+/* Rule K2: before P or the disk file of a clean device changes, in flight and without a lock.  An
  * error: nothing may change. */
 int device_mark(struct device *);
 

@@ -9,7 +9,9 @@ else may do N".
 import errno
 import fcntl
 import os
+import stat
 import struct
+import time
 from pathlib import Path
 
 from preswapd.errors import RefusedError
@@ -21,18 +23,21 @@ DOES = [100 + what for what in (READS, WRITES, RESIZES)]
 KEEPS_TO_ITSELF = [200 + what for what in (WRITES, RESIZES)]
 # Who holds one of these does what we keep to ourselves, or keeps to itself what we do.
 CONFLICTS = [100 + what for what in (WRITES, RESIZES)] + [200 + what for what in (READS, WRITES)]
+# udev holds a shared lock on a block device while it looks at it, which it does whenever somebody
+# who could write has closed it: a creation does, and so does the server before this one.
+PATIENCE_SECONDS = 10.0
+PAUSE_SECONDS = 0.05
 HAS_NO_LOCKS = {errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 def lock_disk_file(descriptor: int, path: Path) -> None:
     """RefusedError when somebody else uses it."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno == errno.EWOULDBLOCK:
-            raise in_use(path) from None
-        if error.errno not in HAS_NO_LOCKS:
-            raise
+    is_block_device = stat.S_ISBLK(os.fstat(descriptor).st_mode)
+    end = time.monotonic() + (PATIENCE_SECONDS if is_block_device else 0)
+    while not lock_whole(descriptor):
+        if time.monotonic() >= end:
+            raise in_use(path)
+        time.sleep(PAUSE_SECONDS)
     try:
         for byte in DOES + KEEPS_TO_ITSELF:
             fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, lock_of(fcntl.F_RDLCK, byte))
@@ -45,6 +50,18 @@ def lock_disk_file(descriptor: int, path: Path) -> None:
             raise in_use(path) from None
         if error.errno not in HAS_NO_LOCKS:
             raise
+
+
+def lock_whole(descriptor: int) -> bool:
+    """False: somebody holds it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno == errno.EWOULDBLOCK:
+            return False
+        if error.errno not in HAS_NO_LOCKS:
+            raise
+    return True
 
 
 def lock_of(kind: int, byte: int) -> bytes:
