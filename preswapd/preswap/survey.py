@@ -93,7 +93,7 @@ def survey(settings: Settings, found: Found | None, boot_id: str) -> Plan:
         for entry in found.entries:
             if entry.state == "served":
                 sidecar = sidecar_of(paths, found.arena, entry, sidecars)
-                one = judged(settings, sidecar, plan.complaints)
+                one = judged(settings, sidecar, sidecars, plan.complaints)
                 plan.keep.append((entry, one._replace(was_handed_back=not plan.has_witness)))
             elif entry.name != WITNESS:
                 plan.finish.append(entry)
@@ -103,7 +103,7 @@ def survey(settings: Settings, found: Found | None, boot_id: str) -> Plan:
     for name, sidecar in sidecars.items():
         if name not in served | doomed:
             check_adoptable(paths, found, sidecar, boot_id)
-            plan.adopt.append(judged(settings, sidecar, plan.complaints))
+            plan.adopt.append(judged(settings, sidecar, sidecars, plan.complaints))
     present = {s.name: s.size for s in sidecars.values() if s.name not in doomed}
     plan.create += missing(settings, present)
     plan.complaints += check_sizes(settings, present)
@@ -158,7 +158,9 @@ def check_adoptable(
         )
 
 
-def judged(settings: Settings, sidecar: Sidecar, complaints: list[str]) -> Judged:
+def judged(
+    settings: Settings, sidecar: Sidecar, sidecars: dict[str, Sidecar], complaints: list[str]
+) -> Judged:
     """Rules K5 and K6 of docs/concurrency.md."""
     paths = settings.paths
     path = paths.disk_file(sidecar.name)
@@ -167,6 +169,11 @@ def judged(settings: Settings, sidecar: Sidecar, complaints: list[str]) -> Judge
         return Judged(sidecar, found, holds=False, was_touched=False, is_accepted=False)
     known = {sidecar.token, None} if sidecar.clean else {sidecar.token, sidecar.prev, None}
     is_another = found.inode != sidecar.inode or found.token not in known
+    for other in sidecars.values():
+        if other is not sidecar and found.token and found.token in (other.token, other.prev):
+            raise RefusedError(
+                f"{path} is the disk file of {other.name}, not that of {sidecar.name}: put it back"
+            )
     if is_another and not settings.accept_moved:
         raise RefusedError(
             f"{path} is not the disk file that {sidecar.name} had: put that one back; after a move"

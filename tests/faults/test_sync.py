@@ -228,7 +228,9 @@ def test_sync_on_a_full_disk_loses_nothing(cramped: RunningServer, connect: Conn
 def test_map_that_cannot_be_saved(
     filled: RunningServer, injector: Injector, connect: Connect, call: Call, path: str
 ) -> None:
-    """All pages are on disk then, and nobody would know where.  Run again, it does save it."""
+    """All pages are on disk then, and nobody would know where.  Run again, it does save it: but not
+    of a disk file whose sync failed, as the system never tells again what was not written.
+    """
     injector.fail(call, path, errno.EIO)
     done = filled.ctl("sync", check=False)
     assert (done.returncode, done.stderr.splitlines()[-1]) == (
@@ -239,6 +241,12 @@ def test_map_that_cannot_be_saved(
     filled.wait_for_line("sync stopped after")
     injector.end()
     assert not is_clean(filled)
+    if path == IMAGE:
+        done = filled.ctl("sync", check=False)
+        assert done.returncode == 5
+        assert "an earlier sync of its disk file failed" in done.stderr
+        assert not is_clean(filled)
+        return
     filled.ctl("sync")
     assert is_clean(filled)
     reboot(filled)
@@ -350,7 +358,7 @@ def test_server_goes_on_after_a_sync_without_it(filled: RunningServer, connect: 
 def test_sync_and_exit_beside_a_server_is_refused(filled: RunningServer, connect: Connect) -> None:
     done = sync_and_exit(filled)
     assert (done.returncode, done.stdout) == (4, "")
-    assert done.stderr == f"preswapd: {filled.shm_dir} is in use by another server\n"
+    assert done.stderr.startswith(f"preswapd: {filled.shm_dir} is in use by another server: ")
     assert content(connect(filled)) == CONTENT
 
 

@@ -441,7 +441,7 @@ def test_disk_files_that_were_swapped_are_refused(
     if is_rebooted:
         pair.reboot()
     swap(one, other)
-    assert f"{one} is not the disk file that g1 had" in refused(pair)
+    assert f"{one} is the disk file of g2, not that of g1" in refused(pair)
     swap(one, other)
     pair.start()
     if is_killed and not is_rebooted:

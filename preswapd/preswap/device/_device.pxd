@@ -18,6 +18,7 @@ cdef extern from "marks.h" nogil:
 cdef extern from "disk.h" nogil:
     ctypedef struct disk "struct disk":
         int fd
+        cbool sync_failed
     void disk_attach(disk *, int, uint64_t)
 
 cdef extern from "flights.h" nogil:

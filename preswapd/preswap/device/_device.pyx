@@ -361,7 +361,13 @@ cdef class Device:
 
     def sync(self):
         self.check_attached()
-        os.fsync(self.d.disk.fd)
+        if self.d.disk.sync_failed:
+            raise OSError(EIO, "an earlier sync of its disk file failed")
+        try:
+            os.fsync(self.d.disk.fd)
+        except OSError:
+            self.d.disk.sync_failed = True
+            raise
 
 
 cdef int check(int err) except -1:

@@ -88,11 +88,15 @@ int disk_write(const struct disk *d, uint64_t first, uint32_t pages, const uint8
 	return disk_is_cut_off(d, &size) ? -EIO : transfer(d, first, pages, NULL, buffer);
 }
 
-int disk_sync(const struct disk *d)
+int disk_sync(struct disk *d)
 {
-	while (fdatasync(d->fd))
-		if (errno != EINTR)
-			return -errno;
+	while (fdatasync(d->fd)) {
+		if (errno == EINTR)
+			continue;
+		int err = -errno;
+		__atomic_store_n(&d->sync_failed, true, __ATOMIC_RELAXED);
+		return err;
+	}
 	return 0;
 }
 
@@ -110,7 +114,7 @@ int disk_punch(struct disk *d, uint64_t first, uint64_t pages)
 	return 0;
 }
 
-int disk_clear(struct disk *d, uint64_t first, uint32_t pages)
+int disk_clear(struct disk *d, uint64_t first, uint32_t pages, bool fast)
 {
 	uint64_t size;
 
@@ -119,6 +123,8 @@ int disk_clear(struct disk *d, uint64_t first, uint32_t pages)
 	int err = disk_punch(d, first, pages);
 	if (err || !d->no_punch)
 		return err;
+	if (fast)
+		return -EOPNOTSUPP;
 	uint8_t *buffer = disk_buffer();
 	if (!buffer)
 		return -ENOMEM;

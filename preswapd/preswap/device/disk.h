@@ -15,6 +15,7 @@ struct disk {
 	uint64_t size;                 /* bytes */
 	bool is_file;                  /* not a block device, which keeps its size */
 	bool no_punch;                 /* the file system has no holes */
+	bool sync_failed;              /* what was written since may be lost; a later sync does not say */
 };
 
 /* The thread's own aligned buffer of DISK_RUN_PAGES pages (O_DIRECT wants it aligned, and
@@ -29,10 +30,11 @@ int disk_lengthen(const struct disk *);
 /* 0 or a negative errno. */
 int disk_read(const struct disk *, uint64_t first, uint32_t pages, uint8_t *buffer);
 int disk_write(const struct disk *, uint64_t first, uint32_t pages, const uint8_t *buffer);
-int disk_sync(const struct disk *);
+int disk_sync(struct disk *);
 int disk_punch(struct disk *, uint64_t first, uint64_t pages);
-/* At most DISK_RUN_PAGES pages: they read as zeros afterwards, also where nothing can be punched. */
-int disk_clear(struct disk *, uint64_t first, uint32_t pages);
+/* At most DISK_RUN_PAGES pages: they read as zeros afterwards, also where nothing can be punched;
+ * unless that must be fast: -EOPNOTSUPP. */
+int disk_clear(struct disk *, uint64_t first, uint32_t pages, bool fast);
 /* The first run of pages at or behind `*first` that has blocks: `*first` and `*pages` become that
  * run's, or the end of the file and 0 where there is no more.  A block device has none to give back:
  * it has no holes. */

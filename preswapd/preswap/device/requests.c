@@ -453,7 +453,7 @@ int request_flush(struct device *d)
 /* --- Trim and zeroes --------------------------------------------------------------------------- */
 
 /* The zone's pages become zeros in the disk file, before the answer: there is no map to say so. */
-static int drop_zone(struct device *d, uint64_t first, uint64_t pages)
+static int drop_zone(struct device *d, uint64_t first, uint64_t pages, bool fast)
 {
 	struct mark mark;
 	int err = 0;
@@ -461,13 +461,13 @@ static int drop_zone(struct device *d, uint64_t first, uint64_t pages)
 	for (uint64_t done = 0; !err && done < pages;) {
 		uint64_t n = min_of(pages - done, DISK_RUN_PAGES);
 		marks_take(&d->marks, &mark, first + done, n, true);
-		err = disk_clear(&d->disk, first + done, (uint32_t)n);
+		err = disk_clear(&d->disk, first + done, (uint32_t)n, fast);
 		if (!err)
 			now_on_disk(d, first + done, n);
 		marks_drop(&d->marks, &mark);
 		done += n;
 	}
-	return err ? device_disk_error(d, err) : 0;
+	return err && err != -EOPNOTSUPP ? device_disk_error(d, err) : err;
 }
 
 /* The whole pages inside a range. */
@@ -481,7 +481,7 @@ static int drop_inside(struct device *d, uint64_t count, uint64_t offset, unsign
 	for (uint64_t page = first, n; !err && page < end; page += n) {
 		n = zone_run(&d->zone, page, end - page);
 		if (zone_has(&d->zone, page))
-			err = drop_zone(d, page, n);
+			err = drop_zone(d, page, n, flags & REQUEST_FAST_ZERO);
 		else
 			device_drop(d, page, n, HOLE);
 	}
