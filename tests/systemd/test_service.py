@@ -127,7 +127,7 @@ def test_operator_reaches_it(host: Booted, vm: str) -> None:
 
 def test_doctor_names_the_unit_of_one_that_was_stopped(host: Booted, vm: str) -> None:
     """Its guest's pages are in memory, and nobody listens."""
-    client(host, vm).pwrite(NOISE, PAGE)
+    client(host, vm).pwrite(NOISE, BEHIND_ZONE)
     host.run("systemctl", "stop", f"preswapd@{vm}.socket", f"preswapd@{vm}")
     doctor = ("/opt/preswapd/bin/preswapctl", "--json", "doctor")
     found = json.loads(host.run(*doctor, check=False))["checks"]
@@ -138,18 +138,18 @@ def test_doctor_names_the_unit_of_one_that_was_stopped(host: Booted, vm: str) ->
     )
     assert check["command"] == f"systemctl start preswapd@{vm}.service"
     host.run("sh", "-c", check["command"])
-    assert bytes(client(host, vm).pread(len(NOISE), PAGE)) == NOISE
+    assert bytes(client(host, vm).pread(len(NOISE), BEHIND_ZONE)) == NOISE
 
 
 def test_doctor_has_a_unit_that_hangs_started_anew(host: Booted, vm: str) -> None:
     """What it prints after a minute, for a process that is only stopped."""
-    client(host, vm).pwrite(NOISE, PAGE)
+    client(host, vm).pwrite(NOISE, BEHIND_ZONE)
     unit, before = f"preswapd@{vm}", server_pid(host, vm)
     host.run("systemctl", "kill", "--signal=STOP", unit)
     name = f"{unit}.service"
     host.run("sh", "-c", f"systemctl kill --signal=KILL {name} && systemctl restart {name}")
     assert server_pid(host, vm) not in {0, before}
-    assert bytes(client(host, vm).pread(len(NOISE), PAGE)) == NOISE
+    assert bytes(client(host, vm).pread(len(NOISE), BEHIND_ZONE)) == NOISE
 
 
 def test_figures_for_prometheus(host: Booted, vm: str) -> None:
@@ -205,23 +205,23 @@ def test_file_that_cannot_be_read_is_tried_until_it_can(host: Booted, vm: str) -
 
 def test_removed_socket_is_there_again_after_a_restart(host: Booted, vm: str) -> None:
     """systemd passes one that nobody finds any more, and is given the path back later."""
-    client(host, vm).pwrite(NOISE, PAGE)
+    client(host, vm).pwrite(NOISE, BEHIND_ZONE)
     path = host.path(f"/run/preswapd/{vm}/nbd.sock")
     before = path.stat()
     path.unlink()
     host.run("systemctl", "restart", f"preswapd@{vm}")
-    assert bytes(client(host, vm).pread(len(NOISE), PAGE)) == NOISE
+    assert bytes(client(host, vm).pread(len(NOISE), BEHIND_ZONE)) == NOISE
     now = path.stat()
     assert (now.st_uid, now.st_gid, now.st_mode) == (before.st_uid, before.st_gid, before.st_mode)
     host.run("systemctl", "restart", f"preswapd@{vm}.socket")
     host.run("systemctl", "kill", "--signal=KILL", f"preswapd@{vm}")
-    assert bytes(client(host, vm).pread(len(NOISE), PAGE)) == NOISE
+    assert bytes(client(host, vm).pread(len(NOISE), BEHIND_ZONE)) == NOISE
 
 
 def test_what_is_shown_is_in_force(host: Booted, vm: str) -> None:
     """Also a directory in the file, once the unit's sandbox lets it be written."""
     unit, other, before = f"preswapd@{vm}", f"/var/lib/other-{vm}", f"/var/lib/preswapd/{vm}"
-    client(host, vm).pwrite(NOISE, PAGE)
+    client(host, vm).pwrite(NOISE, BEHIND_ZONE)
     host.path(f"/etc/preswapd/{vm}.toml").write_text(f'state-dir = "{other}"\n{CONFIG}')
 
     def told(text: str) -> None:
@@ -238,7 +238,7 @@ def test_what_is_shown_is_in_force(host: Booted, vm: str) -> None:
     host.run("systemctl", "stop", f"{unit}.socket", unit)
     host.run("sh", "-c", f"mv {before}/* {other}/")
     host.run("systemctl", "start", unit)
-    assert bytes(client(host, vm).pread(len(NOISE), PAGE)) == NOISE
+    assert bytes(client(host, vm).pread(len(NOISE), BEHIND_ZONE)) == NOISE
     program = "/opt/preswapd/bin/preswapd"
     shown = tomllib.loads(host.run(program, "serve", "--instance", vm, "--show-config"))
     ctl = ("/opt/preswapd/bin/preswapctl", f"--runtime-dir=/run/preswapd/{vm}", "--json", "stats")
