@@ -83,9 +83,9 @@ class Debian:
             (Path(folder) / "boot/grub/grub.cfg").write_text(config)
             inside = Path("/") / Path(folder).relative_to(self.tree)
             command(
-                ["chroot", str(self.tree), "grub-mkrescue", "-o", "/root/grub.img", str(inside)]
+                ["chroot", str(self.tree), "grub-mkrescue", "-o", "/srv/grub.img", str(inside)]
             )
-        return self.tree / "root/grub.img"
+        return self.tree / "srv/grub.img"
 
 
 def newest(folder: Path, pattern: str) -> Path:

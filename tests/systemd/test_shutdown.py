@@ -28,7 +28,7 @@ GUEST = """
 Type=oneshot
 RemainAfterExit=yes
 ExecStart=/bin/true
-ExecStop=/opt/preswapd/bin/python /root/guest.py
+ExecStop=/opt/preswapd/bin/python /opt/guest.py
 """
 WRITES = f"""
 import nbd
@@ -53,7 +53,7 @@ def host() -> Iterator[Booted]:
         with Booted() as booted:
             install_units(booted)
             booted.path("/etc/preswapd/vm1.toml").write_text(CONFIG)
-            booted.path("/root/guest.py").write_text(WRITES)
+            booted.path("/opt/guest.py").write_text(WRITES)
             booted.path(f"/etc/systemd/system/{GUESTS}").write_text(GUEST)
             booted.path("/etc/systemd/system/ending.target").write_text(ENDING)
             booted.run("systemctl", "daemon-reload")
