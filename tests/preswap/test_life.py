@@ -69,6 +69,9 @@ class Lives(RuleBasedStateMachine):
         self.hosts = [self.host() for _ in range(2)]
         self.at = 0
         self.is_new = [False, True]
+        # The disk file was changed behind the server's back, and that was noticed: only an operator
+        # who does not know it would have the file accepted.
+        self.is_harmed = [False, False]
         self.truth: dict[int, bytes] = {}
         self.zone: dict[int, bytes] = {}
         self.excused = set(OTHERS)
@@ -275,6 +278,7 @@ class Lives(RuleBasedStateMachine):
             for page in OTHERS:
                 file.seek(page * PAGE)
                 file.write(page_of(5000))
+        self.is_harmed[at] = True
         self.excuse_on_disk(at)
         self.hosts[at].open(known=False)
 
@@ -284,6 +288,7 @@ class Lives(RuleBasedStateMachine):
         path = self.hosts[at].paths.disk_file("g1")
         os.truncate(path, page * PAGE)
         os.truncate(path, PAGES * PAGE)
+        self.is_harmed[at] = True
         if at == self.at:
             self.zone |= {cut: ZEROS for cut in ZONE if cut >= page}
         self.excuse_on_disk(at)
@@ -291,6 +296,7 @@ class Lives(RuleBasedStateMachine):
 
     @rule(at=HOSTS, clean=st.booleans(), reboot=st.booleans(), accept=st.booleans())
     def touch(self, at: int, clean: bool, reboot: bool, accept: bool) -> None:
+        accept = accept and not self.is_harmed[at]
         self.end(at, clean, reboot)
         self.hosts[at].paths.disk_file("g1").touch()
         if not accept:
@@ -303,6 +309,9 @@ class Lives(RuleBasedStateMachine):
     def what_the_guest_reads_is_true(self) -> None:
         if self.here.opened is None:
             return
+        for at, running in enumerate(self.hosts):
+            # From the first change on nobody can have the earlier state accepted.
+            self.is_harmed[at] &= not running.device.is_marked
         check_coherence(self.here.instance)
         for page, found in enumerate(pages_read(self.here.connect())):
             if page in ZONE:
