@@ -23,6 +23,8 @@ PRESWAPCTL = str(BIN / "preswapctl")
 
 # A loaded machine with two cores needs a few seconds for what otherwise takes half of one.
 PATIENCE = 30.0
+# Of tools/sanitize.
+IS_SANITIZED = "san.so" in os.environ.get("LD_PRELOAD", "")
 # A guest under emulation needs more.
 GUEST_PATIENCE = 60.0
 LOOK_SECONDS = 0.02

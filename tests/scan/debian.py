@@ -82,9 +82,7 @@ class Debian:
             (Path(folder) / "boot/grub").mkdir(parents=True)
             (Path(folder) / "boot/grub/grub.cfg").write_text(config)
             inside = Path("/") / Path(folder).relative_to(self.tree)
-            command(
-                ["chroot", str(self.tree), "grub-mkrescue", "-o", "/srv/grub.img", str(inside)]
-            )
+            command(["chroot", str(self.tree), "grub-mkrescue", "-o", "/srv/grub.img", str(inside)])
         return self.tree / "srv/grub.img"
 
 
