@@ -4,6 +4,7 @@
 import errno
 import json
 import socket
+import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -168,15 +169,20 @@ def test_operators_that_ask_nothing_make_way(
     server: RunningServer, stack: ExitStack, said: bytes
 ) -> None:
     """As many as are served, and then one that asks; the oldest goes, and no other."""
-    held = [controlled(stack, server) for _ in range(CONNECTIONS)]
-    for sock in held:
+    held: list[socket.socket] = []
+    while len(held) < CONNECTIONS:
+        held.append(sock := controlled(stack, server))
         sock.sendall(said)
         if said.startswith(b"GET") and said.endswith(b"\r\n\r\n"):
             assert sock.recv(65536).startswith(b"HTTP/1.1 200")
+        if len(held) == 1:
+            # Each connection's thread notes when it became idle: those that come at once may do so
+            # in any order.
+            time.sleep(0.2)
     assert "g1" in server.ctl("list").stdout
     closed = [is_closed(sock) for sock in held]
     assert 1 <= sum(closed) < 5
-    assert closed == sorted(closed, reverse=True)
+    assert closed[0]
     assert "was disconnected" not in server.log
 
 
