@@ -34,7 +34,7 @@ from preswapd.control.heads import HeadReader
 from preswapd.control.routes import Api, Followed, Reply, Request, WrongMethodError
 from preswapd.errors import PreswapError, UsageError, with_place
 from preswapd.log import ERROR, WARNING, Log, Throttle
-from preswapd.preswap.shrink import Shrink
+from preswapd.preswap.writeback.shrink import Shrink
 
 Json = dict[str, Any]
 

@@ -12,7 +12,7 @@ from preswapd.api.settings import VM_PRESWAP
 from preswapd.api.wire import NOT_KEPT, PREFIX, NotFoundError
 from preswapd.errors import UsageError
 from preswapd.preswap.instance import Change, Instance
-from preswapd.preswap.shrink import Shrink
+from preswapd.preswap.writeback.shrink import Shrink
 from preswapd.units import LARGEST, parse_pages, parse_size
 
 Json = dict[str, Any]

@@ -19,9 +19,7 @@ from preswapd.preswap.creation import Served
 from preswapd.preswap.device._device import Device
 from preswapd.preswap.files.header import swap_header
 from preswapd.preswap.files.maps import PIECE_PAGES
-from preswapd.preswap.fitting import Fitting
 from preswapd.preswap.footprint import check_shared_memory
-from preswapd.preswap.goals import Goal, ToDisk, ToPages, ToPoolLimit, ToQuota
 from preswapd.preswap.maintenance import Maintenance
 from preswapd.preswap.opening import POOL, open_instance
 from preswapd.preswap.settings import (
@@ -29,8 +27,10 @@ from preswapd.preswap.settings import (
     Settings,
     check_number_of_devices,
 )
-from preswapd.preswap.shrink import Shrink, Shrinks
 from preswapd.preswap.sysctl import Sysctl
+from preswapd.preswap.writeback.fitting import Fitting
+from preswapd.preswap.writeback.goals import Goal, ToDisk, ToPages, ToPoolLimit, ToQuota
+from preswapd.preswap.writeback.shrink import Shrink, Shrinks
 from preswapd.units import PAGE_SIZE, format_size
 from preswapd.version import VERSION
 

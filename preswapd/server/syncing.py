@@ -15,7 +15,7 @@ from preswapd.log import INFO, WARNING, log
 from preswapd.preswap.instance import Instance
 from preswapd.preswap.opening import check
 from preswapd.preswap.settings import Settings
-from preswapd.preswap.shrink import Shrink
+from preswapd.preswap.writeback.shrink import Shrink
 from preswapd.server import directories, locks, stopping
 from preswapd.server.config.merged import Config
 from preswapd.units import format_pages

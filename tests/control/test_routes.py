@@ -13,7 +13,7 @@ from preswapd.api.wire import NotFoundError
 from preswapd.control.routes import Api, Followed, Reply, Request
 from preswapd.errors import RefusedError, UsageError
 from preswapd.preswap.settings import DeviceSpec
-from preswapd.preswap.writeback import Writeback
+from preswapd.preswap.writeback.moves import Writeback
 from tests.preswap.running import MIB, Running
 from tests.running import PATIENCE
 
@@ -96,7 +96,7 @@ def test_shrink_without_a_thread_is_not_under_way(
 def test_limit_without_a_thread_is_set_and_tried_again(
     api: SlowApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("preswapd.preswap.fitting.RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("preswapd.preswap.writeback.fitting.RETRY_SECONDS", 0.0)
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", no_thread)
         assert api.call("PUT", "/v1/sysctl", key=QUOTA, value=1) == {QUOTA: 1}

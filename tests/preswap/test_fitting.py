@@ -12,11 +12,11 @@ import pytest
 
 from preswapd.api.messages import ShrinkResult, ShrinkStatus
 from preswapd.errors import RefusedError
-from preswapd.preswap.goals import ToQuota
 from preswapd.preswap.instance import Change
 from preswapd.preswap.settings import DeviceSpec
-from preswapd.preswap.shrink import Shrink, Shrinks
-from preswapd.preswap.writeback import Writeback
+from preswapd.preswap.writeback.goals import ToQuota
+from preswapd.preswap.writeback.moves import Writeback
+from preswapd.preswap.writeback.shrink import Shrink, Shrinks
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.coherence import check_coherence
 from tests.preswap.running import MIB, Running, read
@@ -343,7 +343,7 @@ def test_between_a_shrink_and_the_fit_that_follows_it_something_is_told(
 def test_stopped_fit_is_not_tried_again_until_the_limit_is_set(
     filled: Running, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("preswapd.preswap.fitting.RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("preswapd.preswap.writeback.fitting.RETRY_SECONDS", 0.0)
     change = filled.instance.set(QUOTA, "0")
     assert gate.reached.wait(PATIENCE)
     filled.instance.shrinks.stop()
@@ -378,7 +378,7 @@ def test_failed_fit_is_tried_again_later(filled: Running, monkeypatch: pytest.Mo
     assert "(g1: No space left): 0 pages moved" in filled.log[-1]
     instance.maintain()
     assert instance.shrinks.under_way() is None
-    monkeypatch.setattr("preswapd.preswap.fitting.RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("preswapd.preswap.writeback.fitting.RETRY_SECONDS", 0.0)
     instance.maintain()
     filled.fitted()
     assert filled.device.preswap_pages == 10

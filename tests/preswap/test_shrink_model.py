@@ -18,8 +18,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from preswapd.api.messages import ShrinkResult
 from preswapd.errors import RefusedError
 from preswapd.preswap.settings import DeviceSpec
-from preswapd.preswap.shrink import Shrink
-from preswapd.preswap.writeback import Writeback
+from preswapd.preswap.writeback.moves import Writeback
+from preswapd.preswap.writeback.shrink import Shrink
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.disk_model import page_of
 from tests.preswap.running import Running
@@ -69,7 +69,7 @@ class ShrinksAgainstModel(RuleBasedStateMachine):
         self.instance = self.running.open(DeviceSpec("g1", size), DeviceSpec("g2", size))
         self.held = held = Held()
         self.stack.enter_context(patch.object(Writeback, "run", lambda work: held(work)))
-        self.stack.enter_context(patch("preswapd.preswap.fitting.RETRY_SECONDS", 0.0))
+        self.stack.enter_context(patch("preswapd.preswap.writeback.fitting.RETRY_SECONDS", 0.0))
         self.pages = {"g1": 0, "g2": 0}
         self.quotas = {"g1": UNLIMITED, "g2": UNLIMITED}
         self.under_way: Modelled | None = None

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from preswapd.api.messages import ShrinkProgress, ShrinkResult
 from preswapd.preswap.device._device import EXTENT_PAGES, Device
 from preswapd.preswap.files.durable import NO_ROOM
-from preswapd.preswap.goals import Goal
+from preswapd.preswap.writeback.goals import Goal
 from preswapd.tmem import Host
 
 # Guests may fill tmem up to the target while pages leave it, so a round can end above it.

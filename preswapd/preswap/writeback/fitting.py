@@ -5,8 +5,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-from preswapd.preswap.goals import Goal
-from preswapd.preswap.shrink import Shrink, Shrinks
+from preswapd.preswap.writeback.goals import Goal
+from preswapd.preswap.writeback.shrink import Shrink, Shrinks
 
 # A disk that is full or fails is not asked at every turn.
 RETRY_SECONDS = 60.0

@@ -15,8 +15,8 @@ from preswapd.api.messages import ShrinkProgress, ShrinkResult, ShrinkStatus
 from preswapd.api.settings import VM_PRESWAP
 from preswapd.errors import RefusedError, with_place
 from preswapd.log import ERROR, INFO, WARNING, Log
-from preswapd.preswap.goals import Goal
-from preswapd.preswap.writeback import INTERRUPTED, Writeback
+from preswapd.preswap.writeback.goals import Goal
+from preswapd.preswap.writeback.moves import INTERRUPTED, Writeback
 from preswapd.tmem import Host
 
 

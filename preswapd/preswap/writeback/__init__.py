@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Pages go from memory to disk: when, which, and how many at once."""
