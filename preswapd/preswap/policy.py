@@ -13,5 +13,5 @@ class Policy:
     writeback_room: float = 0.05  # share of the limit that is kept free; 0: off
     writeback_idle: float | str | None = None  # seconds; AUTO; None: off
     writeback_rate: int | None = 32 << 20  # bytes a second; None: no limit
-    recompress_after: float | None = None  # seconds; None: off
+    recompress_after: float | None = 600.0  # seconds; None: off
     recompress_codec: str = "zstd"
