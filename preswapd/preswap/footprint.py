@@ -13,8 +13,9 @@ from preswapd.preswap.settings import Settings
 from preswapd.tmem._tmem import Host
 from preswapd.units import PAGE_SIZE, format_size
 
-# Three bits a page (in tmem, shadowed, to punch), and the upper levels of its index.
-PRIVATE_BITS = 3 + 1 / 4
+# Five bits a page (in tmem, shadowed, to punch, twice whether it left tmem lately), two bytes for
+# the epoch in which it was touched, one for its weight, and the upper levels of its index.
+PRIVATE_BITS = 5 + 16 + 8 + 1 / 4
 # However small the device is: the upper levels for each of its 16 objects.
 LEAST_PRIVATE = 64 << 10
 # A part of the file system of shared memory that the pool leaves to others.

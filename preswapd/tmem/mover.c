@@ -103,7 +103,8 @@ void mover_compact(struct tmem_host *h, bool all)
 	uint32_t round = victims_new_round(&h->slabs);
 	uint32_t looks = all ? UINT32_MAX : MOVE_BYTES_AT_ONCE / SLAB_BYTES / SLABS_A_LOOK;
 
-	while (n && looks-- && (victims_wanted(&h->slabs) || slabs_over_limit(&h->slabs))) {
+	while (n && looks-- && (victims_wanted(&h->slabs) || slabs_over_limit(&h->slabs) ||
+				slabs_lacking(&h->slabs) > 0)) {
 		n = victims_take(&h->slabs, round, slabs, SLABS_A_LOOK);
 		for (uint32_t i = 0; i < n; i++)
 			empty_slab(h, slabs[i]);
