@@ -23,7 +23,6 @@ from preswapd.preswap.files.maps import PIECE_PAGES
 from preswapd.preswap.footprint import check_shared_memory
 from preswapd.preswap.maintenance import Maintenance
 from preswapd.preswap.opening import POOL, open_instance
-from preswapd.preswap.policy import Policy
 from preswapd.preswap.settings import (
     DeviceSpec,
     Settings,
@@ -91,17 +90,16 @@ class Instance:
         self.shrinks = Shrinks(opened.host, log)
         self.fitting = Fitting(self.shrinks, self.limits)
         self.maintenance = Maintenance(self.served, log)
-        self.policy = Policy()
         self.ages = Ages(self.epochs, self.all_devices)
         self.room = Room(
             self.host,
             self.epochs,
-            self.policy,
+            self.sysctl.policy,
             self.all_devices,
             self.sysctl.quota_of,
             self.may_move,
         )
-        self.idle = Idle(self.epochs, self.policy, self.all_devices, self.may_move)
+        self.idle = Idle(self.epochs, self.sysctl.policy, self.all_devices, self.may_move)
 
     # --- looking ---
 
