@@ -35,8 +35,8 @@ MOST_THREADS = 256
 # Of a pool's limit: from a hundredth below it on, new pages are rejected, and a pool that is half
 # empty was meant to be smaller.
 LEAST_ROOM, MOST_ROOM = 0.01, 0.5
-# How long a page was not touched, in seconds.  Ages begin with the server; who waits for longer has it
-# switched off.
+# How long a page was not touched, in seconds.  Ages begin with the server: who waits for longer has
+# it switched off.
 SHORTEST_AGE, LONGEST_AGE = 1, 30 * 86400
 # What pages are compressed with that nobody touches: what takes more room than lz4 is no choice.
 RECOMPRESS = ("zstd", "lz4")
