@@ -99,7 +99,9 @@ class Instance:
             self.sysctl.quota_of,
             self.may_move,
         )
-        self.idle = Idle(self.epochs, self.sysctl.policy, self.all_devices, self.may_move)
+        self.idle = Idle(
+            self.host, self.epochs, self.sysctl.policy, self.all_devices, self.may_move
+        )
 
     # --- looking ---
 

@@ -93,6 +93,10 @@ class Device:
     @property
     def disk_pages(self) -> int: ...
     @property
+    def disk_traffic(self) -> int:
+        """Pages that guests have read from disk, and written to it because tmem rejected them."""
+
+    @property
     def is_marked(self) -> bool:
         """It has changed since its map was saved, or that was never saved."""
 

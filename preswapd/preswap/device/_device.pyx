@@ -210,6 +210,10 @@ cdef class Device:
         return self.d.count.disk_pages
 
     @property
+    def disk_traffic(self):
+        return self.d.count.disk_reads + self.d.count.failed_stores
+
+    @property
     def is_marked(self):
         return bool(device_is_marked(&self.d))
 

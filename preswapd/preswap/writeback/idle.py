@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What nobody has used for long goes to disk, slowly, and only while the disk is at rest."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 
 from preswapd.preswap.device._device import EXTENT_PAGES, Device, Epochs, step_seconds
 from preswapd.preswap.policy import AUTO, Policy
+from preswapd.tmem import Host
 from preswapd.units import PAGE_SIZE
 
 # Pages that guests read from disk or write to it in a second, and more: it is busy with them.
@@ -14,6 +16,8 @@ BUSY = 64
 LOOKS_AN_AGE = 10
 LEAST_PAUSE = 1.0
 RETRY_SECONDS = 60.0
+# How long it works before others that the thread looks after have their turn.
+WORK_SECONDS = 0.1
 
 # "auto": of the pages that are idle for so long, at most this part is read back in a minute.
 READ_BACK = 0.002
@@ -70,15 +74,17 @@ class Habits:
 
 
 class Idle:
-    """Idle writeback; `turn()` is to be called some times a second, and moves 1 MiB at most."""
+    """Idle writeback; `turn()` is to be called some times a second."""
 
     def __init__(
         self,
+        host: Host,
         epochs: Epochs,
         policy: Policy,
         devices: Callable[[], Sequence[Device]],
         may_move: Callable[[], bool],
     ) -> None:
+        self.host = host
         self.policy = policy
         self.devices = devices
         self.may_move = may_move
@@ -98,10 +104,12 @@ class Idle:
         is_busy = self.is_busy(passed)
         self.allow(passed)
         age = self.age()
-        if age is None or is_busy or now < self.next_look or not self.may_move():
+        if age is None or is_busy or now < self.next_look:
             return
-        if self.allowed >= PAGE_SIZE:
-            self.move(age, now)
+        # Room that is short comes first.
+        while self.allowed >= PAGE_SIZE and self.may_move() and self.host.lacking() <= 0:
+            if not self.move(age) or time.monotonic() - now > WORK_SECONDS:
+                break
 
     def age(self) -> float | None:
         """How old pages are that go: seconds."""
@@ -114,27 +122,24 @@ class Idle:
     def allow(self, passed: float) -> None:
         """By the rate; what was not used in a second is not kept."""
         rate = self.policy.writeback_rate
-        most = float(EXTENT_PAGES * PAGE_SIZE)
         if rate is None:
-            self.allowed = most
+            self.allowed = math.inf
         else:
-            self.allowed = min(self.allowed + rate * passed, max(float(rate), most))
+            self.allowed = min(self.allowed + rate * passed, rate)
 
     def is_busy(self, passed: float) -> bool:
-        """Guests' reads and rejected writes."""
-        traffic = 0
-        for device in self.devices():
-            stats = device.stats()
-            traffic += stats["disk_reads"] + stats["failed_stores"]
+        """With guests' requests."""
+        traffic = sum(device.disk_traffic for device in self.devices())
         before, self.traffic = self.traffic, traffic
         return traffic - before > BUSY * passed
 
-    def move(self, age: float, now: float) -> None:
+    def move(self, age: float) -> bool:
+        """What is idle in the next extent.  False: there is no more, or the disk fails."""
         if not self.under_way:
             self.under_way, self.page, self.moved = list(self.devices()), 0, 0
         while self.under_way:
             device = self.under_way[0]
-            most = min(EXTENT_PAGES, int(self.allowed) // PAGE_SIZE)
+            most = int(min(EXTENT_PAGES, self.allowed // PAGE_SIZE))
             try:
                 self.page, moved, number = device.writeback_next_idle(self.page, age, most)
             except OSError:
@@ -142,14 +147,16 @@ class Idle:
                 continue
             self.moved += moved
             self.allowed -= moved * PAGE_SIZE
-            if number:
-                self.next_look = now + RETRY_SECONDS
             if number or self.page >= device.pages:
                 self.next_device()
-            if number or moved:
-                return
+            if number:
+                self.next_look = time.monotonic() + RETRY_SECONDS
+                return False
+            if moved:
+                return True
         if not self.moved:
-            self.next_look = now + max(LEAST_PAUSE, age / LOOKS_AN_AGE)
+            self.next_look = time.monotonic() + max(LEAST_PAUSE, age / LOOKS_AN_AGE)
+        return False
 
     def next_device(self) -> None:
         self.under_way, self.page = self.under_way[1:], 0

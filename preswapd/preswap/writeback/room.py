@@ -14,8 +14,10 @@ from preswapd.preswap.policy import Policy
 from preswapd.preswap.writeback.victims import Victims
 from preswapd.tmem import Host
 
-# How long it waits for a pool that fills up, which wakes it; quotas are looked at so often.
-WAIT_MILLISECONDS = 250
+# How long it waits for a pool that fills up, which wakes it.
+WAIT_MILLISECONDS = 1000
+# The same where there is something to do that wakes nobody: a quota, or idle writeback.
+SOON_MILLISECONDS = 250
 # How long it works before others that the thread looks after have their turn.
 WORK_SECONDS = 0.1
 # A disk that is full or fails is not asked at every turn.
@@ -58,12 +60,17 @@ class Room:
         self.quotas: dict[Device, Within] = {}
         self.retry_at: dict[Device, float] = {}
 
-    def turn(self, milliseconds: int = WAIT_MILLISECONDS) -> None:
+    def patience(self) -> int:
+        has_quota = any(self.quota_of(device) < device.pages for device in self.devices())
+        is_soon = has_quota or self.policy.writeback_idle is not None
+        return SOON_MILLISECONDS if is_soon else WAIT_MILLISECONDS
+
+    def turn(self, milliseconds: int | None = None) -> None:
         """Waits until room is short, for so long at most, and then makes some."""
         share = self.policy.writeback_room
         spare = int(self.host.limit * share)
         self.host.set_spare(spare)
-        lacking = self.host.lacking(milliseconds)
+        lacking = self.host.lacking(self.patience() if milliseconds is None else milliseconds)
         devices = self.devices()
         self.forget(devices)
         if not share:
