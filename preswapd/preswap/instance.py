@@ -327,6 +327,13 @@ class Instance:
 
     # --- in the background ---
 
+    def beat(self) -> None:
+        """To be called about once a second: the next start knows when this process was there."""
+        for name, device in self.devices.items():
+            if device.seconds_since_io is not None:
+                self.clients.has_asked(name)
+        self.clients.beat()
+
     def maintain(self) -> None:
         """To be called a few times a second: gives memory and disk space back, keeps limits, logs
         disk errors."""
