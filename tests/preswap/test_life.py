@@ -13,7 +13,6 @@ import shutil
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 from hypothesis import Phase, settings
@@ -33,6 +32,7 @@ from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.coherence import check_coherence
 from tests.preswap.disk_model import page_of
 from tests.preswap.running import Running, pages_read
+from tests.preswap.zones import with_zone
 
 PAGES = 24
 ZEROS = bytes(PAGE)
@@ -59,13 +59,7 @@ class Lives(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.stack = ExitStack()
-        for module in (
-            "preswapd.preswap.creation",
-            "preswapd.preswap.inherit",
-            "preswapd.preswap.opening",
-            "tests.preswap.coherence",
-        ):
-            self.stack.enter_context(patch(f"{module}.zone", small_zone))
+        self.stack.enter_context(with_zone(small_zone))
         self.hosts = [self.host() for _ in range(2)]
         self.at = 0
         self.is_new = [False, True]
