@@ -14,6 +14,7 @@ from preswapd.api.settings import POOL_LIMIT, QUOTA
 from preswapd.errors import RefusedError
 from preswapd.log import ERROR, INFO, NOTICE, WARNING, Log
 from preswapd.paths import check_device_name
+from preswapd.preswap.births import create
 from preswapd.preswap.clients import Clients
 from preswapd.preswap.creation import Served
 from preswapd.preswap.device._device import Device
@@ -138,7 +139,7 @@ class Instance:
                 raise RefusedError(f"there is a device {name} already")
             check_number_of_devices(len(self.served) + 1)
             check_shared_memory(self.settings, name, size)
-            served = self.maker.create(DeviceSpec(name, size), codec)
+            served = create(self.maker, DeviceSpec(name, size), codec)
             self.sysctl.keep_quota(served.device)
             self.served[name] = served
             self.clients.forget(name)

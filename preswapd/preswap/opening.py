@@ -2,7 +2,7 @@
 """From what lies in shared memory and on disk to served devices: docs/concurrency.md, Recovery."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 
@@ -13,14 +13,14 @@ from preswapd.host.kernel import boot_id
 from preswapd.host.meminfo import MEMINFO, amounts
 from preswapd.paths import InstancePaths
 from preswapd.preswap.adopting import adopt_all
+from preswapd.preswap.births import MOST_AT_ONCE, create_all
 from preswapd.preswap.creation import Maker, Served, reason_of
 from preswapd.preswap.device._table import Table, recover
-from preswapd.preswap.files.disk_file import create_disk_file, remove_disk_file
+from preswapd.preswap.files.disk_file import remove_disk_file
 from preswapd.preswap.files.durable import sync_directory
-from preswapd.preswap.files.header import swap_header
 from preswapd.preswap.files.identity import new_token
+from preswapd.preswap.files.making import Making, make_files
 from preswapd.preswap.files.sidecar import SUFFIX, Sidecar
-from preswapd.preswap.files.zone import zone
 from preswapd.preswap.footprint import shm_reserve
 from preswapd.preswap.record import dirty
 from preswapd.preswap.settings import Settings
@@ -143,13 +143,13 @@ def create_new(maker: Maker, plan: Plan, settings: Settings, devices: list[Serve
     first start nobody does, and it is refused.
     """
     complaints = []
-    for spec in plan.create:
-        try:
-            devices.append(maker.create(spec, spec.compress or settings.compress))
-        except RefusedError as error:
-            if plan.is_first:
-                raise
-            complaints.append(f"{error}; the other devices are served")
+    for made in create_all(maker, plan.create, settings.compress):
+        if isinstance(made, Served):
+            devices.append(made)
+        elif plan.is_first:
+            raise made
+        else:
+            complaints.append(f"{made}; the other devices are served")
     return complaints
 
 
@@ -196,25 +196,29 @@ def discard(settings: Settings) -> None:
     paths = settings.paths
     for path in (paths.arena, *paths.shm_dir.glob("*.map"), *paths.shm_dir.glob("*.new")):
         path.unlink(missing_ok=True)
+    known = []
     for path in sorted(paths.state_dir.glob(f"*{SUFFIX}")):
         try:
-            sidecar = Sidecar.read(path)
+            known.append(Sidecar.read(path))
         except RefusedError:
             path.unlink()
-            continue
-        renew(paths, sidecar)
+    for at in range(0, len(known), MOST_AT_ONCE):
+        renew(paths, known[at : at + MOST_AT_ONCE])
     sync_directory(paths.state_dir)
-    known = {path.with_suffix(".img") for path in paths.state_dir.glob(f"*{SUFFIX}")}
+    names = {sidecar.name for sidecar in known}
     for spec in settings.devices:
-        if paths.disk_file(spec.name) not in known:
+        if spec.name not in names:
             remove_disk_file(paths.disk_file(spec.name))
 
 
-def renew(paths: InstancePaths, old: Sidecar) -> None:
-    """As it was born; of another boot, so that the next start finds no memory missing."""
-    path, token = paths.disk_file(old.name), new_token()
-    remove_disk_file(path)
-    header, places = swap_header(old.name, old.size), zone(old.size // PAGE_SIZE)
-    inode = create_disk_file(path, old.size, header, places, token)
-    fresh = replace(dirty(old, token), prev=token, inode=inode, boot_id="")
-    fresh.write(paths.sidecar(old.name))
+def renew(paths: InstancePaths, sidecars: Sequence[Sidecar]) -> None:
+    """As they were born; of another boot, so that the next start finds no memory missing."""
+    makings = []
+    for old in sidecars:
+        remove_disk_file(paths.disk_file(old.name))
+        token = new_token()
+        makings.append(Making(paths, replace(dirty(old, token), prev=token, boot_id="")))
+    make_files(makings)
+    for making in makings:
+        if making.error is not None:
+            raise making.error

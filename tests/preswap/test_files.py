@@ -21,8 +21,8 @@ from preswapd.preswap.device._table import Table, recover
 from preswapd.preswap.files.disk_file import (
     check_disk_file,
     check_unclaimed,
-    create_disk_file,
     data_ranges,
+    make_disk_file,
     open_disk_file,
     remove_disk_file,
 )
@@ -137,13 +137,20 @@ def test_map_of_another_size_refused(tmp_path: Path) -> None:
 # --- disk files ---
 
 
+def create_disk_file(path: Path, size: int) -> None:
+    file, _ = make_disk_file(path, size, b"h" * PAGE, [range(1)], 7)
+    assert file is not None
+    file.publish()
+    file.close()
+
+
 def ranges_of(path: Path, size: int) -> list[tuple[int, int]]:
     with path.open("rb") as file:
         return list(data_ranges(file.fileno(), size))
 
 
 def test_image_is_sparse(tmp_path: Path) -> None:
-    create_disk_file(tmp_path / "img", MIB, b"h" * PAGE, [range(1)], 7)
+    create_disk_file(tmp_path / "img", MIB)
     check_disk_file(tmp_path / "img", MIB)
     assert ranges_of(tmp_path / "img", MIB) == [(0, PAGE)]
     assert (tmp_path / "img").stat().st_mode & 0o777 == 0o600
@@ -151,7 +158,7 @@ def test_image_is_sparse(tmp_path: Path) -> None:
 
 def test_data_ranges_of_islands(tmp_path: Path) -> None:
     path = tmp_path / "img"
-    create_disk_file(path, MIB, b"h" * PAGE, [range(1)], 7)
+    create_disk_file(path, MIB)
     with path.open("r+b") as file:
         for page in (5, 6, 200):
             os.pwrite(file.fileno(), b"x" * PAGE, page * PAGE)
@@ -170,7 +177,7 @@ def test_data_ranges_of_nothing(tmp_path: Path) -> None:
 
 
 def test_image_through_a_link(tmp_path: Path) -> None:
-    create_disk_file(tmp_path / "real", MIB, b"h" * PAGE, [range(1)], 7)
+    create_disk_file(tmp_path / "real", MIB)
     (tmp_path / "img").symlink_to(tmp_path / "real")
     check_disk_file(tmp_path / "img", MIB)
     os.close(open_disk_file(tmp_path / "img"))
@@ -191,7 +198,7 @@ def test_image_removed_with_its_half_made_one(tmp_path: Path) -> None:
 
 def test_image_failed_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="File too large"):
-        create_disk_file(tmp_path / "img", (1 << 63) - PAGE, b"h" * PAGE, [range(1)], 7)
+        create_disk_file(tmp_path / "img", (1 << 63) - PAGE)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1020,13 +1020,13 @@ def test_created_device_stays(running: Running) -> None:
 
 
 def test_create_refused_leaves_nothing(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    def write(sidecar: Sidecar, path: Path) -> None:
+    def write(sidecar: Sidecar) -> bytes:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     instance = running.open()
     before = running.snapshot().keys()
     with monkeypatch.context() as patched:
-        patched.setattr(Sidecar, "write", write)
+        patched.setattr(Sidecar, "content", write)
         with pytest.raises(RefusedError, match="the device more cannot be made: No space left"):
             instance.create("more", MIB)
     assert running.snapshot().keys() == before

@@ -45,9 +45,12 @@ class Sidecar:
     def is_of_older_release(self) -> bool:
         return self.token == 0
 
-    def write(self, path: Path) -> None:
+    def content(self) -> bytes:
         body = {"format": FORMAT, **asdict(self)}
-        write_file(path, json.dumps(body, indent=1).encode().ljust(LENGTH - 1) + b"\n")
+        return json.dumps(body, indent=1).encode().ljust(LENGTH - 1) + b"\n"
+
+    def write(self, path: Path) -> None:
+        write_file(path, self.content())
 
     @classmethod
     def read(cls, path: Path) -> "Sidecar":
