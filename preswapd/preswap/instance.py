@@ -73,6 +73,7 @@ class Instance:
         self.host = opened.host
         self.maker = opened.maker
         self.served = opened.served
+        self.refused = opened.refused
         self.recovery = opened.recovery
         self.changes = threading.Lock()
         self.closing = threading.Lock()
@@ -83,7 +84,7 @@ class Instance:
         for complaint in opened.complaints:
             log(ERROR, complaint)
         self.sysctl = Sysctl(settings, opened.host, POOL)
-        for complaint in self.sysctl.restore(self.devices):
+        for complaint in self.sysctl.restore(self.devices, self.refused):
             log(WARNING, complaint)
         self.shrinks = Shrinks(opened.host, log)
         self.fitting = Fitting(self.shrinks, self.limits)
@@ -124,6 +125,7 @@ class Instance:
             "page_size": PAGE_SIZE,
             "tmem": tmem,
             "devices": figures,
+            "refused": {name: refused.why for name, refused in self.refused.items()},
             "sysctl": self.sysctl.values(devices),
         }
 
@@ -135,9 +137,10 @@ class Instance:
         check_device_size(size)
         codec = check_compress(compress or self.settings.compress)
         with self.changes:
+            self.check_not_refused(name)
             if name in self.served:
                 raise RefusedError(f"there is a device {name} already")
-            check_number_of_devices(len(self.served) + 1)
+            check_number_of_devices(len(self.served) + len(self.refused) + 1)
             check_shared_memory(self.settings, name, size)
             served = create(self.maker, DeviceSpec(name, size), codec)
             self.sysctl.keep_quota(served.device)
@@ -168,6 +171,7 @@ class Instance:
 
     def unused(self, name: str, force: bool) -> Served:
         """Unless forced, RefusedError while a client is connected or may be coming back."""
+        self.check_not_refused(name)
         served = self.served.get(name)
         if served is None:
             raise RefusedError(f"there is no device {name} any more")
@@ -178,6 +182,11 @@ class Instance:
         if name in self.clients.awaited and not force:
             raise RefusedError(f"{name}: {AWAITED}; if its guest has ended, force it (--force)")
         return served
+
+    def check_not_refused(self, name: str) -> None:
+        """RefusedError for one that is there, and is not served."""
+        if name in self.refused:
+            raise RefusedError(f"{name} is not served: {self.refused[name].why}")
 
     def swapoff(self, name: str) -> SwapoffResult:
         """Drops all pages but the scan zone's, in tmem and on disk: nothing is known of them.
@@ -241,7 +250,15 @@ class Instance:
         What it has saved a reboot of the host does not lose.  Requests of guests are held up while
         a map is saved, and a guest's next change makes its device dirty again.
         """
-        return self.shrinks.begin(ToDisk(self.sysctl, self.chosen(name), name, self.save_maps))
+        save = self.save_maps if name else self.save_all_maps
+        return self.shrinks.begin(ToDisk(self.sysctl, self.chosen(name), name, save))
+
+    def save_all_maps(self, devices: Sequence[Device]) -> str | None:
+        """The same of a sync of all devices, which those are not part of that are not served."""
+        failure = self.save_maps(devices)
+        for name, refused in self.refused.items():
+            failure = failure or f"{name} is not served: {refused.why}"
+        return failure
 
     def save_maps(self, devices: Sequence[Device]) -> str | None:
         """Of those that are served still.  Why one could not be saved, or None."""
@@ -279,6 +296,7 @@ class Instance:
         devices = self.devices
         if name is None:
             return list(devices.values())
+        self.check_not_refused(name)
         if name not in devices:
             raise RefusedError(f"there is no device {name} any more")
         return [devices[name]]

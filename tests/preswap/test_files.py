@@ -36,11 +36,12 @@ from preswapd.preswap.files.maps import (
     map_bytes,
     outside,
 )
-from preswapd.preswap.files.sidecar import Sidecar, read_all
+from preswapd.preswap.files.sidecar import Sidecar, paths_in, read_all
 from preswapd.preswap.opening import default_reserve
 from preswapd.tmem._tmem import Host
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.running import MIB, Running
+from tests.running import as_nobody_special
 
 SIDECAR = Sidecar("g1", MIB, 3, "zstd", "0123", "boot", True)
 
@@ -81,7 +82,30 @@ def test_sidecars_by_name(tmp_path: Path) -> None:
     for sidecar in (SIDECAR, other):
         sidecar.write(tmp_path / f"{sidecar.name}.json")
     (tmp_path / "g1.json.new").write_bytes(b"half")
-    assert read_all(tmp_path) == {"g1": SIDECAR, "a.b": other}
+    (tmp_path / "b.json").write_bytes(b"?")
+    found = read_all(tmp_path)
+    assert found.read == {"g1": SIDECAR, "a.b": other}
+    assert [str(error) for error in found.refused.values()] == [f"{tmp_path / 'b.json'} is damaged"]
+
+
+def test_sidecars_in_a_directory_with_a_pattern_for_a_name(tmp_path: Path) -> None:
+    folder = tmp_path / "[ab] *?"
+    folder.mkdir()
+    SIDECAR.write(folder / "g1.json")
+    assert read_all(folder).read == {"g1": SIDECAR}
+
+
+def test_sidecars_in_a_directory_that_cannot_be_read_are_not_taken_for_absent(
+    tmp_path: Path,
+) -> None:
+    SIDECAR.write(tmp_path / "g1.json")
+    tmp_path.chmod(0o300)
+    with (
+        as_nobody_special(),
+        pytest.raises(RefusedError, match="cannot be read: Permission denied"),
+    ):
+        paths_in(tmp_path)
+    tmp_path.chmod(0o700)
 
 
 # --- maps ---

@@ -5,6 +5,7 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from preswapd.api.kinds import check_compress, check_device_size
 from preswapd.errors import RefusedError, UsageError
@@ -83,9 +84,32 @@ def synced(path: Path) -> bytes:
         return file.read()
 
 
-def read_all(state_dir: Path) -> dict[str, Sidecar]:
-    """All devices that the state directory knows, by name."""
+def paths_in(state_dir: Path) -> list[Path]:
+    """Of all sidecars.  RefusedError for a directory that cannot be read, which a glob takes for
+    one without any."""
+    try:
+        names = sorted(os.listdir(state_dir))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise RefusedError(f"{state_dir} cannot be read: {error.strerror}") from None
+    return [state_dir / name for name in names if name.endswith(SUFFIX)]
+
+
+class Sidecars(NamedTuple):
+    """What a state directory knows, by device; of the others why it cannot be read."""
+
+    read: dict[str, Sidecar]
+    refused: dict[str, RefusedError]
+
+
+def read_all(state_dir: Path) -> Sidecars:
     if state_dir.exists():
         sync_directory(state_dir)
-    sidecars = (Sidecar.read(path) for path in sorted(state_dir.glob(f"*{SUFFIX}")))
-    return {sidecar.name: sidecar for sidecar in sidecars}
+    found = Sidecars({}, {})
+    for path in paths_in(state_dir):
+        try:
+            found.read[path.stem] = Sidecar.read(path)
+        except RefusedError as error:
+            found.refused[path.stem] = error
+    return found
