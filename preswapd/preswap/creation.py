@@ -13,10 +13,11 @@ from preswapd.errors import RefusedError
 from preswapd.paths import InstancePaths
 from preswapd.preswap.device._device import Device
 from preswapd.preswap.device._table import Entry, Table
-from preswapd.preswap.files.disk_file import open_disk_file, remove_disk_file
-from preswapd.preswap.files.durable import remove_file, sync_directory
+from preswapd.preswap.files.disk_file import open_disk_file
+from preswapd.preswap.files.durable import remove_file
 from preswapd.preswap.files.lock import lock_disk_file
 from preswapd.preswap.files.maps import born, create_map, open_map
+from preswapd.preswap.files.removing import remove_state
 from preswapd.preswap.files.saved_map import saved_pieces
 from preswapd.preswap.files.sidecar import Sidecar
 from preswapd.preswap.files.zone import zone
@@ -132,13 +133,7 @@ class Maker:
         """Undoes what a kill or an error interrupted; missing files are as good as removed."""
         remove_file(self.paths.map(entry.name))
         if entry.state != "adopting":
-            # The sidecar first, also for a disk whose power fails: one without its disk file would
-            # keep the next start after a reboot of the host from serving anything.
-            remove_file(self.paths.sidecar(entry.name))
-            sync_directory(self.paths.state_dir)
-            remove_disk_file(self.paths.disk_file(entry.name))
-            remove_file(self.paths.saved_map(entry.name))
-            sync_directory(self.paths.state_dir)
+            remove_state(self.paths, entry.name)
         entry.set_state("free")
 
     def undo(self, entry: Entry) -> None:

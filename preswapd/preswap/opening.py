@@ -20,6 +20,7 @@ from preswapd.preswap.files.disk_file import remove_disk_file
 from preswapd.preswap.files.durable import FRESH, sync_directory
 from preswapd.preswap.files.identity import new_token
 from preswapd.preswap.files.making import Making, make_files
+from preswapd.preswap.files.removing import remove_state
 from preswapd.preswap.files.sidecar import Sidecar, read_all
 from preswapd.preswap.footprint import shm_reserve
 from preswapd.preswap.record import dirty
@@ -91,8 +92,7 @@ def open_instance(settings: Settings) -> Opened:
         found = {} if is_new else recover(host, POOL, in_memory)
         open_pool(host)
         maker = Maker(host, table, POOL, settings.paths, boot_id())
-        for entry in plan.finish:
-            maker.finish(entry)
+        finish(maker, plan)
         keep = [(entry.name, (entry, judged)) for entry, judged in plan.keep]
         devices = serve_all(lambda one: maker.keep(*one), keep, plan.refused)
         # Nobody could ask it of one that is refused: a later start has to miss it, too.
@@ -114,6 +114,14 @@ def open_instance(settings: Settings) -> Opened:
         served = {made.device.name: made for made in devices}
         refused = all_refused(settings.paths, plan.refused)
         return Opened(host, maker, served, refused, recovery, complaints)
+
+
+def finish(maker: Maker, plan: Plan) -> None:
+    """What was interrupted."""
+    for entry in plan.finish:
+        maker.finish(entry)
+    for name in plan.removed:
+        remove_state(maker.paths, name)
 
 
 # --- complaints ---
@@ -223,7 +231,12 @@ def discard(settings: Settings) -> None:
     sidecars = read_all(paths.state_dir)
     for name in sidecars.refused:
         paths.sidecar(name).unlink()
-    known = list(sidecars.read.values())
+    known = []
+    for name, sidecar in sidecars.read.items():
+        if sidecar.removed:
+            remove_state(paths, name)
+        else:
+            known.append(sidecar)
     for at in range(0, len(known), MOST_AT_ONCE):
         renew(paths, known[at : at + MOST_AT_ONCE])
     sync_directory(paths.state_dir)

@@ -7,7 +7,7 @@ fit together is not served.  The others are; where there are none, the start is 
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -84,6 +84,7 @@ class Plan:
     # Served when the process before this one ended, on the same boot.
     keep: list[tuple[Entry, Judged]] = field(default_factory=list)
     finish: list[Entry] = field(default_factory=list)  # what a kill interrupted
+    removed: list[str] = field(default_factory=list)  # what a power cut interrupted
     adopt: list[Judged] = field(default_factory=list)  # known on disk, not in shared memory
     create: list[DeviceSpec] = field(default_factory=list)
     refused: dict[str, RefusedError] = field(default_factory=dict)
@@ -126,7 +127,7 @@ def survey(settings: Settings, found: Found | None, boot_id: str) -> Plan:
     if plan.is_first:
         # Else only the device itself is not served, see opening.create_new().
         for spec in plan.create:
-            if spec.name not in doomed:
+            if spec.name not in doomed | set(plan.removed):
                 check_unclaimed(settings.paths.disk_file(spec.name), spec.size)
     return plan
 
@@ -162,6 +163,9 @@ def look_at_disk(
             plan.refused[name] = error
     for name, sidecar in sidecars.read.items():
         if name in known:
+            continue
+        if sidecar.removed:
+            plan.removed.append(name)
             continue
         try:
             check_adoptable(settings.paths, found, sidecar, boot_id)
@@ -202,7 +206,8 @@ def sidecar_of(paths: InstancePaths, arena: str, entry: Entry, sidecars: Sidecar
             f"{path} is older than the device {entry.name} in shared memory: put the newer one"
             f" back; {DISCARD_HINT}"
         )
-    return sidecar
+    # A removal changes its entry first: whatever says so here came from hands.
+    return replace(sidecar, removed=False)
 
 
 def check_adoptable(

@@ -24,8 +24,9 @@ class Sidecar:
 
     `clean`: the saved map holds, if the disk file is as it was then, by `token`, `inode` and
     `ctime`; `map` is the map's checksum.  `prev`: the token before it, which the disk file may
-    still bear.  `tmem_dirty` is for older releases, which take holes for zeros where it is false;
-    they write a sidecar without a token.
+    still bear.  `removed`: an operator has said so, and a start finishes it.  `tmem_dirty` is for
+    older releases, which take holes for zeros where it is false; they write a sidecar without a
+    token.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Sidecar:
     clean: bool = False
     ctime: int = 0
     map: str = ""
+    removed: bool = False
 
     @property
     def is_of_older_release(self) -> bool:
