@@ -396,6 +396,7 @@ class Instance:
         # A stop may find a sync in here.
         with self.saving:
             if device.is_marked or served.record.is_half_saved:
+                served.record.bear_late()
                 device.sync()
                 # Before the sidecar is clean: at worst a change marks it once more.
                 device.unmark()

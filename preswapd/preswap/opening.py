@@ -154,13 +154,22 @@ def unsaved(plan: Plan) -> list[str]:
 def unnoticeable(plan: Plan) -> list[str]:
     """Saved, and not believed, as it may be of another disk."""
     return [
-        f"{judged.sidecar.name} is on a block device without room behind its {judged.sidecar.size}"
-        " bytes, so that another one would not be noticed: reads of its pages fail until they are"
-        " written or trimmed; make it 4096 bytes longer while no server runs, and start that once"
-        " with --accept-moved, to keep them over the next reboot"
+        f"{judged.sidecar.name} is on a block device that bore no token, so that another one would"
+        " not be noticed: reads of its pages fail until they are written or trimmed"
+        f"{longer(judged)}"
         for judged in adopted(plan)
         if judged.sidecar.clean and not judged.is_evident
     ]
+
+
+def longer(judged: Judged) -> str:
+    if judged.identity.token is not None:  # it is by now
+        return ""
+    return (
+        f"; there must be room for one behind its {judged.sidecar.size} bytes: make it 4096 bytes"
+        " longer while no server runs, and start that once with --accept-moved, to keep them over"
+        " the next reboot"
+    )
 
 
 # --- what the configuration adds ---

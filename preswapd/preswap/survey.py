@@ -251,6 +251,9 @@ def look_at(path: Path, size: int) -> Identity:
 
 def is_the_one(sidecar: Sidecar, found: Identity) -> bool:
     known = {sidecar.token, None} if sidecar.clean else {sidecar.token, sidecar.prev, None}
+    if sidecar.bare and sidecar.inode:
+        # There was no room for a token, or no attributes, and there is now.
+        known.add(0)
     return found.inode == sidecar.inode and found.token in known
 
 

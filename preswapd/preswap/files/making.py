@@ -57,7 +57,7 @@ class Making:
         saved_map = Fresh(self.paths.saved_map(name))
         self.data.append(saved_map)
         reserve(saved_map, pages)
-        self.sidecar = replace(self.sidecar, inode=found.inode)
+        self.sidecar = replace(self.sidecar, inode=found.inode, bare=found.token is None)
         sidecar = Fresh(self.paths.sidecar(name))
         self.described.append(sidecar)
         sidecar.write(self.sidecar.content())

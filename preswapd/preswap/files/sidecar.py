@@ -24,9 +24,9 @@ class Sidecar:
 
     `clean`: the saved map holds, if the disk file is as it was then, by `token`, `inode` and
     `ctime`; `map` is the map's checksum.  `prev`: the token before it, which the disk file may
-    still bear.  `removed`: an operator has said so, and a start finishes it.  `tmem_dirty` is for
-    older releases, which take holes for zeros where it is false; they write a sidecar without a
-    token.
+    still bear.  `bare`: it bore none, as a block device without room for it does.  `removed`: an
+    operator has said so, and a start finishes it.  `tmem_dirty` is for older releases, which take
+    holes for zeros where it is false; they write a sidecar without a token.
     """
 
     name: str
@@ -42,6 +42,7 @@ class Sidecar:
     clean: bool = False
     ctime: int = 0
     map: str = ""
+    bare: bool = False
     removed: bool = False
 
     @property
