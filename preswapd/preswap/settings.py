@@ -26,7 +26,8 @@ class DeviceSpec:
 @dataclass(frozen=True)
 class Settings:
     """Sizes in bytes; `host_reserve` is MemAvailable that stays untouched, `shm_reserve` what stays
-    free in the file system of shared memory (None: the default)."""
+    free in the file system of shared memory (None: the default).  `refuse_touched`: a device whose
+    disk file was changed is not opened, as that would give up what is in it."""
 
     instance: str
     paths: InstancePaths
@@ -37,6 +38,7 @@ class Settings:
     shm_reserve: int | None = None
     discard_state: bool = False
     accept_moved: bool = False
+    refuse_touched: bool = False
 
     @property
     def operator(self) -> str:

@@ -139,6 +139,8 @@ def look_at_memory(plan: Plan, settings: Settings, found: Found, sidecars: Sidec
             try:
                 sidecar = sidecar_of(settings.paths, found.arena, entry, sidecars)
                 one = judged(settings, sidecar, sidecars)
+                if settings.refuse_touched and one.was_touched and not one.is_accepted:
+                    raise touched(settings, sidecar)
             except RefusedError as error:
                 plan.refused[entry.name] = error
                 plan.refused_in_memory.append(entry)
@@ -271,6 +273,15 @@ def check_whose(
             f"{path} is not the disk file that {sidecar.name} had: put that one back; after a move"
             " on purpose, --accept-moved takes this one"
         )
+
+
+def touched(settings: Settings, sidecar: Sidecar) -> RefusedError:
+    """Of a start that serves nobody, and would change what an operator may still accept."""
+    return RefusedError(
+        f"{settings.paths.disk_file(sidecar.name)} was changed while no server ran, and a sync"
+        " would give up what is in it: if it was only given another owner or mode, say, run this"
+        " again with --accept-moved; otherwise start the server, which gives it up"
+    )
 
 
 # --- what the configuration adds ---
