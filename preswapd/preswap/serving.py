@@ -45,7 +45,7 @@ def complaint(name: str, error: RefusedError) -> str:
     if isinstance(error, NoRoomError):
         way = "its files stay: free memory, then restart the server"
     else:
-        way = "nothing of it was changed: put that right, then restart the server"
+        way = "its pages wait: put that right, then restart the server"
     return f"{name} is not served: {error}; the other devices are served, and {way}"
 
 
