@@ -234,6 +234,7 @@ class Statistics(TypedDict):
     page_size: int
     tmem: TmemFigures
     devices: dict[str, DeviceFigures]
+    refused: NotRequired[dict[str, str]]
     sysctl: NotRequired[dict[str, int | str]]
     server: NotRequired[ServerFigures]
 

@@ -138,6 +138,7 @@ class Api:
         return name
 
     def unknown(self, name: str) -> NotFoundError:
+        self.instance.check_not_refused(name)
         return NotFoundError(f"there is no device {name!r} in {self.instance.name}")
 
     # --- changing ---

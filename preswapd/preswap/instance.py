@@ -15,6 +15,7 @@ from preswapd.errors import RefusedError
 from preswapd.log import ERROR, INFO, NOTICE, WARNING, Log
 from preswapd.paths import check_device_name
 from preswapd.preswap.ages import Ages
+from preswapd.preswap.births import create
 from preswapd.preswap.clients import Clients
 from preswapd.preswap.creation import Served
 from preswapd.preswap.device._device import Device, Epochs
@@ -75,6 +76,7 @@ class Instance:
         self.host = opened.host
         self.maker = opened.maker
         self.served = opened.served
+        self.refused = opened.refused
         self.recovery = opened.recovery
         self.changes = threading.Lock()
         self.closing = threading.Lock()
@@ -85,7 +87,7 @@ class Instance:
         for complaint in opened.complaints:
             log(ERROR, complaint)
         self.sysctl = Sysctl(settings, opened.host, POOL)
-        for complaint in self.sysctl.restore(self.devices):
+        for complaint in self.sysctl.restore(self.devices, self.refused):
             log(WARNING, complaint)
         self.shrinks = Shrinks(opened.host, log)
         self.fitting = Fitting(self.shrinks, self.limits)
@@ -145,6 +147,7 @@ class Instance:
             "page_size": PAGE_SIZE,
             "tmem": tmem,
             "devices": figures,
+            "refused": {name: refused.why for name, refused in self.refused.items()},
             "sysctl": self.sysctl.values(devices),
         }
 
@@ -156,11 +159,12 @@ class Instance:
         check_device_size(size)
         codec = check_compress(compress or self.settings.compress)
         with self.changes:
+            self.check_not_refused(name)
             if name in self.served:
                 raise RefusedError(f"there is a device {name} already")
-            check_number_of_devices(len(self.served) + 1)
+            check_number_of_devices(len(self.served) + len(self.refused) + 1)
             check_shared_memory(self.settings, name, size)
-            served = self.maker.create(DeviceSpec(name, size), codec)
+            served = create(self.maker, DeviceSpec(name, size), codec)
             self.sysctl.keep_quota(served.device)
             self.served[name] = served
             self.clients.forget(name)
@@ -189,6 +193,7 @@ class Instance:
 
     def unused(self, name: str, force: bool) -> Served:
         """Unless forced, RefusedError while a client is connected or may be coming back."""
+        self.check_not_refused(name)
         served = self.served.get(name)
         if served is None:
             raise RefusedError(f"there is no device {name} any more")
@@ -199,6 +204,11 @@ class Instance:
         if name in self.clients.awaited and not force:
             raise RefusedError(f"{name}: {AWAITED}; if its guest has ended, force it (--force)")
         return served
+
+    def check_not_refused(self, name: str) -> None:
+        """RefusedError for one that is there, and is not served."""
+        if name in self.refused:
+            raise RefusedError(f"{name} is not served: {self.refused[name].why}")
 
     def swapoff(self, name: str) -> SwapoffResult:
         """Drops all pages but the scan zone's, in tmem and on disk: nothing is known of them.
@@ -262,7 +272,15 @@ class Instance:
         What it has saved a reboot of the host does not lose.  Requests of guests are held up while
         a map is saved, and a guest's next change makes its device dirty again.
         """
-        return self.shrinks.begin(ToDisk(self.sysctl, self.chosen(name), name, self.save_maps))
+        save = self.save_maps if name else self.save_all_maps
+        return self.shrinks.begin(ToDisk(self.sysctl, self.chosen(name), name, save))
+
+    def save_all_maps(self, devices: Sequence[Device]) -> str | None:
+        """The same of a sync of all devices, which those are not part of that are not served."""
+        failure = self.save_maps(devices)
+        for name, refused in self.refused.items():
+            failure = failure or f"{name} is not served: {refused.why}"
+        return failure
 
     def save_maps(self, devices: Sequence[Device]) -> str | None:
         """Of those that are served still.  Why one could not be saved, or None."""
@@ -300,6 +318,7 @@ class Instance:
         devices = self.devices
         if name is None:
             return list(devices.values())
+        self.check_not_refused(name)
         if name not in devices:
             raise RefusedError(f"there is no device {name} any more")
         return [devices[name]]
@@ -348,6 +367,13 @@ class Instance:
         return {key: ToPoolLimit(key, self.host, lambda: self.chosen(None)), **quotas}
 
     # --- in the background ---
+
+    def beat(self) -> None:
+        """To be called about once a second: the next start knows when this process was there."""
+        for name, device in self.devices.items():
+            if device.seconds_since_io is not None:
+                self.clients.has_asked(name)
+        self.clients.beat()
 
     def maintain(self) -> None:
         """To be called a few times a second: gives memory and disk space back, keeps limits, logs
@@ -406,6 +432,7 @@ class Instance:
         # A stop may find a sync in here.
         with self.saving:
             if device.is_marked or served.record.is_half_saved:
+                served.record.bear_late()
                 device.sync()
                 # Before the sidecar is clean: at worst a change marks it once more.
                 device.unmark()

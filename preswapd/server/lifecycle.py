@@ -83,7 +83,7 @@ def begin(handover: Handover, buffered: Callable[[], int]) -> Exports:
     sockets = Reopening([*unix, *tcp_sockets(handover, api)], log)
     watch = Background(
         exports.keep_room,
-        instance.clients.beat,
+        instance.beat,
         GuestLog(instance, exports).look,
         sockets.look,
         pause=WATCH_SECONDS,

@@ -5,7 +5,6 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 from hypothesis import Phase, settings
@@ -20,6 +19,7 @@ from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.coherence import check_coherence
 from tests.preswap.disk_model import DiskModel, pages_of
 from tests.preswap.running import Running, pages_read, read
+from tests.preswap.zones import with_zone
 
 
 def small_zone(pages: int) -> tuple[range, ...]:
@@ -60,12 +60,7 @@ class DevicesAgainstModel(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.stack = ExitStack()
-        for module in (
-            "preswapd.preswap.creation",
-            "preswapd.preswap.inherit",
-            "tests.preswap.coherence",
-        ):
-            self.stack.enter_context(patch(f"{module}.zone", small_zone))
+        self.stack.enter_context(with_zone(small_zone))
         tmp = self.stack.enter_context(tempfile.TemporaryDirectory(prefix="preswapd-test-"))
         specs = [DeviceSpec(name, pages * PAGE) for name, pages in PAGES.items()]
         self.running = self.stack.enter_context(Running(Path(tmp), specs, LIMITS[-1]))

@@ -67,6 +67,15 @@ def check_instance(instance: RunningInstance) -> list[Finding]:
             for device, figures in stats["devices"].items()
             for finding in check_device(place, device, figures)
         ),
+        *(
+            Finding(
+                FIX,
+                f"{name}, device {device}",
+                f"it is not served: {why}",
+                "put that right, then restart the server",
+            )
+            for device, why in stats.get("refused", {}).items()
+        ),
     ]
 
 
