@@ -107,6 +107,10 @@ class Host:
     def flush_object(self, pool: int, object: int) -> int:
         """Returns how many pages it dropped."""
 
+    def recompress_page(self, pool: int, object: int, index: int, compress: str) -> bool:
+        """Where that codec is denser than the page's, and brings it into a shorter slot; whether it
+        did.  It takes no memory that a put might miss."""
+
     def give_back(self) -> None:
         """Empty slabs go back to the system at once."""
 

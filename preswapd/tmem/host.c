@@ -50,6 +50,7 @@ const struct tmem_ops tmem_ops = {
 	.reserve_index = host_reserve_index,
 	.forget_index = host_forget_index,
 	.visit = page_visit,
+	.settle = mover_settle_page,
 	.recompress = mover_recompress,
 };
 
@@ -153,6 +154,12 @@ int tmem_flush(struct tmem_host *h, const struct tmem_handle *handle)
 int64_t tmem_flush_object(struct tmem_host *h, uint32_t pool, uint64_t object)
 {
 	return page_flush_object(h, pool, object);
+}
+
+int tmem_recompress(struct tmem_host *h, const struct tmem_handle *handle,
+		    enum tmem_compress compress)
+{
+	return mover_recompress(h, handle, compress);
 }
 
 /* --- A host ---------------------------------------------------------------------------------- */

@@ -12,6 +12,7 @@ void mover_compact(struct tmem_host *, bool all);
  * when something in it has to wait, -ENOSPC when there is no room for a copy. */
 int mover_settle(struct tmem_host *, bool also_open);
 /* As in struct tmem_ops. */
-void mover_recompress(struct tmem_host *, const struct tmem_handle *, enum tmem_compress);
+void mover_settle_page(struct tmem_host *, const struct tmem_handle *, enum tmem_compress);
+int mover_recompress(struct tmem_host *, const struct tmem_handle *, enum tmem_compress);
 
 #endif
