@@ -22,6 +22,8 @@ from preswapd.preswap.files.maps import PIECE_PAGES
 from preswapd.preswap.footprint import check_shared_memory
 from preswapd.preswap.maintenance import Maintenance
 from preswapd.preswap.opening import POOL, open_instance
+from preswapd.preswap.policy import Policy
+from preswapd.preswap.recompression import Recompression
 from preswapd.preswap.settings import (
     DeviceSpec,
     Settings,
@@ -87,6 +89,10 @@ class Instance:
         self.shrinks = Shrinks(opened.host, log)
         self.fitting = Fitting(self.shrinks, self.limits)
         self.maintenance = Maintenance(self.served, log)
+        self.policy = Policy()
+        self.recompression = Recompression(
+            self.policy, lambda: self.devices, lambda: self.shrinks.under_way() is not None
+        )
 
     # --- looking ---
 
@@ -342,6 +348,10 @@ class Instance:
     def settle(self) -> None:
         """Compresses what was written, or waits for it a moment."""
         self.host.settle(SETTLE_MILLISECONDS)
+
+    def recompress(self) -> None:
+        """Makes pages smaller that nobody has touched for long, or waits for some a moment."""
+        self.recompression.work()
 
     # --- the end ---
 
