@@ -91,7 +91,10 @@ class Instance:
         self.maintenance = Maintenance(self.served, log)
         self.policy = Policy()
         self.recompression = Recompression(
-            self.policy, lambda: self.devices, lambda: self.shrinks.under_way() is not None
+            self.host,
+            self.policy,
+            lambda: self.devices,
+            lambda: self.shrinks.under_way() is not None,
         )
 
     # --- looking ---

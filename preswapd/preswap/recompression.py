@@ -15,6 +15,7 @@ from math import inf
 
 from preswapd.preswap.device._device import Device
 from preswapd.preswap.policy import Policy
+from preswapd.tmem import Host
 
 # Of one processor, when nobody else wants it: then a piece of work is followed by a rest of
 # nineteen times as long.
@@ -118,14 +119,17 @@ class Recompression:
 
     def __init__(
         self,
+        host: Host,
         policy: Policy,
         devices: Callable[[], Mapping[str, Device]],
         is_shrinking: Callable[[], bool],
     ) -> None:
+        self.host = host
         self.policy = policy
         self.devices = devices
         self.is_shrinking = is_shrinking
         self.passes: dict[Device, Passes] = {}
+        self.is_to_pack = False
         self.pace = Pace()
         self.rest = IDLE_SECONDS
 
@@ -142,6 +146,8 @@ class Recompression:
         self.passes = {device: self.passes_of(device, codec) for device in devices}
         if after is None or self.is_shrinking():
             return IDLE_SECONDS
+        if self.is_to_pack:
+            return self.pack()
         # The pass that is under way, or the one that is due for the longest time.
         for device, passes in sorted(self.passes.items(), key=by_turn):
             is_wanted = is_denser(codec, device.compress)
@@ -161,4 +167,11 @@ class Recompression:
             return IDLE_SECONDS  # it is being removed
         if passes.next_page == device.pages:
             passes.end(time.monotonic(), after)
+            self.is_to_pack = passes.recompressed > 0
         return self.pace.after(worked, took)
+
+    def pack(self) -> float:
+        """The slots that the pages have left are between those of others."""
+        worked, took = time.thread_time_ns(), time.monotonic_ns()
+        self.is_to_pack = self.host.pack()
+        return self.pace.after(time.thread_time_ns() - worked, time.monotonic_ns() - took)

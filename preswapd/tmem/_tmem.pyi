@@ -118,6 +118,10 @@ class Host:
         """Gives empty slabs back (all: also those that fell empty just now) and moves pages out
         of sparse ones. To be called a few times a second, from any thread."""
 
+    def pack(self) -> bool:
+        """For some milliseconds moves pages closer together than maintain() does; whether there
+        may be more to do. For pages that will stay for long."""
+
     def set_staging(self, on: bool) -> None:
         """On: where there is room, a put stores the page as it is, and settle() compresses it."""
 

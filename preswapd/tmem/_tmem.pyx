@@ -54,6 +54,7 @@ cdef extern from "tmem.h" nogil:
     int tmem_recompress(tmem_host *, const tmem_handle *, tmem_compress)
     void tmem_give_back(tmem_host *)
     void tmem_maintain(tmem_host *, cbool)
+    cbool tmem_pack(tmem_host *)
     void tmem_set_staging(tmem_host *, cbool)
     void tmem_settle(tmem_host *, unsigned)
     void tmem_get_stats(tmem_host *, tmem_stats *)
@@ -331,6 +332,13 @@ cdef class Host:
         cdef tmem_host *host = self.pointer()
         with nogil:
             tmem_maintain(host, all)
+
+    def pack(self):
+        cdef tmem_host *host = self.pointer()
+        cdef bint more
+        with nogil:
+            more = tmem_pack(host)
+        return more
 
     def set_staging(self, bint on):
         tmem_set_staging(self.pointer(), on)

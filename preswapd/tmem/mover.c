@@ -10,6 +10,7 @@
 
 #include <errno.h>
 
+#include "clock.h"
 #include "codec.h"
 #include "page.h"
 #include "slots.h"
@@ -18,6 +19,12 @@
 
 #define MOVE_BYTES_AT_ONCE (16u << 20)         /* a call of tmem_maintain: some 10 ms */
 #define SLABS_A_LOOK 16u
+/* The mover starts when less than this share of the held memory is live data; what is idle is packed
+ * closer, as it stays so. */
+#define SPARSE_PERCENT 85u
+#define PACKED_PERCENT 95u
+/* Recompression looks for victims again, where it has found none. */
+#define LOOK_EVERY_NS 1000000000ull
 
 struct moving {
 	struct tmem_copy copy;
@@ -88,7 +95,7 @@ static bool move_slot(struct tmem_host *h, uint32_t ref, unsigned flags)
 }
 
 /* What cannot be moved stays: a damaged page, one that is being put, one that finds no room. */
-static void empty_slab(struct tmem_host *h, uint32_t slab)
+static bool empty_slab(struct tmem_host *h, uint32_t slab)
 {
 	unsigned n = arena_classes()->slots[h->slabs.slab[slab].class];
 	bool room = true;
@@ -96,20 +103,39 @@ static void empty_slab(struct tmem_host *h, uint32_t slab)
 	for (uint32_t i = 0; room && i < n; i++)
 		if (slots_taken(&h->slabs, ref_of(slab, i)))
 			room = move_slot(h, ref_of(slab, i), SLOTS_NOGROW);
-	victims_return(&h->slabs, slab);
+	return victims_return(&h->slabs, slab);
+}
+
+/* The slabs that one look finds: how many, and how many of them are empty now. */
+static uint32_t empty_some(struct tmem_host *h, uint32_t round, uint32_t *empty)
+{
+	uint32_t slabs[SLABS_A_LOOK];
+	uint32_t n = victims_take(&h->slabs, round, slabs, SLABS_A_LOOK);
+
+	*empty = 0;
+	for (uint32_t i = 0; i < n; i++)
+		*empty += empty_slab(h, slabs[i]);
+	return n;
 }
 
 void mover_compact(struct tmem_host *h, bool all)
 {
-	uint32_t slabs[SLABS_A_LOOK], n = 1;
+	uint32_t n = 1, empty;
 	uint32_t round = victims_new_round(&h->slabs);
 	uint32_t looks = all ? UINT32_MAX : MOVE_BYTES_AT_ONCE / SLAB_BYTES / SLABS_A_LOOK;
 
-	while (n && looks-- && (victims_wanted(&h->slabs) || slabs_over_limit(&h->slabs))) {
-		n = victims_take(&h->slabs, round, slabs, SLABS_A_LOOK);
-		for (uint32_t i = 0; i < n; i++)
-			empty_slab(h, slabs[i]);
-	}
+	while (n && looks-- &&
+	       (victims_wanted(&h->slabs, SPARSE_PERCENT) || slabs_over_limit(&h->slabs)))
+		n = empty_some(h, round, &empty);
+}
+
+bool mover_pack(struct tmem_host *h)
+{
+	uint32_t empty = 0;
+
+	if (victims_wanted(&h->slabs, PACKED_PERCENT))
+		empty_some(h, victims_new_round(&h->slabs), &empty);
+	return empty > 0;
 }
 
 /* --- Staged pages --- */
@@ -238,6 +264,20 @@ static int unpack(struct tmem_host *h, struct scratch *scratch, const struct mov
 			    length_of(m->copy.packing), page);
 }
 
+/* In a full pool the slots are free that pages have left, and those are long ones: slabs of them are
+ * emptied, for shorter ones to be carved. */
+static bool empty_some_for_shorter(struct tmem_host *h)
+{
+	uint64_t now = coarse_ns(), before = count_of(&h->no_victims_at);
+
+	if (before && now - before < LOOK_EVERY_NS)
+		return false;
+	uint32_t empty;
+	empty_some(h, victims_new_round(&h->slabs), &empty);
+	__atomic_store_n(&h->no_victims_at, empty ? 0 : now, __ATOMIC_RELAXED);
+	return empty > 0;
+}
+
 /* Denser is zstd than LZ4, and either than raw.  Nobody has read a page that turns out to be damaged:
  * it stays what it is, and is not counted. */
 int mover_recompress(struct tmem_host *h, const struct tmem_handle *handle,
@@ -258,6 +298,8 @@ int mover_recompress(struct tmem_host *h, const struct tmem_handle *handle,
 	if (class_for(p.length) <= m.class)
 		return 0;
 	int err = slots_alloc_shorter(&h->slabs, p.length, m.class, &to);
+	if (err && empty_some_for_shorter(h))
+		err = slots_alloc_shorter(&h->slabs, p.length, m.class, &to);
 	if (err)
 		return err;
 	uint32_t saved = slab_slot_bytes(m.class) - slab_slot_bytes(slab_class(&h->slabs, to));

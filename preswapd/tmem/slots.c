@@ -87,14 +87,14 @@ int slots_alloc(struct slabs *s, unsigned length, unsigned flags, uint32_t *ref)
 	return err;
 }
 
-/* Whether a put of any page finds a slab also after one more has been begun, or grown: by the limit for
- * new pages, what is set aside for staged ones, and what the host has left. */
+/* Whether a put of any page finds a slab also after one more has been begun, or grown: an empty one, or
+ * by the limit for new pages and what the host has left. */
 static bool leaves_a_slab(const struct slabs *s)
 {
-	uint64_t taken = s->used_bytes - s->empty_bytes + s->staged_bytes + 2ull * SLAB_BYTES;
+	uint64_t two = 2ull * SLAB_BYTES;
 
-	return taken <= s->limit - s->limit / 100 &&
-	       headroom_has(s->headroom, 2ull * SLAB_BYTES);
+	return s->empty_bytes >= two ||
+	       (slabs_within_limit(s, two, 0) && headroom_has(s->headroom, two));
 }
 
 /* Where memory is short it takes only what is held and free: a put that would have taken that finds

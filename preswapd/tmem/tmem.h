@@ -189,6 +189,9 @@ int tmem_recompress(struct tmem_host *, const struct tmem_handle *, enum tmem_co
 void tmem_give_back(struct tmem_host *);
 /* Gives empty slabs back and moves pages out of the emptiest ones. */
 void tmem_maintain(struct tmem_host *, bool all);
+/* Moves pages closer together than tmem_maintain() does, those of a few slabs, for some milliseconds: for
+ * pages that will stay for long.  Whether there may be more to do. */
+bool tmem_pack(struct tmem_host *);
 /* Staging: a put that has room stores its page uncompressed, and settle() compresses it afterwards.
  * Where memory is short a put compresses the staged pages first, and then its own at once.  Who turns
  * it on must call settle() in a loop, in a thread for that alone: a call waits for staged pages, for

@@ -125,7 +125,8 @@ def test_to_a_denser_codec_only(running: Running, recompress: Recompression, cod
 def test_not_while_a_shrink_runs(running: Running, recompress: Recompression) -> None:
     policy = Policy(recompress_after=0.0)
     shrinking = [True]
-    work = Recompression(policy, lambda: running.instance.devices, lambda: shrinking[0])
+    instance = running.instance
+    work = Recompression(instance.host, policy, lambda: instance.devices, lambda: shrinking[0])
     assert run(work) == 0
     assert codecs(running)["zstd"] == 0
     shrinking[0] = False
@@ -155,7 +156,7 @@ def test_what_finds_no_room_is_tried_again(running: Running, recompress: Recompr
 def run_once(work: Recompression) -> bool:
     """A pass through one device, from its beginning to its end; whether one was due."""
     was_due = work.turn() > 0
-    while any(passes.next_page is not None for passes in work.passes.values()):
+    while work.is_to_pack or any(one.next_page is not None for one in work.passes.values()):
         work.turn()
     return was_due
 

@@ -99,6 +99,7 @@ static void *recompress(void *unused)
 	while (!__atomic_load_n(&done, __ATOMIC_RELAXED)) {
 		struct tmem_handle h = handle_at((uint32_t)rand_r(&seed) % HANDLES);
 		tmem_recompress(host, &h, TMEM_ZSTD);
+		tmem_pack(host);
 	}
 	return unused;
 }

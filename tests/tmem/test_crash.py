@@ -68,6 +68,7 @@ SCENARIOS: dict[str, tuple[Sequence[Operation], Sequence[Operation]]] = {
     "new_pool": (FEW, [["new_pool"]]),
     "give_back": ([*FEW, ["flush_object", 0, 0]], [["maintain"], ["put", 0, 0, "text", 0]]),
     "move": (sparse(), [["maintain"]]),
+    "pack": (sparse(), [["pack"]]),
     "put_staged": ([["stage"], *FEW], [["put", 0, 9, "text", 9], ["put", 0, 1, "text", 9]]),
     "put_over_staged": ([["stage"], *FEW], [["put", 0, 1, "zeros", 0]]),
     "settle": ([["stage"], *FEW, ["put", 0, 3, "noise", 3]], [["settle"]]),

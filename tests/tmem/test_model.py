@@ -179,6 +179,12 @@ class StoreAgainstModel(RuleBasedStateMachine):
         if self.model.ephemeral_pages():
             assert self.host.stats()["mem_used_total"] <= self.host.limit
 
+    @rule()
+    def pack(self) -> None:
+        before = self.host.stats()["mem_used_total"]
+        self.host.pack()
+        assert self.host.stats()["mem_used_total"] == before
+
     @rule(on=st.booleans())
     def stage(self, on: bool) -> None:
         self.host.set_staging(on)

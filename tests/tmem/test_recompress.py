@@ -54,6 +54,40 @@ def test_pages_take_less_memory(host: Host, pool: int) -> None:
     check(host, "letters", 1, 1000)
 
 
+def pack(host: Host) -> None:
+    """To the end, and what is empty goes back."""
+    while host.pack():
+        pass
+    host.give_back()
+
+
+def test_packed_pages_leave_few_holes(host: Host, pool: int) -> None:
+    """Pages here and there are idle: slabs that they leave half empty are emptied, which those of a
+    pool in use are not."""
+    assert put(host, "letters", 1, 12_000) == 12_000
+    host.maintain(all=True)
+    before = used(host)
+    assert sum(host.recompress_page(0, 0, i, "zstd") for i in range(1, 12_001, 5)) > 2000
+    host.maintain(all=True)
+    assert used(host) > 0.98 * before
+    pack(host)
+    stats = host.stats()
+    assert stats["mem_used_total"] == blocks(host) < 0.95 * before
+    assert stats["live_slot_bytes"] > 0.93 * stats["mem_used_total"]
+    check(host, "letters", 1, 12_000)
+
+
+def test_damaged_pages_do_not_stop_packing(host: Host, pool: int) -> None:
+    """Nor does it go on for ever with slabs that cannot be emptied."""
+    put(host, "noise", 0, 600)
+    for slot in slots_of(Path(host.path))[::15]:
+        flip_bit(Path(host.path), slot.header_at + 8, 3)
+    for index in range(0, 600, 2):
+        host.flush_page(0, 0, index)
+    pack(host)
+    assert host.stats()["checksum_errors"] == 0
+
+
 def test_page_stays_the_same_page(host: Host, pool: int) -> None:
     put(host, "letters", 5, 1)
     before = slot_of(host, 5)
@@ -147,7 +181,7 @@ def test_full_pool_gets_room_again(host: Host, pool: int) -> None:
     for _ in range(10):
         recompress(host, 1, stored)
         assert used(host) <= before["mem_used_total"]
-        host.maintain(all=True)
+        pack(host)
     after = host.stats()
     assert after["recompressed_pages"] > 0.8 * stored
     assert after["mem_used_total"] < 0.75 * before["mem_used_total"]
