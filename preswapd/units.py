@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Sizes and page counts as people write and read them: powers of 1024."""
+"""Sizes (powers of 1024), page counts, durations and shares as people write and read them."""
 
 import re
 
@@ -9,6 +9,10 @@ UNITS = "KMGT"
 SIZE = re.compile(rf"([0-9]+)(?:\.([0-9]+))?(?:([{UNITS}])(?:iB|B)?|B)?", re.IGNORECASE)
 # What a signed 64-bit file offset can hold: no size in use here is larger.
 LARGEST = (1 << 63) - 1
+
+DURATION = re.compile(r"([0-9]{1,12})(?:\.([0-9]{1,6}))?\s*(s|m|min|h|d)?")
+SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,2})?)\s*%?")
 
 
 def parse_size(text: str) -> int:
@@ -64,3 +68,37 @@ def exact_size(size: int) -> str:
         if size and size % 1024**power == 0:
             return f"{size // 1024**power}{unit}"
     return str(size)
+
+
+def parse_duration(text: str) -> int:
+    """Seconds of "30m", "2h", "1.5h" or "90" (a bare number counts seconds)."""
+    match = DURATION.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is not a duration: write it like 30m, 2h or 90s")
+    whole, decimals, unit = match.group(1), match.group(2) or "", match.group(3) or "s"
+    parts: int = 10 ** len(decimals)
+    seconds, rest = divmod(int(whole + decimals) * SECONDS[unit], parts)
+    if rest:
+        raise ValueError(f"{text!r} is not a whole number of seconds")
+    return seconds
+
+
+def exact_duration(seconds: int) -> str:
+    """The shortest text that parse_duration reads back as the same number."""
+    for unit in ("d", "h", "m"):
+        if seconds and seconds % SECONDS[unit] == 0:
+            return f"{seconds // SECONDS[unit]}{unit}"
+    return f"{seconds}s"
+
+
+def parse_percent(text: str) -> float:
+    """The share that "5%", "5 %", "7.5%" or "5" is; at most two decimals."""
+    match = PERCENT.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is not a share: write it like 5% or 7.5%")
+    return round(float(match.group(1)) * 100) / 10000
+
+
+def exact_percent(share: float) -> str:
+    """A text that parse_percent reads back as the same number, where it came from there."""
+    return f"{share * 100:.2f}".rstrip("0").rstrip(".") + "%"

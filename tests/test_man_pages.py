@@ -76,8 +76,14 @@ def test_every_command_and_option(pages: Path, page: str) -> None:
 
 def test_every_key(pages: Path) -> None:
     text = text_of(pages / "preswapd.toml.5")
-    for key in (*INSTANCE_KEYS, *DEVICE_KEYS):
-        assert re.search(rf"^ +{key} = ", text, re.M), key
+    for key, known in (*INSTANCE_KEYS.items(), *DEVICE_KEYS.items()):
+        if isinstance(known, dict):
+            # A table: its keys follow it, up to the next one.
+            own = text.split(f"\n       [{key}]")[1].split("\n       [")[0]
+            for inner in known:
+                assert re.search(rf"^ +{inner} = ", own, re.M), f"{key}.{inner}"
+        else:
+            assert re.search(rf"^ +{key} = ", text, re.M), key
     assert "[device.swap0]" in text
 
 

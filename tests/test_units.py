@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Sizes and page counts."""
+"""Sizes, page counts, durations and shares."""
 
 import re
 from contextlib import suppress
@@ -11,10 +11,14 @@ from hypothesis import strategies as st
 from preswapd.units import (
     PAGE_SIZE,
     UNITS,
+    exact_duration,
+    exact_percent,
     exact_size,
     format_pages,
     format_size,
+    parse_duration,
     parse_pages,
+    parse_percent,
     parse_size,
 )
 
@@ -116,3 +120,79 @@ def test_what_is_no_number_of_pages(text: str) -> None:
 def test_more_pages_than_any_file_has() -> None:
     with pytest.raises(ValueError, match=r"^'9{30}' is too large$"):
         parse_pages("9" * 30)
+
+
+# --- durations ---
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0", 0),
+        ("90", 90),
+        ("90s", 90),
+        ("30m", 1800),
+        ("30min", 1800),
+        ("30 min", 1800),
+        ("2h", 7200),
+        ("1.5h", 5400),
+        (" 1d ", 86400),
+    ],
+)
+def test_parse_duration(text: str, seconds: int) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "m", "30M", "30x", "-1", "1e3", "1h30", "1.h", "٣", "9" * 20])
+def test_what_is_no_duration(text: str) -> None:
+    complaint = f"^{re.escape(repr(text))} is not a duration: write it like 30m, 2h or 90s$"
+    with pytest.raises(ValueError, match=complaint):
+        parse_duration(text)
+
+
+def test_part_of_a_second_is_no_duration() -> None:
+    with pytest.raises(ValueError, match=r"^'0\.5s' is not a whole number of seconds$"):
+        parse_duration("0.5s")
+
+
+@given(st.integers(0, 1 << 36))
+def test_exact_duration_is_read_back(seconds: int) -> None:
+    assert parse_duration(exact_duration(seconds)) == seconds
+
+
+def test_exact_duration_is_short() -> None:
+    found = [exact_duration(seconds) for seconds in (0, 90, 120, 5400, 7200, 86400)]
+    assert found == ["0s", "90s", "2m", "90m", "2h", "1d"]
+
+
+# --- shares ---
+
+
+@pytest.mark.parametrize("text", ["5%", "5 %", "5", "5.0", " 5% ", "5.00%"])
+def test_parse_percent(text: str) -> None:
+    assert parse_percent(text) == 0.05
+
+
+@pytest.mark.parametrize(
+    "text", ["", "%", "-5%", "5%%", "1e1", "5,5%", "nan", "inf", "64M", "0.005"]
+)
+def test_what_is_no_percent(text: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(repr(text))} is not a share: write it like"):
+        parse_percent(text)
+
+
+@given(st.integers(0, 99999))
+def test_exact_percent_is_read_back(hundredths: int) -> None:
+    share = parse_percent(f"{hundredths // 100}.{hundredths % 100:02}%")
+    assert share == hundredths / 10000
+    assert parse_percent(exact_percent(share)) == share
+
+
+def test_exact_percent_is_short() -> None:
+    assert [exact_percent(share) for share in (0, 0.05, 0.1, 0.075, 0.0701)] == [
+        "0%",
+        "5%",
+        "10%",
+        "7.5%",
+        "7.01%",
+    ]

@@ -6,7 +6,7 @@ size is the same size, and refused with the same sentence, wherever it is said.
 """
 
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,16 @@ from typing import Any
 from preswapd.codecs import COMPRESS
 from preswapd.errors import UsageError
 from preswapd.paths import check_instance_name, parse_path
-from preswapd.units import PAGE_SIZE, exact_size, parse_pages, parse_size
+from preswapd.units import (
+    PAGE_SIZE,
+    exact_duration,
+    exact_percent,
+    exact_size,
+    parse_duration,
+    parse_pages,
+    parse_percent,
+    parse_size,
+)
 
 SMALLEST_POOL = 4 << 20
 # What an arena's slot numbers reach.
@@ -23,6 +32,18 @@ SMALLEST_DEVICE = 64 << 10
 # A swap header counts pages in 32 bits.
 LARGEST_DEVICE = 16 << 40
 MOST_THREADS = 256
+# Of a pool's limit: from a hundredth below it on, new pages are rejected, and a pool that is half
+# empty was meant to be smaller.
+LEAST_ROOM, MOST_ROOM = 0.01, 0.5
+# How long a page was not touched, in seconds.  Ages begin with the server: who waits for longer has
+# it switched off.
+SHORTEST_AGE, LONGEST_AGE = 1, 30 * 86400
+# What pages are compressed with that nobody touches: what takes more room than lz4 is no choice.
+RECOMPRESS = ("zstd", "lz4")
+
+# Words that stand for a value.
+OFF = "off"
+AUTO = "auto"
 
 
 def unchanged(value: Any) -> Any:
@@ -60,6 +81,18 @@ def size_value(value: Any) -> str:
     return str(value)
 
 
+def duration_value(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise ValueError('a duration is expected, like "30m"')
+    return str(value)
+
+
+def percent_value(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError('a share is expected, like "5%"')
+    return str(value)
+
+
 def number_value(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise ValueError("a number is expected")
@@ -92,10 +125,35 @@ def check_device_size(size: int) -> int:
     return size
 
 
-def check_compress(name: str) -> str:
-    if name not in COMPRESS:
-        raise UsageError(f"{name!r} is not a codec: the choices are {', '.join(COMPRESS)}")
+def check_compress(name: str, choices: Sequence[str] = COMPRESS) -> str:
+    if name not in choices:
+        raise UsageError(f"{name!r} is not a codec: the choices are {', '.join(choices)}")
     return name
+
+
+def check_room(share: float) -> float:
+    if share and not LEAST_ROOM <= share <= MOST_ROOM:
+        most = exact_percent(MOST_ROOM)
+        raise ValueError(
+            f"{exact_percent(share)} is out of range: from {exact_percent(LEAST_ROOM)} to {most}"
+        )
+    return share
+
+
+def check_age(seconds: int) -> int:
+    if not SHORTEST_AGE <= seconds <= LONGEST_AGE:
+        raise ValueError(
+            f"{exact_duration(seconds)} is out of range: from {exact_duration(SHORTEST_AGE)} to"
+            f" {exact_duration(LONGEST_AGE)}"
+        )
+    return seconds
+
+
+def check_rate(size: int) -> int:
+    """Who types a bare 32 means megabytes."""
+    if size < PAGE_SIZE:
+        raise ValueError(f"{size} bytes a second is less than a page: at least 4K, like 32M")
+    return size
 
 
 def check_threads(count: int) -> int:
@@ -147,6 +205,10 @@ def text_kind(metavar: str, parse: Callable[[str], Any]) -> Kind:
     return Kind(metavar, parse, lambda value: parse(text_value(value)))
 
 
+def codec_kind(choices: tuple[str, ...]) -> Kind:
+    return replace(text_kind("codec", lambda name: check_compress(name, choices)), choices=choices)
+
+
 def size_kind(check: Callable[[int], int] = unchanged) -> Kind:
     """Bytes."""
 
@@ -156,11 +218,54 @@ def size_kind(check: Callable[[int], int] = unchanged) -> Kind:
     return Kind("size", parse, lambda value: parse(size_value(value)), exact_size)
 
 
+def rate_kind() -> Kind:
+    """Bytes a second."""
+
+    def parse(text: str) -> int:
+        return check_rate(parse_size(text.strip().removesuffix("/s")))
+
+    return Kind("rate", parse, lambda value: parse(size_value(value)), exact_size)
+
+
+def age_kind() -> Kind:
+    """Seconds."""
+
+    def parse(text: str) -> int:
+        return check_age(parse_duration(text))
+
+    return Kind("duration", parse, lambda value: parse(duration_value(value)), exact_duration)
+
+
+def room_kind() -> Kind:
+    """A share.  As text everywhere: of a number nobody knows whether 1 is all or a hundredth."""
+
+    def parse(text: str) -> float:
+        return check_room(parse_percent(text))
+
+    return Kind(
+        "percent",
+        parse,
+        lambda value: parse(percent_value(value)),
+        exact_percent,
+        exact_percent,
+    )
+
+
 def or_word(kind: Kind, word: str, meant: Any) -> Kind:
     """The same, but one word stands for a value of its own, as "off" or "unlimited" does."""
 
     def read_by(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        return lambda said: meant if said == word else read(said)
+        def read_either(said: Any) -> Any:
+            if said == word:
+                return meant
+            try:
+                return read(said)
+            except (ValueError, UsageError) as error:
+                # In TOML a word has quotes, and who has written none is told so.
+                way = word if isinstance(said, str) else f'"{word}"'
+                raise ValueError(f"{error}, or {way}") from None
+
+        return read_either
 
     def written_by(write: Callable[[Any], str | int]) -> Callable[[Any], str | int]:
         return lambda value: word if value == meant else write(value)
@@ -171,6 +276,7 @@ def or_word(kind: Kind, word: str, meant: Any) -> Kind:
         from_toml=read_by(kind.from_toml),
         to_toml=written_by(kind.to_toml),
         to_sysctl=written_by(kind.to_sysctl),
+        choices=(*kind.choices, word) if kind.choices else (),
     )
 
 
@@ -180,7 +286,7 @@ SIZE = size_kind()
 POOL_SIZE = size_kind(check_pool_size)
 DEVICE_SIZE = size_kind(check_device_size)
 PAGES = Kind("pages", parse_pages, lambda value: parse_pages(size_value(value)))
-CODEC = replace(text_kind("codec", check_compress), choices=COMPRESS)
+CODEC = codec_kind(COMPRESS)
 THREADS = Kind(
     "n",
     lambda text: check_threads(parse_number(text)),
@@ -188,3 +294,8 @@ THREADS = Kind(
 )
 LISTEN = text_kind("addr:port", check_listen)
 FLAG = Kind("0|1", parse_flag, lambda value: parse_flag(str(number_value(value))), int, int)
+ROOM = or_word(room_kind(), OFF, 0.0)
+AGE = or_word(age_kind(), OFF, OFF)
+AGE_OR_AUTO = or_word(or_word(age_kind(), AUTO, AUTO), OFF, OFF)
+RATE = or_word(rate_kind(), OFF, OFF)
+RECOMPRESS_CODEC = or_word(codec_kind(RECOMPRESS), OFF, OFF)

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from enum import Flag, auto
 
 from preswapd.api.kinds import (
+    AGE,
+    AGE_OR_AUTO,
     CODEC,
     DEVICE_SIZE,
     DIRECTORY,
@@ -23,6 +25,9 @@ from preswapd.api.kinds import (
     LISTEN,
     PAGES,
     POOL_SIZE,
+    RATE,
+    RECOMPRESS_CODEC,
+    ROOM,
     SIZE,
     THREADS,
     Kind,
@@ -50,6 +55,7 @@ class Place(Flag):
 
 
 START = Place.FILE | Place.OPTION
+EVERYWHERE = START | Place.SYSCTL
 
 
 @dataclass(frozen=True)
@@ -105,6 +111,53 @@ FROZEN = Setting(
     Place.SYSCTL,
     "1: new pages go to disk, and those in tmem stay there; 0: tmem takes new pages",
     "0",
+)
+# What an instance does by itself with pages in memory: `preswapd/preswap/policy.py`.
+POLICY = (
+    Setting(
+        "room",
+        ROOM,
+        EVERYWHERE,
+        "how much of the pool's limit is kept free for new pages, from 1% to 50%, or off; large and"
+        " long unused pages move to disk for it",
+        "5%",
+        table="writeback",
+    ),
+    Setting(
+        "idle",
+        AGE_OR_AUTO,
+        EVERYWHERE,
+        "how long a page must be unused to move to disk unasked, such as 30m; auto: the shortest"
+        " time after which hardly any is read back; off: never",
+        "off",
+        table="writeback",
+    ),
+    Setting(
+        "rate",
+        RATE,
+        EVERYWHERE,
+        "the most bytes a second that move to disk for writeback-idle, because disks wear; off: no"
+        " limit",
+        "32M",
+        table="writeback",
+    ),
+    Setting(
+        "after",
+        AGE,
+        EVERYWHERE,
+        "how long a page must be unused to be compressed once more, with recompress-codec, such as"
+        " 10m; off: never",
+        "10m",
+        table="recompress",
+    ),
+    Setting(
+        "codec",
+        RECOMPRESS_CODEC,
+        EVERYWHERE,
+        "what long unused pages are compressed with: zstd, lz4, or off (they stay as they are)",
+        "zstd",
+        table="recompress",
+    ),
 )
 INSTANCE = (
     Setting(
@@ -179,6 +232,7 @@ INSTANCE = (
     ),
     POOL_LIMIT,
     FROZEN,
+    *POLICY,
 )
 QUOTA = Setting(
     "quota",

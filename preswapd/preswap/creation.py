@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from preswapd.errors import PreswapError, RefusedError
 from preswapd.paths import InstancePaths
-from preswapd.preswap.device._device import Device
+from preswapd.preswap.device._device import Device, Epochs
 from preswapd.preswap.device._table import Entry, Table
 from preswapd.preswap.files.disk_file import (
     check_unclaimed,
@@ -57,6 +57,7 @@ class Maker:
         self.pool = pool
         self.paths = paths
         self.boot_id = boot_id
+        self.epochs = Epochs()
 
     def create(self, spec: DeviceSpec, compress: str) -> Served:
         """Creates a device with a swap header; RefusedError leaves nothing behind."""
@@ -139,6 +140,7 @@ class Maker:
                 entry.set_token(record.sidecar.token)
                 device = Device(
                     self.host,
+                    self.epochs,
                     pool=self.pool,
                     entry=entry,
                     compress=sidecar.compress,

@@ -11,10 +11,11 @@ from preswapd.host.filesystems import free_bytes, total_bytes
 from preswapd.preswap.files.maps import map_bytes
 from preswapd.preswap.settings import Settings
 from preswapd.tmem._tmem import Host
-from preswapd.units import PAGE_SIZE, format_size
+from preswapd.units import PAGE_SIZE, exact_size, format_size
 
-# Three bits a page (in tmem, shadowed, to punch), and the upper levels of its index.
-PRIVATE_BITS = 3 + 1 / 4
+# Five bits a page (in tmem, shadowed, to punch, twice whether it left tmem lately), two bytes for
+# the epoch in which it was touched, one for its weight, and the upper levels of its index.
+PRIVATE_BITS = 5 + 16 + 8 + 1 / 4
 # However small the device is: the upper levels for each of its 16 objects.
 LEAST_PRIVATE = 64 << 10
 # A part of the file system of shared memory that the pool leaves to others.
@@ -49,11 +50,17 @@ def check_shared_memory(settings: Settings, name: str, size: int) -> None:
 
 def refusal(name: str, size: int, wanted: int, room: int, limiter: str) -> str:
     fits = (room - LEAST_PRIVATE) * size // max(wanted, 1)
-    way = f"{format_size(fits)} would fit" if fits >= SMALLEST_DEVICE else "give it more"
+    way = f"{typed(fits)} would fit" if fits >= SMALLEST_DEVICE else "give it more"
     return (
         f"the device {name} cannot be made: it takes {format_size(wanted)} of memory beside its"
         f" pages, and {limiter} allows {format_size(room)} more: {way}"
     )
+
+
+def typed(size: int) -> str:
+    """A little less, as it can be typed: a rounded size may be no whole number of bytes."""
+    step = next(step for step in (1 << 30, 1 << 20, SMALLEST_DEVICE) if size >= step)
+    return exact_size(size // step * step)
 
 
 def shm_reserve(settings: Settings) -> int:

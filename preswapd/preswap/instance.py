@@ -14,15 +14,15 @@ from preswapd.api.settings import POOL_LIMIT, QUOTA
 from preswapd.errors import RefusedError
 from preswapd.log import ERROR, INFO, NOTICE, WARNING, Log
 from preswapd.paths import check_device_name
+from preswapd.preswap.ages import Ages
 from preswapd.preswap.clients import Clients
 from preswapd.preswap.creation import Served
-from preswapd.preswap.device._device import Device
+from preswapd.preswap.device._device import Device, Epochs
 from preswapd.preswap.files.header import swap_header
 from preswapd.preswap.files.maps import PIECE_PAGES
 from preswapd.preswap.footprint import check_shared_memory
 from preswapd.preswap.maintenance import Maintenance
 from preswapd.preswap.opening import POOL, open_instance
-from preswapd.preswap.policy import Policy
 from preswapd.preswap.recompression import Recompression
 from preswapd.preswap.settings import (
     DeviceSpec,
@@ -32,6 +32,8 @@ from preswapd.preswap.settings import (
 from preswapd.preswap.sysctl import Sysctl
 from preswapd.preswap.writeback.fitting import Fitting
 from preswapd.preswap.writeback.goals import Goal, ToDisk, ToPages, ToPoolLimit, ToQuota
+from preswapd.preswap.writeback.idle import Idle
+from preswapd.preswap.writeback.room import Room
 from preswapd.preswap.writeback.shrink import Shrink, Shrinks
 from preswapd.units import PAGE_SIZE, format_size
 from preswapd.version import VERSION
@@ -89,11 +91,22 @@ class Instance:
         self.shrinks = Shrinks(opened.host, log)
         self.fitting = Fitting(self.shrinks, self.limits)
         self.maintenance = Maintenance(self.served, log)
-        self.policy = Policy()
+        self.ages = Ages(self.epochs, self.all_devices)
+        self.room = Room(
+            self.host,
+            self.epochs,
+            self.sysctl.policy,
+            self.all_devices,
+            self.sysctl.quota_of,
+            self.may_move,
+        )
+        self.idle = Idle(
+            self.host, self.epochs, self.sysctl.policy, self.all_devices, self.may_move
+        )
         self.recompression = Recompression(
             self.host,
-            self.policy,
-            lambda: self.devices,
+            self.sysctl.policy,
+            self.all_devices,
             lambda: self.shrinks.under_way() is not None,
         )
 
@@ -103,6 +116,13 @@ class Instance:
     def devices(self) -> dict[str, Device]:
         """Those that are served at this moment, by name: a copy, as they come and go."""
         return {name: served.device for name, served in list(self.served.items())}
+
+    @property
+    def epochs(self) -> Epochs:
+        return self.maker.epochs
+
+    def all_devices(self) -> list[Device]:
+        return list(self.devices.values())
 
     def pages_in_tmem(self, name: str | None = None) -> int:
         """Of one device, or of all."""
@@ -340,9 +360,23 @@ class Instance:
         """To be called a few times a second: gives memory and disk space back, keeps limits, logs
         disk errors."""
         self.host.maintain()
+        self.ages.keep()
         self.maintenance.turn()
         self.fitting.turn()
         self.keep_settings()
+
+    def may_move(self) -> bool:
+        """Whether pages may go to disk that nobody has asked to.
+
+        An operator who has frozen the pool wants them where they are, and a shrink moves them
+        already.
+        """
+        return not self.sysctl.frozen and self.shrinks.under_way() is None
+
+    def write_back(self) -> None:
+        """To be called for ever, in a thread for that alone: it waits where room is not short."""
+        self.room.turn()
+        self.idle.turn()
 
     def compress_later(self) -> None:
         """From now on writes are taken at the speed of a copy; settle() must be called for ever."""

@@ -3,7 +3,10 @@
 
 from dataclasses import dataclass
 
-AUTO = "auto"
+from preswapd.api.kinds import AUTO, OFF
+from preswapd.preswap.settings import Settings
+
+__all__ = ["AUTO", "Policy"]
 
 
 @dataclass
@@ -14,4 +17,15 @@ class Policy:
     writeback_idle: float | str | None = None  # seconds; AUTO; None: off
     writeback_rate: int | None = 32 << 20  # bytes a second; None: no limit
     recompress_after: float | None = 600.0  # seconds; None: off
-    recompress_codec: str = "zstd"
+    recompress_codec: str = "zstd"  # of no meaning while `recompress_after` is off
+
+    def follow(self, settings: Settings) -> None:
+        """From now on what these say."""
+        idle, rate = settings.writeback_idle, settings.writeback_rate
+        after, codec = settings.recompress_after, settings.recompress_codec
+        self.writeback_room = settings.writeback_room
+        self.writeback_idle = None if idle == OFF else idle
+        self.writeback_rate = rate if isinstance(rate, int) else None
+        # Each of them may say that it is off; whoever follows need look at one.
+        self.recompress_after = after if isinstance(after, int) and codec != OFF else None
+        self.recompress_codec = Policy.recompress_codec if codec == OFF else codec

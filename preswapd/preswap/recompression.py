@@ -9,7 +9,7 @@ who has frozen a pool wants memory back.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import inf
 
@@ -73,14 +73,16 @@ class Passes:
         """Whether a pass is under way or begins now."""
         if self.next_page is not None:
             return True
-        if now < self.next_pass or now - after <= self.tried or not device.preswap_pages:
+        # What is touched in an epoch that has not ended counts as touched at its beginning.
+        before = now - max(after, SLACK_SECONDS)
+        if now < self.next_pass or before <= self.tried or not device.preswap_pages:
             return False
         # Nobody has touched a page since those that were tried already.
         idle = device.seconds_since_io
         last_touch = self.begun if idle is None else max(self.begun, now - idle)
         if last_touch < self.tried - SLACK_SECONDS:
             return False
-        self.next_page, self.before = 0, now - after
+        self.next_page, self.before = 0, before
         self.next_pass = now + max(after / PASSES, IDLE_SECONDS)
         self.recompressed = self.no_room = 0
         return True
@@ -121,7 +123,7 @@ class Recompression:
         self,
         host: Host,
         policy: Policy,
-        devices: Callable[[], Mapping[str, Device]],
+        devices: Callable[[], Sequence[Device]],
         is_shrinking: Callable[[], bool],
     ) -> None:
         self.host = host
@@ -142,8 +144,7 @@ class Recompression:
     def turn(self) -> float:
         """A piece of work, if there is any; seconds until the next turn."""
         after, codec = self.policy.recompress_after, self.policy.recompress_codec
-        devices = list(self.devices().values())
-        self.passes = {device: self.passes_of(device, codec) for device in devices}
+        self.passes = {device: self.passes_of(device, codec) for device in self.devices()}
         if after is None or self.is_shrinking():
             return IDLE_SECONDS
         if self.is_to_pack:

@@ -4,6 +4,7 @@
 from dataclasses import dataclass
 from shlex import quote
 
+from preswapd.api.kinds import OFF
 from preswapd.codecs import DEFAULT_COMPRESS
 from preswapd.errors import RefusedError
 from preswapd.paths import InstancePaths, default_runtime_dir
@@ -26,7 +27,8 @@ class DeviceSpec:
 @dataclass(frozen=True)
 class Settings:
     """Sizes in bytes; `host_reserve` is MemAvailable that stays untouched, `shm_reserve` what stays
-    free in the file system of shared memory (None: the default)."""
+    free in the file system of shared memory (None: the default).  What is `OFF` or `AUTO` is that
+    word here; `policy.py` says what it means."""
 
     instance: str
     paths: InstancePaths
@@ -35,6 +37,11 @@ class Settings:
     compress: str = DEFAULT_COMPRESS
     host_reserve: int | None = None
     shm_reserve: int | None = None
+    writeback_room: float = 0.05  # share of the pool's limit
+    writeback_idle: int | str = OFF  # seconds
+    writeback_rate: int | str = 32 << 20  # bytes a second
+    recompress_after: int | str = 600  # seconds
+    recompress_codec: str = "zstd"
     discard_state: bool = False
     accept_moved: bool = False
 

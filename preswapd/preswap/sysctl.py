@@ -9,7 +9,7 @@ what that says.
 import json
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from preswapd.api.settings import (
     DEVICE,
     INSTANCE,
     NO_LIMIT,
+    POLICY,
     Place,
     Setting,
     said_in,
@@ -27,6 +28,7 @@ from preswapd.errors import RefusedError, UsageError
 from preswapd.host.filesystems import total_bytes
 from preswapd.preswap.device._device import Device
 from preswapd.preswap.files.durable import write_file
+from preswapd.preswap.policy import Policy
 from preswapd.preswap.settings import Settings
 from preswapd.tmem import Host
 from preswapd.units import exact_size
@@ -68,6 +70,10 @@ class Sysctl:
         self.pool = pool
         self.path = settings.paths.kept_settings
         self.frozen = False
+        # The settings of the start, and what was changed of them that `policy` follows.
+        self.wanted = settings
+        self.policy = Policy()
+        self.policy.follow(settings)
         self.quotas: dict[str, int] = {}
         # Not by name: a shrink may outlive its device, and another one may be made under its name.
         self.held_down: dict[Device, int] = {}
@@ -86,6 +92,7 @@ class Sysctl:
 
     def all(self, devices: Mapping[str, Device]) -> dict[str, Changeable]:
         effects = {"pool-limit": self.pool_limit(), "frozen": self.freezing()}
+        effects |= {setting.name: self.of_policy(setting.parameter) for setting in POLICY}
         found = self.by_key(INSTANCE, effects)
         for device in devices.values():
             found.update(self.of_device(device))
@@ -131,6 +138,17 @@ class Sysctl:
             self.frozen = frozen
 
         return Effect(lambda: self.frozen, change, lambda: False)
+
+    def of_policy(self, parameter: str) -> Effect:
+        def change(value: Any) -> None:
+            self.wanted = replace(self.wanted, **{parameter: value})
+            self.policy.follow(self.wanted)
+
+        return Effect(
+            lambda: getattr(self.wanted, parameter),
+            change,
+            lambda: getattr(self.settings, parameter),
+        )
 
     def compress(self, device: Device) -> Effect:
         def change(codec: str) -> None:

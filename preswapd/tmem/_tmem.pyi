@@ -114,6 +114,16 @@ class Host:
     def give_back(self) -> None:
         """Empty slabs go back to the system at once."""
 
+    def set_spare(self, size: int) -> None:
+        """So many bytes of the limit should be free for what is put next."""
+
+    def lacking(self, milliseconds: int = 0) -> int:
+        """Bytes that are lacking for that, negative where more are free; after waiting at most so
+        long until some are."""
+
+    def compact(self) -> None:
+        """Moves pages out of the emptiest slabs where memory is lacking, 16 MiB at most."""
+
     def maintain(self, all: bool = False) -> None:
         """Gives empty slabs back (all: also those that fell empty just now) and moves pages out
         of sparse ones. To be called a few times a second, from any thread."""

@@ -38,6 +38,10 @@ cdef extern from "tmem.h" nogil:
     int tmem_table_reserve(tmem_host *, size_t bytes)
     size_t tmem_table_reserved(const tmem_host *)
     void tmem_set_limit(tmem_host *, uint64_t)
+    void tmem_set_spare(tmem_host *, uint64_t)
+    int64_t tmem_lacking(tmem_host *)
+    int64_t tmem_wait_lacking(tmem_host *, unsigned)
+    void tmem_compact(tmem_host *)
     uint64_t tmem_largest_limit(const tmem_host *)
     void tmem_set_headroom(tmem_host *, uint64_t, uint64_t, const int (*)[4], size_t)
     void tmem_set_aside(tmem_host *, uint64_t)
@@ -327,6 +331,21 @@ cdef class Host:
         cdef tmem_host *host = self.pointer()
         with nogil:
             tmem_give_back(host)
+
+    def set_spare(self, uint64_t size):
+        tmem_set_spare(self.pointer(), size)
+
+    def lacking(self, unsigned milliseconds=0):
+        cdef tmem_host *host = self.pointer()
+        cdef int64_t size
+        with nogil:
+            size = tmem_wait_lacking(host, milliseconds) if milliseconds else tmem_lacking(host)
+        return size
+
+    def compact(self):
+        cdef tmem_host *host = self.pointer()
+        with nogil:
+            tmem_compact(host)
 
     def maintain(self, bint all=False):
         cdef tmem_host *host = self.pointer()

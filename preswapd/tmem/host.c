@@ -42,6 +42,8 @@ const struct tmem_ops tmem_ops = {
 	.publish = page_publish,
 	.drop = page_drop,
 	.copy = page_copy,
+	.slot_seq = page_slot_seq,
+	.slot_bytes = page_slot_bytes,
 	.release = page_release,
 	.release_all = page_release_all,
 	.open = page_open,
@@ -49,6 +51,7 @@ const struct tmem_ops tmem_ops = {
 	.count_flush = page_count_flush,
 	.reserve_index = host_reserve_index,
 	.forget_index = host_forget_index,
+	.next_seq = page_next_seq,
 	.visit = page_visit,
 	.settle = mover_settle_page,
 	.recompress = mover_recompress,
@@ -253,6 +256,21 @@ int tmem_table_reserve(struct tmem_host *h, size_t bytes)
 void tmem_set_limit(struct tmem_host *h, uint64_t bytes)
 {
 	slabs_set_limit(&h->slabs, bytes);
+}
+
+void tmem_set_spare(struct tmem_host *h, uint64_t bytes)
+{
+	slabs_set_spare(&h->slabs, bytes);
+}
+
+int64_t tmem_lacking(struct tmem_host *h)
+{
+	return slabs_lacking(&h->slabs);
+}
+
+int64_t tmem_wait_lacking(struct tmem_host *h, unsigned milliseconds)
+{
+	return slabs_wait_lacking(&h->slabs, milliseconds);
 }
 
 uint64_t tmem_largest_limit(const struct tmem_host *h)

@@ -70,6 +70,11 @@ static void settle_all(struct tmem_host *h)
 		;
 }
 
+void tmem_compact(struct tmem_host *h)
+{
+	mover_compact(h, false);
+}
+
 static uint64_t still_over_limit(struct tmem_host *h)
 {
 	if (slabs_over_limit(&h->slabs))

@@ -125,7 +125,8 @@ void mover_compact(struct tmem_host *h, bool all)
 	uint32_t looks = all ? UINT32_MAX : MOVE_BYTES_AT_ONCE / SLAB_BYTES / SLABS_A_LOOK;
 
 	while (n && looks-- &&
-	       (victims_wanted(&h->slabs, SPARSE_PERCENT) || slabs_over_limit(&h->slabs)))
+	       (victims_wanted(&h->slabs, SPARSE_PERCENT) || slabs_over_limit(&h->slabs) ||
+		slabs_lacking(&h->slabs) > 0))
 		n = empty_some(h, round, &empty);
 }
 

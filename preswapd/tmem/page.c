@@ -176,6 +176,21 @@ void page_copy(struct tmem_host *h, const struct tmem_found *found, struct tmem_
 	memcpy(c->bytes, arena_payload(&h->arena, found->ref, class), length_of(c->packing));
 }
 
+uint64_t page_slot_seq(const struct tmem_host *h, uint32_t ref)
+{
+	return arena_slot(&h->arena, ref)->seq;
+}
+
+uint32_t page_slot_bytes(const struct tmem_host *h, uint32_t ref)
+{
+	return slab_slot_bytes(slab_class(&h->slabs, ref));
+}
+
+uint64_t page_next_seq(const struct tmem_host *h)
+{
+	return count_of(&h->seq);
+}
+
 uint32_t page_sum(struct tmem_host *h, const struct tmem_copy *c, uint64_t digest)
 {
 	struct slot s = {.object = c->handle.object, .seq = c->seq, .index = c->handle.index,
@@ -231,7 +246,7 @@ void page_visit(struct tmem_host *h, const struct tmem_handle *handle, tmem_visi
 		for (unsigned i = 0; more && i < VISIT_AT_ONCE; i++) {
 			more = index_next(&h->index, &at, &ref);
 			if (more)
-				visit(ctx, at.index, arena_slot(&h->arena, ref)->seq);
+				visit(ctx, at.index, ref);
 			more = more && at.index++ != UINT32_MAX;
 		}
 		page_unlock(h, &at);

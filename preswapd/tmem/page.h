@@ -25,6 +25,8 @@ int page_publish(struct tmem_host *, const struct tmem_handle *, const struct tm
 		 uint32_t *old);
 uint32_t page_drop(struct tmem_host *, const struct tmem_handle *);
 void page_copy(struct tmem_host *, const struct tmem_found *, struct tmem_copy *);
+uint64_t page_slot_seq(const struct tmem_host *, uint32_t ref);
+uint32_t page_slot_bytes(const struct tmem_host *, uint32_t ref);
 
 /* Without the lock; also as in struct tmem_ops. */
 void page_release(struct tmem_host *, uint32_t ref);
@@ -33,6 +35,7 @@ void page_abandon(struct tmem_host *, const struct tmem_fresh *);
 int page_open(struct tmem_host *, const struct tmem_copy *, void *page);
 void page_count_get(struct tmem_host *, bool found);
 void page_count_flush(struct tmem_host *, bool found);
+uint64_t page_next_seq(const struct tmem_host *);
 void page_visit(struct tmem_host *, const struct tmem_handle *, tmem_visit, void *ctx);
 /* How many pages of the object were dropped. */
 int64_t page_flush_object(struct tmem_host *, uint32_t pool, uint64_t object);

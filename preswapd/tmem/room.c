@@ -72,6 +72,12 @@ static void fill_fresh(struct tmem_host *h, const struct tmem_handle *handle,
 	fresh->digest = payload_digest(arena_payload(&h->arena, fresh->ref, class), p->length);
 }
 
+/* Whether it was asked for: a page that only might come in is no rejected put. */
+static int reject(struct tmem_host *h, unsigned flags, uint64_t *why)
+{
+	return flags & TMEM_SPARE ? -ENOSPC : page_reject(h, why);
+}
+
 int room_build(struct tmem_host *h, const struct tmem_handle *handle, const void *page,
 	       enum tmem_compress compress, unsigned flags, struct tmem_fresh *fresh)
 {
@@ -82,16 +88,17 @@ int room_build(struct tmem_host *h, const struct tmem_handle *handle, const void
 	fresh->generation = pool_generation(&h->pools[handle->pool]);
 	/* Early and cheap: a rejected put of a full pool should cost next to nothing. */
 	if (!(flags & TMEM_REPLACE) && pool_is_full(&h->pools[handle->pool]))
-		return page_reject(h, &h->count.pool_limit_hit);
+		return reject(h, flags, &h->count.pool_limit_hit);
 	if (!scratch)
-		return page_reject(h, &h->count.reject_alloc_fail);
+		return reject(h, flags, &h->count.reject_alloc_fail);
 	codec_pack(scratch, compress, page, arena_longest_packed(), out, &p);
-	int err = alloc_evicting(h, p.length, flags, &fresh->ref);
+	int err = flags & TMEM_SPARE ? slots_alloc(&h->slabs, p.length, 0, &fresh->ref) :
+				       alloc_evicting(h, p.length, flags, &fresh->ref);
 	if (err == -EAGAIN)
 		return err;
 	if (err)
-		return page_reject(h, err == -ENOSPC ? &h->count.pool_limit_hit :
-						    &h->count.reject_alloc_fail);
+		return reject(h, flags, err == -ENOSPC ? &h->count.pool_limit_hit :
+							 &h->count.reject_alloc_fail);
 	fill_fresh(h, handle, &p, fresh);
 	return 0;
 }

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
+#define _GNU_SOURCE                    /* pthread_cond_clockwait */
 #include "slabs.h"
 
 #include <errno.h>
@@ -112,6 +113,7 @@ int slabs_init(struct slabs *s, struct arena *arena, struct headroom *headroom)
 	}
 	pthread_mutex_init(&s->mutex, NULL);
 	pthread_cond_init(&s->staged_more, NULL);
+	pthread_cond_init(&s->lacks, NULL);
 	return 0;
 }
 
@@ -121,6 +123,7 @@ void slabs_destroy(struct slabs *s)
 		free(s->slab[n].taken);
 	free(s->slab);
 	free(s->free_numbers);
+	pthread_cond_destroy(&s->lacks);
 	pthread_cond_destroy(&s->staged_more);
 	pthread_mutex_destroy(&s->mutex);
 }
@@ -154,6 +157,13 @@ static bool leaves_room_for_copies(const struct slabs *s, unsigned flags)
 	       s->used_bytes - s->empty_bytes + s->staged_bytes + SLAB_BYTES <= s->limit;
 }
 
+/* What is staged will take about half of what it takes now. */
+static int64_t lacking(const struct slabs *s)
+{
+	return (int64_t)(s->used_bytes - s->empty_bytes - s->staged_bytes / 2 + s->spare) -
+	       (int64_t)s->limit;
+}
+
 static void count_memory(struct slabs *s, uint64_t bytes)
 {
 	s->used_bytes += bytes;
@@ -180,6 +190,8 @@ int slabs_reserve(struct slabs *s, uint32_t n, uint32_t to, unsigned flags)
 	if (slab->place == EMPTY)
 		s->empty_bytes += to - slab->reserved;
 	slab->reserved = to;
+	if (lacking(s) > 0)
+		pthread_cond_signal(&s->lacks);
 	return 0;
 }
 
@@ -255,6 +267,8 @@ int slabs_carve(struct slabs *s, unsigned class, uint8_t staging, uint32_t to, u
 	}
 	arena_carve(s->arena, n, class);
 	slabs_push_partial(s, n);
+	if (lacking(s) > 0)
+		pthread_cond_signal(&s->lacks);
 	return 0;
 }
 
@@ -426,6 +440,34 @@ uint64_t slabs_over_limit(struct slabs *s)
 	uint64_t over = s->used_bytes > s->limit ? s->used_bytes - s->limit : 0;
 	pthread_mutex_unlock(&s->mutex);
 	return over;
+}
+
+void slabs_set_spare(struct slabs *s, uint64_t bytes)
+{
+	pthread_mutex_lock(&s->mutex);
+	s->spare = bytes;
+	pthread_mutex_unlock(&s->mutex);
+}
+
+int64_t slabs_lacking(struct slabs *s)
+{
+	pthread_mutex_lock(&s->mutex);
+	int64_t bytes = lacking(s);
+	pthread_mutex_unlock(&s->mutex);
+	return bytes;
+}
+
+int64_t slabs_wait_lacking(struct slabs *s, unsigned milliseconds)
+{
+	struct timespec end = monotonic_in(milliseconds);
+	int err = 0;
+
+	pthread_mutex_lock(&s->mutex);
+	while (lacking(s) <= 0 && !err)
+		err = pthread_cond_clockwait(&s->lacks, &s->mutex, CLOCK_MONOTONIC, &end);
+	int64_t bytes = lacking(s);
+	pthread_mutex_unlock(&s->mutex);
+	return bytes;
 }
 
 void slabs_set_limit(struct slabs *s, uint64_t bytes)

@@ -69,6 +69,8 @@ struct slabs {
 	uint64_t staged_bytes, staged_pages;
 	bool stages;                   /* atomic */
 	pthread_cond_t staged_more;
+	uint64_t spare;                /* bytes of the limit that should be free */
+	pthread_cond_t lacks;          /* ... and less is */
 	uint32_t rounds;
 	uint32_t *free_numbers;        /* a stack of slabs without memory */
 	uint32_t n_free, high;         /* high: no slab at or above it was ever used */
@@ -91,6 +93,10 @@ void slabs_give_back(struct slabs *, bool all);
 void slabs_set_limit(struct slabs *, uint64_t bytes);
 /* Bytes that are held beyond the limit: it was lowered. */
 uint64_t slabs_over_limit(struct slabs *);
+/* See tmem_set_spare(). */
+void slabs_set_spare(struct slabs *, uint64_t bytes);
+int64_t slabs_lacking(struct slabs *);
+int64_t slabs_wait_lacking(struct slabs *, unsigned milliseconds);
 /* headroom.h's functions, under the mutex. */
 void slabs_set_headroom(struct slabs *, uint64_t host_reserve, uint64_t shm_reserve,
 			const int (*cgroups)[CGROUP_FILES], size_t n);

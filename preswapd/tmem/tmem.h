@@ -41,6 +41,8 @@ enum tmem_pool_flags { TMEM_PERSISTENT = 1, TMEM_SHARED = 2, TMEM_EXCLUSIVE_GETS
 enum tmem_flags {
 	TMEM_REPLACE = 1,              /* a page with this handle is thought to be stored */
 	TMEM_NOWAIT = 2,               /* -EAGAIN rather than a system call */
+	TMEM_SPARE = 16,               /* only where there is room to spare: nothing is done to make
+					* some, and a rejection is not counted */
 };
 
 /* A page in a slot that nobody can find yet. */
@@ -85,8 +87,8 @@ struct tmem_recovery {
 
 /* Recovery asks the user about each page it finds: false drops it. */
 typedef bool (*tmem_keep)(void *ctx, const struct tmem_handle *handle);
-/* Called for each stored page of an object, by index. */
-typedef void (*tmem_visit)(void *ctx, uint32_t index, uint64_t seq);
+/* Called for each stored page of an object, by index, under its lock. */
+typedef void (*tmem_visit)(void *ctx, uint32_t index, uint32_t ref);
 
 struct tmem_ops {
 	/* Copies the first of up to TMEM_STAGE_MOST pages of one pool into slots uncompressed, to
@@ -118,6 +120,9 @@ struct tmem_ops {
 	/* The page is not stored any more.  Returns the dead slot, for release(), or 0. */
 	uint32_t (*drop)(struct tmem_host *, const struct tmem_handle *);
 	void (*copy)(struct tmem_host *, const struct tmem_found *, struct tmem_copy *);
+	uint64_t (*slot_seq)(const struct tmem_host *, uint32_t ref);
+	/* Memory that it takes, with its header; also of a page that is built. */
+	uint32_t (*slot_bytes)(const struct tmem_host *, uint32_t ref);
 
 	/* Without the lock. */
 	void (*release)(struct tmem_host *, uint32_t ref);
@@ -129,6 +134,8 @@ struct tmem_ops {
 	/* Allocates the upper levels of an object's index for pages 0..last. */
 	int (*reserve_index)(struct tmem_host *, const struct tmem_handle *, uint32_t last);
 	void (*forget_index)(struct tmem_host *, const struct tmem_handle *);
+	/* Later pages have this sequence number or a higher one. */
+	uint64_t (*next_seq)(const struct tmem_host *);
 	/* Visits an object's pages in order of index, each under its lock; the visitor must be brief. */
 	void (*visit)(struct tmem_host *, const struct tmem_handle *, tmem_visit, void *ctx);
 	/* Compresses the page if it is stored raw and gets smaller by that. */
@@ -155,6 +162,13 @@ int tmem_table_reserve(struct tmem_host *, size_t bytes);
 size_t tmem_table_reserved(const struct tmem_host *);
 
 void tmem_set_limit(struct tmem_host *, uint64_t bytes);
+/* So many bytes of the limit should be free for what is put next.  The host does nothing for that but
+ * to pack its pages closer; it is for its user to take pages out. */
+void tmem_set_spare(struct tmem_host *, uint64_t bytes);
+/* How many bytes are lacking for that; negative, how many more are free. */
+int64_t tmem_lacking(struct tmem_host *);
+/* The same, and waits until some are, for so long at most. */
+int64_t tmem_wait_lacking(struct tmem_host *, unsigned milliseconds);
 /* What the arena's address space has room for, whatever its file system holds by now. */
 uint64_t tmem_largest_limit(const struct tmem_host *);
 /* Bytes of MemAvailable and of the arena's file system that stay free, and open descriptors of memory
@@ -187,7 +201,9 @@ int tmem_recompress(struct tmem_host *, const struct tmem_handle *, enum tmem_co
 
 /* Gives all empty slabs back to the system. */
 void tmem_give_back(struct tmem_host *);
-/* Gives empty slabs back and moves pages out of the emptiest ones. */
+/* Moves pages out of the emptiest slabs, where memory is lacking or most of it is holes. */
+void tmem_compact(struct tmem_host *);
+/* The same, and gives empty slabs back. */
 void tmem_maintain(struct tmem_host *, bool all);
 /* Moves pages closer together than tmem_maintain() does, those of a few slabs, for some milliseconds: for
  * pages that will stay for long.  Whether there may be more to do. */

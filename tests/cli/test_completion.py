@@ -52,6 +52,11 @@ KEYS = [
     "preswap.default.g1.compress",
     "preswap.default.g1.quota",
     "preswap.default.pool_limit",
+    "preswap.default.recompress_after",
+    "preswap.default.recompress_codec",
+    "preswap.default.writeback_idle",
+    "preswap.default.writeback_rate",
+    "preswap.default.writeback_room",
     "vm.preswap",
     "vm.preswap.g1",
 ]

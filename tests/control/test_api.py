@@ -97,6 +97,33 @@ def test_sysctl_sets(module_server: RunningServer) -> None:
         assert request(module_server, "PUT", "/v1/sysctl", refused)[0] == 400
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "now"),
+    [
+        ("writeback_room", 6, "6%"),
+        ("writeback_room", "6%", "6%"),
+        ("writeback_room", 0, "off"),
+        ("writeback_idle", 90, 90),
+        ("writeback_idle", "2m", 120),
+        ("writeback_rate", 1 << 20, 1 << 20),
+        ("writeback_rate", "1M", 1 << 20),
+        ("recompress_after", "off", "off"),
+        ("recompress_codec", "off", "off"),
+    ],
+)
+def test_policy_as_numbers_and_texts(
+    module_server: RunningServer, name: str, value: object, now: object
+) -> None:
+    key = f"preswap.default.{name}"
+    body = {"key": key, "value": value}
+    assert request(module_server, "PUT", "/v1/sysctl", body) == (200, {key: now})
+    assert request(module_server, "GET", "/v1/sysctl")[1][key] == now
+    refused = {"key": key, "value": -1}
+    status, answer = request(module_server, "PUT", "/v1/sysctl", refused)
+    assert (status, answer["error"]["code"]) == (400, "usage")
+    assert request(module_server, "GET", "/v1/sysctl")[1][key] == now
+
+
 @pytest.mark.parametrize("path", ["/v1/server", "/v1/doctor"])
 def test_server_knows_its_process(module_server: RunningServer, path: str) -> None:
     """Also under the older name."""

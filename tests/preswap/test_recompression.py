@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Pages that nobody touches become smaller by themselves, and are what they were."""
 
+import time
 from collections import Counter
+from math import inf
 
 import pytest
 
@@ -38,7 +40,7 @@ def recompress(monkeypatch: pytest.MonkeyPatch, running: Running) -> Recompressi
     monkeypatch.setattr(recompression, "PIECE_NS", MS)
     running.open(DeviceSpec("g1", SIZE, "lz4"))
     running.connect().pwrite(CONTENT, PAGE)
-    running.instance.policy.recompress_after = 0.0
+    running.instance.sysctl.policy.recompress_after = 0.0
     return running.instance.recompression
 
 
@@ -75,10 +77,10 @@ def test_work_is_cut_into_pieces(running: Running, recompress: Recompression) ->
 
 
 def test_young_pages_stay(running: Running, recompress: Recompression) -> None:
-    running.instance.policy.recompress_after = DAY
+    running.instance.sysctl.policy.recompress_after = DAY
     run(recompress)
     assert codecs(running)["zstd"] == 0
-    running.instance.policy.recompress_after = None
+    running.instance.sysctl.policy.recompress_after = None
     run(recompress)
     assert codecs(running)["zstd"] == 0
 
@@ -87,20 +89,37 @@ def test_rewritten_pages_have_their_codec_again(
     running: Running, recompress: Recompression
 ) -> None:
     run(recompress)
-    running.instance.policy.recompress_after = DAY
+    running.instance.sysctl.policy.recompress_after = DAY
+    running.instance.epochs.begin()
     running.connect().pwrite(CONTENT, PAGE)
     run(recompress)
     assert codecs(running)["zstd"] == 0
     assert read(running.connect(), PAGE) == CONTENT
-    running.instance.policy.recompress_after = 0.0
+    running.instance.sysctl.policy.recompress_after = 0.0
     run(recompress)
     assert codecs(running)["zstd"] > MOST
 
 
-def test_once_tried_is_enough(running: Running, recompress: Recompression) -> None:
-    """Also where it won nothing; nobody looks at a device's pages that nobody has touched."""
+def test_what_was_read_is_young(running: Running, recompress: Recompression) -> None:
+    """Of a page's puts, gets and reads from disk the last one counts."""
+    moment = time.monotonic()
+    running.instance.epochs.begin()
+    read(running.connect(), 5 * PAGE, PAGE)
+    device, enough = running.device, 10**10
+    done = device.recompress("zstd", 0, since=moment, before=inf, nanoseconds=enough)
+    assert done[:3] == (device.pages, 1, 0)
+    done = device.recompress("zstd", 0, since=-inf, before=moment, nanoseconds=enough)
+    assert MOST < done[1] < len(PAGES)
+
+
+def test_nothing_is_looked_at_that_nobody_has_touched(
+    running: Running, recompress: Recompression, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a hundred idle servers none takes a processor."""
     run(recompress)
-    assert run(recompress) == 0
+    monkeypatch.setattr(recompression, "PIECE_NS", -1)  # a pass would be an error
+    for _ in range(3):
+        assert recompress.turn() == recompression.IDLE_SECONDS
 
 
 @pytest.mark.parametrize("codec", ["none", "zstd"])
@@ -116,9 +135,9 @@ def test_devices_with_another_codec_are_left_alone(
 
 @pytest.mark.parametrize("codec", ["lz4", "none"])
 def test_to_a_denser_codec_only(running: Running, recompress: Recompression, codec: str) -> None:
-    running.instance.policy.recompress_codec = codec
+    running.instance.sysctl.policy.recompress_codec = codec
     assert run(recompress) == 0
-    running.instance.policy.recompress_codec = "zstd"
+    running.instance.sysctl.policy.recompress_codec = "zstd"
     assert run(recompress) > 0
 
 
@@ -126,7 +145,7 @@ def test_not_while_a_shrink_runs(running: Running, recompress: Recompression) ->
     policy = Policy(recompress_after=0.0)
     shrinking = [True]
     instance = running.instance
-    work = Recompression(instance.host, policy, lambda: instance.devices, lambda: shrinking[0])
+    work = Recompression(instance.host, policy, instance.all_devices, lambda: shrinking[0])
     assert run(work) == 0
     assert codecs(running)["zstd"] == 0
     shrinking[0] = False
@@ -195,7 +214,7 @@ def test_clean_device_stays_clean(running: Running, recompress: Recompression) -
     """It changes neither what a page is nor the disk file: after a sync a reboot loses nothing."""
     running.stop()
     running.open()
-    running.instance.policy.recompress_after = 0.0
+    running.instance.sysctl.policy.recompress_after = 0.0
     assert run(running.instance.recompression) > 0
     assert codecs(running)["zstd"] > 0
     assert not running.device.is_marked

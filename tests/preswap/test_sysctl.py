@@ -15,6 +15,7 @@ import pytest
 from preswapd.api.messages import ShrinkProgress
 from preswapd.api.settings import NO_LIMIT
 from preswapd.errors import RefusedError, UsageError
+from preswapd.preswap.policy import AUTO, Policy
 from preswapd.preswap.settings import DeviceSpec
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.disk_model import pages_of
@@ -26,6 +27,8 @@ LIMIT = "preswap.test.pool_limit"
 FROZEN = "preswap.test.frozen"
 QUOTA = "preswap.test.g1.quota"
 COMPRESS = "preswap.test.g1.compress"
+ROOM, IDLE, RATE = (f"preswap.test.writeback_{name}" for name in ("room", "idle", "rate"))
+AFTER, CODEC = (f"preswap.test.recompress_{name}" for name in ("after", "codec"))
 TEXT = b"compresses well ".ljust(64, b".") * (PAGE // 64)
 
 
@@ -50,7 +53,55 @@ def test_defaults(opened: Running) -> None:
         FROZEN: 0,
         QUOTA: "unlimited",
         COMPRESS: "lz4",
+        ROOM: "5%",
+        IDLE: "off",
+        RATE: 32 * MIB,
+        AFTER: 600,
+        CODEC: "zstd",
     }
+    assert opened.instance.sysctl.policy == Policy()
+
+
+SAID = ((ROOM, "10 %"), (IDLE, "auto"), (RATE, "off"), (AFTER, "2h"), (CODEC, "lz4"))
+FOLLOWED = Policy(0.1, AUTO, None, 7200, "lz4")
+
+
+def test_policy_is_what_was_set(opened: Running) -> None:
+    """And the same object all the time: whoever follows it holds it."""
+    policy = opened.instance.sysctl.policy
+    for key, text in SAID:
+        opened.instance.set(key, text)
+    assert policy == FOLLOWED
+    opened.instance.set(CODEC, "off")
+    assert (policy.recompress_after, values(opened)[AFTER]) == (None, 7200)
+    opened.instance.set(CODEC, "zstd")
+    assert (policy.recompress_after, policy.recompress_codec) == (7200, "zstd")
+    for key, _ in SAID:
+        opened.instance.set(key, "off")
+    assert policy == Policy(0.0, None, None, None)
+    for key, _ in SAID:
+        opened.instance.set(key, "default")
+    assert policy == Policy()
+    assert opened.instance.sysctl.policy is policy
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_restart_keeps_the_policy(opened: Running, end: str) -> None:
+    """Over another configuration, which counts again with "default"."""
+    for key, text in SAID:
+        opened.instance.set(key, text)
+    before = values(opened)
+    getattr(opened, end)()
+    opened.settings = replace(opened.settings, writeback_idle=1800, recompress_codec="off")
+    opened.open()
+    assert (values(opened), opened.instance.sysctl.policy) == (before, FOLLOWED)
+    for key, _ in SAID:
+        opened.instance.set(key, "default")
+    assert opened.instance.sysctl.policy == Policy(writeback_idle=1800, recompress_after=None)
+    getattr(opened, end)()
+    opened.open()
+    assert opened.instance.sysctl.policy == Policy(writeback_idle=1800, recompress_after=None)
+    assert (values(opened)[IDLE], values(opened)[CODEC]) == (1800, "off")
 
 
 def test_quota_sends_the_rest_to_disk(opened: Running) -> None:
@@ -243,6 +294,13 @@ def test_lower_pool_limit_packs_before_it_answers(running: Running) -> None:
         (QUOTA, "-1"),
         (QUOTA, ""),
         (COMPRESS, "gzip"),
+        (ROOM, "60%"),
+        (ROOM, ""),
+        (IDLE, "0"),
+        (IDLE, "1w"),
+        (RATE, "0"),
+        (AFTER, "auto"),
+        (CODEC, "none"),
         ("preswap.test.g2.quota", "1"),
         ("preswap.test", "1"),
         ("", ""),

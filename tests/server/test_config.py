@@ -5,28 +5,28 @@ import errno
 import os
 import re
 import tomllib
-from dataclasses import dataclass
+from ast import literal_eval
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
 from preswapd import paths
-from preswapd.api.kinds import LISTEN, MOST_THREADS, SIZE, SMALLEST_POOL, or_word
-from preswapd.api.settings import INSTANCE, NO_LIMIT, START, Setting
+from preswapd.api.kinds import AUTO, LISTEN, LONGEST_AGE, MOST_THREADS, OFF, SMALLEST_POOL
+from preswapd.api.settings import NO_LIMIT, POLICY
 from preswapd.codecs import COMPRESS
 from preswapd.errors import RefusedError, UsageError
 from preswapd.host.nbdkit import THREADS
 from preswapd.paths import InstancePaths
 from preswapd.preswap.opening import SMALLEST_RESERVE
 from preswapd.preswap.settings import MOST_DEVICES, DeviceSpec, Settings
-from preswapd.server.config import files, merged, options, shown
-from preswapd.server.config.files import DEVICE_KEYS, DEVICE_TABLE, INSTANCE_KEYS
+from preswapd.server.config.files import DEVICE_KEYS, DEVICE_TABLE, INSTANCE_KEYS, Keys
 from preswapd.server.config.merged import Config, load
-from preswapd.server.config.options import parse_device
+from preswapd.server.config.options import parse_device, setting_options
 from preswapd.server.config.shown import as_toml
 
 MIB = 1 << 20
@@ -60,6 +60,13 @@ def test_every_key(tmp_path: Path) -> None:
         compress = "zstd"
         threads = 4
         listen = "127.0.0.1:10809"
+        [writeback]
+        room = "7.5%"
+        idle = "auto"
+        rate = "off"
+        [recompress]
+        after = "2h"
+        codec = "lz4"
         [device.g1]
         size = "64M"
         [device.g2]
@@ -87,6 +94,11 @@ def test_every_key(tmp_path: Path) -> None:
             ),
             compress="zstd",
             host_reserve=MIB,
+            writeback_room=0.075,
+            writeback_idle=AUTO,
+            writeback_rate=OFF,
+            recompress_after=7200,
+            recompress_codec="lz4",
         ),
         threads=4,
         listen="127.0.0.1:10809",
@@ -356,6 +368,11 @@ configs = st.builds(
         devices=st.lists(devices, max_size=3, unique_by=lambda spec: spec.name).map(tuple),
         compress=st.sampled_from(COMPRESS),
         host_reserve=st.none() | st.integers(0, 1 << 45),
+        writeback_room=st.just(0.0) | st.integers(100, 5000).map(lambda found: found / 10000),
+        writeback_idle=st.sampled_from([OFF, AUTO]) | st.integers(1, LONGEST_AGE),
+        writeback_rate=st.just(OFF) | st.integers(4096, 1 << 45),
+        recompress_after=st.just(OFF) | st.integers(1, LONGEST_AGE),
+        recompress_codec=st.sampled_from(["zstd", "lz4", OFF]),
         discard_state=st.just(False),
     ),
     threads=st.none() | st.integers(1, MOST_THREADS),
@@ -400,39 +417,24 @@ def test_origin_that_is_no_comment(tmp_path: Path) -> None:
     assert "threads" not in tomllib.loads(shown)
 
 
-# --- a setting in a table of its own ---
-
-
-@dataclass(frozen=True)
-class WithRoom(Settings):
-    writeback_room: int = 5
-
-
-@pytest.fixture
-def with_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One row more, and a field for its value."""
-    kind = or_word(SIZE, "off", 0)
-    room = Setting("room", kind, START, "memory that stays free", "5", table="writeback")
-    monkeypatch.setattr(files, "INSTANCE_KEYS", files.keys_of((*INSTANCE, room)))
-    for module in (merged, options, shown):
-        monkeypatch.setattr(module, "INSTANCE", (*INSTANCE, room))
-    monkeypatch.setattr(merged, "Settings", WithRoom)
+# --- settings in tables of their own ---
 
 
 @pytest.mark.parametrize(
     ("text", "given", "line"),
     [
-        ("", {}, 'room = "5"  # default'),
-        ('[writeback]\nroom = "64M"', {}, 'room = "64M"  # vm1.toml:3'),
+        ("", {}, 'room = "5%"  # default'),
+        ('[writeback]\nroom = "10%"', {}, 'room = "10%"  # vm1.toml:3'),
+        ("[writeback]\nroom = 10", {}, 'room = "10%"  # vm1.toml:3'),
+        ("[writeback]\nroom = 0", {}, 'room = "off"  # vm1.toml:3'),
         ('writeback.room = "off"', {}, 'room = "off"  # vm1.toml:2'),
         (
-            '[writeback]\nroom = "64M"',
-            {"writeback_room": 0},
+            '[writeback]\nroom = "10%"',
+            {"writeback_room": 0.0},
             'room = "off"  # --writeback-room, over vm1.toml:3',
         ),
     ],
 )
-@pytest.mark.usefixtures("with_room")
 def test_setting_in_a_table(tmp_path: Path, text: str, given: dict[str, object], line: str) -> None:
     said = f'pool-size = "32M"\n{text}\n[device.g1]\nsize = "1M"\n'
     lines = as_toml(load_text(tmp_path, said, **given)).replace(f"{tmp_path}/", "").splitlines()
@@ -440,31 +442,87 @@ def test_setting_in_a_table(tmp_path: Path, text: str, given: dict[str, object],
     assert lines.index("[writeback]") > lines.index('compress = "lz4"  # default')
 
 
+def test_every_value_of_the_tables_is_shown_as_it_is_said(tmp_path: Path) -> None:
+    text = 'pool-size = "32M"\n[writeback]\nidle = 1800\nrate = "off"\n[recompress]\nafter = "2h"\n'
+    drop_in(tmp_path, "a.toml", '[writeback]\nrate = "64M/s"\n[recompress]\ncodec = "off"')
+    shown = as_toml(load_text(tmp_path, text, recompress_after="off"))
+    assert shown.replace(f"{tmp_path}/", "").endswith(
+        "\n[writeback]\n"
+        'room = "5%"  # default\n'
+        'idle = "30m"  # vm1.toml:3\n'
+        'rate = "64M"  # vm1.toml.d/a.toml:2\n'
+        "\n[recompress]\n"
+        'after = "off"  # --recompress-after, over vm1.toml:6\n'
+        'codec = "off"  # vm1.toml.d/a.toml:4\n'
+    )
+
+
+def test_option_against_a_table_is_told(tmp_path: Path) -> None:
+    loaded = load_text(
+        tmp_path, 'pool-size = "32M"\n[writeback]\nidle = "off"', writeback_idle=1800
+    )
+    assert list(loaded.conflicts) == [
+        f"writeback-idle is 30m, as the option says: off in {tmp_path}/vm1.toml:3 does not count;"
+        " say it in one place only"
+    ]
+
+
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        ('writeback.room = "x"', "room: 'x' is not a size"),
-        ("writeback.rom = 1", "unknown key 'rom': the choices are room"),
+        ('writeback.room = "x"', "room: 'x' is not a share: write it like 5% or 7.5%, or off"),
+        ('writeback.room = "60%"', "room: 60% is out of range: from 1% to 50%, or off"),
+        ("writeback.room = false", 'room: a share is expected, like "5%", or "off"'),
+        ('writeback.idle = "30M"', "idle: '30M' is not a duration: write it like 30m, 2h or 90s"),
+        ("writeback.idle = 0.5", 'idle: a duration is expected, like "30m", or "auto", or "off"'),
+        ("writeback.rate = 32", "rate: 32 bytes a second is less than a page: at least 4K"),
+        ('recompress.after = "auto"', "after: 'auto' is not a duration"),
+        ('recompress.codec = "none"', "codec: 'none' is not a codec: the choices are zstd, lz4"),
+        ("writeback.rom = 1", "unknown key 'rom': the choices are room, idle, rate"),
+        ("recompress.idle = 1", "unknown key 'idle': the choices are after, codec"),
         ("writeback = 1", "writeback is written as a table, [writeback]"),
-        ("written = 1", "[writeback], [device.NAME]"),
+        ("written = 1", "[writeback], [recompress], [device.NAME]"),
     ],
 )
-@pytest.mark.usefixtures("with_room")
 def test_bad_setting_in_a_table(tmp_path: Path, line: str, complaint: str) -> None:
     text = refusal(tmp_path, f"\n{line}", pool_size=32 * MIB)
     assert text.startswith("vm1.toml:2: ")
     assert complaint in text
 
 
-@pytest.mark.usefixtures("with_room")
-def test_option_of_a_setting_in_a_table() -> None:
+def options_of(*words: str) -> Result:
     @click.command
-    @options.setting_options
+    @setting_options
     def command(**given: object) -> None:
-        click.echo(given["writeback_room"])
+        click.echo({name: value for name, value in given.items() if value is not None})
 
-    done = CliRunner().invoke(command, ["--writeback-room", "1K"])
-    assert done.output == "1024\n"
+    return CliRunner().invoke(command, words)
+
+
+def test_options_of_settings_in_tables() -> None:
+    said = ["--writeback-room=10 %", "--writeback-idle=auto", "--writeback-rate=off"]
+    said += ["--recompress-after=90", "--recompress-codec=lz4"]
+    assert literal_eval(options_of(*said).output) == {
+        "writeback_room": 0.1,
+        "writeback_idle": "auto",
+        "writeback_rate": "off",
+        "recompress_after": 90,
+        "recompress_codec": "lz4",
+    }
+
+
+@pytest.mark.parametrize(
+    ("word", "complaint"),
+    [
+        ("--writeback-room=60%", "60% is out of range: from 1% to 50%, or off"),
+        ("--recompress-after=auto", "'auto' is not a duration: write it like 30m, 2h or 90s, or"),
+        ("--recompress-codec=none", "'none' is not one of 'zstd', 'lz4', 'off'"),
+    ],
+)
+def test_bad_options_of_settings_in_tables(word: str, complaint: str) -> None:
+    done = options_of(word)
+    assert done.exit_code == 2
+    assert complaint in done.output
 
 
 # --- as many devices as there may be ---
@@ -524,10 +582,20 @@ def test_example_as_it_is_says_nothing() -> None:
     assert tomllib.loads(EXAMPLE.read_text()) == {}
 
 
+def keys_in(table: Mapping[str, object] | Keys) -> set[str]:
+    """With those of the tables in it."""
+    return {
+        f"{key} {inner}"
+        for key, value in table.items()
+        for inner in (keys_in(value) if isinstance(value, dict) else [""])
+    }
+
+
 def test_example_has_every_key_and_loads(tmp_path: Path) -> None:
     tables = tomllib.loads(uncommented())
-    assert tables.keys() == {*INSTANCE_KEYS, DEVICE_TABLE}
-    assert tables[DEVICE_TABLE]["swap0"].keys() == DEVICE_KEYS.keys()
+    assert tables[DEVICE_TABLE].pop("swap0").keys() == DEVICE_KEYS.keys()
+    assert tables.pop(DEVICE_TABLE) == {}
+    assert keys_in(tables) == keys_in(INSTANCE_KEYS)
     load_text(tmp_path, uncommented())
 
 
@@ -541,5 +609,7 @@ def test_example_has_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         defaults.paths,
         defaults.compress,
     )
+    for setting in POLICY:
+        assert getattr(said, setting.parameter) == getattr(defaults, setting.parameter)
     assert example.threads == THREADS
     assert said.host_reserve == SMALLEST_RESERVE

@@ -45,7 +45,7 @@ def listing() -> str:
     width = max(len(key) for key, _ in rows) + 2
     lines = []
     for key, meaning in rows:
-        first, *others = wrap(meaning, LISTING_WIDTH - width)
+        first, *others = wrap(meaning, LISTING_WIDTH - width, break_on_hyphens=False)
         lines += [f"{key:{width}}{first}", *(" " * width + text for text in others)]
     return "\n".join(lines)
 
@@ -65,9 +65,10 @@ HELP = f"""Print or set named values of a running server.
 \b
 {listing()}
 
-vm.preswap and quota take pages, or sizes such as 64M. What is set stays set when the
-server restarts, until the host reboots; "{DEFAULT}" is the configured value. What is to
-stay for good belongs in the configuration of `preswapd serve`.
+vm.preswap and quota take pages, or sizes such as 64M; writeback_idle and recompress_after
+take seconds, or durations such as 30m. What is set stays set when the server restarts,
+until the host reboots; "{DEFAULT}" is the configured value. What is to stay for good belongs in
+the configuration of `preswapd serve`.
 
 A FILE has a line KEY = VALUE for each, and comments that begin with # or ;. A line that begins
 with - may fail. With -a and several instances each has its own part, which a line `# NAME` begins;
@@ -79,6 +80,7 @@ Examples:
   preswapctl sysctl -w vm.preswap=0
   preswapctl sysctl -a
   preswapctl sysctl preswap.vm1.pool_limit=1G preswap.vm1.swap0.quota=256M
+  preswapctl sysctl preswap.vm1.writeback_idle=30m
   preswapctl sysctl -e -p /etc/preswapd/sysctl.conf
 """
 

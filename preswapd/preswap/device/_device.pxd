@@ -1,6 +1,6 @@
 # cython: language_level=3
 # SPDX-License-Identifier: BSD-3-Clause
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from preswapd.tmem._tmem cimport Host, cbool, tmem_compress, tmem_host, tmem_ops_t
 
@@ -42,6 +42,26 @@ cdef extern from "zone.h" nogil:
         uint64_t low_end, high_first
         zone_range *ranges
 
+cdef extern from "epochs.h" nogil:
+    enum:
+        REUSE_STEPS
+    ctypedef struct epochs "struct epochs":
+        uint64_t reused[REUSE_STEPS]
+    int epochs_init(epochs *)
+    void epochs_destroy(epochs *)
+    void epochs_set_turn(epochs *, uint64_t)
+    uint16_t epochs_begin(epochs *)
+    cbool epochs_are_scarce(const epochs *)
+    void epochs_change_over(epochs *)
+
+cdef extern from "promotion.h" nogil:
+    const uint64_t PROMOTE_ALL
+
+cdef extern from "weights.h" nogil:
+    enum:
+        WEIGHT_STEPS
+    uint64_t weight_least(uint8_t)
+
 cdef extern from "latency.h" nogil:
     enum:
         LATENCY_BUCKETS
@@ -59,7 +79,8 @@ cdef extern from "device.h" nogil:
         uint64_t preswap_pages, disk_pages, lost_pages, unknown_pages
         uint64_t loads, succ_stores, failed_stores, invalidates, lost_reads, unknown_reads
         uint64_t disk_reads, disk_writes, disk_errors, punched_pages
-        uint64_t trims, written_back_pages
+        uint64_t trims, written_back_pages, written_back_room, written_back_idle
+        uint64_t refaults, promoted_pages
         uint64_t read_requests, write_requests, trim_requests
     ctypedef struct device "struct device":
         const tmem_ops_t *tmem
@@ -69,6 +90,8 @@ cdef extern from "device.h" nogil:
         uint8_t *map
         uint8_t *in_tmem
         uint64_t to_punch_pages
+        epochs *epochs
+        uint64_t promoted_below
         disk disk
         marks marks
         flights flights
@@ -92,6 +115,9 @@ cdef extern from "device.h" nogil:
     int device_reserve_index(device *)
     int device_empty(device *)
 
+cdef extern from "places.h" nogil:
+    void place_forget_left(device *)
+
 cdef extern from "owner.h" nogil:
     ctypedef struct writeback "struct writeback":
         uint64_t moved, lost
@@ -105,9 +131,21 @@ cdef extern from "owner.h" nogil:
     ctypedef struct aged "struct aged":
         double seq
         uint64_t pages, extent
+    ctypedef struct heavy "struct heavy":
+        uint8_t least, beside
+    ctypedef struct older "struct older":
+        double seconds
+        uint64_t pages, bytes
     int owner_write_page_zero(device *, const uint8_t *)
     int owner_writeback(device *, uint64_t, uint64_t, writeback *)
     int owner_coldest(device *, aged *, size_t *)
+    int owner_writeback_idle_extent(device *, uint64_t, double, uint64_t, writeback *)
+    int owner_writeback_idle(device *, uint64_t *, double, uint64_t, writeback *)
+    int owner_writeback_heavy(device *, uint64_t *, const heavy *, writeback *)
+    int owner_weigh(device *, uint16_t, uint64_t *)
+    int owner_ages(device *, older *, size_t)
+    int owner_idle_pages(device *, uint64_t *)
+    int owner_renumber(device *)
     int owner_forget(device *)
     int64_t owner_make_known(device *)
     int owner_settle(device *)
@@ -138,11 +176,18 @@ cdef extern from "connection.h" nogil:
 
 cdef enum:
     EXTENTS_AT_ONCE = 512
+    AGES_AT_ONCE = 32
+
+
+cdef class Epochs:
+    cdef epochs e
+    cdef bint is_ready
 
 
 cdef class Device:
     cdef device d
     cdef Host host
+    cdef Epochs epochs
     cdef readonly str name
     cdef readonly str configured_compress
     cdef readonly uint64_t size

@@ -21,6 +21,30 @@ class Extents:
     def __getitem__(self, i: int) -> tuple[float, int, int]:
         """Mean sequence number, pages in tmem, number of the extent."""
 
+def least_weight(step: int) -> int:
+    """Of a step of `Device.weigh()`: 64ths of a turn of the pool times bytes."""
+
+def step_seconds(step: int) -> float:
+    """The least seconds of a step of `Epochs.reused()` and `Device.idle_pages()`."""
+
+class Epochs:
+    """When pages were used last: what the devices of an instance share.  MemoryError."""
+
+    def set_turn(self, pages: int) -> None:
+        """So many pages are in the pool: ages in turns count by it."""
+
+    def begin(self) -> int:
+        """A new epoch begins: its number."""
+
+    @property
+    def are_scarce(self) -> bool:
+        """change_over() is due, and then renumber() of each device."""
+
+    def change_over(self) -> None: ...
+    def reused(self) -> list[int]:
+        """Pages that were read again, by how long before they had been touched: in steps of
+        step_seconds(), since the start."""
+
 class Device:
     """One swap device.  Pages of 4096 bytes; extents of EXTENT_PAGES pages.
 
@@ -33,9 +57,13 @@ class Device:
     size: int
     preswap_map: bitarray
     max_pages: int
+    # A page read from disk comes back where it weighs less; 0, as at first: none does; None: where
+    # there is room.
+    promoted_below: int | None
     def __init__(
         self,
         host: Host,
+        epochs: Epochs,
         *,
         pool: int,
         entry: Entry,
@@ -65,6 +93,10 @@ class Device:
     @property
     def disk_pages(self) -> int: ...
     @property
+    def disk_traffic(self) -> int:
+        """Pages that guests have read from disk, and written to it because tmem rejected them."""
+
+    @property
     def is_marked(self) -> bool:
         """It has changed since its map was saved, or that was never saved."""
 
@@ -90,7 +122,7 @@ class Device:
 
     def stats(self) -> DeviceFigures: ...
     def metadata_size(self) -> int:
-        """Bytes of the map and the three bitmaps."""
+        """Bytes of the map, the bitmaps, and what is kept of each page's age."""
 
     def reserve_index(self) -> None:
         """The index's upper levels; MemoryError when there is no room for them."""
@@ -100,6 +132,36 @@ class Device:
 
     def writeback(self, extent: int, most: int = ...) -> tuple[int, int, int]:
         """Moves at most `most` of the extent's pages to disk: moved, lost, errno or 0."""
+
+    def writeback_idle(self, extent: int, seconds: float, most: int = ...) -> tuple[int, int, int]:
+        """The same, of pages that were not touched for so long."""
+
+    def writeback_next_idle(
+        self, page: int, seconds: float, most: int = ...
+    ) -> tuple[int, int, int]:
+        """The same of the first extent from `page` on that has such pages: the page behind it, or
+        the device's end; moved; errno or 0."""
+
+    def writeback_next_heavy(self, page: int, least: int, beside: int) -> tuple[int, int, int]:
+        """As before, of pages that had this weight, in steps, or a greater one at the last
+        weigh(), and were not touched since; and of those beside them that had nearly as much."""
+
+    def weigh(self, since: int) -> list[int]:
+        """Weighs the pages in tmem: how many have each step of weight.  since: the epoch that has
+        just begun."""
+
+    def ages(self, seconds: Sequence[float]) -> list[tuple[int, int]]:
+        """Pages in tmem that were not touched for so long, and bytes that they take, for each."""
+
+    def idle_pages(self) -> list[int]:
+        """Pages in tmem and on disk, by the time since they were touched: in steps of
+        step_seconds()."""
+
+    def renumber(self) -> None:
+        """After Epochs.change_over()."""
+
+    def forget_left(self) -> None:
+        """What was written back before the last call is no refault any more."""
 
     def coldest(self) -> Extents: ...
     def punch(self) -> None:

@@ -14,6 +14,7 @@ from bitarray import bitarray
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.errno cimport EAGAIN, EBUSY, EIO, ENOENT, ENOMEM, ESHUTDOWN
 from libc.stdlib cimport calloc, free
+from libc.string cimport memset
 
 from preswapd.preswap.device._table cimport Entry
 from preswapd.preswap.device.latency import summary
@@ -23,6 +24,11 @@ PAGE_SIZE = PAGE_BYTES
 EXTENT_PAGES = EXTENT_PAGES_OF_DEVICE
 FLAG_FUA = REQUEST_FUA
 FLAG_FAST_ZERO = REQUEST_FAST_ZERO
+
+
+def least_weight(uint8_t step):
+    """Of a step of `Device.weigh()`: 64ths of a turn times bytes."""
+    return weight_least(step)
 
 
 cdef class Extents:
@@ -83,6 +89,41 @@ cdef int put_zone(zone *z, ranges, uint64_t pages) except -1:
     return 0
 
 
+cdef class Epochs:
+    """When pages were used last: what the devices of an instance share, see epochs.h."""
+
+    def __cinit__(self):
+        self.is_ready = not epochs_init(&self.e)
+
+    def __init__(self):
+        if not self.is_ready:
+            raise MemoryError()
+
+    def __dealloc__(self):
+        epochs_destroy(&self.e)
+
+    def set_turn(self, uint64_t pages):
+        epochs_set_turn(&self.e, pages)
+
+    def begin(self):
+        return epochs_begin(&self.e)
+
+    @property
+    def are_scarce(self):
+        return epochs_are_scarce(&self.e)
+
+    def change_over(self):
+        epochs_change_over(&self.e)
+
+    def reused(self):
+        return [self.e.reused[i] for i in range(REUSE_STEPS)]
+
+
+def step_seconds(unsigned step):
+    """The least seconds of a step of `Epochs.reused()` and `Device.idle_pages()`."""
+    return (4 + step % 4) * 2.0 ** (step // 4) / 4 if step else 0.0
+
+
 cdef class Device:
     """One swap device.  Its owner closes it when it is removed or the server stops."""
 
@@ -92,13 +133,15 @@ cdef class Device:
         marks_init(&self.d.marks)
         flights_init(&self.d.flights)
 
-    def __init__(self, Host host not None, *, uint32_t pool, Entry entry not None, str compress,
-                 zone, int map_fd, int disk_fd, bint is_marked, on_mark):
+    def __init__(self, Host host not None, Epochs epochs not None, *, uint32_t pool,
+                 Entry entry not None, str compress, zone, int map_fd, int disk_fd, bint is_marked,
+                 on_mark):
         if self.host is not None:
             raise ValueError("a device is opened once")
         cdef uint64_t pages = entry.size // PAGE_BYTES
         self.d.tmem, self.d.host = host.ops(), host.pointer()
         self.host, self.name, self.size = host, entry.name, entry.size
+        self.epochs, self.d.epochs = epochs, &epochs.e
         self.configured_compress = compress
         self.on_mark = on_mark
         self.mark_lock = threading.Lock()
@@ -167,6 +210,10 @@ cdef class Device:
         return self.d.count.disk_pages
 
     @property
+    def disk_traffic(self):
+        return self.d.count.disk_reads + self.d.count.failed_stores
+
+    @property
     def is_marked(self):
         return bool(device_is_marked(&self.d))
 
@@ -199,6 +246,14 @@ cdef class Device:
     @max_pages.setter
     def max_pages(self, uint64_t pages):
         device_set_max_pages(&self.d, pages)
+
+    @property
+    def promoted_below(self):
+        return None if self.d.promoted_below == PROMOTE_ALL else self.d.promoted_below
+
+    @promoted_below.setter
+    def promoted_below(self, weight):
+        self.d.promoted_below = PROMOTE_ALL if weight is None else weight
 
     def is_on_disk(self, uint64_t page):
         self.check_attached()
@@ -282,6 +337,77 @@ cdef class Device:
             err = owner_writeback(&self.d, extent, most, &w)
         self.check(err)
         return w.moved, w.lost, -w.err
+
+    def writeback_idle(self, uint64_t extent, double seconds,
+                       uint64_t most=EXTENT_PAGES_OF_DEVICE):
+        cdef writeback w
+        cdef int err
+        if extent * EXTENT_PAGES_OF_DEVICE >= self.d.pages:
+            raise ValueError("no such extent")
+        with nogil:
+            err = owner_writeback_idle_extent(&self.d, extent, seconds, most, &w)
+        self.check(err)
+        return w.moved, w.lost, -w.err
+
+    def writeback_next_idle(self, uint64_t page, double seconds,
+                            uint64_t most=EXTENT_PAGES_OF_DEVICE):
+        cdef writeback w
+        cdef int err
+        with nogil:
+            err = owner_writeback_idle(&self.d, &page, seconds, most, &w)
+        self.check(err)
+        return page, w.moved, -w.err
+
+    def writeback_next_heavy(self, uint64_t page, uint8_t least, uint8_t beside):
+        cdef heavy chosen = heavy(least, beside)
+        cdef writeback w
+        cdef int err
+        with nogil:
+            err = owner_writeback_heavy(&self.d, &page, &chosen, &w)
+        self.check(err)
+        return page, w.moved, -w.err
+
+    def weigh(self, unsigned short since):
+        cdef uint64_t pages[WEIGHT_STEPS]
+        cdef int err
+        memset(pages, 0, sizeof(pages))
+        with nogil:
+            err = owner_weigh(&self.d, since, pages)
+        self.check(err)
+        return [pages[i] for i in range(WEIGHT_STEPS)]
+
+    def ages(self, seconds):
+        cdef older found[AGES_AT_ONCE]
+        cdef size_t n = len(seconds)
+        cdef int err
+        if n > AGES_AT_ONCE:
+            raise ValueError(f"at most {AGES_AT_ONCE} ages")
+        for i in range(n):
+            found[i] = older(seconds[i], 0, 0)
+        with nogil:
+            err = owner_ages(&self.d, found, n)
+        self.check(err)
+        return [(found[i].pages, found[i].bytes) for i in range(n)]
+
+    def idle_pages(self):
+        cdef uint64_t pages[REUSE_STEPS]
+        cdef int err
+        memset(pages, 0, sizeof(pages))
+        with nogil:
+            err = owner_idle_pages(&self.d, pages)
+        self.check(err)
+        return [pages[i] for i in range(REUSE_STEPS)]
+
+    def renumber(self):
+        cdef int err
+        with nogil:
+            err = owner_renumber(&self.d)
+        self.check(err)
+
+    def forget_left(self):
+        self.check_attached()
+        with nogil:
+            place_forget_left(&self.d)
 
     def coldest(self):
         cdef Extents extents = Extents()

@@ -28,6 +28,12 @@ static int check_range(const struct connection *c, uint64_t count, uint64_t offs
 
 /* --- Reads and writes --------------------------------------------------------------------------- */
 
+static void note_io(struct connection *c, const struct transfer *t, uint64_t count)
+{
+	flights_note_io(&c->device->flights);
+	epochs_count(c->device->epochs, (count + PAGE_BYTES - 1) / PAGE_BYTES, t->since);
+}
+
 /* -EAGAIN: it is too long for a try, or would have to wait for older requests. */
 static int try_begin(struct connection *c, struct transfer *t, uint64_t count, uint64_t offset)
 {
@@ -45,11 +51,11 @@ static int try_begin(struct connection *c, struct transfer *t, uint64_t count, u
 	if (err)
 		return err;
 	t->in_flight = true;
-	flights_note_io(flights);
+	note_io(c, t, count);
 	return 0;
 }
 
-static int begin(struct connection *c, struct transfer *t)
+static int begin(struct connection *c, struct transfer *t, uint64_t count)
 {
 	struct flights *flights = &c->device->flights;
 
@@ -57,7 +63,7 @@ static int begin(struct connection *c, struct transfer *t)
 		return 0;
 	int err = flights_begin(flights, &t->flight, c->arrival);
 	if (!err)
-		flights_note_io(flights);
+		note_io(c, t, count);
 	return err;
 }
 
@@ -91,7 +97,7 @@ int connection_try_read(struct connection *c, struct transfer *t, void *to, uint
 int connection_read(struct connection *c, struct transfer *t, void *to, uint64_t count,
 		    uint64_t offset)
 {
-	int err = begin(c, t);
+	int err = begin(c, t, count);
 
 	if (err)
 		return err;
@@ -115,7 +121,7 @@ int connection_try_write(struct connection *c, struct transfer *t, const void *f
 int connection_write(struct connection *c, struct transfer *t, const void *from, uint64_t count,
 		     uint64_t offset, unsigned flags)
 {
-	int err = begin(c, t);
+	int err = begin(c, t, count);
 
 	if (err)
 		return err;

@@ -19,6 +19,12 @@ static size_t map_bytes(const struct device *d)
 	return (d->pages + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
 }
 
+/* A byte a page for its weight, two for its epoch. */
+static size_t ages_bytes(const struct device *d)
+{
+	return 3 * map_bytes(d);
+}
+
 int device_map(struct device *d, int map_fd)
 {
 	void *map = mmap(NULL, map_bytes(d), PROT_READ | PROT_WRITE, MAP_SHARED, map_fd, 0);
@@ -26,10 +32,19 @@ int device_map(struct device *d, int map_fd)
 	if (map == MAP_FAILED)
 		return -ENOMEM;
 	d->map = map;
-	d->shadowed = calloc(2, bitmap_bytes(d));      /* one piece of memory for both */
+	d->shadowed = calloc(4, bitmap_bytes(d));      /* one piece of memory for all */
 	if (!d->shadowed)
 		return -ENOMEM;
 	d->to_punch = d->shadowed + bitmap_bytes(d);
+	d->left[0] = d->to_punch + bitmap_bytes(d);
+	d->left[1] = d->left[0] + bitmap_bytes(d);
+	/* Zeros that take memory only where they are written: weights, while pages have to go. */
+	void *ages = mmap(NULL, ages_bytes(d), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+			  -1, 0);
+	if (ages == MAP_FAILED)
+		return -ENOMEM;
+	d->weights = ages;
+	d->touched = (uint16_t *)(d->weights + map_bytes(d));
 	return 0;
 }
 
@@ -37,29 +52,35 @@ void device_release(struct device *d)
 {
 	if (d->map)
 		munmap(d->map, map_bytes(d));
+	if (d->weights)
+		munmap(d->weights, ages_bytes(d));
 	free(d->shadowed);
 	if (d->disk.fd >= 0)
 		close(d->disk.fd);
-	d->map = d->shadowed = d->to_punch = NULL;
+	d->map = d->shadowed = d->to_punch = d->left[0] = d->left[1] = d->weights = NULL;
+	d->touched = NULL;
 	d->disk.fd = -1;
 }
 
 size_t device_metadata_bytes(const struct device *d)
 {
-	return map_bytes(d) + 3 * bitmap_bytes(d);
+	return map_bytes(d) + 5 * bitmap_bytes(d) + ages_bytes(d);
 }
 
 struct attaching {
 	struct device *device;
-	uint64_t object;
+	uint64_t object, next_seq;
 };
 
-static void attach_slot(void *ctx, uint32_t index, uint64_t seq)
+/* Which page was touched last, nobody knows any more: which was put last, its sequence number says. */
+static void attach_slot(void *ctx, uint32_t index, uint32_t ref)
 {
 	struct attaching *a = ctx;
+	struct device *d = a->device;
+	uint64_t page = swizzle_page(a->object, index);
 
-	(void)seq;
-	place_found_in_tmem(a->device, swizzle_page(a->object, index));
+	place_found_in_tmem(d, page);
+	d->touched[page] = epochs_restored(a->next_seq - d->tmem->slot_seq(d->host, ref));
 }
 
 static bool is_damaged(const struct device *d, uint64_t page)
@@ -84,7 +105,7 @@ void device_attach(struct device *d)
 		if (device_state(d, page) != HOLE)
 			place_found(d, page);
 	for (uint64_t object = 0; object < SWIZZLE_OBJECTS; object++) {
-		struct attaching a = {d, object};
+		struct attaching a = {d, object, d->tmem->next_seq(d->host)};
 		struct tmem_handle handle = device_handle(d, object);
 		d->tmem->visit(d->host, &handle, attach_slot, &a);
 	}

@@ -12,6 +12,7 @@
 #define PRESWAPD_DEVICE_H
 
 #include "disk.h"
+#include "epochs.h"
 #include "flights.h"
 #include "latency.h"
 #include "marks.h"
@@ -32,7 +33,8 @@ struct device_counters {
 	uint64_t preswap_pages, disk_pages, lost_pages, unknown_pages;      /* gauges */
 	uint64_t loads, succ_stores, failed_stores, invalidates, lost_reads, unknown_reads;
 	uint64_t disk_reads, disk_writes, disk_errors, punched_pages;       /* pages; events */
-	uint64_t trims, written_back_pages;                                 /* pages */
+	uint64_t trims, written_back_pages, written_back_room, written_back_idle;     /* pages */
+	uint64_t refaults, promoted_pages;                                  /* pages */
 	uint64_t read_requests, write_requests, trim_requests;
 };
 
@@ -47,6 +49,13 @@ struct device {
 	uint8_t *shadowed;             /* pages that went from disk to tmem: their blocks remain */
 	uint8_t *to_punch;             /* holes whose disk blocks are still to be punched */
 	uint64_t to_punch_pages;       /* atomic */
+	struct epochs *epochs;         /* the instance's */
+	uint16_t *touched;             /* the epoch in which each page was put, got or read last */
+	uint8_t *weights;              /* of each page in tmem, when they were weighed last; else 0 */
+	uint16_t weighed;              /* the epoch that began then */
+	uint64_t promoted_below;       /* weight of a page that a read brings back; atomic */
+	uint8_t *left[2];              /* pages that were written back lately, and before that */
+	uint32_t left_now;             /* which of them is the later; atomic */
 	struct disk disk;
 	struct marks marks;
 	struct flights flights;
@@ -104,6 +113,17 @@ static inline void device_set_marked(struct device *d, bool marked)
 	__atomic_store_n(&d->is_marked, marked, __ATOMIC_RELEASE);
 }
 
+static inline bool device_over_quota(const struct device *d)
+{
+	return count_of(&d->count.preswap_pages) >= count_of(&d->max_pages);
+}
+
+/* The page is put, or got, or read from disk. */
+static inline void device_touch(struct device *d, uint64_t page, bool is_read)
+{
+	epochs_touch(d->epochs, &d->touched[page], is_read);
+}
+
 /* Rule K2: before P or the disk file of a clean device changes, in flight and without a lock.  An
  * error: nothing may change. */
 int device_mark(struct device *);
@@ -114,7 +134,7 @@ int device_mark(struct device *);
 int device_map(struct device *, int map_fd);
 /* Gives back whatever it holds of that, and its disk file. */
 void device_release(struct device *);
-/* Bytes of the map and the three bitmaps. */
+/* Bytes of the map, the bitmaps and what is kept of each page's age. */
 size_t device_metadata_bytes(const struct device *);
 /* Takes the state bytes and, by asking tmem for its pages, the live slots (recovery, step 4). */
 void device_attach(struct device *);

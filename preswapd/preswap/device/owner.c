@@ -49,6 +49,137 @@ int owner_writeback(struct device *d, uint64_t extent, uint64_t most, struct wri
 	return 0;
 }
 
+int owner_writeback_idle_extent(struct device *d, uint64_t extent, double seconds, uint64_t most,
+				struct writeback *w)
+{
+	struct flight mine;
+	int err = begin(d, &mine);
+
+	if (err)
+		return err;
+	*w = (struct writeback){.err = device_mark(d)};
+	if (!w->err)
+		writeback_idle_extent(d, extent * EXTENT_PAGES, seconds, most, w);
+	end(d, &mine);
+	return 0;
+}
+
+int owner_writeback_idle(struct device *d, uint64_t *page, double seconds, uint64_t most,
+			 struct writeback *w)
+{
+	struct flight mine;
+	int err = begin(d, &mine);
+
+	if (err)
+		return err;
+	*w = (struct writeback){.err = device_mark(d)};
+	if (!w->err)
+		*page = writeback_idle(d, *page, seconds, most, w);
+	end(d, &mine);
+	return 0;
+}
+
+int owner_writeback_heavy(struct device *d, uint64_t *page, const struct heavy *heavy,
+			  struct writeback *w)
+{
+	struct flight mine;
+	int err = begin(d, &mine);
+
+	if (err)
+		return err;
+	*w = (struct writeback){.err = device_mark(d)};
+	if (!w->err)
+		*page = writeback_heavy(d, *page, heavy, w);
+	end(d, &mine);
+	return 0;
+}
+
+int owner_weigh(struct device *d, uint16_t since, uint64_t pages_of[WEIGHT_STEPS])
+{
+	struct flight mine;
+	int err = begin(d, &mine);
+
+	if (err)
+		return err;
+	weights_take(d, since, pages_of);
+	end(d, &mine);
+	return 0;
+}
+
+struct aging {
+	struct device *device;
+	uint64_t object, now;
+	struct older *older;
+	size_t n;
+};
+
+static void add_older(void *ctx, uint32_t index, uint32_t ref)
+{
+	struct aging *a = ctx;
+	struct device *d = a->device;
+	uint64_t page = swizzle_page(a->object, index);
+	double seconds = epochs_seconds(d->epochs, epochs_number(&d->touched[page]), a->now);
+
+	for (size_t i = 0; i < a->n; i++) {
+		if (seconds < a->older[i].seconds)
+			continue;
+		a->older[i].pages++;
+		a->older[i].bytes += d->tmem->slot_bytes(d->host, ref);
+	}
+}
+
+int owner_ages(struct device *d, struct older *older, size_t n)
+{
+	struct flight mine;
+
+	for (uint64_t object = 0; object < SWIZZLE_OBJECTS; object++) {
+		struct aging a = {d, object, monotonic_ns(), older, n};
+		struct tmem_handle handle = device_handle(d, object);
+		int err = begin(d, &mine);
+		if (err)
+			return err;
+		d->tmem->visit(d->host, &handle, add_older, &a);
+		end(d, &mine);
+	}
+	return 0;
+}
+
+static bool is_used(const struct device *d, uint64_t page)
+{
+	uint8_t state = device_state(d, page);
+
+	return state == TMEM || (state == DISK && !zone_has(&d->zone, page));
+}
+
+int owner_idle_pages(struct device *d, uint64_t pages_of[REUSE_STEPS])
+{
+	uint64_t now = monotonic_ns();
+	struct flight mine;
+	int err = begin(d, &mine);
+
+	if (err)
+		return err;
+	for (uint64_t page = 0; page < d->pages; page++)
+		if (is_used(d, page))
+			pages_of[epochs_reuse_step(epochs_seconds(
+				d->epochs, epochs_number(&d->touched[page]), now))]++;
+	end(d, &mine);
+	return 0;
+}
+
+int owner_renumber(struct device *d)
+{
+	struct flight mine;
+	int err = begin(d, &mine);
+
+	if (err)
+		return err;
+	for (uint64_t page = 0; page < d->pages; page++)
+		epochs_renumber(d->epochs, &d->touched[page]);
+	end(d, &mine);
+	return 0;
+}
+
 int owner_coldest(struct device *d, struct aged *to, size_t *extents)
 {
 	struct flight mine;

@@ -9,11 +9,33 @@
 #define PRESWAPD_OWNER_H
 
 #include "recompress.h"
+#include "weights.h"
 #include "writeback.h"
 
 /* Written through to disk, and synced. */
 int owner_write_page_zero(struct device *, const uint8_t *page);
 int owner_writeback(struct device *, uint64_t extent, uint64_t most, struct writeback *);
+int owner_writeback_idle_extent(struct device *, uint64_t extent, double seconds, uint64_t most,
+				struct writeback *);
+/* As in writeback.h, from `*page` on, which becomes the page that they return. */
+int owner_writeback_idle(struct device *, uint64_t *page, double seconds, uint64_t most,
+			 struct writeback *);
+int owner_writeback_heavy(struct device *, uint64_t *page, const struct heavy *,
+			  struct writeback *);
+/* See weights_take(). */
+int owner_weigh(struct device *, uint16_t since, uint64_t pages_of[WEIGHT_STEPS]);
+/* Pages in tmem that were not touched for so many seconds, and the bytes that they take: added up in
+ * n ages. */
+struct older {
+	double seconds;
+	uint64_t pages, bytes;
+};
+int owner_ages(struct device *, struct older *, size_t n);
+/* Pages in tmem or on disk, the zone's not, by the time since they were touched: as in
+ * epochs.reused. */
+int owner_idle_pages(struct device *, uint64_t pages_of[REUSE_STEPS]);
+/* After epochs_change_over(). */
+int owner_renumber(struct device *);
 int owner_coldest(struct device *, struct aged *to, size_t *extents);
 /* All pages but the zone's become UNKNOWN. */
 int owner_forget(struct device *);

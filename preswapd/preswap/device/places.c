@@ -72,6 +72,34 @@ static void note_vain_write(struct device *d, uint64_t page)
 		place_to_punch(d, page);
 }
 
+/* --- What was written back ---------------------------------------------------------------------- */
+
+void place_leave(struct device *d, uint64_t page)
+{
+	set_bit(d->left[__atomic_load_n(&d->left_now, __ATOMIC_RELAXED)], page);
+}
+
+bool place_has_left(struct device *d, uint64_t page)
+{
+	uint8_t bit = (uint8_t)(1u << page % 8);
+	bool found = false;
+
+	for (unsigned i = 0; i < 2; i++)
+		if (__atomic_load_n(&d->left[i][page / 8], __ATOMIC_RELAXED) & bit)
+			found |= clear_bit(d->left[i], page);
+	return found;
+}
+
+void place_forget_left(struct device *d)
+{
+	uint32_t older = 1 - __atomic_load_n(&d->left_now, __ATOMIC_RELAXED);
+
+	for (uint64_t i = 0; i < (d->pages + 7) / 8; i++)
+		if (__atomic_load_n(&d->left[older][i], __ATOMIC_RELAXED))
+			__atomic_store_n(&d->left[older][i], 0, __ATOMIC_RELAXED);
+	__atomic_store_n(&d->left_now, older, __ATOMIC_RELAXED);
+}
+
 /* --- From one place to another ----------------------------------------------------------------- */
 
 /* The zone behind the swap header is on disk for good, and no page of a guest. */
@@ -117,6 +145,8 @@ static void store_state(struct device *d, uint64_t page, enum page_state state)
 	store_release_byte(&d->map[page], (uint8_t)state);
 	note_place(d, page, before, state);
 	note_blocks(d, page, before, state);
+	if (before == DISK && state != DISK)
+		place_has_left(d, page);
 }
 
 int place_publish(struct device *d, uint64_t page, const struct tmem_handle *handle,

@@ -62,6 +62,13 @@ bool place_change(struct device *, uint64_t page, const struct noted *, enum pag
 void place_to_punch(struct device *, uint64_t page);
 void place_punched(struct device *, uint64_t page);
 
+/* It was written back in the last minutes, and is read from disk now: true once. */
+bool place_has_left(struct device *, uint64_t page);
+/* It was written back now. */
+void place_leave(struct device *, uint64_t page);
+/* What was written back a while ago is no refault any more: to be called each few minutes. */
+void place_forget_left(struct device *);
+
 /* --- at start, before there are requests --- */
 
 /* Counts the page as what P says. */

@@ -1,22 +1,26 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "recompress.h"
 
+#include "clock.h"
+
 /* Pages that are tried and that are looked at in one call: 32 times 30 us, or 0.2 ms. */
 #define TRIES_AT_ONCE 32u
 #define LOOKS_AT_ONCE 65536u
 
-/* When the page was put, got or read from disk last: at the latest with the device's last request. */
-static inline double touched_at(const struct device *d, uint64_t page)
+/* When the page was put, got or read from disk last, or up to a second before that. */
+static double touched_at(const struct device *d, uint64_t page, uint64_t now_ns)
 {
-	(void)page;
-	return (double)count_of(&d->flights.last_io) / 1e9;
+	uint16_t number = epochs_number(&d->touched[page]);
+
+	return (double)now_ns / 1e9 - epochs_seconds(d->epochs, number, now_ns);
 }
 
-static bool is_due(const struct device *d, const struct recompress *r, uint64_t page)
+static bool is_due(const struct device *d, const struct recompress *r, uint64_t page,
+		   uint64_t now_ns)
 {
 	if (device_state(d, page) != TMEM)
 		return false;
-	double at = touched_at(d, page);
+	double at = touched_at(d, page, now_ns);
 	return r->since <= at && at < r->before;
 }
 
@@ -32,9 +36,10 @@ static void try_page(struct device *d, struct recompress *r, uint64_t page)
 void recompress_pages(struct device *d, struct recompress *r)
 {
 	uint64_t looks = d->pages - r->next < LOOKS_AT_ONCE ? d->pages - r->next : LOOKS_AT_ONCE;
+	uint64_t now_ns = monotonic_ns();
 
 	for (unsigned tries = 0; looks-- && tries < TRIES_AT_ONCE; r->next++) {
-		if (!is_due(d, r, r->next))
+		if (!is_due(d, r, r->next, now_ns))
 			continue;
 		try_page(d, r, r->next);
 		tries++;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "places.h"
+#include "promotion.h"
 #include "punch.h"
 
 enum found { IN_MEMORY, ON_DISK };
@@ -36,6 +37,7 @@ static int read_memory(struct device *d, uint64_t page, uint8_t *to, unsigned fl
 	if (noted.slot.ref) {
 		d->tmem->count_get(d->host, true);
 		count_up(&d->count.loads);
+		device_touch(d, page, true);
 		return d->tmem->open(d->host, &copy, to);
 	}
 	if (noted.state == DISK)
@@ -44,6 +46,17 @@ static int read_memory(struct device *d, uint64_t page, uint8_t *to, unsigned fl
 		return missing_page_error(d, noted.state);
 	memset(to, 0, PAGE_BYTES);
 	return IN_MEMORY;
+}
+
+/* They were read from disk, under the mark. */
+static void note_read(struct device *d, uint64_t first, uint64_t pages, const uint8_t *from)
+{
+	count_add(&d->count.disk_reads, pages);
+	for (uint64_t i = 0; i < pages; i++) {
+		count_add(&d->count.refaults, place_has_left(d, first + i));
+		promotion_consider(d, first + i, from + i * PAGE_BYTES);
+		device_touch(d, first + i, true);
+	}
 }
 
 /* At most DISK_RUN_PAGES pages that were on disk a moment ago: only now, under the mark, their
@@ -69,8 +82,8 @@ static int read_run(struct device *d, uint64_t first, uint64_t pages, uint8_t *t
 				err = device_disk_error(d, err);
 				break;
 			}
-			count_add(&d->count.disk_reads, run);
 			memcpy(to + (i - run) * PAGE_BYTES, buffer, run * PAGE_BYTES);
+			note_read(d, first + i - run, run, buffer);
 			run = 0;
 		}
 		if (found < 0)
@@ -143,11 +156,6 @@ int request_read(struct device *d, void *to, uint64_t count, uint64_t offset, un
 
 /* --- Writing ---------------------------------------------------------------------------------- */
 
-static bool over_quota(const struct device *d)
-{
-	return count_of(&d->count.preswap_pages) >= count_of(&d->max_pages);
-}
-
 /* A built page becomes the page; otherwise it is still to be abandoned. */
 static int publish(struct device *d, uint64_t page, const struct tmem_handle *handle,
 		   const struct tmem_fresh *fresh, unsigned flags, uint32_t *old)
@@ -164,7 +172,7 @@ static int publish(struct device *d, uint64_t page, const struct tmem_handle *ha
 /* tmem must not take one page more of the device.  One that is there may be replaced all the same. */
 static bool must_not_grow(const struct device *d, uint64_t page)
 {
-	return device_state(d, page) != TMEM && over_quota(d);
+	return device_state(d, page) != TMEM && device_over_quota(d);
 }
 
 static unsigned tmem_flags(const struct device *d, uint64_t page, unsigned flags)
@@ -195,6 +203,7 @@ static int put_staged(struct device *d, uint64_t first, uint64_t pages, const ui
 			      &dead[n_dead]);
 		if (err)
 			break;
+		device_touch(d, first + (uint64_t)stored, false);
 		n_dead += dead[n_dead] != 0;
 	}
 	for (int i = stored; i < staged; i++)
@@ -225,6 +234,7 @@ static int put(struct device *d, uint64_t page, const uint8_t *from, unsigned fl
 		d->tmem->abandon(d->host, &fresh);
 		return err == -EAGAIN ? err : 0;
 	}
+	device_touch(d, page, false);
 	d->tmem->release(d->host, old);
 	count_up(&d->count.succ_stores);
 	return 1;
@@ -243,8 +253,10 @@ static int put_some(struct device *d, uint64_t first, uint64_t pages, const uint
  * together with it, and is dropped. */
 static void now_on_disk(struct device *d, uint64_t first, uint64_t pages)
 {
-	for (uint64_t page = first; page < first + pages; page++)
+	for (uint64_t page = first; page < first + pages; page++) {
 		place_become(d, page, DISK);
+		device_touch(d, page, false);
+	}
 }
 
 /* At most DISK_RUN_PAGES pages.  If the disk fails nothing changes: what was there still serves. */
@@ -356,7 +368,7 @@ static int put_noted(struct device *d, uint64_t page, const struct noted *noted,
 	struct tmem_fresh fresh;
 	uint32_t old = 0;
 
-	if (!noted->slot.ref && over_quota(d))
+	if (!noted->slot.ref && device_over_quota(d))
 		return 1;
 	if (d->tmem->build(d->host, &handle, from, device_compress(d),
 			   noted->slot.ref ? TMEM_REPLACE : 0, &fresh))
@@ -369,6 +381,7 @@ static int put_noted(struct device *d, uint64_t page, const struct noted *noted,
 		d->tmem->abandon(d->host, &fresh);
 		return err;
 	}
+	device_touch(d, page, false);
 	d->tmem->release(d->host, old);
 	count_up(&d->count.succ_stores);
 	return 0;
@@ -385,6 +398,7 @@ static int disk_write_noted(struct device *d, uint64_t page, const struct noted 
 	if (err)
 		return device_disk_error(d, err);
 	count_up(&d->count.disk_writes);
+	device_touch(d, page, false);
 	return place_change(d, page, noted, DISK) ? 0 : -ESTALE;
 }
 

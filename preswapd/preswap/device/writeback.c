@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "places.h"
+#include "weights.h"
 
 /* Of several moves one writes at a time: two writers on a file with holes keep guests' reads out
  * of it (p99 8.8 ms instead of 0.8). */
@@ -38,21 +39,51 @@ static int take(struct device *d, uint64_t page, uint8_t *to, struct noted *note
 	return 0;
 }
 
-void writeback_extent(struct device *d, uint64_t first, uint64_t most, struct writeback *w)
+/* Of an extent's pages, those that are to leave tmem. */
+static uint64_t first_of(const bool *chosen)
 {
-	uint64_t pages = d->pages - first < EXTENT_PAGES ? d->pages - first : EXTENT_PAGES;
+	uint64_t i = 0;
+
+	while (!chosen[i])
+		i++;
+	return i;
+}
+
+static uint64_t end_of(const bool *chosen)
+{
+	uint64_t i = EXTENT_PAGES;
+
+	while (!chosen[i - 1])
+		i--;
+	return i;
+}
+
+/* On disk, and not in tmem any more, unless it changed meanwhile. */
+static void leave(struct device *d, uint64_t page, const struct noted *noted, struct writeback *w)
+{
+	if (!place_change(d, page, noted, DISK))
+		return;
+	place_leave(d, page);
+	w->moved++;
+}
+
+/* Moves at most `most` of the chosen pages of an extent, of which there is one. */
+static void move(struct device *d, uint64_t extent, const bool chosen[EXTENT_PAGES], uint64_t most,
+		 struct writeback *w)
+{
+	uint64_t from = first_of(chosen), pages = end_of(chosen) - from, first = extent + from;
 	struct noted noted[EXTENT_PAGES];
 	uint8_t *buffer = disk_buffer();
 	struct mark mark;
 	uint64_t run = 0;
 
-	*w = (struct writeback){.err = buffer ? 0 : -ENOMEM};
+	w->err = buffer ? 0 : -ENOMEM;
 	if (!buffer)
 		return;
 	marks_take(&d->marks, &mark, first, pages, true);
 	for (uint64_t i = 0, n = 0; !w->err && i < pages; i++) {
 		noted[i].slot.ref = 0;
-		if (n < most)
+		if (n < most && chosen[from + i])
 			w->err = take(d, first + i, buffer + i * PAGE_BYTES, &noted[i], w);
 		n += noted[i].slot.ref != 0;
 	}
@@ -70,25 +101,141 @@ void writeback_extent(struct device *d, uint64_t first, uint64_t most, struct wr
 		}
 		count_add(&d->count.disk_writes, run);
 		for (uint64_t j = i - run; j < i; j++)
-			w->moved += place_change(d, first + j, &noted[j], DISK);
+			leave(d, first + j, &noted[j], w);
 		run = 0;
 	}
 	marks_drop(&d->marks, &mark);
 	count_add(&d->count.written_back_pages, w->moved);
 }
 
+static uint64_t pages_of(const struct device *d, uint64_t extent)
+{
+	return d->pages - extent < EXTENT_PAGES ? d->pages - extent : EXTENT_PAGES;
+}
+
+void writeback_extent(struct device *d, uint64_t extent, uint64_t most, struct writeback *w)
+{
+	bool chosen[EXTENT_PAGES] = {false};
+	bool any = false;
+
+	*w = (struct writeback){0};
+	for (uint64_t i = 0; i < pages_of(d, extent); i++)
+		any |= chosen[i] = device_state(d, extent + i) == TMEM;
+	if (any && most)
+		move(d, extent, chosen, most, w);
+}
+
+/* --- The heaviest ------------------------------------------------------------------------------ */
+
+static bool has_heavy(const struct device *d, uint64_t extent, uint8_t least)
+{
+	for (uint64_t i = 0; i < pages_of(d, extent); i++)
+		if (d->weights[extent + i] >= least)
+			return true;
+	return false;
+}
+
+/* The heavy ones; and of those beside them what is nearly as heavy, as a write of many pages takes the
+ * disk hardly longer than one of a few. */
+static bool choose_heavy(struct device *d, uint64_t extent, const struct heavy *h,
+			 bool chosen[EXTENT_PAGES])
+{
+	uint64_t pages = pages_of(d, extent);
+	uint8_t weight[EXTENT_PAGES];
+	bool any = false;
+
+	memset(chosen, 0, EXTENT_PAGES * sizeof *chosen);
+	for (uint64_t i = 0; i < pages; i++) {
+		weight[i] = weight_noted(d, extent + i);
+		chosen[i] = weight[i] >= h->least || (i && chosen[i - 1] && weight[i] >= h->beside);
+		any |= weight[i] >= h->least;
+	}
+	for (uint64_t i = pages - 1; i-- > 0;)
+		chosen[i] = chosen[i] || (chosen[i + 1] && weight[i] >= h->beside);
+	return any;
+}
+
+uint64_t writeback_heavy(struct device *d, uint64_t page, const struct heavy *h, struct writeback *w)
+{
+	bool chosen[EXTENT_PAGES];
+
+	*w = (struct writeback){0};
+	for (; page < d->pages; page += EXTENT_PAGES) {
+		if (!has_heavy(d, page, h->least))
+			continue;
+		bool any = choose_heavy(d, page, h, chosen);
+		memset(d->weights + page, 0, pages_of(d, page));
+		if (!any)
+			continue;
+		move(d, page, chosen, EXTENT_PAGES, w);
+		count_add(&d->count.written_back_room, w->moved);
+		return page + EXTENT_PAGES;
+	}
+	return d->pages;
+}
+
+/* --- What was not touched for long --------------------------------------------------------------- */
+
+static bool is_idle(const struct device *d, uint64_t page, double seconds, uint64_t now)
+{
+	return device_state(d, page) == TMEM &&
+	       epochs_seconds(d->epochs, epochs_number(&d->touched[page]), now) >= seconds;
+}
+
+static bool choose_idle(const struct device *d, uint64_t extent, double seconds, uint64_t now,
+			bool chosen[EXTENT_PAGES])
+{
+	bool any = false;
+
+	memset(chosen, 0, EXTENT_PAGES * sizeof *chosen);
+	for (uint64_t i = 0; i < pages_of(d, extent); i++)
+		any |= chosen[i] = is_idle(d, extent + i, seconds, now);
+	return any;
+}
+
+void writeback_idle_extent(struct device *d, uint64_t extent, double seconds, uint64_t most,
+			   struct writeback *w)
+{
+	bool chosen[EXTENT_PAGES];
+
+	*w = (struct writeback){0};
+	if (choose_idle(d, extent, seconds, monotonic_ns(), chosen) && most)
+		move(d, extent, chosen, most, w);
+}
+
+uint64_t writeback_idle(struct device *d, uint64_t page, double seconds, uint64_t most,
+			struct writeback *w)
+{
+	uint64_t now = monotonic_ns();
+	bool chosen[EXTENT_PAGES];
+
+	*w = (struct writeback){0};
+	for (; page < d->pages; page += EXTENT_PAGES) {
+		if (!choose_idle(d, page, seconds, now, chosen))
+			continue;
+		move(d, page, chosen, most, w);
+		count_add(&d->count.written_back_idle, w->moved);
+		return page + EXTENT_PAGES;
+	}
+	return d->pages;
+}
+
+/* --- The coldest extents -------------------------------------------------------------------------- */
+
 struct ages {
+	struct device *device;
 	uint64_t object;
 	struct aged *extents;
 };
 
-static void add_age(void *ctx, uint32_t index, uint64_t seq)
+static void add_age(void *ctx, uint32_t index, uint32_t ref)
 {
 	struct ages *a = ctx;
+	struct device *d = a->device;
 	struct aged *e = &a->extents[swizzle_page(a->object, index) / EXTENT_PAGES];
 
 	e->pages++;
-	e->seq += (double)seq;
+	e->seq += (double)d->tmem->slot_seq(d->host, ref);
 }
 
 static int colder(const void *a, const void *b)
@@ -105,7 +252,7 @@ size_t writeback_coldest(struct device *d, struct aged *to)
 
 	memset(to, 0, extents * sizeof *to);
 	for (uint64_t object = 0; object < SWIZZLE_OBJECTS; object++) {
-		struct ages a = {object, to};
+		struct ages a = {d, object, to};
 		struct tmem_handle handle = device_handle(d, object);
 		d->tmem->visit(d->host, &handle, add_age, &a);
 	}

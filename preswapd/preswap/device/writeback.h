@@ -10,8 +10,23 @@ struct writeback {
 	uint64_t moved, lost;          /* pages */
 	int err;                       /* what the disk failed with */
 };
-/* Moves at most `most` pages of tmem among [first, first + EXTENT_PAGES) to disk. */
-void writeback_extent(struct device *, uint64_t first, uint64_t most, struct writeback *);
+
+/* Of an extent, given by its first page: moves at most `most` pages of tmem. */
+void writeback_extent(struct device *, uint64_t extent, uint64_t most, struct writeback *);
+/* The same, of pages that were not touched for so many seconds. */
+void writeback_idle_extent(struct device *, uint64_t extent, double seconds, uint64_t most,
+			   struct writeback *);
+
+/* Both move such pages of one extent, the first one at or behind `page` that has any, and return the
+ * page behind it. */
+uint64_t writeback_idle(struct device *, uint64_t page, double seconds, uint64_t most,
+			struct writeback *);
+/* Weights, see weights.h, when they were taken last. */
+struct heavy {
+	uint8_t least;                 /* these go */
+	uint8_t beside;                /* and these, beside them */
+};
+uint64_t writeback_heavy(struct device *, uint64_t page, const struct heavy *, struct writeback *);
 
 struct aged {
 	double seq;                    /* the mean of its pages in tmem */

@@ -46,6 +46,11 @@ def test_all_keys(start_server: StartServer) -> None:
         "vm.preswap.g2",
         "preswap.default.pool_limit",
         "preswap.default.frozen",
+        "preswap.default.writeback_room",
+        "preswap.default.writeback_idle",
+        "preswap.default.writeback_rate",
+        "preswap.default.recompress_after",
+        "preswap.default.recompress_codec",
         "preswap.default.g1.compress",
         "preswap.default.g1.quota",
         "preswap.default.g2.compress",
@@ -108,6 +113,72 @@ def test_settings_outlive_a_kill(server: RunningServer) -> None:
     assert stats["sysctl"]["preswap.default.g1.quota"] == 10
 
 
+POLICY = "preswap.default."
+CONFIGURED = """\
+[writeback]
+room = "10 %"
+idle = "30m"
+[recompress]
+after = "off"
+"""
+SAID = {
+    "writeback_room": "10%",
+    "writeback_idle": 1800,
+    "writeback_rate": 64 << 20,
+    "recompress_after": "off",
+    "recompress_codec": "zstd",
+}
+OTHERS = {
+    "writeback_room": ("7.5", "7.5%"),
+    "writeback_idle": ("auto", "auto"),
+    "writeback_rate": ("off", "off"),
+    "recompress_after": ("2h", 7200),
+    "recompress_codec": ("lz4", "lz4"),
+}
+
+
+def policy_of(server: RunningServer) -> dict[str, object]:
+    shown = json.loads(server.ctl("--json", "sysctl", "-a").stdout)
+    return {name: shown[f"{POLICY}{name}"] for name in SAID}
+
+
+def test_policy_is_configured_set_kept_and_brought_back(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    """By a file and an option; what sysctl shows is what it takes."""
+    config = tmp_path / "vm1.toml"
+    config.write_text(CONFIGURED)
+    server = start_server(extra=[f"--config={config}", "--writeback-rate=64M/s"])
+    assert policy_of(server) == SAID
+    assert {name: server.json_stats()["sysctl"][f"{POLICY}{name}"] for name in SAID} == SAID
+    for name, (text, shown) in OTHERS.items():
+        key = f"{POLICY}{name}"
+        assert server.ctl("sysctl", f"{key}={text}").stdout == f"{key} = {shown}\n"
+        assert server.ctl("sysctl", f"{key}={shown}").stdout == f"{key} = {shown}\n"
+    changed = {name: shown for name, (_, shown) in OTHERS.items()}
+    for restart in (lambda: None, server.kill, server.stop):
+        restart()
+        if server.child is None:
+            server.start()
+        assert policy_of(server) == changed
+    server.ctl("sysctl", *(f"{POLICY}{name}=default" for name in SAID))
+    assert policy_of(server) == SAID
+    server.kill()
+    server.start()
+    assert policy_of(server) == SAID
+
+
+def test_all_that_is_printed_can_be_loaded(server: RunningServer) -> None:
+    for name, (text, _) in OTHERS.items():
+        server.ctl("sysctl", f"{POLICY}{name}={text}")
+    printed = server.ctl("sysctl", "-a").stdout
+    for name in OTHERS:
+        server.ctl("sysctl", f"{POLICY}{name}=default")
+    command = f"{PRESWAPCTL} --runtime-dir={server.runtime_dir} sysctl -p -"
+    assert run(["sh", "-c", f"echo '{printed}' | {command}"]).stdout == printed
+    assert server.ctl("sysctl", "-a").stdout == printed
+
+
 def test_freeze_and_thaw(server: RunningServer) -> None:
     assert server.ctl("freeze").stdout == "default is frozen: new pages go to disk\n"
     client = written(server, "g1", 10)
@@ -134,6 +205,16 @@ def test_freeze_and_thaw(server: RunningServer) -> None:
             ["preswap.default.pool_limit=1K"],
             "preswap.default.pool_limit: a pool must be at least 4M",
         ),
+        (
+            ["preswap.default.writeback_room=60%"],
+            "preswap.default.writeback_room: 60% is out of range: from 1% to 50%, or off",
+        ),
+        (
+            ["preswap.default.writeback_idle=1w"],
+            "preswap.default.writeback_idle: '1w' is not a duration: write it like 30m, 2h or 90s,"
+            " or auto, or off",
+        ),
+        (["preswap.default.recompress_codec=none"], "the choices are zstd, lz4, or off"),
         (["vm.preswap.g9=x"], "unknown key 'vm.preswap.g9'"),
         (["preswap.other.frozen=1"], "unknown key 'preswap.other.frozen'"),
         (["vm.preswap.g1=x"], "vm.preswap.g1: "),

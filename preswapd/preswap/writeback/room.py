@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Room in the pool for what guests write next: the cold goes to disk before anything is rejected.
+
+The same for a device that has a quota: its own cold pages make room for its hot ones.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from preswapd.preswap.device._device import Device, Epochs
+from preswapd.preswap.policy import Policy
+from preswapd.preswap.writeback.victims import Victims
+from preswapd.tmem import Host
+
+# How long it waits for a pool that fills up, which wakes it.
+WAIT_MILLISECONDS = 1000
+# The same where there is something to do that wakes nobody: a quota, or idle writeback.
+SOON_MILLISECONDS = 250
+# How long it works before others that the thread looks after have their turn.
+WORK_SECONDS = 0.1
+# A disk that is full or fails is not asked at every turn.
+RETRY_SECONDS = 60.0
+# Where all that might go was touched meanwhile, or may not go now.
+PAUSE_SECONDS = 0.05
+# While so much is free, in rooms, nothing has to go: every page that is read from disk comes back.
+PLENTY = 2.0
+
+T = TypeVar("T")
+
+
+@dataclass
+class Within:
+    """A pool or a device with a limit of its own: who goes from it, and what may come back."""
+
+    victims: Victims = field(default_factory=Victims)
+    comes_back: int | None = None  # weight; None: all that is read
+
+
+class Room:
+    """Keeps a part of the limit free; `turn()` is for a thread that does little else."""
+
+    def __init__(
+        self,
+        host: Host,
+        epochs: Epochs,
+        policy: Policy,
+        devices: Callable[[], Sequence[Device]],
+        quota_of: Callable[[Device], int],
+        may_move: Callable[[], bool],
+    ) -> None:
+        self.host = host
+        self.epochs = epochs
+        self.policy = policy
+        self.devices = devices
+        self.quota_of = quota_of
+        self.may_move = may_move
+        self.pool = Within()
+        self.quotas: dict[Device, Within] = {}
+        self.retry_at: dict[Device, float] = {}
+
+    def patience(self) -> int:
+        has_quota = any(self.quota_of(device) < device.pages for device in self.devices())
+        is_soon = has_quota or self.policy.writeback_idle is not None
+        return SOON_MILLISECONDS if is_soon else WAIT_MILLISECONDS
+
+    def turn(self, milliseconds: int | None = None) -> None:
+        """Waits until room is short, for so long at most, and then makes some."""
+        share = self.policy.writeback_room
+        spare = int(self.host.limit * share)
+        self.host.set_spare(spare)
+        lacking = self.host.lacking(self.patience() if milliseconds is None else milliseconds)
+        devices = self.devices()
+        self.forget(devices)
+        if not share:
+            self.leave_all(devices)
+            return
+        if lacking <= (1 - PLENTY) * spare:
+            self.pool.comes_back = None
+        may_move = self.may_move()
+        if lacking > 0 and not (may_move and self.make_room(spare)):
+            time.sleep(PAUSE_SECONDS)
+        for device in devices:
+            if (quota := self.quota_of(device)) < device.pages:
+                self.keep_quota(device, quota, share, may_move)
+        self.tell(devices)
+
+    # --- the pool ---
+
+    def make_room(self, spare: int) -> bool:
+        """Whether there is some now, or more than before."""
+        until = time.monotonic() + WORK_SECONDS
+        moved = 0
+        self.host.compact()
+        while (lacking := self.host.lacking()) > 0 and time.monotonic() < until:
+            # What a page takes, on average: the memory of those that go is in holes at first.
+            stats = self.host.stats()
+            each = max(64, stats["live_slot_bytes"] // max(1, stats["stored_pages"]))
+            gone = self.move(
+                self.pool, self.movable(), lacking // each + 1, 1 - lacking / max(1, spare)
+            )
+            moved += gone
+            self.host.compact()
+            if not gone:
+                return moved > 0
+        return True
+
+    # --- a device ---
+
+    def keep_quota(self, device: Device, quota: int, share: float, may_move: bool) -> None:
+        within = self.quotas.setdefault(device, Within())
+        room = int(quota * share)
+        free = quota - device.preswap_pages
+        if free >= PLENTY * room:
+            within.comes_back = None
+        elif free < room and may_move:
+            self.move(within, self.movable([device]), room - free, max(0, free) / max(1, room))
+
+    # --- either ---
+
+    def move(self, within: Within, devices: Sequence[Device], pages: int, free: float) -> int:
+        """Moves at least so many, if there are; how many it moved."""
+        moved = 0
+        weighed = False
+        while moved < pages:
+            if not within.victims.are_there:
+                if weighed or not devices:
+                    break
+                weighed = True
+                within.comes_back = within.victims.weigh(devices, self.epochs.begin())
+                self.tell(devices)
+            gone, number, device = within.victims.go(free)
+            moved += gone
+            if number and device is not None:
+                self.retry_at[device] = time.monotonic() + RETRY_SECONDS
+                break
+        return moved
+
+    def movable(self, devices: Sequence[Device] | None = None) -> list[Device]:
+        """Those whose disk has not failed just now."""
+        now = time.monotonic()
+        found = self.devices() if devices is None else devices
+        return [device for device in found if self.retry_at.get(device, 0.0) <= now]
+
+    def tell(self, devices: Sequence[Device]) -> None:
+        """What may come back to each device, by the pool and by its quota."""
+        for device in devices:
+            own = self.quotas.get(device, self.pool)
+            limits = [one.comes_back for one in (self.pool, own) if one.comes_back is not None]
+            device.promoted_below = min(limits, default=None)
+
+    def leave_all(self, devices: Sequence[Device]) -> None:
+        """Nothing goes by itself, and nothing comes back."""
+        self.pool, self.quotas = Within(comes_back=0), {}
+        self.tell(devices)
+
+    def forget(self, devices: Sequence[Device]) -> None:
+        """A device that is served no more would stay in memory with its maps."""
+        served = set(devices)
+        self.quotas = kept(self.quotas, served)
+        self.retry_at = kept(self.retry_at, served)
+
+
+def kept(found: Mapping[Device, T], served: set[Device]) -> dict[Device, T]:
+    return {device: value for device, value in found.items() if device in served}
