@@ -27,7 +27,7 @@ LONGEST_REST = 16 * REST
 PIECE_NS = 5_000_000
 # With nothing to do.
 IDLE_SECONDS = 1.0
-# A pass looks at every page of a device, a millisecond for each 4 GiB of it, and so none begins
+# A pass looks at every page of a device, 3 ms for each 4 GiB that are in memory, and so none begins
 # before a 60th of the age has gone by.
 PASSES = 60
 # A device's clock of its last request is some milliseconds behind, and an epoch lasts a second.
