@@ -22,8 +22,9 @@ SOON_MILLISECONDS = 250
 WORK_SECONDS = 0.1
 # A disk that is full or fails is not asked at every turn.
 RETRY_SECONDS = 60.0
-# Where all that might go was touched meanwhile, or may not go now.
-PAUSE_SECONDS = 0.05
+# Where all that might go was touched meanwhile, or may not go now: longer each time, as it takes
+# 100 ms to weigh a million pages.
+PAUSE_SECONDS, LONGEST_PAUSE = 0.05, 1.0
 # While so much is free, in rooms, nothing has to go: every page that is read from disk comes back.
 PLENTY = 2.0
 
@@ -59,6 +60,7 @@ class Room:
         self.pool = Within()
         self.quotas: dict[Device, Within] = {}
         self.retry_at: dict[Device, float] = {}
+        self.pause = PAUSE_SECONDS
 
     def patience(self) -> int:
         has_quota = any(self.quota_of(device) < device.pages for device in self.devices())
@@ -79,8 +81,11 @@ class Room:
         if lacking <= (1 - PLENTY) * spare:
             self.pool.comes_back = None
         may_move = self.may_move()
-        if lacking > 0 and not (may_move and self.make_room(spare)):
-            time.sleep(PAUSE_SECONDS)
+        if lacking <= 0 or (may_move and self.make_room(spare)):
+            self.pause = PAUSE_SECONDS
+        else:
+            time.sleep(self.pause)
+            self.pause = min(2 * self.pause, LONGEST_PAUSE)
         for device in devices:
             if (quota := self.quota_of(device)) < device.pages:
                 self.keep_quota(device, quota, share, may_move)
