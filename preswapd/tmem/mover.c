@@ -23,7 +23,7 @@
  * closer, as it stays so. */
 #define SPARSE_PERCENT 85u
 #define PACKED_PERCENT 95u
-/* Recompression looks for victims again, where it has found none. */
+/* Recompression looks for victims again, where those that it found were of no use. */
 #define LOOK_EVERY_NS 1000000000ull
 
 struct moving {
@@ -267,16 +267,18 @@ static int unpack(struct tmem_host *h, struct scratch *scratch, const struct mov
 
 /* In a full pool the slots are free that pages have left, and those are long ones: slabs of them are
  * emptied, for shorter ones to be carved. */
-static bool empty_some_for_shorter(struct tmem_host *h)
+static int alloc_emptying(struct tmem_host *h, unsigned length, unsigned class, uint32_t *ref)
 {
+	int err = slots_alloc_shorter(&h->slabs, length, class, ref);
 	uint64_t now = coarse_ns(), before = count_of(&h->no_victims_at);
-
-	if (before && now - before < LOOK_EVERY_NS)
-		return false;
 	uint32_t empty;
+
+	if (!err || (before && now - before < LOOK_EVERY_NS))
+		return err;
 	empty_some(h, victims_new_round(&h->slabs), &empty);
-	__atomic_store_n(&h->no_victims_at, empty ? 0 : now, __ATOMIC_RELAXED);
-	return empty > 0;
+	err = slots_alloc_shorter(&h->slabs, length, class, ref);
+	__atomic_store_n(&h->no_victims_at, err ? now : 0, __ATOMIC_RELAXED);
+	return err;
 }
 
 /* Denser is zstd than LZ4, and either than raw.  Nobody has read a page that turns out to be damaged:
@@ -298,9 +300,7 @@ int mover_recompress(struct tmem_host *h, const struct tmem_handle *handle,
 	codec_pack(scratch, compress, page, arena_longest_packed(), out, &p);
 	if (class_for(p.length) <= m.class)
 		return 0;
-	int err = slots_alloc_shorter(&h->slabs, p.length, m.class, &to);
-	if (err && empty_some_for_shorter(h))
-		err = slots_alloc_shorter(&h->slabs, p.length, m.class, &to);
+	int err = alloc_emptying(h, p.length, m.class, &to);
 	if (err)
 		return err;
 	uint32_t saved = slab_slot_bytes(m.class) - slab_slot_bytes(slab_class(&h->slabs, to));

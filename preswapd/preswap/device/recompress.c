@@ -3,8 +3,8 @@
 
 #include "clock.h"
 
-/* Pages that are tried and that are looked at in one call: 32 times 30 us, or 0.2 ms. */
-#define TRIES_AT_ONCE 32u
+/* One call tries pages for so long, at 20 us each, or looks at so many, for 0.2 ms. */
+#define TRY_NS 1000000ull
 #define LOOKS_AT_ONCE 65536u
 
 /* When the page was put, got or read from disk last, or up to a second before that. */
@@ -36,12 +36,12 @@ static void try_page(struct device *d, struct recompress *r, uint64_t page)
 void recompress_pages(struct device *d, struct recompress *r)
 {
 	uint64_t looks = d->pages - r->next < LOOKS_AT_ONCE ? d->pages - r->next : LOOKS_AT_ONCE;
-	uint64_t now_ns = monotonic_ns();
+	uint64_t began = monotonic_ns(), now = began;
 
-	for (unsigned tries = 0; looks-- && tries < TRIES_AT_ONCE; r->next++) {
-		if (!is_due(d, r, r->next, now_ns))
+	for (; looks-- && now - began < TRY_NS; r->next++) {
+		if (!is_due(d, r, r->next, began))
 			continue;
 		try_page(d, r, r->next);
-		tries++;
+		now = monotonic_ns();
 	}
 }
