@@ -24,6 +24,7 @@ from preswapd.preswap.files.maps import PIECE_PAGES
 from preswapd.preswap.footprint import check_shared_memory
 from preswapd.preswap.maintenance import Maintenance
 from preswapd.preswap.opening import POOL, open_instance
+from preswapd.preswap.recompression import Recompression
 from preswapd.preswap.settings import (
     DeviceSpec,
     Settings,
@@ -103,6 +104,12 @@ class Instance:
         )
         self.idle = Idle(
             self.host, self.epochs, self.sysctl.policy, self.all_devices, self.may_move
+        )
+        self.recompression = Recompression(
+            self.host,
+            self.sysctl.policy,
+            self.all_devices,
+            lambda: self.shrinks.under_way() is not None,
         )
 
     # --- looking ---
@@ -404,6 +411,10 @@ class Instance:
     def settle(self) -> None:
         """Compresses what was written, or waits for it a moment."""
         self.host.settle(SETTLE_MILLISECONDS)
+
+    def recompress(self) -> None:
+        """Makes pages smaller that nobody has touched for long, or waits for some a moment."""
+        self.recompression.work()
 
     # --- the end ---
 

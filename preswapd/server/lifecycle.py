@@ -72,6 +72,7 @@ def begin(handover: Handover, buffered: Callable[[], int]) -> Exports:
     instance.compress_later()
     spawn("compression", Background(instance.settle).run)
     spawn("writeback", Background(instance.write_back).run)
+    spawn("recompression", Background(instance.recompress).run)
     listening = socket.socket(fileno=handover.control)
     api = Api(instance, handover.facts)
     ControlServer(listening, api, log).start()

@@ -4,6 +4,7 @@
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from preswapd.codecs import COMPRESS
-from preswapd.preswap.device._device import FLAG_FUA, Connection
+from preswapd.preswap.device._device import FLAG_FUA, Connection, Device
 from preswapd.preswap.files.disk_file import data_ranges
 from preswapd.preswap.settings import DeviceSpec
 from preswapd.units import PAGE_SIZE as PAGE
@@ -145,8 +146,15 @@ class DevicesAgainstModel(RuleBasedStateMachine):
         self.running.instance.host.settle()
 
     @rule(name=NAMES)
-    def recompress(self, name: str) -> None:
-        self.running.instance.devices[name].recompress()
+    def settle_device(self, name: str) -> None:
+        self.running.instance.devices[name].settle()
+
+    @rule(name=NAMES, first=st.integers(0, 39))
+    def recompress(self, name: str, first: int) -> None:
+        device = self.running.instance.devices[name]
+        was_marked = device.is_marked
+        assert recompressed(device, first) == device.pages
+        assert device.is_marked == was_marked
 
     @rule(name=NAMES)
     def swapoff(self, name: str) -> None:
@@ -232,6 +240,11 @@ class DevicesAgainstModel(RuleBasedStateMachine):
     def all_say_the_same(self) -> None:
         if self.connections:
             check_coherence(self.running.instance)
+
+
+def recompressed(device: Device, first: int) -> int:
+    """All pages from there on, however young: the page that it has come to."""
+    return device.recompress("zstd", first, since=-inf, before=inf, nanoseconds=10**12)[0]
 
 
 def pages_in(ranges: Iterable[tuple[int, int]]) -> set[int]:
