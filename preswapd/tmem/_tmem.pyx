@@ -25,6 +25,7 @@ cdef extern from "tmem.h" nogil:
         uint64_t puts, good_puts, no_mem_puts, dup_puts_replaced, dup_puts_flushed
         uint64_t gets, found_gets, flushes, flushes_found
         uint64_t pool_limit_hit, reject_alloc_fail, checksum_errors, moved_pages
+        uint64_t recompressed_pages, recompress_saved
 
     const tmem_ops_t tmem_ops_table "tmem_ops"
     int tmem_create(const char *path, const char *boot_id, tmem_host **host)

@@ -76,6 +76,7 @@ struct tmem_stats {
 	uint64_t puts, good_puts, no_mem_puts, dup_puts_replaced, dup_puts_flushed;
 	uint64_t gets, found_gets, flushes, flushes_found;
 	uint64_t pool_limit_hit, reject_alloc_fail, checksum_errors, moved_pages;
+	uint64_t recompressed_pages, recompress_saved;          /* pages; bytes */
 };
 
 struct tmem_recovery {

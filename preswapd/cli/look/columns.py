@@ -92,6 +92,8 @@ def clock(row: Subject) -> str:
 
 # --- the columns ---
 
+# Of a pool, what its devices count.
+OF_ALL = ", of all devices"
 USED_PAGES = (DEVICE["preswap_pages"], DEVICE["disk_pages"], DEVICE["lost_pages"])
 
 FROZEN = Column("FROZEN", TMEM["frozen"].meaning, Kind.TEXT, frozen)
@@ -162,6 +164,10 @@ DEVICE_COLUMNS = (
     plain("ERRORS", DEVICE["disk_errors"]),
     plain("TRIMS", DEVICE["trims"]),
     plain("MOVED", DEVICE["written_back_pages"]),
+    plain("MOVED-ROOM", DEVICE["written_back_room"]),
+    plain("MOVED-IDLE", DEVICE["written_back_idle"]),
+    plain("REFAULTS", DEVICE["refaults"]),
+    plain("BACK", DEVICE["promoted_pages"]),
     plain("READS", DEVICE["read_requests"]),
     plain("WRITES", DEVICE["write_requests"]),
     HITS,
@@ -221,6 +227,12 @@ POOL_COLUMNS = (
     plain("REJECTS", TMEM["no_mem_puts"]),
     plain("GETS", TMEM["gets"]),
     plain("DAMAGED", TMEM["checksum_errors"]),
+    plain("MOVED", DEVICE["written_back_pages"], OF_ALL),
+    plain("MOVED-ROOM", DEVICE["written_back_room"], OF_ALL),
+    plain("MOVED-IDLE", DEVICE["written_back_idle"], OF_ALL),
+    plain("REFAULTS", DEVICE["refaults"], OF_ALL),
+    plain("BACK", DEVICE["promoted_pages"], OF_ALL),
+    plain("SAVED", TMEM["recompress_saved"]),
     HITS,
 )
 POOL_DEFAULT = (
@@ -246,6 +258,9 @@ DEVICE_RATES = (
     per_second("DISKR/S", DEVICE["disk_reads"]),
     per_second("DISKW/S", DEVICE["disk_writes"]),
     per_second("TRIMS/S", DEVICE["trims"]),
+    per_second("MOVED/S", DEVICE["written_back_pages"]),
+    per_second("REFAULTS/S", DEVICE["refaults"]),
+    per_second("BACK/S", DEVICE["promoted_pages"]),
     per_second("READS/S", DEVICE["read_requests"]),
     per_second("WRITES/S", DEVICE["write_requests"]),
 )
@@ -256,6 +271,9 @@ POOL_RATES = (
     per_second("GETS/S", TMEM["gets"]),
     per_second("DISKR/S", DEVICE["disk_reads"], " of any device"),
     per_second("DISKW/S", DEVICE["disk_writes"], " of any device"),
+    per_second("MOVED/S", DEVICE["written_back_pages"], OF_ALL),
+    per_second("REFAULTS/S", DEVICE["refaults"], OF_ALL),
+    per_second("BACK/S", DEVICE["promoted_pages"], OF_ALL),
 )
 DEVICE_WATCH = (
     "TIME",
@@ -268,6 +286,8 @@ DEVICE_WATCH = (
     "LOADS/S",
     "DISKR/S",
     "DISKW/S",
+    "MOVED/S",
+    "REFAULTS/S",
     "TRIMS/S",
     "HIT%",
 )
@@ -284,5 +304,7 @@ POOL_WATCH = (
     "GETS/S",
     "DISKR/S",
     "DISKW/S",
+    "MOVED/S",
+    "REFAULTS/S",
     "HIT%",
 )

@@ -12,8 +12,19 @@ from preswapd.errors import UsageError
 Figures = Mapping[str, Any]
 
 # What a pool's row says of all its devices together.
-SUMMED = ("loads", "disk_reads", "disk_writes", "disk_errors", "read_requests", "write_requests")
-
+SUMMED = (
+    "loads",
+    "disk_reads",
+    "disk_writes",
+    "disk_errors",
+    "read_requests",
+    "write_requests",
+    "written_back_pages",
+    "written_back_room",
+    "written_back_idle",
+    "refaults",
+    "promoted_pages",
+)
 
 # What a device's row says of its pool.
 OF_POOL = ("frozen",)
@@ -69,7 +80,9 @@ def pool_of(now: Moment, before: Moment | None = None) -> Subject:
 
 def pool_figures(stats: Statistics) -> Figures:
     devices: list[Figures] = list(stats["devices"].values())
-    sums = {key: sum(device.get(key, 0) for device in devices) for key in SUMMED}
+    # What an older server does not count has no value, and not the value 0.
+    known = [key for key in SUMMED if all(key in device for device in devices)]
+    sums = {key: sum(device[key] for device in devices) for key in known}
     return {**stats["tmem"], **sums, "devices": len(devices)}
 
 

@@ -59,7 +59,8 @@ cdef extern from "device.h" nogil:
         uint64_t preswap_pages, disk_pages, lost_pages, unknown_pages
         uint64_t loads, succ_stores, failed_stores, invalidates, lost_reads, unknown_reads
         uint64_t disk_reads, disk_writes, disk_errors, punched_pages
-        uint64_t trims, written_back_pages
+        uint64_t trims, written_back_pages, written_back_room, written_back_idle
+        uint64_t refaults, promoted_pages
         uint64_t read_requests, write_requests, trim_requests
     ctypedef struct device "struct device":
         const tmem_ops_t *tmem

@@ -32,7 +32,8 @@ struct device_counters {
 	uint64_t preswap_pages, disk_pages, lost_pages, unknown_pages;      /* gauges */
 	uint64_t loads, succ_stores, failed_stores, invalidates, lost_reads, unknown_reads;
 	uint64_t disk_reads, disk_writes, disk_errors, punched_pages;       /* pages; events */
-	uint64_t trims, written_back_pages;                                 /* pages */
+	uint64_t trims, written_back_pages, written_back_room, written_back_idle;     /* pages */
+	uint64_t refaults, promoted_pages;                                  /* pages */
 	uint64_t read_requests, write_requests, trim_requests;
 };
 
