@@ -101,6 +101,13 @@ class Device:
     def writeback(self, extent: int, most: int = ...) -> tuple[int, int, int]:
         """Moves at most `most` of the extent's pages to disk: moved, lost, errno or 0."""
 
+    def ages(self, bounds: Sequence[float]) -> list[tuple[int, int]]:
+        """For each bound, in seconds: the pages in tmem that were not touched for so long, and the
+        memory that they take, in bytes."""
+
+    def writeback_idle(self, extent: int, seconds: float, most: int = ...) -> tuple[int, int, int]:
+        """As writeback(), but only those pages that were not touched for so many seconds."""
+
     def coldest(self) -> Extents: ...
     def punch(self) -> None:
         """Gives disk space back where pages were trimmed."""

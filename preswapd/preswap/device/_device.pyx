@@ -283,6 +283,21 @@ cdef class Device:
         self.check(err)
         return w.moved, w.lost, -w.err
 
+    # TODO: a stand-in until there are ages of pages: all of them are as old as the last request.
+    def ages(self, bounds):
+        idle = self.seconds_since_io or 0.0
+        pages = self.preswap_pages
+        tmem = self.host.stats()
+        used = pages * tmem["compr_data_size"] // max(1, tmem["stored_pages"])
+        return [(pages, used) if bound <= idle else (0, 0) for bound in bounds]
+
+    # TODO: a stand-in, as above.
+    def writeback_idle(self, uint64_t extent, double seconds,
+                       uint64_t most=EXTENT_PAGES_OF_DEVICE):
+        if seconds > (self.seconds_since_io or 0.0):
+            return 0, 0, 0
+        return self.writeback(extent, most)
+
     def coldest(self):
         cdef Extents extents = Extents()
         cdef int err
