@@ -14,7 +14,7 @@ from datetime import datetime
 from preswapd.api.figures import BYTES, DEVICE, TEXT, TMEM, Figure
 from preswapd.cli.look.rows import Subject
 from preswapd.cli.look.table import Column, Kind, Value
-from preswapd.units import PAGE_SIZE
+from preswapd.units import PAGE_SIZE, format_duration
 
 # --- columns that are a figure; `adds` to its meaning what only the table can say ---
 
@@ -72,6 +72,12 @@ def hits(row: Subject) -> float | None:
     source = row.figures if row.rates is None else row.rates
     reads = source["loads"] + source["disk_reads"]
     return 100 * source["loads"] / reads if reads else None
+
+
+def share(row: Subject) -> float | None:
+    """Of the pool's memory, which was looked at a moment earlier."""
+    used = row.figures["mem_used_total"]
+    return min(100.0, 100 * row.figures["bytes"] / used) if used else None
 
 
 def latency(operation: str, quantile: str) -> Callable[[Subject], Value]:
@@ -247,6 +253,31 @@ POOL_DEFAULT = (
     "META",
     "FROZEN",
 )
+
+AGE_COLUMNS = (
+    INSTANCE,
+    Column(
+        "UNUSED",
+        "the pages of a row were neither written nor read for so long, or longer",
+        Kind.TEXT,
+        lambda row: format_duration(row.figures["older_than"]),
+    ),
+    Column("PAGES", "how many they are", Kind.COUNT, lambda row: row.figures["pages"]),
+    Column(
+        "ORIG",
+        "their size before compression",
+        Kind.SIZE,
+        lambda row: PAGE_SIZE * row.figures["pages"],
+    ),
+    Column(
+        "MEMORY",
+        "memory that they take, compressed and with their headers",
+        Kind.SIZE,
+        lambda row: row.figures["bytes"],
+    ),
+    Column("POOL%", "MEMORY, as a share of all that the pool takes", Kind.PERCENT, share),
+)
+AGE_DEFAULT = tuple(column.name for column in AGE_COLUMNS)
 
 # What a second look can tell; only where there is one.
 TIME = Column("TIME", "time of day", Kind.TEXT, clock)

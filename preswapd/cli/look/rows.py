@@ -2,10 +2,12 @@
 """What tables and the live view show: the figures of a pool or a device, and how fast they grow."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any, NamedTuple, Self
 
 from preswapd.api.figures import DeviceFigures, Statistics
+from preswapd.api.messages import Age
 from preswapd.errors import UsageError
 
 # Figures by key: a table chooses its columns while it runs.
@@ -113,6 +115,12 @@ def rates(
         for key, value in figures.items()
         if is_number(value) and is_number(earlier.get(key))
     }
+
+
+def ages_of(stats: Statistics, ages: Iterable[Age]) -> list[Subject]:
+    """A row for each age, with what the pool takes."""
+    used, name = stats["tmem"]["mem_used_total"], stats["instance"]
+    return [Subject(name, name, 0.0, {**asdict(age), "mem_used_total": used}) for age in ages]
 
 
 def is_number(value: object) -> bool:

@@ -19,6 +19,7 @@ from preswapd.errors import PartialError, RefusedError, UsageError
 from preswapd.preswap.settings import DeviceSpec
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.running import MIB, Running
+from tests.running import PRESWAPCTL, run
 
 LIMIT = "preswap.test.pool_limit"
 FACTS = ServerFacts(os.getpid(), "1.40", 1, "", True, "", "/run/x", "/dev/shm/x", "/var/lib/x")
@@ -110,3 +111,11 @@ def test_ages_are_unknown_to_an_older_server(older: Client, device: str | None) 
     ):
         pass
     assert older.begin_shrink(1 << 20).idle is None
+
+
+@pytest.mark.parametrize("command", [["ages"], ["ages", "g1"], ["shrink", "--idle", "30m"]])
+def test_command_that_an_older_server_does_not_know(older: Client, command: list[str]) -> None:
+    done = run([PRESWAPCTL, f"--runtime-dir={older.socket_path.parent}", *command])
+    assert (done.returncode, done.stdout) == (4, "")
+    assert done.stderr.count("\n") == 1
+    assert "this server is older than preswapctl and cannot do that: restart it" in done.stderr
