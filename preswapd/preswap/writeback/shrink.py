@@ -150,7 +150,9 @@ class Shrinks:
 
     def stop(self) -> None:
         """The one under way; RefusedError without one."""
-        shrink = self.under_way()
+        # One that is just beginning moves pages before it is known here.
+        with self.beginning:
+            shrink = self.under_way()
         if shrink is None:
             raise RefusedError("no shrink is under way")
         shrink.stop()
