@@ -9,7 +9,7 @@ from typing import NamedTuple, cast
 
 from preswapd.api.figures import DeviceFigures, Statistics, TmemFigures
 from preswapd.api.kinds import check_compress, check_device_size
-from preswapd.api.messages import AWAITED, ShrinkProgress, ShrinkResult, SwapoffResult
+from preswapd.api.messages import AGES, AWAITED, Age, ShrinkProgress, ShrinkResult, SwapoffResult
 from preswapd.api.settings import POOL_LIMIT, QUOTA
 from preswapd.errors import RefusedError
 from preswapd.log import ERROR, INFO, NOTICE, WARNING, Log
@@ -32,7 +32,7 @@ from preswapd.preswap.settings import (
 )
 from preswapd.preswap.sysctl import Sysctl
 from preswapd.preswap.writeback.fitting import Fitting
-from preswapd.preswap.writeback.goals import Goal, ToDisk, ToPages, ToPoolLimit, ToQuota
+from preswapd.preswap.writeback.goals import Goal, ToDisk, ToIdle, ToPages, ToPoolLimit, ToQuota
 from preswapd.preswap.writeback.idle import Idle
 from preswapd.preswap.writeback.room import Room
 from preswapd.preswap.writeback.shrink import Shrink, Shrinks
@@ -131,6 +131,20 @@ class Instance:
         return sum(
             device.preswap_pages for found, device in self.devices.items() if name in (None, found)
         )
+
+    def pages_by_age(self, name: str | None = None, bounds: Sequence[float] = AGES) -> list[Age]:
+        """How many pages in tmem no guest has used for how long, of one device or of all."""
+        seconds = [float(bound) for bound in bounds]
+        sums = [(0, 0)] * len(seconds)
+        for device in self.chosen(name):
+            with suppress(OSError):  # it is being removed
+                sums = [
+                    (pages + more, size + larger)
+                    for (pages, size), (more, larger) in zip(
+                        sums, device.ages(seconds), strict=True
+                    )
+                ]
+        return [Age(bound, *found) for bound, found in zip(bounds, sums, strict=True)]
 
     def stats(self) -> Statistics:
         """All but `server`, which is known to the process around it."""
@@ -272,6 +286,19 @@ class Instance:
     ) -> ShrinkResult:
         """The same, and waits for its end."""
         return self.begin_shrink(pages, name, progress=progress).wait()
+
+    def begin_idle_shrink(
+        self,
+        seconds: float,
+        name: str | None = None,
+        *,
+        progress: Callable[[ShrinkProgress], None] = lambda step: None,
+    ) -> Shrink:
+        """Begins to move the pages to disk that no guest has used for so long.
+
+        Puts go on.  RefusedError as in begin_shrink().
+        """
+        return self.shrinks.begin(ToIdle(self.chosen(name), seconds, name), progress)
 
     def begin_sync(self, name: str | None = None) -> Shrink:
         """Begins to move all pages to disk and to save the map, of one device or of all.
