@@ -105,6 +105,7 @@ cdef extern from "device.h" nogil:
         latency writes
     void device_set_compress(device *, tmem_compress)
     void device_set_max_pages(device *, uint64_t)
+    void device_set_promoted_below(device *, uint64_t)
     cbool device_is_marked(const device *)
     void device_set_marked(device *, cbool)
     uint8_t device_state(const device *, uint64_t)

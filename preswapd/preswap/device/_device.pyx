@@ -253,7 +253,7 @@ cdef class Device:
 
     @promoted_below.setter
     def promoted_below(self, weight):
-        self.d.promoted_below = PROMOTE_ALL if weight is None else weight
+        device_set_promoted_below(&self.d, PROMOTE_ALL if weight is None else weight)
 
     def is_on_disk(self, uint64_t page):
         self.check_attached()

@@ -103,6 +103,11 @@ static inline void device_set_max_pages(struct device *d, uint64_t pages)
 	__atomic_store_n(&d->max_pages, pages, __ATOMIC_RELAXED);
 }
 
+static inline void device_set_promoted_below(struct device *d, uint64_t weight)
+{
+	__atomic_store_n(&d->promoted_below, weight, __ATOMIC_RELAXED);
+}
+
 static inline bool device_is_marked(const struct device *d)
 {
 	return __atomic_load_n(&d->is_marked, __ATOMIC_ACQUIRE);

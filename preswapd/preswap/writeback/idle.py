@@ -40,7 +40,8 @@ class Habits:
         self.minutes = 0.0  # that they are of, faded
         self.seen = 0
         self.next_minute = time.monotonic() + MINUTE
-        self.age: float | None = None
+        self.found: float | None = None
+        self.is_due = False
 
     def turn(self) -> None:
         if time.monotonic() >= self.next_minute:
@@ -54,10 +55,16 @@ class Habits:
         self.reads = [old * FADING + new for old, new in zip(self.reads, fresh, strict=True)]
         self.minutes = self.minutes * FADING + 1
         self.seen += 1
-        self.age = self.found() if self.seen >= MINUTES_BEFORE else None
+        self.is_due = self.seen >= MINUTES_BEFORE
 
-    def found(self) -> float | None:
-        """None: however long pages lie idle, too many are read back."""
+    def age(self) -> float | None:
+        """None: it is not known yet, or however long pages lie idle, too many are read back."""
+        if self.is_due:
+            self.is_due = False
+            self.found = self.shortest()
+        return self.found
+
+    def shortest(self) -> float | None:
         idle = [0] * len(self.reads)
         for device in self.devices():
             try:
@@ -115,7 +122,7 @@ class Idle:
         """How old pages are that go: seconds."""
         idle = self.policy.writeback_idle
         if idle == AUTO:
-            return self.habits.age
+            return self.habits.age()
         assert not isinstance(idle, str)
         return idle
 
