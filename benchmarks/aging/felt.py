@@ -16,6 +16,7 @@ from typing import Any
 from benchmarks.aging.contenders import FIRST, NO_ROOM, OURS, Contender
 from benchmarks.aging.patterns import LEAST, MOST, worked, written
 from benchmarks.aging.player import Player
+from benchmarks.aging.runs import AROUND
 from benchmarks.guest_jobs import STORE, Material, built_store
 from benchmarks.guest_store import RunningStore
 from benchmarks.guest_swaps import Budget, Place, Preswapd
@@ -27,7 +28,6 @@ from preswapd.units import PAGE_SIZE, exact_size
 
 MIB = 1 << 20
 COLD = "cold"
-COLD_SIZE = 256 * MIB
 # 16 MiB/s of pages: what writes to the second disk, and so what leaves for it.
 COLD_PAGES_PER_SECOND = 4096
 COLD_REQUEST = 8
@@ -41,22 +41,25 @@ GUEST_WRITES = 50
 
 @dataclass(frozen=True)
 class Scale:
+    """Bytes of the pool and of the second disk, whose pages fill it."""
+
     pool: int
+    cold: int
     pairs: int
     seconds: float
 
 
-FULL = Scale(64 * MIB, pairs=5, seconds=4.0)
-QUICK = Scale(64 * MIB, pairs=1, seconds=1.0)
+FULL = Scale(64 * MIB, 256 * MIB, pairs=5, seconds=4.0)
+QUICK = Scale(48 * MIB, 128 * MIB, pairs=1, seconds=1.0)
 
 
 class Cold:
     """Writes to the second disk, on and on over all of it."""
 
-    def __init__(self, player: Player) -> None:
+    def __init__(self, player: Player, size: int) -> None:
         self.player = player
         self.page = 0
-        self.pages = (COLD_SIZE - 16 * MIB) // PAGE_SIZE
+        self.pages = (size - AROUND) // PAGE_SIZE
 
     def fill(self) -> None:
         self.player.play(written(range(self.pages)))
@@ -103,7 +106,7 @@ class Watch:
 
 def measure(progress: Progress, quick: bool, options: tuple[str, ...], program: Path) -> Figures:
     scale = QUICK if quick else FULL
-    cold = f"--device={COLD}={exact_size(COLD_SIZE)}"
+    cold = f"--device={COLD}={exact_size(scale.cold)}"
     by_name = {OURS: (*options, cold), FIRST: (*options, NO_ROOM, cold)}
     found: dict[str, Any] = {"client": {}, "guest": {}, "missing": {}}
     for name, all_options in by_name.items():
@@ -123,7 +126,7 @@ def of_client(contender: Contender, scale: Scale, program: Path) -> Figures:
     with running(contender.server(scale.pool, HOT_SIZE)) as serving:
         socket = serving.folder / serving.server.socket
         with Player(program, socket, "bench") as hot, Player(program, socket, COLD) as other:
-            cold = Cold(other)
+            cold = Cold(other, scale.cold)
             cold.fill()
             pages = range(HOT_PAGES)
             hot.play(written(pages))
@@ -162,7 +165,7 @@ def of_guest(options: tuple[str, ...], scale: Scale, program: Path) -> Figures:
         with swapping:
             socket = swapping.server.paths.nbd_socket
             with Player(program, socket, COLD) as player:
-                cold = Cold(player)
+                cold = Cold(player, scale.cold)
                 cold.fill()
                 store = RunningStore(swapping.guest, GUEST_STORE_MIB, GUEST_WRITES)
                 watch = Watch(swapping.server_cpu, swapping.written)

@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.aging.contenders import FIRST, OURS
 from benchmarks.aging.felt import ratio
 from benchmarks.aging.recordings import SIMULATED
-from benchmarks.aging.shown import last_share
+from benchmarks.aging.shown import last_share, seconds_until, shares_of
 
 Sections = Mapping[str, Any]
 Find = Callable[[Sections], float | None]
@@ -29,17 +29,69 @@ def beyond_simulation(figure: str) -> Find:
     return find
 
 
-def hot_share(sections: Sections) -> float | None:
-    """Reads of the hot set that came from memory in the last quarter of its time, in per cent."""
-    patterns = sections.get("aging", {}).get("patterns", {}).get("found", {})
-    runs = patterns.get("hot set", {}).get("runs", {})
-    return last_share(runs[OURS]["hot set"]["series"]) if OURS in runs else None
+def last_share_of(pattern: str, window: str) -> Find:
+    """Reads of the last quarter of its time that came from memory, in per cent."""
+
+    def find(sections: Sections) -> float | None:
+        windows = windows_of(sections, pattern)
+        return last_share(windows[window]["series"]) if windows else None
+
+    return find
+
+
+def hot_seconds(sections: Sections) -> float | None:
+    """Until 95 % of the reads of the hot set came from memory; all of its time if never."""
+    windows = windows_of(sections, "hot set")
+    if not windows:
+        return None
+    hot = windows["hot set"]
+    after = seconds_until(shares_of(hot["series"]), 95.0)
+    return float(hot["seconds"] if after is None else after)
+
+
+def hot_writes(sections: Sections) -> float | None:
+    """Pages written to disk since the hot set came, for each page of it.
+
+    As many cold pages had to go as there are hot ones: their sizes are alike.
+    """
+    windows = windows_of(sections, "hot set")
+    if not windows:
+        return None
+    filled, worked = windows["hot set, written"], windows["hot set"]
+    return float((filled["disk_pages"] + worked["disk_pages"]) / filled["written"])
+
+
+def after_scans(sections: Sections) -> float | None:
+    """Reads of the hot set that came from memory after the worst of the scans, in per cent."""
+    windows = windows_of(sections, "scan") or {}
+    after = [window["memory"] for name, window in windows.items() if name.startswith("after")]
+    return float(min(after)) if after else None
+
+
+def windows_of(sections: Sections, pattern: str) -> Mapping[str, Any] | None:
+    found = sections.get("aging", {}).get("patterns", {}).get("found", {})
+    windows: Mapping[str, Any] | None = found.get(pattern, {}).get("runs", {}).get(OURS)
+    return windows
 
 
 def felt(who: str) -> Find:
     def find(sections: Sections) -> float | None:
         found = sections.get("aging", {}).get("felt", {}).get(who, {})
         return ratio(found[OURS]["pairs"]) if OURS in found else None
+
+    return find
+
+
+def busier(who: str) -> Find:
+    """Of a processor, what the server takes more while pages leave, in per cent."""
+
+    def find(sections: Sections) -> float | None:
+        found = sections.get("aging", {}).get("felt", {}).get(who, {})
+        if OURS not in found:
+            return None
+        pairs = found[OURS]["pairs"]
+        more = [meanwhile["cpu"] - idle["cpu"] for idle, meanwhile in pairs]
+        return 100 * float(statistics.median(more))
 
     return find
 

@@ -56,7 +56,7 @@ class Scale:
 
 
 FULL = Scale(64 << 20, hot_seconds=60.0, phase_seconds=20.0, scan_seconds=10.0, scans=3)
-QUICK = Scale(16 << 20, hot_seconds=5.0, phase_seconds=2.0, scan_seconds=2.0, scans=1)
+QUICK = Scale(16 << 20, hot_seconds=3.0, phase_seconds=1.5, scan_seconds=1.0, scans=1)
 # Of a pool, filled three times over; of the original complaint: 16 MiB of pages and 64 of pool.
 COLD = 3.0
 HOT_PAGES = 0.25

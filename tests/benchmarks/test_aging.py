@@ -18,6 +18,9 @@ def window(memory: float | None, disk: float, series: list[Any] | None = None) -
         "read_us": [100.0, 200.0, 300.0],
         "bytes_written": 3 << 20,
         "cpu": 0.125,
+        "seconds": 4.0,
+        "written": 1000,
+        "disk_pages": 10 * disk,
         "series": series or [],
     }
 
@@ -47,10 +50,28 @@ FIGURES: dict[str, Any] = {
                 "title": "A hot set",
                 "shown": ["hot set"],
                 "runs": {
-                    OURS: {"cold pages": window(None, 60), "hot set": window(74.2, 20, SERIES)},
-                    FILE: {"cold pages": window(None, 100), "hot set": window(None, 100)},
+                    OURS: {
+                        "hot set, written": window(None, 60),
+                        "hot set": window(74.2, 20, SERIES),
+                    },
+                    FILE: {
+                        "hot set, written": window(None, 100),
+                        "hot set": window(None, 100),
+                    },
                 },
-            }
+            },
+            "scan": {
+                "title": "Scans",
+                "shown": ["after scan 1", "after scan 2"],
+                "runs": {
+                    OURS: {
+                        "scan 1": window(3, 0),
+                        "after scan 1": window(97, 0),
+                        "scan 2": window(3, 0),
+                        "after scan 2": window(90, 0),
+                    }
+                },
+            },
         },
     },
     "felt": {
@@ -135,9 +156,14 @@ def test_targets_of_the_section() -> None:
     rows = {row.name.strip(): row for row in targets.rows({"aging": FIGURES})}
     verdicts = {
         "a hot set after cold pages, reads from memory": ("99.0 %", True),
+        "seconds until 95 % are": ("1.0 s", True),
+        "pages written to disk for each that had to go": ("0.80", True),
+        "working set A, B, then A again, reads from memory": ("not measured", None),
+        "a hot set after scans, reads from memory": ("90.0 %", None),
         "recorded traffic, reads from memory, to simulated": ("-1.5 points", True),
         "pages written to disk for 100, to simulated": ("0.5 points", True),
         "a guest's p99 while pages leave, to idle": ("1.70", False),
+        "the server's processor time beyond idle": ("10.0 %", None),
         "two jobs in turn in a guest, time to the first version's": ("0.80", True),
     }
     assert {name: (rows[name].measured, rows[name].met) for name in verdicts} == verdicts
