@@ -28,6 +28,7 @@ MIB = 1 << 20
 JOBS = ("a", "b")
 TURN_SECONDS = 600.0
 START_SECONDS = 120.0
+STOP_SECONDS = 60.0
 # Of the slowest contender, where preswapd takes ten minutes.
 LIFE_SECONDS = 3600.0
 
@@ -119,7 +120,7 @@ class Pair:
 
     def turn(self, name: str, number: int) -> Served:
         """The first turn of a job is number 1; its line is behind the one that says "ready"."""
-        self.guest.run(f"kill -CONT $(cat /run/{name}.pid)")
+        self.go_on(name)
         line = self.next_line(name, number, TURN_SECONDS)
         try:
             return served(line)
@@ -139,10 +140,19 @@ class Pair:
             raise GuestError(f"job {name} has ended: {lines[-1:]}")
         return lines[before]
 
+    def go_on(self, name: str, before: str = "") -> None:
+        """A job says that its turn is over, and then stops itself: not before it has."""
+        self.guest.run(
+            f"pid=$(cat /run/{name}.pid);"
+            " while ! grep -q '^State:.T' /proc/$pid/status; do usleep 10000; done;"
+            f" {before} kill -CONT $pid",
+            STOP_SECONDS,
+        )
+
     def end(self) -> None:
         """Both read all that they have once more."""
         for name, job in self.jobs.items():
-            self.guest.run(f"pid=$(cat /run/{name}.pid); kill -TERM $pid; kill -CONT $pid")
+            self.go_on(name, "kill -TERM $pid;")
             try:
                 job.wait(TURN_SECONDS)
             except CommandError as error:
