@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.aging import felt, patterns, player, recordings, runs, turns
-from benchmarks.aging.contenders import Contender, contenders
+from benchmarks.aging.contenders import Contender, contenders_with
 from benchmarks.aging.drawn import plot
 from benchmarks.aging.shown import table
 from benchmarks.loads import FAULTS
@@ -69,7 +69,7 @@ def replayed(
     program: Path,
 ) -> Figures:
     """A plain file is left out: it reads all from disk and writes all to it."""
-    ours, first, _ = contenders(options)
+    ours, first, _ = contenders_with(options)
     traces = {}
     missing: dict[str, str] = {}
     for name in names:
@@ -94,7 +94,7 @@ def patterned(
     missing: dict[str, str] = {}
     for name, pattern in patterns.patterns(scale).items():
         found: dict[str, Figures] = {}
-        for contender in those_left(contenders(options), missing):
+        for contender in those_left(contenders_with(options), missing):
             progress(f"aging: {name}, {contender.name}")
             with named_where_it_fails(contender, missing):
                 found[contender.name] = runs.patterned(pattern, contender, scale.pool, program)

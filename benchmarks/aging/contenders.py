@@ -29,7 +29,7 @@ class Contender:
         return preswapd("lz4", str(pool), str(size), options=self.options)
 
 
-def contenders(options: Sequence[str]) -> list[Contender]:
+def contenders_with(options: Sequence[str]) -> list[Contender]:
     """`options`: further ones, for preswapd in both forms."""
     return [
         Contender(OURS, options),
