@@ -77,6 +77,8 @@ class Room:
         for device in devices:
             if (quota := self.quota_of(device)) < device.pages:
                 self.keep_quota(device, quota, share, may_move)
+            else:
+                self.quotas.pop(device, None)  # it was lifted
         self.tell(devices)
 
     # --- the pool ---
