@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Random histories: two devices read as disks must, whatever limits, shrinks, stops and kills."""
+"""Random histories: two devices read as disks must, whatever limits, shrinks, room and kills."""
 
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from preswapd.codecs import COMPRESS
 from preswapd.preswap.device._device import FLAG_FUA, Connection
 from preswapd.preswap.files.disk_file import data_ranges
+from preswapd.preswap.policy import AUTO
 from preswapd.preswap.settings import DeviceSpec
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.coherence import check_coherence
@@ -29,6 +30,7 @@ def small_zone(pages: int) -> tuple[range, ...]:
 
 # More than two extents, so that a shrink has a choice.
 PAGES = {"g1": 600, "g2": 40}
+QUOTAS = ["0", "1", "50", "default"]
 LIMITS = [0, 100_000, 300_000, 1_000_000, 8_000_000]
 UNLIMITED = 2**64 - 1
 
@@ -66,9 +68,11 @@ class DevicesAgainstModel(RuleBasedStateMachine):
             "tests.preswap.coherence",
         ):
             self.stack.enter_context(patch(f"{module}.zone", small_zone))
+        self.stack.enter_context(patch("preswapd.preswap.writeback.room.PAUSE_SECONDS", 0.0))
         tmp = self.stack.enter_context(tempfile.TemporaryDirectory(prefix="preswapd-test-"))
         specs = [DeviceSpec(name, pages * PAGE) for name, pages in PAGES.items()]
         self.running = self.stack.enter_context(Running(Path(tmp), specs, LIMITS[-1]))
+        self.running.paths.runtime_dir.mkdir(parents=True)
         self.models = {name: DiskModel(pages * PAGE) for name, pages in PAGES.items()}
         self.connections: dict[str, Connection] = {}
 
@@ -135,6 +139,49 @@ class DevicesAgainstModel(RuleBasedStateMachine):
     @rule(pages=st.sampled_from([0, 1, 50, UNLIMITED]), name=NAMES)
     def set_max_pages(self, pages: int, name: str) -> None:
         self.running.instance.devices[name].max_pages = pages
+
+    @rule(quota=st.sampled_from(QUOTAS), name=NAMES)
+    def set_quota(self, quota: str, name: str) -> None:
+        self.running.instance.set(f"preswap.test.{name}.quota", quota)
+        self.running.fitted()
+
+    @rule(
+        room=st.sampled_from([0.0, 0.05, 0.5]),
+        idle=st.sampled_from([None, 0.0, AUTO]),
+        rate=st.sampled_from([None, 10 * PAGE]),
+    )
+    def set_policy(self, room: float, idle: float | str | None, rate: int | None) -> None:
+        policy = self.running.instance.sysctl.policy
+        policy.writeback_room, policy.writeback_idle = room, idle
+        policy.writeback_rate = rate
+
+    @rule(codec=st.sampled_from(COMPRESS), name=NAMES)
+    def set_codec(self, codec: str, name: str) -> None:
+        self.running.instance.devices[name].compress = codec
+
+    @rule(times=st.integers(1, 3))
+    def keep_room(self, times: int) -> None:
+        for _ in range(times):
+            self.running.instance.room.turn(0)
+
+    @rule()
+    def move_idle(self) -> None:
+        idle = self.running.instance.idle
+        idle.next_look = 0.0
+        idle.looked_at -= 1.0  # a second ago
+        idle.turn()
+
+    @rule(weight=st.sampled_from([None, None, 0, 1000, 100_000]))
+    def come_back(self, weight: int | None) -> None:
+        """What is read, until the next turn says otherwise: all pages are, after each step."""
+        for device in self.running.instance.devices.values():
+            device.promoted_below = weight
+
+    @rule()
+    def change_numbers_over(self) -> None:
+        self.running.instance.epochs.change_over()
+        for device in self.running.instance.devices.values():
+            device.renumber()
 
     @rule()
     def maintain(self) -> None:
@@ -208,6 +255,10 @@ class DevicesAgainstModel(RuleBasedStateMachine):
             for name, device in self.running.instance.devices.items():
                 if device.is_marked:
                     self.forget(name)
+                else:
+                    self.models[name].unknown |= {
+                        page for page, bit in enumerate(device.preswap_map) if bit
+                    }
         self.running.reboot()
         self.running.open(known=False)
         self.connect()

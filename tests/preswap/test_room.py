@@ -10,6 +10,7 @@ import pytest
 
 from preswapd.preswap.settings import DeviceSpec
 from preswapd.preswap.writeback import room as room_module
+from preswapd.preswap.writeback.room import Within
 from preswapd.preswap.writeback.shrink import Shrink
 from preswapd.preswap.writeback.victims import Victims, beside
 from preswapd.units import PAGE_SIZE as PAGE
@@ -280,6 +281,19 @@ def test_a_quota_that_was_lifted_keeps_nothing_from_coming_back(opened: Running)
     assert opened.device.promoted_below is None
 
 
+def test_what_comes_back_is_bounded_by_pool_and_quota(opened: Running) -> None:
+    room = opened.instance.room
+    opened.instance.sysctl.quotas["g1"] = 100
+    put(opened, range(1, 80))
+    weights = ((500, 300, 300), (300, 500, 300), (None, 300, 300), (500, None, 500))
+    for pool, quota, least in weights:
+        room.pool.comes_back = pool
+        room.quotas[opened.device] = Within(comes_back=quota)
+        room.tell(opened.instance.all_devices())
+        assert opened.device.promoted_below == least
+        assert opened.instance.devices["g2"].promoted_below == pool
+
+
 def test_limits_and_quotas_that_swing(opened: Running) -> None:
     rng = random.Random(3)
     for _ in range(60):
@@ -346,6 +360,20 @@ def test_one_disk_that_fails_leaves_it_to_the_others(opened: Running) -> None:
     assert counters(opened, "g2")["written_back_room"] > 100
     check(opened, range(1, 451))
     check(opened, range(1, 451), "g2")
+
+
+def test_a_device_that_is_removed_is_forgotten(full: Running) -> None:
+    """With its maps, and whatever its disk had failed with."""
+    room, gone = full.instance.room, full.device
+    os.truncate(full.paths.disk_file("g1"), PAGE)
+    full.instance.sysctl.quotas["g1"] = 1000
+    turns(full, 2)
+    assert gone in room.retry_at
+    assert gone in room.quotas
+    full.instance.remove("g1", force=True)
+    turns(full, 1)
+    assert gone not in room.retry_at
+    assert gone not in room.quotas
 
 
 def test_a_device_that_is_removed_in_the_middle(full: Running) -> None:
