@@ -32,7 +32,7 @@ from preswapd.preswap.sysctl import Sysctl
 from preswapd.preswap.writeback.fitting import Fitting
 from preswapd.preswap.writeback.goals import Goal, ToDisk, ToPages, ToPoolLimit, ToQuota
 from preswapd.preswap.writeback.idle import Idle
-from preswapd.preswap.writeback.room import Room
+from preswapd.preswap.writeback.room import WAIT_MILLISECONDS, Room
 from preswapd.preswap.writeback.shrink import Shrink, Shrinks
 from preswapd.units import PAGE_SIZE, format_size
 from preswapd.version import VERSION
@@ -365,9 +365,9 @@ class Instance:
         return not self.sysctl.frozen and self.shrinks.under_way() is None
 
     def write_back(self) -> None:
-        """To be called for ever, in a thread for that alone: it waits where room is not short."""
-        self.room.turn()
-        self.idle.turn()
+        """To be called for ever, in a thread for that alone: it waits where room is not short, and
+        nothing is idle that may go now."""
+        self.room.turn(0 if self.idle.turn() else WAIT_MILLISECONDS)
 
     def compress_later(self) -> None:
         """From now on writes are taken at the speed of a copy; settle() must be called for ever."""

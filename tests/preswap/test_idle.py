@@ -13,6 +13,7 @@ from preswapd.preswap.policy import AUTO
 from preswapd.preswap.settings import DeviceSpec
 from preswapd.preswap.writeback import idle as idle_module
 from preswapd.preswap.writeback.idle import BUSY, MINUTES_BEFORE, RETRY_SECONDS, Habits, Idle
+from preswapd.preswap.writeback.room import WAIT_MILLISECONDS
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.coherence import check_coherence
 from tests.preswap.disk_model import page_of
@@ -149,6 +150,21 @@ def test_a_rate_may_be_set_while_it_runs(filled: Running, clock: Clock) -> None:
     filled.instance.sysctl.policy.writeback_rate = None
     turn(filled, clock, 0.1, times=5)
     assert moved(filled) > before + 200
+
+
+def test_nobody_waits_while_the_rate_allows_more(
+    filled: Running, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """32 MiB a second are 32 turns, and each of them would wait for room a quarter of a second."""
+    waits: list[int] = []
+    monkeypatch.setattr(filled.instance.room, "turn", waits.append)
+    filled.instance.sysctl.policy.writeback_rate = 300 * PAGE
+    for _ in range(3):
+        clock.now += 1.0
+        filled.instance.write_back()
+        filled.instance.write_back()
+    assert moved(filled) == len(PAGES)
+    assert waits == [0, WAIT_MILLISECONDS, 0, WAIT_MILLISECONDS, 0, WAIT_MILLISECONDS]
 
 
 # --- when not ---

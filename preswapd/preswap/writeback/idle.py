@@ -91,7 +91,8 @@ class Idle:
         self.page = 0
         self.moved = 0
 
-    def turn(self) -> None:
+    def turn(self) -> bool:
+        """Whether it is to be called again at once: pages moved, and the rate allows more."""
         self.habits.turn()
         now = time.monotonic()
         passed, self.looked_at = now - self.looked_at, now
@@ -99,9 +100,10 @@ class Idle:
         self.allow(passed)
         age = self.age()
         if age is None or is_busy or now < self.next_look or not self.may_move():
-            return
-        if self.allowed >= PAGE_SIZE:
-            self.move(age, now)
+            return False
+        if self.allowed < PAGE_SIZE:
+            return False
+        return self.move(age, now) > 0 and self.allowed >= PAGE_SIZE
 
     def age(self) -> float | None:
         """How old pages are that go: seconds."""
@@ -129,7 +131,8 @@ class Idle:
         before, self.traffic = self.traffic, traffic
         return traffic - before > BUSY * passed
 
-    def move(self, age: float, now: float) -> None:
+    def move(self, age: float, now: float) -> int:
+        """How many it moved, of one extent."""
         if not self.under_way:
             self.under_way, self.page, self.moved = list(self.devices()), 0, 0
         while self.under_way:
@@ -147,9 +150,10 @@ class Idle:
             if number or self.page >= device.pages:
                 self.next_device()
             if number or moved:
-                return
+                return 0 if number else moved
         if not self.moved:
             self.next_look = now + max(LEAST_PAUSE, age / LOOKS_AN_AGE)
+        return 0
 
     def next_device(self) -> None:
         self.under_way, self.page = self.under_way[1:], 0
