@@ -2,8 +2,8 @@
 /* What meets a page while it goes to disk or comes back from there, step by step; a program for
  * tests, a case a run.
  *
- * Reads of the disk file and writes to it are stopped: the linker makes them calls of
- * __wrap_disk_read() and __wrap_disk_write().  Another thread does then what the case says, and ends,
+ * Reads of the disk file and writes to it are stopped, and, where a case says so, what compresses a
+ * page: the linker makes them calls of __wrap_disk_read() and so on.  Another thread does then what the case says, and ends,
  * or waits for a busy mark and ends later.  Ends with 0 when all was right.
  */
 #define _GNU_SOURCE
@@ -16,6 +16,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "codec.h"
 #include "owner.h"
 #include "places.h"
 #include "promotion.h"
@@ -160,6 +161,30 @@ int __wrap_disk_write(const struct disk *disk, uint64_t first, uint32_t pages, c
 	return __real_disk_write(disk, first, pages, buffer);
 }
 
+/* What meets a page that is packed, its read from disk behind it. */
+static void (*meet_packing)(void);
+
+void __real_codec_pack(struct scratch *, enum tmem_compress, const void *, unsigned, uint8_t *,
+		       struct packed *);
+void __wrap_codec_pack(struct scratch *, enum tmem_compress, const void *, unsigned, uint8_t *,
+		       struct packed *);
+
+void __wrap_codec_pack(struct scratch *s, enum tmem_compress compress, const void *page,
+		       unsigned longest, uint8_t *out, struct packed *p)
+{
+	__real_codec_pack(s, compress, page, longest, out, p);
+	if (meet_packing) {
+		meet = meet_packing;
+		meet_packing = NULL;
+		let_meet();
+	}
+}
+
+static void hold_down(void)
+{
+	device_set_max_pages(&d, 0);
+}
+
 static void put_2(void)
 {
 	put(2);
@@ -244,6 +269,17 @@ static void read_meets_a_put_and_a_trim(void)
 {
 	read_1_and_meet(put_2_and_trim);
 	CHECK(promoted() == 0 && reads(0));
+}
+
+/* A sync begins, finds nothing in tmem, and is to save a map that knows the page. */
+static void read_meets_a_sync(void)
+{
+	write_to_disk(1);
+	d.promoted_below = PROMOTE_ALL;
+	meet_packing = hold_down;
+	CHECK(reads(1));
+	join();
+	CHECK(promoted() == 0 && device_state(&d, PAGE) == DISK && reads(1));
 }
 
 /* Both may share the mark; one of them brings the page back. */
@@ -372,6 +408,7 @@ static const struct {
 	{"read_meets_a_put_and_a_trim", read_meets_a_put_and_a_trim},
 	{"read_meets_a_read", read_meets_a_read},
 	{"read_meets_a_put_and_its_writeback", read_meets_a_put_and_its_writeback},
+	{"read_meets_a_sync", read_meets_a_sync},
 	{"read_meets_a_write_to_disk", read_meets_a_write_to_disk},
 	{"writeback_meets_nobody", writeback_meets_nobody},
 	{"writeback_meets_a_put", writeback_meets_a_put},

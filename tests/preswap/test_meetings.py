@@ -18,6 +18,7 @@ READS = (
     "read_meets_a_put_and_a_trim",
     "read_meets_a_put_and_its_writeback",
     "read_meets_a_read",
+    "read_meets_a_sync",
     "read_meets_a_trim",
     "read_meets_a_write_to_disk",
     "read_meets_nobody",
@@ -50,6 +51,10 @@ FAULTS = {
         [("promotion.c", PLACE_IS, "!d->tmem->find(d->host, handle).ref &&")],
         "read_meets_a_trim",
     ),
+    "what_comes_back_meets_a_sync": (
+        [("promotion.c", " && !device_over_quota(d) &&", " &&")],
+        "read_meets_a_sync",
+    ),
     "what_comes_back_is_read_without_the_mark": (
         [
             ("requests.c", READ_MARK, "\tfor"),
@@ -70,7 +75,7 @@ FAULTS = {
 
 
 FLAGS = ["-std=gnu11", "-g", "-O0", "-Wall", "-Wextra"]
-WRAPPED = ["-Wl,--wrap=disk_read", "-Wl,--wrap=disk_write"]
+WRAPPED = [f"-Wl,--wrap={name}" for name in ("disk_read", "disk_write", "codec_pack")]
 
 
 def sources(folder: Path) -> list[str]:
