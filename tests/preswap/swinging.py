@@ -10,6 +10,7 @@ and then, and after each start.
 
 import argparse
 import random
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -32,6 +33,7 @@ TAGS = [page_of(tag) for tag in range(500)]
 ZEROS = bytes(PAGE)
 COUNTED = ("written_back_room", "written_back_idle", "promoted_pages", "refaults")
 LOOK_EVERY = 5000  # operations
+TELL_EVERY = 500_000
 
 Pages = dict[int, bytes | None]  # None: an I/O error
 
@@ -86,6 +88,8 @@ class Swings:
             way()
             if number % LOOK_EVERY == 0:
                 self.look()
+            if number and number % TELL_EVERY == 0:
+                print(f"{number} operations", file=sys.stderr)
         self.look()
         self.count()
 
