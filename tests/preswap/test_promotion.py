@@ -12,7 +12,8 @@ from preswapd.preswap.settings import DeviceSpec
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.coherence import check_coherence
 from tests.preswap.disk_model import page_of
-from tests.preswap.running import MIB, Running, read
+from tests.preswap.running import MIB, Running, pages_read, read
+from tests.preswap.test_shrink import damage_one_payload
 
 PAGES = 30
 EVERY_PAGE = range(1, PAGES + 1)
@@ -247,6 +248,16 @@ def test_a_read_that_fails_brings_nothing_back(on_disk: Running) -> None:
     assert in_memory(on_disk) == []
     assert counters(on_disk)["promoted_pages"] == 0
     assert read(connection, 9 * PAGE, PAGE) == page_of(9)
+    check_coherence(on_disk.instance)
+
+
+def test_what_came_back_and_is_damaged_is_an_error(on_disk: Running) -> None:
+    """Of one page; nobody looks for it on disk, where it may be an older one."""
+    read_all(on_disk)
+    damage_one_payload(on_disk)
+    found = pages_read(on_disk.connect())[1 : PAGES + 1]
+    assert found.count(None) == 1
+    assert all(page in (None, page_of(number)) for number, page in enumerate(found, 1))
     check_coherence(on_disk.instance)
 
 

@@ -10,8 +10,6 @@ from preswapd.preswap.writeback import room
 from tests.preswap.swinging import Swings
 
 IS_LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
-# With a rule left out (writeback that does not look again is test_meetings.py's) these find it by
-# the thousand; ten million are for the rare.
 OPERATIONS = 10**7 if IS_LONG else 20_000
 
 
