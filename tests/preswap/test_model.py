@@ -98,6 +98,21 @@ class DevicesAgainstModel(RuleBasedStateMachine):
         with fails_unless(self.models[name].write(offset, data)):
             self.connections[name].pwrite(data, offset, flags)
 
+    # Most of what happens is guests at work: what nobody has written cannot be lost.
+    @rule(name=NAMES, tag=TAGS, flags=FLAGS)
+    def fill(self, name: str, tag: int, flags: int) -> None:
+        """Half of it."""
+        size = PAGES[name] * PAGE
+        self.write((name, size // 4, size // 2), tag, flags)
+
+    @rule(where=ranges(), tag=TAGS, flags=FLAGS)
+    def write_more(self, where: tuple[str, int, int], tag: int, flags: int) -> None:
+        self.write(where, tag, flags)
+
+    @rule(where=ranges(), tag=TAGS)
+    def write_to_disk(self, where: tuple[str, int, int], tag: int) -> None:
+        self.write(where, tag, FLAG_FUA)
+
     @rule(where=ranges(), flags=FLAGS)
     def trim(self, where: tuple[str, int, int], flags: int) -> None:
         name, offset, count = where
@@ -140,48 +155,50 @@ class DevicesAgainstModel(RuleBasedStateMachine):
     def set_max_pages(self, pages: int, name: str) -> None:
         self.running.instance.devices[name].max_pages = pages
 
-    @rule(quota=st.sampled_from(QUOTAS), name=NAMES)
-    def set_quota(self, quota: str, name: str) -> None:
+    @rule(quota=st.sampled_from(QUOTAS), codec=st.sampled_from(COMPRESS), name=NAMES)
+    def set_device(self, quota: str, codec: str, name: str) -> None:
         self.running.instance.set(f"preswap.test.{name}.quota", quota)
+        self.running.instance.devices[name].compress = codec
         self.running.fitted()
 
     @rule(
-        room=st.sampled_from([0.0, 0.05, 0.5]),
+        room=st.sampled_from([0.0, 0.05, 0.5, 0.9]),
         idle=st.sampled_from([None, 0.0, AUTO]),
         rate=st.sampled_from([None, 10 * PAGE]),
     )
-    def set_policy(self, room: float, idle: float | str | None, rate: int | None) -> None:
-        policy = self.running.instance.sysctl.policy
+    def look_after_memory(self, room: float, idle: float | str | None, rate: int | None) -> None:
+        """Set anew, and some turns of it."""
+        instance = self.running.instance
+        policy = instance.sysctl.policy
         policy.writeback_room, policy.writeback_idle = room, idle
         policy.writeback_rate = rate
+        for _ in range(3):
+            instance.room.turn(0)
+            instance.idle.next_look = 0.0
+            instance.idle.looked_at -= 1.0  # a second ago
+            instance.idle.turn()
 
-    @rule(codec=st.sampled_from(COMPRESS), name=NAMES)
-    def set_codec(self, codec: str, name: str) -> None:
-        self.running.instance.devices[name].compress = codec
-
-    @rule(times=st.integers(1, 3))
-    def keep_room(self, times: int) -> None:
-        for _ in range(times):
-            self.running.instance.room.turn(0)
+    @rule(tag=TAGS)
+    def fill_and_make_room(self, tag: int) -> None:
+        """All that is in memory goes to disk, and may come back with the reads after it."""
+        self.running.instance.host.limit = LIMITS[-1]
+        self.running.instance.devices["g1"].max_pages = UNLIMITED
+        self.write(("g1", 40 * PAGE, 500 * PAGE), tag, 0)
+        self.look_after_memory(0.9, None, None)
 
     @rule()
-    def move_idle(self) -> None:
-        idle = self.running.instance.idle
-        idle.next_look = 0.0
-        idle.looked_at -= 1.0  # a second ago
-        idle.turn()
+    def move_all_that_is_idle(self) -> None:
+        self.look_after_memory(0.05, 0.0, None)
 
-    @rule(weight=st.sampled_from([None, None, 0, 1000, 100_000]))
-    def come_back(self, weight: int | None) -> None:
+    @rule(weight=st.sampled_from([None, None, 0, 1000, 100_000]), renumbered=st.booleans())
+    def come_back(self, weight: int | None, renumbered: bool) -> None:
         """What is read, until the next turn says otherwise: all pages are, after each step."""
+        if renumbered:
+            self.running.instance.epochs.change_over()
         for device in self.running.instance.devices.values():
             device.promoted_below = weight
-
-    @rule()
-    def change_numbers_over(self) -> None:
-        self.running.instance.epochs.change_over()
-        for device in self.running.instance.devices.values():
-            device.renumber()
+            if renumbered:
+                device.renumber()
 
     @rule()
     def maintain(self) -> None:

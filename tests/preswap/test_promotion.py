@@ -63,9 +63,10 @@ def test_what_comes_back_is_no_put(on_disk: Running) -> None:
 
 
 def test_one_read_of_many_pages_brings_all_back(on_disk: Running) -> None:
-    found = read(on_disk.connect(), PAGE, PAGES * PAGE)
-    assert found == b"".join(map(page_of, EVERY_PAGE))
-    assert in_memory(on_disk) == list(EVERY_PAGE)
+    for _ in range(2):
+        found = read(on_disk.connect(), PAGE, PAGES * PAGE)
+        assert found == b"".join(map(page_of, EVERY_PAGE))
+        assert in_memory(on_disk) == list(EVERY_PAGE)
 
 
 def test_a_read_of_a_part_brings_the_whole_page_back(on_disk: Running) -> None:
