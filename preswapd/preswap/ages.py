@@ -31,4 +31,5 @@ class Ages:
         if time.monotonic() >= self.next_forgetting:
             self.next_forgetting = time.monotonic() + REMEMBERED_SECONDS
             for device in devices:
-                device.forget_left()
+                with suppress(OSError):
+                    device.forget_left()

@@ -102,9 +102,7 @@ class Instance:
             self.sysctl.quota_of,
             self.may_move,
         )
-        self.idle = Idle(
-            self.host, self.epochs, self.sysctl.policy, self.all_devices, self.may_move
-        )
+        self.idle = Idle(self.epochs, self.sysctl.policy, self.all_devices, self.may_move)
         self.recompression = Recompression(
             self.host,
             self.sysctl.policy,
@@ -427,9 +425,9 @@ class Instance:
         return not self.sysctl.frozen and self.shrinks.under_way() is None
 
     def write_back(self) -> None:
-        """To be called for ever, in a thread for that alone: it waits where room is not short."""
-        self.room.turn()
-        self.idle.turn()
+        """To be called for ever, in a thread for that alone: it waits where room is not short, and
+        nothing is idle that may go now."""
+        self.room.turn(0 if self.idle.turn() else None)
 
     def compress_later(self) -> None:
         """From now on writes are taken at the speed of a copy; settle() must be called for ever."""

@@ -13,6 +13,7 @@ import shutil
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from hypothesis import Phase, settings
@@ -60,6 +61,7 @@ class Lives(RuleBasedStateMachine):
         super().__init__()
         self.stack = ExitStack()
         self.stack.enter_context(with_zone(small_zone))
+        self.stack.enter_context(patch("preswapd.preswap.writeback.room.PAUSE_SECONDS", 0.0))
         self.hosts = [self.host() for _ in range(2)]
         self.at = 0
         self.is_new = [False, True]
@@ -182,6 +184,25 @@ class Lives(RuleBasedStateMachine):
     def maintain(self) -> None:
         self.here.instance.maintain()
         self.here.fitted()
+
+    @rule(at=HOSTS)
+    def look_after_memory(self, at: int) -> None:
+        """Room and idle writeback; a look that moves nothing leaves a clean device clean."""
+        instance, device = self.hosts[at].instance, self.hosts[at].device
+        policy = instance.sysctl.policy
+        policy.writeback_room, policy.writeback_idle, policy.writeback_rate = 0.5, 0.0, None
+        was_marked, before = device.is_marked, device.stats()["written_back_pages"]
+        instance.room.turn(0)
+        instance.idle.next_look = 0.0
+        instance.idle.looked_at -= 1.0  # a second ago
+        instance.idle.turn()
+        has_moved = device.stats()["written_back_pages"] > before
+        assert device.is_marked == (was_marked or has_moved)
+
+    @rule(at=HOSTS, weight=st.sampled_from([None, 0, 2000]))
+    def come_back(self, at: int, weight: int | None) -> None:
+        """What is read from disk, from now on: every page is, after each step."""
+        self.hosts[at].device.promoted_below = weight
 
     @rule(at=HOSTS, how=st.sampled_from(["swapoff", "mkswap", "anew", "discard"]))
     def forget(self, at: int, how: str) -> None:

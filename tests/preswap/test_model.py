@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Random histories: two devices read as disks must, whatever limits, shrinks, stops and kills."""
+"""Random histories: two devices read as disks must, whatever limits, shrinks, room and kills."""
 
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from math import inf
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from hypothesis import Phase, settings
@@ -15,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from preswapd.codecs import COMPRESS
 from preswapd.preswap.device._device import FLAG_FUA, Connection, Device
 from preswapd.preswap.files.disk_file import data_ranges
+from preswapd.preswap.policy import AUTO
 from preswapd.preswap.settings import DeviceSpec
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.coherence import check_coherence
@@ -30,6 +32,7 @@ def small_zone(pages: int) -> tuple[range, ...]:
 
 # More than two extents, so that a shrink has a choice.
 PAGES = {"g1": 600, "g2": 40}
+QUOTAS = ["0", "1", "50", "default"]
 LIMITS = [0, 100_000, 300_000, 1_000_000, 8_000_000]
 UNLIMITED = 2**64 - 1
 
@@ -62,9 +65,11 @@ class DevicesAgainstModel(RuleBasedStateMachine):
         super().__init__()
         self.stack = ExitStack()
         self.stack.enter_context(with_zone(small_zone))
+        self.stack.enter_context(patch("preswapd.preswap.writeback.room.PAUSE_SECONDS", 0.0))
         tmp = self.stack.enter_context(tempfile.TemporaryDirectory(prefix="preswapd-test-"))
         specs = [DeviceSpec(name, pages * PAGE) for name, pages in PAGES.items()]
         self.running = self.stack.enter_context(Running(Path(tmp), specs, LIMITS[-1]))
+        self.running.paths.runtime_dir.mkdir(parents=True)
         self.models = {name: DiskModel(pages * PAGE) for name, pages in PAGES.items()}
         self.connections: dict[str, Connection] = {}
 
@@ -89,6 +94,21 @@ class DevicesAgainstModel(RuleBasedStateMachine):
         data = pages_of(tag, count)
         with fails_unless(self.models[name].write(offset, data)):
             self.connections[name].pwrite(data, offset, flags)
+
+    # Most of what happens is guests at work: what nobody has written cannot be lost.
+    @rule(name=NAMES, tag=TAGS, flags=FLAGS)
+    def fill(self, name: str, tag: int, flags: int) -> None:
+        """Half of it."""
+        size = PAGES[name] * PAGE
+        self.write((name, size // 4, size // 2), tag, flags)
+
+    @rule(where=ranges(), tag=TAGS, flags=FLAGS)
+    def write_more(self, where: tuple[str, int, int], tag: int, flags: int) -> None:
+        self.write(where, tag, flags)
+
+    @rule(where=ranges(), tag=TAGS)
+    def write_to_disk(self, where: tuple[str, int, int], tag: int) -> None:
+        self.write(where, tag, FLAG_FUA)
 
     @rule(where=ranges(), flags=FLAGS)
     def trim(self, where: tuple[str, int, int], flags: int) -> None:
@@ -131,6 +151,51 @@ class DevicesAgainstModel(RuleBasedStateMachine):
     @rule(pages=st.sampled_from([0, 1, 50, UNLIMITED]), name=NAMES)
     def set_max_pages(self, pages: int, name: str) -> None:
         self.running.instance.devices[name].max_pages = pages
+
+    @rule(quota=st.sampled_from(QUOTAS), codec=st.sampled_from(COMPRESS), name=NAMES)
+    def set_device(self, quota: str, codec: str, name: str) -> None:
+        self.running.instance.set(f"preswap.test.{name}.quota", quota)
+        self.running.instance.devices[name].compress = codec
+        self.running.fitted()
+
+    @rule(
+        room=st.sampled_from([0.0, 0.05, 0.5, 0.9]),
+        idle=st.sampled_from([None, 0.0, AUTO]),
+        rate=st.sampled_from([None, 10 * PAGE]),
+    )
+    def look_after_memory(self, room: float, idle: float | str | None, rate: int | None) -> None:
+        """Set anew, and some turns of it."""
+        instance = self.running.instance
+        policy = instance.sysctl.policy
+        policy.writeback_room, policy.writeback_idle = room, idle
+        policy.writeback_rate = rate
+        for _ in range(3):
+            instance.room.turn(0)
+            instance.idle.next_look = 0.0
+            instance.idle.looked_at -= 1.0  # a second ago
+            instance.idle.turn()
+
+    @rule(tag=TAGS)
+    def fill_and_make_room(self, tag: int) -> None:
+        """All that is in memory goes to disk, and may come back with the reads after it."""
+        self.running.instance.host.limit = LIMITS[-1]
+        self.running.instance.devices["g1"].max_pages = UNLIMITED
+        self.write(("g1", 40 * PAGE, 500 * PAGE), tag, 0)
+        self.look_after_memory(0.9, None, None)
+
+    @rule()
+    def move_all_that_is_idle(self) -> None:
+        self.look_after_memory(0.05, 0.0, None)
+
+    @rule(weight=st.sampled_from([None, None, 0, 1000, 100_000]), renumbered=st.booleans())
+    def come_back(self, weight: int | None, renumbered: bool) -> None:
+        """What is read, until the next turn says otherwise: all pages are, after each step."""
+        if renumbered:
+            self.running.instance.epochs.change_over()
+        for device in self.running.instance.devices.values():
+            device.promoted_below = weight
+            if renumbered:
+                device.renumber()
 
     @rule()
     def maintain(self) -> None:
@@ -211,6 +276,10 @@ class DevicesAgainstModel(RuleBasedStateMachine):
             for name, device in self.running.instance.devices.items():
                 if device.is_marked:
                     self.forget(name)
+                else:
+                    self.models[name].unknown |= {
+                        page for page, bit in enumerate(device.preswap_map) if bit
+                    }
         self.running.reboot()
         self.running.open(known=False)
         self.connect()

@@ -116,9 +116,6 @@ cdef extern from "device.h" nogil:
     int device_reserve_index(device *)
     int device_empty(device *)
 
-cdef extern from "places.h" nogil:
-    void place_forget_left(device *)
-
 cdef extern from "owner.h" nogil:
     ctypedef struct writeback "struct writeback":
         uint64_t moved, lost
@@ -147,6 +144,7 @@ cdef extern from "owner.h" nogil:
     int owner_ages(device *, older *, size_t)
     int owner_idle_pages(device *, uint64_t *)
     int owner_renumber(device *)
+    int owner_forget_left(device *)
     int owner_forget(device *)
     int64_t owner_make_known(device *)
     int owner_settle(device *)

@@ -405,9 +405,10 @@ cdef class Device:
         self.check(err)
 
     def forget_left(self):
-        self.check_attached()
+        cdef int err
         with nogil:
-            place_forget_left(&self.d)
+            err = owner_forget_left(&self.d)
+        self.check(err)
 
     def coldest(self):
         cdef Extents extents = Extents()

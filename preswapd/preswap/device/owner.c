@@ -3,6 +3,7 @@
 
 #include "clock.h"
 #include "mend.h"
+#include "places.h"
 #include "punch.h"
 #include "requests.h"
 
@@ -42,9 +43,7 @@ int owner_writeback(struct device *d, uint64_t extent, uint64_t most, struct wri
 
 	if (err)
 		return err;
-	*w = (struct writeback){.err = device_mark(d)};
-	if (!w->err)
-		writeback_extent(d, extent * EXTENT_PAGES, most, w);
+	writeback_extent(d, extent * EXTENT_PAGES, most, w);
 	end(d, &mine);
 	return 0;
 }
@@ -57,9 +56,7 @@ int owner_writeback_idle_extent(struct device *d, uint64_t extent, double second
 
 	if (err)
 		return err;
-	*w = (struct writeback){.err = device_mark(d)};
-	if (!w->err)
-		writeback_idle_extent(d, extent * EXTENT_PAGES, seconds, most, w);
+	writeback_idle_extent(d, extent * EXTENT_PAGES, seconds, most, w);
 	end(d, &mine);
 	return 0;
 }
@@ -72,9 +69,7 @@ int owner_writeback_idle(struct device *d, uint64_t *page, double seconds, uint6
 
 	if (err)
 		return err;
-	*w = (struct writeback){.err = device_mark(d)};
-	if (!w->err)
-		*page = writeback_idle(d, *page, seconds, most, w);
+	*page = writeback_idle(d, *page, seconds, most, w);
 	end(d, &mine);
 	return 0;
 }
@@ -87,9 +82,7 @@ int owner_writeback_heavy(struct device *d, uint64_t *page, const struct heavy *
 
 	if (err)
 		return err;
-	*w = (struct writeback){.err = device_mark(d)};
-	if (!w->err)
-		*page = writeback_heavy(d, *page, heavy, w);
+	*page = writeback_heavy(d, *page, heavy, w);
 	end(d, &mine);
 	return 0;
 }
@@ -176,6 +169,18 @@ int owner_renumber(struct device *d)
 		return err;
 	for (uint64_t page = 0; page < d->pages; page++)
 		epochs_renumber(d->epochs, &d->touched[page]);
+	end(d, &mine);
+	return 0;
+}
+
+int owner_forget_left(struct device *d)
+{
+	struct flight mine;
+	int err = begin(d, &mine);
+
+	if (err)
+		return err;
+	place_forget_left(d);
 	end(d, &mine);
 	return 0;
 }

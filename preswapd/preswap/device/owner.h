@@ -36,6 +36,8 @@ int owner_ages(struct device *, struct older *, size_t n);
 int owner_idle_pages(struct device *, uint64_t pages_of[REUSE_STEPS]);
 /* After epochs_change_over(). */
 int owner_renumber(struct device *);
+/* See place_forget_left(). */
+int owner_forget_left(struct device *);
 int owner_coldest(struct device *, struct aged *to, size_t *extents);
 /* All pages but the zone's become UNKNOWN. */
 int owner_forget(struct device *);

@@ -17,7 +17,8 @@ static bool publish(struct device *d, uint64_t page, const struct tmem_handle *h
 	uint32_t old = 0;
 
 	d->tmem->lock(d->host, handle);
-	bool published = place_is(d, page, handle, &on_disk) &&
+	/* A sync that has begun to hold pages down since would save a map that does not know it. */
+	bool published = place_is(d, page, handle, &on_disk) && !device_over_quota(d) &&
 			 !place_publish(d, page, handle, fresh, &old);
 	d->tmem->unlock(d->host, handle);
 	return published;

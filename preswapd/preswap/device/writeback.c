@@ -67,7 +67,8 @@ static void leave(struct device *d, uint64_t page, const struct noted *noted, st
 	w->moved++;
 }
 
-/* Moves at most `most` of the chosen pages of an extent, of which there is one. */
+/* Moves at most `most` of the chosen pages of an extent, of which there is one.  Only here a clean
+ * device changes (rule K2): a look that finds nothing to move leaves it clean. */
 static void move(struct device *d, uint64_t extent, const bool chosen[EXTENT_PAGES], uint64_t most,
 		 struct writeback *w)
 {
@@ -77,8 +78,8 @@ static void move(struct device *d, uint64_t extent, const bool chosen[EXTENT_PAG
 	struct mark mark;
 	uint64_t run = 0;
 
-	w->err = buffer ? 0 : -ENOMEM;
-	if (!buffer)
+	w->err = buffer ? device_mark(d) : -ENOMEM;
+	if (w->err)
 		return;
 	marks_take(&d->marks, &mark, first, pages, true);
 	for (uint64_t i = 0, n = 0; !w->err && i < pages; i++) {

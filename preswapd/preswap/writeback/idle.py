@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What nobody has used for long goes to disk, slowly, and only while the disk is at rest."""
 
-import math
 import time
 from collections.abc import Callable, Sequence
 
 from preswapd.preswap.device._device import EXTENT_PAGES, Device, Epochs, step_seconds
 from preswapd.preswap.policy import AUTO, Policy
-from preswapd.tmem import Host
 from preswapd.units import PAGE_SIZE
 
 # Pages that guests read from disk or write to it in a second, and more: it is busy with them.
@@ -16,8 +14,6 @@ BUSY = 64
 LOOKS_AN_AGE = 10
 LEAST_PAUSE = 1.0
 RETRY_SECONDS = 60.0
-# How long it works before others that the thread looks after have their turn.
-WORK_SECONDS = 0.1
 
 # "auto": of the pages that are idle for so long, at most this part is read back in a minute.
 READ_BACK = 0.002
@@ -57,6 +53,7 @@ class Habits:
         self.seen += 1
         self.is_due = self.seen >= MINUTES_BEFORE
 
+    @property
     def age(self) -> float | None:
         """None: it is not known yet, or however long pages lie idle, too many are read back."""
         if self.is_due:
@@ -85,13 +82,11 @@ class Idle:
 
     def __init__(
         self,
-        host: Host,
         epochs: Epochs,
         policy: Policy,
         devices: Callable[[], Sequence[Device]],
         may_move: Callable[[], bool],
     ) -> None:
-        self.host = host
         self.policy = policy
         self.devices = devices
         self.may_move = may_move
@@ -104,25 +99,25 @@ class Idle:
         self.page = 0
         self.moved = 0
 
-    def turn(self) -> None:
+    def turn(self) -> bool:
+        """Whether it is to be called again at once: pages moved, and the rate allows more."""
         self.habits.turn()
         now = time.monotonic()
         passed, self.looked_at = now - self.looked_at, now
         is_busy = self.is_busy(passed)
         self.allow(passed)
         age = self.age()
-        if age is None or is_busy or now < self.next_look:
-            return
-        # Room that is short comes first.
-        while self.allowed >= PAGE_SIZE and self.may_move() and self.host.lacking() <= 0:
-            if not self.move(age) or time.monotonic() - now > WORK_SECONDS:
-                break
+        if age is None or is_busy or now < self.next_look or not self.may_move():
+            return False
+        if self.allowed < PAGE_SIZE:
+            return False
+        return self.move(age, now) > 0 and self.allowed >= PAGE_SIZE
 
     def age(self) -> float | None:
         """How old pages are that go: seconds."""
         idle = self.policy.writeback_idle
         if idle == AUTO:
-            return self.habits.age()
+            return self.habits.age
         assert not isinstance(idle, str)
         return idle
 
@@ -130,7 +125,7 @@ class Idle:
         """By the rate; what was not used in a second is not kept."""
         rate = self.policy.writeback_rate
         if rate is None:
-            self.allowed = math.inf
+            self.allowed = EXTENT_PAGES * PAGE_SIZE
         else:
             self.allowed = min(self.allowed + rate * passed, rate)
 
@@ -140,8 +135,8 @@ class Idle:
         before, self.traffic = self.traffic, traffic
         return traffic - before > BUSY * passed
 
-    def move(self, age: float) -> bool:
-        """What is idle in the next extent.  False: there is no more, or the disk fails."""
+    def move(self, age: float, now: float) -> int:
+        """How many it moved, of one extent."""
         if not self.under_way:
             self.under_way, self.page, self.moved = list(self.devices()), 0, 0
         while self.under_way:
@@ -157,13 +152,13 @@ class Idle:
             if number or self.page >= device.pages:
                 self.next_device()
             if number:
-                self.next_look = time.monotonic() + RETRY_SECONDS
-                return False
+                self.next_look = now + RETRY_SECONDS
+                return 0
             if moved:
-                return True
+                return moved
         if not self.moved:
-            self.next_look = time.monotonic() + max(LEAST_PAUSE, age / LOOKS_AN_AGE)
-        return False
+            self.next_look = now + max(LEAST_PAUSE, age / LOOKS_AN_AGE)
+        return 0
 
     def next_device(self) -> None:
         self.under_way, self.page = self.under_way[1:], 0

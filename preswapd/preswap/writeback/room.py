@@ -89,6 +89,8 @@ class Room:
         for device in devices:
             if (quota := self.quota_of(device)) < device.pages:
                 self.keep_quota(device, quota, share, may_move)
+            else:
+                self.quotas.pop(device, None)  # it was lifted
         self.tell(devices)
 
     # --- the pool ---
@@ -115,12 +117,12 @@ class Room:
 
     def keep_quota(self, device: Device, quota: int, share: float, may_move: bool) -> None:
         within = self.quotas.setdefault(device, Within())
-        room = int(quota * share)
+        room = max(1, int(quota * share))
         free = quota - device.preswap_pages
         if free >= PLENTY * room:
             within.comes_back = None
         elif free < room and may_move:
-            self.move(within, self.movable([device]), room - free, max(0, free) / max(1, room))
+            self.move(within, self.movable([device]), room - free, max(0, free) / room)
 
     # --- either ---
 
