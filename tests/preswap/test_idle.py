@@ -13,7 +13,6 @@ from preswapd.preswap.policy import AUTO
 from preswapd.preswap.settings import DeviceSpec
 from preswapd.preswap.writeback import idle as idle_module
 from preswapd.preswap.writeback.idle import BUSY, MINUTES_BEFORE, RETRY_SECONDS, Habits, Idle
-from preswapd.preswap.writeback.room import WAIT_MILLISECONDS
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.coherence import check_coherence
 from tests.preswap.disk_model import page_of
