@@ -34,6 +34,7 @@ from preswapd.preswap.sysctl import Sysctl
 from preswapd.preswap.writeback.fitting import Fitting
 from preswapd.preswap.writeback.goals import Goal, ToDisk, ToIdle, ToPages, ToPoolLimit, ToQuota
 from preswapd.preswap.writeback.idle import Idle
+from preswapd.preswap.writeback.moves import by_offset
 from preswapd.preswap.writeback.room import Room
 from preswapd.preswap.writeback.shrink import Shrink, Shrinks
 from preswapd.units import PAGE_SIZE, format_size
@@ -56,6 +57,17 @@ class Change(NamedTuple):
     value: int | str
     shrink: Shrink | None
     not_kept: str | None = None  # why it would end with this process
+
+
+def moved_rest(device: Device) -> bool:
+    """Moves to disk what a put brought into tmem that was under way when its device was held down.
+
+    Whether it can; what cannot move is saved as not known.
+    """
+    for _, extent, most in by_offset([device]):
+        if any(device.writeback(extent, most)[1:]):
+            return False
+    return True
 
 
 def held_pages(figures: DeviceFigures) -> int:
@@ -307,24 +319,27 @@ class Instance:
         save = self.save_maps if name else self.save_all_maps
         return self.shrinks.begin(ToDisk(self.sysctl, self.chosen(name), name, save))
 
-    def save_all_maps(self, devices: Sequence[Device]) -> str | None:
+    def save_all_maps(self, devices: Sequence[Device], complete: bool) -> str | None:
         """The same of a sync of all devices, which those are not part of that are not served."""
-        failure = self.save_maps(devices)
+        failure = self.save_maps(devices, complete)
         for name, refused in self.refused.items():
             failure = failure or f"{name} is not served: {refused.why}"
         return failure
 
-    def save_maps(self, devices: Sequence[Device]) -> str | None:
-        """Of those that are served still.  Why one could not be saved, or None."""
+    def save_maps(self, devices: Sequence[Device], complete: bool) -> str | None:
+        """Of those that are served still.  Why one could not be saved, or None.
+
+        complete: all pages have gone to disk, and those of puts that were under way follow them.
+        """
         failure = None
         for device in devices:
             with self.changes:
                 served = self.served.get(device.name)
                 if served is not None and served.device is device:
-                    failure = self.save_parked(served) or failure
+                    failure = self.save_parked(served, complete) or failure
         return failure
 
-    def save_parked(self, served: Served) -> str | None:
+    def save_parked(self, served: Served, can_move: bool) -> str | None:
         device = served.device
         for _ in range(PARKS):
             # Now: done a moment later, by itself, it would be a change and make the device dirty.
@@ -332,13 +347,14 @@ class Instance:
                 device.punch()
             try:
                 device.sync()  # else requests would wait for most of it
-                if device.park(PARK_MILLISECONDS):
+                if device.park(PARK_MILLISECONDS) and not (can_move and device.preswap_pages):
                     self.save(served)
                     return None
             except OSError as error:
                 return f"{device.name}: {error.strerror}"
             finally:
                 self.resume(device)
+            can_move = can_move and moved_rest(device)
         return f"{device.name}: its requests take too long"
 
     def resume(self, device: Device) -> None:

@@ -199,9 +199,9 @@ def test_a_sync_saves_what_is_read_meanwhile(
     read_all(on_disk)
     save_maps = on_disk.instance.save_maps
 
-    def read_and_save(devices: Sequence[Device]) -> str | None:
+    def read_and_save(devices: Sequence[Device], complete: bool) -> str | None:
         read_all(on_disk)
-        return save_maps(devices)
+        return save_maps(devices, complete)
 
     monkeypatch.setattr(on_disk.instance, "save_maps", read_and_save)
     assert on_disk.instance.begin_sync(name).wait().complete

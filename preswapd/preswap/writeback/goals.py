@@ -58,8 +58,11 @@ class Goal(ABC):
         """Inside, no new page enters tmem above the target.  A limit sees to that itself."""
         yield
 
-    def conclude(self) -> str | None:
-        """What is to be done at its end, held down; why that could not be done, or None."""
+    def conclude(self, complete: bool) -> str | None:
+        """What is to be done at its end, held down; why that could not be done, or None.
+
+        complete: all that was to go has gone.
+        """
         return None
 
 
@@ -103,13 +106,13 @@ class ToDisk(ToPages):
         sysctl: Sysctl,
         devices: Sequence[Device],
         name: str | None,
-        save: Callable[[Sequence[Device]], str | None],
+        save: Callable[[Sequence[Device], bool], str | None],
     ) -> None:
         super().__init__(sysctl, devices, 0, name)
         self.save = save
 
-    def conclude(self) -> str | None:
-        return self.save(self.chosen)
+    def conclude(self, complete: bool) -> str | None:
+        return self.save(self.chosen, complete)
 
 
 class ToIdle(Goal):

@@ -241,7 +241,7 @@ class Shrinks:
 
 
 def concluded(goal: Goal, result: ShrinkResult) -> ShrinkResult:
-    failure = goal.conclude()
+    failure = goal.conclude(result.complete)
     if failure is None:
         return result
     return replace(result, complete=False, reason=result.reason or failure)
