@@ -310,7 +310,7 @@ static unsigned way;
 
 static uint64_t write_back(void)
 {
-	const struct heavy all = {1, 1};
+	const struct heavy all = {1, 1, EXTENT_PAGES};
 	struct writeback w;
 	uint64_t weights[WEIGHT_STEPS] = {0}, page = 0;
 
@@ -376,7 +376,7 @@ static void writeback_meets_a_write_to_disk(void)
 /* Touched after it was weighed: it stays. */
 static void weighed_page_is_read(void)
 {
-	const struct heavy all = {1, 1};
+	const struct heavy all = {1, 1, EXTENT_PAGES};
 	uint64_t weights[WEIGHT_STEPS] = {0}, page = 0;
 	struct writeback w;
 

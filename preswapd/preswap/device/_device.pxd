@@ -131,6 +131,7 @@ cdef extern from "owner.h" nogil:
         uint64_t pages, extent
     ctypedef struct heavy "struct heavy":
         uint8_t least, beside
+        uint64_t most
     ctypedef struct older "struct older":
         double seconds
         uint64_t pages, bytes

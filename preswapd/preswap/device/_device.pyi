@@ -139,10 +139,12 @@ class Device:
     def writeback_next_idle(
         self, page: int, seconds: float, most: int = ...
     ) -> tuple[int, int, int]:
-        """The same of the first extent from `page` on that has such pages: the page behind it, or
+        """The same of the first extent from `page` on that has such pages: the page to go on from, or
         the device's end; moved; errno or 0."""
 
-    def writeback_next_heavy(self, page: int, least: int, beside: int) -> tuple[int, int, int]:
+    def writeback_next_heavy(
+        self, page: int, least: int, beside: int, most: int = ...
+    ) -> tuple[int, int, int]:
         """As before, of pages that had this weight, in steps, or a greater one at the last
         weigh(), and were not touched since; and of those beside them that had nearly as much."""
 

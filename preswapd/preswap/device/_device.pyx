@@ -358,8 +358,9 @@ cdef class Device:
         self.check(err)
         return page, w.moved, -w.err
 
-    def writeback_next_heavy(self, uint64_t page, uint8_t least, uint8_t beside):
-        cdef heavy chosen = heavy(least, beside)
+    def writeback_next_heavy(self, uint64_t page, uint8_t least, uint8_t beside,
+                             uint64_t most=EXTENT_PAGES_OF_DEVICE):
+        cdef heavy chosen = heavy(least, beside, max(1, most))
         cdef writeback w
         cdef int err
         with nogil:

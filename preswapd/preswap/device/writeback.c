@@ -156,6 +156,17 @@ static bool choose_heavy(struct device *d, uint64_t extent, const struct heavy *
 	return any;
 }
 
+/* Only the first `most`: the page of the extent from which on none is chosen any more. */
+static uint64_t keep_first(bool chosen[EXTENT_PAGES], uint64_t pages, uint64_t most)
+{
+	uint64_t end = 0;
+
+	for (uint64_t n = 0; end < pages && (!chosen[end] || n < most); end++)
+		n += chosen[end];
+	memset(chosen + end, 0, (EXTENT_PAGES - end) * sizeof *chosen);
+	return end;
+}
+
 uint64_t writeback_heavy(struct device *d, uint64_t page, const struct heavy *h, struct writeback *w)
 {
 	bool chosen[EXTENT_PAGES];
@@ -165,12 +176,13 @@ uint64_t writeback_heavy(struct device *d, uint64_t page, const struct heavy *h,
 		if (!has_heavy(d, page, h->least))
 			continue;
 		bool any = choose_heavy(d, page, h, chosen);
-		memset(d->weights + page, 0, pages_of(d, page));
+		uint64_t end = keep_first(chosen, pages_of(d, page), any ? h->most : 0);
+		memset(d->weights + page, 0, any ? end : pages_of(d, page));
 		if (!any)
 			continue;
 		move(d, page, chosen, EXTENT_PAGES, w);
 		count_add(&d->count.written_back_room, w->moved);
-		return page + EXTENT_PAGES;
+		return end < pages_of(d, page) ? page : page + EXTENT_PAGES;
 	}
 	return d->pages;
 }

@@ -17,14 +17,15 @@ void writeback_extent(struct device *, uint64_t extent, uint64_t most, struct wr
 void writeback_idle_extent(struct device *, uint64_t extent, double seconds, uint64_t most,
 			   struct writeback *);
 
-/* Both move such pages of one extent, the first one at or behind `page` that has any, and return the
- * page behind it. */
+/* Both move such pages of one extent, the first one at or behind `page` that has any, and return
+ * where to go on. */
 uint64_t writeback_idle(struct device *, uint64_t page, double seconds, uint64_t most,
 			struct writeback *);
 /* Weights, see weights.h, when they were taken last. */
 struct heavy {
 	uint8_t least;                 /* these go */
 	uint8_t beside;                /* and these, beside them */
+	uint64_t most;                 /* at least 1 */
 };
 uint64_t writeback_heavy(struct device *, uint64_t page, const struct heavy *, struct writeback *);
 

@@ -137,7 +137,7 @@ class Room:
                 weighed = True
                 within.comes_back = within.victims.weigh(devices, self.epochs.begin())
                 self.tell(devices)
-            gone, number, device = within.victims.go(free)
+            gone, number, device = within.victims.go(free, pages - moved)
             moved += gone
             if number and device is not None:
                 self.retry_at[device] = time.monotonic() + RETRY_SECONDS

@@ -11,13 +11,15 @@ memory and 36 pages went to disk for each 100 written; 55 and 46 where new pages
 import math
 from collections.abc import Sequence
 
-from preswapd.preswap.device._device import Device, least_weight
+from preswapd.preswap.device._device import EXTENT_PAGES, Device, least_weight
 
 SIXTEENTH = 16
 # What lies beside a victim goes along from this part of its weight on, where no room is left.
 LEAST_BESIDE = 0.25
 # Steps of weight to a doubling.
 STEPS = 16
+# A write of so many pages takes a disk hardly longer than one of a few.
+ONE_WRITE = 32
 # A page comes back from disk if it weighed less than this part of what goes: back at every read
 # costs 4 points of those 71 %, and a fourth more writes.
 WORTH_COMING_BACK = 0.5
@@ -55,16 +57,17 @@ class Victims:
     def are_there(self) -> bool:
         return bool(self.devices)
 
-    def go(self, free: float) -> tuple[int, int, Device | None]:
+    def go(self, free: float, most: int = EXTENT_PAGES) -> tuple[int, int, Device | None]:
         """Those of one extent, and what goes along: pages moved, errno or 0, of which device.
 
-        free: the part of the room that is there.  None: all have gone, and are to be weighed again.
+        free: the part of the room that is there.  most: so many pages, or one write, if that is
+        more.  None: all have gone, and are to be weighed again.
         """
         while self.devices:
             device = self.devices[0]
             try:
                 self.page, moved, number = device.writeback_next_heavy(
-                    self.page, self.least, beside(self.least, free)
+                    self.page, self.least, beside(self.least, free), max(most, ONE_WRITE)
                 )
             except OSError:
                 self.next_device()  # it is being removed
