@@ -32,6 +32,7 @@ class Victims:
         self.devices: list[Device] = []
         self.page = 0  # of the first of them
         self.least = 0
+        self.one_write = 1  # pages that may go along, whatever is wanted
 
     def weigh(self, devices: Sequence[Device], since: int) -> int | None:
         """Begins anew.  Below which weight a page may come back; None: there is no page to go."""
@@ -45,6 +46,7 @@ class Victims:
             self.devices.append(device)
             pages_of = [a + b for a, b in zip(pages_of, found, strict=True)]
         wanted = sum(pages_of) // SIXTEENTH + 1
+        self.one_write = min(ONE_WRITE, wanted)
         for step in range(255, 0, -1):
             wanted -= pages_of[step]
             if wanted <= 0:
@@ -67,7 +69,7 @@ class Victims:
             device = self.devices[0]
             try:
                 self.page, moved, number = device.writeback_next_heavy(
-                    self.page, self.least, beside(self.least, free), max(most, ONE_WRITE)
+                    self.page, self.least, beside(self.least, free), max(most, self.one_write)
                 )
             except OSError:
                 self.next_device()  # it is being removed
