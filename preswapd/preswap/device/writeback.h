@@ -11,14 +11,14 @@ struct writeback {
 	int err;                       /* what the disk failed with */
 };
 
-/* Of an extent, given by its first page: moves at most `most` pages of tmem. */
-void writeback_extent(struct device *, uint64_t extent, uint64_t most, struct writeback *);
-/* The same, of pages that were not touched for so many seconds. */
-void writeback_idle_extent(struct device *, uint64_t extent, double seconds, uint64_t most,
-			   struct writeback *);
+/* Of an extent, given by its first page: moves at most `most` pages of tmem that were not touched for so
+ * many seconds; 0: any. */
+void writeback_extent(struct device *, uint64_t extent, double seconds, uint64_t most,
+		      struct writeback *);
 
-/* Both move such pages of one extent, the first one at or behind `page` that has any, and return the
- * page behind it. */
+/* Both look for such pages from `page` on, the first one of an extent, move those of the first extent that
+ * has any, and return the page behind it; or, after some 10 ms in which they found none, the page to go
+ * on with. */
 uint64_t writeback_idle(struct device *, uint64_t page, double seconds, uint64_t most,
 			struct writeback *);
 /* Weights, see weights.h, when they were taken last. */

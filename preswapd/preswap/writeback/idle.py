@@ -14,6 +14,8 @@ BUSY = 64
 LOOKS_AN_AGE = 10
 LEAST_PAUSE = 1.0
 RETRY_SECONDS = 60.0
+# How long it looks in vain before others that the thread looks after have their turn.
+LOOK_SECONDS = 0.1
 
 # "auto": of the pages that are idle for so long, at most this part is read back in a minute.
 READ_BACK = 0.002
@@ -107,7 +109,10 @@ class Idle:
         is_busy = self.is_busy(passed)
         self.allow(passed)
         age = self.age()
-        if age is None or is_busy or now < self.next_look or not self.may_move():
+        if age is None:
+            self.under_way = []  # nor would a device that is removed stay in memory
+            return False
+        if is_busy or now < self.next_look or not self.may_move():
             return False
         if self.allowed < PAGE_SIZE:
             return False
@@ -139,6 +144,7 @@ class Idle:
         """How many it moved, of one extent."""
         if not self.under_way:
             self.under_way, self.page, self.moved = list(self.devices()), 0, 0
+        until = time.monotonic() + LOOK_SECONDS
         while self.under_way:
             device = self.under_way[0]
             most = int(min(EXTENT_PAGES, self.allowed // PAGE_SIZE))
@@ -154,7 +160,7 @@ class Idle:
             if number:
                 self.next_look = now + RETRY_SECONDS
                 return 0
-            if moved:
+            if moved or (self.under_way and time.monotonic() > until):
                 return moved
         if not self.moved:
             self.next_look = now + max(LEAST_PAUSE, age / LOOKS_AN_AGE)
