@@ -8,6 +8,7 @@ from typing import cast
 
 import pytest
 
+from preswapd.preswap.device._device import EXTENT_PAGES
 from preswapd.preswap.settings import DeviceSpec
 from preswapd.preswap.writeback import room as room_module
 from preswapd.preswap.writeback.room import Within
@@ -139,6 +140,27 @@ def test_room_off_moves_nothing_and_brings_nothing_back(full: Running) -> None:
     assert full.device.promoted_below == 0
     check(full, range(1, 1500))
     assert counters(full)["promoted_pages"] == 0
+
+
+def test_room_off_rests_above_a_lowered_limit(
+    full: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is to be done there, and the thread must not do it all the time."""
+    full.instance.sysctl.policy.writeback_room = 0.0
+    full.instance.host.limit = MIB
+    naps: list[float] = []
+    monkeypatch.setattr("preswapd.preswap.writeback.room.time.sleep", naps.append)
+    full.instance.room.turn(1000)
+    full.instance.room.turn(1000)
+    assert len(naps) == 2
+    assert counters(full)["written_back_pages"] == 0
+
+
+def test_a_turn_works_for_so_long(full: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room_module, "WORK_SECONDS", 0.0)
+    room, devices = full.instance.room, full.instance.all_devices()
+    assert 0 < room.move(room.pool, devices, 900, 0.0) <= EXTENT_PAGES
+    assert room.move(room.pool, devices, 900, 0.0) > 0, "it goes on there"
 
 
 def test_room_may_be_set_while_it_runs(full: Running) -> None:
@@ -368,12 +390,15 @@ def test_a_device_that_is_removed_is_forgotten(full: Running) -> None:
     os.truncate(full.paths.disk_file("g1"), PAGE)
     full.instance.sysctl.quotas["g1"] = 1000
     turns(full, 2)
+    room.pool.victims.weigh(full.instance.all_devices(), full.instance.epochs.begin())
     assert gone in room.retry_at
     assert gone in room.quotas
+    assert gone in room.pool.victims.devices
     full.instance.remove("g1", force=True)
     turns(full, 1)
     assert gone not in room.retry_at
     assert gone not in room.quotas
+    assert gone not in room.pool.victims.devices
 
 
 def test_a_device_that_is_removed_in_the_middle(full: Running) -> None:
