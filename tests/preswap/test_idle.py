@@ -166,6 +166,18 @@ def test_nobody_waits_while_the_rate_allows_more(
     assert waits == [0, None, 0, None, 0, None]
 
 
+def test_without_a_rate_nobody_waits(
+    filled: Running, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not after whole extents either."""
+    waits: list[int | None] = []
+    monkeypatch.setattr(filled.instance.room, "turn", waits.append)
+    while None not in waits:
+        filled.instance.write_back()
+    assert moved(filled) == len(PAGES)
+    assert waits == [0, 0, 0, None]
+
+
 # --- when not ---
 
 

@@ -3,6 +3,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from math import inf
 
 from preswapd.preswap.device._device import EXTENT_PAGES, Device, Epochs, step_seconds
 from preswapd.preswap.policy import AUTO, Policy
@@ -130,7 +131,7 @@ class Idle:
         """By the rate; what was not used in a second is not kept."""
         rate = self.policy.writeback_rate
         if rate is None:
-            self.allowed = EXTENT_PAGES * PAGE_SIZE
+            self.allowed = inf
         else:
             self.allowed = min(self.allowed + rate * passed, rate)
 
@@ -147,7 +148,7 @@ class Idle:
         until = time.monotonic() + LOOK_SECONDS
         while self.under_way:
             device = self.under_way[0]
-            most = int(min(EXTENT_PAGES, self.allowed // PAGE_SIZE))
+            most = int(min(EXTENT_PAGES * PAGE_SIZE, self.allowed) // PAGE_SIZE)
             try:
                 self.page, moved, number = device.writeback_next_idle(self.page, age, most)
             except OSError:
