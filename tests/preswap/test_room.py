@@ -292,6 +292,15 @@ def test_a_quota_keeps_room_for_its_own_hot_pages(opened: Running) -> None:
     check(opened, range(1, 301), "g2")
 
 
+def test_a_quota_without_pages_weighs_nothing(opened: Running) -> None:
+    """A quota of 0 has never any room: each look would begin an epoch."""
+    opened.instance.sysctl.quotas["g1"] = 0
+    epochs = opened.instance.epochs
+    begun = epochs.begin()
+    turns(opened, 5)
+    assert epochs.begin() == begun + 1
+
+
 def test_a_quota_that_was_lifted_keeps_nothing_from_coming_back(opened: Running) -> None:
     opened.instance.host.limit = 2 * LIMIT
     opened.instance.set(QUOTA, "1200")

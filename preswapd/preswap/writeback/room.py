@@ -127,7 +127,7 @@ class Room:
         free = quota - device.preswap_pages
         if free >= PLENTY * room:
             within.comes_back = None
-        elif free < room and may_move:
+        elif free < room and may_move and device.preswap_pages:
             self.move(within, self.movable([device]), room - free, max(0, free) / room)
 
     # --- either ---
