@@ -130,7 +130,7 @@ int owner_ages(struct device *d, struct older *older, size_t n)
 	return 0;
 }
 
-static bool is_used(const struct device *d, uint64_t page)
+static bool is_held(const struct device *d, uint64_t page)
 {
 	uint8_t state = device_state(d, page);
 
@@ -152,7 +152,7 @@ int owner_idle_pages(struct device *d, uint64_t pages_of[REUSE_STEPS])
 		if (err)
 			return err;
 		for (uint64_t n = piece(d, page, LOOKS_AT_ONCE); n > 0; n--, page++)
-			if (is_used(d, page))
+			if (is_held(d, page))
 				pages_of[epochs_reuse_step(epochs_seconds(
 					d->epochs, epochs_number(&d->touched[page]), now))]++;
 		end(d, &mine);

@@ -221,15 +221,15 @@ uint64_t writeback_idle(struct device *d, uint64_t page, double seconds, uint64_
 
 /* --- The coldest extents -------------------------------------------------------------------------- */
 
-struct ages {
+struct seqs {
 	struct device *device;
 	uint64_t object;
 	struct aged *extents;
 };
 
-static void add_age(void *ctx, uint32_t index, uint32_t ref)
+static void add_seq(void *ctx, uint32_t index, uint32_t ref)
 {
-	struct ages *a = ctx;
+	struct seqs *a = ctx;
 	struct device *d = a->device;
 	struct aged *e = &a->extents[swizzle_page(a->object, index) / EXTENT_PAGES];
 
@@ -251,9 +251,9 @@ size_t writeback_coldest(struct device *d, struct aged *to)
 
 	memset(to, 0, extents * sizeof *to);
 	for (uint64_t object = 0; object < SWIZZLE_OBJECTS; object++) {
-		struct ages a = {d, object, to};
+		struct seqs a = {d, object, to};
 		struct tmem_handle handle = device_handle(d, object);
-		d->tmem->visit(d->host, &handle, add_age, &a);
+		d->tmem->visit(d->host, &handle, add_seq, &a);
 	}
 	for (uint64_t i = 0; i < extents; i++)
 		if (to[i].pages)

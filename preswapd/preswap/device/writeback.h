@@ -32,7 +32,8 @@ struct aged {
 	double seq;                    /* the mean of its pages in tmem */
 	uint64_t pages, extent;
 };
-/* The extents with pages in tmem, the coldest first: how many.  `to` has room for all extents. */
+/* The extents with pages in tmem, the coldest first: how many.  `to` has room for all extents.  Cold is here
+ * what was put long ago, for a shrink, and not what epochs.h knows of it. */
 size_t writeback_coldest(struct device *, struct aged *to);
 
 #endif
