@@ -216,7 +216,7 @@ static void put_2_and_write_it_back(void)
 	struct writeback w;
 
 	put(2);
-	CHECK(!owner_writeback(&d, 0, 1, &w) && !w.err);
+	CHECK(!owner_writeback(&d, 0, 0, 1, &w) && !w.err);
 }
 
 static void write_2_to_disk(void)
@@ -316,7 +316,7 @@ static uint64_t write_back(void)
 
 	epochs_count(&epochs, 1, monotonic_ns());
 	if (way == 0)
-		CHECK(!owner_writeback(&d, 0, PAGES, &w));
+		CHECK(!owner_writeback(&d, 0, 0, PAGES, &w));
 	if (way == 1)
 		CHECK(!owner_writeback_idle(&d, &page, 0, PAGES, &w));
 	if (way == 2) {

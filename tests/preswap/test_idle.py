@@ -166,6 +166,18 @@ def test_nobody_waits_while_the_rate_allows_more(
     assert waits == [0, None, 0, None, 0, None]
 
 
+def test_without_a_rate_nobody_waits(
+    filled: Running, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not after whole extents either."""
+    waits: list[int | None] = []
+    monkeypatch.setattr(filled.instance.room, "turn", waits.append)
+    while None not in waits:
+        filled.instance.write_back()
+    assert moved(filled) == len(PAGES)
+    assert waits == [0, 0, 0, None]
+
+
 # --- when not ---
 
 
@@ -241,6 +253,27 @@ def test_a_device_that_is_removed_in_the_middle(filled: Running, clock: Clock) -
     turn(filled, clock, times=3)
     assert counters(filled, "g2")["written_back_idle"] == 1
     assert read(other, PAGE, PAGE) == page_of(7)
+
+
+def test_a_large_device_is_looked_at_in_pieces(running: Running, clock: Clock) -> None:
+    """Requests of a new client, and a clean stop, wait for each; room has its turn in between."""
+    pages, idle = (4 << 30) // PAGE + 1000, (4 << 30) // PAGE + 7
+    running.paths.runtime_dir.mkdir()
+    running.open(DeviceSpec("g1", pages * PAGE))
+    connection, device = running.connect(), running.device
+    connection.pwrite(page_of(1), idle * PAGE)
+    page, moved, _ = device.writeback_next_idle(0, 0.0)
+    assert (0 < page < idle, moved) == (True, 0)
+    assert device.writeback_next_idle(page, 0.0)[1] == 1
+    connection.pwrite(page_of(2), idle * PAGE)
+    assert sum(device.weigh(running.instance.epochs.begin())) == 1
+    page, moved, _ = device.writeback_next_heavy(0, 1, 1)
+    assert (0 < page < idle, moved) == (True, 0)
+    page, moved, _ = device.writeback_next_heavy(page, 1, 1)
+    assert moved == 1
+    assert device.writeback_next_heavy(page, 1, 1)[0] >= pages
+    assert sum(device.idle_pages()) == 1
+    assert read(connection, idle * PAGE, PAGE) == page_of(2)
 
 
 def test_a_look_leaves_a_clean_device_clean(filled: Running, clock: Clock) -> None:

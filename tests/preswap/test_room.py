@@ -8,6 +8,7 @@ from typing import cast
 
 import pytest
 
+from preswapd.preswap.device._device import EXTENT_PAGES
 from preswapd.preswap.settings import DeviceSpec
 from preswapd.preswap.writeback import room as room_module
 from preswapd.preswap.writeback.room import Within
@@ -141,6 +142,27 @@ def test_room_off_moves_nothing_and_brings_nothing_back(full: Running) -> None:
     assert counters(full)["promoted_pages"] == 0
 
 
+def test_room_off_rests_above_a_lowered_limit(
+    full: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is to be done there, and the thread must not do it all the time."""
+    full.instance.sysctl.policy.writeback_room = 0.0
+    full.instance.host.limit = MIB
+    naps: list[float] = []
+    monkeypatch.setattr("preswapd.preswap.writeback.room.time.sleep", naps.append)
+    full.instance.room.turn(1000)
+    full.instance.room.turn(1000)
+    assert len(naps) == 2
+    assert counters(full)["written_back_pages"] == 0
+
+
+def test_a_turn_works_for_so_long(full: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room_module, "WORK_SECONDS", 0.0)
+    room, devices = full.instance.room, full.instance.all_devices()
+    assert 0 < room.move(room.pool, devices, 900, 0.0) <= EXTENT_PAGES
+    assert room.move(room.pool, devices, 900, 0.0) > 0, "it goes on there"
+
+
 def test_room_may_be_set_while_it_runs(full: Running) -> None:
     full.instance.set("preswap.test.writeback_room", "off")
     turns(full)
@@ -270,6 +292,15 @@ def test_a_quota_keeps_room_for_its_own_hot_pages(opened: Running) -> None:
     check(opened, range(1, 301), "g2")
 
 
+def test_a_quota_without_pages_weighs_nothing(opened: Running) -> None:
+    """A quota of 0 has never any room: each look would begin an epoch."""
+    opened.instance.sysctl.quotas["g1"] = 0
+    epochs = opened.instance.epochs
+    begun = epochs.begin()
+    turns(opened, 5)
+    assert epochs.begin() == begun + 1
+
+
 def test_a_quota_that_was_lifted_keeps_nothing_from_coming_back(opened: Running) -> None:
     opened.instance.host.limit = 2 * LIMIT
     opened.instance.set(QUOTA, "1200")
@@ -368,12 +399,15 @@ def test_a_device_that_is_removed_is_forgotten(full: Running) -> None:
     os.truncate(full.paths.disk_file("g1"), PAGE)
     full.instance.sysctl.quotas["g1"] = 1000
     turns(full, 2)
+    room.pool.victims.weigh(full.instance.all_devices(), full.instance.epochs.begin())
     assert gone in room.retry_at
     assert gone in room.quotas
+    assert gone in room.pool.victims.devices
     full.instance.remove("g1", force=True)
     turns(full, 1)
     assert gone not in room.retry_at
     assert gone not in room.quotas
+    assert gone not in room.pool.victims.devices
 
 
 def test_a_device_that_is_removed_in_the_middle(full: Running) -> None:

@@ -136,9 +136,8 @@ cdef extern from "owner.h" nogil:
         double seconds
         uint64_t pages, bytes
     int owner_write_page_zero(device *, const uint8_t *)
-    int owner_writeback(device *, uint64_t, uint64_t, writeback *)
+    int owner_writeback(device *, uint64_t, double, uint64_t, writeback *)
     int owner_coldest(device *, aged *, size_t *)
-    int owner_writeback_idle_extent(device *, uint64_t, double, uint64_t, writeback *)
     int owner_writeback_idle(device *, uint64_t *, double, uint64_t, writeback *)
     int owner_writeback_heavy(device *, uint64_t *, const heavy *, writeback *)
     int owner_weigh(device *, uint16_t, uint64_t *)

@@ -139,8 +139,8 @@ class Device:
     def writeback_next_idle(
         self, page: int, seconds: float, most: int = ...
     ) -> tuple[int, int, int]:
-        """The same of the first extent from `page` on that has such pages: where to go on, or the
-        device's end; moved; errno or 0."""
+        """The same of the first extent from `page` on that has such pages: the page to go on with,
+        the device's end at the latest; moved, 0 also where a long look found none; errno or 0."""
 
     def writeback_next_heavy(
         self, page: int, least: int, beside: int, most: int = ...

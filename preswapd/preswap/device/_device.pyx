@@ -328,16 +328,6 @@ cdef class Device:
             err = owner_write_page_zero(&self.d, first)
         self.check(err)
 
-    def writeback(self, uint64_t extent, uint64_t most=EXTENT_PAGES_OF_DEVICE):
-        cdef writeback w
-        cdef int err
-        if extent * EXTENT_PAGES_OF_DEVICE >= self.d.pages:
-            raise ValueError("no such extent")
-        with nogil:
-            err = owner_writeback(&self.d, extent, most, &w)
-        self.check(err)
-        return w.moved, w.lost, -w.err
-
     def writeback_idle(self, uint64_t extent, double seconds,
                        uint64_t most=EXTENT_PAGES_OF_DEVICE):
         cdef writeback w
@@ -345,9 +335,12 @@ cdef class Device:
         if extent * EXTENT_PAGES_OF_DEVICE >= self.d.pages:
             raise ValueError("no such extent")
         with nogil:
-            err = owner_writeback_idle_extent(&self.d, extent, seconds, most, &w)
+            err = owner_writeback(&self.d, extent, seconds, most, &w)
         self.check(err)
         return w.moved, w.lost, -w.err
+
+    def writeback(self, uint64_t extent, uint64_t most=EXTENT_PAGES_OF_DEVICE):
+        return self.writeback_idle(extent, 0.0, most)
 
     def writeback_next_idle(self, uint64_t page, double seconds,
                             uint64_t most=EXTENT_PAGES_OF_DEVICE):

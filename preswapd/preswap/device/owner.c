@@ -10,6 +10,7 @@
 /* Pages in one flight. */
 #define PUNCH_AT_ONCE 65536u            /* and those that become known */
 #define SETTLE_AT_ONCE 4096u
+#define LOOKS_AT_ONCE (1u << 20)        /* pages that are only looked at: some 10 ms */
 
 static int begin(struct device *d, struct flight *mine)
 {
@@ -36,27 +37,15 @@ int owner_write_page_zero(struct device *d, const uint8_t *page)
 	return err;
 }
 
-int owner_writeback(struct device *d, uint64_t extent, uint64_t most, struct writeback *w)
+int owner_writeback(struct device *d, uint64_t extent, double seconds, uint64_t most,
+		    struct writeback *w)
 {
 	struct flight mine;
 	int err = begin(d, &mine);
 
 	if (err)
 		return err;
-	writeback_extent(d, extent * EXTENT_PAGES, most, w);
-	end(d, &mine);
-	return 0;
-}
-
-int owner_writeback_idle_extent(struct device *d, uint64_t extent, double seconds, uint64_t most,
-				struct writeback *w)
-{
-	struct flight mine;
-	int err = begin(d, &mine);
-
-	if (err)
-		return err;
-	writeback_idle_extent(d, extent * EXTENT_PAGES, seconds, most, w);
+	writeback_extent(d, extent * EXTENT_PAGES, seconds, most, w);
 	end(d, &mine);
 	return 0;
 }
@@ -90,12 +79,16 @@ int owner_writeback_heavy(struct device *d, uint64_t *page, const struct heavy *
 int owner_weigh(struct device *d, uint16_t since, uint64_t pages_of[WEIGHT_STEPS])
 {
 	struct flight mine;
-	int err = begin(d, &mine);
 
-	if (err)
-		return err;
-	weights_take(d, since, pages_of);
-	end(d, &mine);
+	for (uint64_t object = 0; object < SWIZZLE_OBJECTS; object++) {
+		int err = begin(d, &mine);
+		if (err)
+			return err;
+		if (object == 0)
+			weights_forget(d, since);
+		weights_take(d, object, pages_of);
+		end(d, &mine);
+	}
 	return 0;
 }
 
@@ -137,39 +130,48 @@ int owner_ages(struct device *d, struct older *older, size_t n)
 	return 0;
 }
 
-static bool is_used(const struct device *d, uint64_t page)
+static bool is_held(const struct device *d, uint64_t page)
 {
 	uint8_t state = device_state(d, page);
 
 	return state == TMEM || (state == DISK && !zone_has(&d->zone, page));
 }
 
+static uint64_t piece(const struct device *d, uint64_t first, uint64_t most)
+{
+	return d->pages - first < most ? d->pages - first : most;
+}
+
 int owner_idle_pages(struct device *d, uint64_t pages_of[REUSE_STEPS])
 {
 	uint64_t now = monotonic_ns();
 	struct flight mine;
-	int err = begin(d, &mine);
 
-	if (err)
-		return err;
-	for (uint64_t page = 0; page < d->pages; page++)
-		if (is_used(d, page))
-			pages_of[epochs_reuse_step(epochs_seconds(
-				d->epochs, epochs_number(&d->touched[page]), now))]++;
-	end(d, &mine);
+	for (uint64_t page = 0; page < d->pages;) {
+		int err = begin(d, &mine);
+		if (err)
+			return err;
+		for (uint64_t n = piece(d, page, LOOKS_AT_ONCE); n > 0; n--, page++)
+			if (is_held(d, page))
+				pages_of[epochs_reuse_step(epochs_seconds(
+					d->epochs, epochs_number(&d->touched[page]), now))]++;
+		end(d, &mine);
+	}
 	return 0;
 }
 
 int owner_renumber(struct device *d)
 {
 	struct flight mine;
-	int err = begin(d, &mine);
 
-	if (err)
-		return err;
-	for (uint64_t page = 0; page < d->pages; page++)
-		epochs_renumber(d->epochs, &d->touched[page]);
-	end(d, &mine);
+	for (uint64_t page = 0; page < d->pages;) {
+		int err = begin(d, &mine);
+		if (err)
+			return err;
+		for (uint64_t n = piece(d, page, LOOKS_AT_ONCE); n > 0; n--, page++)
+			epochs_renumber(d->epochs, &d->touched[page]);
+		end(d, &mine);
+	}
 	return 0;
 }
 
@@ -212,11 +214,6 @@ int owner_forget(struct device *d)
 	}
 	end(d, &mine);
 	return err;
-}
-
-static uint64_t piece(const struct device *d, uint64_t first, uint64_t most)
-{
-	return d->pages - first < most ? d->pages - first : most;
 }
 
 int64_t owner_make_known(struct device *d)

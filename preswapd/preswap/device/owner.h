@@ -14,18 +14,17 @@
 
 /* Written through to disk, and synced. */
 int owner_write_page_zero(struct device *, const uint8_t *page);
-int owner_writeback(struct device *, uint64_t extent, uint64_t most, struct writeback *);
-int owner_writeback_idle_extent(struct device *, uint64_t extent, double seconds, uint64_t most,
-				struct writeback *);
+int owner_writeback(struct device *, uint64_t extent, double seconds, uint64_t most,
+		    struct writeback *);
 /* As in writeback.h, from `*page` on, which becomes the page that they return. */
 int owner_writeback_idle(struct device *, uint64_t *page, double seconds, uint64_t most,
 			 struct writeback *);
 int owner_writeback_heavy(struct device *, uint64_t *page, const struct heavy *,
 			  struct writeback *);
-/* See weights_take(). */
+/* See weights.h. */
 int owner_weigh(struct device *, uint16_t since, uint64_t pages_of[WEIGHT_STEPS]);
-/* Pages in tmem that were not touched for so many seconds, and the bytes that they take: added up in
- * n ages. */
+/* Pages in tmem that were not touched for so many seconds, and the bytes that they take: added to what is
+ * in each of n. */
 struct older {
 	double seconds;
 	uint64_t pages, bytes;

@@ -4,8 +4,8 @@
 #include "places.h"
 #include "weights.h"
 
-/* The least memory that a page takes: so much of the rule is known before it is compressed. */
-#define LEAST_BYTES 40u
+/* The shortest slot, see weights.c: so much of the rule is known before the page is compressed. */
+#define LEAST_BYTES 64u
 
 /* It was read under the mark, and only under the mark alone can it become DISK anew: so if it is on
  * disk and nowhere else, it is what was read.  An ordinary put of a page without a slot (no row of its

@@ -3,6 +3,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from math import inf
 
 from preswapd.preswap.device._device import EXTENT_PAGES, Device, Epochs, step_seconds
 from preswapd.preswap.policy import AUTO, Policy
@@ -14,6 +15,8 @@ BUSY = 64
 LOOKS_AN_AGE = 10
 LEAST_PAUSE = 1.0
 RETRY_SECONDS = 60.0
+# How long it looks in vain before others that the thread looks after have their turn.
+LOOK_SECONDS = 0.1
 
 # "auto": of the pages that are idle for so long, at most this part is read back in a minute.
 READ_BACK = 0.002
@@ -107,7 +110,10 @@ class Idle:
         is_busy = self.is_busy(passed)
         self.allow(passed)
         age = self.age()
-        if age is None or is_busy or now < self.next_look or not self.may_move():
+        if age is None:
+            self.under_way = []  # nor would a device that is removed stay in memory
+            return False
+        if is_busy or now < self.next_look or not self.may_move():
             return False
         if self.allowed < PAGE_SIZE:
             return False
@@ -125,7 +131,7 @@ class Idle:
         """By the rate; what was not used in a second is not kept."""
         rate = self.policy.writeback_rate
         if rate is None:
-            self.allowed = EXTENT_PAGES * PAGE_SIZE
+            self.allowed = inf
         else:
             self.allowed = min(self.allowed + rate * passed, rate)
 
@@ -139,9 +145,10 @@ class Idle:
         """How many it moved, of one extent."""
         if not self.under_way:
             self.under_way, self.page, self.moved = list(self.devices()), 0, 0
+        until = time.monotonic() + LOOK_SECONDS
         while self.under_way:
             device = self.under_way[0]
-            most = int(min(EXTENT_PAGES, self.allowed // PAGE_SIZE))
+            most = int(min(EXTENT_PAGES * PAGE_SIZE, self.allowed) // PAGE_SIZE)
             try:
                 self.page, moved, number = device.writeback_next_idle(self.page, age, most)
             except OSError:
@@ -154,7 +161,7 @@ class Idle:
             if number:
                 self.next_look = now + RETRY_SECONDS
                 return 0
-            if moved:
+            if moved or (self.under_way and time.monotonic() > until):
                 return moved
         if not self.moved:
             self.next_look = now + max(LEAST_PAUSE, age / LOOKS_AN_AGE)

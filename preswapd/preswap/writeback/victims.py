@@ -9,7 +9,7 @@ memory and 36 pages went to disk for each 100 written; 55 and 46 where new pages
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from preswapd.preswap.device._device import EXTENT_PAGES, Device, least_weight
 
@@ -79,6 +79,11 @@ class Victims:
             if number or moved:
                 return moved, number, device
         return 0, 0, None
+
+    def leave_out_all_but(self, devices: Collection[Device]) -> None:
+        if self.devices and self.devices[0] not in devices:
+            self.page = 0
+        self.devices = [device for device in self.devices if device in devices]
 
     def next_device(self) -> None:
         self.devices, self.page = self.devices[1:], 0
