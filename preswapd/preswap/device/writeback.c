@@ -173,13 +173,13 @@ uint64_t writeback_heavy(struct device *d, uint64_t page, const struct heavy *h,
 		if (!has_heavy(d, page, h->least))
 			continue;
 		bool any = choose_heavy(d, page, h, chosen);
-		uint64_t end = keep_first(chosen, pages_of(d, page), any ? h->most : 0);
-		memset(d->weights + page, 0, any ? end : pages_of(d, page));
+		uint64_t tried = keep_first(chosen, pages_of(d, page), any ? h->most : 0);
+		memset(d->weights + page, 0, any ? tried : pages_of(d, page));
 		if (!any)
 			continue;
 		move(d, page, chosen, EXTENT_PAGES, w);
 		count_add(&d->count.written_back_room, w->moved);
-		return end < pages_of(d, page) ? page : page + EXTENT_PAGES;
+		return tried < pages_of(d, page) ? page : page + EXTENT_PAGES;
 	}
 	return page;
 }
