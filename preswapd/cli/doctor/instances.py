@@ -140,7 +140,10 @@ def check_files(place: Place, files: Iterable[tuple[Path, str | None]]) -> Itera
 def pool(place: Place, tmem: TmemFigures) -> Iterator[Finding]:
     name = place.name
     used, limit = tmem["mem_used_total"], tmem["mem_limit"]
-    yield Finding(OK, name, f"the pool has {format_size(used)} of {format_size(limit)} in use")
+    whose = ", which is the governor's limit," if tmem.get("governed") else ""
+    yield Finding(
+        OK, name, f"the pool has {format_size(used)} of {format_size(limit)}{whose} in use"
+    )
     if tmem.get("frozen"):
         yield Finding(
             NOTE,

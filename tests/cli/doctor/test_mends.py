@@ -113,6 +113,9 @@ def test_instance_that_is_configured_and_does_not_run(
 ) -> None:
     (configs / "vm7.toml").touch()
     (configs / "notes.txt").touch()
+    # It is no instance.
+    (configs / "governor.toml").touch()
+    (configs / "governor.toml.d").mkdir()
     monkeypatch.setattr("preswapd.cli.instances.runtime_root", lambda: tmp_path)
     monkeypatch.setattr("preswapd.cli.instances.default_shm_dirs", dict)
     monkeypatch.setattr("preswapd.cli.doctor.command.is_root", lambda: True)
