@@ -4,6 +4,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from math import inf
 from pathlib import Path
 
 from preswapd.units import PAGE_SIZE as PAGE
@@ -40,8 +41,10 @@ def run_operation(running: Running, operation: Operation) -> None:
         getattr(running.instance, name)(rest[0], force=True)
     elif name == "sync":
         running.instance.begin_sync().wait()
+    elif name == "settle_device":
+        running.device.settle()
     elif name == "recompress":
-        running.device.recompress()
+        running.device.recompress("zstd", 0, since=-inf, before=inf, nanoseconds=10**9)
     elif name == "limit":
         running.instance.host.limit = rest[0]
     else:

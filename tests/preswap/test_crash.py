@@ -56,7 +56,14 @@ SCENARIOS: dict[str, tuple[Sequence[Operation], Sequence[Operation]]] = {
     "part_rejected": (FULL, [["part", PAGE + 100, "part"], ["part", 6 * PAGE, "part"]]),
     "shrink": (FEW, [["shrink", 1], ["shrink", 0]]),
     "staged": ([*FEW, ["compress_later"]], [["write", 5, 9, 0], ["write", 1, 9, 0], ["settle"]]),
-    "recompress": ([*FEW, ["compress_later"], ["write", 5, 9, 0]], [["recompress"]]),
+    "settle": ([*FEW, ["compress_later"], ["write", 5, 9, 0]], [["settle_device"]]),
+    "recompress": (FEW, [["recompress"], ["write", 1, 9, 0]]),
+    "recompress_staged": (
+        [*FEW, ["compress_later"], ["write", 5, 9, 0]],
+        [["recompress"], ["settle"], ["shrink", 0]],
+    ),
+    # Neither P nor the disk file changes: it stays clean.
+    "recompress_clean": (CLEAN, [["recompress"]]),
     "punch": (FEW, [["maintain"]]),
     "swapoff": (FEW, [["swapoff", "g1"]]),
     "write_again_after_shrink": ([*FEW, ["shrink", 0]], [["write", 1, 9, 0], ["shrink", 0]]),

@@ -2,8 +2,8 @@
 """Random lives of a device: one guest, two hosts, stops, kills, reboots, hands on the files.
 
 Wherever the guest looks, a page reads as its last acknowledged request left it, or fails; it fails
-only with an excuse, and its zone never.  A start is refused only after hands on the files, and goes
-on once they are as they were.  Power cuts are not in here, nor what no rule can notice: a file
+only with an excuse, and its zone never.  A device is refused only after hands on the files, and
+served once they are as they were.  Power cuts are not in here, nor what no rule can notice: a file
 system set back as a whole, changes in place while a killed server is down, a guest that goes back
 to a host that still has its past.
 """
@@ -13,7 +13,6 @@ import shutil
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 from hypothesis import Phase, settings
@@ -33,6 +32,7 @@ from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.coherence import check_coherence
 from tests.preswap.disk_model import page_of
 from tests.preswap.running import Running, pages_read
+from tests.preswap.zones import with_zone
 
 PAGES = 24
 ZEROS = bytes(PAGE)
@@ -59,13 +59,7 @@ class Lives(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.stack = ExitStack()
-        for module in (
-            "preswapd.preswap.creation",
-            "preswapd.preswap.inherit",
-            "preswapd.preswap.opening",
-            "tests.preswap.coherence",
-        ):
-            self.stack.enter_context(patch(f"{module}.zone", small_zone))
+        self.stack.enter_context(with_zone(small_zone))
         self.hosts = [self.host() for _ in range(2)]
         self.at = 0
         self.is_new = [False, True]
@@ -241,16 +235,25 @@ class Lives(RuleBasedStateMachine):
 
     # --- hands on the files of a server that is down ---
 
-    def refused(self, at: int) -> None:
-        with pytest.raises(RefusedError, match=r"is (not the disk file that|the disk file of)"):
+    def all_refused(self, at: int) -> None:
+        with pytest.raises(RefusedError, match=r"is the disk file of"):
             self.hosts[at].open(known=False)
+
+    def refused_alone(self, at: int) -> None:
+        """The other one is served, and then the server is killed."""
+        running = self.hosts[at]
+        running.open(known=False)
+        assert set(running.instance.devices) == {"g2"}
+        assert "is not the disk file that" in running.instance.refused["g1"].why
+        self.others_have_their_own()
+        running.kill()
 
     @rule(at=HOSTS, clean=st.booleans(), reboot=st.booleans())
     def swap_disk_files(self, at: int, clean: bool, reboot: bool) -> None:
         self.end(at, clean, reboot)
         paths = [self.hosts[at].paths.disk_file(name) for name in ("g1", "g2")]
         exchange(*paths)
-        self.refused(at)
+        self.all_refused(at)
         exchange(*paths)
         # A file that is renamed has another ctime, too.
         self.excuse_on_disk(at)
@@ -263,7 +266,7 @@ class Lives(RuleBasedStateMachine):
         copy = path.with_name("copy")
         shutil.copy2(path, copy)
         exchange(path, copy)
-        self.refused(at)
+        self.refused_alone(at)
         exchange(path, copy)
         copy.unlink()
         self.excuse_on_disk(at)

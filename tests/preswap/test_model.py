@@ -4,8 +4,8 @@
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from math import inf
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 from hypothesis import Phase, settings
@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from preswapd.codecs import COMPRESS
-from preswapd.preswap.device._device import FLAG_FUA, Connection
+from preswapd.preswap.device._device import FLAG_FUA, Connection, Device
 from preswapd.preswap.files.disk_file import data_ranges
 from preswapd.preswap.settings import DeviceSpec
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.coherence import check_coherence
 from tests.preswap.disk_model import DiskModel, pages_of
 from tests.preswap.running import Running, pages_read, read
+from tests.preswap.zones import with_zone
 
 
 def small_zone(pages: int) -> tuple[range, ...]:
@@ -60,12 +61,7 @@ class DevicesAgainstModel(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.stack = ExitStack()
-        for module in (
-            "preswapd.preswap.creation",
-            "preswapd.preswap.inherit",
-            "tests.preswap.coherence",
-        ):
-            self.stack.enter_context(patch(f"{module}.zone", small_zone))
+        self.stack.enter_context(with_zone(small_zone))
         tmp = self.stack.enter_context(tempfile.TemporaryDirectory(prefix="preswapd-test-"))
         specs = [DeviceSpec(name, pages * PAGE) for name, pages in PAGES.items()]
         self.running = self.stack.enter_context(Running(Path(tmp), specs, LIMITS[-1]))
@@ -150,8 +146,15 @@ class DevicesAgainstModel(RuleBasedStateMachine):
         self.running.instance.host.settle()
 
     @rule(name=NAMES)
-    def recompress(self, name: str) -> None:
-        self.running.instance.devices[name].recompress()
+    def settle_device(self, name: str) -> None:
+        self.running.instance.devices[name].settle()
+
+    @rule(name=NAMES, first=st.integers(0, 39))
+    def recompress(self, name: str, first: int) -> None:
+        device = self.running.instance.devices[name]
+        was_marked = device.is_marked
+        assert recompressed(device, first) == device.pages
+        assert device.is_marked == was_marked
 
     @rule(name=NAMES)
     def swapoff(self, name: str) -> None:
@@ -237,6 +240,11 @@ class DevicesAgainstModel(RuleBasedStateMachine):
     def all_say_the_same(self) -> None:
         if self.connections:
             check_coherence(self.running.instance)
+
+
+def recompressed(device: Device, first: int) -> int:
+    """All pages from there on, however young: the page that it has come to."""
+    return device.recompress("zstd", first, since=-inf, before=inf, nanoseconds=10**12)[0]
 
 
 def pages_in(ranges: Iterable[tuple[int, int]]) -> set[int]:

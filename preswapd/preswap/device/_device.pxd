@@ -122,6 +122,12 @@ cdef extern from "owner.h" nogil:
     ctypedef struct writeback "struct writeback":
         uint64_t moved, lost
         int err
+    ctypedef struct recompress "struct recompress":
+        tmem_compress compress
+        double since, before
+        uint64_t budget, next
+        uint64_t recompressed, no_room
+        uint64_t worked, took
     ctypedef struct aged "struct aged":
         double seq
         uint64_t pages, extent
@@ -142,7 +148,8 @@ cdef extern from "owner.h" nogil:
     int owner_renumber(device *)
     int owner_forget(device *)
     int64_t owner_make_known(device *)
-    int owner_recompress(device *)
+    int owner_settle(device *)
+    int owner_recompress(device *, recompress *)
     int64_t owner_mend(device *)
     int owner_punch(device *)
     int owner_punch_unused(device *)

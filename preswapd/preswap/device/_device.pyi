@@ -171,8 +171,18 @@ class Device:
         """Gives back all blocks of the disk file where no page is on disk, as a process before
         this one may have left them."""
 
-    def recompress(self) -> None:
+    def settle(self) -> None:
         """Compresses pages in tmem that the process before this one left uncompressed."""
+
+    def recompress(
+        self, codec: str, first: int, *, since: float, before: float, nanoseconds: int
+    ) -> tuple[int, int, int, int, int]:
+        """From page `first` on compresses pages in tmem once more that were touched last in that
+        time (of time.monotonic()), until it has had a processor for so long.
+
+        The page to go on with; how many pages became smaller, and how many found no room to; ns
+        with a processor, and in all.
+        """
 
     def mend(self) -> int | None:
         """Where the disk file was cut off, makes pages behind its end lost: how many, or None."""

@@ -433,11 +433,22 @@ cdef class Device:
         self.check(<int>min(made, 0))
         return made
 
-    def recompress(self):
+    def settle(self):
         cdef int err
         with nogil:
-            err = owner_recompress(&self.d)
+            err = owner_settle(&self.d)
         self.check(err)
+
+    def recompress(self, str codec not None, uint64_t first, *, double since, double before,
+                   uint64_t nanoseconds):
+        cdef recompress r
+        cdef int err
+        r.compress = <tmem_compress>compress_number(codec)
+        r.next, r.since, r.before, r.budget = first, since, before, nanoseconds
+        with nogil:
+            err = owner_recompress(&self.d, &r)
+        self.check(err)
+        return r.next, r.recompressed, r.no_room, r.worked, r.took
 
     def mend(self):
         cdef int64_t lost

@@ -149,7 +149,7 @@ void device_drop(struct device *, uint64_t first, uint64_t pages, enum page_stat
 uint64_t device_make_known(struct device *, uint64_t first, uint64_t pages);
 /* Compresses those of the pages that tmem still holds uncompressed: the process before this one
  * ended before it got to them. */
-void device_recompress(struct device *, uint64_t first, uint64_t pages);
+void device_settle(struct device *, uint64_t first, uint64_t pages);
 /* Counts and notes what the disk file failed with; returns the error for the guest. */
 int device_disk_error(struct device *, int err);
 

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "owner.h"
 
+#include "clock.h"
 #include "mend.h"
 #include "punch.h"
 #include "requests.h"
 
 /* Pages in one flight. */
 #define PUNCH_AT_ONCE 65536u            /* and those that become known */
-#define RECOMPRESS_AT_ONCE 4096u
+#define SETTLE_AT_ONCE 4096u
 
 static int begin(struct device *d, struct flight *mine)
 {
@@ -232,15 +233,33 @@ int64_t owner_make_known(struct device *d)
 	return (int64_t)made;
 }
 
-int owner_recompress(struct device *d)
+int owner_settle(struct device *d)
 {
 	struct flight mine;
 
-	for (uint64_t first = 0; first < d->pages; first += RECOMPRESS_AT_ONCE) {
+	for (uint64_t first = 0; first < d->pages; first += SETTLE_AT_ONCE) {
 		int err = begin(d, &mine);
 		if (err)
 			return err;
-		device_recompress(d, first, piece(d, first, RECOMPRESS_AT_ONCE));
+		device_settle(d, first, piece(d, first, SETTLE_AT_ONCE));
+		end(d, &mine);
+	}
+	return 0;
+}
+
+int owner_recompress(struct device *d, struct recompress *r)
+{
+	struct flight mine;
+
+	r->recompressed = r->no_room = r->worked = r->took = 0;
+	while (r->next < d->pages && r->worked < r->budget) {
+		int err = begin(d, &mine);
+		if (err)
+			return err;
+		uint64_t began = monotonic_ns(), worked = thread_cpu_ns();
+		recompress_pages(d, r);
+		r->worked += thread_cpu_ns() - worked;
+		r->took += monotonic_ns() - began;
 		end(d, &mine);
 	}
 	return 0;

@@ -8,6 +8,7 @@
 #ifndef PRESWAPD_OWNER_H
 #define PRESWAPD_OWNER_H
 
+#include "recompress.h"
 #include "weights.h"
 #include "writeback.h"
 
@@ -40,7 +41,9 @@ int owner_coldest(struct device *, struct aged *to, size_t *extents);
 int owner_forget(struct device *);
 /* UNKNOWN pages become zeros.  How many, or a negative errno. */
 int64_t owner_make_known(struct device *);
-int owner_recompress(struct device *);
+int owner_settle(struct device *);
+/* A pass goes on until it has had a processor for its budget, or is at its end. */
+int owner_recompress(struct device *, struct recompress *);
 /* See mend_disk(). */
 int64_t owner_mend(struct device *);
 /* Where a trim left blocks behind. */
