@@ -38,6 +38,10 @@ MAY_IMPORT: dict[str, set[str]] = {
         "preswapd.units",
     },
     "preswapd.cli": WORDS | {"preswapd.api", "preswapd.host"},
+    # It reads its configuration as servers read theirs, and knows nothing of their pages.
+    "preswapd.govern": WORDS
+    | {"preswapd.api", "preswapd.host", "preswapd.server.config"}
+    | {f"preswapd.server.{name}" for name in ("directories", "sockets")},
     "preswapd.server": WORDS
     | {"preswapd.control", "preswapd.api", "preswapd.preswap", "preswapd.host"},
     "preswapd.control": WORDS | {"preswapd.api", "preswapd.preswap"},
