@@ -158,6 +158,12 @@ def default_runtime_dir(instance: str, system: bool = False) -> Path:
     return (SYSTEM_RUNTIME_ROOT if system else runtime_root()) / instance
 
 
+def governor_runtime_dir(system: bool = False) -> Path:
+    """Beside those of instances, among which it would look like one."""
+    root = SYSTEM_RUNTIME_ROOT if system else runtime_root()
+    return root.with_name(f"{root.name}-{GOVERNOR}")
+
+
 def default_shm_dir(instance: str, system: bool = False) -> Path:
     # All users share /dev/shm, so an ordinary user's directory carries the user's number.
     own = "" if system or is_root() else f"{os.geteuid()}-"

@@ -29,7 +29,8 @@ WORDS = {
 # Who may import what, besides itself; the longest name that fits a module is its layer.
 MAY_IMPORT: dict[str, set[str]] = {
     "nbd_plugin": WORDS | {"preswapd.server", "preswapd.preswap"},
-    "preswapd.__main__": WORDS | {"preswapd.server", "preswapd.demo", "preswapd.host"},
+    "preswapd.__main__": WORDS
+    | {"preswapd.server", "preswapd.govern", "preswapd.demo", "preswapd.host"},
     "preswapd.demo": WORDS | {"preswapd.guest", "preswapd.host", "preswapd.api"},
     "preswapd.guest": {
         "preswapd.errors",

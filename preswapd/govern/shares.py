@@ -12,6 +12,7 @@ MIB = 1 << 20
 # What an arena needs for anything: the smallest that a pool's limit may be.
 LEAST = 4 * MIB
 # Pages that nobody has used for half an hour count a quarter when there is not enough for all.
+IDLE_SECONDS = 1800
 IDLE_COUNTS = 0.25
 # A pool that fills up gets so much of what it takes, and so much besides, before it is full.
 WANTS = 0.9  # of its limit
