@@ -84,7 +84,7 @@ SHARE_SETTINGS = (
         POOL_SIZE,
         Place.FILE,
         "the most memory that the instance's pool may take, however much there is",
-        "its pool-limit",
+        "its pool_limit",
     ),
 )
 GOVERNOR_KEYS: Keys = keys_of(GOVERNOR_SETTINGS)

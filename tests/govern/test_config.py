@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The governor's configuration: checked as an instance's is, with the file and line."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from preswapd import paths
 from preswapd.errors import UsageError
-from preswapd.govern.config import BEFORE_INSTANCES, load
+from preswapd.govern.config import BEFORE_INSTANCES, GOVERNOR_SETTINGS, SHARE_SETTINGS, load
 from preswapd.govern.policy import Rules
 from preswapd.govern.shares import LEAST, Share
 from preswapd.host.meminfo import default_reserve
 
+ROOT = Path(__file__).parents[2]
 GIB = 1 << 30
 
 
@@ -69,6 +71,16 @@ def test_complaints(tmp_path: Path, text: str, complaint: str) -> None:
     with pytest.raises(UsageError) as found:
         load(path)
     assert str(found.value).startswith(f"{path}{complaint}")
+
+
+def test_example_has_every_key_as_the_code_says_it(tmp_path: Path) -> None:
+    example = (ROOT / "systemd/governor.toml").read_text()
+    plain = " ".join(example.replace("# ", "").split())
+    for setting in (*GOVERNOR_SETTINGS, *SHARE_SETTINGS):
+        assert setting.help in plain
+        assert re.search(rf"^#{setting.key} = ", example, re.M)
+    lines = [line.removeprefix("#") for line in example.splitlines() if line[:2] != "# "]
+    assert load(written(tmp_path, "\n".join(lines))).rules.share("vm1").cap == 2 * GIB
 
 
 def test_file_that_is_named_must_be_there(tmp_path: Path) -> None:
