@@ -7,13 +7,13 @@ days.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 MIB = 1 << 20
 # What an arena needs for anything: the smallest that a pool's limit may be.
 LEAST = 4 * MIB
-# Pages that nobody has used for half an hour count a quarter when there is not enough for all.
-IDLE_SECONDS = 1800
-IDLE_COUNTS = 0.25
+# When there is not enough for all, a page that nobody has used for half an hour costs so many.
+IDLE_SECONDS, IDLE_COSTS = 1800, 4
 # A pool that fills up gets so much of what it takes, and so much besides, before it is full.
 WANTS = 0.9  # of its limit
 AHEAD, AHEAD_BYTES = 0.25, 64 * MIB
@@ -62,36 +62,49 @@ def divide(total: int, shares: Mapping[str, Share], pools: Mapping[str, Pool]) -
     all get their floor."""
     between = {name: bounds(shares[name], pool) for name, pool in pools.items()}
     limits = {name: floor for name, (floor, _) in between.items()}
-    for wanted in rounds(shares, pools):
-        ends = {name: min(wanted[name], between[name][1]) for name in wanted}
-        weights = {name: shares[name].weight for name in ends}
-        give(total, limits, ends, weights)
+    for turn in turns(shares, pools):
+        ends = {name: min(part.end, between[name][1]) for name, part in turn.items()}
+        give(total, limits, ends, {name: part.weight for name, part in turn.items()})
     # Numbers that people read; a floor is kept to the byte.
     return {name: max(between[name][0], at // MIB * MIB) for name, at in limits.items()}
 
 
-def rounds(shares: Mapping[str, Share], pools: Mapping[str, Pool]) -> Iterable[Mapping[str, float]]:
-    """Up to what each is given, turn by turn, as long as there is any: what is in use, and then
-    what is idle too; whoever yields comes after the others; at last up to the caps."""
+class Part(NamedTuple):
+    """Up to what one is given, and which part of what there is it gets on the way."""
+
+    end: float
+    weight: float
+
+
+def turns(shares: Mapping[str, Share], pools: Mapping[str, Pool]) -> Iterable[Mapping[str, Part]]:
+    """One after the other as long as there is any: what is needed, by whoever yields after the
+    others; then room ahead for all; at last up to the caps."""
     for yields in (False, True):
-        those = {name: pool for name, pool in pools.items() if shares[name].yields is yields}
-        yield {name: needed(pool, taxed(pool)) for name, pool in those.items()}
-        yield {name: needed(pool, pool.used) for name, pool in those.items()}
-    yield {name: ahead(pool.used) for name, pool in pools.items()}
-    yield dict.fromkeys(pools, float("inf"))
+        yield {
+            name: Part(needed(pool), taxed(shares[name].weight, pool))
+            for name, pool in pools.items()
+            if shares[name].yields is yields
+        }
+    yield {name: Part(ahead(pool.used), shares[name].weight) for name, pool in pools.items()}
+    yield {name: Part(float("inf"), shares[name].weight) for name in pools}
 
 
-def taxed(pool: Pool) -> float:
-    idle = min(pool.idle, pool.used)
-    return pool.used - (1 - IDLE_COUNTS) * idle
+def taxed(weight: int, pool: Pool) -> float:
+    """An idle page costs what four others cost: a pool of idle pages gets a quarter of its part.
+
+    By the weight and not by the pages: what is idle of a pool that has shrunk for it would be
+    taxed again, until nothing is left.
+    """
+    idle = min(1.0, pool.idle / pool.used) if pool.used else 0.0
+    return weight / (1 + (IDLE_COSTS - 1) * idle)
 
 
-def needed(pool: Pool, used: float) -> float:
+def needed(pool: Pool) -> float:
     """What it takes, and somewhat more where it is short of it: what is given so and not taken is
     not taken away again, or it would come and go."""
     if pool.wants:
-        return ahead(used)
-    return min(ahead(used), max(used, pool.governed or 0))
+        return ahead(pool.used)
+    return min(ahead(pool.used), max(pool.used, pool.governed or 0))
 
 
 def ahead(used: float) -> float:
@@ -99,7 +112,7 @@ def ahead(used: float) -> float:
 
 
 def give(
-    total: int, limits: dict[str, int], ends: Mapping[str, float], weights: Mapping[str, int]
+    total: int, limits: dict[str, int], ends: Mapping[str, float], weights: Mapping[str, float]
 ) -> None:
     """Raises the limits towards their ends: of what is left of the total, each gets what its weight
     says, and what one cannot use the others get."""

@@ -4,7 +4,7 @@
 from collections.abc import Iterator, Mapping
 
 from preswapd.govern.policy import Decision, Reason, Rules
-from preswapd.govern.shares import IDLE_SECONDS, Pool, Share, bounds, needed, taxed
+from preswapd.govern.shares import IDLE_COSTS, IDLE_SECONDS, Pool, Share, bounds, taxed
 from preswapd.units import format_size
 
 
@@ -72,21 +72,19 @@ def why(name: str, rules: Rules, pools: Mapping[str, Pool]) -> str:
         return f"it may take as much as {owner} says, because there is enough"
     if pool.governed <= floor:
         return "it is at its floor: there is no memory beyond the floors"
-    return f"{standing(pool, share)}. {weighed(name, rules, pools)}"
+    return f"{standing(pool)}. {weighed(name, rules, pools)}"
 
 
 POOL_LIMIT = "its operator's pool_limit"
 
 
-def standing(pool: Pool, share: Share) -> str:
+def standing(pool: Pool) -> str:
     takes = f"it takes {format_size(pool.used)}"
     if pool.excess:
         return f"{takes}, and {format_size(pool.excess)} of that are going to disk"
     if pool.wants:
         return f"{takes} and would take more"
-    if pool.governed is not None and pool.governed < needed(pool, pool.used):
-        return f"{takes}, which is nearly all that it may"
-    return f"{takes}, which is less than it may"
+    return f"{takes}, and does not want more now"
 
 
 def weighed(name: str, rules: Rules, pools: Mapping[str, Pool]) -> str:
@@ -97,10 +95,9 @@ def weighed(name: str, rules: Rules, pools: Mapping[str, Pool]) -> str:
         text += f", above its floor of {format_size(share.floor)}"
     text += "; what others do not use is added to that"
     if pools[name].idle:
-        counted = format_size(int(taxed(pools[name])))
         text += (
             f". Nobody has used {format_size(pools[name].idle)} of it for"
-            f" {IDLE_SECONDS / 60:.0f} minutes: where there is not enough for all, that counts a"
-            f" quarter, and so the whole as {counted}"
+            f" {IDLE_SECONDS / 60:.0f} minutes: where there is not enough for all, such a page"
+            f" costs {IDLE_COSTS}, and the weight counts as {taxed(share.weight, pools[name]):.0f}"
         )
     return text

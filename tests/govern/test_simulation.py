@@ -2,7 +2,6 @@
 """The policy on simulated hosts: hours of guests that grow, idle and thrash, of other programs, of
 Proxmox's ballooning and a ZFS-like cache, with fast disks and slow ones."""
 
-import math
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,26 +12,26 @@ from hypothesis import strategies as st
 
 from preswapd.govern.policy import TICK_SECONDS, Reason, Rules, band
 from preswapd.govern.shares import LEAST, MIB, Share, bounds
-from tests.govern.world import GIB, STEP, Course, Guest, World, always, governed_total, reversals
+from tests.govern.world import (
+    GIB,
+    HOUR,
+    STEP,
+    Course,
+    Guest,
+    World,
+    always,
+    between,
+    day,
+    governed_total,
+    nothing_waits,
+    reversals,
+    steps,
+)
 
-HOUR = 3600.0
 RESERVE = 1280 * MIB
 RULES = Rules(RESERVE)
 # What steps of whole mebibytes, and the moment between two ticks, may differ by.
 SLACK = 2 * MIB
-
-
-def between(before: float, at: float, after: float) -> Course:
-    return lambda time: before if time < at else after
-
-
-def steps(seed: int, least: float, most: float, seconds: float) -> Course:
-    """Another value from time to time."""
-
-    def value(time: float) -> float:
-        return random.Random(f"{seed} {int(time / seconds)}").uniform(least, most)
-
-    return value
 
 
 def noisy(level: float, noise: float, seed: int = 0) -> Course:
@@ -188,10 +187,6 @@ def totals_of(world: World, seconds: float) -> list[int]:
     found: list[int] = []
     world.run(seconds, lambda world: found.append(governed_total(world)))
     return found
-
-
-def nothing_waits(world: World) -> float:
-    return 0.0
 
 
 def waits_when_short(world: World) -> float:
@@ -357,39 +352,6 @@ def test_a_day() -> None:
     assert min(lowest) > RESERVE - 600 * MIB
     short_for = TICK_SECONDS * sum(available < RESERVE - band(RESERVE) for available in lowest)
     assert short_for < 120
-
-
-def day() -> World:
-    """A host of 32 GiB with four guests; what the plot in the guide shows."""
-
-    def office(time: float) -> float:
-        hour = time / HOUR % 24
-        return GIB * (1 + 5 * max(0.0, math.sin((hour - 7) / 12 * math.pi)))
-
-    def build(time: float) -> float:
-        return GIB * (6 if 1 <= time / HOUR % 24 < 4 else 1)
-
-    def backup(time: float) -> float:
-        hour = time / HOUR % 24
-        return (
-            14 * GIB + (6 * GIB if 21 <= hour < 22.5 else 0) + (4 * GIB if 11 <= hour < 12 else 0)
-        )
-
-    guests = {
-        "office": Guest(office),
-        "build": Guest(build, idle=lambda time: 0 if 1 <= time / HOUR % 24 < 5 else GIB / 2),
-        "web": Guest(steps(1, 0.5 * GIB, 2 * GIB, 1800)),
-        "idle": Guest(always(3 * GIB), idle=between(0, 1800, 3 * GIB)),
-    }
-    shares = {"web": Share(weight=200, floor=512 * MIB)}
-    return World(
-        Rules(2 * GIB, shares),
-        guests,
-        memory=32 * GIB,
-        others=backup,
-        pressure=nothing_waits,
-        seconds=TICK_SECONDS,
-    )
 
 
 def test_ticks_are_long_where_nothing_is_short() -> None:

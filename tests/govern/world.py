@@ -6,10 +6,13 @@ never below the host's reserve; what is above a limit goes to a disk of a given 
 for memory where little is left.
 """
 
+import math
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from preswapd.govern.policy import (
+    TICK_SECONDS,
     Decision,
     Readings,
     Rules,
@@ -17,10 +20,11 @@ from preswapd.govern.policy import (
     decide,
     tick_seconds,
 )
-from preswapd.govern.shares import MIB, WANTS, Pool
+from preswapd.govern.shares import MIB, WANTS, Pool, Share
 
 GIB = 1 << 30
 STEP = 0.2
+HOUR = 3600.0
 
 # Of the time since the start, in seconds.
 Course = Callable[[float], float]
@@ -28,6 +32,19 @@ Course = Callable[[float], float]
 
 def always(value: float) -> Course:
     return lambda time: value
+
+
+def between(before: float, at: float, after: float) -> Course:
+    return lambda time: before if time < at else after
+
+
+def steps(seed: int, least: float, most: float, seconds: float) -> Course:
+    """Another value from time to time."""
+
+    def value(time: float) -> float:
+        return random.Random(f"{seed} {int(time / seconds)}").uniform(least, most)
+
+    return value
 
 
 @dataclass
@@ -161,3 +178,42 @@ def governed_total(world: World) -> int:
 
 def rules_for(reserve: int, **shares: object) -> Rules:
     return replace(Rules(reserve), shares=shares)  # type: ignore[arg-type]
+
+
+def nothing_waits(world: World) -> float:
+    return 0.0
+
+
+def day() -> World:
+    """A host of 32 GiB with four guests; what the plot in the guide shows."""
+
+    def office(time: float) -> float:
+        hour = time / HOUR % 24
+        return GIB * (1 + 5 * max(0.0, math.sin((hour - 7) / 12 * math.pi)))
+
+    def build(time: float) -> float:
+        return GIB * (6 if 1 <= time / HOUR % 24 < 4 else 1)
+
+    def backup(time: float) -> float:
+        """Twice a day, each within two minutes."""
+        taken: float = 18 * GIB
+        for begins, ends, size in ((11, 12.5, 4 * GIB), (21, 22.5, 6 * GIB)):
+            inside = min(time / HOUR - begins, ends - time / HOUR) * HOUR
+            taken += size * max(0.0, min(1.0, inside / 120))
+        return taken
+
+    guests = {
+        "office": Guest(office),
+        "build": Guest(build, idle=lambda time: 0 if 1 <= time / HOUR % 24 < 5 else GIB / 2),
+        "web": Guest(steps(1, 0.5 * GIB, 2 * GIB, 1800)),
+        "idle": Guest(always(3 * GIB), idle=between(0, 1800, 3 * GIB)),
+    }
+    shares = {"web": Share(weight=200, floor=512 * MIB)}
+    return World(
+        Rules(2 * GIB, shares),
+        guests,
+        memory=32 * GIB,
+        others=backup,
+        pressure=nothing_waits,
+        seconds=TICK_SECONDS,
+    )
