@@ -175,7 +175,7 @@ class Governor:
             "cap": cap,
             "weight": share.weight,
             "excess": pool.excess,
-            "why": why(name, self.config.rules, pools),
+            "why": why(name, self.config.rules, pools, self.state.total or 0),
         }
 
 

@@ -4,7 +4,7 @@
 from collections.abc import Iterator, Mapping
 
 from preswapd.govern.policy import Decision, Reason, Rules
-from preswapd.govern.shares import IDLE_COSTS, IDLE_SECONDS, Pool, Share, bounds, taxed
+from preswapd.govern.shares import IDLE_COSTS, IDLE_SECONDS, LEAST, WANTS, Pool, bounds, taxed
 from preswapd.units import format_size
 
 
@@ -61,43 +61,57 @@ def size_or_none(limit: int | None) -> str:
     return "no limit" if limit is None else format_size(limit)
 
 
-def why(name: str, rules: Rules, pools: Mapping[str, Pool]) -> str:
-    """Why one pool may take what it may."""
+def why(name: str, rules: Rules, pools: Mapping[str, Pool], total: int) -> str:
+    """Why one pool may take what it may; `total` is what all may take together."""
     pool, share = pools[name], rules.share(name)
     if pool.governed is None:
         return "no limit is set yet"
     floor, cap = bounds(share, pool)
     if pool.governed >= cap:
         owner = "its cap" if share.cap is not None and share.cap <= pool.pool_limit else POOL_LIMIT
-        return f"it may take as much as {owner} says, because there is enough"
+        return f"{standing(pool)}. That is as much as {owner} says: there is enough for all"
     if pool.governed <= floor:
-        return "it is at its floor: there is no memory beyond the floors"
-    return f"{standing(pool)}. {weighed(name, rules, pools)}"
+        reason = "there is not more for it" if pool.used >= floor * WANTS else LATER
+        return f"{standing(pool)}. That is its floor: {reason}"
+    part = part_of(name, rules, pools, total)
+    text = f"{standing(pool)}. {weighed(name, rules, pools)} is {format_size(part)}"
+    if pool.governed > part:
+        return f"{text}; it has more, because others do not use all of theirs"
+    if pool.governed < part:
+        return f"{text}; it has less, because it does not need all of it and others do"
+    return text
 
 
+LATER = "others need the rest, and it gets more when it fills up"
 POOL_LIMIT = "its operator's pool_limit"
 
 
 def standing(pool: Pool) -> str:
     takes = f"it takes {format_size(pool.used)}"
     if pool.excess:
-        return f"{takes}, and {format_size(pool.excess)} of that are going to disk"
-    if pool.wants:
-        return f"{takes} and would take more"
-    return f"{takes}, and does not want more now"
+        return f"{takes}, of which {format_size(pool.excess)} are going to disk"
+    return f"{takes} and would take more" if pool.wants else f"{takes} and does not need more now"
 
 
 def weighed(name: str, rules: Rules, pools: Mapping[str, Pool]) -> str:
-    share = rules.share(name)
-    whole = sum(rules.share(other).weight for other in pools)
-    text = f"Its weight is {share.weight} of {whole}"
-    if share.floor > bounds(Share(), pools[name])[0]:
-        text += f", above its floor of {format_size(share.floor)}"
-    text += "; what others do not use is added to that"
-    if pools[name].idle:
-        text += (
-            f". Nobody has used {format_size(pools[name].idle)} of it for"
-            f" {IDLE_SECONDS / 60:.0f} minutes: where there is not enough for all, such a page"
-            f" costs {IDLE_COSTS}, and the weight counts as {taxed(share.weight, pools[name]):.0f}"
+    share, pool = rules.share(name), pools[name]
+    weights = sum(taxed(rules.share(other).weight, pools[other]) for other in pools)
+    own = taxed(share.weight, pool)
+    text = ""
+    if pool.idle:
+        text = (
+            f"Nobody has used {format_size(pool.idle)} of it for {IDLE_SECONDS / 60:.0f} minutes,"
+            f" and such a page costs as much as {IDLE_COSTS}: its weight of {share.weight} counts"
+            f" as {own:.0f}. "
         )
-    return text
+    floor, _ = bounds(share, pool)
+    above = f"its floor of {format_size(floor)} and " if floor > LEAST else ""
+    return f"{text}With {above}{own:.0f} of {weights:.0f} by weight its part of what is there"
+
+
+def part_of(name: str, rules: Rules, pools: Mapping[str, Pool], total: int) -> int:
+    """What it would have if all were short of memory."""
+    floors = {other: bounds(rules.share(other), pool)[0] for other, pool in pools.items()}
+    weights = {other: taxed(rules.share(other).weight, pool) for other, pool in pools.items()}
+    rest = max(0, total - sum(floors.values()))
+    return floors[name] + int(rest * weights[name] / sum(weights.values()))

@@ -252,6 +252,15 @@ def test_frozen_pool_is_thawed(server: RunningServer) -> None:
     assert server.json_stats()["tmem"]["frozen"] is False
 
 
+def test_limit_of_a_governor_that_is_gone_is_lifted(server: RunningServer) -> None:
+    server.ctl("sysctl", "preswap.default.governed_limit=8M")
+    check = with_text(doctor(server), "a governor that does not run any more")
+    assert check["status"] == NOTE
+    typed(check["command"])
+    stats = server.json_stats()["tmem"]
+    assert (stats["governed"], stats["mem_limit"]) == (False, 32 << 20)
+
+
 def test_quota_is_lifted(server: RunningServer) -> None:
     connected(server, "g1").pwrite(b"preswapd" * 512 * 9, BEHIND_ZONE)
     server.ctl("sysctl", "preswap.default.g1.quota=10")
