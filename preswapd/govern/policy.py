@@ -111,7 +111,7 @@ class Decision:
 
 def decide(rules: Rules, state: State, seen: Readings) -> tuple[State, Sequence[Decision]]:
     """One tick: what is remembered for the next one, and what is to be done, if anything."""
-    room = max(0, seen.used + seen.available - rules.reserve)
+    room = room_of(rules, seen, seen.available)
     state = looked_back(come_and_gone(state, seen), seen.time, room)
     state, reason = total_of(rules, state, seen, room)
     assert state.total is not None
@@ -124,6 +124,10 @@ def decide(rules: Rules, state: State, seen: Readings) -> tuple[State, Sequence[
         why = Reason.START if new and reason not in TAKING else reason or Reason.SHARES
         decisions.append(told(rules, state, seen, room, why, changed))
     return warned(rules, state, seen, room, limits, decisions)
+
+
+def room_of(rules: Rules, seen: Readings, available: int) -> int:
+    return max(0, seen.used + available - rules.reserve)
 
 
 def come_and_gone(state: State, seen: Readings) -> State:
@@ -161,13 +165,12 @@ def total_of(rules: Rules, state: State, seen: Readings, room: int) -> tuple[Sta
     now, total = seen.time, state.total
     if total is None:
         return replace(state, total=first(rules, seen, room), cut_at=now), Reason.START
-    # More than all may take together is nothing to reckon with.
     counted = min(total, most(rules, seen))
     if now - state.cut_at >= FORGET_SECONDS:
         state = replace(state, quiet=QUIET_SECONDS)
     pressed = state.pressed + 1 if is_pressed(rules, seen) else 0
     state = replace(state, pressed=pressed)
-    if room < counted - band(counted):
+    if is_too_much(rules, state, seen, room):
         reason = Reason.SHORT if seen.available < rules.reserve else Reason.NARROW
         return cut(state, now, room), reason
     # While pages go to disk the pools wait for it, and programs for the disk.
@@ -177,6 +180,12 @@ def total_of(rules: Rules, state: State, seen: Readings, room: int) -> tuple[Sta
             state = replace(cut(state, now, wanted), held_until=now + PRESSURE_HOLDS, pressed=0)
             return state, Reason.PRESSURE
     return grown(state, now, most(rules, seen))
+
+
+def is_too_much(rules: Rules, state: State, seen: Readings, room: int) -> bool:
+    """What the pools may take; more than all may take together is nothing to reckon with."""
+    counted = min(state.total or 0, most(rules, seen))
+    return room < counted - band(counted)
 
 
 def first(rules: Rules, seen: Readings, room: int) -> int:

@@ -27,19 +27,21 @@ from preswapd.govern.policy import (
     State,
     decide,
     is_near,
+    is_too_much,
+    room_of,
     tick_seconds,
 )
 from preswapd.govern.readings import Host, Instance, Instances
-from preswapd.govern.shares import Pool, bounds
+from preswapd.govern.shares import MIB, Pool, bounds
 from preswapd.govern.telling import sentence, why
 from preswapd.log import INFO, NOTICE, WARNING, Log
 from preswapd.version import VERSION
 
 LAST_DECISIONS = 50
-# Where no pool is short and the host has plenty, its instances are left in peace for so long; while
-# pages are on their way to disk, asking more often tells nothing.
-PEACE_SECONDS, WAY_SECONDS = 10.0, 1.0
-# More ticks are not slept away: an instance comes, and has no limit.
+# Where nothing stirs, instances are left in peace for so long: 32 of them may cost half a percent
+# of a processor.  While pages are on their way to disk, asking more often tells nothing.
+PEACE_SECONDS, NEAR_PEACE_SECONDS, WAY_SECONDS = 10.0, 5.0, 1.0
+STIR = 64 * MIB
 HELD_BY = "lock"
 COMPLAINTS = (Reason.BEHIND, Reason.FLOORS)
 
@@ -84,12 +86,19 @@ class Governor:
         rules = self.config.rules
         near = is_near(rules, available)
         waits = near and (pressure or 0) > PRESSURE and now >= self.state.held_until
-        if available < rules.reserve or waits:
+        # If the pools take what they took.  Once that is set, it is no news any more.
+        room = room_of(rules, self.seen, available)
+        short = available < rules.reserve and is_too_much(rules, self.state, self.seen, room)
+        if short or waits:
             return since >= SHORT_TICK_SECONDS
-        changed = abs(available - self.seen.available) > rules.reserve // 4
+        worth = STIR if near else rules.reserve // 4
+        stirs = abs(available - self.seen.available) > worth
         wants = any(pool.wants for pool in self.seen.pools.values())
-        lively = near or changed or wants or not self.seen.pools
-        return since >= (TICK_SECONDS if lively else PEACE_SECONDS) - SHORT_TICK_SECONDS / 2
+        if stirs or wants or not self.seen.pools:
+            seconds = TICK_SECONDS
+        else:
+            seconds = NEAR_PEACE_SECONDS if near else PEACE_SECONDS
+        return since >= seconds - SHORT_TICK_SECONDS / 2
 
     def govern(self, now: float, available: int, pressure: float | None) -> None:
         found = self.instances.look()

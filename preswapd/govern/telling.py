@@ -4,7 +4,7 @@
 from collections.abc import Iterator, Mapping
 
 from preswapd.govern.policy import Decision, Reason, Rules
-from preswapd.govern.shares import IDLE_COSTS, IDLE_SECONDS, LEAST, WANTS, Pool, bounds, taxed
+from preswapd.govern.shares import IDLE_COSTS, IDLE_SECONDS, LEAST, MIB, WANTS, Pool, bounds, taxed
 from preswapd.units import format_size
 
 
@@ -75,11 +75,11 @@ def why(name: str, rules: Rules, pools: Mapping[str, Pool], total: int) -> str:
         return f"{standing(pool)}. That is its floor: {reason}"
     part = part_of(name, rules, pools, total)
     text = f"{standing(pool)}. {weighed(name, rules, pools)} is {format_size(part)}"
+    if abs(pool.governed - part) <= max(MIB, part // 100):
+        return text
     if pool.governed > part:
         return f"{text}; it has more, because others do not use all of theirs"
-    if pool.governed < part:
-        return f"{text}; it has less, because it does not need all of it and others do"
-    return text
+    return f"{text}; it has less, because it does not need all of it and others do"
 
 
 LATER = "others need the rest, and it gets more when it fills up"
