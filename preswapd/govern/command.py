@@ -15,7 +15,7 @@ from preswapd.govern.run import Governor, lock, release, run
 from preswapd.govern.status import StatusServer
 from preswapd.host.sd_notify import notify
 from preswapd.log import INFO, WARNING, log
-from preswapd.paths import SYSTEM_RUNTIME_ROOT, governor_runtime_dir, runtime_root
+from preswapd.paths import SYSTEM_RUNTIME_ROOT, governor_runtime_dir, is_root, runtime_root
 from preswapd.server.directories import NOBODY_ELSE_WRITES, make_private
 from preswapd.server.sockets import CONTROL_MODE, bind_unix
 from preswapd.units import format_size
@@ -97,7 +97,9 @@ def govern_command(
         assert rules is not None
         watch(rules, host, found, once=once, dry_run=True, listen=None)
         return
-    make_private(own.absolute(), NOBODY_ELSE_WRITES)
+    # The service's belongs to the service's user, and root may see whether it runs.
+    if not (is_root() and own.is_dir()):
+        make_private(own.absolute(), NOBODY_ELSE_WRITES)
     held = lock(own)
     assert held >= 0
     if rules is None:

@@ -133,6 +133,21 @@ def test_dead_band() -> None:
         assert host.tick() == []
 
 
+def test_dead_band_of_each() -> None:
+    """A pool that fills up a little does not move everybody's limit a little."""
+    host = Host(RULES, RESERVE, a=Pool(900 * MIB, wants=True), b=Pool(3 * GIB))
+    host.tick()
+    assert host.limits["a"] == 1189 * MIB
+    for more in (5, 10, 0) * 10:
+        host.change("a", used=(900 + more) * MIB)
+        host.available = RESERVE - more * MIB
+        assert [one for one in host.tick() if one.limits] == []
+    host.change("a", used=940 * MIB)
+    host.available = RESERVE - 40 * MIB
+    (decision,) = (one for one in host.tick() if one.limits)
+    assert decision.reason is Reason.SHARES
+
+
 def test_pressure_counts_near_the_reserve_alone() -> None:
     host = host_of_two()
     host.pressure = 50.0

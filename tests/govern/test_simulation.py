@@ -211,6 +211,18 @@ def test_constant_load_turns_at_most_twice_in_ten_minutes(
     assert reversals(totals_of(world, 600), band(world.memory) / 4) <= 2
 
 
+def test_load_that_comes_back_every_minute_is_learned() -> None:
+    """Longer apart than it is waited for at first: twice as long is waited then."""
+
+    def others(time: float) -> float:
+        return 5 * GIB if time % 60 < 5 else 4 * GIB
+
+    guests = {f"vm{number}": Guest(always(8 * GIB)) for number in range(3)}
+    world = World(RULES, guests, others=others, disk=1000 * MIB)
+    world.run(600)
+    assert reversals(totals_of(world, 600), band(world.memory) / 4) <= 2
+
+
 def test_cgroup_at_its_own_limit_takes_nothing() -> None:
     """It raises the host's pressure for ever, and the host has memory."""
     guests = {f"vm{number}": Guest(always(GIB)) for number in range(3)}
