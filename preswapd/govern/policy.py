@@ -119,7 +119,7 @@ def decide(rules: Rules, state: State, seen: Readings) -> tuple[State, Sequence[
     limits = divide(state.total, shares, seen.pools)
     changed = {name: limit for name, limit in limits.items() if limit != seen.pools[name].governed}
     decisions = []
-    if changed and (reason in TAKING or is_worth(state.total, seen, changed)):
+    if changed and is_worth(state.total, seen, changed):
         new = any(seen.pools[name].governed is None for name in changed)
         why = Reason.START if new and reason not in TAKING else reason or Reason.SHARES
         decisions.append(told(rules, state, seen, room, why, changed))
@@ -200,7 +200,7 @@ def first(rules: Rules, seen: Readings, room: int) -> int:
 
 def cut(state: State, now: float, total: int) -> State:
     """What was given since the last time was too much: the next wait is longer."""
-    again = state.grown_at > state.cut_at
+    again = state.grown_at > state.cut_at and now - state.grown_at < FORGET_SECONDS
     quiet = min(2 * state.quiet, LONGEST_QUIET) if again else state.quiet
     return replace(state, total=total, cut_at=now, quiet=quiet)
 

@@ -40,7 +40,7 @@ from preswapd.version import VERSION
 LAST_DECISIONS = 50
 # Where nothing stirs, instances are left in peace for so long: 32 of them may cost half a percent
 # of a processor.  While pages are on their way to disk, asking more often tells nothing.
-PEACE_SECONDS, NEAR_PEACE_SECONDS, WAY_SECONDS = 10.0, 5.0, 1.0
+PEACE_SECONDS, NEAR_PEACE_SECONDS, WAY_SECONDS = 10.0, 5.0, 0.5
 STIR = 64 * MIB
 HELD_BY = "lock"
 COMPLAINTS = (Reason.BEHIND, Reason.FLOORS)
@@ -81,15 +81,16 @@ class Governor:
         if self.seen is None:
             return True
         since = now - self.seen.time
-        if self.seen.excess:
-            return since >= WAY_SECONDS
         rules = self.config.rules
         near = is_near(rules, available)
-        waits = near and (pressure or 0) > PRESSURE and now >= self.state.held_until
-        # If the pools take what they took.  Once that is set, it is no news any more.
+        # If the pools take what they took: at least so much is short, where pages go to disk.  Once
+        # that is set, it is no news any more.
         room = room_of(rules, self.seen, available)
-        short = available < rules.reserve and is_too_much(rules, self.state, self.seen, room)
-        if short or waits:
+        if available < rules.reserve and is_too_much(rules, self.state, self.seen, room):
+            return since >= SHORT_TICK_SECONDS
+        if self.seen.excess:
+            return since >= WAY_SECONDS
+        if near and (pressure or 0) > PRESSURE and now >= self.state.held_until:
             return since >= SHORT_TICK_SECONDS
         worth = STIR if near else rules.reserve // 4
         stirs = abs(available - self.seen.available) > worth

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from preswapd.govern.policy import (
+    FORGET_SECONDS,
     PRESSURE_HOLDS,
     QUIET_SECONDS,
     SHORT_TICK_SECONDS,
@@ -124,6 +125,32 @@ def test_one_dip_in_the_quiet_time_counts() -> None:
         assert host.wait(20) == []
         host.available -= 2 * GIB
         assert host.tick() == []
+
+
+def test_wait_is_longer_where_what_was_given_is_taken_back() -> None:
+    """And short again when that is long ago."""
+    host = host_of_two()
+
+    def dip() -> None:
+        host.available -= 2 * GIB
+        assert [one.reason for one in host.tick()] == [Reason.NARROW]
+        host.available += 2 * GIB
+
+    def seconds_until_growth() -> float:
+        before = host.time
+        while not host.tick():
+            pass
+        return host.time - before
+
+    dip()
+    assert seconds_until_growth() == QUIET_SECONDS
+    dip()
+    assert seconds_until_growth() == 2 * QUIET_SECONDS
+    dip()
+    assert seconds_until_growth() == 4 * QUIET_SECONDS
+    host.wait(2 * FORGET_SECONDS)
+    dip()
+    assert seconds_until_growth() == QUIET_SECONDS
 
 
 def test_dead_band() -> None:

@@ -54,8 +54,10 @@ def test_instances_are_asked_as_often_as_it_needs(governor: Governor) -> None:
     # That is set, or within the dead band: the host is full, and stays so.
     governor.state = State(total=GIB)
     assert due(governor, short, pool=quiet) == 4.9
-    # Pages are on their way: that takes as long as it takes.
-    assert due(governor, short, pool=behind) == 1.0
+    # Pages are on their way: that takes as long as it takes, unless still more is short.
+    assert due(governor, short, pool=behind) == 0.5
+    governor.state = State(total=3 * GIB)
+    assert due(governor, short, pool=behind) == 0.2
     # What pressure has taken is not given again, and not taken again either.
     governor.state = State(held_until=1000.0)
     assert due(governor, near, pool=quiet, pressure=0.2) == 4.9
