@@ -17,11 +17,11 @@ from preswapd.api.settings import Place, Setting
 from preswapd.errors import UsageError
 from preswapd.govern.policy import Rules
 from preswapd.govern.shares import LEAST, Share
-from preswapd.host.meminfo import default_reserve
+from preswapd.host.meminfo import default_reserve, total_memory
 from preswapd.paths import GOVERNOR, check_instance_name, config_file
 from preswapd.server.config.files import ConfigFile, Keys, keys_of, paths_of
 from preswapd.server.config.toml_lines import At
-from preswapd.units import exact_size
+from preswapd.units import exact_size, format_size
 
 INSTANCE_TABLE = "instance"
 # Instances reject puts at their own reserve: the governor acts before that.
@@ -127,7 +127,9 @@ def load(path: Path | None = None) -> Config:
     values: dict[At, Any] = {}
     shares: dict[str, dict[str, Any]] = {}
     for file in [GovernorFile(each) for each in paths]:
-        values |= file.values()
+        own_values = file.values()
+        check_host(file, own_values.get(("reserve",), 0))
+        values |= own_values
         for name, found in file.instances().items():
             own = shares.setdefault(name, {})
             own |= {at[-1]: value for at, value in found.items()}
@@ -135,6 +137,16 @@ def load(path: Path | None = None) -> Config:
     reserve = values.get(("reserve",), default_reserve() + BEFORE_INSTANCES)
     rules = Rules(reserve, {name: Share(**own) for name, own in shares.items()})
     return Config(rules, tuple(paths))
+
+
+def check_host(file: GovernorFile, reserve: int) -> None:
+    """A reserve that no host of this size can keep would leave the pools their floors for ever."""
+    memory = total_memory()
+    if 0 < memory <= reserve:
+        raise file.error(
+            ("reserve",),
+            f"reserve: the host has {format_size(memory)}, and no more can stay available",
+        )
 
 
 def check_share(file: GovernorFile, name: str, own: dict[str, Any]) -> None:

@@ -25,6 +25,10 @@ def available_memory(path: Path = MEMINFO) -> int | None:
         return None
 
 
+def total_memory(path: Path = MEMINFO) -> int:
+    return amounts(path.read_text()).get("MemTotal", 0)
+
+
 def default_reserve(path: Path = MEMINFO) -> int:
     """Of `host-reserve`: 5 % of the host's memory, at least 512 MiB."""
-    return max(amounts(path.read_text()).get("MemTotal", 0) // 20, SMALLEST_RESERVE)
+    return max(total_memory(path) // 20, SMALLEST_RESERVE)

@@ -52,6 +52,7 @@ def test_drop_ins_win_key_by_key(tmp_path: Path) -> None:
     [
         ("\nreserv = 1", ":2: unknown key 'reserv': the choices are reserve, [instance.NAME]"),
         ('reserve = "1M"', ":1: reserve: a reserve must be at least 64M"),
+        ('reserve = "900T"', ":1: reserve: the host has "),
         ("instance = 1", ":1: instances are written as tables, [instance.NAME]"),
         ("[instance]\nvm1 = 1", ":2: an instance is written as a table, [instance.vm1]"),
         ("[instance.governor]", ":1: 'governor' is no name for an instance"),
