@@ -47,7 +47,10 @@ LABELS = {"instance", "exported_instance", "device", "file"}
 def metrics(module_server: RunningServer) -> dict[str, str]:
     """Every metric of a real server, and its type."""
     governor = Governor(
-        Config(Rules(1 << 30), ()), Host(), Instances(module_server.runtime_dir.parent), silent
+        Config(Rules(1 << 30), ()),
+        Host(),
+        Instances(module_server.runtime_dir.parent, Host().available),
+        silent,
     )
     governor.turn()
     governor.instances.threads.shutdown()

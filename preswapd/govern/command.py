@@ -88,10 +88,11 @@ def govern_command(
     """
     if only_release and (dry_run or once or config):
         raise UsageError("--release goes alone: it ends what a governor has set")
-    found = Instances(instances or (SYSTEM_RUNTIME_ROOT if system else runtime_root()))
+    host = Host()
+    root = instances or (SYSTEM_RUNTIME_ROOT if system else runtime_root())
+    found = Instances(root, host.available)
     own = runtime_dir or governor_runtime_dir(system)
     rules = None if only_release else load(config)
-    host = Host()
     if dry_run:
         # It sets nothing, and may run beside one that does.
         assert rules is not None

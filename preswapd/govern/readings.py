@@ -6,7 +6,7 @@ answered in time is not there this time; the others are governed.
 """
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
@@ -59,6 +59,7 @@ class Answer(NamedTuple):
     name: str
     pool: Pool
     puts: int
+    available: int  # memory of the host, at the same moment
 
 
 class Instance:
@@ -80,8 +81,8 @@ class Instance:
 
     # --- in a thread of its own ---
 
-    def ask(self) -> Answer:
-        stats = self.client.stats()
+    def ask(self, memory: Callable[[], int]) -> Answer:
+        stats, available = self.client.stats(), memory()
         name, tmem, settings = stats["instance"], stats["tmem"], stats.get("sysctl", {})
         pool_limit = settings.get(POOL_LIMIT.sysctl_key(name))
         governed = settings.get(GOVERNED_LIMIT.sysctl_key(name))
@@ -99,7 +100,7 @@ class Instance:
             governed if isinstance(governed, int) else None,
             wants,
         )
-        return Answer(name, pool, tmem["puts"])
+        return Answer(name, pool, tmem["puts"], available)
 
     def idle_bytes(self) -> int:
         """Servers of earlier releases do not know: nothing counts as idle then."""
@@ -121,19 +122,22 @@ class Instance:
 class Instances:
     """Those with a control socket below the directory."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, memory: Callable[[], int]) -> None:
         self.root = root
+        self.memory = memory
         self.known: dict[Path, Instance] = {}
         self.threads = ThreadPoolExecutor(MOST_AT_ONCE, thread_name_prefix="ask")
 
     def look(self) -> dict[str, Instance]:
         """Those that have answered, by name."""
         self.find()
-        for instance in self.known.values():
-            # One that hangs is still being asked.
-            if instance.task is None:
-                instance.task = self.threads.submit(instance.ask)
-        self.collect(self.known.values())
+        # One that hangs is still being asked, and is not waited for again.
+        hanging = [one for one in self.known.values() if one.task is not None]
+        asked = [one for one in self.known.values() if one.task is None]
+        for instance in asked:
+            instance.task = self.threads.submit(instance.ask, self.memory)
+        self.collect(asked, ANSWER_SECONDS)
+        self.collect(hanging, 0)
         found: dict[str, Instance] = {}
         for instance in self.known.values():
             if (
@@ -151,9 +155,9 @@ class Instances:
             found = []
         self.known = {path: self.known.get(path) or Instance(path) for path in found}
 
-    def collect(self, those: Iterable[Instance]) -> None:
+    def collect(self, those: Iterable[Instance], seconds: float) -> None:
         asked = {instance.task: instance for instance in those if instance.task is not None}
-        wait(asked, ANSWER_SECONDS)
+        wait(asked, seconds)
         for task, instance in asked.items():
             if not task.done():
                 instance.answer, instance.away = None, "it does not answer in time"
@@ -174,7 +178,7 @@ class Instances:
         those = [found[name] for name in limits]
         for instance in those:
             instance.task = self.threads.submit(instance.govern, limits[instance.name])
-        self.collect(those)
+        self.collect(those, ANSWER_SECONDS)
         return [f"{one.name}: {one.away}" for one in those if one.away]
 
     def absent(self) -> dict[str, str]:

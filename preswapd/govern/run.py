@@ -104,8 +104,10 @@ class Governor:
     def govern(self, now: float, available: int, pressure: float | None) -> None:
         found = self.instances.look()
         self.tell_absent()
-        # Again: it is of the moment at which the pools were asked.
-        available = self.host.available()
+        # What was available when they answered: while one that hangs is waited for, a pool takes
+        # 100 MiB more, and other programs would be thought to have them.
+        answers = [one.answer.available for one in found.values() if one.answer is not None]
+        available = sum(answers) // len(answers) if answers else available
         pools = {name: self.known(name, one) for name, one in found.items()}
         self.seen = Readings(now, available, pressure, pools)
         self.state, decisions = decide(self.config.rules, self.state, self.seen)

@@ -62,7 +62,7 @@ class Fakes:
     def governor(self) -> Governor:
         rules = Rules(64 * MIB)
         self.log: list[str] = []
-        instances = Instances(self.root)
+        instances = Instances(self.root, Host().available)
         self.stack.callback(instances.threads.shutdown)
         return Governor(Config(rules, ()), Host(), instances, lambda _, text: self.log.append(text))
 
@@ -155,6 +155,39 @@ def test_limit_that_is_refused_is_told(fakes: Fakes) -> None:
     governor.turn()
     assert "a limit was not set: vm1: not now" in fakes.log
     assert governor.status()["instances"]["vm2"]["limit"] == LIMIT
+
+
+def test_memory_is_that_of_the_moment_of_the_answers(fakes: Fakes) -> None:
+    """While one that hangs is waited for, a pool grows: that is no memory of other programs."""
+    came = threading.Event()
+
+    def hang(method: str, path: str) -> bytes:
+        came.wait(10)
+        return b""
+
+    fakes.add("vm1", newest("vm1"))
+    fakes.add("hangs", hang)
+    governor = fakes.governor()
+    looks: list[int] = []
+
+    def falling() -> int:
+        # The sooner it is looked at, the more there is.
+        looks.append(0)
+        return (1000 - 100 * len(looks)) * MIB
+
+    governor.host.available = falling  # type: ignore[method-assign]
+    governor.instances.memory = falling
+    governor.turn()
+    assert governor.status()["available"] == 800 * MIB
+    # Only once is it waited for as long as that.
+    waited: list[float] = []
+    patch = pytest.MonkeyPatch()
+    patch.setattr("preswapd.govern.readings.wait", lambda tasks, seconds: waited.append(seconds))
+    governor.instances.look()
+    patch.undo()
+    came.set()
+    assert governor.status()["absent"] == {"hangs": "it does not answer in time"}
+    assert len(waited) == 2
 
 
 def test_name_that_two_have(fakes: Fakes) -> None:

@@ -18,7 +18,9 @@ RESERVE = GIB
 
 @pytest.fixture
 def governor(tmp_path: Path) -> Governor:
-    return Governor(Config(Rules(RESERVE), ()), Host(), Instances(tmp_path), lambda *_: None)
+    return Governor(
+        Config(Rules(RESERVE), ()), Host(), Instances(tmp_path, Host().available), lambda *_: None
+    )
 
 
 def due(
