@@ -63,13 +63,13 @@ install: export PYTHONDONTWRITEBYTECODE := 1
 install: $(BUILT)  ## APP, links to its commands, units, manual pages and completions (DESTDIR, PREFIX, APP)
 	$(BIN)/python tools/install-app "$(DESTDIR)$(APP)" "$(APP)"
 	install -d $(UNITS) $(TO)/bin
-	for unit in preswapd@.service preswapd@.socket preswapd-sync@.service preswapd-metrics.service preswapd-metrics.timer; do \
+	for unit in preswapd@.service preswapd@.socket preswapd-sync@.service preswapd-governor.service preswapd-metrics.service preswapd-metrics.timer; do \
 	  sed 's,/opt/preswapd/,$(APP)/,g' "systemd/$$unit" > "$(UNITS)/$$unit" && chmod 644 "$(UNITS)/$$unit" || exit 1; done
 	for command in preswapd preswapctl; do \
 	  ln -sf $(APP)/bin/$$command $(TO)/bin/$$command || exit 1; done
 	install -D -m 644 -t $(TO)/lib/sysusers.d systemd/sysusers.d/preswapd.conf
 	install -D -m 644 -t $(TO)/lib/tmpfiles.d systemd/tmpfiles.d/preswapd.conf
-	install -D -m 644 -t $(SHARE)/doc/preswapd README.md systemd/example.toml
+	install -D -m 644 -t $(SHARE)/doc/preswapd README.md systemd/example.toml systemd/governor.toml
 	install -D -m 644 systemd/apparmor/libvirt-qemu $(SHARE)/doc/preswapd/apparmor-libvirt-qemu
 	made=$$(mktemp -d) && trap 'rm -rf "$$made"' EXIT && $(BIN)/python tools/man-pages "$$made" && \
 	for shell in bash zsh fish; do for command in preswapd preswapctl; do \
@@ -95,8 +95,8 @@ uninstall:  ## take away what install has brought; configuration, guests' pages 
 	[ ! -e "$(DESTDIR)$(APP)/pyvenv.cfg" ] || rm -rf "$(DESTDIR)$(APP)"
 	rm -f $(foreach command,preswapd preswapctl,$(addprefix $(TO)/,bin/$(command) share/man/man8/$(command).8 \
 	  share/bash-completion/completions/$(command) share/zsh/site-functions/_$(command) \
-	  share/fish/vendor_completions.d/$(command).fish)) $(SHARE)/man/man5/preswapd.toml.5 \
-	  $(addprefix $(UNITS)/,preswapd@.service preswapd@.socket preswapd-sync@.service preswapd-metrics.service preswapd-metrics.timer) \
+	  share/fish/vendor_completions.d/$(command).fish)) $(SHARE)/man/man5/preswapd.toml.5 $(SHARE)/man/man5/preswapd-governor.toml.5 \
+	  $(addprefix $(UNITS)/,preswapd@.service preswapd@.socket preswapd-sync@.service preswapd-governor.service preswapd-metrics.service preswapd-metrics.timer) \
 	  $(TO)/lib/sysusers.d/preswapd.conf $(TO)/lib/tmpfiles.d/preswapd.conf
 	rm -rf $(SHARE)/doc/preswapd
 

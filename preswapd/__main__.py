@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The command preswapd: `serve` runs a server, `demo` shows one at work."""
+"""The command preswapd: `serve` runs a server, `govern` shares memory out among all of them, `demo`
+shows one at work."""
 
 from typing import NoReturn
 
@@ -18,6 +19,11 @@ from preswapd.version import VERSION
             "demo",
             "preswapd.demo.command:demo_command",
             "Boot a Linux guest that swaps through preswapd, and check every byte.",
+        ),
+        Subcommand(
+            "govern",
+            "preswapd.govern.command:govern_command",
+            "Share the host's memory out among all pools, until SIGTERM or SIGINT.",
         ),
         Subcommand(
             "serve",

@@ -13,12 +13,19 @@ CONFIG_ROOT = Path("/etc/preswapd")
 SYSTEM_RUNTIME_ROOT = Path("/run/preswapd")
 SYSTEM_STATE_ROOT = Path("/var/lib/preswapd")
 
-INSTANCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+# Its files lie beside those of instances: /etc/preswapd/governor.toml.
+GOVERNOR = "governor"
+INSTANCE_NAME = re.compile(rf"(?!{GOVERNOR}\Z)[A-Za-z0-9][A-Za-z0-9._-]{{0,63}}")
 # Fifteen bytes are what the label of a swap header holds.
 DEVICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}")
 
 
 def check_instance_name(name: str) -> str:
+    if name == GOVERNOR:
+        raise UsageError(
+            f"{GOVERNOR!r} is no name for an instance: it is that of `preswapd govern`, whose"
+            f" configuration is {CONFIG_ROOT / GOVERNOR}.toml"
+        )
     if not INSTANCE_NAME.fullmatch(name):
         raise UsageError(
             f"{name!r} is not an instance name: letters, digits, '.', '_' and '-', at most 64,"
@@ -149,6 +156,12 @@ def state_root() -> Path:
 
 def default_runtime_dir(instance: str, system: bool = False) -> Path:
     return (SYSTEM_RUNTIME_ROOT if system else runtime_root()) / instance
+
+
+def governor_runtime_dir(system: bool = False) -> Path:
+    """Beside those of instances, among which it would look like one."""
+    root = SYSTEM_RUNTIME_ROOT if system else runtime_root()
+    return root.with_name(f"{root.name}-{GOVERNOR}")
 
 
 def default_shm_dir(instance: str, system: bool = False) -> Path:

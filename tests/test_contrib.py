@@ -20,6 +20,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from preswapd.api.client import Client
+from preswapd.api.exposition import governor_text
+from preswapd.govern.config import Config
+from preswapd.govern.policy import Rules
+from preswapd.govern.readings import Host, Instances
+from preswapd.govern.run import Governor
 from tests.running import RunningServer
 
 CONTRIB = Path(__file__).parent.parent / "contrib"
@@ -41,12 +46,24 @@ LABELS = {"instance", "exported_instance", "device", "file"}
 @pytest.fixture(scope="module")
 def metrics(module_server: RunningServer) -> dict[str, str]:
     """Every metric of a real server, and its type."""
-    text = Client(module_server.control_socket).metrics()
+    governor = Governor(
+        Config(Rules(1 << 30), ()),
+        Host(),
+        Instances(module_server.runtime_dir.parent, Host().available),
+        silent,
+    )
+    governor.turn()
+    governor.instances.threads.shutdown()
+    text = Client(module_server.control_socket).metrics() + governor_text(governor.status())
     return {
         sample.name: metric.type
         for metric in text_string_to_metric_families(text)
         for sample in metric.samples
     }
+
+
+def silent(priority: int, text: str) -> None:
+    pass
 
 
 def named(*texts: str) -> set[str]:
@@ -180,6 +197,10 @@ def test_dashboard_shows_only_what_was_chosen() -> None:
         selectors = re.findall(r"\bpreswapd_(\w+)\{([^}]*)\}", query)
         assert len(selectors) == len(METRIC.findall(query)), query
         for name, selector in selectors:
+            if name.startswith("governor_") and not name.startswith("governor_instance_"):
+                # One for a host.
+                assert selector == 'instance=~"$host"'
+                continue
             assert 'instance=~"$host",exported_instance=~"$preswapd"' in selector
             assert ('device=~"$device"' in selector) == name.startswith("device_")
 

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 INSTALLED = """
 bin/preswapctl
 bin/preswapd
+lib/systemd/system/preswapd-governor.service
 lib/systemd/system/preswapd-metrics.service
 lib/systemd/system/preswapd-metrics.timer
 lib/systemd/system/preswapd-sync@.service
@@ -26,8 +27,10 @@ share/bash-completion/completions/preswapd
 share/doc/preswapd/README.md
 share/doc/preswapd/apparmor-libvirt-qemu
 share/doc/preswapd/example.toml
+share/doc/preswapd/governor.toml
 share/fish/vendor_completions.d/preswapctl.fish
 share/fish/vendor_completions.d/preswapd.fish
+share/man/man5/preswapd-governor.toml.5
 share/man/man5/preswapd.toml.5
 share/man/man8/preswapctl.8
 share/man/man8/preswapd.8

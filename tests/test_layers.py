@@ -29,7 +29,8 @@ WORDS = {
 # Who may import what, besides itself; the longest name that fits a module is its layer.
 MAY_IMPORT: dict[str, set[str]] = {
     "nbd_plugin": WORDS | {"preswapd.server", "preswapd.preswap"},
-    "preswapd.__main__": WORDS | {"preswapd.server", "preswapd.demo", "preswapd.host"},
+    "preswapd.__main__": WORDS
+    | {"preswapd.server", "preswapd.govern", "preswapd.demo", "preswapd.host"},
     "preswapd.demo": WORDS | {"preswapd.guest", "preswapd.host", "preswapd.api"},
     "preswapd.guest": {
         "preswapd.errors",
@@ -38,6 +39,10 @@ MAY_IMPORT: dict[str, set[str]] = {
         "preswapd.units",
     },
     "preswapd.cli": WORDS | {"preswapd.api", "preswapd.host"},
+    # It reads its configuration as servers read theirs, and knows nothing of their pages.
+    "preswapd.govern": WORDS
+    | {"preswapd.api", "preswapd.host", "preswapd.server.config"}
+    | {f"preswapd.server.{name}" for name in ("directories", "sockets")},
     "preswapd.server": WORDS
     | {"preswapd.control", "preswapd.api", "preswapd.preswap", "preswapd.host"},
     "preswapd.control": WORDS | {"preswapd.api", "preswapd.preswap"},

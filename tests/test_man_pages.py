@@ -15,10 +15,11 @@ from preswapd.api.figures import DEVICE, TMEM
 from preswapd.cli.look.columns import DEVICE_COLUMNS, POOL_COLUMNS
 from preswapd.cli.main import preswapctl
 from preswapd.commandline import INTERRUPTED
+from preswapd.govern.config import GOVERNOR_KEYS, SHARE_KEYS
 from preswapd.server.config.files import DEVICE_KEYS, INSTANCE_KEYS
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("preswapd.8", "preswapctl.8", "preswapd.toml.5")
+PAGES = ("preswapd.8", "preswapctl.8", "preswapd.toml.5", "preswapd-governor.toml.5")
 GROUPS = {"preswapd.8": preswapd, "preswapctl.8": preswapctl}
 
 
@@ -85,6 +86,13 @@ def test_every_key(pages: Path) -> None:
         else:
             assert re.search(rf"^ +{key} = ", text, re.M), key
     assert "[device.swap0]" in text
+
+
+def test_every_key_of_the_governor(pages: Path) -> None:
+    text = text_of(pages / "preswapd-governor.toml.5")
+    for key in (*GOVERNOR_KEYS, *SHARE_KEYS):
+        assert re.search(rf"^ +{key} = ", text, re.M), key
+    assert "[instance.vm1]" in text
 
 
 def test_every_column_and_figure(pages: Path) -> None:

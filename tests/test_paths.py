@@ -34,6 +34,15 @@ def test_bad_instance_names(name: str) -> None:
         paths.check_instance_name(name)
 
 
+def test_governor_is_no_instance() -> None:
+    with pytest.raises(UsageError, match=r"preswapd govern.*/etc/preswapd/governor\.toml"):
+        paths.check_instance_name("governor")
+    assert not paths.INSTANCE_NAME.fullmatch("governor")
+    for name in ("governor1", "the-governor", "governor.vm"):
+        assert paths.check_instance_name(name) == name
+        assert paths.INSTANCE_NAME.fullmatch(name)
+
+
 def test_defaults_of_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("preswapd.paths.os.geteuid", lambda: 0)
     found = default_paths("vm1")

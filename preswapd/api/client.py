@@ -42,7 +42,7 @@ class Client:
     """One instance, reached through its control socket.
 
     All methods raise UnreachableError when nobody answers, else what the server raised.
-    `patience`: seconds that an answer to a question may take.
+    `patience`: seconds that an answer may take.
     """
 
     def __init__(self, socket_path: Path, patience: float | None = None) -> None:
@@ -222,7 +222,7 @@ class Client:
         return self._json("GET", path, None, self.patience or READ_SECONDS)
 
     def _change(self, method: str, path: str, body: Json | None) -> Json:
-        return self._json(method, path, body, CHANGE_SECONDS)
+        return self._json(method, path, body, self.patience or CHANGE_SECONDS)
 
     def _json(self, method: str, path: str, body: Json | None, timeout: float) -> Json:
         with self._exchange(method, PREFIX + path, body, timeout) as response:

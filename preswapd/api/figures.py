@@ -44,7 +44,16 @@ def counter(meaning: str, unit: str = "", *, internal: str = "") -> Figure:
 class TmemFigures(TypedDict):
     """The pool, which all devices of a server share."""
 
-    mem_limit: Annotated[int, gauge("the most memory that the pool may take", BYTES)]
+    mem_limit: Annotated[
+        int,
+        gauge(
+            "the most memory that the pool may take: the lower of pool_limit and governed_limit",
+            BYTES,
+        ),
+    ]
+    governed: NotRequired[
+        Annotated[bool, gauge("whether that is governed_limit, which `preswapd govern` sets")]
+    ]
     mem_used_total: Annotated[int, gauge("memory that the pool takes from the host", BYTES)]
     mem_used_max: Annotated[
         int, gauge("the most memory that the pool has taken since the server's start", BYTES)

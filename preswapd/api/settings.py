@@ -21,6 +21,7 @@ from preswapd.api.kinds import (
     DEVICE_SIZE,
     DIRECTORY,
     FLAG,
+    GOVERNED,
     INSTANCE_NAME,
     LISTEN,
     PAGES,
@@ -104,6 +105,14 @@ POOL_LIMIT = Setting(
     Place.SYSCTL,
     "bytes of host memory that the pool may take; if it takes more, the coldest pages move to disk",
     "pool-size",
+)
+GOVERNED_LIMIT = Setting(
+    "governed-limit",
+    GOVERNED,
+    Place.SYSCTL,
+    "bytes of host memory that `preswapd govern` lets the pool take; the lower of it and pool_limit"
+    " holds; off: pool_limit alone",
+    "off",
 )
 FROZEN = Setting(
     "frozen",
@@ -231,6 +240,7 @@ INSTANCE = (
         "none",
     ),
     POOL_LIMIT,
+    GOVERNED_LIMIT,
     FROZEN,
     *POLICY,
 )

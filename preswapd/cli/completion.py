@@ -11,7 +11,7 @@ from preswapd.api.client import Client
 from preswapd.cli.instances import Instances
 from preswapd.commandline import DEVICE, INSTANCE, SYSCTL_KEY
 from preswapd.errors import PreswapError
-from preswapd.paths import runtime_root
+from preswapd.paths import INSTANCE_NAME, runtime_root
 
 # Who waits this long for a server that hangs has typed the name by hand.
 PATIENCE_SECONDS = 1.0
@@ -32,7 +32,8 @@ def names(kind: str, instances: Instances, new: bool) -> Iterator[str]:
     elif kind == SYSCTL_KEY.name:
         yield from of_all(instances, Client.sysctl)
     elif kind == INSTANCE.name:
-        yield from (path.name for path in runtime_root().iterdir())
+        found = (path.name for path in runtime_root().iterdir())
+        yield from (name for name in found if INSTANCE_NAME.fullmatch(name))
 
 
 def of_all(instances: Instances, question: Callable[[Client], Iterable[str]]) -> Iterator[str]:

@@ -38,6 +38,11 @@ SUBCOMMANDS = [
         "Show how much of what is in tmem was not used for how long, in all devices or in DEV.",
     ),
     Subcommand(
+        "governor",
+        "preswapd.cli.look.governor:governor_command",
+        "Show what `preswapd govern` does: who may take how much memory, and what it decided last.",
+    ),
+    Subcommand(
         "metrics",
         "preswapd.cli.look.metrics:metrics_command",
         "Print the figures of all instances in Prometheus' text format.",

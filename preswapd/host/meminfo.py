@@ -4,6 +4,7 @@
 from pathlib import Path
 
 MEMINFO = Path("/proc/meminfo")
+SMALLEST_RESERVE = 512 << 20
 
 
 def amounts(text: str) -> dict[str, int]:
@@ -22,3 +23,12 @@ def available_memory(path: Path = MEMINFO) -> int | None:
         return amounts(path.read_text()).get("MemAvailable")
     except OSError:
         return None
+
+
+def total_memory(path: Path = MEMINFO) -> int:
+    return amounts(path.read_text()).get("MemTotal", 0)
+
+
+def default_reserve(path: Path = MEMINFO) -> int:
+    """Of `host-reserve`: 5 % of the host's memory, at least 512 MiB."""
+    return max(total_memory(path) // 20, SMALLEST_RESERVE)

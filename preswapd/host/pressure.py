@@ -17,6 +17,15 @@ class Pressure:
     full: float
 
 
+def stalled_seconds(path: Path = PRESSURE) -> float | None:
+    """How long some process has waited for memory since the host's start."""
+    try:
+        found = re.search(r"^some .*\btotal=(\d+)", path.read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return None if found is None else int(found[1]) / 1e6
+
+
 def memory_pressure(path: Path = PRESSURE, seconds: int = 10) -> Pressure | None:
     """The kernel has it of the last 10, 60 and 300 seconds."""
     try:

@@ -10,7 +10,7 @@ from typing import NamedTuple, cast
 from preswapd.api.figures import DeviceFigures, Statistics, TmemFigures
 from preswapd.api.kinds import check_compress, check_device_size
 from preswapd.api.messages import AGES, AWAITED, Age, ShrinkProgress, ShrinkResult, SwapoffResult
-from preswapd.api.settings import POOL_LIMIT, QUOTA
+from preswapd.api.settings import GOVERNED_LIMIT, POOL_LIMIT, QUOTA
 from preswapd.errors import RefusedError
 from preswapd.log import ERROR, INFO, NOTICE, WARNING, Log
 from preswapd.paths import check_device_name
@@ -169,6 +169,7 @@ class Instance:
         tmem = cast(TmemFigures, self.host.stats())
         tmem["metadata_size"] += sum(device.metadata_size() for device in devices.values())
         tmem["checksum_errors"] += sum(one["lost_reads"] for one in figures.values())
+        tmem["governed"] = self.sysctl.is_governed
         tmem["frozen"] = self.sysctl.frozen
         for name, device in devices.items():
             figures[name]["quota"] = min(device.pages, self.sysctl.quota_of(device))
@@ -411,7 +412,9 @@ class Instance:
             for device in self.devices.values()
             for key in [QUOTA.sysctl_key(self.name, device.name)]
         }
-        key = POOL_LIMIT.sysctl_key(self.name)
+        # Both are one limit: that of the pool has the key of the lower one.
+        setting = GOVERNED_LIMIT if self.sysctl.is_governed else POOL_LIMIT
+        key = setting.sysctl_key(self.name)
         return {key: ToPoolLimit(key, self.host, lambda: self.chosen(None)), **quotas}
 
     # --- in the background ---

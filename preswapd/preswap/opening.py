@@ -11,7 +11,7 @@ from preswapd.api.kinds import LARGEST_POOL
 from preswapd.errors import RefusedError
 from preswapd.host.cgroups import memory_files
 from preswapd.host.kernel import boot_id
-from preswapd.host.meminfo import MEMINFO, amounts
+from preswapd.host.meminfo import default_reserve
 from preswapd.paths import InstancePaths
 from preswapd.preswap.births import MOST_AT_ONCE, create_all
 from preswapd.preswap.creation import Maker, Served, reason_of
@@ -32,7 +32,6 @@ from preswapd.units import PAGE_SIZE, exact_size
 
 # All devices of an instance share its one pool, as swap types do in the kernel's preswap.
 POOL = 0
-SMALLEST_RESERVE = 512 << 20
 
 
 @dataclass(frozen=True)
@@ -218,11 +217,6 @@ def open_host(settings: Settings, *, create: bool) -> Host:
         )
     except OSError as error:
         raise RefusedError(f"the arena {path} cannot be made: {error.strerror}") from None
-
-
-def default_reserve() -> int:
-    """5 % of the host's memory, at least 512 MiB."""
-    return max(amounts(MEMINFO.read_text()).get("MemTotal", 0) // 20, SMALLEST_RESERVE)
 
 
 def open_pool(host: Host) -> None:

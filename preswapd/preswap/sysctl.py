@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from preswapd.api.kinds import LARGEST_POOL
+from preswapd.api.kinds import LARGEST_POOL, OFF
 from preswapd.api.settings import (
     DEFAULT,
     DEVICE,
@@ -70,6 +70,9 @@ class Sysctl:
         self.pool = pool
         self.path = settings.paths.kept_settings
         self.frozen = False
+        # What an operator lets the pool take, and what the governor does: the lower one holds.
+        self.pool_size = settings.pool_size
+        self.governed: int | str = OFF
         # The settings of the start, and what was changed of them that `policy` follows.
         self.wanted = settings
         self.policy = Policy()
@@ -91,7 +94,11 @@ class Sysctl:
         return {key: found.shown() for key, found in self.all(devices).items()}
 
     def all(self, devices: Mapping[str, Device]) -> dict[str, Changeable]:
-        effects = {"pool-limit": self.pool_limit(), "frozen": self.freezing()}
+        effects = {
+            "pool-limit": self.pool_limit(),
+            "governed-limit": self.governed_limit(),
+            "frozen": self.freezing(),
+        }
         effects |= {setting.name: self.of_policy(setting.parameter) for setting in POLICY}
         found = self.by_key(INSTANCE, effects)
         for device in devices.values():
@@ -126,11 +133,30 @@ class Sysctl:
                     "the shared memory was smaller when the server was started: to use what was"
                     " added since, restart the server, which loses no page, and set it again"
                 )
-            self.host.limit = size
-            # What needs no page to go is free before anybody asks how many must.
-            self.host.maintain()
+            self.pool_size = size
+            self.limit_pool()
 
-        return Effect(lambda: self.host.limit, change, lambda: self.settings.pool_size)
+        return Effect(lambda: self.pool_size, change, lambda: self.settings.pool_size)
+
+    def governed_limit(self) -> Effect:
+        """However large: it takes nothing from what pool_limit refuses."""
+
+        def change(size: int | str) -> None:
+            self.governed = size
+            self.limit_pool()
+
+        return Effect(lambda: self.governed, change, lambda: OFF)
+
+    def limit_pool(self) -> None:
+        governed = self.governed if isinstance(self.governed, int) else self.pool_size
+        self.host.limit = min(self.pool_size, governed)
+        # What needs no page to go is free before anybody asks how many must.
+        self.host.maintain()
+
+    @property
+    def is_governed(self) -> bool:
+        """Whether the governor's limit is the one in force."""
+        return isinstance(self.governed, int) and self.governed < self.pool_size
 
     def freezing(self) -> Effect:
         def change(frozen: bool) -> None:

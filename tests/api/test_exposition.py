@@ -27,6 +27,7 @@ PROMISED = [
     "preswapd_tmem_flushes_total",
     "preswapd_tmem_found_gets_total",
     "preswapd_tmem_frozen",
+    "preswapd_tmem_governed",
     "preswapd_tmem_gets_total",
     "preswapd_tmem_good_puts_total",
     "preswapd_tmem_huge_pages",

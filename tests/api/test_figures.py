@@ -35,7 +35,7 @@ HEADERS = "".join(path.read_text() for path in sorted(PACKAGE.rglob("*.h")))
 STRUCTS = {"tmem_stats": TMEM, "device_counters": DEVICE}
 # What Python adds to what the C code counts.
 ADDED = {
-    "tmem_stats": {"orig_data_size", "frozen"},
+    "tmem_stats": {"orig_data_size", "frozen", "governed"},
     "device_counters": {
         "size",
         "compress",

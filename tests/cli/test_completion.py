@@ -60,6 +60,7 @@ KEYS = [
     "preswap.default.frozen",
     "preswap.default.g1.compress",
     "preswap.default.g1.quota",
+    "preswap.default.governed_limit",
     "preswap.default.pool_limit",
     "preswap.default.recompress_after",
     "preswap.default.recompress_codec",

@@ -17,6 +17,7 @@ from preswapd.api.kinds import (
     check_pool_size,
 )
 from preswapd.errors import RefusedError, UsageError
+from preswapd.host.meminfo import default_reserve
 from preswapd.preswap.device._table import Table, recover
 from preswapd.preswap.files.disk_file import (
     check_disk_file,
@@ -37,7 +38,6 @@ from preswapd.preswap.files.maps import (
     outside,
 )
 from preswapd.preswap.files.sidecar import Sidecar, paths_in, read_all
-from preswapd.preswap.opening import default_reserve
 from preswapd.tmem._tmem import Host
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.running import MIB, Running

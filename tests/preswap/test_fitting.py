@@ -26,6 +26,7 @@ from tests.running import PATIENCE
 SIZE = 8 * MIB - 8 * PAGE
 PAGES = SIZE // PAGE - 1
 LIMIT = "preswap.test.pool_limit"
+GOVERNED = "preswap.test.governed_limit"
 QUOTA = "preswap.test.g1.quota"
 # What does not compress, of each device.
 NOISE = [random.Random(tag).randbytes(SIZE - PAGE) for tag in range(2)]
@@ -94,6 +95,36 @@ def test_pool_fits_its_lowered_limit(filled: Running, mebibytes: int) -> None:
     assert mebibytes * MIB * 0.9 <= used(filled) <= mebibytes * MIB
     assert result.left == filled.instance.pages_in_tmem() == 2 * PAGES - result.moved
     check_content(filled)
+
+
+def test_pool_fits_the_lower_of_two_limits(filled: Running) -> None:
+    """Whichever is lowered, the server sees to the one that holds, and to it alone."""
+    change = filled.instance.set(GOVERNED, "12M")
+    assert change.shrink is not None
+    assert change.shrink.goal.setting == GOVERNED
+    assert change.shrink.wait().complete
+    assert filled.instance.host.stats()["mem_used_total"] <= 12 * MIB
+    assert filled.instance.set(LIMIT, "13M").shrink is None
+    change = filled.instance.set(LIMIT, "10M")
+    assert change.shrink is not None
+    assert change.shrink.goal.setting == LIMIT
+    assert change.shrink.wait().complete
+    assert filled.instance.host.stats()["mem_used_total"] <= 10 * MIB
+    check_content(filled)
+
+
+def test_governed_limit_is_lowered_while_the_pool_fits_the_other(
+    filled: Running, gate: Gate
+) -> None:
+    first = filled.instance.set(LIMIT, "14M").shrink
+    assert gate.reached.wait(PATIENCE)
+    second = filled.instance.set(GOVERNED, "8M").shrink
+    assert first is not None
+    assert second is not None
+    gate.open.set()
+    assert first.wait().complete
+    assert second.wait().complete
+    assert filled.instance.host.stats()["mem_used_total"] <= 8 * MIB
 
 
 def test_pool_of_cold_pages_that_take_most_of_it(running: Running) -> None:

@@ -24,6 +24,7 @@ from tests.tmem.test_memory import mounted
 
 PAGES = 64
 LIMIT = "preswap.test.pool_limit"
+GOVERNED = "preswap.test.governed_limit"
 FROZEN = "preswap.test.frozen"
 QUOTA = "preswap.test.g1.quota"
 COMPRESS = "preswap.test.g1.compress"
@@ -50,6 +51,7 @@ def write_all(running: Running, tag: int) -> None:
 def test_defaults(opened: Running) -> None:
     assert values(opened) == {
         LIMIT: 8 * MIB,
+        GOVERNED: "off",
         FROZEN: 0,
         QUOTA: "unlimited",
         COMPRESS: "lz4",
@@ -146,6 +148,50 @@ def test_codec_of_pages_to_come(opened: Running) -> None:
 def test_pool_limit(opened: Running) -> None:
     opened.instance.set(LIMIT, "4M")
     assert opened.instance.host.stats()["mem_limit"] == 4 * MIB
+
+
+def in_force(opened: Running) -> tuple[int, bool]:
+    found = opened.instance.stats()["tmem"]
+    return found["mem_limit"] // MIB, found["governed"]
+
+
+def test_lower_of_both_limits_holds(opened: Running) -> None:
+    assert in_force(opened) == (8, False)
+    opened.instance.set(GOVERNED, "6M")
+    assert in_force(opened) == (6, True)
+    opened.instance.set(LIMIT, "5M")
+    assert in_force(opened) == (5, False)
+    assert (values(opened)[LIMIT], values(opened)[GOVERNED]) == (5 * MIB, 6 * MIB)
+    opened.instance.set(LIMIT, "default")
+    assert in_force(opened) == (6, True)
+    opened.instance.set(GOVERNED, "100G")  # more than any pool here: it takes nothing away
+    assert in_force(opened) == (8, False)
+    opened.instance.set(GOVERNED, "8M")
+    assert in_force(opened) == (8, False)
+    opened.instance.set(GOVERNED, "4M")
+    opened.instance.set(GOVERNED, "off")
+    assert in_force(opened) == (8, False)
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_restart_keeps_the_governed_limit(opened: Running, end: str) -> None:
+    """Also one above what the operator has set, whose raising it outlives."""
+    opened.instance.set(LIMIT, "5M")
+    opened.instance.set(GOVERNED, "6M")
+    getattr(opened, end)()
+    opened.open()
+    assert in_force(opened) == (5, False)
+    opened.instance.set(LIMIT, "default")
+    assert in_force(opened) == (6, True)
+
+
+def test_governed_limit_ends_with_the_hosts_run(opened: Running) -> None:
+    opened.instance.set(GOVERNED, "6M")
+    text = opened.paths.kept_settings.read_text()
+    opened.stop()
+    opened.paths.kept_settings.write_text(text.replace('boot_id": "', 'boot_id": "another '))
+    opened.open()
+    assert in_force(opened) == (8, False)
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
@@ -301,6 +347,8 @@ def test_lower_pool_limit_packs_before_it_answers(running: Running) -> None:
         (RATE, "0"),
         (AFTER, "auto"),
         (CODEC, "none"),
+        (GOVERNED, "1M"),
+        (GOVERNED, "none"),
         ("preswap.test.g2.quota", "1"),
         ("preswap.test", "1"),
         ("", ""),

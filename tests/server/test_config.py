@@ -21,9 +21,9 @@ from preswapd.api.kinds import AUTO, LISTEN, LONGEST_AGE, MOST_THREADS, OFF, SMA
 from preswapd.api.settings import NO_LIMIT, POLICY
 from preswapd.codecs import COMPRESS
 from preswapd.errors import RefusedError, UsageError
+from preswapd.host.meminfo import SMALLEST_RESERVE
 from preswapd.host.nbdkit import THREADS
 from preswapd.paths import InstancePaths
-from preswapd.preswap.opening import SMALLEST_RESERVE
 from preswapd.preswap.settings import MOST_DEVICES, DeviceSpec, Settings
 from preswapd.server.config.files import DEVICE_KEYS, DEVICE_TABLE, INSTANCE_KEYS, Keys
 from preswapd.server.config.merged import Config, load

@@ -274,3 +274,44 @@ def test_crashes_in_a_row_are_no_end(host: Booted, vm: str) -> None:
         assert client(host, vm).get_size() == 64 << 20
         pids.add(server_pid(host, vm))
     assert len(pids) == 7
+
+
+def governed_limit(host: Booted, vm: str) -> str:
+    key = f"preswap.{vm}.governed_limit"
+    words = ("/opt/preswapd/bin/preswapctl", "--instance", vm, "sysctl", "-n", key)
+    return host.run(*words).strip()
+
+
+def test_governor_as_a_service(host: Booted, vm: str) -> None:
+    """Confined as its unit confines it, it finds the instances, and is found by preswapctl."""
+    unit = "preswapd-governor"
+    path = host.path("/etc/preswapd/governor.toml")
+    path.write_text(f'reserve = "64M"\n[instance.{vm}]\ncap = "8M"\n')
+    host.run("systemctl", "enable", "--now", unit)
+    try:
+        assert wait_for(lambda: governed_limit(host, vm), lambda limit: limit != "off") == str(
+            8 << 20
+        )
+        ctl = "/opt/preswapd/bin/preswapctl"
+        shown = json.loads(host.run(ctl, "--json", "governor"))
+        assert (shown["reserve"], shown["instances"][vm]["cap"]) == (64 << 20, 8 << 20)
+        assert f'preswapd_governor_instance_limit_bytes{{instance="{vm}"}}' in host.run(
+            ctl, "metrics"
+        )
+        again = host.run("/opt/preswapd/bin/preswapd", "govern", "--release", check=False)
+        assert (again, governed_limit(host, vm)) == ("", str(8 << 20))
+        # A restart, and the server's, change nothing.
+        host.run("systemctl", "restart", unit, f"preswapd@{vm}")
+        assert governed_limit(host, vm) == str(8 << 20)
+        # A mistake ends it, and what was set stays.
+        path.write_text("reserve = 1\n")
+        host.run("systemctl", "restart", unit, check=False)
+        host.wait_for(unit, "Result", "exit-code")
+        assert any("governor.toml:1: reserve" in line for line in host.journal(unit))
+        assert governed_limit(host, vm) == str(8 << 20)
+        host.run("systemctl", "stop", unit)
+        host.run("/opt/preswapd/bin/preswapd", "govern", "--release")
+        assert governed_limit(host, vm) == "off"
+    finally:
+        path.unlink()
+        host.run("systemctl", "disable", "--now", unit)

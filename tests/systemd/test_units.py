@@ -13,7 +13,8 @@ from tests.systemd.booted import CHECKOUT
 
 UNITS = CHECKOUT / "systemd"
 TEMPLATES = ("preswapd@.service", "preswapd@.socket", "preswapd-sync@.service")
-OTHERS = ("preswapd-metrics.service", "preswapd-metrics.timer")
+GOVERNOR = "preswapd-governor.service"
+OTHERS = (GOVERNOR, "preswapd-metrics.service", "preswapd-metrics.timer")
 MOST_EXPOSED = 2.0
 
 
@@ -43,7 +44,7 @@ def test_systemd_has_nothing_to_say(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["preswapd@.service", "preswapd-sync@.service", "preswapd-metrics.service"]
+    "name", ["preswapd@.service", "preswapd-sync@.service", "preswapd-metrics.service", GOVERNOR]
 )
 def test_hardening(folder: Path, name: str) -> None:
     unit = str(folder / name)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from preswapd.api.figures import DeviceFigures, TmemFigures
 from preswapd.api.last_start import LastStart
 from preswapd.api.messages import ServerFacts
-from preswapd.api.settings import QUOTA, UNLIMITED
+from preswapd.api.settings import GOVERNED_LIMIT, QUOTA, UNLIMITED
 from preswapd.cli.doctor.clients import check_client
 from preswapd.cli.doctor.finding import FIX, NOTE, OK, Finding
 from preswapd.cli.doctor.host import (
@@ -20,9 +20,9 @@ from preswapd.cli.doctor.host import (
 from preswapd.cli.doctor.reboot import check_sync_unit
 from preswapd.cli.doctor.sharing import Share
 from preswapd.cli.doctor.sockets import check_sockets
-from preswapd.cli.instances import RunningInstance
+from preswapd.cli.instances import RunningInstance, is_there
 from preswapd.cli.typed import as_root, control
-from preswapd.paths import RuntimePaths, SharedMemoryPaths, StatePaths
+from preswapd.paths import RuntimePaths, SharedMemoryPaths, StatePaths, governor_runtime_dir
 from preswapd.units import PAGE_SIZE, format_pages, format_size
 
 # A guest trims whole clusters of 512 pages, so one that has written a few of them must have trimmed
@@ -153,7 +153,18 @@ def check_files(place: Place, files: Iterable[tuple[Path, str | None]]) -> Itera
 def pool(place: Place, tmem: TmemFigures) -> Iterator[Finding]:
     name = place.name
     used, limit = tmem["mem_used_total"], tmem["mem_limit"]
-    yield Finding(OK, name, f"the pool has {format_size(used)} of {format_size(limit)} in use")
+    whose = ", which is the governor's limit," if tmem.get("governed") else ""
+    yield Finding(
+        OK, name, f"the pool has {format_size(used)} of {format_size(limit)}{whose} in use"
+    )
+    if tmem.get("governed") and not is_there(governor_runtime_dir()):
+        yield Finding(
+            NOTE,
+            name,
+            "the pool's limit is that of a governor that does not run any more",
+            "start it (systemctl start preswapd-governor), or end what it has set",
+            place.control("sysctl", f"{GOVERNED_LIMIT.sysctl_key(place.instance)}=off"),
+        )
     if tmem.get("frozen"):
         yield Finding(
             NOTE,

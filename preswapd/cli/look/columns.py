@@ -55,7 +55,15 @@ def quota(row: Subject) -> int | None:
 
 def frozen(row: Subject) -> str | None:
     """Of a device too: its row has it from its pool."""
-    found = row.figures.get("frozen")
+    return yes_or_no(row.figures.get("frozen"))
+
+
+def governed(row: Subject) -> str | None:
+    return yes_or_no(row.figures.get("governed"))
+
+
+def yes_or_no(found: bool | None) -> str | None:
+    """None from a server that is too old to say."""
     return None if found is None else "yes" if found else "no"
 
 
@@ -195,6 +203,7 @@ DEVICE_DEFAULT = (
 POOL_COLUMNS = (
     INSTANCE,
     plain("LIMIT", TMEM["mem_limit"]),
+    Column("GOVERNED", TMEM["governed"].meaning, Kind.TEXT, governed),
     plain("USED", TMEM["mem_used_total"], ": PAYLOAD + OVERHEAD"),
     Column("FREE", "LIMIT - USED; 0 while the limit is below USED", Kind.SIZE, room),
     plain("PEAK", TMEM["mem_used_max"]),

@@ -10,12 +10,14 @@ from pathlib import Path
 import click
 
 from preswapd.api.client import Client
-from preswapd.api.exposition import metrics_text
+from preswapd.api.exposition import governor_text, metrics_text
 from preswapd.api.figures import Statistics
+from preswapd.api.governor import governor
 from preswapd.cli.instances import ask_all, complain
 from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.commandline import FILE
 from preswapd.errors import PreswapError, UnreachableError, UsageError
+from preswapd.paths import governor_runtime_dir
 
 # The collector is another user.
 READABLE = 0o644
@@ -32,7 +34,7 @@ def metrics_command(invocation: Invocation, textfile: Path | None) -> None:
     With --textfile they go into a file for node_exporter's textfile collector, which never sees
     a partial file. Servers that do not answer are left out, and the exit status is 3, as it is
     where one does not run and its guests' pages are in memory. Servers that share a name are left
-    out too, and the exit status is 1.
+    out too, and the exit status is 1. Where `preswapd govern` runs, its figures are there too.
 
     \b
     Examples:
@@ -43,7 +45,7 @@ def metrics_command(invocation: Invocation, textfile: Path | None) -> None:
         raise UsageError("metrics are text for Prometheus: JSON comes from preswapctl --json stats")
     answers, away = answers_of_all(invocation)
     answers, unclear = those_with_a_name_of_their_own(answers)
-    text = metrics_text(*answers)
+    text = metrics_text(*answers) + metrics_of_governor(invocation)
     if textfile is None:
         click.echo(text, nl=False)
     else:
@@ -53,6 +55,16 @@ def metrics_command(invocation: Invocation, textfile: Path | None) -> None:
         clash = f"several servers have the name {', '.join(unclear)}: left out"
         raise PreswapError("; ".join([clash, *map(str, away)]))
     complain(away)
+
+
+def metrics_of_governor(invocation: Invocation) -> str:
+    """Nothing where none runs: a host need not have one."""
+    if invocation.instances.named:
+        return ""
+    try:
+        return governor_text(governor(governor_runtime_dir()).status())
+    except UnreachableError:
+        return ""
 
 
 def answers_of_all(invocation: Invocation) -> tuple[list[Statistics], list[UnreachableError]]:

@@ -38,6 +38,9 @@ DEVICE_KEYS = keys_of(DEVICE)
 class ConfigFile:
     """One configuration file; every complaint names its line."""
 
+    # The tables that have names of their own.
+    named = DEVICE_TABLE
+
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
@@ -82,7 +85,8 @@ class ConfigFile:
         for key, value in found.items():
             at, known = (*table, key), keys.get(key)
             if known is None:
-                raise self.error(at, f"unknown key {key!r}: the choices are {choices(table, keys)}")
+                known_keys = choices(table, keys, self.named)
+                raise self.error(at, f"unknown key {key!r}: the choices are {known_keys}")
             if isinstance(known, Setting):
                 values[at] = self.value(at, value, known)
             elif isinstance(value, dict):
@@ -121,9 +125,9 @@ def cannot_be_read(path: Path, error: OSError) -> PreswapError:
     return RefusedError(text)
 
 
-def choices(table: At, keys: Keys) -> str:
+def choices(table: At, keys: Keys, named: str) -> str:
     names = [key if isinstance(known, Setting) else f"[{key}]" for key, known in keys.items()]
-    return ", ".join([*names, *([] if table else [f"[{DEVICE_TABLE}.NAME]"])])
+    return ", ".join([*names, *([] if table else [f"[{named}.NAME]"])])
 
 
 class ConfigFiles:
@@ -163,9 +167,13 @@ class ConfigFiles:
 
 
 def with_drop_ins(path: Path, *, required: bool) -> ConfigFiles:
+    return ConfigFiles([ConfigFile(each) for each in paths_of(path, required=required)])
+
+
+def paths_of(path: Path, *, required: bool) -> list[Path]:
     """The file, which may be missing where it is not required, and then FILE.d/*.toml by name."""
     own = [path] if required or is_there(path) else []
-    return ConfigFiles([ConfigFile(each) for each in (*own, *drop_ins(path))])
+    return [*own, *drop_ins(path)]
 
 
 def is_there(path: Path) -> bool:

@@ -113,6 +113,9 @@ def test_instance_that_is_configured_and_does_not_run(
 ) -> None:
     (configs / "vm7.toml").touch()
     (configs / "notes.txt").touch()
+    # It is no instance.
+    (configs / "governor.toml").touch()
+    (configs / "governor.toml.d").mkdir()
     monkeypatch.setattr("preswapd.cli.instances.runtime_root", lambda: tmp_path)
     monkeypatch.setattr("preswapd.cli.instances.default_shm_dirs", dict)
     monkeypatch.setattr("preswapd.cli.doctor.command.is_root", lambda: True)
@@ -247,6 +250,15 @@ def test_frozen_pool_is_thawed(server: RunningServer) -> None:
     server.ctl("freeze")
     typed(with_text(doctor(server), "the pool is frozen")["command"])
     assert server.json_stats()["tmem"]["frozen"] is False
+
+
+def test_limit_of_a_governor_that_is_gone_is_lifted(server: RunningServer) -> None:
+    server.ctl("sysctl", "preswap.default.governed_limit=8M")
+    check = with_text(doctor(server), "a governor that does not run any more")
+    assert check["status"] == NOTE
+    typed(check["command"])
+    stats = server.json_stats()["tmem"]
+    assert (stats["governed"], stats["mem_limit"]) == (False, 32 << 20)
 
 
 def test_quota_is_lifted(server: RunningServer) -> None:

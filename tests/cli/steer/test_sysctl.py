@@ -45,6 +45,7 @@ def test_all_keys(start_server: StartServer) -> None:
         "vm.preswap.g1",
         "vm.preswap.g2",
         "preswap.default.pool_limit",
+        "preswap.default.governed_limit",
         "preswap.default.frozen",
         "preswap.default.writeback_room",
         "preswap.default.writeback_idle",

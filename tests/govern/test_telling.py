@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What the governor says: why one has less than another can be read from it."""
+
+import re
+
+import pytest
+
+from preswapd.govern.policy import Decision, Reason, Rules
+from preswapd.govern.shares import MIB, Pool, Share, divide
+from preswapd.govern.telling import sentence, why
+
+GIB = 1 << 30
+
+
+def told(total: int, pools: dict[str, Pool], **shares: Share) -> dict[str, str]:
+    """Of pools whose limits are what the policy gives them."""
+    rules = Rules(GIB, shares)
+    limits = divide(total, {name: rules.share(name) for name in pools}, pools)
+    set_now = {
+        name: Pool(
+            min(pool.used, limits[name]), pool.idle, pool.pool_limit, limits[name], pool.wants
+        )
+        for name, pool in pools.items()
+    }
+    return {name: why(name, rules, set_now, total) for name in pools}
+
+
+def test_weights_tell_why_b_has_less_than_a() -> None:
+    full = Pool(8 * GIB, wants=True)
+    found = told(4 * GIB, {"a": full, "b": full}, a=Share(300))
+    assert found["a"].startswith("it takes 3G and would take more. With 300 of 400 by weight")
+    assert "its part of what is there is 3G" in found["a"]
+    assert "With 100 of 400 by weight its part of what is there is 1G" in found["b"]
+
+
+def test_idle_pages_tell_why_b_has_less_than_a() -> None:
+    full = Pool(4 * GIB, wants=True)
+    found = told(5 * GIB, {"a": full, "b": Pool(4 * GIB, idle=4 * GIB)})
+    assert "With 100 of 125 by weight" in found["a"]
+    assert re.search(
+        r"Nobody has used \S+ of it for 30 minutes, and such a page costs as", found["b"]
+    )
+    assert "its weight of 100 counts as 25" in found["b"]
+
+
+def test_floor_cap_and_operator() -> None:
+    pools = {"a": Pool(GIB), "b": Pool(GIB, pool_limit=2 * GIB), "c": Pool(GIB)}
+    plenty = told(20 * GIB, pools, a=Share(cap=GIB))
+    assert "That is as much as its cap says: there is enough for all" in plenty["a"]
+    assert "as much as its operator's pool_limit says" in plenty["b"]
+    scarce = told(512 * MIB, pools, a=Share(floor=GIB))
+    assert "That is its floor: there is not more for it" in scarce["a"]
+
+
+def test_what_others_do_not_use() -> None:
+    pools = {"a": Pool(8 * GIB, wants=True), "b": Pool(MIB), "c": Pool(GIB)}
+    found = told(4 * GIB, pools)
+    assert "it gets more when it fills up" in found["b"]
+    assert "it has more, because others do not use all of theirs" in found["a"]
+    assert "it has less, because it does not need all of it and others do" in found["c"]
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_every_decision_has_its_numbers(reason: Reason) -> None:
+    decision = Decision(
+        time=0.0,
+        reason=reason,
+        available=100 * MIB,
+        reserve=GIB,
+        pressure=2.5,
+        used=3 * GIB,
+        room=2 * GIB,
+        total=2 * GIB,
+        excess=924 * MIB,
+        limits={"vm1": 2 * GIB},
+        before={"vm1": None},
+    )
+    text = sentence(decision)
+    assert "100M available, reserve 1G" in text
+    assert "pools take 3G and may take 2G" in text
+    assert "vm1 no limit -> 2G" in text
+    assert "924M go to disk" in text
+    assert "\n" not in text
