@@ -166,6 +166,19 @@ def test_nobody_waits_while_the_rate_allows_more(
     assert waits == [0, None, 0, None, 0, None]
 
 
+def test_without_a_limit_nobody_waits(
+    filled: Running, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wait after each extent would make 4 MiB a second of it, an eighth of the default."""
+    waits: list[int | None] = []
+    monkeypatch.setattr(filled.instance.room, "turn", waits.append)
+    clock.now += 1.0
+    for _ in range(4):
+        filled.instance.write_back()
+    assert moved(filled) == len(PAGES)
+    assert waits == [0, 0, 0, None]
+
+
 # --- when not ---
 
 

@@ -141,6 +141,32 @@ def test_room_off_moves_nothing_and_brings_nothing_back(full: Running) -> None:
     assert counters(full)["promoted_pages"] == 0
 
 
+class Clock:
+    """Time goes by only while somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.slept: list[float] = []
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+
+    def monotonic(self) -> float:
+        return sum(self.slept)
+
+
+def test_room_off_waits_where_the_pool_is_above_its_limit(
+    full: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limit was lowered, and its pages go to disk slowly or not at all."""
+    clock = Clock()
+    monkeypatch.setattr(room_module, "time", clock)
+    full.instance.sysctl.policy.writeback_room = 0.0
+    full.instance.host.limit = 0
+    for _ in range(3):
+        full.instance.room.turn(1000)
+    assert clock.slept == [1.0] * 3
+
+
 def test_room_may_be_set_while_it_runs(full: Running) -> None:
     full.instance.set("preswap.test.writeback_room", "off")
     turns(full)

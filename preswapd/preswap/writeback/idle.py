@@ -14,6 +14,8 @@ BUSY = 64
 LOOKS_AN_AGE = 10
 LEAST_PAUSE = 1.0
 RETRY_SECONDS = 60.0
+# Bytes that are allowed where there is no limit: enough that nobody waits for more.
+NO_LIMIT = 1 << 60
 
 # "auto": of the pages that are idle for so long, at most this part is read back in a minute.
 READ_BACK = 0.002
@@ -125,7 +127,7 @@ class Idle:
         """By the rate; what was not used in a second is not kept."""
         rate = self.policy.writeback_rate
         if rate is None:
-            self.allowed = EXTENT_PAGES * PAGE_SIZE
+            self.allowed = NO_LIMIT
         else:
             self.allowed = min(self.allowed + rate * passed, rate)
 

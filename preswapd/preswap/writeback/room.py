@@ -72,11 +72,14 @@ class Room:
         share = self.policy.writeback_room
         spare = int(self.host.limit * share)
         self.host.set_spare(spare)
-        lacking = self.host.lacking(self.patience() if milliseconds is None else milliseconds)
+        wait = self.patience() if milliseconds is None else milliseconds
+        lacking = self.host.lacking(wait)
         devices = self.devices()
         self.forget(devices)
         if not share:
             self.leave_all(devices)
+            if lacking > 0:  # the limit was lowered: it did not wait, and makes no room here
+                time.sleep(wait / 1000)
             return
         if lacking <= (1 - PLENTY) * spare:
             self.pool.comes_back = None
