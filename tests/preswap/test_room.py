@@ -141,6 +141,19 @@ def test_room_off_moves_nothing_and_brings_nothing_back(full: Running) -> None:
     assert counters(full)["promoted_pages"] == 0
 
 
+def test_pages_come_back_where_room_was_off(opened: Running) -> None:
+    """Room that is there, and less than twice what is to be there: none has to go."""
+    put(opened, range(1, 651))
+    opened.instance.set("preswap.test.writeback_room", "off")
+    turns(opened, 2)
+    assert opened.device.promoted_below == 0
+    opened.instance.set("preswap.test.writeback_room", "25%")
+    spare = opened.instance.host.limit // 4
+    turns(opened, 2)
+    assert -spare < opened.instance.host.lacking() < 0
+    assert opened.device.promoted_below is None
+
+
 class Clock:
     """Time goes by only while somebody sleeps."""
 

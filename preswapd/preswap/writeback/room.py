@@ -161,9 +161,10 @@ class Room:
             device.promoted_below = min(limits, default=None)
 
     def leave_all(self, devices: Sequence[Device]) -> None:
-        """Nothing goes by itself, and nothing comes back."""
-        self.pool, self.quotas = Within(comes_back=0), {}
-        self.tell(devices)
+        """Nothing goes by itself, and nothing comes back, until room is kept free again."""
+        self.pool, self.quotas = Within(), {}
+        for device in devices:
+            device.promoted_below = 0
 
     def forget(self, devices: Sequence[Device]) -> None:
         """A device that is served no more would stay in memory with its maps."""
