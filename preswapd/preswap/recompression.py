@@ -63,7 +63,7 @@ class Passes:
     tried: float = -inf  # pages that were touched last before it
     before: float = -inf  # of the pass under way, or of the last one
     next_page: int | None = None  # of the pass under way; None: none is
-    began: float = -inf  # the pass under way, or the last one
+    last_pass: float = -inf  # when it began, or the one under way did
     rest: float = 1 / PASSES  # from then on, in ages
     recompressed: int = 0
     no_room: int = 0
@@ -72,7 +72,7 @@ class Passes:
 
     def next_pass(self, after: float) -> float:
         """For this age: another one may have been set since the last pass."""
-        return self.began + max(after * self.rest, IDLE_SECONDS)
+        return self.last_pass + max(after * self.rest, IDLE_SECONDS)
 
     def is_due(self, device: Device, now: float, after: float) -> bool:
         """Whether a pass is under way or begins now."""
@@ -88,7 +88,7 @@ class Passes:
         if last_touch < self.tried - SLACK_SECONDS:
             return False
         self.next_page, self.before = 0, before
-        self.began, self.rest = now, 1 / PASSES
+        self.last_pass, self.rest = now, 1 / PASSES
         self.recompressed = self.no_room = 0
         return True
 
@@ -113,7 +113,7 @@ class Passes:
         if not self.no_room:
             self.tried = self.before
         elif not self.recompressed:
-            self.began, self.rest = now, 1.0
+            self.last_pass, self.rest = now, 1.0
 
 
 class Recompression:
