@@ -63,11 +63,16 @@ class Passes:
     tried: float = -inf  # pages that were touched last before it
     before: float = -inf  # of the pass under way, or of the last one
     next_page: int | None = None  # of the pass under way; None: none is
-    next_pass: float = -inf
+    last_pass: float = -inf  # when it began, or the one under way did
+    rest: float = 1 / PASSES  # from then on, in ages
     recompressed: int = 0
     no_room: int = 0
     # What was put before this process began counts as touched then, or a little earlier.
     begun: float = field(default_factory=time.monotonic)
+
+    def next_pass(self, after: float) -> float:
+        """For this age: another one may have been set since the last pass."""
+        return self.last_pass + max(after * self.rest, IDLE_SECONDS)
 
     def is_due(self, device: Device, now: float, after: float) -> bool:
         """Whether a pass is under way or begins now."""
@@ -75,7 +80,7 @@ class Passes:
             return True
         # What is touched in an epoch that has not ended counts as touched at its beginning.
         before = now - max(after, SLACK_SECONDS)
-        if now < self.next_pass or before <= self.tried or not device.preswap_pages:
+        if now < self.next_pass(after) or before <= self.tried or not device.preswap_pages:
             return False
         # Nobody has touched a page since those that were tried already.
         idle = device.seconds_since_io
@@ -83,7 +88,7 @@ class Passes:
         if last_touch < self.tried - SLACK_SECONDS:
             return False
         self.next_page, self.before = 0, before
-        self.next_pass = now + max(after / PASSES, IDLE_SECONDS)
+        self.last_pass, self.rest = now, 1 / PASSES
         self.recompressed = self.no_room = 0
         return True
 
@@ -101,19 +106,14 @@ class Passes:
         self.no_room += no_room
         return worked, took
 
-    def end(self, now: float, after: float) -> None:
+    def end(self, now: float) -> None:
         """What found no room is tried again, with the others of this pass: soon where that has
         brought memory, or else much later."""
         self.next_page = None
         if not self.no_room:
             self.tried = self.before
         elif not self.recompressed:
-            self.next_pass = now + after
-
-
-def by_turn(one: tuple[Device, Passes]) -> tuple[bool, float]:
-    passes = one[1]
-    return passes.next_page is None, passes.next_pass
+            self.last_pass, self.rest = now, 1.0
 
 
 class Recompression:
@@ -150,24 +150,31 @@ class Recompression:
         if self.is_to_pack:
             return self.pack()
         # The pass that is under way, or the one that is due for the longest time.
-        for device, passes in sorted(self.passes.items(), key=by_turn):
+        for device, passes in self.by_turn(after):
             is_wanted = is_denser(codec, device.compress)
             if is_wanted and passes.is_due(device, time.monotonic(), after):
-                return self.piece(device, passes, after)
+                return self.piece(device, passes)
         return IDLE_SECONDS
+
+    def by_turn(self, after: float) -> list[tuple[Device, Passes]]:
+        def turn(one: tuple[Device, Passes]) -> tuple[bool, float]:
+            passes = one[1]
+            return passes.next_page is None, passes.next_pass(after)
+
+        return sorted(self.passes.items(), key=turn)
 
     def passes_of(self, device: Device, codec: str) -> Passes:
         """Begun anew when the codec has changed."""
         found = self.passes.get(device)
         return found if found is not None and found.codec == codec else Passes(codec)
 
-    def piece(self, device: Device, passes: Passes, after: float) -> float:
+    def piece(self, device: Device, passes: Passes) -> float:
         try:
             worked, took = passes.go_on(device)
         except OSError:
             return IDLE_SECONDS  # it is being removed
         if passes.next_page == device.pages:
-            passes.end(time.monotonic(), after)
+            passes.end(time.monotonic())
             self.is_to_pack = passes.recompressed > 0
         return self.pace.after(worked, took)
 

@@ -163,7 +163,7 @@ class Swings:
 
     def move_idle(self) -> None:
         idle = self.running.instance.idle
-        idle.next_look = 0.0
+        idle.found_none_at = 0.0
         idle.looked_at -= 1.0  # a second ago
         idle.turn()
 

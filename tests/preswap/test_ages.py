@@ -474,6 +474,16 @@ def test_what_was_written_since_is_no_refault(written_back: Running) -> None:
     assert refaults(written_back) == 0
 
 
+def test_what_was_written_to_disk_since_is_no_refault(written_back: Running) -> None:
+    """Tmem takes no page: it is on disk because of that now."""
+    written_back.instance.set("preswap.test.frozen", "1")
+    connection = written_back.connect()
+    connection.pwrite(page_of(7), PAGE)
+    read(connection, PAGE, PAGE)
+    assert refaults(written_back) == 0
+    assert int(cast(Mapping[str, int], written_back.device.stats())["disk_reads"]) == 1
+
+
 def test_what_left_long_ago_is_no_refault(written_back: Running) -> None:
     connection = written_back.connect()
     written_back.device.forget_left()

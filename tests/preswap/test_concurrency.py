@@ -156,7 +156,7 @@ def keep_room(running: Running, until: float) -> None:
     while time.monotonic() < until:
         policy.writeback_room = rng.choice([0.0, 0.05, 0.5, 0.9])
         policy.writeback_idle = rng.choice([None, 0.0, 0.0])
-        instance.idle.next_look = 0.0
+        instance.idle.found_none_at = 0.0
         instance.idle.looked_at -= 1.0  # a second ago
         instance.room.turn(1)
         instance.idle.turn()

@@ -99,6 +99,15 @@ def test_what_is_younger_stays(filled: Running, clock: Clock) -> None:
     assert moved(filled) == 0
 
 
+def test_an_age_that_is_set_counts_at_once(filled: Running, clock: Clock) -> None:
+    """A look for pages of 30 days that finds none is followed by the next one in three days."""
+    filled.instance.sysctl.policy.writeback_idle = 30 * 86400.0
+    turn(filled, clock, times=2)
+    filled.instance.sysctl.policy.writeback_idle = 0.0
+    turn(filled, clock, times=4)
+    assert moved(filled) == len(PAGES)
+
+
 def test_what_was_used_since_stays(filled: Running, clock: Clock) -> None:
     """A read, a write, a write of a part; tried again where this machine is slow."""
     age = 0.5

@@ -193,7 +193,7 @@ class Lives(RuleBasedStateMachine):
         policy.writeback_room, policy.writeback_idle, policy.writeback_rate = 0.5, 0.0, None
         was_marked, before = device.is_marked, device.stats()["written_back_pages"]
         instance.room.turn(0)
-        instance.idle.next_look = 0.0
+        instance.idle.found_none_at = 0.0
         instance.idle.looked_at -= 1.0  # a second ago
         instance.idle.turn()
         has_moved = device.stats()["written_back_pages"] > before

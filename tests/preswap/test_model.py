@@ -171,7 +171,7 @@ class DevicesAgainstModel(RuleBasedStateMachine):
         policy.writeback_rate = rate
         for _ in range(3):
             instance.room.turn(0)
-            instance.idle.next_look = 0.0
+            instance.idle.found_none_at = 0.0
             instance.idle.looked_at -= 1.0  # a second ago
             instance.idle.turn()
 

@@ -85,6 +85,15 @@ def test_young_pages_stay(running: Running, recompress: Recompression) -> None:
     assert codecs(running)["zstd"] == 0
 
 
+def test_an_age_that_is_set_counts_at_once(running: Running, recompress: Recompression) -> None:
+    """After a pass for a day the next one is 24 minutes later."""
+    running.instance.sysctl.policy.recompress_after = DAY
+    run(recompress)
+    running.instance.sysctl.policy.recompress_after = 0.0
+    run(recompress)
+    assert codecs(running)["zstd"] > MOST
+
+
 def test_rewritten_pages_have_their_codec_again(
     running: Running, recompress: Recompression
 ) -> None:

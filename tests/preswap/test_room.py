@@ -163,6 +163,19 @@ def test_a_turn_works_for_so_long(full: Running, monkeypatch: pytest.MonkeyPatch
     assert room.move(room.pool, devices, 900, 0.0) > 0, "it goes on there"
 
 
+def test_pages_come_back_where_room_was_off(opened: Running) -> None:
+    """Room that is there, and less than twice what is to be there: none has to go."""
+    put(opened, range(1, 651))
+    opened.instance.set("preswap.test.writeback_room", "off")
+    turns(opened, 2)
+    assert opened.device.promoted_below == 0
+    opened.instance.set("preswap.test.writeback_room", "25%")
+    spare = opened.instance.host.limit // 4
+    turns(opened, 2)
+    assert -spare < opened.instance.host.lacking() < 0
+    assert opened.device.promoted_below is None
+
+
 def test_room_may_be_set_while_it_runs(full: Running) -> None:
     full.instance.set("preswap.test.writeback_room", "off")
     turns(full)

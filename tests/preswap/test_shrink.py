@@ -70,6 +70,16 @@ def test_shrink_coldest_extents_first(filled: Running) -> None:
     assert (left, device.preswap_pages) == (EXTENT_PAGES, EXTENT_PAGES)
 
 
+def test_what_is_read_is_not_cold(filled: Running) -> None:
+    """The first extent of g1 was written before all others, and is read since."""
+    device = filled.device
+    filled.instance.epochs.begin()
+    read(device.connect(), PAGE, (EXTENT_PAGES - 1) * PAGE)
+    filled.instance.shrink(EXTENT_PAGES - 1)
+    assert device.preswap_map.find(0, 1) == EXTENT_PAGES
+    assert device.preswap_pages == EXTENT_PAGES - 1
+
+
 def test_coldest_orders_by_age(running: Running) -> None:
     running.open(DeviceSpec("g1", SIZE))
     for extent in (3, 1, 2):

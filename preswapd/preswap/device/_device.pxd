@@ -127,7 +127,7 @@ cdef extern from "owner.h" nogil:
         uint64_t recompressed, no_room
         uint64_t worked, took
     ctypedef struct aged "struct aged":
-        double seq
+        double touches, seq
         uint64_t pages, extent
     ctypedef struct heavy "struct heavy":
         uint8_t least, beside

@@ -18,8 +18,9 @@ class Extents:
     """The extents of a device with pages in tmem, the coldest first."""
 
     def __len__(self) -> int: ...
-    def __getitem__(self, i: int) -> tuple[float, int, int]:
-        """Mean sequence number, pages in tmem, number of the extent."""
+    def __getitem__(self, i: int) -> tuple[tuple[float, float], int, int]:
+        """When its pages were used and then when they were put, as means that only compare; pages
+        in tmem, number of the extent."""
 
 def least_weight(step: int) -> int:
     """Of a step of `Device.weigh()`: 64ths of a turn of the pool times bytes."""

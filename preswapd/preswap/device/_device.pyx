@@ -50,7 +50,7 @@ cdef class Extents:
         if not 0 <= i < self.n:
             raise IndexError(i)
         cdef aged *a = &self.found[i]
-        return a.seq, a.pages, a.extent
+        return (a.touches, a.seq), a.pages, a.extent
 
 
 cdef object zeroes(uint64_t pages):

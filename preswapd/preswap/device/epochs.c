@@ -123,6 +123,11 @@ uint64_t epochs_age(const struct epochs *e, uint16_t number)
 	return since * EPOCHS_A_TURN / turn + 1;
 }
 
+uint64_t epochs_touches(const struct epochs *e, uint16_t number)
+{
+	return get(&e->of[number].touches);
+}
+
 double epochs_seconds(const struct epochs *e, uint16_t number, uint64_t now_ns)
 {
 	uint64_t ns = get(&e->of[number].ns);

@@ -98,6 +98,8 @@ static inline void epochs_touch(struct epochs *e, uint16_t *touched, bool is_rea
 
 /* Age in 64ths of a turn, at least 1 and at most that of AGE_TURNS. */
 uint64_t epochs_age(const struct epochs *, uint16_t number);
+/* Pages that had been touched when it began: more, the later that was. */
+uint64_t epochs_touches(const struct epochs *, uint16_t number);
 /* Seconds since it began: of a page touched in it, at most one too many.  What was touched last before
  * this process is as old as the process. */
 double epochs_seconds(const struct epochs *, uint16_t number, uint64_t now_ns);

@@ -145,7 +145,8 @@ static void store_state(struct device *d, uint64_t page, enum page_state state)
 	store_release_byte(&d->map[page], (uint8_t)state);
 	note_place(d, page, before, state);
 	note_blocks(d, page, before, state);
-	if (before == DISK && state != DISK)
+	/* Also where it was written to disk again: then it is there because its put was rejected. */
+	if (before == DISK)
 		place_has_left(d, page);
 }
 

@@ -245,14 +245,20 @@ static void add_seq(void *ctx, uint32_t index, uint32_t ref)
 	struct device *d = a->device;
 	struct aged *e = &a->extents[swizzle_page(a->object, index) / EXTENT_PAGES];
 
+	uint16_t number = epochs_number(&d->touched[swizzle_page(a->object, index)]);
+
 	e->pages++;
+	e->touches += (double)epochs_touches(d->epochs, number);
 	e->seq += (double)d->tmem->slot_seq(d->host, ref);
 }
 
+/* In one epoch, what was put earlier. */
 static int colder(const void *a, const void *b)
 {
 	const struct aged *x = a, *y = b;
 
+	if (x->touches != y->touches)
+		return x->touches > y->touches ? 1 : -1;
 	return (x->seq > y->seq) - (x->seq < y->seq);
 }
 
@@ -267,9 +273,12 @@ size_t writeback_coldest(struct device *d, struct aged *to)
 		struct tmem_handle handle = device_handle(d, object);
 		d->tmem->visit(d->host, &handle, add_seq, &a);
 	}
-	for (uint64_t i = 0; i < extents; i++)
+	for (uint64_t i = 0; i < extents; i++) {
+		double pages = (double)to[i].pages;
 		if (to[i].pages)
-			to[n++] = (struct aged){to[i].seq / (double)to[i].pages, to[i].pages, i};
+			to[n++] = (struct aged){to[i].touches / pages, to[i].seq / pages,
+						to[i].pages, i};
+	}
 	qsort(to, n, sizeof *to, colder);
 	return n;
 }

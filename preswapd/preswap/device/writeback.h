@@ -29,7 +29,7 @@ struct heavy {
 uint64_t writeback_heavy(struct device *, uint64_t page, const struct heavy *, struct writeback *);
 
 struct aged {
-	double seq;                    /* the mean of its pages in tmem */
+	double touches, seq;           /* means of its pages in tmem: when they were touched, and put */
 	uint64_t pages, extent;
 };
 /* The extents with pages in tmem, the coldest first: how many.  `to` has room for all extents.  Cold is here

@@ -95,7 +95,8 @@ class Idle:
         self.may_move = may_move
         self.habits = Habits(epochs, devices)
         self.looked_at = time.monotonic()
-        self.next_look = 0.0
+        self.found_none_at = -inf
+        self.retry_at = -inf
         self.allowed = 0.0  # bytes
         self.traffic = 0
         self.under_way: list[Device] = []
@@ -113,7 +114,7 @@ class Idle:
         if age is None:
             self.under_way = []  # nor would a device that is removed stay in memory
             return False
-        if is_busy or now < self.next_look or not self.may_move():
+        if is_busy or now < self.next_look(age) or not self.may_move():
             return False
         if self.allowed < PAGE_SIZE:
             return False
@@ -126,6 +127,10 @@ class Idle:
             return self.habits.age
         assert not isinstance(idle, str)
         return idle
+
+    def next_look(self, age: float) -> float:
+        """For this age: another one may have been set since the last look."""
+        return max(self.found_none_at + max(LEAST_PAUSE, age / LOOKS_AN_AGE), self.retry_at)
 
     def allow(self, passed: float) -> None:
         """By the rate; what was not used in a second is not kept."""
@@ -159,12 +164,12 @@ class Idle:
             if number or self.page >= device.pages:
                 self.next_device()
             if number:
-                self.next_look = now + RETRY_SECONDS
+                self.retry_at = now + RETRY_SECONDS
                 return 0
             if moved or (self.under_way and time.monotonic() > until):
                 return moved
         if not self.moved:
-            self.next_look = now + max(LEAST_PAUSE, age / LOOKS_AN_AGE)
+            self.found_none_at = now
         return 0
 
     def next_device(self) -> None:

@@ -3,7 +3,8 @@
 
 The kernel's preswap_shrink moved pages into the guest's own memory; a host cannot, so here it is
 writeback.  Coldest first and large writes exclude each other page by page, so victims are extents
-of 256 pages, the lowest mean sequence number first; where all must go that may, simply by offset.
+of 256 pages, by when their pages were used last, on average; where all must go that may, simply by
+offset.
 """
 
 import heapq
@@ -153,12 +154,12 @@ def by_age(devices: Sequence[Device]) -> Iterator[Victim]:
         yield devices[number], extent, pages
 
 
-def aged(number: int, device: Device) -> Iterator[tuple[float, int, int, int]]:
-    """(mean sequence number, number of the device, extent, its pages), the coldest first."""
+def aged(number: int, device: Device) -> Iterator[tuple[tuple[float, float], int, int, int]]:
+    """(when it was used, number of the device, extent, its pages), the coldest first."""
     try:
         extents = device.coldest()
     except OSError:
         return  # it is being removed
     for i in range(len(extents)):
-        seq, pages, extent = extents[i]
-        yield seq, number, extent, pages
+        used, pages, extent = extents[i]
+        yield used, number, extent, pages

@@ -73,7 +73,8 @@ class Room:
         share = self.policy.writeback_room
         spare = int(self.host.limit * share)
         self.host.set_spare(spare)
-        lacking = self.host.lacking(self.patience() if milliseconds is None else milliseconds)
+        wait = self.patience() if milliseconds is None else milliseconds
+        lacking = self.host.lacking(wait)
         devices = self.devices()
         self.forget(devices)
         if not share:
@@ -167,9 +168,10 @@ class Room:
             device.promoted_below = min(limits, default=None)
 
     def leave_all(self, devices: Sequence[Device]) -> None:
-        """Nothing goes by itself, and nothing comes back."""
-        self.pool, self.quotas = Within(comes_back=0), {}
-        self.tell(devices)
+        """Nothing goes by itself, and nothing comes back, until room is kept free again."""
+        self.pool, self.quotas = Within(), {}
+        for device in devices:
+            device.promoted_below = 0
 
     def forget(self, devices: Sequence[Device]) -> None:
         """A device that is served no more would stay in memory with its maps."""
