@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import Any, cast
@@ -42,6 +43,8 @@ Json = dict[str, Any]
 LARGEST_BODY = 8192
 LONGEST_LENGTH = 9  # digits
 CONNECTIONS = 64
+# Waits for clients; a signal makes it look at its descriptor anew.
+THREAD = "control"
 # A client that sends nothing, or does not read, for this long is disconnected.
 IDLE_SECONDS = 60
 HANG_UP_SECONDS = 0.1
@@ -100,7 +103,9 @@ class ControlServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         self.refusals = Throttle()
 
     def start(self) -> None:
-        threading.Thread(target=self.serve_forever, name="control", daemon=True).start()
+        # It is never shut down, and so need not look now and then whether it was.
+        serve = partial(self.serve_forever, poll_interval=cast(float, None))
+        threading.Thread(target=serve, name=THREAD, daemon=True).start()
 
     def get_request(self) -> tuple[socket.socket, Any]:
         try:

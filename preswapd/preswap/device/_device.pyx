@@ -223,6 +223,11 @@ cdef class Device:
         return None if seconds < 0 else seconds
 
     @property
+    def events(self):
+        return (flights_requests(&self.d.flights) + self.d.count.disk_errors
+                + self.d.count.lost_reads + self.d.count.unknown_reads)
+
+    @property
     def disk_errors(self):
         return self.d.count.disk_errors
 
