@@ -77,6 +77,7 @@ def begin(handover: Handover, buffered: Callable[[], int]) -> Exports:
     # What lives now lives on: a full collection would hold requests up for nothing.
     gc.collect()
     gc.freeze()
+    gc.enable()
     exports = Exports(instance, Buffers(instance, handover.facts.threads, buffered))
     exports.keep_room()
     sockets = Reopening([*unix, *tcp_sockets(handover, api)], log)

@@ -2,7 +2,8 @@
 """Modules that others import and hardly ever use: they are loaded when they are used first.
 
 dataclasses imports inspect, and with it Python's own parser, for the docstring of a class
-that has none (so each here has one): a MiB that each instance would have for itself, and 8 ms of each start.
+that has none (so each here has one): a MiB that each instance would have for itself, and 8 ms of
+each start.
 """
 
 import sys
