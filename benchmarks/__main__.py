@@ -11,10 +11,12 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks import machine, sections, tables, targets
+from benchmarks.aging import PARTS
 from benchmarks.servers import DISKS
 
 
@@ -26,8 +28,7 @@ def main() -> int:
     plots = importlib.import_module("benchmarks.plots") if arguments.plots else None
     results = Results(arguments.json)
     for name in arguments.sections:
-        options = vars(arguments.loads) if name == "loads" else {}
-        results.measure(name, arguments.quick, options)
+        results.measure(name, arguments.quick, arguments.of_section.get(name, {}))
     found = targets.rows(results.figures["sections"])
     print(f"\n{targets.table(found)}")
     results.figures["targets"] = [vars(row) for row in found]
@@ -54,18 +55,37 @@ def parsed() -> argparse.Namespace:
     loads.add_argument("--rounds", type=int)
     loads.add_argument("--seconds", type=float, help="of each load in a round")
     loads.add_argument("--only", default="", metavar="TEXT", help="loads with this in their names")
+    aging = parser.add_argument_group("section aging")
+    aging.add_argument("--parts", type=parts, default=list(PARTS), metavar="A,B")
+    aging.add_argument("--speed", type=float, help="that recordings are replayed with")
+    aging.add_argument("--minutes", type=float, help="of two jobs in turn in a guest")
+    aging.add_argument("--serve", default="", metavar="OPTIONS", help="for `preswapd serve`")
     arguments = parser.parse_args()
-    chosen = ("rounds", "seconds", "only")
-    arguments.loads = argparse.Namespace(**{name: getattr(arguments, name) for name in chosen})
+    of_section = {
+        "loads": ("rounds", "seconds", "only"),
+        "aging": ("parts", "speed", "minutes", "serve"),
+    }
+    arguments.of_section = {
+        section: {name: getattr(arguments, name) for name in chosen}
+        for section, chosen in of_section.items()
+    }
     return arguments
 
 
 def names(text: str) -> list[str]:
-    chosen = text.split(",")
-    for name in chosen:
-        if name not in sections.NAMES:
-            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(sections.NAMES)}")
-    return chosen
+    return chosen(text, sections.NAMES)
+
+
+def parts(text: str) -> list[str]:
+    return chosen(text, PARTS)
+
+
+def chosen(text: str, known: Sequence[str]) -> list[str]:
+    words = text.split(",")
+    for name in words:
+        if name not in known:
+            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(known)}")
+    return words
 
 
 class Results:

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import shrinking
-from benchmarks.guest_jobs import STORE, Material, Served, built_store, served, store
+from benchmarks.guest_jobs import STORE, Material, Served, built_store
+from benchmarks.guest_store import RunningStore
 from benchmarks.guest_swaps import Budget, Place, Preswapd
 from benchmarks.shrinking import LoadedServer, Seen, dd_rate, dd_source, seen_of_dd, seen_of_shrink
 from preswapd.guest.kernel import default_cache, find_kernel
@@ -38,7 +39,6 @@ GUEST_STORE_MIB = 120
 # Reads alone would leave on disk what a shrink put there: half of the requests rewrite.
 GUEST_WRITES = 50
 GUEST_QUIET_SECONDS = 3.0
-FILL_SECONDS = 120.0
 
 
 def measure(progress: Callable[[str], None], quick: bool) -> dict[str, Any]:
@@ -119,33 +119,18 @@ def in_a_guest(progress: Callable[[str], None], rounds: int, folder: Path) -> di
     shrinks = []
     with Preswapd(place, GUEST_MEMORY, Budget()) as swapping:
         guest = swapping.guest
-        command = store(GUEST_STORE_MIB, 0, writes=GUEST_WRITES, popular=100)
-        job = guest.start("store", f"exec {command}")
-        deadline = time.monotonic() + FILL_SECONDS
-        while "ready" not in guest.run(f"cat {job.log}", check=False).output:
-            if time.monotonic() > deadline:
-                raise TimeoutError("the store in the guest is not ready")
-            time.sleep(0.3)
-
-        def window_ends() -> Served:
-            lines = int(guest.run(f"wc -l <{job.log}").output)
-            guest.run(
-                f"kill -USR1 $(pidof store);"
-                f" while [ $(wc -l <{job.log}) = {lines} ]; do usleep 10000; done"
-            )
-            return served(guest.run(f"tail -n 1 {job.log}").output)
-
+        store = RunningStore(guest, GUEST_STORE_MIB, GUEST_WRITES)
         for number in range(rounds):
             progress(f"giving back: round {number + 1} of {rounds}, in a guest")
             time.sleep(GUEST_QUIET_SECONDS)  # what it rewrites goes to memory again
-            window_ends()
+            store.window_ends()
             time.sleep(GUEST_QUIET_SECONDS)
-            windows["before"].append(window_ends())
+            windows["before"].append(store.window_ends())
             report, window = shrinking.shrink(swapping.server.client)
-            windows["during"].append(window_ends())
+            windows["during"].append(store.window_ends())
             shrinks.append({"moved": report.moved, "seconds": window.seconds})
             time.sleep(GUEST_QUIET_SECONDS)
-            windows["after"].append(window_ends())
+            windows["after"].append(store.window_ends())
     medians = {
         name: [
             statistics.median(one)

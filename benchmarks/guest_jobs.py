@@ -106,8 +106,15 @@ def taken(skip: int, mib: int) -> str:
     return f"dd if={MATERIAL} bs=1M skip={skip} count={mib} 2>/dev/null"
 
 
-def store(mib: int, requests: int, writes: int = STORE_WRITES, popular: int = STORE_POPULAR) -> str:
-    return f"{STORE} {mib} {requests} {writes} {popular}"
+def store(
+    mib: int,
+    requests: int,
+    writes: int = STORE_WRITES,
+    popular: int = STORE_POPULAR,
+    turn: int | None = None,
+) -> str:
+    words = (STORE, mib, requests, writes, popular, *(() if turn is None else (turn,)))
+    return " ".join(map(str, words))
 
 
 @dataclass(frozen=True)

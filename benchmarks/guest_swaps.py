@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from benchmarks.guest_jobs import Material
-from benchmarks.host_usage import cpu_seconds, resident
+from benchmarks.host_usage import cpu_seconds, resident, written_by
 from benchmarks.memory_group import MemoryGroup, memory_group
 from preswapd.demo.server import TemporaryServer
 from preswapd.guest.initramfs import MODULES
@@ -22,6 +22,7 @@ LABEL = "swap0"
 # Of swap, wherever it is: more than the jobs can fill.
 SIZE = 256 * MIB
 ZRAM_MODULES = ("zram", "lz4")
+ZRAM = "/sys/block/zram0"
 LIFE_SECONDS = 1200.0
 
 
@@ -54,6 +55,7 @@ class Swapping:
     """
 
     name = "nowhere"
+    life = LIFE_SECONDS
 
     def __init__(self, place: Place, memory: int, budget: Budget) -> None:
         self.place = place
@@ -91,8 +93,33 @@ class Swapping:
             self.place.kernel, material.programs, {**material.files, **(files or {})}
         )
         self.guest = self.stack.enter_context(
-            Guest(hardware, software, self.place.cache, life=LIFE_SECONDS)
+            Guest(hardware, software, self.place.cache, life=self.life)
         )
+
+    def raw_file(self, *, cached: bool) -> list[str]:
+        """QEMU's options for a file of its own, attached as preswapd's disk is."""
+        folder = tempfile.TemporaryDirectory(prefix="preswapd-bench-", dir=self.place.disk)
+        path = Path(self.stack.enter_context(folder)) / "swap"
+        with path.open("wb") as file:
+            file.truncate(SIZE)
+        node = {
+            "driver": "raw",
+            "node-name": "swap",
+            "discard": "unmap",
+            "cache": {"direct": not cached},
+            "file": {
+                "driver": "file",
+                "filename": str(path),
+                "discard": "unmap",
+                "cache": {"direct": not cached},
+                # Linux' own asynchronous I/O works past the page cache only.
+                "aio": "threads" if cached else "native",
+            },
+        }
+        return [
+            *("-blockdev", json.dumps(node), "-device", "virtio-scsi-pci,id=pss0"),
+            *("-device", "scsi-hd,bus=pss0.0,drive=swap,rotation_rate=1"),
+        ]
 
     def before_round(self, budget: Budget) -> None:
         """Said again before each round: what preswapd took may have grown."""
@@ -100,6 +127,10 @@ class Swapping:
     def server_cpu(self) -> float:
         """Seconds of processor time beside QEMU's."""
         return 0.0
+
+    def written(self) -> int | None:
+        """Bytes sent to the host's disk so far, by QEMU here; None where nobody knows."""
+        return written_by(self.guest.pid)
 
     def host_memory(self) -> list[int]:
         """Bytes of host memory that the guest takes now: QEMU, a pool beside it, its server."""
@@ -111,10 +142,15 @@ class Preswapd(Swapping):
 
     codec = "lz4"
     name = "preswapd lz4"
+    options: tuple[str, ...] = ()
+
+    def pool(self) -> int:
+        """Takes all that the guest swaps."""
+        return SIZE
 
     def start(self) -> None:
-        # With a pool that takes all that the guest swaps.
-        server = TemporaryServer(SIZE, LABEL, SIZE, [f"--compress={self.codec}"])
+        options = [f"--compress={self.codec}", *self.options]
+        server = TemporaryServer(self.pool(), LABEL, SIZE, options)
         self.server = self.stack.enter_context(server)
         self.server.start()
         self.server_pid = self.server.client.facts().pid
@@ -123,6 +159,9 @@ class Preswapd(Swapping):
 
     def server_cpu(self) -> float:
         return cpu_seconds(self.server_pid)
+
+    def written(self) -> int | None:
+        return written_by(self.server_pid)
 
     def host_memory(self) -> list[int]:
         return [resident(self.guest.pid), self.server.arena_size(), resident(self.server_pid)]
@@ -134,38 +173,13 @@ class PreswapdZstd(Preswapd):
 
 
 class DiskFile(Swapping):
-    """A raw file, attached as preswapd's disk is, past the host's page cache."""
+    """A raw file, past the host's page cache."""
 
     name = "file, cache=none"
-    cached = False
 
     def start(self) -> None:
-        self.boot([*self.file()])
+        self.boot(self.raw_file(cached=False))
         self.turn_on()
-
-    def file(self) -> list[str]:
-        folder = tempfile.TemporaryDirectory(prefix="preswapd-bench-", dir=self.place.disk)
-        path = Path(self.stack.enter_context(folder)) / "swap"
-        with path.open("wb") as file:
-            file.truncate(SIZE)
-        node = {
-            "driver": "raw",
-            "node-name": "swap",
-            "discard": "unmap",
-            "cache": {"direct": not self.cached},
-            "file": {
-                "driver": "file",
-                "filename": str(path),
-                "discard": "unmap",
-                "cache": {"direct": not self.cached},
-                # Linux' own asynchronous I/O works past the page cache only.
-                "aio": "threads" if self.cached else "native",
-            },
-        }
-        return [
-            *("-blockdev", json.dumps(node), "-device", "virtio-scsi-pci,id=pss0"),
-            *("-device", "scsi-hd,bus=pss0.0,drive=swap,rotation_rate=1"),
-        ]
 
     def turn_on(self) -> None:
         self.guest.run(f"mkswap -L {LABEL} /dev/sda")
@@ -176,7 +190,6 @@ class CachedFile(DiskFile):
     """The same file in the host's page cache, whose size a memory cgroup limits."""
 
     name = "file, cache=writeback"
-    cached = True
     group: MemoryGroup
 
     def start(self) -> None:
@@ -185,7 +198,7 @@ class CachedFile(DiskFile):
             raise CannotError("no memory cgroup can be made here")
         self.group = group
         self.before_round(self.budget)
-        self.boot(self.file(), wrapper=group.wrapper)
+        self.boot(self.raw_file(cached=True), wrapper=group.wrapper)
         self.turn_on()
 
     def before_round(self, budget: Budget) -> None:
@@ -203,18 +216,22 @@ class Zram(Swapping):
     name = "zram lz4"
 
     def start(self) -> None:
+        self.boot_with_zram([])
+        settings = {f"{ZRAM}/comp_algorithm": "lz4", f"{ZRAM}/disksize": str(SIZE)}
+        self.turn_on(settings)
+
+    def boot_with_zram(self, disks: list[str]) -> None:
         memory = self.memory + -(-self.budget.pool // MIB) * MIB
         modules = dict(ModuleTree(self.place.kernel.modules).load_order((*MODULES, *ZRAM_MODULES)))
         known = dict(ModuleTree(self.place.kernel.modules).load_order(MODULES))
         more = {f"/zram/{name}.ko": data for name, data in modules.items() if name not in known}
-        self.boot([], memory=memory, files=more)
+        self.boot(disks, memory=memory, files=more)
         self.guest.run(" && ".join(f"insmod {path}" for path in more))
-        settings = {
-            "/sys/block/zram0/comp_algorithm": "lz4",
-            "/sys/block/zram0/disksize": str(SIZE),
-            # As zram's users are told to: reading ahead only costs where no disk turns.
-            "/proc/sys/vm/page-cluster": "0",
-        }
+
+    def turn_on(self, settings: dict[str, str]) -> None:
+        """In this order."""
+        # As zram's users are told to: reading ahead only costs where no disk turns.
+        settings = {**settings, "/proc/sys/vm/page-cluster": "0"}
         self.guest.run(" && ".join(f"echo {value} >{path}" for path, value in settings.items()))
         self.guest.run("mkswap /dev/zram0 && swapon -d /dev/zram0")
 

@@ -71,6 +71,23 @@ def disk_bytes(folder: Path) -> tuple[int, int] | None:
     return int(words[2]) * SECTOR, int(words[6]) * SECTOR
 
 
+def written_by(pid: int) -> int | None:
+    """Bytes that a process has sent to disks, or has left to the page cache to send.
+
+    None where the kernel does not tell, or not us.
+    """
+    try:
+        return amounts_in(Path(f"/proc/{pid}/io").read_text())["write_bytes"]
+    except (OSError, KeyError):
+        return None
+
+
+def amounts_in(text: str) -> dict[str, int]:
+    """Lines of a name, a colon and a number."""
+    pairs = (line.partition(":") for line in text.splitlines())
+    return {name: int(value) for name, _, value in pairs}
+
+
 class Peak:
     """The largest amounts of memory while the `with` block lasts, looked at five times a second.
 

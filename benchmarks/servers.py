@@ -8,14 +8,14 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks.host_usage import cpu_seconds, memory_of
+from benchmarks.host_usage import cpu_seconds, memory_of, written_by
 from benchmarks.peers import nbd_server
 from preswapd.api.client import Client
 from preswapd.demo.server import installed
@@ -69,14 +69,20 @@ def classic(name: str, file: str) -> Server:
     return Server(name, command, export="bench", files={"nbd-server.conf": config}, pid_file="pid")
 
 
-def preswapd(compress: str, pool: str = "1G", size: str = DISK, note: str = "") -> Server:
+def preswapd(
+    compress: str,
+    pool: str = "1G",
+    size: str = DISK,
+    note: str = "",
+    options: Sequence[str] = (),
+) -> Server:
     """Its disk file lies on a disk: a page that the pool rejects costs what it costs."""
     return Server(
         f"preswapd {compress}{note}",
         (
             *(installed("preswapd"), "serve", f"--compress={compress}"),
             *("--runtime-dir={folder}/run", "--shm-dir={folder}/shm", "--state-dir={disk}/state"),
-            *(f"--pool-size={pool}", f"--device=bench={size}"),
+            *(f"--pool-size={pool}", f"--device=bench={size}", *options),
         ),
         export="bench",
         socket="run/nbd.sock",
@@ -126,6 +132,14 @@ class Running:
     def tmem(self) -> dict[str, Any]:
         """The figures of preswapd's pool; empty for others."""
         return dict(self._client.stats()["tmem"]) if self._client else {}
+
+    def device(self) -> dict[str, Any]:
+        """The figures of preswapd's device; empty for others."""
+        return dict(self._client.device(self.server.export)) if self._client else {}
+
+    def written(self) -> int | None:
+        """Bytes that the process has sent to disks so far; None where the kernel does not say."""
+        return written_by(self.process)
 
     def settle(self) -> float:
         """Waits for pages that are stored as they came to be compressed; seconds that it took."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.aging import found as aging
 from benchmarks.groups import (
     LZ4,
     MEMORY,
@@ -219,6 +220,40 @@ TARGETS = (
         most=0.25,
         unit="s",
     ),
+    Target(
+        "a hot set after cold pages, reads from memory",
+        aging.last_share_of("hot set", "hot set"),
+        least=99,
+        unit="%",
+        digits=1,
+    ),
+    Target("  seconds until 95 % are", aging.hot_seconds, most=60, unit="s", digits=1),
+    Target("  pages written to disk for each that had to go", aging.hot_writes, most=2),
+    Target(
+        "working set A, B, then A again, reads from memory",
+        aging.last_share_of("phases", "A again"),
+        unit="%",
+        digits=1,
+    ),
+    Target("a hot set after scans, reads from memory", aging.after_scans, unit="%", digits=1),
+    Target(
+        "recorded traffic, reads from memory, to simulated",
+        aging.beyond_simulation("memory"),
+        least=-3,
+        unit="points",
+        digits=1,
+    ),
+    Target(
+        "  pages written to disk for 100, to simulated",
+        aging.beyond_simulation("disk"),
+        most=3,
+        unit="points",
+        digits=1,
+    ),
+    Target("a guest's p99 while pages leave, to idle", aging.felt("guest"), most=1.5),
+    Target("  the same over NBD, without a guest", aging.felt("client")),
+    Target("  the server's processor time beyond idle", aging.busier("client"), unit="%", digits=1),
+    Target("two jobs in turn in a guest, time to the first version's", aging.turns, most=1.0),
 )
 
 

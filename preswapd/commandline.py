@@ -16,7 +16,7 @@ from click.shell_completion import CompletionItem
 from preswapd.errors import PreswapError, UsageError
 from preswapd.log import ERROR, prefix
 from preswapd.paths import check_device_name, check_instance_name, parse_path
-from preswapd.units import parse_pages, parse_size
+from preswapd.units import parse_duration, parse_pages, parse_size
 
 DEBUG_VARIABLE = "PRESWAPD_DEBUG"
 INTERRUPTED = 130
@@ -175,6 +175,7 @@ FILE = Reader("file", parse_path, path="file")
 SIZE = Reader("size", parse_size)
 PAGES = Reader("n", parse_pages)
 SECONDS = Reader("seconds", parse_seconds)
+AGE = Reader("age", parse_duration)
 DEVICE = Reader("dev", check_device_name)
 INSTANCE = Reader("name", check_instance_name)
 SYSCTL_KEY = Reader("key", str)

@@ -91,6 +91,11 @@ def exact_duration(seconds: int) -> str:
     return f"{seconds}s"
 
 
+def format_duration(seconds: float) -> str:
+    """The same, also of a part of a second."""
+    return exact_duration(int(seconds)) if seconds == int(seconds) else f"{seconds:g}s"
+
+
 def parse_percent(text: str) -> float:
     """The share that "5%", "5 %", "7.5%" or "5" is; at most two decimals."""
     match = PERCENT.fullmatch(text.strip())

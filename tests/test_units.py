@@ -14,6 +14,7 @@ from preswapd.units import (
     exact_duration,
     exact_percent,
     exact_size,
+    format_duration,
     format_pages,
     format_size,
     parse_duration,
@@ -163,6 +164,10 @@ def test_exact_duration_is_read_back(seconds: int) -> None:
 def test_exact_duration_is_short() -> None:
     found = [exact_duration(seconds) for seconds in (0, 90, 120, 5400, 7200, 86400)]
     assert found == ["0s", "90s", "2m", "90m", "2h", "1d"]
+
+
+def test_format_duration() -> None:
+    assert [format_duration(seconds) for seconds in (90.0, 1800, 0.5)] == ["90s", "30m", "0.5s"]
 
 
 # --- shares ---

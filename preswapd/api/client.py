@@ -3,7 +3,7 @@
 
 import json
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -12,6 +12,7 @@ from urllib.parse import quote
 from preswapd.api.exchange import BadAnswerError, Response, request
 from preswapd.api.figures import DeviceAnswer, Statistics
 from preswapd.api.messages import (
+    Age,
     ServerFacts,
     ShrinkProgress,
     ShrinkResult,
@@ -63,6 +64,19 @@ class Client:
     def preswap_pages(self) -> int:
         """Pages in tmem, of all devices."""
         return int(self.sysctl()[VM_PRESWAP])
+
+    def ages(
+        self, device: str | None = None, older_than: Sequence[float] | None = None
+    ) -> list[Age]:
+        """How many pages in tmem no guest has used for so many seconds, of one device or of all.
+
+        Without `older_than` the server chooses.  NotFoundError: no such device; RefusedError from a
+        server that is too old to know.
+        """
+        path = "/ages" if device is None else f"{device_path(device)}/ages"
+        query = "" if older_than is None else f"?older_than={','.join(map(str, older_than))}"
+        with newer_than_the_server():
+            return [Age.from_json(age) for age in self._get(path + query)["ages"]]
 
     def sysctl(self) -> Json:
         """All settings, and the pages in tmem, by key: `{"vm.preswap": 16384, …}`."""
@@ -142,6 +156,13 @@ class Client:
         body = {"pages": pages, "device": device, "wait": False}
         return ShrinkStatus.from_json(self._change("POST", "/shrink", body))
 
+    def begin_idle_shrink(self, seconds: float, device: str | None = None) -> ShrinkStatus:
+        """Begins to move the pages to disk that no guest has used for so long; errors as of
+        begin_shrink()."""
+        body = {"idle": seconds, "device": device, "wait": False}
+        with newer_than_the_server():
+            return ShrinkStatus.from_json(self._change("POST", "/shrink", body))
+
     def begin_sync(self, device: str | None = None) -> ShrinkStatus:
         """Begins a sync of one device or of all, that goes on without this client; errors as of
         begin_shrink()."""
@@ -169,6 +190,16 @@ class Client:
         """
         body = {"pages": pages, "device": device}
         with self._exchange("POST", f"{PREFIX}/shrink", body, READ_SECONDS) as response:
+            yield RunningShrink(response)
+
+    @contextmanager
+    def idle_shrink(self, seconds: float, device: str | None = None) -> Iterator["RunningShrink"]:
+        """The same, of the pages that no guest has used for so long."""
+        body = {"idle": seconds, "device": device}
+        with (
+            newer_than_the_server(),
+            self._exchange("POST", f"{PREFIX}/shrink", body, READ_SECONDS) as response,
+        ):
             yield RunningShrink(response)
 
     @contextmanager
@@ -304,11 +335,11 @@ def knows_no_wait(error: UsageError) -> bool:
 
 @contextmanager
 def newer_than_the_server() -> Iterator[None]:
-    """Around a path that servers of earlier releases do not have."""
+    """Around a path, or a field, that servers of earlier releases do not have."""
     try:
         yield
-    except NotFoundError as error:
-        if not str(error).startswith(f"there is no {PREFIX}/"):
+    except UsageError as error:
+        if not str(error).startswith((f"there is no {PREFIX}/", "unknown field 'idle'")):
             raise
         raise RefusedError(
             "this server is older than preswapctl and cannot do that: restart it, which loses no"

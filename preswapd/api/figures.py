@@ -37,8 +37,8 @@ def gauge(meaning: str, unit: str = "", *, internal: str = "") -> Figure:
     return Figure(GAUGE, meaning, unit, internal)
 
 
-def counter(meaning: str, *, internal: str = "") -> Figure:
-    return Figure(COUNTER, meaning, internal=internal)
+def counter(meaning: str, unit: str = "", *, internal: str = "") -> Figure:
+    return Figure(COUNTER, meaning, unit, internal)
 
 
 class TmemFigures(TypedDict):
@@ -83,6 +83,12 @@ class TmemFigures(TypedDict):
         int, counter("puts rejected because the host had no memory left to give, or to spare")
     ]
     checksum_errors: Annotated[int, counter("reads of a damaged or lost page")]
+    recompressed_pages: NotRequired[
+        Annotated[int, counter("pages compressed again, denser, because they were idle")]
+    ]
+    recompress_saved: NotRequired[
+        Annotated[int, counter("memory saved by compressing pages again", BYTES)]
+    ]
     live_slot_bytes: Annotated[
         int,
         gauge(
@@ -177,7 +183,26 @@ class DeviceFigures(TypedDict):
     disk_writes: Annotated[int, counter("pages written to the disk file")]
     disk_errors: Annotated[int, counter("reads and writes of the disk file that failed")]
     trims: Annotated[int, counter("pages trimmed by the guest")]
-    written_back_pages: Annotated[int, counter("pages moved to disk by a shrink")]
+    written_back_pages: Annotated[
+        int,
+        counter(
+            "pages moved to disk (by a shrink or sync, to make room, or because they were idle)"
+        ),
+    ]
+    written_back_room: NotRequired[
+        Annotated[int, counter("pages moved to disk unasked, to make room for others")]
+    ]
+    written_back_idle: NotRequired[
+        Annotated[int, counter("pages moved to disk unasked, because they were idle")]
+    ]
+    refaults: NotRequired[
+        Annotated[
+            int, counter("pages read from disk within ten minutes after they were moved there")
+        ]
+    ]
+    promoted_pages: NotRequired[
+        Annotated[int, counter("pages read from disk and taken back into tmem")]
+    ]
     quarantined_reads: NotRequired[
         Annotated[int, counter("always 0: unknown_reads has replaced the quarantine")]
     ]
@@ -234,6 +259,7 @@ class Statistics(TypedDict):
     page_size: int
     tmem: TmemFigures
     devices: dict[str, DeviceFigures]
+    refused: NotRequired[dict[str, str]]
     sysctl: NotRequired[dict[str, int | str]]
     server: NotRequired[ServerFigures]
 

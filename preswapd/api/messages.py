@@ -15,6 +15,12 @@ AWAITED = (
 )
 
 
+# What is asked of ages where nobody says: all pages; those of the moment, which a guest that swaps
+# uses all the time; then ten minutes, after which a page is compressed again and its return no
+# refault; and what may be set for idle pages to go.
+AGES = (0, 10, 60, 600, 3600, 6 * 3600, 86400)
+
+
 class Message:
     """A dataclass that travels as a JSON object; a newer peer's further fields are ignored."""
 
@@ -58,6 +64,16 @@ class ShrinkStatus(Message):
     setting: str | None = None  # the key of the limit that it is for; None: it was asked for
     waiting: Sequence[str] = ()  # the settings whose pages go when it has ended
     sync: bool = False  # it is a sync: a shrink to 0 pages that saves the maps of the devices too
+    idle: float | None = None  # only pages that were not used for so many seconds; None: any
+
+
+@dataclass(frozen=True)
+class Age(Message):
+    """The pages in tmem that no guest has used for so many seconds."""
+
+    older_than: float
+    pages: int
+    bytes: int  # memory that they take, compressed and with their headers
 
 
 @dataclass(frozen=True)

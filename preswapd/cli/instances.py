@@ -10,8 +10,9 @@ from typing import NamedTuple, TypeVar
 import click
 
 from preswapd.api.client import Client
+from preswapd.api.figures import Statistics
 from preswapd.cli.stopped import Stopped, stopped
-from preswapd.errors import UnreachableError, UsageError
+from preswapd.errors import RefusedError, UnreachableError, UsageError
 from preswapd.paths import (
     SYSTEM_RUNTIME_ROOT,
     RuntimePaths,
@@ -101,7 +102,7 @@ class Instances:
         found = self.running()
         if self.named:
             return found[0]
-        owners = those(found, lambda client: device in client.devices())
+        owners = those(found, lambda client: device in all_devices(client.stats()))
         # The guest that is meant may be the one whose server does not run.
         away = [gone for gone in self.stopped if device in gone.pages]
         if len(owners) + len(away) > 1:
@@ -120,9 +121,16 @@ class Instances:
         found = self.having(device)
         stats = found.client.stats()
         instance = found._replace(name=stats["instance"])
+        if device in stats.get("refused", {}):
+            raise RefusedError(f"{device} is not served: {stats['refused'][device]}")
         if device not in stats["devices"]:
             raise UnknownError(f"there is no device {device!r} in {instance.name}")
         return instance
+
+
+def all_devices(stats: Statistics) -> set[str]:
+    """Those that are not served are the instance's, too."""
+    return {*stats["devices"], *stats.get("refused", {})}
 
 
 def ask_all(

@@ -33,6 +33,11 @@ SUBCOMMANDS = [
         "Watch the pools and devices of all instances; q or Ctrl-C ends it.",
     ),
     Subcommand(
+        "ages",
+        "preswapd.cli.look.ages:ages_command",
+        "Show how much of what is in tmem was not used for how long, in all devices or in DEV.",
+    ),
+    Subcommand(
         "metrics",
         "preswapd.cli.look.metrics:metrics_command",
         "Print the figures of all instances in Prometheus' text format.",

@@ -7,15 +7,19 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, cast
 
 from preswapd.api.figures import DeviceAnswer, ServerFigures, Statistics
-from preswapd.api.messages import ServerFacts
+from preswapd.api.messages import AGES, ServerFacts
 from preswapd.api.settings import VM_PRESWAP
 from preswapd.api.wire import NOT_KEPT, PREFIX, NotFoundError
 from preswapd.errors import UsageError
 from preswapd.preswap.instance import Change, Instance
 from preswapd.preswap.writeback.shrink import Shrink
-from preswapd.units import LARGEST, parse_pages, parse_size
+from preswapd.units import LARGEST, parse_duration, parse_pages, parse_size
 
 Json = dict[str, Any]
+
+# More is not asked for by a person; each takes a look at every page.
+MOST_BOUNDS = 16
+LONGEST_SECONDS = 3650 * 86400.0
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,8 @@ class Api:
             ("POST", path("/devices/{name}/mkswap"), self.mkswap),
             ("POST", path("/devices/{name}/swapoff"), self.swapoff),
             ("POST", path("/devices/{name}/trim"), self.trim),
+            ("GET", path("/devices/{name}/ages"), self.ages),
+            ("GET", path("/ages"), self.ages),
             ("GET", path("/sysctl"), self.sysctl),
             ("PUT", path("/sysctl"), self.set),
             ("GET", path("/shrink"), self.shrink_status),
@@ -103,6 +109,11 @@ class Api:
     def device(self, request: Request, name: str) -> Reply:
         return Reply(200, self.answer(name))
 
+    def ages(self, request: Request, name: str | None = None) -> Reply:
+        bounds = bounds_in(request.query.get("older_than"))
+        found = self.instance.pages_by_age(None if name is None else self.known(name), bounds)
+        return Reply(200, {"ages": [asdict(age) for age in found]})
+
     def sysctl(self, request: Request) -> Reply:
         devices = self.instance.devices
         pages = {f"{VM_PRESWAP}.{name}": device.preswap_pages for name, device in devices.items()}
@@ -138,6 +149,7 @@ class Api:
         return name
 
     def unknown(self, name: str) -> NotFoundError:
+        self.instance.check_not_refused(name)
         return NotFoundError(f"there is no device {name!r} in {self.instance.name}")
 
     # --- changing ---
@@ -188,10 +200,17 @@ class Api:
         return Change(self.instance.pages_in_tmem(device), shrink)
 
     def shrink(self, request: Request) -> Reply | Followed:
-        body = Body(request.body, "pages", "device", "wait")
+        body = Body(request.body, "pages", "idle", "device", "wait")
         device, wait = self.chosen(body), body.flag("wait", True)
-        shrink = self.instance.begin_shrink(body.number("pages", parse_pages), device)
+        shrink = self.begin_shrink(body, device)
         return Followed(shrink, True, None) if wait else Reply(202, self.status())
+
+    def begin_shrink(self, body: "Body", device: str | None) -> Shrink:
+        if not body.has("idle"):
+            return self.instance.begin_shrink(body.number("pages", parse_pages), device)
+        if body.has("pages"):
+            raise UsageError("give pages or idle: how many are to be left, or which are to go")
+        return self.instance.begin_idle_shrink(body.seconds("idle"), device)
 
     def sync(self, request: Request) -> Reply | Followed:
         body = Body(request.body, "device", "wait")
@@ -227,6 +246,26 @@ def is_forced(request: Request) -> bool:
     return force == "1"
 
 
+def bounds_in(text: str | None) -> list[float]:
+    """Of ages, as "0,600": how long, in seconds, pages were not used at least."""
+    if text is None:
+        return list(AGES)
+    try:
+        bounds = [check_seconds(float(word)) for word in text.split(",")]
+    except ValueError:
+        raise UsageError("older_than must be seconds, 0 or more, as in 0,600") from None
+    if len(bounds) > MOST_BOUNDS:
+        raise UsageError(f"older_than has at most {MOST_BOUNDS} numbers")
+    return [int(bound) if bound == int(bound) else bound for bound in bounds]
+
+
+def check_seconds(seconds: float) -> float:
+    """ValueError for what no clock shows, as "nan" and "inf"."""
+    if not 0 <= seconds <= LONGEST_SECONDS:
+        raise ValueError
+    return seconds
+
+
 class Body:
     """A request's JSON object, whose fields are checked as they are taken."""
 
@@ -236,6 +275,9 @@ class Body:
             choices = ", ".join(names) or "none"
             raise UsageError(f"unknown field {unknown[0]!r}: the choices are {choices}")
         self.body = body
+
+    def has(self, name: str) -> bool:
+        return self.body.get(name) is not None
 
     def text(self, name: str) -> str:
         value = self.optional_text(name)
@@ -274,4 +316,18 @@ class Body:
             raise UsageError(f"{name} must be a number, 0 or more")
         if value > LARGEST:
             raise UsageError(f"{name} is too large")
+        return value
+
+    def seconds(self, name: str) -> float:
+        """A number, or a text such as "30m"."""
+        value = self.body[name]
+        try:
+            if isinstance(value, str):
+                value = parse_duration(value)
+        except ValueError as error:
+            raise UsageError(f"{name}: {error}") from None
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise UsageError(f"{name} must be a number of seconds")
+        if not 0 < value <= LONGEST_SECONDS:
+            raise UsageError(f"{name} must be more than 0 seconds, and at most 10 years")
         return value

@@ -18,6 +18,8 @@ class Counters:
     read_from_disk: int = 0
     disk_errors: int = 0
     checksum_errors: int = 0
+    made_room: int = 0
+    came_back: int = 0
 
     def __add__(self, other: "Counters") -> "Counters":
         pairs = zip(astuple(self), astuple(other), strict=True)
@@ -67,6 +69,8 @@ def figures(stats: Statistics, name: str) -> Figures:
         read_from_disk=device["disk_reads"],
         disk_errors=device["disk_errors"],
         checksum_errors=tmem["checksum_errors"],
+        made_room=device.get("written_back_room", 0),
+        came_back=device.get("promoted_pages", 0),
     )
     return Figures(
         counters,

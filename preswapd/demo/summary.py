@@ -32,6 +32,10 @@ def lines(stage: Stage) -> list[tuple[str, str]]:
             f"{total.stored:,} taken by tmem, {total.rejected:,} rejected and written to disk",
         ),
         (
+            "pages moved",
+            f"{total.made_room:,} to disk to make room, {total.came_back:,} back into memory",
+        ),
+        (
             "pages read",
             f"{total.read_from_tmem:,} from tmem, {total.read_from_disk:,} from disk",
         ),

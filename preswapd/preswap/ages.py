@@ -7,8 +7,8 @@ from contextlib import suppress
 
 from preswapd.preswap.device._device import Device, Epochs
 
-# What was written back and is read within ten minutes is a refault.  It is remembered for one to
-# two of these times.
+# What was written back and is read soon after is a refault.  It is remembered for one to two of
+# these times: five to ten minutes.
 REMEMBERED_SECONDS = 300.0
 
 
@@ -25,10 +25,12 @@ class Ages:
         self.epochs.set_turn(sum(device.preswap_pages for device in devices))
         if self.epochs.are_scarce:
             self.epochs.change_over()
-            for device in devices:
+            # One that is made from now on has new numbers only.
+            for device in self.devices():
                 with suppress(OSError):  # it is being removed
                     device.renumber()
         if time.monotonic() >= self.next_forgetting:
             self.next_forgetting = time.monotonic() + REMEMBERED_SECONDS
             for device in devices:
-                device.forget_left()
+                with suppress(OSError):
+                    device.forget_left()

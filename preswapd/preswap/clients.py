@@ -7,14 +7,17 @@ guest needs every page of it.  When a request has waited for as long as QEMU wai
 guest, and it stays paused when the server is back.
 
 An empty file in shared memory for each device that has a client tells the next start.  It outlives
-a kill, and not the host's reboot, which ends the guests too.  Its time is that of the last beat of
-the server, on the clock that counts from the host's boot and that nobody sets.
+a kill, and not the host's reboot, which ends the guests too.  Its mtime is that of the last beat of
+the server, on the clock that counts from the host's boot and that nobody sets.  Until the guest has
+asked for something its atime is earlier, by as long as there was no server: a guest that is paused
+stays so, however often the server starts again.  (No content: that would need room.)
 """
 
 import os
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import Path
 
 from preswapd.log import WARNING, Log
 from preswapd.paths import SharedMemoryPaths
@@ -27,9 +30,8 @@ class Clients:
         self.paths = paths
         self.log = log
         self.here: set[str] = set()
-        now = since_boot()
         self.away = {
-            device: max(0.0, (now - path.stat().st_mtime_ns) / 1e9)
+            device: seconds_away(path)
             for device in devices
             for path in [paths.client(device)]
             if path.exists()
@@ -44,7 +46,7 @@ class Clients:
                 self.here.add(device)
                 self.awaited.discard(device)
                 path.touch(mode=0o600)
-                beat(path)
+                beat(path, self.away.get(device, 0.0))
             else:
                 self.here.discard(device)
                 path.unlink(missing_ok=True)
@@ -58,17 +60,28 @@ class Clients:
         self.awaited.discard(device)
         self.away.pop(device, None)
 
+    def has_asked(self, device: str) -> None:
+        """Its guest goes on."""
+        self.away.pop(device, None)
+
     def beat(self) -> None:
         """To be called about once a second: the server is there."""
         for device in self.here | self.awaited:
             # Where somebody took the file away, it comes back with the next client.
             with suppress(OSError):
-                beat(self.paths.client(device))
+                beat(self.paths.client(device), self.away.get(device, 0.0))
 
 
-def beat(path: os.PathLike[str]) -> None:
+def seconds_away(path: Path) -> float:
+    """Without a server, the last time or once before, and no request since."""
+    status = path.stat()
+    now, before = since_boot() - status.st_mtime_ns, status.st_mtime_ns - status.st_atime_ns
+    return max(0, now, before) / 1e9
+
+
+def beat(path: Path, away: float) -> None:
     now = since_boot()
-    os.utime(path, ns=(now, now))
+    os.utime(path, ns=(max(0, now - int(away * 1e9)), now))
 
 
 def since_boot() -> int:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Devices come and go: the rows "create" and "remove" of docs/concurrency.md.
+"""Devices come and go: the rows "adopt" and "remove" of docs/concurrency.md.
 
 The entry in the arena's table says how far it got, so that a kill anywhere is finished by the next
 start: a creation or removal is undone, an adoption leaves the disk file and sidecar as they were.
@@ -9,28 +9,21 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from preswapd.errors import PreswapError, RefusedError
+from preswapd.errors import RefusedError
 from preswapd.paths import InstancePaths
 from preswapd.preswap.device._device import Device, Epochs
 from preswapd.preswap.device._table import Entry, Table
-from preswapd.preswap.files.disk_file import (
-    check_unclaimed,
-    create_disk_file,
-    open_disk_file,
-    remove_disk_file,
-)
-from preswapd.preswap.files.durable import remove_file, sync_directory
-from preswapd.preswap.files.header import swap_header
-from preswapd.preswap.files.identity import new_token
+from preswapd.preswap.files.disk_file import open_disk_file
+from preswapd.preswap.files.durable import remove_file
 from preswapd.preswap.files.lock import lock_disk_file
 from preswapd.preswap.files.maps import born, create_map, open_map
-from preswapd.preswap.files.saved_map import reserve_map, saved_pieces
+from preswapd.preswap.files.removing import remove_state
+from preswapd.preswap.files.saved_map import saved_pieces
 from preswapd.preswap.files.sidecar import Sidecar
 from preswapd.preswap.files.zone import zone
 from preswapd.preswap.footprint import check_room
 from preswapd.preswap.inherit import anew, move_zone_to_disk, put_right
 from preswapd.preswap.record import Record
-from preswapd.preswap.settings import DeviceSpec
 from preswapd.preswap.survey import WITNESS, Judged
 from preswapd.tmem._tmem import Host
 from preswapd.units import PAGE_SIZE
@@ -47,7 +40,7 @@ class Served:
 
 
 class Maker:
-    """Makes and removes the devices of one arena."""
+    """Serves and removes the devices of one arena."""
 
     def __init__(
         self, host: Host, table: Table, pool: int, paths: InstancePaths, boot_id: str
@@ -58,41 +51,6 @@ class Maker:
         self.paths = paths
         self.boot_id = boot_id
         self.epochs = Epochs()
-
-    def create(self, spec: DeviceSpec, compress: str) -> Served:
-        """Creates a device with a swap header; RefusedError leaves nothing behind."""
-        name, size, token = spec.name, spec.size, new_token()
-        self.finish_leftovers(name)
-        check_unclaimed(self.paths.disk_file(name), size)
-        check_room(self.host, name, size)
-        entry = self.entered(name, size, "creating")
-        pages = size // PAGE_SIZE
-        try:
-            inode = create_disk_file(
-                self.paths.disk_file(name), size, swap_header(name, size), zone(pages), token
-            )
-            reserve_map(self.paths.saved_map(name), pages)
-            create_map(self.paths.map(name), size, born(pages, zone(pages)))
-            sidecar = Sidecar(
-                name=name,
-                size=size,
-                type=entry.type,
-                compress=compress,
-                arena=self.host.uuid,
-                boot_id=self.boot_id,
-                tmem_dirty=True,
-                token=token,
-                prev=token,
-                inode=inode,
-            )
-            sidecar.write(self.paths.sidecar(name))
-            return self.serve(entry, sidecar)
-        except (OSError, MemoryError) as error:
-            self.undo(entry)
-            raise cannot_make(name, error) from None
-        except RefusedError:
-            self.undo(entry)
-            raise
 
     def adopt(self, judged: Judged) -> Served:
         """Serves a device again that disk knows and shared memory does not, by its saved map.
@@ -177,13 +135,7 @@ class Maker:
         """Undoes what a kill or an error interrupted; missing files are as good as removed."""
         remove_file(self.paths.map(entry.name))
         if entry.state != "adopting":
-            # The sidecar first, also for a disk whose power fails: one without its disk file would
-            # keep the next start after a reboot of the host from serving anything.
-            remove_file(self.paths.sidecar(entry.name))
-            sync_directory(self.paths.state_dir)
-            remove_disk_file(self.paths.disk_file(entry.name))
-            remove_file(self.paths.saved_map(entry.name))
-            sync_directory(self.paths.state_dir)
+            remove_state(self.paths, entry.name)
         entry.set_state("free")
 
     def undo(self, entry: Entry) -> None:
@@ -212,7 +164,7 @@ class Maker:
             raise cannot_make(name, error) from None
 
 
-def cannot_make(name: str, error: Exception) -> PreswapError:
+def cannot_make(name: str, error: Exception) -> RefusedError:
     return RefusedError(f"the device {name} cannot be made: {reason_of(error)}")
 
 

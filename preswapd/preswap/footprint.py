@@ -30,10 +30,12 @@ def private_bytes(size: int) -> int:
     return int(size // PAGE_SIZE * PRIVATE_BITS / 8) + LEAST_PRIVATE
 
 
-def check_room(host: Host, name: str, size: int) -> None:
-    """NoRoomError when making it would have somebody killed."""
+def check_room(host: Host, name: str, size: int, taken: int = 0) -> None:
+    """NoRoomError when making it would have somebody killed; `taken`: what others are about to take
+    of the room."""
     wanted = map_bytes(size) + private_bytes(size)
     room, limiter = host.room()
+    room = max(room - taken, 0)
     if wanted > room:
         raise NoRoomError(refusal(name, size, wanted, room, limiter or "this host"))
 

@@ -9,13 +9,14 @@ from typing import NamedTuple, cast
 
 from preswapd.api.figures import DeviceFigures, Statistics, TmemFigures
 from preswapd.api.kinds import check_compress, check_device_size
-from preswapd.api.messages import AWAITED, ShrinkProgress, ShrinkResult, SwapoffResult
+from preswapd.api.messages import AGES, AWAITED, Age, ShrinkProgress, ShrinkResult, SwapoffResult
 from preswapd.api.settings import POOL_LIMIT, QUOTA
 from preswapd.errors import RefusedError
 from preswapd.log import ERROR, INFO, NOTICE, WARNING, Log
 from preswapd.paths import check_device_name
 from preswapd.preswap.activity import Activity
 from preswapd.preswap.ages import Ages
+from preswapd.preswap.births import create
 from preswapd.preswap.clients import Clients
 from preswapd.preswap.creation import Served
 from preswapd.preswap.device._device import Device, Epochs
@@ -24,6 +25,7 @@ from preswapd.preswap.files.maps import PIECE_PAGES
 from preswapd.preswap.footprint import check_shared_memory
 from preswapd.preswap.maintenance import Maintenance
 from preswapd.preswap.opening import POOL, open_instance
+from preswapd.preswap.recompression import Recompression
 from preswapd.preswap.settings import (
     DeviceSpec,
     Settings,
@@ -31,8 +33,9 @@ from preswapd.preswap.settings import (
 )
 from preswapd.preswap.sysctl import Sysctl
 from preswapd.preswap.writeback.fitting import Fitting
-from preswapd.preswap.writeback.goals import Goal, ToDisk, ToPages, ToPoolLimit, ToQuota
+from preswapd.preswap.writeback.goals import Goal, ToDisk, ToIdle, ToPages, ToPoolLimit, ToQuota
 from preswapd.preswap.writeback.idle import Idle
+from preswapd.preswap.writeback.moves import by_offset
 from preswapd.preswap.writeback.room import Room
 from preswapd.preswap.writeback.shrink import Shrink, Shrinks
 from preswapd.units import PAGE_SIZE, format_size
@@ -57,6 +60,17 @@ class Change(NamedTuple):
     not_kept: str | None = None  # why it would end with this process
 
 
+def moved_rest(device: Device) -> bool:
+    """Moves to disk what a put brought into tmem that was under way when its device was held down.
+
+    Whether it can; what cannot move is saved as not known.
+    """
+    for _, extent, most in by_offset([device]):
+        if any(device.writeback(extent, most)[1:]):
+            return False
+    return True
+
+
 def held_pages(figures: DeviceFigures) -> int:
     """All but page 0, which is always on disk, and which swapoff keeps."""
     return max(0, figures["preswap_pages"] + figures["disk_pages"] - 1)
@@ -76,6 +90,7 @@ class Instance:
         self.host = opened.host
         self.maker = opened.maker
         self.served = opened.served
+        self.refused = opened.refused
         self.recovery = opened.recovery
         self.changes = threading.Lock()
         self.closing = threading.Lock()
@@ -86,7 +101,7 @@ class Instance:
         for complaint in opened.complaints:
             log(ERROR, complaint)
         self.sysctl = Sysctl(settings, opened.host, POOL)
-        for complaint in self.sysctl.restore(self.devices):
+        for complaint in self.sysctl.restore(self.devices, self.refused):
             log(WARNING, complaint)
         self.shrinks = Shrinks(opened.host, log)
         self.fitting = Fitting(self.shrinks, self.limits)
@@ -102,8 +117,13 @@ class Instance:
             self.may_move,
             lambda: self.activity.is_over,
         )
-        self.idle = Idle(
-            self.host, self.epochs, self.sysctl.policy, self.all_devices, self.may_move
+        self.idle = Idle(self.epochs, self.sysctl.policy, self.all_devices, self.may_move)
+        self.recompression = Recompression(
+            self.host,
+            self.sysctl.policy,
+            self.all_devices,
+            lambda: self.shrinks.under_way() is not None,
+            lambda: self.activity.is_over,
         )
 
     # --- looking ---
@@ -125,6 +145,20 @@ class Instance:
         return sum(
             device.preswap_pages for found, device in self.devices.items() if name in (None, found)
         )
+
+    def pages_by_age(self, name: str | None = None, bounds: Sequence[float] = AGES) -> list[Age]:
+        """How many pages in tmem no guest has used for how long, of one device or of all."""
+        seconds = [float(bound) for bound in bounds]
+        sums = [(0, 0)] * len(seconds)
+        for device in self.chosen(name):
+            with suppress(OSError):  # it is being removed
+                sums = [
+                    (pages + more, size + larger)
+                    for (pages, size), (more, larger) in zip(
+                        sums, device.ages(seconds), strict=True
+                    )
+                ]
+        return [Age(bound, *found) for bound, found in zip(bounds, sums, strict=True)]
 
     def stats(self) -> Statistics:
         """All but `server`, which is known to the process around it."""
@@ -148,6 +182,7 @@ class Instance:
             "page_size": PAGE_SIZE,
             "tmem": tmem,
             "devices": figures,
+            "refused": {name: refused.why for name, refused in self.refused.items()},
             "sysctl": self.sysctl.values(devices),
         }
 
@@ -159,11 +194,12 @@ class Instance:
         check_device_size(size)
         codec = check_compress(compress or self.settings.compress)
         with self.changes:
+            self.check_not_refused(name)
             if name in self.served:
                 raise RefusedError(f"there is a device {name} already")
-            check_number_of_devices(len(self.served) + 1)
+            check_number_of_devices(len(self.served) + len(self.refused) + 1)
             check_shared_memory(self.settings, name, size)
-            served = self.maker.create(DeviceSpec(name, size), codec)
+            served = create(self.maker, DeviceSpec(name, size), codec)
             self.sysctl.keep_quota(served.device)
             self.served[name] = served
             self.clients.forget(name)
@@ -192,6 +228,7 @@ class Instance:
 
     def unused(self, name: str, force: bool) -> Served:
         """Unless forced, RefusedError while a client is connected or may be coming back."""
+        self.check_not_refused(name)
         served = self.served.get(name)
         if served is None:
             raise RefusedError(f"there is no device {name} any more")
@@ -202,6 +239,11 @@ class Instance:
         if name in self.clients.awaited and not force:
             raise RefusedError(f"{name}: {AWAITED}; if its guest has ended, force it (--force)")
         return served
+
+    def check_not_refused(self, name: str) -> None:
+        """RefusedError for one that is there, and is not served."""
+        if name in self.refused:
+            raise RefusedError(f"{name} is not served: {self.refused[name].why}")
 
     def swapoff(self, name: str) -> SwapoffResult:
         """Drops all pages but the scan zone's, in tmem and on disk: nothing is known of them.
@@ -259,25 +301,49 @@ class Instance:
         """The same, and waits for its end."""
         return self.begin_shrink(pages, name, progress=progress).wait()
 
+    def begin_idle_shrink(
+        self,
+        seconds: float,
+        name: str | None = None,
+        *,
+        progress: Callable[[ShrinkProgress], None] = lambda step: None,
+    ) -> Shrink:
+        """Begins to move the pages to disk that no guest has used for so long.
+
+        Puts go on.  RefusedError as in begin_shrink().
+        """
+        return self.shrinks.begin(ToIdle(self.chosen(name), seconds, name), progress)
+
     def begin_sync(self, name: str | None = None) -> Shrink:
         """Begins to move all pages to disk and to save the map, of one device or of all.
 
         What it has saved a reboot of the host does not lose.  Requests of guests are held up while
         a map is saved, and a guest's next change makes its device dirty again.
         """
-        return self.shrinks.begin(ToDisk(self.sysctl, self.chosen(name), name, self.save_maps))
+        save = self.save_maps if name else self.save_all_maps
+        return self.shrinks.begin(ToDisk(self.sysctl, self.chosen(name), name, save))
 
-    def save_maps(self, devices: Sequence[Device]) -> str | None:
-        """Of those that are served still.  Why one could not be saved, or None."""
+    def save_all_maps(self, devices: Sequence[Device], complete: bool) -> str | None:
+        """The same of a sync of all devices, which those are not part of that are not served."""
+        failure = self.save_maps(devices, complete)
+        for name, refused in self.refused.items():
+            failure = failure or f"{name} is not served: {refused.why}"
+        return failure
+
+    def save_maps(self, devices: Sequence[Device], complete: bool) -> str | None:
+        """Of those that are served still.  Why one could not be saved, or None.
+
+        complete: all pages have gone to disk, and those of puts that were under way follow them.
+        """
         failure = None
         for device in devices:
             with self.changes:
                 served = self.served.get(device.name)
                 if served is not None and served.device is device:
-                    failure = self.save_parked(served) or failure
+                    failure = self.save_parked(served, complete) or failure
         return failure
 
-    def save_parked(self, served: Served) -> str | None:
+    def save_parked(self, served: Served, can_move: bool) -> str | None:
         device = served.device
         for _ in range(PARKS):
             # Now: done a moment later, by itself, it would be a change and make the device dirty.
@@ -285,13 +351,14 @@ class Instance:
                 device.punch()
             try:
                 device.sync()  # else requests would wait for most of it
-                if device.park(PARK_MILLISECONDS):
+                if device.park(PARK_MILLISECONDS) and not (can_move and device.preswap_pages):
                     self.save(served)
                     return None
             except OSError as error:
                 return f"{device.name}: {error.strerror}"
             finally:
                 self.resume(device)
+            can_move = can_move and moved_rest(device)
         return f"{device.name}: its requests take too long"
 
     def resume(self, device: Device) -> None:
@@ -303,6 +370,7 @@ class Instance:
         devices = self.devices
         if name is None:
             return list(devices.values())
+        self.check_not_refused(name)
         if name not in devices:
             raise RefusedError(f"there is no device {name} any more")
         return [devices[name]]
@@ -357,6 +425,13 @@ class Instance:
 
     # --- in the background ---
 
+    def beat(self) -> None:
+        """To be called about once a second: the next start knows when this process was there."""
+        for name, device in self.devices.items():
+            if device.seconds_since_io is not None:
+                self.clients.has_asked(name)
+        self.clients.beat()
+
     def maintain(self) -> None:
         """To be called a few times a second while something happens, see `activity`: gives memory
         and disk space back, keeps limits, logs disk errors."""
@@ -375,9 +450,9 @@ class Instance:
         return not self.sysctl.frozen and self.shrinks.under_way() is None
 
     def write_back(self) -> None:
-        """To be called for ever, in a thread for that alone: it waits where room is not short."""
-        self.room.turn()
-        self.idle.turn()
+        """To be called for ever, in a thread for that alone: it waits where room is not short, and
+        nothing is idle that may go now."""
+        self.room.turn(0 if self.idle.turn() else None)
 
     def compress_later(self) -> None:
         """From now on writes are taken at the speed of a copy; settle() must be called for ever."""
@@ -386,6 +461,10 @@ class Instance:
     def settle(self) -> None:
         """Compresses what was written, or waits for it a moment."""
         self.host.settle(SETTLE_MILLISECONDS)
+
+    def recompress(self) -> None:
+        """Makes pages smaller that nobody has touched for long, or waits for some a moment."""
+        self.recompression.work()
 
     # --- the end ---
 
@@ -414,6 +493,7 @@ class Instance:
         # A stop may find a sync in here.
         with self.saving:
             if device.is_marked or served.record.is_half_saved:
+                served.record.bear_late()
                 device.sync()
                 # Before the sidecar is clean: at worst a change marks it once more.
                 device.unmark()

@@ -62,7 +62,7 @@ class Maintenance:
         # It is being removed, or its disk fails, which is logged.
         if self.to_compress and self.is_served(device := self.to_compress.pop()):
             with suppress(OSError):
-                device.recompress()
+                device.settle()
         self.to_punch = [device for device in self.to_punch if self.is_served(device)]
         marked = next((device for device in self.to_punch if device.is_marked), None)
         if marked is not None:

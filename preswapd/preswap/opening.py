@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """From what lies in shared memory and on disk to served devices: docs/concurrency.md, Recovery."""
 
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 
@@ -12,19 +13,20 @@ from preswapd.host.cgroups import memory_files
 from preswapd.host.kernel import boot_id
 from preswapd.host.meminfo import MEMINFO, amounts
 from preswapd.paths import InstancePaths
-from preswapd.preswap.adopting import adopt_all
+from preswapd.preswap.births import MOST_AT_ONCE, create_all
 from preswapd.preswap.creation import Maker, Served, reason_of
 from preswapd.preswap.device._table import Table, recover
-from preswapd.preswap.files.disk_file import create_disk_file, remove_disk_file
-from preswapd.preswap.files.durable import sync_directory
-from preswapd.preswap.files.header import swap_header
+from preswapd.preswap.files.disk_file import remove_disk_file
+from preswapd.preswap.files.durable import FRESH, sync_directory
 from preswapd.preswap.files.identity import new_token
-from preswapd.preswap.files.sidecar import SUFFIX, Sidecar
-from preswapd.preswap.files.zone import zone
+from preswapd.preswap.files.making import Making, make_files
+from preswapd.preswap.files.removing import remove_state
+from preswapd.preswap.files.sidecar import Sidecar, read_all
 from preswapd.preswap.footprint import shm_reserve
 from preswapd.preswap.record import dirty
+from preswapd.preswap.serving import Refused, all_refused, complaint, serve_all
 from preswapd.preswap.settings import Settings
-from preswapd.preswap.survey import WITNESS, Found, Plan, check_sizes, survey
+from preswapd.preswap.survey import WITNESS, Found, Judged, Plan, missing, survey
 from preswapd.tmem._tmem import Host
 from preswapd.units import PAGE_SIZE, exact_size
 
@@ -50,6 +52,7 @@ class Opened:
     host: Host
     maker: Maker
     served: dict[str, Served]
+    refused: dict[str, Refused]
     recovery: Recovery
     complaints: list[str]
 
@@ -59,19 +62,9 @@ def check(settings: Settings) -> None:
     if settings.pool_size > LARGEST_POOL:
         raise RefusedError(f"a pool must be at most {exact_size(LARGEST_POOL)}")
     if settings.discard_state:
-        check_sizes(settings, sizes_that_stay(settings))
+        missing(settings, read_all(settings.paths.state_dir).read)
     else:
         plan_of(settings)
-
-
-def sizes_that_stay(settings: Settings) -> dict[str, int]:
-    """Of the devices that outlive --discard-state: those with a sidecar that can be read."""
-    sizes = {}
-    for path in settings.paths.state_dir.glob(f"*{SUFFIX}"):
-        with suppress(RefusedError):
-            sidecar = Sidecar.read(path)
-            sizes[sidecar.name] = sidecar.size
-    return sizes
 
 
 def plan_of(settings: Settings) -> Plan:
@@ -97,13 +90,15 @@ def open_instance(settings: Settings) -> Opened:
         plan = plan or survey(settings, found_in(host), boot_id())
         table = Table(host)
         table.prepare()
-        found = {} if is_new else recover(host, POOL, [entry for entry, _ in plan.keep])
+        in_memory = [entry for entry, _ in plan.keep] + plan.refused_in_memory
+        found = {} if is_new else recover(host, POOL, in_memory)
         open_pool(host)
         maker = Maker(host, table, POOL, settings.paths, boot_id())
-        for entry in plan.finish:
-            maker.finish(entry)
-        devices = [maker.keep(entry, judged) for entry, judged in plan.keep]
-        if not plan.has_witness:
+        finish(maker, plan)
+        keep = [(entry.name, (entry, judged)) for entry, judged in plan.keep]
+        devices = serve_all(lambda one: maker.keep(*one), keep, plan.refused)
+        # Nobody could ask it of one that is refused: a later start has to miss it, too.
+        if not plan.has_witness and not plan.refused:
             with suppress(OSError):  # without room for it older releases are told by their maps
                 table.add(WITNESS, PAGE_SIZE, "adopting")
         recovery = Recovery(
@@ -112,30 +107,74 @@ def open_instance(settings: Settings) -> Opened:
             sum(int(made.device.stats()["lost_pages"]) for made in devices),
             time.monotonic() - begun,
         )
-        complaints = plan.complaints + forgotten(plan)
-        adopt_all(maker.adopt, plan.adopt, devices, complaints)
-        complaints += [made.complaint for made in devices if made.complaint]
+        adopt = [(judged.sidecar.name, judged) for judged in plan.adopt]
+        devices += serve_all(maker.adopt, adopt, plan.refused)
+        if plan.refused and not devices:
+            raise next(iter(plan.refused.values()))
+        complaints = complaints_of(plan, devices)
         complaints += create_new(maker, plan, settings, devices)
-        return Opened(
-            host, maker, {made.device.name: made for made in devices}, recovery, complaints
-        )
+        served = {made.device.name: made for made in devices}
+        refused = all_refused(settings.paths, plan.refused)
+        return Opened(host, maker, served, refused, recovery, complaints)
 
 
-def forgotten(plan: Plan) -> list[str]:
+def finish(maker: Maker, plan: Plan) -> None:
+    """What was interrupted."""
+    for entry in plan.finish:
+        maker.finish(entry)
+    for name in plan.removed:
+        remove_state(maker.paths, name)
+
+
+# --- complaints ---
+
+
+def complaints_of(plan: Plan, devices: Sequence[Served]) -> list[str]:
+    return [
+        *(complaint(name, error) for name, error in plan.refused.items()),
+        *plan.complaints,
+        *unsaved(plan),
+        *unnoticeable(plan),
+        *(made.complaint for made in devices if made.complaint),
+    ]
+
+
+def adopted(plan: Plan) -> list[Judged]:
+    return [judged for judged in plan.adopt if judged.sidecar.name not in plan.refused]
+
+
+def unsaved(plan: Plan) -> list[str]:
     """What was discarded is of no boot, and not complained of."""
     return [
         f"the pages of {judged.sidecar.name} were not saved before the host's reboot: reads fail"
         " until they are written or trimmed"
-        for judged in plan.adopt
+        for judged in adopted(plan)
         if not judged.sidecar.clean and judged.sidecar.boot_id
-    ] + [
-        f"{judged.sidecar.name} is on a block device without room behind its {judged.sidecar.size}"
-        " bytes, so that another one would not be noticed: reads of its pages fail until they are"
-        " written or trimmed; make it 4096 bytes longer while no server runs, and start that once"
-        " with --accept-moved, to keep them over the next reboot"
-        for judged in plan.adopt
-        if judged.sidecar.clean and not judged.is_accepted and not judged.identity.tells_changes
     ]
+
+
+def unnoticeable(plan: Plan) -> list[str]:
+    """Saved, and not believed, as it may be of another disk."""
+    return [
+        f"{judged.sidecar.name} is on a block device that bore no token, so that another one would"
+        " not be noticed: reads of its pages fail until they are written or trimmed"
+        f"{longer(judged)}"
+        for judged in adopted(plan)
+        if judged.sidecar.clean and not judged.is_evident
+    ]
+
+
+def longer(judged: Judged) -> str:
+    if judged.identity.token is not None:  # it is by now
+        return ""
+    return (
+        f"; there must be room for one behind its {judged.sidecar.size} bytes: make it 4096 bytes"
+        " longer while no server runs, and start that once with --accept-moved, to keep them over"
+        " the next reboot"
+    )
+
+
+# --- what the configuration adds ---
 
 
 def create_new(maker: Maker, plan: Plan, settings: Settings, devices: list[Served]) -> list[str]:
@@ -145,13 +184,13 @@ def create_new(maker: Maker, plan: Plan, settings: Settings, devices: list[Serve
     first start nobody does, and it is refused.
     """
     complaints = []
-    for spec in plan.create:
-        try:
-            devices.append(maker.create(spec, spec.compress or settings.compress))
-        except RefusedError as error:
-            if plan.is_first:
-                raise
-            complaints.append(f"{error}; the other devices are served")
+    for made in create_all(maker, plan.create, settings.compress):
+        if isinstance(made, Served):
+            devices.append(made)
+        elif plan.is_first:
+            raise made
+        else:
+            complaints.append(f"{made}; the other devices are served")
     return complaints
 
 
@@ -196,27 +235,36 @@ def open_pool(host: Host) -> None:
 def discard(settings: Settings) -> None:
     """Shared memory first: a kill before the end leaves devices that refuse to be served."""
     paths = settings.paths
-    for path in (paths.arena, *paths.shm_dir.glob("*.map"), *paths.shm_dir.glob("*.new")):
-        path.unlink(missing_ok=True)
-    for path in sorted(paths.state_dir.glob(f"*{SUFFIX}")):
-        try:
-            sidecar = Sidecar.read(path)
-        except RefusedError:
-            path.unlink()
-            continue
-        renew(paths, sidecar)
+    paths.arena.unlink(missing_ok=True)
+    for name in os.listdir(paths.shm_dir):
+        if name.endswith((".map", FRESH)):
+            (paths.shm_dir / name).unlink(missing_ok=True)
+    sidecars = read_all(paths.state_dir)
+    for name in sidecars.refused:
+        paths.sidecar(name).unlink()
+    known = []
+    for name, sidecar in sidecars.read.items():
+        if sidecar.removed:
+            remove_state(paths, name)
+        else:
+            known.append(sidecar)
+    for at in range(0, len(known), MOST_AT_ONCE):
+        renew(paths, known[at : at + MOST_AT_ONCE])
     sync_directory(paths.state_dir)
-    known = {path.with_suffix(".img") for path in paths.state_dir.glob(f"*{SUFFIX}")}
+    names = {sidecar.name for sidecar in known}
     for spec in settings.devices:
-        if paths.disk_file(spec.name) not in known:
+        if spec.name not in names:
             remove_disk_file(paths.disk_file(spec.name))
 
 
-def renew(paths: InstancePaths, old: Sidecar) -> None:
-    """As it was born; of another boot, so that the next start finds no memory missing."""
-    path, token = paths.disk_file(old.name), new_token()
-    remove_disk_file(path)
-    header, places = swap_header(old.name, old.size), zone(old.size // PAGE_SIZE)
-    inode = create_disk_file(path, old.size, header, places, token)
-    fresh = replace(dirty(old, token), prev=token, inode=inode, boot_id="")
-    fresh.write(paths.sidecar(old.name))
+def renew(paths: InstancePaths, sidecars: Sequence[Sidecar]) -> None:
+    """As they were born; of another boot, so that the next start finds no memory missing."""
+    makings = []
+    for old in sidecars:
+        remove_disk_file(paths.disk_file(old.name))
+        token = new_token()
+        makings.append(Making(paths, replace(dirty(old, token), prev=token, boot_id="")))
+    make_files(makings)
+    for making in makings:
+        if making.error is not None:
+            raise making.error

@@ -56,6 +56,11 @@ class Record:
         write_token(self.disk_fd, self.sidecar.size, token)
         self.entry.set_token(token)
 
+    def bear_late(self) -> None:
+        """A disk file that could bear no token may have been made longer since; not synced."""
+        if self.sidecar.bare:
+            self.bear_token()
+
     def save(self, pieces: Iterable[bytes]) -> None:
         """The disk file is synced, and nothing of the device changes meanwhile; `pieces`: its map.
 
@@ -64,7 +69,10 @@ class Record:
         self.is_half_saved = True
         found = identity(self.disk_fd, self.sidecar.size)
         checksum = save_map(self.saved_map, pieces)
-        self.sidecar = replace(self.sidecar, clean=True, ctime=found.ctime, map=checksum)
+        is_bare = found.token is None
+        self.sidecar = replace(
+            self.sidecar, clean=True, ctime=found.ctime, map=checksum, bare=is_bare
+        )
         self.sidecar.write(self.paths.sidecar(self.sidecar.name))
         self.is_half_saved = False
 

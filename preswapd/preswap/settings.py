@@ -27,8 +27,11 @@ class DeviceSpec:
 @dataclass(frozen=True)
 class Settings:
     """Sizes in bytes; `host_reserve` is MemAvailable that stays untouched, `shm_reserve` what stays
-    free in the file system of shared memory (None: the default).  What is `OFF` or `AUTO` is that
-    word here; `policy.py` says what it means."""
+    free in the file system of shared memory (None: the default).
+
+    What is `OFF` or `AUTO` is that word here; `policy.py` says what it means.  `refuse_touched`: a
+    device whose disk file was changed is not opened, as that would give up what is in it.
+    """
 
     instance: str
     paths: InstancePaths
@@ -44,6 +47,7 @@ class Settings:
     recompress_codec: str = "zstd"
     discard_state: bool = False
     accept_moved: bool = False
+    refuse_touched: bool = False
 
     @property
     def operator(self) -> str:

@@ -2,12 +2,12 @@
 """What a start finds, and what it does with each device; or why it must not start.
 
 Changes nothing, so that `preswapd serve` can refuse before it becomes nbdkit.  Serving zeros, or
-another disk file, for pages that a guest still needs would corrupt it: whatever does not fit
-together is refused.
+another disk file, for pages that a guest still needs would corrupt it: a device whose files do not
+fit together is not served.  The others are; where there are none, the start is refused.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from preswapd.preswap.files.disk_file import check_disk_file, check_unclaimed
 from preswapd.preswap.files.identity import Identity, identity_of
 from preswapd.preswap.files.maps import check_map
 from preswapd.preswap.files.saved_map import holds
-from preswapd.preswap.files.sidecar import Sidecar, read_all
+from preswapd.preswap.files.sidecar import Sidecar, Sidecars, read_all
 from preswapd.preswap.settings import (
     MOST_DEVICES,
     DeviceSpec,
@@ -30,7 +30,11 @@ from preswapd.units import PAGE_SIZE, exact_size
 # The name of an entry that is no device's.  Releases before the saved maps take it for an adoption
 # that a kill has interrupted, and free it at their start: where it is gone, one of them has served.
 WITNESS = "-"
-DISCARD_HINT = "--discard-state starts empty, if no guest needs its pages any more"
+DISCARD_HINT = "--discard-state starts empty with all devices, if no guest needs its pages any more"
+
+
+class MemoryGoneError(RefusedError):
+    """Not one device is at fault, but the memory of all."""
 
 
 class Found(NamedTuple):
@@ -46,19 +50,31 @@ class Judged(NamedTuple):
 
     `holds`: the saved map is that of a clean stop.  `was_touched`: the disk file has changed since.
     `is_accepted`: it is not as the sidecar has it, and to be believed all the same.
+    `lost_map`: that file should hold the map, and does not.
     `was_handed_back`: an older release may have served it since its sidecar was written.
     """
 
     sidecar: Sidecar
     identity: Identity
-    holds: bool
-    was_touched: bool
-    is_accepted: bool
+    holds: bool = False
+    was_touched: bool = False
+    is_accepted: bool = False
+    lost_map: bool = False
     was_handed_back: bool = False
+
+    @property
+    def pages(self) -> int:
+        return self.sidecar.size // PAGE_SIZE
 
     @property
     def is_believed(self) -> bool:
         return self.holds and (self.is_accepted or not self.was_touched)
+
+    @property
+    def is_evident(self) -> bool:
+        """Another disk file would have been noticed, or it is the right one by an operator's
+        word."""
+        return self.identity.tells_changes or self.is_accepted
 
 
 @dataclass
@@ -68,8 +84,11 @@ class Plan:
     # Served when the process before this one ended, on the same boot.
     keep: list[tuple[Entry, Judged]] = field(default_factory=list)
     finish: list[Entry] = field(default_factory=list)  # what a kill interrupted
+    removed: list[str] = field(default_factory=list)  # what a power cut interrupted
     adopt: list[Judged] = field(default_factory=list)  # known on disk, not in shared memory
     create: list[DeviceSpec] = field(default_factory=list)
+    refused: dict[str, RefusedError] = field(default_factory=dict)
+    refused_in_memory: list[Entry] = field(default_factory=list)  # their pages stay there
     complaints: list[str] = field(default_factory=list)
     has_witness: bool = False
 
@@ -81,49 +100,97 @@ class Plan:
 
 def survey(settings: Settings, found: Found | None, boot_id: str) -> Plan:
     """RefusedError when the state on disk and in shared memory must not be served."""
-    paths = settings.paths
-    sidecars = read_all(paths.state_dir)
+    sidecars = read_all(settings.paths.state_dir)
     if found is not None and found.boot_id != boot_id:
         raise RefusedError(
-            f"the arena {paths.arena} is from an earlier boot of this host: {DISCARD_HINT}"
+            f"the arena {settings.paths.arena} is from an earlier boot of this host: {DISCARD_HINT}"
         )
     plan = Plan()
     if found is not None:
-        plan.has_witness = any(entry.name == WITNESS for entry in found.entries)
-        for entry in found.entries:
-            if entry.state == "served":
-                sidecar = sidecar_of(paths, found.arena, entry, sidecars)
-                one = judged(settings, sidecar, sidecars, plan.complaints)
-                plan.keep.append((entry, one._replace(was_handed_back=not plan.has_witness)))
-            elif entry.name != WITNESS:
-                plan.finish.append(entry)
-    served = {entry.name for entry, _ in plan.keep}
+        look_at_memory(plan, settings, found, sidecars)
     # Finishing a creation or removal takes the files on disk with it.
     doomed = {entry.name for entry in plan.finish if entry.state != "adopting"}
-    for name, sidecar in sidecars.items():
-        if name not in served | doomed:
-            check_adoptable(paths, found, sidecar, boot_id)
-            plan.adopt.append(judged(settings, sidecar, sidecars, plan.complaints))
-    present = {s.name: s.size for s in sidecars.values() if s.name not in doomed}
-    plan.create += missing(settings, present)
-    plan.complaints += check_sizes(settings, present)
+    look_at_disk(plan, settings, found, boot_id, sidecars, doomed)
+    if plan.refused and plan.is_first:
+        raise next(iter(plan.refused.values()))
+    present = {judged.sidecar.name: judged.sidecar.size for judged in judged_of(plan)}
+    taken = {*present, *plan.refused}
+    plan.create += missing(settings, taken)
+    plan.complaints += [
+        f"{settings.paths.saved_map(judged.sidecar.name)} is damaged or missing: after a reboot of"
+        f" the host, reads of the pages of {judged.sidecar.name} fail until they are written or"
+        " trimmed"
+        for judged in judged_of(plan)
+        if judged.lost_map
+    ]
+    plan.complaints += other_sizes(settings, present) + left_out(settings, taken)
     if plan.is_first:
         # Else only the device itself is not served, see opening.create_new().
         for spec in plan.create:
-            if spec.name not in doomed:
-                check_unclaimed(paths.disk_file(spec.name), spec.size)
+            if spec.name not in doomed | set(plan.removed):
+                check_unclaimed(settings.paths.disk_file(spec.name), spec.size)
     return plan
+
+
+def look_at_memory(plan: Plan, settings: Settings, found: Found, sidecars: Sidecars) -> None:
+    plan.has_witness = any(entry.name == WITNESS for entry in found.entries)
+    for entry in found.entries:
+        if entry.state == "served":
+            try:
+                sidecar = sidecar_of(settings.paths, found.arena, entry, sidecars)
+                one = judged(settings, sidecar, sidecars)
+                if settings.refuse_touched and one.was_touched and not one.is_accepted:
+                    raise touched(settings, sidecar)
+            except RefusedError as error:
+                plan.refused[entry.name] = error
+                plan.refused_in_memory.append(entry)
+            else:
+                plan.keep.append((entry, one._replace(was_handed_back=not plan.has_witness)))
+        elif entry.name != WITNESS:
+            plan.finish.append(entry)
+
+
+def look_at_disk(
+    plan: Plan,
+    settings: Settings,
+    found: Found | None,
+    boot_id: str,
+    sidecars: Sidecars,
+    doomed: set[str],
+) -> None:
+    """What shared memory does not know."""
+    known = {entry.name for entry, _ in plan.keep} | set(plan.refused) | doomed
+    for name, error in sidecars.refused.items():
+        if name not in known:
+            plan.refused[name] = error
+    for name, sidecar in sidecars.read.items():
+        if name in known:
+            continue
+        if sidecar.removed:
+            plan.removed.append(name)
+            continue
+        try:
+            check_adoptable(settings.paths, found, sidecar, boot_id)
+            plan.adopt.append(judged(settings, sidecar, sidecars))
+        except MemoryGoneError:
+            raise
+        except RefusedError as error:
+            plan.refused[name] = error
+
+
+def judged_of(plan: Plan) -> list[Judged]:
+    return [*(judged for _, judged in plan.keep), *plan.adopt]
 
 
 # --- one device ---
 
 
-def sidecar_of(
-    paths: InstancePaths, arena: str, entry: Entry, sidecars: dict[str, Sidecar]
-) -> Sidecar:
+def sidecar_of(paths: InstancePaths, arena: str, entry: Entry, sidecars: Sidecars) -> Sidecar:
     """Of a device in shared memory."""
     path = paths.sidecar(entry.name)
-    sidecar = sidecars.get(entry.name)
+    if entry.name in sidecars.refused:
+        raise sidecars.refused[entry.name]
+    sidecar = sidecars.read.get(entry.name)
     if sidecar is None:
         raise RefusedError(
             f"{path} is missing, although shared memory holds the device {entry.name}:"
@@ -141,7 +208,8 @@ def sidecar_of(
             f"{path} is older than the device {entry.name} in shared memory: put the newer one"
             f" back; {DISCARD_HINT}"
         )
-    return sidecar
+    # A removal changes its entry first: whatever says so here came from hands.
+    return replace(sidecar, removed=False)
 
 
 def check_adoptable(
@@ -152,38 +220,27 @@ def check_adoptable(
     is_elsewhere = found is None or sidecar.arena != found.arena
     if is_dirty and sidecar.boot_id == boot_id and is_elsewhere:
         what = "is missing" if found is None else "is another arena"
-        raise RefusedError(
+        kind = MemoryGoneError if found is None else RefusedError
+        raise kind(
             f"the pages of {sidecar.name} that were in shared memory are gone ({paths.arena}"
             f" {what}): {DISCARD_HINT}"
         )
 
 
-def judged(
-    settings: Settings, sidecar: Sidecar, sidecars: dict[str, Sidecar], complaints: list[str]
-) -> Judged:
+def judged(settings: Settings, sidecar: Sidecar, sidecars: Sidecars) -> Judged:
     """Rules K5 and K6 of docs/concurrency.md."""
-    paths = settings.paths
-    path = paths.disk_file(sidecar.name)
-    found = look_at(path, sidecar.size)
+    found = look_at(settings.paths.disk_file(sidecar.name), sidecar.size)
     if sidecar.is_of_older_release:
-        return Judged(sidecar, found, holds=False, was_touched=False, is_accepted=False)
-    known = {sidecar.token, None} if sidecar.clean else {sidecar.token, sidecar.prev, None}
-    is_another = found.inode != sidecar.inode or found.token not in known
-    for other in sidecars.values():
-        if other is not sidecar and found.token and found.token in (other.token, other.prev):
-            raise RefusedError(
-                f"{path} is the disk file of {other.name}, not that of {sidecar.name}: put it back"
-            )
-    if is_another and not settings.accept_moved:
-        raise RefusedError(
-            f"{path} is not the disk file that {sidecar.name} had: put that one back; after a move"
-            " on purpose, --accept-moved takes this one"
-        )
+        return Judged(sidecar, found)
+    fits = is_the_one(sidecar, found)
+    check_whose(settings, sidecar, found, sidecars, fits)
     was_touched = sidecar.clean and found.ctime != sidecar.ctime
-    is_accepted = settings.accept_moved and (is_another or was_touched)
-    is_evident = found.tells_changes or is_accepted
-    is_whole = sidecar.clean and has_map(paths, sidecar, complaints)
-    return Judged(sidecar, found, is_whole and is_evident, was_touched, is_accepted)
+    is_accepted = settings.accept_moved and (not fits or was_touched)
+    one = Judged(sidecar, found, was_touched=was_touched, is_accepted=is_accepted)
+    if not sidecar.clean:
+        return one
+    has_map = holds(settings.paths.saved_map(sidecar.name), one.pages, sidecar.map)
+    return one._replace(holds=has_map and one.is_evident, lost_map=not has_map)
 
 
 def look_at(path: Path, size: int) -> Identity:
@@ -194,33 +251,57 @@ def look_at(path: Path, size: int) -> Identity:
         raise RefusedError(f"the disk file {path} cannot be read: {error.strerror}") from None
 
 
-def has_map(paths: InstancePaths, sidecar: Sidecar, complaints: list[str]) -> bool:
-    path = paths.saved_map(sidecar.name)
-    if holds(path, sidecar.size // PAGE_SIZE, sidecar.map):
-        return True
-    complaints.append(
-        f"{path} is damaged or missing: after a reboot of the host, reads of the pages of"
-        f" {sidecar.name} fail until they are written or trimmed"
+def is_the_one(sidecar: Sidecar, found: Identity) -> bool:
+    known = {sidecar.token, None} if sidecar.clean else {sidecar.token, sidecar.prev, None}
+    if sidecar.bare and sidecar.inode:
+        # There was no room for a token, or no attributes, and there is now.
+        known.add(0)
+    return found.inode == sidecar.inode and found.token in known
+
+
+def check_whose(
+    settings: Settings, sidecar: Sidecar, found: Identity, sidecars: Sidecars, fits: bool
+) -> None:
+    path = settings.paths.disk_file(sidecar.name)
+    for other in sidecars.read.values():
+        if other.name != sidecar.name and found.token and found.token in (other.token, other.prev):
+            raise RefusedError(
+                f"{path} is the disk file of {other.name}, not that of {sidecar.name}: put it back"
+            )
+    if not fits and not settings.accept_moved:
+        raise RefusedError(
+            f"{path} is not the disk file that {sidecar.name} had: put that one back; after a move"
+            " on purpose, --accept-moved takes this one"
+        )
+
+
+def touched(settings: Settings, sidecar: Sidecar) -> RefusedError:
+    """Of a start that serves nobody, and would change what an operator may still accept."""
+    return RefusedError(
+        f"{settings.paths.disk_file(sidecar.name)} was changed while no server ran, and a sync"
+        " would give up what is in it: if it was only given another owner or mode, say, run this"
+        " again with --accept-moved; otherwise start the server, which gives it up"
     )
-    return False
 
 
 # --- what the configuration adds ---
 
 
-def missing(settings: Settings, present: dict[str, int]) -> list[DeviceSpec]:
+def missing(settings: Settings, taken: Collection[str]) -> list[DeviceSpec]:
     """Configured devices that are not there yet, as many as there is room for."""
-    wanted = [spec for spec in settings.devices if spec.name not in present]
-    if not present:
+    wanted = [spec for spec in settings.devices if spec.name not in taken]
+    if not taken:
         check_number_of_devices(len(wanted))
-    return wanted[: max(0, MOST_DEVICES - len(present))]
+    return wanted[: max(0, MOST_DEVICES - len(taken))]
 
 
-def check_sizes(settings: Settings, present: dict[str, int]) -> list[str]:
-    """Complaints of devices that are not served as they are configured: guests swap to them, and a
-    mistake in a file must not keep them from their disks.  RefusedError where there are none."""
+# Complaints of devices that are not served as they are configured: guests swap to them, and a
+# mistake in a file must not keep them from their disks.
+
+
+def other_sizes(settings: Settings, present: Mapping[str, int]) -> list[str]:
     operator = settings.operator
-    complaints = [
+    return [
         f"the device {spec.name} has {exact_size(size)} and is served with that, although the"
         f" configuration says {exact_size(spec.size)}: write {exact_size(size)} there, or swapoff"
         f" in the guest, detach the disk, `{operator} remove {spec.name}`, and `{operator}"
@@ -229,12 +310,15 @@ def check_sizes(settings: Settings, present: dict[str, int]) -> list[str]:
         for size in [present.get(spec.name, spec.size)]
         if size != spec.size
     ]
-    more = [spec.name for spec in settings.devices if spec.name not in present]
-    left_out = more[len(missing(settings, present)) :]
-    if left_out:
-        complaints.append(
-            f"an instance can have at most {MOST_DEVICES} devices: {', '.join(left_out)}"
-            f" {'is' if len(left_out) == 1 else 'are'} not served; take what is not needed out of"
-            f" the configuration, or `{operator} remove` it"
-        )
-    return complaints
+
+
+def left_out(settings: Settings, taken: Collection[str]) -> list[str]:
+    more = [spec.name for spec in settings.devices if spec.name not in taken]
+    names = more[len(missing(settings, taken)) :]
+    if not names:
+        return []
+    return [
+        f"an instance can have at most {MOST_DEVICES} devices: {', '.join(names)}"
+        f" {'is' if len(names) == 1 else 'are'} not served; take what is not needed out of"
+        f" the configuration, or `{settings.operator} remove` it"
+    ]

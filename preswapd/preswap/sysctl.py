@@ -238,8 +238,11 @@ class Sysctl:
 
     # --- the start ---
 
-    def restore(self, devices: Mapping[str, Device]) -> list[str]:
-        """What was changed before a restart, over the configuration; complaints."""
+    def restore(self, devices: Mapping[str, Device], refused: Iterable[str] = ()) -> list[str]:
+        """What was changed before a restart, over the configuration; complaints.
+
+        What was changed of devices that are `refused` now is kept for when they are served.
+        """
         for device in devices.values():
             device.compress = self.configured.get(device.name, device.compress)
             self.keep_quota(device)
@@ -252,7 +255,15 @@ class Sysctl:
             return []
         complaints = []
         known = self.all(devices)
+        later = {
+            setting.sysctl_key(self.settings.instance, name)
+            for setting in said_in(Place.SYSCTL, DEVICE)
+            for name in refused
+        }
         for key, text in found.items():
+            if key in later:
+                self.changed[key] = text
+                continue
             try:
                 known[key].change(text)
                 self.changed[key] = text

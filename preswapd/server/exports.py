@@ -41,15 +41,14 @@ class Exports:
     def default(self) -> str:
         """What the empty name stands for: the only device, or nothing."""
         names = self.names()
-        return names[0] if len(names) == 1 else ""
+        # Whoever means one that is not served must not get another one's pages.
+        return names[0] if len(names) == 1 and not self.instance.refused else ""
 
     def connect(self, name: str) -> Connection:
         device = self.instance.devices.get(name or self.default())
         if device is None:
             choices = ", ".join(self.names()) or "none"
-            asked = (
-                f"no device {name!r}" if name else "no device was named, and there is not just one"
-            )
+            asked = self.why_not(name)
             if self.complaints.passes():
                 self.instance.log(
                     WARNING, f"a client was refused: {asked}: the devices are {choices}"
@@ -62,6 +61,11 @@ class Exports:
         self.count(device.name, came=1)
         self.keep_room()
         return connection
+
+    def why_not(self, name: str) -> str:
+        if name in self.instance.refused:
+            return f"{name} is not served"
+        return f"no device {name!r}" if name else "no device was named, and there is not just one"
 
     def check_room(self, name: str) -> None:
         try:

@@ -71,6 +71,7 @@ def begin(handover: Handover, buffered: Callable[[], int]) -> Exports:
     instance.compress_later()
     spawn("compression", Background(instance.settle).run)
     spawn("writeback", Background(instance.write_back).run)
+    spawn("recompression", Background(instance.recompress).run)
     listening = socket.socket(fileno=handover.control)
     api = Api(instance, handover.facts)
     ControlServer(listening, api, log).start()
@@ -84,7 +85,7 @@ def begin(handover: Handover, buffered: Callable[[], int]) -> Exports:
     watch = Background(
         instance.activity.look,
         exports.keep_room,
-        instance.clients.beat,
+        instance.beat,
         GuestLog(instance, exports).look,
         sockets.look,
         pause=lambda: time.sleep(WATCH_SECONDS),

@@ -27,7 +27,7 @@ TOLD_SECONDS = 5.0
 def sync(config: Config) -> None:
     """RefusedError where a server runs, or a start of it would be refused; PartialError where not
     all is on disk afterwards."""
-    settings = replace(config.settings, devices=())
+    settings = replace(config.settings, devices=(), refuse_touched=True)
     directories.prepare(settings.paths, settings.pool_size)
     # They last as long as this process.
     locks.take(settings.paths)
@@ -44,12 +44,16 @@ def sync(config: Config) -> None:
         lost = format_pages(result.lost)
         log(WARNING, f"{lost} could not be read back and are lost: guests get I/O errors for them")
     if not result.complete:
-        raise PartialError(
-            f"a reboot of the host would lose pages: {result.reason or 'unfinished'},"
-            f" {format_pages(result.left)} still in memory; run it again to go on"
-        )
+        raise PartialError(f"a reboot of the host would lose pages: {why(result)}")
     moved = format_pages(result.moved)
     log(INFO, f"instance {settings.instance}: all pages are on disk, {moved} of them moved now")
+
+
+def why(result: ShrinkResult) -> str:
+    reason = result.reason or "unfinished"
+    if not result.left:
+        return reason
+    return f"{reason}, {format_pages(result.left)} still in memory; run it again to go on"
 
 
 def has_work(settings: Settings) -> bool:

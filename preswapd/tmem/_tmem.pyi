@@ -107,6 +107,10 @@ class Host:
     def flush_object(self, pool: int, object: int) -> int:
         """Returns how many pages it dropped."""
 
+    def recompress_page(self, pool: int, object: int, index: int, compress: str) -> bool:
+        """Where that codec is denser than the page's, and brings it into a shorter slot; whether it
+        did.  It takes no memory that a put might miss."""
+
     def give_back(self) -> None:
         """Empty slabs go back to the system at once."""
 
@@ -126,6 +130,10 @@ class Host:
     def maintain(self, all: bool = False) -> None:
         """Gives empty slabs back (all: also those that fell empty just now) and moves pages out
         of sparse ones. To be called a few times a second, from any thread."""
+
+    def pack(self) -> bool:
+        """For some milliseconds moves pages closer together than maintain() does; whether there
+        may be more to do. For pages that will stay for long."""
 
     def set_staging(self, on: bool) -> None:
         """On: where there is room, a put stores the page as it is, and settle() compresses it."""

@@ -25,6 +25,7 @@ cdef extern from "tmem.h" nogil:
         uint64_t puts, good_puts, no_mem_puts, dup_puts_replaced, dup_puts_flushed
         uint64_t gets, found_gets, flushes, flushes_found
         uint64_t pool_limit_hit, reject_alloc_fail, checksum_errors, moved_pages
+        uint64_t recompressed_pages, recompress_saved
 
     const tmem_ops_t tmem_ops_table "tmem_ops"
     int tmem_create(const char *path, const char *boot_id, tmem_host **host)
@@ -55,8 +56,10 @@ cdef extern from "tmem.h" nogil:
     int tmem_get(tmem_host *, const tmem_handle *, void *)
     int tmem_flush(tmem_host *, const tmem_handle *)
     int64_t tmem_flush_object(tmem_host *, uint32_t, uint64_t)
+    int tmem_recompress(tmem_host *, const tmem_handle *, tmem_compress)
     void tmem_give_back(tmem_host *)
     void tmem_maintain(tmem_host *, cbool)
+    cbool tmem_pack(tmem_host *)
     void tmem_set_staging(tmem_host *, cbool)
     void tmem_settle(tmem_host *, unsigned)
     void tmem_get_stats(tmem_host *, tmem_stats *)
@@ -316,6 +319,15 @@ cdef class Host:
             dropped = tmem_flush_object(self.host, h.pool, h.object)
         return dropped
 
+    def recompress_page(self, pool, object, index, str compress not None):
+        cdef tmem_handle h
+        cdef int done, number = compress_number(compress)
+        if not self.handle(pool, object, index, &h):
+            return False
+        with nogil:
+            done = tmem_recompress(self.host, &h, <tmem_compress>number)
+        return done == 1
+
     def give_back(self):
         cdef tmem_host *host = self.pointer()
         with nogil:
@@ -343,6 +355,13 @@ cdef class Host:
         cdef tmem_host *host = self.pointer()
         with nogil:
             tmem_maintain(host, all)
+
+    def pack(self):
+        cdef tmem_host *host = self.pointer()
+        cdef bint more
+        with nogil:
+            more = tmem_pack(host)
+        return more
 
     def set_staging(self, bint on):
         tmem_set_staging(self.pointer(), on)

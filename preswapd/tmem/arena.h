@@ -66,6 +66,12 @@ static inline const struct classes *arena_classes(void)
 	return &the_classes;
 }
 
+/* The class of the shortest slots that hold so much. */
+static inline unsigned class_for(unsigned length)
+{
+	return arena_classes()->for_length[(length + 15) / 16];
+}
+
 /* What is longer than the longest class but raw pages is kept raw. */
 static inline unsigned arena_longest_packed(void)
 {

@@ -183,6 +183,11 @@ bool headroom_take(struct headroom *h, uint64_t bytes)
 	return !h->refused;
 }
 
+bool headroom_has(const struct headroom *h, uint64_t bytes)
+{
+	return __atomic_load_n(&h->spare, __ATOMIC_RELAXED) >= bytes;
+}
+
 bool headroom_take_needed(struct headroom *h, uint64_t bytes)
 {
 	return take(h, &h->needed, &h->spare, bytes);

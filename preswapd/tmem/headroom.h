@@ -45,6 +45,8 @@ void headroom_close(struct headroom *);
  * 100 ms, and at once when the room of the last time is used up: memory can be filled at some
  * hundred MiB in that time. */
 bool headroom_take(struct headroom *, uint64_t bytes);
+/* Whether it might, as of the last look: for who can do without. */
+bool headroom_has(const struct headroom *, uint64_t bytes);
 /* To be called a few times a second: the others below do not read /proc themselves. */
 void headroom_look(struct headroom *);
 void headroom_set_aside(struct headroom *, uint64_t bytes);

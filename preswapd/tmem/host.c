@@ -53,6 +53,7 @@ const struct tmem_ops tmem_ops = {
 	.forget_index = host_forget_index,
 	.next_seq = page_next_seq,
 	.visit = page_visit,
+	.settle = mover_settle_page,
 	.recompress = mover_recompress,
 };
 
@@ -156,6 +157,12 @@ int tmem_flush(struct tmem_host *h, const struct tmem_handle *handle)
 int64_t tmem_flush_object(struct tmem_host *h, uint32_t pool, uint64_t object)
 {
 	return page_flush_object(h, pool, object);
+}
+
+int tmem_recompress(struct tmem_host *h, const struct tmem_handle *handle,
+		    enum tmem_compress compress)
+{
+	return mover_recompress(h, handle, compress);
 }
 
 /* --- A host ---------------------------------------------------------------------------------- */

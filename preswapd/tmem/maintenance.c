@@ -56,6 +56,11 @@ void tmem_give_back(struct tmem_host *h)
 	slabs_give_back(&h->slabs, true);
 }
 
+bool tmem_pack(struct tmem_host *h)
+{
+	return mover_pack(h);
+}
+
 /* What is staged when it is called, and not what guests write after that. */
 static void settle_all(struct tmem_host *h)
 {

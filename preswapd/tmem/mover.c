@@ -4,11 +4,13 @@
  * Memory comes back only by moving: after a random half of the pages is freed, every layout
  * without it keeps 98 to 100 % of its slabs.  The emptiest slabs are emptied into the others of
  * their class, as zsmalloc's compaction does.  And pages that were stored as they are, to be
- * taken fast, are compressed on their way from a slab set apart. */
+ * taken fast, are compressed on their way from a slab set apart; those that nobody has touched for
+ * long are compressed once more, by a denser codec, where that brings them into a shorter slot. */
 #include "mover.h"
 
 #include <errno.h>
 
+#include "clock.h"
 #include "codec.h"
 #include "page.h"
 #include "slots.h"
@@ -17,10 +19,17 @@
 
 #define MOVE_BYTES_AT_ONCE (16u << 20)         /* a call of tmem_maintain: some 10 ms */
 #define SLABS_A_LOOK 16u
+/* The mover starts when less than this share of the held memory is live data; what is idle is packed
+ * closer, as it stays so. */
+#define SPARSE_PERCENT 85u
+#define PACKED_PERCENT 95u
+/* Recompression looks for victims again, where those that it found were of no use. */
+#define LOOK_EVERY_NS 1000000000ull
 
 struct moving {
 	struct tmem_copy copy;
 	struct tmem_found from;
+	unsigned class;                /* of the slot that it leaves, where that counts */
 };
 
 /* Is the slot still the page's, with the same bytes?  Under the lock. */
@@ -86,7 +95,7 @@ static bool move_slot(struct tmem_host *h, uint32_t ref, unsigned flags)
 }
 
 /* What cannot be moved stays: a damaged page, one that is being put, one that finds no room. */
-static void empty_slab(struct tmem_host *h, uint32_t slab)
+static bool empty_slab(struct tmem_host *h, uint32_t slab)
 {
 	unsigned n = arena_classes()->slots[h->slabs.slab[slab].class];
 	bool room = true;
@@ -94,21 +103,40 @@ static void empty_slab(struct tmem_host *h, uint32_t slab)
 	for (uint32_t i = 0; room && i < n; i++)
 		if (slots_taken(&h->slabs, ref_of(slab, i)))
 			room = move_slot(h, ref_of(slab, i), SLOTS_NOGROW);
-	victims_return(&h->slabs, slab);
+	return victims_return(&h->slabs, slab);
+}
+
+/* The slabs that one look finds: how many, and how many of them are empty now. */
+static uint32_t empty_some(struct tmem_host *h, uint32_t round, uint32_t *empty)
+{
+	uint32_t slabs[SLABS_A_LOOK];
+	uint32_t n = victims_take(&h->slabs, round, slabs, SLABS_A_LOOK);
+
+	*empty = 0;
+	for (uint32_t i = 0; i < n; i++)
+		*empty += empty_slab(h, slabs[i]);
+	return n;
 }
 
 void mover_compact(struct tmem_host *h, bool all)
 {
-	uint32_t slabs[SLABS_A_LOOK], n = 1;
+	uint32_t n = 1, empty;
 	uint32_t round = victims_new_round(&h->slabs);
 	uint32_t looks = all ? UINT32_MAX : MOVE_BYTES_AT_ONCE / SLAB_BYTES / SLABS_A_LOOK;
 
-	while (n && looks-- && (victims_wanted(&h->slabs) || slabs_over_limit(&h->slabs) ||
-				slabs_lacking(&h->slabs) > 0)) {
-		n = victims_take(&h->slabs, round, slabs, SLABS_A_LOOK);
-		for (uint32_t i = 0; i < n; i++)
-			empty_slab(h, slabs[i]);
-	}
+	while (n && looks-- &&
+	       (victims_wanted(&h->slabs, SPARSE_PERCENT) || slabs_over_limit(&h->slabs) ||
+		slabs_lacking(&h->slabs) > 0))
+		n = empty_some(h, round, &empty);
+}
+
+bool mover_pack(struct tmem_host *h)
+{
+	uint32_t empty = 0;
+
+	if (victims_wanted(&h->slabs, PACKED_PERCENT))
+		empty_some(h, victims_new_round(&h->slabs), &empty);
+	return empty > 0;
 }
 
 /* --- Staged pages --- */
@@ -116,13 +144,15 @@ void mover_compact(struct tmem_host *h, bool all)
 enum settled { GONE, STAYS, LATER, NO_ROOM };
 
 /* The copy, its bytes already in the slot `to`, becomes the page. */
-static void publish_packed(struct tmem_host *h, struct moving *m, const struct packed *p,
+static bool publish_packed(struct tmem_host *h, struct moving *m, const struct packed *p,
 			   uint32_t to)
 {
 	m->copy.packing = packing_of(p->length, p->codec);
 	m->copy.sum = page_sum(h, &m->copy, payload_digest(p->bytes, p->length));
 	page_fill(h, to, &m->copy.handle, m->copy.packing, p->bytes);
-	slots_release(&h->slabs, publish_copy(h, m, to) ? m->from.ref : to);
+	bool moved = publish_copy(h, m, to);
+	slots_release(&h->slabs, moved ? m->from.ref : to);
+	return moved;
 }
 
 /* A damaged page stays what it is: compressed, it would get a checksum that fits. */
@@ -188,20 +218,95 @@ int mover_settle(struct tmem_host *h, bool also_open)
 	return tried ? 1 : found[NO_ROOM] ? -ENOSPC : -EAGAIN;
 }
 
-/* Others can reach the page's slab, so all that is read of it is read under the lock. */
-void mover_recompress(struct tmem_host *h, const struct tmem_handle *handle,
-		      enum tmem_compress compress)
+/* --- Single pages ------------------------------------------------------------------------------ */
+
+static bool is_raw(uint16_t packing)
+{
+	return codec_of(packing) == CODEC_RAW;
+}
+
+/* Others can reach the page's slab, so all that is read of it is read under the lock.  Returns whether
+ * there is such a page, and has no damaged header. */
+static bool take_page(struct tmem_host *h, const struct tmem_handle *handle,
+		      bool (*wanted)(uint16_t packing), struct moving *m)
+{
+	page_lock(h, handle);
+	m->from = page_find(h, handle);
+	const struct slot *s = arena_slot(&h->arena, m->from.ref);
+	bool taken = m->from.ref && wanted(s->packing) && slot_header_fits(&h->arena, s);
+	if (taken) {
+		m->class = slab_class(&h->slabs, m->from.ref);
+		page_copy(h, &m->from, &m->copy);
+	}
+	page_unlock(h, handle);
+	return taken;
+}
+
+void mover_settle_page(struct tmem_host *h, const struct tmem_handle *handle,
+		       enum tmem_compress compress)
 {
 	struct moving m;
 
-	page_lock(h, handle);
-	m.from = page_find(h, handle);
-	const struct slot *s = arena_slot(&h->arena, m.from.ref);
-	bool raw = m.from.ref && codec_of(s->packing) == CODEC_RAW &&
-		   slot_header_fits(&h->arena, s);
-	if (raw)
-		page_copy(h, &m.from, &m.copy);
-	page_unlock(h, handle);
-	if (raw)
+	if (take_page(h, handle, is_raw, &m))
 		pack(h, &m, compress);
+}
+
+static bool is_lz4_or_raw(uint16_t packing)
+{
+	return codec_of(packing) == CODEC_LZ4 || is_raw(packing);
+}
+
+static int unpack(struct tmem_host *h, struct scratch *scratch, const struct moving *m,
+		  uint8_t page[TMEM_PAGE])
+{
+	if (!page_is_intact(h, &m->copy))
+		return -EIO;
+	return codec_unpack(scratch, codec_of(m->copy.packing), m->copy.bytes,
+			    length_of(m->copy.packing), page);
+}
+
+/* In a full pool the slots are free that pages have left, and those are long ones: slabs of them are
+ * emptied, for shorter ones to be carved. */
+static int alloc_emptying(struct tmem_host *h, unsigned length, unsigned class, uint32_t *ref)
+{
+	int err = slots_alloc_shorter(&h->slabs, length, class, ref);
+	uint64_t now = coarse_ns(), before = count_of(&h->no_victims_at);
+	uint32_t empty;
+
+	if (!err || (before && now - before < LOOK_EVERY_NS))
+		return err;
+	empty_some(h, victims_new_round(&h->slabs), &empty);
+	err = slots_alloc_shorter(&h->slabs, length, class, ref);
+	__atomic_store_n(&h->no_victims_at, err ? now : 0, __ATOMIC_RELAXED);
+	return err;
+}
+
+/* Denser is zstd than LZ4, and either than raw.  Nobody has read a page that turns out to be damaged:
+ * it stays what it is, and is not counted. */
+int mover_recompress(struct tmem_host *h, const struct tmem_handle *handle,
+		     enum tmem_compress compress)
+{
+	struct scratch *scratch = scratch_of_thread();
+	uint8_t page[TMEM_PAGE], out[TMEM_PAGE];
+	struct moving m;
+	struct packed p;
+	uint32_t to;
+
+	if (!scratch)
+		return -ENOMEM;
+	if (!take_page(h, handle, compress == TMEM_ZSTD ? is_lz4_or_raw : is_raw, &m) ||
+	    unpack(h, scratch, &m, page))
+		return 0;
+	codec_pack(scratch, compress, page, arena_longest_packed(), out, &p);
+	if (class_for(p.length) <= m.class)
+		return 0;
+	int err = alloc_emptying(h, p.length, m.class, &to);
+	if (err)
+		return err;
+	uint32_t saved = slab_slot_bytes(m.class) - slab_slot_bytes(slab_class(&h->slabs, to));
+	if (!publish_packed(h, &m, &p, to))
+		return 0;
+	count_up(&h->count.recompressed_pages);
+	count_add(&h->count.recompress_saved, saved);
+	return 1;
 }

@@ -28,6 +28,7 @@ struct tmem_host {
 	pthread_mutex_t pools_mutex;   /* births and deaths of pools */
 	struct pool pools[POOLS_MAX];
 	uint64_t seq;                  /* the next one; atomic */
+	uint64_t no_victims_at;        /* ns; when recompression last looked for some in vain; atomic */
 	struct tmem_stats count;       /* counters and page gauges; atomic */
 };
 

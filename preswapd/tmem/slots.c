@@ -42,10 +42,11 @@ static int alloc_in_class(struct slabs *s, unsigned class, unsigned flags, uint3
 	return 0;
 }
 
-/* Where no slab may grow, a longer slot that is free in held memory will do. */
-static bool alloc_longer(struct slabs *s, unsigned class, uint32_t *ref)
+/* Where no slab may grow, a longer slot that is free in held memory will do; not of the class `longest`
+ * or a longer one, 0: of any. */
+static bool alloc_longer(struct slabs *s, unsigned class, unsigned longest, uint32_t *ref)
 {
-	while (--class > 0) {
+	while (--class > longest) {
 		uint32_t n = s->partial[class].first;
 		if (n && slab_has_held_room(&s->slab[n])) {
 			uint32_t slot = slab_lowest_free(&s->slab[n]);
@@ -67,7 +68,7 @@ static int alloc_trimming(struct slabs *s, unsigned class, unsigned flags, uint3
 
 int slots_alloc(struct slabs *s, unsigned length, unsigned flags, uint32_t *ref)
 {
-	unsigned class = arena_classes()->for_length[(length + 15) / 16];
+	unsigned class = class_for(length);
 	int err = slabs_lock(s, flags);
 
 	if (err)
@@ -79,9 +80,31 @@ int slots_alloc(struct slabs *s, unsigned length, unsigned flags, uint32_t *ref)
 		if ((err == -ENOSPC || err == -ENOMEM) && s->recarved_at && !(flags & SLOTS_NOGROW))
 			err = alloc_trimming(s, class, flags, ref);
 		if (err && err != -EAGAIN && !(flags & SLOTS_NOGROW) &&
-		    alloc_longer(s, class, ref))
+		    alloc_longer(s, class, 0, ref))
 			err = 0;
 	}
+	pthread_mutex_unlock(&s->mutex);
+	return err;
+}
+
+/* Whether a put of any page finds a slab also after one more has been begun, or grown: an empty one, or
+ * by the limit for new pages and what the host has left. */
+static bool leaves_a_slab(const struct slabs *s)
+{
+	uint64_t two = 2ull * SLAB_BYTES;
+
+	return s->empty_bytes >= two ||
+	       (slabs_within_limit(s, two, 0) && headroom_has(s->headroom, two));
+}
+
+/* Where memory is short it takes only what is held and free: a put that would have taken that finds
+ * the longer slot that the page leaves. */
+int slots_alloc_shorter(struct slabs *s, unsigned length, unsigned class, uint32_t *ref)
+{
+	pthread_mutex_lock(&s->mutex);
+	int err = alloc_in_class(s, class_for(length), leaves_a_slab(s) ? 0 : SLOTS_NOGROW, ref);
+	if (err && alloc_longer(s, class_for(length), class, ref))
+		err = 0;
 	pthread_mutex_unlock(&s->mutex);
 	return err;
 }

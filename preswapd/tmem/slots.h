@@ -11,6 +11,9 @@
 /* A taken slot for a payload of `length` bytes, its state word 0; or -ENOSPC (the limit),
  * -ENOMEM (shared memory, or the host), -EAGAIN. */
 int slots_alloc(struct slabs *, unsigned length, unsigned flags, uint32_t *ref);
+/* A taken slot for a page that leaves a longer one, of `class`: shorter than that.  -ENOSPC, -ENOMEM:
+ * there is none, or a put might miss the memory. */
+int slots_alloc_shorter(struct slabs *, unsigned length, unsigned class, uint32_t *ref);
 /* Taken slots for whole pages that are to be compressed later, with that codec: how many of n, or
  * -EAGAIN.  None where they would take room that puts or the copies of staged pages need. */
 int slots_alloc_staged(struct slabs *, enum tmem_compress, unsigned n, unsigned flags,

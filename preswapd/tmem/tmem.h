@@ -78,6 +78,7 @@ struct tmem_stats {
 	uint64_t puts, good_puts, no_mem_puts, dup_puts_replaced, dup_puts_flushed;
 	uint64_t gets, found_gets, flushes, flushes_found;
 	uint64_t pool_limit_hit, reject_alloc_fail, checksum_errors, moved_pages;
+	uint64_t recompressed_pages, recompress_saved;          /* pages; bytes */
 };
 
 struct tmem_recovery {
@@ -138,7 +139,10 @@ struct tmem_ops {
 	/* Visits an object's pages in order of index, each under its lock; the visitor must be brief. */
 	void (*visit)(struct tmem_host *, const struct tmem_handle *, tmem_visit, void *ctx);
 	/* Compresses the page if it is stored raw and gets smaller by that. */
-	void (*recompress)(struct tmem_host *, const struct tmem_handle *, enum tmem_compress);
+	void (*settle)(struct tmem_host *, const struct tmem_handle *, enum tmem_compress);
+	/* The same page in a shorter slot, where this codec is denser than the one that it has.  1: done;
+	 * 0: it stays as it is; -ENOSPC: no room for the copy now; -ENOMEM. */
+	int (*recompress)(struct tmem_host *, const struct tmem_handle *, enum tmem_compress);
 };
 
 extern const struct tmem_ops tmem_ops;
@@ -194,6 +198,8 @@ int tmem_put(struct tmem_host *, const struct tmem_handle *, const void *page, e
 int tmem_get(struct tmem_host *, const struct tmem_handle *, void *page);
 int tmem_flush(struct tmem_host *, const struct tmem_handle *);
 int64_t tmem_flush_object(struct tmem_host *, uint32_t pool, uint64_t object);  /* pages dropped */
+/* As in struct tmem_ops: whether it was done. */
+int tmem_recompress(struct tmem_host *, const struct tmem_handle *, enum tmem_compress);
 
 /* Gives all empty slabs back to the system. */
 void tmem_give_back(struct tmem_host *);
@@ -201,6 +207,9 @@ void tmem_give_back(struct tmem_host *);
 void tmem_compact(struct tmem_host *);
 /* The same, and gives empty slabs back. */
 void tmem_maintain(struct tmem_host *, bool all);
+/* Moves pages closer together than tmem_maintain() does, those of a few slabs, for some milliseconds: for
+ * pages that will stay for long.  Whether there may be more to do. */
+bool tmem_pack(struct tmem_host *);
 /* Staging: a put that has room stores its page uncompressed, and settle() compresses it afterwards.
  * Where memory is short a put compresses the staged pages first, and then its own at once.  Who turns
  * it on must call settle() in a loop, in a thread for that alone: a call waits for staged pages, for

@@ -3,16 +3,14 @@
 
 #include <string.h>
 
-/* The mover starts when less than this share of the held memory is live data ... */
-#define SPARSE_PERCENT 85u
-/* ... and leaves alone a pool so small that a slab for each class is most of it. */
+/* The mover leaves alone a pool so small that a slab for each class is most of it. */
 #define SPARSE_FROM_BYTES (1u << 20)
 
-bool victims_wanted(struct slabs *s)
+bool victims_wanted(struct slabs *s, unsigned percent)
 {
 	pthread_mutex_lock(&s->mutex);
 	uint64_t held = s->used_bytes - s->arena->front_bytes - s->empty_bytes;
-	bool sparse = held > SPARSE_FROM_BYTES && s->live_bytes * 100 < held * SPARSE_PERCENT;
+	bool sparse = held > SPARSE_FROM_BYTES && s->live_bytes * 100 < held * percent;
 	pthread_mutex_unlock(&s->mutex);
 	return sparse;
 }
@@ -88,9 +86,11 @@ uint32_t victims_take(struct slabs *s, uint32_t round, uint32_t *slabs, uint32_t
 	return taken;
 }
 
-void victims_return(struct slabs *s, uint32_t n)
+bool victims_return(struct slabs *s, uint32_t n)
 {
 	pthread_mutex_lock(&s->mutex);
 	slabs_put_back(s, n);
+	bool empty = s->slab[n].place == EMPTY;
 	pthread_mutex_unlock(&s->mutex);
+	return empty;
 }

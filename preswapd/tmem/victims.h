@@ -7,11 +7,12 @@
 
 #include "slabs.h"
 
-/* Is so little of the held memory live data that it pays to move pages? */
-bool victims_wanted(struct slabs *);
+/* Is less than that share of the held memory live data, so that it pays to move pages? */
+bool victims_wanted(struct slabs *, unsigned percent);
 uint32_t victims_new_round(struct slabs *);
 /* At most `most`, the emptiest first; how many. */
 uint32_t victims_take(struct slabs *, uint32_t round, uint32_t *slabs, uint32_t most);
-void victims_return(struct slabs *, uint32_t slab);
+/* Whether it is empty. */
+bool victims_return(struct slabs *, uint32_t slab);
 
 #endif

@@ -39,6 +39,8 @@ PROMISED = [
     "preswapd_tmem_pool_limit_hit_total",
     "preswapd_tmem_puts_total",
     "preswapd_tmem_reject_alloc_fail_total",
+    "preswapd_tmem_recompress_saved_bytes_total",
+    "preswapd_tmem_recompressed_pages_total",
     "preswapd_tmem_same_filled_pages",
     "preswapd_tmem_staged_pages",
     "preswapd_tmem_stored_pages",
@@ -55,10 +57,12 @@ PROMISED = [
     "preswapd_device_preswap_pages",
     "preswapd_device_awaited",
     "preswapd_device_away_seconds",
+    "preswapd_device_promoted_pages_total",
     "preswapd_device_quarantined",
     "preswapd_device_quota",
     "preswapd_device_quarantined_reads_total",
     "preswapd_device_read_requests_total",
+    "preswapd_device_refaults_total",
     "preswapd_device_request_duration_seconds_bucket",
     "preswapd_device_request_duration_seconds_count",
     "preswapd_device_request_duration_seconds_sum",
@@ -68,7 +72,9 @@ PROMISED = [
     "preswapd_device_unknown_pages",
     "preswapd_device_unknown_reads_total",
     "preswapd_device_write_requests_total",
+    "preswapd_device_written_back_idle_total",
     "preswapd_device_written_back_pages_total",
+    "preswapd_device_written_back_room_total",
 ]
 
 STATS: dict[str, Any] = {

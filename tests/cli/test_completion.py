@@ -39,12 +39,21 @@ def test_commands_and_options() -> None:
     assert offered("preswapctl create g2 1M --compress z") == ["zstd"]
 
 
-@pytest.mark.parametrize("command", ["stats ", "shrink 0 ", "swapoff ", "remove ", "qemu-args g"])
+@pytest.mark.parametrize(
+    "command", ["stats ", "ages ", "shrink 0 ", "swapoff ", "remove ", "qemu-args g"]
+)
 def test_devices(module_server: RunningServer, command: str) -> None:
     words = f"preswapctl --runtime-dir={module_server.runtime_dir} {command}"
     assert offered(words) == ["g1"]
     environment = {"PRESWAPD_RUNTIME_DIR": str(module_server.runtime_dir)}
     assert offered(f"preswapctl {command}", **environment) == ["g1"]
+
+
+def test_device_follows_an_age(module_server: RunningServer) -> None:
+    """Instead of it a number of pages would come first, of which there is nothing to offer."""
+    words = f"preswapctl --runtime-dir={module_server.runtime_dir} shrink"
+    assert offered(f"{words} --idle 30m ") == ["g1"]
+    assert offered(f"{words} ") == []
 
 
 KEYS = [

@@ -43,9 +43,10 @@ def folders(modules: set[str]) -> set[str]:
     return {name.split(".")[2] for name in modules if re.match(r"preswapd\.cli\.\w+\.", name)}
 
 
-def test_list_imports_nothing_heavy(module_server: RunningServer) -> None:
-    modules = imported(f"--runtime-dir={module_server.runtime_dir}", "list")
-    assert "preswapd.cli.look.list" in modules
+@pytest.mark.parametrize("command", ["list", "ages"])
+def test_list_imports_nothing_heavy(module_server: RunningServer, command: str) -> None:
+    modules = imported(f"--runtime-dir={module_server.runtime_dir}", command)
+    assert f"preswapd.cli.look.{command}" in modules
     assert modules & HEAVY == set()
     assert folders(modules) == {"look"}
 

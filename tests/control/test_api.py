@@ -81,6 +81,47 @@ def test_one_device(module_server: RunningServer) -> None:
     assert (device["name"], device["size"]) == ("g1", 64 << 20)
 
 
+def test_ages(module_server: RunningServer) -> None:
+    for path in ("/v1/ages", "/v1/devices/g1/ages"):
+        status, found = request(module_server, "GET", path)
+        assert (status, found.keys()) == (200, {"ages"})
+        assert found["ages"][0].keys() == {"older_than", "pages", "bytes"}
+        _, chosen = request(module_server, "GET", f"{path}?older_than=0,1.5,1800")
+        assert [age["older_than"] for age in chosen["ages"]] == [0, 1.5, 1800]
+    missing = request(module_server, "GET", "/v1/devices/g3/ages")
+    assert error(missing) == (404, "not_found")
+
+
+@pytest.mark.parametrize("bounds", ["", "x", "-1", "nan", "inf", "1,,2", "0" + ",1" * 16])
+def test_ages_that_are_no_time(module_server: RunningServer, bounds: str) -> None:
+    answer = request(module_server, "GET", f"/v1/ages?older_than={bounds}")
+    # An empty parameter is none.
+    assert answer[0] == (400 if bounds else 200)
+
+
+def test_shrink_of_what_is_idle(server: RunningServer) -> None:
+    connected(server).pwrite(os.urandom(100 * 4096), BEHIND_ZONE)
+    *_, last = lines(server, "POST", "/v1/shrink", {"idle": "1h"})
+    kept = {"moved": 0, "left": 100, "lost": 0, "complete": True, "reason": None}
+    assert last == {"result": kept}
+    oldest = "/v1/devices/g1/ages?older_than=1.5"
+    wait_for(lambda: request(server, "GET", oldest)[1]["ages"][0]["pages"], lambda n: n == 100)
+    *_, last = lines(server, "POST", "/v1/shrink", {"idle": 1, "device": "g1"})
+    assert last == {"result": {**kept, "moved": 100, "left": 0}}
+    assert request(server, "GET", "/v1/shrink")[1]["idle"] == 1
+
+
+@pytest.mark.parametrize("idle", [0, -1, True, [], "", "soon", 1e300, "100000d"])
+def test_what_is_no_age(module_server: RunningServer, idle: object) -> None:
+    answer = request(module_server, "POST", "/v1/shrink", {"idle": idle})
+    assert error(answer) == (400, "usage")
+
+
+def test_pages_or_idle(module_server: RunningServer) -> None:
+    answer = request(module_server, "POST", "/v1/shrink", {"idle": 60, "pages": 0})
+    assert error(answer) == (400, "usage")
+
+
 def test_sysctl(module_server: RunningServer) -> None:
     status, values = request(module_server, "GET", "/v1/sysctl")
     assert (status, values["vm.preswap"], values["vm.preswap.g1"]) == (200, 0, 0)

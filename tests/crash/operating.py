@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What an operator does while guests swap: shrinks, and devices that come and go."""
+"""What an operator does while guests swap: shrinks, room, devices that come and go."""
 
 import random
 import threading
@@ -52,7 +52,9 @@ class Operator:
         if self.killed.wait(self.delay) or self.delay is None:
             return
         try:
-            self.random.choice([self.shrink, self.shrink, self.shrink_one, self.change_spare])()
+            self.random.choice(
+                [self.shrink, self.shrink, self.shrink_one, self.set_room, self.change_spare]
+            )()
         except (UnreachableError, nbd.Error) as error:
             if not self.killed.is_set():
                 self.failure = error
@@ -74,6 +76,11 @@ class Operator:
             report = running.wait(nobody_asks)
         if report.lost or not report.complete:
             raise AssertionError(f"a shrink ended with {report}")
+
+    def set_room(self) -> None:
+        """So that pages go to disk and come back all the time, or never; it is kept over kills."""
+        (key,) = (key for key in self.client.sysctl() if key.endswith(".writeback_room"))
+        self.client.set(key, self.random.choice(["default", "50%", "50%", "off"]))
 
     def change_spare(self) -> None:
         if SPARE in self.client.devices():

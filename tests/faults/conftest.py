@@ -97,11 +97,12 @@ def counters(server: RunningServer, name: str = "g1") -> dict[str, Any]:
 
 
 def mounted(stack: ExitStack, path: Path, *arguments: str) -> None:
-    """Mounts it there until the stack unwinds; skips the test where that is not allowed."""
+    """Mounts it there until the stack unwinds; skips the test where that cannot be."""
     path.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(["mount", *arguments, str(path)], capture_output=True, check=False)
+    command = ["mount", *arguments, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        pytest.skip("this environment does not let root mount a file system")
+        pytest.skip(f"it cannot be mounted here: {done.stderr.strip()}")
     # Lazily: it ends when the server, which is stopped later, has closed its files.
     stack.callback(subprocess.run, ["umount", "--lazy", str(path)], check=True)
 

@@ -69,7 +69,8 @@ def test_write_error_is_the_disks_and_the_old_pages_stay(
 def test_write_error_of_a_rejected_put(
     start_server: StartServer, injector: Injector, connect: Connect
 ) -> None:
-    client = discard(connect(start_server(env=injector.env, pool_size="4M")))
+    options = {"env": injector.env, "pool_size": "4M", "extra": ["--writeback-room=off"]}
+    client = discard(connect(start_server(**options)))
     client.pwrite(NOISE[: 8 * MIB - PAGE], place(1))
     injector.fail(Call.WRITE, IMAGE, errno.EIO)
     assert error_of(client.pwrite, page(1), place(3000)) == errno.EIO

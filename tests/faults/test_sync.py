@@ -509,6 +509,68 @@ def test_moved_disk_file_is_accepted_without_a_server(
     assert content(connect(moved)) == CONTENT
 
 
+@pytest.fixture
+def touched(start_server: StartServer, connect: Connect) -> RunningServer:
+    """Two devices with pages on disk and in memory; the server has ended, and somebody has given
+    the disk file of g1 another mode."""
+    server = start_server(devices={"g1": "64M", "g2": "64M"})
+    server.ctl("freeze")
+    for name in ("g1", "g2"):
+        connect(server, name).pwrite(CONTENT, AT)
+    server.ctl("thaw")
+    for name in ("g1", "g2"):
+        connect(server, name).pwrite(CONTENT[::-1], 2 * AT)
+    server.stop()
+    server.paths.disk_file("g1").chmod(0o640)
+    return server
+
+
+def both(client: Any) -> tuple[bytes, bytes]:
+    return content(client), bytes(client.pread(len(CONTENT), 2 * AT))
+
+
+def test_sync_and_exit_gives_up_no_disk_file_that_was_touched(
+    touched: RunningServer, connect: Connect
+) -> None:
+    """What is in memory of it would make it give up what is on disk: an operator can say."""
+    done = sync_and_exit(touched)
+    assert done.returncode == 5
+    assert done.stderr.splitlines()[-1].startswith(
+        "preswapd: a reboot of the host would lose pages: g1 is not served:"
+        f" {touched.paths.disk_file('g1')} was changed while no server ran"
+    )
+    done = sync_and_exit(touched, "--accept-moved")
+    assert done.returncode == 0
+    reboot(touched)
+    touched.start()
+    for name in ("g1", "g2"):
+        assert both(connect(touched, name)) == (CONTENT, CONTENT[::-1])
+
+
+def test_others_are_synced_beside_a_disk_file_that_was_touched(
+    touched: RunningServer, connect: Connect
+) -> None:
+    assert sync_and_exit(touched).returncode == 5
+    reboot(touched)
+    touched.start()
+    assert both(connect(touched, "g2")) == (CONTENT, CONTENT[::-1])
+    assert error_of(connect(touched, "g1").pread, PAGE, AT) == errno.EIO
+
+
+def test_sync_and_exit_of_a_touched_disk_file_alone_is_refused(
+    filled: RunningServer, connect: Connect
+) -> None:
+    filled.stop()
+    filled.paths.disk_file("g1").chmod(0o640)
+    before = filled.paths.sidecar("g1").read_bytes()
+    done = sync_and_exit(filled)
+    assert done.returncode == 4
+    assert "run this again with --accept-moved" in done.stderr
+    assert filled.paths.sidecar("g1").read_bytes() == before
+    filled.start()
+    assert content(connect(filled)) == CONTENT
+
+
 def test_accepting_is_no_setting(start_server: StartServer) -> None:
     command = start_server(start=False).command()
     plain, accepting = (

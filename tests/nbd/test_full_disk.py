@@ -41,8 +41,9 @@ def mount() -> Iterator[Mount]:
         def make(path: Path, size: str) -> None:
             path.mkdir(parents=True, mode=0o700)
             command = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "none", str(path)]
-            if run(command).returncode:
-                pytest.skip("this environment does not let root mount a tmpfs")
+            done = run(command)
+            if done.returncode:
+                pytest.skip(f"a tmpfs cannot be mounted here: {done.stderr.strip()}")
             # Lazily: it ends when the server, which is stopped later, has closed its files.
             stack.callback(subprocess.run, ["umount", "--lazy", str(path)], check=True)
 

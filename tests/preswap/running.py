@@ -98,6 +98,9 @@ class Running:
             end_shrinks(instance)
             for device in instance.devices.values():
                 device.close()
+            for refused in instance.refused.values():
+                if refused.descriptor is not None:
+                    os.close(refused.descriptor)
             instance.host.close()
 
     def reboot(self) -> None:

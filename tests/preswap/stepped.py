@@ -4,16 +4,27 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from math import inf
 from pathlib import Path
 
+from preswapd.preswap.writeback.victims import Victims
 from preswapd.units import PAGE_SIZE as PAGE
-from tests.preswap.running import Running
+from tests.preswap.running import Running, read
 from tests.stepping import Operation, Run, serve
 
 
 def text_page(tag: int) -> bytes:
     """It compresses to few bytes, so that there are few stores, and says what it is."""
     return b"".join((b"page %03d part %d" % (tag, line // 16)).ljust(64) for line in range(64))
+
+
+def make_room(running: Running) -> None:
+    """For all pages: whatever was not touched since they were weighed goes."""
+    victims = Victims()
+    victims.weigh([running.device], running.instance.epochs.begin())
+    victims.least = 1
+    while victims.are_there:
+        victims.go(0.0)
 
 
 def run_operation(running: Running, operation: Operation) -> None:
@@ -40,8 +51,18 @@ def run_operation(running: Running, operation: Operation) -> None:
         getattr(running.instance, name)(rest[0], force=True)
     elif name == "sync":
         running.instance.begin_sync().wait()
+    elif name == "settle_device":
+        running.device.settle()
     elif name == "recompress":
-        running.device.recompress()
+        running.device.recompress("zstd", 0, since=-inf, before=inf, nanoseconds=10**9)
+    elif name == "come_back":
+        running.device.promoted_below = rest[0]
+    elif name == "read":
+        read(running.connect(), rest[0] * PAGE, rest[1] * PAGE)
+    elif name == "room":
+        make_room(running)
+    elif name == "idle":
+        running.device.writeback_next_idle(0, 0.0)
     elif name == "limit":
         running.instance.host.limit = rest[0]
     else:

@@ -13,6 +13,7 @@ import pytest
 
 from preswapd.errors import RefusedError
 from preswapd.preswap.device._device import FLAG_FUA
+from preswapd.preswap.files import identity
 from tests.preswap.running import MIB, Running, pages_read
 
 pytestmark = [
@@ -97,6 +98,84 @@ def test_block_device_that_was_made_longer_keeps_its_pages(
     assert pages_read(linked.instance.devices["m1"].connect())[1:3] == [b"a" * 4096, b"b" * 4096]
 
 
+@pytest.fixture
+def named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a disk with a serial number is: loop devices have none."""
+    monkeypatch.setattr(identity, "name_for_life", lambda number: 17)
+
+
+def make_longer(disk: Path, tmp_path: Path) -> None:
+    os.truncate(tmp_path / "backing", MIB + 4096)
+    subprocess.run(["losetup", "--set-capacity", str(disk)], check=True)
+
+
+@pytest.mark.usefixtures("named")
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_block_device_that_was_made_longer_is_served(
+    linked: Running, disk: Path, tmp_path: Path, end: str
+) -> None:
+    """It had no room for a token, and bears one as soon as it can."""
+    linked.instance.create("m1", MIB)
+    linked.instance.devices["m1"].connect().pwrite(b"a" * 4096, 4096, FLAG_FUA)
+    getattr(linked, end)()
+    make_longer(disk, tmp_path)
+    linked.open()
+    assert not linked.instance.refused
+    client = linked.instance.devices["m1"].connect()
+    assert pages_read(client)[1] == b"a" * 4096
+    client.pwrite(b"b" * 4096, 8192, FLAG_FUA)
+    linked.stop()
+    assert not linked.sidecar("m1").bare
+    assert identity.identity_of(disk, MIB).token == linked.sidecar("m1").token
+    linked.reboot()
+    linked.open()
+    assert pages_read(linked.instance.devices["m1"].connect())[1:3] == [b"a" * 4096, b"b" * 4096]
+
+
+@pytest.mark.usefixtures("named")
+def test_block_device_that_is_made_longer_while_it_is_served(
+    linked: Running, disk: Path, tmp_path: Path
+) -> None:
+    linked.instance.create("m1", MIB)
+    assert linked.sidecar("m1").bare
+    linked.instance.devices["m1"].connect().pwrite(b"a" * 4096, 4096, FLAG_FUA)
+    make_longer(disk, tmp_path)
+    linked.stop()
+    assert identity.identity_of(disk, MIB).token == linked.sidecar("m1").token
+    linked.reboot()
+    linked.open()
+    assert pages_read(linked.instance.devices["m1"].connect())[1] == b"a" * 4096
+
+
+@pytest.mark.usefixtures("named")
+def test_block_device_made_longer_over_a_reboot_is_not_believed(
+    linked: Running, disk: Path, tmp_path: Path
+) -> None:
+    """Nothing on it tells what has happened since."""
+    linked.instance.create("m1", MIB)
+    linked.instance.devices["m1"].connect().pwrite(b"a" * 4096, 4096, FLAG_FUA)
+    linked.stop()
+    make_longer(disk, tmp_path)
+    linked.reboot()
+    linked.open()
+    assert pages_read(linked.instance.devices["m1"].connect())[1] is None
+    assert any("m1 is on a block device that bore no token" in line for line in linked.log)
+
+
+def test_block_device_without_a_name_that_was_made_longer(
+    linked: Running, disk: Path, tmp_path: Path
+) -> None:
+    """It might be any other."""
+    linked.instance.create("m1", MIB)
+    linked.stop()
+    make_longer(disk, tmp_path)
+    linked.open()
+    assert set(linked.instance.refused) == {"m1"}
+    linked.kill()
+    linked.open(accept_moved=True)
+    assert set(linked.instance.devices) == {"g1", "m1"}
+
+
 def test_block_device_that_udev_looks_at(linked: Running, disk: Path) -> None:
     """It does so whenever somebody has closed it who could write, and holds a shared lock."""
     linked.instance.create("m1", MIB)
@@ -130,7 +209,7 @@ def test_block_device_without_room_for_a_token_is_complained_of_after_a_reboot(
     linked.stop()
     linked.reboot()
     linked.open()
-    assert any("m1 is on a block device without room" in line for line in linked.log)
+    assert any("m1 is on a block device that bore no token" in line for line in linked.log)
     assert not any("g1" in line for line in linked.log)
 
 

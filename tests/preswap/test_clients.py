@@ -63,9 +63,28 @@ def test_away_counts_from_the_last_beat(paths: SharedMemoryPaths) -> None:
 
 def test_server_that_waits_for_a_client_is_there(paths: SharedMemoryPaths) -> None:
     started(paths).note("g1", connected=True)
+    waiting = started(paths)
     hour_ago = since_boot() - 3600 * 10**9
     os.utime(paths.client("g1"), ns=(hour_ago, hour_ago))
-    started(paths).beat()
+    waiting.beat()
+    assert started(paths).away["g1"] < 100
+
+
+def test_guest_that_may_be_paused_is_known_at_a_second_restart(paths: SharedMemoryPaths) -> None:
+    """Its client may be back by then: it is the guest that asks for nothing."""
+    started(paths).note("g1", connected=True)
+    hour_ago = since_boot() - 3600 * 10**9
+    os.utime(paths.client("g1"), ns=(hour_ago, hour_ago))
+    second = started(paths)
+    second.beat()
+    third = started(paths)
+    third.note("g1", connected=True)
+    third.beat()
+    fourth = started(paths)
+    assert 3600 <= fourth.away["g1"] < 3700
+    fourth.note("g1", connected=True)
+    fourth.has_asked("g1")
+    fourth.beat()
     assert started(paths).away["g1"] < 100
 
 

@@ -5,10 +5,12 @@ import os
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from math import inf
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -16,6 +18,7 @@ from preswapd.errors import RefusedError
 from preswapd.preswap.device._device import FLAG_FUA, Connection
 from preswapd.preswap.files.sidecar import Sidecar
 from preswapd.preswap.settings import DeviceSpec
+from preswapd.preswap.writeback import room
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.coherence import check_coherence
 from tests.preswap.disk_model import page_of
@@ -46,9 +49,11 @@ def version_of(page: int, found: bytes) -> int:
 class Writer:
     """Owns every WRITERS-th page: it alone writes them, so it knows what they must be."""
 
-    def __init__(self, connection: Connection, number: int, until: float) -> None:
+    def __init__(
+        self, connection: Connection, number: int, until: float, pages: int = PAGES
+    ) -> None:
         self.connection = connection
-        self.mine = range(1 + number, PAGES, WRITERS)
+        self.mine = range(1 + number, pages, WRITERS)
         self.versions = dict.fromkeys(self.mine, 0)
         self.random = random.Random(number)
         self.until = until
@@ -96,20 +101,21 @@ def disturb(running: Running, until: float) -> None:
         with suppress(RefusedError):
             instance.shrink(pages, name)
         instance.maintain()
+        running.device.recompress("zstd", 0, since=-inf, before=inf, nanoseconds=10**9)
         for device in instance.stats()["devices"].values():
             for gauge in ("preswap_pages", "disk_pages", "lost_pages", "stale_pages"):
                 assert device[gauge] <= PAGES
         time.sleep(0.05)
 
 
-def sweep(connection: Connection, until: float) -> None:
+def sweep(connection: Connection, until: float, pages: int = PAGES) -> None:
     """Reads of many pages at once: each half of a page is whole, as some request wrote it."""
     while time.monotonic() < until:
-        found = read(connection, 0, PAGES * PAGE)
-        for page in range(1, PAGES):
+        found = read(connection, 0, pages * PAGE)
+        for page in range(1, pages):
             for at in (0, PAGE // 2):
                 check_half(page, at, found[page * PAGE + at :][: PAGE // 2])
-        connection.extents(PAGES * PAGE, 0)
+        connection.extents(pages * PAGE, 0)
 
 
 def check_half(page: int, at: int, found: bytes) -> None:
@@ -130,6 +136,78 @@ def test_threads_read_what_they_wrote(running: Running) -> None:
         for job in jobs:
             job.result()
     check_coherence(running.instance)
+    running.kill()
+    running.open()
+    found = read(running.connect())
+    for writer in writers:
+        for page, version in writer.versions.items():
+            assert version_of(page, found[page * PAGE : (page + 1) * PAGE]) == version
+    check_coherence(running.instance)
+
+
+FEW_PAGES = 64
+
+
+def keep_room(running: Running, until: float) -> None:
+    """What the thread for it does, with nothing to wait for; policies swing."""
+    instance, rng = running.instance, random.Random(2)
+    policy = instance.sysctl.policy
+    policy.writeback_rate = None
+    while time.monotonic() < until:
+        policy.writeback_room = rng.choice([0.0, 0.05, 0.5, 0.9])
+        policy.writeback_idle = rng.choice([None, 0.0, 0.0])
+        instance.idle.next_look = 0.0
+        instance.idle.looked_at -= 1.0  # a second ago
+        instance.room.turn(1)
+        instance.idle.turn()
+
+
+def bring_back(running: Running, until: float) -> None:
+    """Pages come back at every read, numbers of epochs change over, and pages are packed."""
+    instance = running.instance
+    while time.monotonic() < until:
+        running.device.promoted_below = None
+        instance.epochs.change_over()
+        running.device.renumber()
+        running.device.forget_left()
+        running.device.recompress("zstd", 0, since=-inf, before=inf, nanoseconds=10**6)
+        instance.host.compact()
+        instance.host.settle()
+        time.sleep(0.001)
+
+
+def shrink_again(running: Running, until: float) -> None:
+    instance, rng = running.instance, random.Random(3)
+    while time.monotonic() < until:
+        with suppress(RefusedError):
+            instance.shrink(rng.choice([0, 10, 40]), rng.choice([None, "g1"]))
+        instance.host.limit = rng.choice([50_000, 150_000, 8 * MIB])
+        instance.maintain()
+        time.sleep(0.02)
+
+
+@pytest.mark.timeout(int(SECONDS) + 120)
+def test_threads_meet_on_few_pages_that_go_and_come_back(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Room, idle writeback, shrinks, promotion, mover, recompression, trims, puts and gets."""
+    monkeypatch.setattr(room, "PAUSE_SECONDS", 0.001)
+    running.open(DeviceSpec("g1", FEW_PAGES * PAGE))
+    running.instance.compress_later()
+    until = time.monotonic() + SECONDS
+    writers = [Writer(running.connect(), number, until, FEW_PAGES) for number in range(WRITERS)]
+    with ThreadPoolExecutor(WRITERS + 4) as pool:
+        jobs = [pool.submit(writer.run) for writer in writers]
+        for work in (keep_room, bring_back, shrink_again):
+            jobs.append(pool.submit(work, running, until))
+        jobs.append(pool.submit(sweep, running.connect(), until, FEW_PAGES))
+        for job in jobs:
+            job.result()
+    running.fitted()
+    check_coherence(running.instance)
+    figures = cast(Mapping[str, int], running.device.stats())
+    for what in ("written_back_room", "written_back_idle", "promoted_pages", "refaults"):
+        assert figures[what] > 0, what
     running.kill()
     running.open()
     found = read(running.connect())

@@ -38,6 +38,9 @@ FULL: list[Operation] = [*FEW, ["limit", 0]]
 # Stopped in order, and started on the same boot: its saved map holds until it is changed.
 CLEAN: list[Operation] = [*FEW, ["close"], ["kill"], OPEN]
 
+# All on disk but page 4, and every page that is read comes back.
+BACK: list[Operation] = [*FEW, ["shrink", 0], ["write", 4, 4, 0], ["come_back", None]]
+
 SCENARIOS: dict[str, tuple[Sequence[Operation], Sequence[Operation]]] = {
     "put_new": (FEW, [["write", 5, 9, 0]]),
     "put_over": (FEW, [["write", 1, 9, 0]]),
@@ -56,16 +59,36 @@ SCENARIOS: dict[str, tuple[Sequence[Operation], Sequence[Operation]]] = {
     "part_rejected": (FULL, [["part", PAGE + 100, "part"], ["part", 6 * PAGE, "part"]]),
     "shrink": (FEW, [["shrink", 1], ["shrink", 0]]),
     "staged": ([*FEW, ["compress_later"]], [["write", 5, 9, 0], ["write", 1, 9, 0], ["settle"]]),
-    "recompress": ([*FEW, ["compress_later"], ["write", 5, 9, 0]], [["recompress"]]),
+    "settle": ([*FEW, ["compress_later"], ["write", 5, 9, 0]], [["settle_device"]]),
+    "recompress": (FEW, [["recompress"], ["write", 1, 9, 0]]),
+    "recompress_staged": (
+        [*FEW, ["compress_later"], ["write", 5, 9, 0]],
+        [["recompress"], ["settle"], ["shrink", 0]],
+    ),
+    # Neither P nor the disk file changes: it stays clean.
+    "recompress_clean": (CLEAN, [["recompress"]]),
     "punch": (FEW, [["maintain"]]),
     "swapoff": (FEW, [["swapoff", "g1"]]),
     "write_again_after_shrink": ([*FEW, ["shrink", 0]], [["write", 1, 9, 0], ["shrink", 0]]),
     "stop_clean": ([*FEW, ["shrink", 0]], [["close"]]),
     "stop_with_pages": (FEW, [["close"]]),
+    "room": (FEW, [["room"]]),
+    "idle": (FEW, [["idle"]]),
+    "read_back": (BACK, [["read", 2, 1]]),
+    "read_all_back": (BACK, [["read", 0, 16]]),
+    "read_back_and_write": (BACK, [["read", 2, 1], ["write", 2, 9, 0], ["room"]]),
+    "read_back_and_trim": (BACK, [["read", 1, 2], ["trim", PAGE, 2 * PAGE, 0], ["maintain"]]),
+    "read_back_and_rejected": (
+        BACK,
+        [["read", 1, 2], ["limit", 0], ["write", 1, 9, 0], ["part", 2 * PAGE + 100, "part"]],
+    ),
+    "room_and_back": (BACK, [["room"], ["read", 0, 16], ["idle"], ["read", 0, 16], ["room"]]),
     "mark_by_put": (CLEAN, [["write", 1, 9, 0]]),
     "mark_by_disk_write": ([*CLEAN, ["limit", 0]], [["write", 5, 9, 0]]),
     "mark_by_trim": (CLEAN, [["trim", PAGE, 2 * PAGE, 0]]),
     "mark_by_shrink": (CLEAN, [["shrink", 0]]),
+    "mark_by_room": (CLEAN, [["room"]]),
+    "mark_by_idle": (CLEAN, [["idle"]]),
     "mark_by_swapoff": (CLEAN, [["swapoff", "g1"]]),
     "mark_by_zone": (CLEAN, [["write", 0, 9, 0]]),
     "mark_by_sync": ([*CLEAN, ["write", 5, 9, 0]], [["sync"]]),
@@ -83,6 +106,10 @@ class Expected:
         running = Running.small_at(base)
         running.open()
         self.check_pages(pages_read(running.connect()))
+        check_coherence(running.instance)
+        running.device.promoted_below = None
+        for _ in range(2):  # from where they are, and from where they came back to
+            self.check_pages(pages_read(running.connect()))
         check_coherence(running.instance)
         running.connect().trim(SIZE, 0)
         running.kill()

@@ -21,8 +21,8 @@ from preswapd.preswap.device._table import Table, recover
 from preswapd.preswap.files.disk_file import (
     check_disk_file,
     check_unclaimed,
-    create_disk_file,
     data_ranges,
+    make_disk_file,
     open_disk_file,
     remove_disk_file,
 )
@@ -36,11 +36,12 @@ from preswapd.preswap.files.maps import (
     map_bytes,
     outside,
 )
-from preswapd.preswap.files.sidecar import Sidecar, read_all
+from preswapd.preswap.files.sidecar import Sidecar, paths_in, read_all
 from preswapd.preswap.opening import default_reserve
 from preswapd.tmem._tmem import Host
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.running import MIB, Running
+from tests.running import as_nobody_special
 
 SIDECAR = Sidecar("g1", MIB, 3, "zstd", "0123", "boot", True)
 
@@ -81,7 +82,30 @@ def test_sidecars_by_name(tmp_path: Path) -> None:
     for sidecar in (SIDECAR, other):
         sidecar.write(tmp_path / f"{sidecar.name}.json")
     (tmp_path / "g1.json.new").write_bytes(b"half")
-    assert read_all(tmp_path) == {"g1": SIDECAR, "a.b": other}
+    (tmp_path / "b.json").write_bytes(b"?")
+    found = read_all(tmp_path)
+    assert found.read == {"g1": SIDECAR, "a.b": other}
+    assert [str(error) for error in found.refused.values()] == [f"{tmp_path / 'b.json'} is damaged"]
+
+
+def test_sidecars_in_a_directory_with_a_pattern_for_a_name(tmp_path: Path) -> None:
+    folder = tmp_path / "[ab] *?"
+    folder.mkdir()
+    SIDECAR.write(folder / "g1.json")
+    assert read_all(folder).read == {"g1": SIDECAR}
+
+
+def test_sidecars_in_a_directory_that_cannot_be_read_are_not_taken_for_absent(
+    tmp_path: Path,
+) -> None:
+    SIDECAR.write(tmp_path / "g1.json")
+    tmp_path.chmod(0o300)
+    with (
+        as_nobody_special(),
+        pytest.raises(RefusedError, match="cannot be read: Permission denied"),
+    ):
+        paths_in(tmp_path)
+    tmp_path.chmod(0o700)
 
 
 # --- maps ---
@@ -137,13 +161,20 @@ def test_map_of_another_size_refused(tmp_path: Path) -> None:
 # --- disk files ---
 
 
+def create_disk_file(path: Path, size: int) -> None:
+    file, _ = make_disk_file(path, size, b"h" * PAGE, [range(1)], 7)
+    assert file is not None
+    file.publish()
+    file.close()
+
+
 def ranges_of(path: Path, size: int) -> list[tuple[int, int]]:
     with path.open("rb") as file:
         return list(data_ranges(file.fileno(), size))
 
 
 def test_image_is_sparse(tmp_path: Path) -> None:
-    create_disk_file(tmp_path / "img", MIB, b"h" * PAGE, [range(1)], 7)
+    create_disk_file(tmp_path / "img", MIB)
     check_disk_file(tmp_path / "img", MIB)
     assert ranges_of(tmp_path / "img", MIB) == [(0, PAGE)]
     assert (tmp_path / "img").stat().st_mode & 0o777 == 0o600
@@ -151,7 +182,7 @@ def test_image_is_sparse(tmp_path: Path) -> None:
 
 def test_data_ranges_of_islands(tmp_path: Path) -> None:
     path = tmp_path / "img"
-    create_disk_file(path, MIB, b"h" * PAGE, [range(1)], 7)
+    create_disk_file(path, MIB)
     with path.open("r+b") as file:
         for page in (5, 6, 200):
             os.pwrite(file.fileno(), b"x" * PAGE, page * PAGE)
@@ -170,7 +201,7 @@ def test_data_ranges_of_nothing(tmp_path: Path) -> None:
 
 
 def test_image_through_a_link(tmp_path: Path) -> None:
-    create_disk_file(tmp_path / "real", MIB, b"h" * PAGE, [range(1)], 7)
+    create_disk_file(tmp_path / "real", MIB)
     (tmp_path / "img").symlink_to(tmp_path / "real")
     check_disk_file(tmp_path / "img", MIB)
     os.close(open_disk_file(tmp_path / "img"))
@@ -191,7 +222,7 @@ def test_image_removed_with_its_half_made_one(tmp_path: Path) -> None:
 
 def test_image_failed_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="File too large"):
-        create_disk_file(tmp_path / "img", (1 << 63) - PAGE, b"h" * PAGE, [range(1)], 7)
+        create_disk_file(tmp_path / "img", (1 << 63) - PAGE)
     assert list(tmp_path.iterdir()) == []
 
 

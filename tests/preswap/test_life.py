@@ -2,8 +2,8 @@
 """Random lives of a device: one guest, two hosts, stops, kills, reboots, hands on the files.
 
 Wherever the guest looks, a page reads as its last acknowledged request left it, or fails; it fails
-only with an excuse, and its zone never.  A start is refused only after hands on the files, and goes
-on once they are as they were.  Power cuts are not in here, nor what no rule can notice: a file
+only with an excuse, and its zone never.  A device is refused only after hands on the files, and
+served once they are as they were.  Power cuts are not in here, nor what no rule can notice: a file
 system set back as a whole, changes in place while a killed server is down, a guest that goes back
 to a host that still has its past.
 """
@@ -33,6 +33,7 @@ from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.coherence import check_coherence
 from tests.preswap.disk_model import page_of
 from tests.preswap.running import Running, pages_read
+from tests.preswap.zones import with_zone
 
 PAGES = 24
 ZEROS = bytes(PAGE)
@@ -59,13 +60,8 @@ class Lives(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.stack = ExitStack()
-        for module in (
-            "preswapd.preswap.creation",
-            "preswapd.preswap.inherit",
-            "preswapd.preswap.opening",
-            "tests.preswap.coherence",
-        ):
-            self.stack.enter_context(patch(f"{module}.zone", small_zone))
+        self.stack.enter_context(with_zone(small_zone))
+        self.stack.enter_context(patch("preswapd.preswap.writeback.room.PAUSE_SECONDS", 0.0))
         self.hosts = [self.host() for _ in range(2)]
         self.at = 0
         self.is_new = [False, True]
@@ -189,6 +185,25 @@ class Lives(RuleBasedStateMachine):
         self.here.instance.maintain()
         self.here.fitted()
 
+    @rule(at=HOSTS)
+    def look_after_memory(self, at: int) -> None:
+        """Room and idle writeback; a look that moves nothing leaves a clean device clean."""
+        instance, device = self.hosts[at].instance, self.hosts[at].device
+        policy = instance.sysctl.policy
+        policy.writeback_room, policy.writeback_idle, policy.writeback_rate = 0.5, 0.0, None
+        was_marked, before = device.is_marked, device.stats()["written_back_pages"]
+        instance.room.turn(0)
+        instance.idle.next_look = 0.0
+        instance.idle.looked_at -= 1.0  # a second ago
+        instance.idle.turn()
+        has_moved = device.stats()["written_back_pages"] > before
+        assert device.is_marked == (was_marked or has_moved)
+
+    @rule(at=HOSTS, weight=st.sampled_from([None, 0, 2000]))
+    def come_back(self, at: int, weight: int | None) -> None:
+        """What is read from disk, from now on: every page is, after each step."""
+        self.hosts[at].device.promoted_below = weight
+
     @rule(at=HOSTS, how=st.sampled_from(["swapoff", "mkswap", "anew", "discard"]))
     def forget(self, at: int, how: str) -> None:
         running = self.hosts[at]
@@ -241,16 +256,25 @@ class Lives(RuleBasedStateMachine):
 
     # --- hands on the files of a server that is down ---
 
-    def refused(self, at: int) -> None:
-        with pytest.raises(RefusedError, match=r"is (not the disk file that|the disk file of)"):
+    def all_refused(self, at: int) -> None:
+        with pytest.raises(RefusedError, match=r"is the disk file of"):
             self.hosts[at].open(known=False)
+
+    def refused_alone(self, at: int) -> None:
+        """The other one is served, and then the server is killed."""
+        running = self.hosts[at]
+        running.open(known=False)
+        assert set(running.instance.devices) == {"g2"}
+        assert "is not the disk file that" in running.instance.refused["g1"].why
+        self.others_have_their_own()
+        running.kill()
 
     @rule(at=HOSTS, clean=st.booleans(), reboot=st.booleans())
     def swap_disk_files(self, at: int, clean: bool, reboot: bool) -> None:
         self.end(at, clean, reboot)
         paths = [self.hosts[at].paths.disk_file(name) for name in ("g1", "g2")]
         exchange(*paths)
-        self.refused(at)
+        self.all_refused(at)
         exchange(*paths)
         # A file that is renamed has another ctime, too.
         self.excuse_on_disk(at)
@@ -263,7 +287,7 @@ class Lives(RuleBasedStateMachine):
         copy = path.with_name("copy")
         shutil.copy2(path, copy)
         exchange(path, copy)
-        self.refused(at)
+        self.refused_alone(at)
         exchange(path, copy)
         copy.unlink()
         self.excuse_on_disk(at)

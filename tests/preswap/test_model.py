@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Random histories: two devices read as disks must, whatever limits, shrinks, stops and kills."""
+"""Random histories: two devices read as disks must, whatever limits, shrinks, room and kills."""
 
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from math import inf
 from pathlib import Path
 from unittest.mock import patch
 
@@ -13,13 +14,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from preswapd.codecs import COMPRESS
-from preswapd.preswap.device._device import FLAG_FUA, Connection
+from preswapd.preswap.device._device import FLAG_FUA, Connection, Device
 from preswapd.preswap.files.disk_file import data_ranges
+from preswapd.preswap.policy import AUTO
 from preswapd.preswap.settings import DeviceSpec
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.coherence import check_coherence
 from tests.preswap.disk_model import DiskModel, pages_of
 from tests.preswap.running import Running, pages_read, read
+from tests.preswap.zones import with_zone
 
 
 def small_zone(pages: int) -> tuple[range, ...]:
@@ -29,6 +32,7 @@ def small_zone(pages: int) -> tuple[range, ...]:
 
 # More than two extents, so that a shrink has a choice.
 PAGES = {"g1": 600, "g2": 40}
+QUOTAS = ["0", "1", "50", "default"]
 LIMITS = [0, 100_000, 300_000, 1_000_000, 8_000_000]
 UNLIMITED = 2**64 - 1
 
@@ -60,15 +64,12 @@ class DevicesAgainstModel(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.stack = ExitStack()
-        for module in (
-            "preswapd.preswap.creation",
-            "preswapd.preswap.inherit",
-            "tests.preswap.coherence",
-        ):
-            self.stack.enter_context(patch(f"{module}.zone", small_zone))
+        self.stack.enter_context(with_zone(small_zone))
+        self.stack.enter_context(patch("preswapd.preswap.writeback.room.PAUSE_SECONDS", 0.0))
         tmp = self.stack.enter_context(tempfile.TemporaryDirectory(prefix="preswapd-test-"))
         specs = [DeviceSpec(name, pages * PAGE) for name, pages in PAGES.items()]
         self.running = self.stack.enter_context(Running(Path(tmp), specs, LIMITS[-1]))
+        self.running.paths.runtime_dir.mkdir(parents=True)
         self.models = {name: DiskModel(pages * PAGE) for name, pages in PAGES.items()}
         self.connections: dict[str, Connection] = {}
 
@@ -93,6 +94,21 @@ class DevicesAgainstModel(RuleBasedStateMachine):
         data = pages_of(tag, count)
         with fails_unless(self.models[name].write(offset, data)):
             self.connections[name].pwrite(data, offset, flags)
+
+    # Most of what happens is guests at work: what nobody has written cannot be lost.
+    @rule(name=NAMES, tag=TAGS, flags=FLAGS)
+    def fill(self, name: str, tag: int, flags: int) -> None:
+        """Half of it."""
+        size = PAGES[name] * PAGE
+        self.write((name, size // 4, size // 2), tag, flags)
+
+    @rule(where=ranges(), tag=TAGS, flags=FLAGS)
+    def write_more(self, where: tuple[str, int, int], tag: int, flags: int) -> None:
+        self.write(where, tag, flags)
+
+    @rule(where=ranges(), tag=TAGS)
+    def write_to_disk(self, where: tuple[str, int, int], tag: int) -> None:
+        self.write(where, tag, FLAG_FUA)
 
     @rule(where=ranges(), flags=FLAGS)
     def trim(self, where: tuple[str, int, int], flags: int) -> None:
@@ -136,6 +152,51 @@ class DevicesAgainstModel(RuleBasedStateMachine):
     def set_max_pages(self, pages: int, name: str) -> None:
         self.running.instance.devices[name].max_pages = pages
 
+    @rule(quota=st.sampled_from(QUOTAS), codec=st.sampled_from(COMPRESS), name=NAMES)
+    def set_device(self, quota: str, codec: str, name: str) -> None:
+        self.running.instance.set(f"preswap.test.{name}.quota", quota)
+        self.running.instance.devices[name].compress = codec
+        self.running.fitted()
+
+    @rule(
+        room=st.sampled_from([0.0, 0.05, 0.5, 0.9]),
+        idle=st.sampled_from([None, 0.0, AUTO]),
+        rate=st.sampled_from([None, 10 * PAGE]),
+    )
+    def look_after_memory(self, room: float, idle: float | str | None, rate: int | None) -> None:
+        """Set anew, and some turns of it."""
+        instance = self.running.instance
+        policy = instance.sysctl.policy
+        policy.writeback_room, policy.writeback_idle = room, idle
+        policy.writeback_rate = rate
+        for _ in range(3):
+            instance.room.turn(0)
+            instance.idle.next_look = 0.0
+            instance.idle.looked_at -= 1.0  # a second ago
+            instance.idle.turn()
+
+    @rule(tag=TAGS)
+    def fill_and_make_room(self, tag: int) -> None:
+        """All that is in memory goes to disk, and may come back with the reads after it."""
+        self.running.instance.host.limit = LIMITS[-1]
+        self.running.instance.devices["g1"].max_pages = UNLIMITED
+        self.write(("g1", 40 * PAGE, 500 * PAGE), tag, 0)
+        self.look_after_memory(0.9, None, None)
+
+    @rule()
+    def move_all_that_is_idle(self) -> None:
+        self.look_after_memory(0.05, 0.0, None)
+
+    @rule(weight=st.sampled_from([None, None, 0, 1000, 100_000]), renumbered=st.booleans())
+    def come_back(self, weight: int | None, renumbered: bool) -> None:
+        """What is read, until the next turn says otherwise: all pages are, after each step."""
+        if renumbered:
+            self.running.instance.epochs.change_over()
+        for device in self.running.instance.devices.values():
+            device.promoted_below = weight
+            if renumbered:
+                device.renumber()
+
     @rule()
     def maintain(self) -> None:
         self.running.instance.maintain()
@@ -150,8 +211,15 @@ class DevicesAgainstModel(RuleBasedStateMachine):
         self.running.instance.host.settle()
 
     @rule(name=NAMES)
-    def recompress(self, name: str) -> None:
-        self.running.instance.devices[name].recompress()
+    def settle_device(self, name: str) -> None:
+        self.running.instance.devices[name].settle()
+
+    @rule(name=NAMES, first=st.integers(0, 39))
+    def recompress(self, name: str, first: int) -> None:
+        device = self.running.instance.devices[name]
+        was_marked = device.is_marked
+        assert recompressed(device, first) == device.pages
+        assert device.is_marked == was_marked
 
     @rule(name=NAMES)
     def swapoff(self, name: str) -> None:
@@ -208,6 +276,10 @@ class DevicesAgainstModel(RuleBasedStateMachine):
             for name, device in self.running.instance.devices.items():
                 if device.is_marked:
                     self.forget(name)
+                else:
+                    self.models[name].unknown |= {
+                        page for page, bit in enumerate(device.preswap_map) if bit
+                    }
         self.running.reboot()
         self.running.open(known=False)
         self.connect()
@@ -237,6 +309,11 @@ class DevicesAgainstModel(RuleBasedStateMachine):
     def all_say_the_same(self) -> None:
         if self.connections:
             check_coherence(self.running.instance)
+
+
+def recompressed(device: Device, first: int) -> int:
+    """All pages from there on, however young: the page that it has come to."""
+    return device.recompress("zstd", first, since=-inf, before=inf, nanoseconds=10**12)[0]
 
 
 def pages_in(ranges: Iterable[tuple[int, int]]) -> set[int]:

@@ -31,6 +31,7 @@ from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.coherence import check_coherence
 from tests.preswap.disk_model import page_of
 from tests.preswap.running import MIB, Running, pages_read, read
+from tests.preswap.zones import with_zone
 from tests.running import PATIENCE
 
 ZEROS = bytes(PAGE)
@@ -853,10 +854,7 @@ def test_upgrade_after_a_reboot_believes_no_holes(running: Running, dirty: bool)
 def test_zone_of_an_older_release_goes_to_disk(running: Running) -> None:
     """It kept those pages in memory, and trimmed ones in its map."""
     size = 16 * MIB
-    with (
-        patch("preswapd.preswap.creation.zone", lambda pages: (range(1),)),
-        patch("preswapd.preswap.inherit.zone", lambda pages: (range(1),)),
-    ):
+    with with_zone(lambda pages: (range(1),)):
         running.open(DeviceSpec("g1", size))
         connection = running.connect()
         connection.pwrite(page_of(1), PAGE)
@@ -1022,13 +1020,13 @@ def test_created_device_stays(running: Running) -> None:
 
 
 def test_create_refused_leaves_nothing(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    def write(sidecar: Sidecar, path: Path) -> None:
+    def write(sidecar: Sidecar) -> bytes:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     instance = running.open()
     before = running.snapshot().keys()
     with monkeypatch.context() as patched:
-        patched.setattr(Sidecar, "write", write)
+        patched.setattr(Sidecar, "content", write)
         with pytest.raises(RefusedError, match="the device more cannot be made: No space left"):
             instance.create("more", MIB)
     assert running.snapshot().keys() == before

@@ -2,6 +2,7 @@
 """Memory is taken back: as many pages as were asked for, coldest first, and it is really free."""
 
 import os
+import threading
 
 import pytest
 
@@ -14,6 +15,7 @@ from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.coherence import check_coherence
 from tests.preswap.disk_model import page_of, pages_of
 from tests.preswap.running import MIB, Running, read
+from tests.running import PATIENCE
 from tests.tmem.arena_file import RAW, flip_bit, slots_of
 
 SIZE = 4 * MIB
@@ -134,6 +136,25 @@ def test_shrink_cancelled_says_so(filled: Running) -> None:
     assert (result.complete, result.reason) == (False, "interrupted")
     assert result.left == 2 * PAGES - result.moved == sum(pages_left(filled).values())
     assert filled.instance.shrink(0).complete
+
+
+def test_shrink_can_be_stopped_as_soon_as_it_moves(
+    filled: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its thread may have moved pages before the one that started it goes on."""
+    start, moved = threading.Thread.start, threading.Event()
+
+    def start_and_wait(thread: threading.Thread) -> None:
+        start(thread)
+        if thread.name == "shrink":
+            assert moved.wait(PATIENCE)
+
+    def stop(step: ShrinkProgress) -> None:
+        moved.set()
+        filled.instance.shrinks.stop()
+
+    monkeypatch.setattr(threading.Thread, "start", start_and_wait)
+    assert filled.instance.shrink(0, progress=stop).reason == "interrupted"
 
 
 def test_shrink_one_at_a_time(filled: Running) -> None:

@@ -5,12 +5,15 @@ import errno
 import os
 import random
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from preswapd.api.settings import NO_LIMIT
 from preswapd.errors import RefusedError
+from preswapd.preswap.device._device import Device
+from preswapd.preswap.opening import POOL
 from preswapd.preswap.record import Record
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.running import Running, read
@@ -54,6 +57,33 @@ def test_map_of_what_could_not_move_is_saved_too(filled: Running) -> None:
     filled.open()
     assert filled.device.disk_pages == on_disk
     assert filled.device.stats()["unknown_pages"] == filled.device.pages - on_disk
+
+
+@pytest.mark.parametrize("name", [None, "g1"])
+def test_put_that_was_under_way_when_its_device_was_held_down(
+    filled: Running, monkeypatch: pytest.MonkeyPatch, name: str | None
+) -> None:
+    """It lands in tmem after the last page has left, and before the map is saved."""
+    late = random.Random(6).randbytes(PAGE)
+    save_maps = filled.instance.save_maps
+    connection = filled.connect()
+
+    def put_and_save(devices: Sequence[Device], complete: bool) -> str | None:
+        assert filled.device.preswap_pages == 0
+        limits = filled.device.max_pages
+        filled.instance.host.set_max_pages(POOL, NO_LIMIT)
+        filled.device.max_pages = filled.device.pages
+        connection.pwrite(late, 7 * PAGE)
+        assert filled.device.preswap_pages == 1
+        filled.device.max_pages = limits
+        filled.instance.host.set_max_pages(POOL, 0 if name is None else NO_LIMIT)
+        return save_maps(devices, complete)
+
+    monkeypatch.setattr(filled.instance, "save_maps", put_and_save)
+    assert filled.instance.begin_sync(name).wait().complete
+    filled.reboot()
+    filled.open()
+    assert read(filled.connect(), 7 * PAGE, PAGE) == late
 
 
 def test_sync_of_a_device_that_went_meanwhile(filled: Running) -> None:

@@ -250,7 +250,7 @@ def test_device_made_anew_after_a_removal_that_failed(
 
     opened.instance.set(QUOTA, "7")
     with monkeypatch.context() as patch:
-        patch.setattr("preswapd.preswap.creation.remove_disk_file", fail)
+        patch.setattr("preswapd.preswap.files.removing.remove_disk_file", fail)
         with pytest.raises(OSError, match="the disk fails"):
             opened.instance.remove("g1")
     opened.instance.create("g1", MIB)

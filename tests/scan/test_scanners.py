@@ -40,8 +40,8 @@ def as_file(disk: LoggedDisk, path: Path) -> Iterator[Path]:
     mount = Child(["nbdfuse", "--readonly", str(path), "--unix", str(disk.socket)])
     try:
         mount.watch(lambda: path.stat().st_size or None, PATIENCE)
-    except ChildError:
-        pytest.skip("no file system in user space can be mounted here")
+    except ChildError as error:
+        pytest.skip(f"no file system in user space can be mounted here: {error}")
     try:
         yield path
     finally:

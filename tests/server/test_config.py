@@ -8,6 +8,7 @@ import tomllib
 from ast import literal_eval
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import click
 import pytest
@@ -28,6 +29,7 @@ from preswapd.server.config.files import DEVICE_KEYS, DEVICE_TABLE, INSTANCE_KEY
 from preswapd.server.config.merged import Config, load
 from preswapd.server.config.options import parse_device, setting_options
 from preswapd.server.config.shown import as_toml
+from tests.running import as_nobody_special
 
 MIB = 1 << 20
 
@@ -207,13 +209,15 @@ def test_file_that_nobody_can_read(
         load(pool_size=SMALLEST_POOL)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_unreadable_file_is_no_mistake_of_usage(tmp_path: Path) -> None:
+def test_unreadable_file_is_no_mistake_of_usage() -> None:
     """Under systemd such a start is tried again, and ends by itself once it can be read."""
-    path = tmp_path / "vm1.toml"
-    path.touch(mode=0o000)
-    with pytest.raises(RefusedError, match=f"{path}: Permission denied: let user"):
-        load(path)
+    with TemporaryDirectory(prefix="preswapd-test-") as folder:
+        path = Path(folder) / "vm1.toml"
+        path.parent.chmod(0o755)
+        path.touch(mode=0o000)
+        refusal = f"{path}: Permission denied: let user"
+        with as_nobody_special(), pytest.raises(RefusedError, match=refusal):
+            load(path)
 
 
 @pytest.mark.parametrize("call", ["read_text", "lstat"])

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Threads on a host that is always sparse, so that the mover never rests, and that stages; a program
- * for tests.
+/* Threads on a host that is always sparse, so that the mover never rests, that stages and recompresses;
+ * a program for tests.
  *
  * Each thread owns some handles: after its put a get finds that version, after its flush nothing.
  * Everybody reads everybody's pages: a page names its handle and version, the rest follows.
@@ -92,6 +92,18 @@ static void *settle(void *unused)
 	return unused;
 }
 
+static void *recompress(void *unused)
+{
+	unsigned seed = 1;
+
+	while (!__atomic_load_n(&done, __ATOMIC_RELAXED)) {
+		struct tmem_handle h = handle_at((uint32_t)rand_r(&seed) % HANDLES);
+		tmem_recompress(host, &h, TMEM_ZSTD);
+		tmem_pack(host);
+	}
+	return unused;
+}
+
 static void *maintain(void *unused)
 {
 	struct tmem_stats stats;
@@ -126,7 +138,8 @@ static void fill_ballast(void)
 
 int main(int argc, char **argv)
 {
-	pthread_t threads[WRITERS], maintainers[2];
+	pthread_t threads[WRITERS], maintainers[3];
+	void *(*const works[])(void *) = {maintain, settle, recompress};
 	const uint8_t uuid[16] = {0};
 	struct tmem_stats stats;
 
@@ -137,14 +150,14 @@ int main(int argc, char **argv)
 	tmem_new_pool(host, uuid, 1);
 	fill_ballast();
 	tmem_set_staging(host, true);
-	for (size_t i = 0; i < 2; i++)
-		pthread_create(&maintainers[i], NULL, i ? settle : maintain, NULL);
+	for (size_t i = 0; i < 3; i++)
+		pthread_create(&maintainers[i], NULL, works[i], NULL);
 	for (size_t i = 0; i < WRITERS; i++)
 		pthread_create(&threads[i], NULL, work, (void *)i);
 	for (size_t i = 0; i < WRITERS; i++)
 		pthread_join(threads[i], NULL);
 	__atomic_store_n(&done, true, __ATOMIC_RELAXED);
-	for (size_t i = 0; i < 2; i++)
+	for (size_t i = 0; i < 3; i++)
 		pthread_join(maintainers[i], NULL);
 	tmem_get_stats(host, &stats);
 	printf("%llu\n", (unsigned long long)stats.moved_pages);

@@ -44,6 +44,10 @@ def run_operation(store: Host | Model, operation: Operation) -> Any:
         return None
     if name == "maintain":
         return store.maintain(all=True)
+    if name == "pack":
+        while store.pack():
+            pass
+        return None
     if name == "stage":
         return store.set_staging(True)
     return getattr(store, name)(*rest)

@@ -26,6 +26,7 @@ Handle = tuple[int, int, int]
 Pages = dict[Handle, bytes]
 
 FEW = [["put", 0, index, "text", index] for index in range(3)]
+LETTERS = [*FEW, ["put", 0, 5, "letters", 5]]
 RECARVE = [
     ["put", 0, 0, "text", 1],
     ["put", 0, 1, "text", 2],
@@ -67,9 +68,19 @@ SCENARIOS: dict[str, tuple[Sequence[Operation], Sequence[Operation]]] = {
     "new_pool": (FEW, [["new_pool"]]),
     "give_back": ([*FEW, ["flush_object", 0, 0]], [["maintain"], ["put", 0, 0, "text", 0]]),
     "move": (sparse(), [["maintain"]]),
+    "pack": (sparse(), [["pack"]]),
     "put_staged": ([["stage"], *FEW], [["put", 0, 9, "text", 9], ["put", 0, 1, "text", 9]]),
     "put_over_staged": ([["stage"], *FEW], [["put", 0, 1, "zeros", 0]]),
     "settle": ([["stage"], *FEW, ["put", 0, 3, "noise", 3]], [["settle"]]),
+    "recompress": (LETTERS, [["recompress_page", 0, 0, 5, "zstd"], ["put", 0, 5, "text", 1]]),
+    "recompress_staged": (
+        [["stage"], *LETTERS],
+        [["recompress_page", 0, 0, 5, "zstd"], ["settle"]],
+    ),
+    "recompress_carves_again": (
+        [["put", 0, 5, "letters", 5], *RECARVE],
+        [["recompress_page", 0, 0, 5, "zstd"]],
+    ),
     "get_removes": (
         [["new_pool", "00" * 16, PERSISTENT | EXCLUSIVE_GETS], ["fill", 1, 2]],
         [["get", 1, 0, 0], ["get", 1, 0, 0]],

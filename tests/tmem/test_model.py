@@ -179,6 +179,12 @@ class StoreAgainstModel(RuleBasedStateMachine):
         if self.model.ephemeral_pages():
             assert self.host.stats()["mem_used_total"] <= self.host.limit
 
+    @rule()
+    def pack(self) -> None:
+        before = self.host.stats()["mem_used_total"]
+        self.host.pack()
+        assert self.host.stats()["mem_used_total"] == before
+
     @rule(on=st.booleans())
     def stage(self, on: bool) -> None:
         self.host.set_staging(on)
@@ -186,6 +192,19 @@ class StoreAgainstModel(RuleBasedStateMachine):
     @rule()
     def settle(self) -> None:
         self.host.settle()
+
+    @rule(which=WHICH, obj=OBJECTS, start=st.integers(0, 300), compress=st.sampled_from(COMPRESS))
+    def recompress_many(self, which: int, obj: int, start: int, compress: str) -> None:
+        before = self.host.stats()
+        done = [
+            self.host.recompress_page(self.pick(which), obj, index, compress)
+            for index in range(start, start + 120)
+        ]
+        after = self.host.stats()
+        assert after["recompressed_pages"] == before["recompressed_pages"] + sum(done)
+        saved = after["recompress_saved"] - before["recompress_saved"]
+        assert after["live_slot_bytes"] == before["live_slot_bytes"] - saved
+        assert saved >= 32 * sum(done)
 
     @rule()
     def restart(self) -> None:

@@ -24,6 +24,11 @@ CASES = (
     "put_meets_the_next_pool_of_its_number",
     "put_that_must_not_wait_evicts_nothing",
     "put_waits_for_staged_pages",
+    "recompression_keeps_the_sequence_number",
+    "recompression_meets_a_flush",
+    "recompression_meets_a_put",
+    "recompression_meets_the_mover",
+    "recompression_meets_the_next_pool_of_its_number",
 )
 
 

@@ -9,7 +9,7 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from itertools import cycle
 
@@ -35,10 +35,12 @@ def host(request: pytest.FixtureRequest, host: Host) -> Host:
 
 @lru_cache(8192)
 def page_of(handle: int, version: int) -> bytes:
-    """Its first 8 bytes name it; the rest follows from them, in four ways."""
+    """Its first 8 bytes name it; the rest follows from them, in five ways."""
     name = handle.to_bytes(4, "little") + version.to_bytes(4, "little")
     if version % 4 == 0:
         return name * (PAGE // 8)
+    if version % 16 == 1:
+        return name + random.Random(name).randbytes(1500).hex().encode().ljust(PAGE - 8, b"\0")
     amount = (600, 3000, PAGE - 8)[version % 4 - 1]
     return name + random.Random(name).randbytes(amount).ljust(PAGE - 8, b"\0")
 
@@ -64,7 +66,7 @@ def put(host: Host, pool: int, handle: int, version: int) -> bool:
 
 @contextmanager
 def disturbed(host: Host, swing_limit: bool = True) -> Iterator[None]:
-    """Maintenance runs and the limit swings meanwhile."""
+    """Maintenance runs, pages are recompressed and the limit swings meanwhile."""
     done = threading.Event()
 
     def maintain() -> None:
@@ -80,8 +82,17 @@ def disturbed(host: Host, swing_limit: bool = True) -> Iterator[None]:
         while not done.is_set():
             host.settle(1)
 
-    with ThreadPoolExecutor(4) as workers:
-        tasks = [maintain, maintain, settle, *([swing] if swing_limit else [])]
+    def recompress() -> None:
+        rng = random.Random(0)
+        while not done.is_set():
+            handle = rng.randrange(1024)
+            # The newest pool: what is to stay sparse in the first one would be packed.
+            pool = int(host.has_pool(1))
+            with suppress(KeyError):
+                host.recompress_page(pool, handle % 16, handle >> 4, "zstd")
+
+    with ThreadPoolExecutor(5) as workers:
+        tasks = [maintain, maintain, settle, recompress, *([swing] if swing_limit else [])]
         running = [workers.submit(task) for task in tasks]
         try:
             yield

@@ -28,6 +28,10 @@ from preswapd.units import PAGE_SIZE, format_pages, format_size
 # A guest trims whole clusters of 512 pages, so one that has written a few of them must have trimmed
 # some, unless it still uses all that it has ever swapped.
 PAGES_WITHOUT_TRIM = 16 * 512
+# Of a quota: a device that makes room keeps a part of it free.
+NEARLY = 0.9
+# 128 MiB that went to disk unasked: what a server does in its first minutes says little.
+MANY_MOVED = 1 << 15
 OPEN_FILES = "Max open files"
 FEW_DESCRIPTORS = 1024
 
@@ -66,6 +70,15 @@ def check_instance(instance: RunningInstance) -> list[Finding]:
             finding
             for device, figures in stats["devices"].items()
             for finding in check_device(place, device, figures)
+        ),
+        *(
+            Finding(
+                FIX,
+                f"{name}, device {device}",
+                f"it is not served: {why}",
+                "put that right, then restart the server",
+            )
+            for device, why in stats.get("refused", {}).items()
         ),
     ]
 
@@ -163,6 +176,7 @@ def check_device(place: Place, device: str, figures: DeviceFigures) -> Iterator[
     yield from check_trims(name, figures, place.control("qemu-args", device))
     unlimited = f"{QUOTA.sysctl_key(place.instance, device)}={UNLIMITED}"
     yield from check_quota(name, figures, place.control("sysctl", unlimited))
+    yield from check_refaults(name, figures, place.control("ages", device))
     if unknown := figures.get("unknown_reads", 0):
         yield Finding(
             FIX,
@@ -208,11 +222,31 @@ def check_trims(name: str, figures: DeviceFigures, attaching: str) -> Iterator[F
 def check_quota(name: str, figures: DeviceFigures, lifting: str) -> Iterator[Finding]:
     size, pages = figures["size"] // PAGE_SIZE, figures["preswap_pages"]
     quota = figures.get("quota", size)
-    if pages < quota < size:
-        yield Finding(OK, name, f"{pages} pages of its quota of {format_pages(quota)} are in tmem")
-    elif quota < size:
-        text = f"it is at its quota of {format_pages(quota)} in tmem: new pages go to disk"
-        yield Finding(NOTE, name, text, "lift it", lifting)
+    if quota >= size:
+        return
+    text = f"{pages} pages of its quota of {format_pages(quota)} are in tmem"
+    if pages < quota * NEARLY:
+        yield Finding(OK, name, text)
+    else:
+        yield Finding(NOTE, name, f"{text}: what it uses least goes to disk", "lift it", lifting)
+
+
+def check_refaults(name: str, figures: DeviceFigures, looking: str) -> Iterator[Finding]:
+    """Only where most went unasked: after an operator's shrink it is no wonder."""
+    moved, refaults = figures.get("written_back_pages", 0), figures.get("refaults", 0)
+    idle = figures.get("written_back_idle", 0)
+    unasked = figures.get("written_back_room", 0) + idle
+    if unasked < MANY_MOVED or unasked * 2 < moved or refaults * 4 < moved:
+        return
+    cause = "a longer writeback-idle" if idle * 2 > unasked else "a larger pool-size"
+    yield Finding(
+        NOTE,
+        name,
+        f"{format_pages(refaults)} of {format_pages(moved)} that were moved to disk were read again"
+        " within ten minutes",
+        f"{cause} would keep them in memory; how old the pages there are",
+        looking,
+    )
 
 
 def reading_its_log(runtime_dir: Path) -> tuple[str, str] | tuple[str]:

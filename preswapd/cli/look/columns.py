@@ -14,7 +14,7 @@ from datetime import datetime
 from preswapd.api.figures import BYTES, DEVICE, TEXT, TMEM, Figure
 from preswapd.cli.look.rows import Subject
 from preswapd.cli.look.table import Column, Kind, Value
-from preswapd.units import PAGE_SIZE
+from preswapd.units import PAGE_SIZE, format_duration
 
 # --- columns that are a figure; `adds` to its meaning what only the table can say ---
 
@@ -74,6 +74,12 @@ def hits(row: Subject) -> float | None:
     return 100 * source["loads"] / reads if reads else None
 
 
+def share(row: Subject) -> float | None:
+    """Of the pool's memory, which was looked at a moment earlier."""
+    used = row.figures["mem_used_total"]
+    return min(100.0, 100 * row.figures["bytes"] / used) if used else None
+
+
 def latency(operation: str, quantile: str) -> Callable[[Subject], Value]:
     """Seconds; None from a server that does not measure it."""
 
@@ -92,6 +98,8 @@ def clock(row: Subject) -> str:
 
 # --- the columns ---
 
+# Of a pool, what its devices count.
+OF_ALL = ", of all devices"
 USED_PAGES = (DEVICE["preswap_pages"], DEVICE["disk_pages"], DEVICE["lost_pages"])
 
 FROZEN = Column("FROZEN", TMEM["frozen"].meaning, Kind.TEXT, frozen)
@@ -162,6 +170,10 @@ DEVICE_COLUMNS = (
     plain("ERRORS", DEVICE["disk_errors"]),
     plain("TRIMS", DEVICE["trims"]),
     plain("MOVED", DEVICE["written_back_pages"]),
+    plain("MOVED-ROOM", DEVICE["written_back_room"]),
+    plain("MOVED-IDLE", DEVICE["written_back_idle"]),
+    plain("REFAULTS", DEVICE["refaults"]),
+    plain("BACK", DEVICE["promoted_pages"]),
     plain("READS", DEVICE["read_requests"]),
     plain("WRITES", DEVICE["write_requests"]),
     HITS,
@@ -221,6 +233,12 @@ POOL_COLUMNS = (
     plain("REJECTS", TMEM["no_mem_puts"]),
     plain("GETS", TMEM["gets"]),
     plain("DAMAGED", TMEM["checksum_errors"]),
+    plain("MOVED", DEVICE["written_back_pages"], OF_ALL),
+    plain("MOVED-ROOM", DEVICE["written_back_room"], OF_ALL),
+    plain("MOVED-IDLE", DEVICE["written_back_idle"], OF_ALL),
+    plain("REFAULTS", DEVICE["refaults"], OF_ALL),
+    plain("BACK", DEVICE["promoted_pages"], OF_ALL),
+    plain("SAVED", TMEM["recompress_saved"]),
     HITS,
 )
 POOL_DEFAULT = (
@@ -236,6 +254,31 @@ POOL_DEFAULT = (
     "FROZEN",
 )
 
+AGE_COLUMNS = (
+    INSTANCE,
+    Column(
+        "UNUSED",
+        "the pages of a row were neither written nor read for so long, or longer",
+        Kind.TEXT,
+        lambda row: format_duration(row.figures["older_than"]),
+    ),
+    Column("PAGES", "how many they are", Kind.COUNT, lambda row: row.figures["pages"]),
+    Column(
+        "ORIG",
+        "their size before compression",
+        Kind.SIZE,
+        lambda row: PAGE_SIZE * row.figures["pages"],
+    ),
+    Column(
+        "MEMORY",
+        "memory that they take, compressed and with their headers",
+        Kind.SIZE,
+        lambda row: row.figures["bytes"],
+    ),
+    Column("POOL%", "MEMORY, as a share of all that the pool takes", Kind.PERCENT, share),
+)
+AGE_DEFAULT = tuple(column.name for column in AGE_COLUMNS)
+
 # What a second look can tell; only where there is one.
 TIME = Column("TIME", "time of day", Kind.TEXT, clock)
 DEVICE_RATES = (
@@ -246,6 +289,9 @@ DEVICE_RATES = (
     per_second("DISKR/S", DEVICE["disk_reads"]),
     per_second("DISKW/S", DEVICE["disk_writes"]),
     per_second("TRIMS/S", DEVICE["trims"]),
+    per_second("MOVED/S", DEVICE["written_back_pages"]),
+    per_second("REFAULTS/S", DEVICE["refaults"]),
+    per_second("BACK/S", DEVICE["promoted_pages"]),
     per_second("READS/S", DEVICE["read_requests"]),
     per_second("WRITES/S", DEVICE["write_requests"]),
 )
@@ -256,6 +302,9 @@ POOL_RATES = (
     per_second("GETS/S", TMEM["gets"]),
     per_second("DISKR/S", DEVICE["disk_reads"], " of any device"),
     per_second("DISKW/S", DEVICE["disk_writes"], " of any device"),
+    per_second("MOVED/S", DEVICE["written_back_pages"], OF_ALL),
+    per_second("REFAULTS/S", DEVICE["refaults"], OF_ALL),
+    per_second("BACK/S", DEVICE["promoted_pages"], OF_ALL),
 )
 DEVICE_WATCH = (
     "TIME",
@@ -268,6 +317,8 @@ DEVICE_WATCH = (
     "LOADS/S",
     "DISKR/S",
     "DISKW/S",
+    "MOVED/S",
+    "REFAULTS/S",
     "TRIMS/S",
     "HIT%",
 )
@@ -284,5 +335,7 @@ POOL_WATCH = (
     "GETS/S",
     "DISKR/S",
     "DISKW/S",
+    "MOVED/S",
+    "REFAULTS/S",
     "HIT%",
 )

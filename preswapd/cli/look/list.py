@@ -52,10 +52,14 @@ def list_command(
     elif answers:
         rows = [row for stats in answers for row in devices_of(Moment.of(stats))]
         table.print(rows)
+    for stats in answers:
+        for name, why in stats.get("refused", {}).items():
+            click.echo(f"preswapctl: {stats['instance']}: {name} is not served: {why}", err=True)
     invocation.instances.warn_of_stopped()
     complain(errors)
 
 
 def device_list(stats: Statistics) -> dict[str, object]:
     devices = [{"name": name, **figures} for name, figures in stats["devices"].items()]
-    return {"instance": stats["instance"], "devices": devices}
+    refused = [{"name": name, "why": why} for name, why in stats.get("refused", {}).items()]
+    return {"instance": stats["instance"], "devices": devices, "refused": refused}

@@ -2,18 +2,31 @@
 """What tables and the live view show: the figures of a pool or a device, and how fast they grow."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any, NamedTuple, Self
 
 from preswapd.api.figures import DeviceFigures, Statistics
+from preswapd.api.messages import Age
 from preswapd.errors import UsageError
 
 # Figures by key: a table chooses its columns while it runs.
 Figures = Mapping[str, Any]
 
 # What a pool's row says of all its devices together.
-SUMMED = ("loads", "disk_reads", "disk_writes", "disk_errors", "read_requests", "write_requests")
-
+SUMMED = (
+    "loads",
+    "disk_reads",
+    "disk_writes",
+    "disk_errors",
+    "read_requests",
+    "write_requests",
+    "written_back_pages",
+    "written_back_room",
+    "written_back_idle",
+    "refaults",
+    "promoted_pages",
+)
 
 # What a device's row says of its pool.
 OF_POOL = ("frozen",)
@@ -69,7 +82,9 @@ def pool_of(now: Moment, before: Moment | None = None) -> Subject:
 
 def pool_figures(stats: Statistics) -> Figures:
     devices: list[Figures] = list(stats["devices"].values())
-    sums = {key: sum(device.get(key, 0) for device in devices) for key in SUMMED}
+    # What an older server does not count has no value, and not the value 0.
+    known = [key for key in SUMMED if all(key in device for device in devices)]
+    sums = {key: sum(device[key] for device in devices) for key in known}
     return {**stats["tmem"], **sums, "devices": len(devices)}
 
 
@@ -100,6 +115,12 @@ def rates(
         for key, value in figures.items()
         if is_number(value) and is_number(earlier.get(key))
     }
+
+
+def ages_of(stats: Statistics, ages: Iterable[Age]) -> list[Subject]:
+    """A row for each age, with what the pool takes."""
+    used, name = stats["tmem"]["mem_used_total"], stats["instance"]
+    return [Subject(name, name, 0.0, {**asdict(age), "mem_used_total": used}) for age in ages]
 
 
 def is_number(value: object) -> bool:

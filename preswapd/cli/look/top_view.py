@@ -38,10 +38,22 @@ DEVICE_NAMES = (
     "STORES/S",
     "REJECTS/S",
     "DISKW/S",
+    "MOVED/S",
+    "REFAULTS/S",
     "TRIMS/S",
     "SIZE",
 )
-POOL_NAMES = ("PUTS/S", "REJECTS/S", "GETS/S", "DISKR/S", "DISKW/S", "HIT%")
+# As above: of a line, its end is left out.
+POOL_NAMES = (
+    "PUTS/S",
+    "REJECTS/S",
+    "GETS/S",
+    "DISKR/S",
+    "DISKW/S",
+    "HIT%",
+    "MOVED/S",
+    "REFAULTS/S",
+)
 
 # Of the bar, and of what is beside it.
 BAR_WIDTHS = range(10, 41)

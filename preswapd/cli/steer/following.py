@@ -30,6 +30,11 @@ def run_shrink(client: Client, pages: int, device: str | None = None) -> ShrinkR
     return follow(client.shrink(pages, device))
 
 
+def run_idle_shrink(client: Client, seconds: float, device: str | None = None) -> ShrinkResult:
+    """The pages that nobody has used for so long; Ctrl-C as above."""
+    return follow(client.idle_shrink(seconds, device))
+
+
 def run_sync(client: Client, device: str | None = None) -> ShrinkResult:
     """All pages to disk, and the maps saved; Ctrl-C as above."""
     return follow(client.sync(device))

@@ -106,6 +106,7 @@ cdef extern from "device.h" nogil:
         latency writes
     void device_set_compress(device *, tmem_compress)
     void device_set_max_pages(device *, uint64_t)
+    void device_set_promoted_below(device *, uint64_t)
     cbool device_is_marked(const device *)
     void device_set_marked(device *, cbool)
     uint8_t device_state(const device *, uint64_t)
@@ -116,34 +117,39 @@ cdef extern from "device.h" nogil:
     int device_reserve_index(device *)
     int device_empty(device *)
 
-cdef extern from "places.h" nogil:
-    void place_forget_left(device *)
-
 cdef extern from "owner.h" nogil:
     ctypedef struct writeback "struct writeback":
         uint64_t moved, lost
         int err
+    ctypedef struct recompress "struct recompress":
+        tmem_compress compress
+        double since, before
+        uint64_t budget, next
+        uint64_t recompressed, no_room
+        uint64_t worked, took
     ctypedef struct aged "struct aged":
         double seq
         uint64_t pages, extent
     ctypedef struct heavy "struct heavy":
         uint8_t least, beside
+        uint64_t most
     ctypedef struct older "struct older":
         double seconds
         uint64_t pages, bytes
     int owner_write_page_zero(device *, const uint8_t *)
-    int owner_writeback(device *, uint64_t, uint64_t, writeback *)
+    int owner_writeback(device *, uint64_t, double, uint64_t, writeback *)
     int owner_coldest(device *, aged *, size_t *)
-    int owner_writeback_idle_extent(device *, uint64_t, double, uint64_t, writeback *)
     int owner_writeback_idle(device *, uint64_t *, double, uint64_t, writeback *)
     int owner_writeback_heavy(device *, uint64_t *, const heavy *, writeback *)
     int owner_weigh(device *, uint16_t, uint64_t *)
     int owner_ages(device *, older *, size_t)
     int owner_idle_pages(device *, uint64_t *)
     int owner_renumber(device *)
+    int owner_forget_left(device *)
     int owner_forget(device *)
     int64_t owner_make_known(device *)
-    int owner_recompress(device *)
+    int owner_settle(device *)
+    int owner_recompress(device *, recompress *)
     int64_t owner_mend(device *)
     int owner_punch(device *)
     int owner_punch_unused(device *)

@@ -143,10 +143,12 @@ class Device:
     def writeback_next_idle(
         self, page: int, seconds: float, most: int = ...
     ) -> tuple[int, int, int]:
-        """The same of the first extent from `page` on that has such pages: the page behind it, or
-        the device's end; moved; errno or 0."""
+        """The same of the first extent from `page` on that has such pages: the page to go on with,
+        the device's end at the latest; moved, 0 also where a long look found none; errno or 0."""
 
-    def writeback_next_heavy(self, page: int, least: int, beside: int) -> tuple[int, int, int]:
+    def writeback_next_heavy(
+        self, page: int, least: int, beside: int, most: int = ...
+    ) -> tuple[int, int, int]:
         """As before, of pages that had this weight, in steps, or a greater one at the last
         weigh(), and were not touched since; and of those beside them that had nearly as much."""
 
@@ -175,8 +177,18 @@ class Device:
         """Gives back all blocks of the disk file where no page is on disk, as a process before
         this one may have left them."""
 
-    def recompress(self) -> None:
+    def settle(self) -> None:
         """Compresses pages in tmem that the process before this one left uncompressed."""
+
+    def recompress(
+        self, codec: str, first: int, *, since: float, before: float, nanoseconds: int
+    ) -> tuple[int, int, int, int, int]:
+        """From page `first` on compresses pages in tmem once more that were touched last in that
+        time (of time.monotonic()), until it has had a processor for so long.
+
+        The page to go on with; how many pages became smaller, and how many found no room to; ns
+        with a processor, and in all.
+        """
 
     def mend(self) -> int | None:
         """Where the disk file was cut off, makes pages behind its end lost: how many, or None."""

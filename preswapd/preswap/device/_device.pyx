@@ -258,7 +258,7 @@ cdef class Device:
 
     @promoted_below.setter
     def promoted_below(self, weight):
-        self.d.promoted_below = PROMOTE_ALL if weight is None else weight
+        device_set_promoted_below(&self.d, PROMOTE_ALL if weight is None else weight)
 
     def is_on_disk(self, uint64_t page):
         self.check_attached()
@@ -333,16 +333,6 @@ cdef class Device:
             err = owner_write_page_zero(&self.d, first)
         self.check(err)
 
-    def writeback(self, uint64_t extent, uint64_t most=EXTENT_PAGES_OF_DEVICE):
-        cdef writeback w
-        cdef int err
-        if extent * EXTENT_PAGES_OF_DEVICE >= self.d.pages:
-            raise ValueError("no such extent")
-        with nogil:
-            err = owner_writeback(&self.d, extent, most, &w)
-        self.check(err)
-        return w.moved, w.lost, -w.err
-
     def writeback_idle(self, uint64_t extent, double seconds,
                        uint64_t most=EXTENT_PAGES_OF_DEVICE):
         cdef writeback w
@@ -350,9 +340,12 @@ cdef class Device:
         if extent * EXTENT_PAGES_OF_DEVICE >= self.d.pages:
             raise ValueError("no such extent")
         with nogil:
-            err = owner_writeback_idle_extent(&self.d, extent, seconds, most, &w)
+            err = owner_writeback(&self.d, extent, seconds, most, &w)
         self.check(err)
         return w.moved, w.lost, -w.err
+
+    def writeback(self, uint64_t extent, uint64_t most=EXTENT_PAGES_OF_DEVICE):
+        return self.writeback_idle(extent, 0.0, most)
 
     def writeback_next_idle(self, uint64_t page, double seconds,
                             uint64_t most=EXTENT_PAGES_OF_DEVICE):
@@ -363,8 +356,9 @@ cdef class Device:
         self.check(err)
         return page, w.moved, -w.err
 
-    def writeback_next_heavy(self, uint64_t page, uint8_t least, uint8_t beside):
-        cdef heavy chosen = heavy(least, beside)
+    def writeback_next_heavy(self, uint64_t page, uint8_t least, uint8_t beside,
+                             uint64_t most=EXTENT_PAGES_OF_DEVICE):
+        cdef heavy chosen = heavy(least, beside, max(1, most))
         cdef writeback w
         cdef int err
         with nogil:
@@ -410,9 +404,10 @@ cdef class Device:
         self.check(err)
 
     def forget_left(self):
-        self.check_attached()
+        cdef int err
         with nogil:
-            place_forget_left(&self.d)
+            err = owner_forget_left(&self.d)
+        self.check(err)
 
     def coldest(self):
         cdef Extents extents = Extents()
@@ -438,11 +433,22 @@ cdef class Device:
         self.check(<int>min(made, 0))
         return made
 
-    def recompress(self):
+    def settle(self):
         cdef int err
         with nogil:
-            err = owner_recompress(&self.d)
+            err = owner_settle(&self.d)
         self.check(err)
+
+    def recompress(self, str codec not None, uint64_t first, *, double since, double before,
+                   uint64_t nanoseconds):
+        cdef recompress r
+        cdef int err
+        r.compress = <tmem_compress>compress_number(codec)
+        r.next, r.since, r.before, r.budget = first, since, before, nanoseconds
+        with nogil:
+            err = owner_recompress(&self.d, &r)
+        self.check(err)
+        return r.next, r.recompressed, r.no_room, r.worked, r.took
 
     def mend(self):
         cdef int64_t lost

@@ -168,14 +168,14 @@ uint64_t device_make_known(struct device *d, uint64_t first, uint64_t pages)
 	return made;
 }
 
-void device_recompress(struct device *d, uint64_t first, uint64_t pages)
+void device_settle(struct device *d, uint64_t first, uint64_t pages)
 {
 	enum tmem_compress compress = device_compress(d);
 
 	for (uint64_t page = first; page < first + pages && compress != TMEM_NONE; page++) {
 		struct tmem_handle handle = device_handle(d, page);
 		if (device_state(d, page) == TMEM)
-			d->tmem->recompress(d->host, &handle, compress);
+			d->tmem->settle(d->host, &handle, compress);
 	}
 }
 

@@ -103,6 +103,11 @@ static inline void device_set_max_pages(struct device *d, uint64_t pages)
 	__atomic_store_n(&d->max_pages, pages, __ATOMIC_RELAXED);
 }
 
+static inline void device_set_promoted_below(struct device *d, uint64_t weight)
+{
+	__atomic_store_n(&d->promoted_below, weight, __ATOMIC_RELAXED);
+}
+
 static inline bool device_is_marked(const struct device *d)
 {
 	return __atomic_load_n(&d->is_marked, __ATOMIC_ACQUIRE);
@@ -149,7 +154,7 @@ void device_drop(struct device *, uint64_t first, uint64_t pages, enum page_stat
 uint64_t device_make_known(struct device *, uint64_t first, uint64_t pages);
 /* Compresses those of the pages that tmem still holds uncompressed: the process before this one
  * ended before it got to them. */
-void device_recompress(struct device *, uint64_t first, uint64_t pages);
+void device_settle(struct device *, uint64_t first, uint64_t pages);
 /* Counts and notes what the disk file failed with; returns the error for the guest. */
 int device_disk_error(struct device *, int err);
 

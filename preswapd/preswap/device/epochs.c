@@ -86,7 +86,7 @@ static uint32_t in_half(uint32_t number)
 	return number % EPOCHS_HALF;
 }
 
-/* Where numbers have run out it goes on: ages are a little too small then. */
+/* Where numbers have run out the epoch goes on: what is touched in it seems as old as its beginning. */
 static void begin_next(struct epochs *e, uint64_t ns)
 {
 	if (in_half(e->now) + 1 < EPOCHS_HALF)
@@ -104,7 +104,7 @@ uint16_t epochs_begin(struct epochs *e)
 
 void epochs_end_due(struct epochs *e, uint64_t ns)
 {
-	/* Somebody else does it. */
+	/* Somebody else does it; the page may still get the number before. */
 	if (pthread_mutex_trylock(&e->changing))
 		return;
 	if (get(&e->touches) >= get(&e->ends_at_touches) || ns >= get(&e->ends_at_ns))
@@ -164,9 +164,9 @@ static bool is_apart(const struct epoch *before, const struct epoch *later, uint
 
 void epochs_change_over(struct epochs *e)
 {
-	uint64_t touches = get(&e->touches), ns = monotonic_ns();
-
 	pthread_mutex_lock(&e->changing);
+	/* Under the lock: no epoch may have begun after that moment. */
+	uint64_t touches = get(&e->touches), ns = monotonic_ns();
 	uint32_t last = e->now, first = last / EPOCHS_HALF * EPOCHS_HALF;
 	uint32_t to = EPOCHS_HALF - first;
 	const struct epoch *before = NULL;

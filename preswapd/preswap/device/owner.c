@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "owner.h"
 
+#include "clock.h"
 #include "mend.h"
+#include "places.h"
 #include "punch.h"
 #include "requests.h"
 
 /* Pages in one flight. */
 #define PUNCH_AT_ONCE 65536u            /* and those that become known */
-#define RECOMPRESS_AT_ONCE 4096u
+#define SETTLE_AT_ONCE 4096u
+#define LOOKS_AT_ONCE (1u << 20)        /* pages that are only looked at: some 10 ms */
 
 static int begin(struct device *d, struct flight *mine)
 {
@@ -34,31 +37,15 @@ int owner_write_page_zero(struct device *d, const uint8_t *page)
 	return err;
 }
 
-int owner_writeback(struct device *d, uint64_t extent, uint64_t most, struct writeback *w)
+int owner_writeback(struct device *d, uint64_t extent, double seconds, uint64_t most,
+		    struct writeback *w)
 {
 	struct flight mine;
 	int err = begin(d, &mine);
 
 	if (err)
 		return err;
-	*w = (struct writeback){.err = device_mark(d)};
-	if (!w->err)
-		writeback_extent(d, extent * EXTENT_PAGES, most, w);
-	end(d, &mine);
-	return 0;
-}
-
-int owner_writeback_idle_extent(struct device *d, uint64_t extent, double seconds, uint64_t most,
-				struct writeback *w)
-{
-	struct flight mine;
-	int err = begin(d, &mine);
-
-	if (err)
-		return err;
-	*w = (struct writeback){.err = device_mark(d)};
-	if (!w->err)
-		writeback_idle_extent(d, extent * EXTENT_PAGES, seconds, most, w);
+	writeback_extent(d, extent * EXTENT_PAGES, seconds, most, w);
 	end(d, &mine);
 	return 0;
 }
@@ -71,9 +58,7 @@ int owner_writeback_idle(struct device *d, uint64_t *page, double seconds, uint6
 
 	if (err)
 		return err;
-	*w = (struct writeback){.err = device_mark(d)};
-	if (!w->err)
-		*page = writeback_idle(d, *page, seconds, most, w);
+	*page = writeback_idle(d, *page, seconds, most, w);
 	end(d, &mine);
 	return 0;
 }
@@ -86,9 +71,7 @@ int owner_writeback_heavy(struct device *d, uint64_t *page, const struct heavy *
 
 	if (err)
 		return err;
-	*w = (struct writeback){.err = device_mark(d)};
-	if (!w->err)
-		*page = writeback_heavy(d, *page, heavy, w);
+	*page = writeback_heavy(d, *page, heavy, w);
 	end(d, &mine);
 	return 0;
 }
@@ -96,12 +79,16 @@ int owner_writeback_heavy(struct device *d, uint64_t *page, const struct heavy *
 int owner_weigh(struct device *d, uint16_t since, uint64_t pages_of[WEIGHT_STEPS])
 {
 	struct flight mine;
-	int err = begin(d, &mine);
 
-	if (err)
-		return err;
-	weights_take(d, since, pages_of);
-	end(d, &mine);
+	for (uint64_t object = 0; object < SWIZZLE_OBJECTS; object++) {
+		int err = begin(d, &mine);
+		if (err)
+			return err;
+		if (object == 0)
+			weights_forget(d, since);
+		weights_take(d, object, pages_of);
+		end(d, &mine);
+	}
 	return 0;
 }
 
@@ -143,38 +130,59 @@ int owner_ages(struct device *d, struct older *older, size_t n)
 	return 0;
 }
 
-static bool is_used(const struct device *d, uint64_t page)
+static bool is_held(const struct device *d, uint64_t page)
 {
 	uint8_t state = device_state(d, page);
 
 	return state == TMEM || (state == DISK && !zone_has(&d->zone, page));
 }
 
+static uint64_t piece(const struct device *d, uint64_t first, uint64_t most)
+{
+	return d->pages - first < most ? d->pages - first : most;
+}
+
 int owner_idle_pages(struct device *d, uint64_t pages_of[REUSE_STEPS])
 {
 	uint64_t now = monotonic_ns();
 	struct flight mine;
-	int err = begin(d, &mine);
 
-	if (err)
-		return err;
-	for (uint64_t page = 0; page < d->pages; page++)
-		if (is_used(d, page))
-			pages_of[epochs_reuse_step(epochs_seconds(
-				d->epochs, epochs_number(&d->touched[page]), now))]++;
-	end(d, &mine);
+	for (uint64_t page = 0; page < d->pages;) {
+		int err = begin(d, &mine);
+		if (err)
+			return err;
+		for (uint64_t n = piece(d, page, LOOKS_AT_ONCE); n > 0; n--, page++)
+			if (is_held(d, page))
+				pages_of[epochs_reuse_step(epochs_seconds(
+					d->epochs, epochs_number(&d->touched[page]), now))]++;
+		end(d, &mine);
+	}
 	return 0;
 }
 
 int owner_renumber(struct device *d)
 {
 	struct flight mine;
+
+	for (uint64_t page = 0; page < d->pages;) {
+		int err = begin(d, &mine);
+		if (err)
+			return err;
+		for (uint64_t n = piece(d, page, LOOKS_AT_ONCE); n > 0; n--, page++)
+			epochs_renumber(d->epochs, &d->touched[page]);
+		end(d, &mine);
+	}
+	return 0;
+}
+
+int owner_forget_left(struct device *d)
+{
+	struct flight mine;
 	int err = begin(d, &mine);
 
 	if (err)
 		return err;
-	for (uint64_t page = 0; page < d->pages; page++)
-		epochs_renumber(d->epochs, &d->touched[page]);
+	place_forget_left(d);
 	end(d, &mine);
 	return 0;
 }
@@ -208,11 +216,6 @@ int owner_forget(struct device *d)
 	return err;
 }
 
-static uint64_t piece(const struct device *d, uint64_t first, uint64_t most)
-{
-	return d->pages - first < most ? d->pages - first : most;
-}
-
 int64_t owner_make_known(struct device *d)
 {
 	struct flight mine;
@@ -232,15 +235,33 @@ int64_t owner_make_known(struct device *d)
 	return (int64_t)made;
 }
 
-int owner_recompress(struct device *d)
+int owner_settle(struct device *d)
 {
 	struct flight mine;
 
-	for (uint64_t first = 0; first < d->pages; first += RECOMPRESS_AT_ONCE) {
+	for (uint64_t first = 0; first < d->pages; first += SETTLE_AT_ONCE) {
 		int err = begin(d, &mine);
 		if (err)
 			return err;
-		device_recompress(d, first, piece(d, first, RECOMPRESS_AT_ONCE));
+		device_settle(d, first, piece(d, first, SETTLE_AT_ONCE));
+		end(d, &mine);
+	}
+	return 0;
+}
+
+int owner_recompress(struct device *d, struct recompress *r)
+{
+	struct flight mine;
+
+	r->recompressed = r->no_room = r->worked = r->took = 0;
+	while (r->next < d->pages && r->worked < r->budget) {
+		int err = begin(d, &mine);
+		if (err)
+			return err;
+		uint64_t began = monotonic_ns(), worked = thread_cpu_ns();
+		recompress_pages(d, r);
+		r->worked += thread_cpu_ns() - worked;
+		r->took += monotonic_ns() - began;
 		end(d, &mine);
 	}
 	return 0;

@@ -8,23 +8,23 @@
 #ifndef PRESWAPD_OWNER_H
 #define PRESWAPD_OWNER_H
 
+#include "recompress.h"
 #include "weights.h"
 #include "writeback.h"
 
 /* Written through to disk, and synced. */
 int owner_write_page_zero(struct device *, const uint8_t *page);
-int owner_writeback(struct device *, uint64_t extent, uint64_t most, struct writeback *);
-int owner_writeback_idle_extent(struct device *, uint64_t extent, double seconds, uint64_t most,
-				struct writeback *);
+int owner_writeback(struct device *, uint64_t extent, double seconds, uint64_t most,
+		    struct writeback *);
 /* As in writeback.h, from `*page` on, which becomes the page that they return. */
 int owner_writeback_idle(struct device *, uint64_t *page, double seconds, uint64_t most,
 			 struct writeback *);
 int owner_writeback_heavy(struct device *, uint64_t *page, const struct heavy *,
 			  struct writeback *);
-/* See weights_take(). */
+/* See weights.h. */
 int owner_weigh(struct device *, uint16_t since, uint64_t pages_of[WEIGHT_STEPS]);
-/* Pages in tmem that were not touched for so many seconds, and the bytes that they take: added up in
- * n ages. */
+/* Pages in tmem that were not touched for so many seconds, and the bytes that they take: added to what is
+ * in each of n. */
 struct older {
 	double seconds;
 	uint64_t pages, bytes;
@@ -35,12 +35,16 @@ int owner_ages(struct device *, struct older *, size_t n);
 int owner_idle_pages(struct device *, uint64_t pages_of[REUSE_STEPS]);
 /* After epochs_change_over(). */
 int owner_renumber(struct device *);
+/* See place_forget_left(). */
+int owner_forget_left(struct device *);
 int owner_coldest(struct device *, struct aged *to, size_t *extents);
 /* All pages but the zone's become UNKNOWN. */
 int owner_forget(struct device *);
 /* UNKNOWN pages become zeros.  How many, or a negative errno. */
 int64_t owner_make_known(struct device *);
-int owner_recompress(struct device *);
+int owner_settle(struct device *);
+/* A pass goes on until it has had a processor for its budget, or is at its end. */
+int owner_recompress(struct device *, struct recompress *);
 /* See mend_disk(). */
 int64_t owner_mend(struct device *);
 /* Where a trim left blocks behind. */

@@ -4,8 +4,8 @@
 #include "places.h"
 #include "weights.h"
 
-/* The least memory that a page takes: so much of the rule is known before it is compressed. */
-#define LEAST_BYTES 40u
+/* The shortest slot, see weights.c: so much of the rule is known before the page is compressed. */
+#define LEAST_BYTES 64u
 
 /* It was read under the mark, and only under the mark alone can it become DISK anew: so if it is on
  * disk and nowhere else, it is what was read.  An ordinary put of a page without a slot (no row of its
@@ -17,7 +17,8 @@ static bool publish(struct device *d, uint64_t page, const struct tmem_handle *h
 	uint32_t old = 0;
 
 	d->tmem->lock(d->host, handle);
-	bool published = place_is(d, page, handle, &on_disk) &&
+	/* A sync that has begun to hold pages down since would save a map that does not know it. */
+	bool published = place_is(d, page, handle, &on_disk) && !device_over_quota(d) &&
 			 !place_publish(d, page, handle, fresh, &old);
 	d->tmem->unlock(d->host, handle);
 	return published;

@@ -5,11 +5,11 @@
 
 #include "device.h"
 
-/* No page that is read comes back; or every one for which there is room. */
-#define PROMOTE_NONE 0u
+/* Of device.promoted_below: every page that is read comes back, if there is room.  0: none does. */
 #define PROMOTE_ALL UINT64_MAX
 
-/* Under the mark, shared, that it was read under, and before it is touched. */
+/* Takes the page into tmem again, or leaves it on disk alone.  Under the mark, shared, that it was read
+ * under, and before it is touched: its age is the one that it had until now. */
 void promotion_consider(struct device *, uint64_t page, const uint8_t *from);
 
 #endif

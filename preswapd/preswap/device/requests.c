@@ -22,7 +22,6 @@ static int missing_page_error(struct device *d, uint8_t state)
 	return -EIO;
 }
 
-
 /* --- Reading ---------------------------------------------------------------------------------- */
 
 /* A page without its disk: IN_MEMORY (`to` is filled), ON_DISK, or an error. */

@@ -3,7 +3,8 @@
 
 #include <sys/mman.h>
 
-/* A slot takes 32 bytes at least, and that is step 1: 4128 bytes of the greatest age are step 225. */
+/* Its weight, 32, and all below it are step 1.  The shortest slot, of 64 bytes, has step 17 at the least
+ * age, and the longest, of 4352, step 226 at the greatest. */
 #define LIGHTEST (5u * 16u - 1u)
 
 uint8_t weight_step(uint64_t weight)
@@ -38,14 +39,17 @@ static void weigh(void *ctx, uint32_t index, uint32_t ref)
 	w->pages_of[step]++;
 }
 
-void weights_take(struct device *d, uint16_t since, uint64_t pages_of[WEIGHT_STEPS])
+void weights_forget(struct device *d, uint16_t since)
 {
 	d->weighed = since;
 	/* Zeros again, and no memory where no page is. */
 	madvise(d->weights, d->pages, MADV_DONTNEED);
-	for (uint64_t object = 0; object < SWIZZLE_OBJECTS; object++) {
-		struct weighing w = {d, object, pages_of};
-		struct tmem_handle handle = device_handle(d, object);
-		d->tmem->visit(d->host, &handle, weigh, &w);
-	}
+}
+
+void weights_take(struct device *d, uint64_t object, uint64_t pages_of[WEIGHT_STEPS])
+{
+	struct weighing w = {d, object, pages_of};
+	struct tmem_handle handle = device_handle(d, object);
+
+	d->tmem->visit(d->host, &handle, weigh, &w);
 }

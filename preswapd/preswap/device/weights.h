@@ -20,9 +20,11 @@ static inline uint64_t weight_of(const struct device *d, uint64_t page, uint64_t
 uint8_t weight_step(uint64_t weight);
 /* The least weight of a step. */
 uint64_t weight_least(uint8_t step);
-/* Weighs the device's pages, into d->weights, and adds how many have each step.  What is touched from
- * the epoch `since` on is known to be so. */
-void weights_take(struct device *, uint16_t since, uint64_t pages_of[WEIGHT_STEPS]);
+/* Before they are taken anew.  Of what is touched from the epoch `since` on, weight_noted() knows it. */
+void weights_forget(struct device *, uint16_t since);
+/* Weighs the pages of one of the device's SWIZZLE_OBJECTS, into d->weights, and adds how many have each
+ * step. */
+void weights_take(struct device *, uint64_t object, uint64_t pages_of[WEIGHT_STEPS]);
 
 /* As it was when it was weighed; 0 also where it was touched since. */
 static inline uint8_t weight_noted(const struct device *d, uint64_t page)

@@ -9,6 +9,9 @@
 #include "places.h"
 #include "weights.h"
 
+/* Pages that a call looks at in vain: whole extents, and some 10 ms. */
+#define LOOKS_AT_ONCE (4096u * EXTENT_PAGES)
+
 /* Of several moves one writes at a time: two writers on a file with holes keep guests' reads out
  * of it (p99 8.8 ms instead of 0.8). */
 static pthread_mutex_t writing = PTHREAD_MUTEX_INITIALIZER;
@@ -39,7 +42,7 @@ static int take(struct device *d, uint64_t page, uint8_t *to, struct noted *note
 	return 0;
 }
 
-/* Of an extent's pages, those that are to leave tmem. */
+/* The first of an extent's pages that are to leave tmem, and the page behind the last one. */
 static uint64_t first_of(const bool *chosen)
 {
 	uint64_t i = 0;
@@ -67,7 +70,8 @@ static void leave(struct device *d, uint64_t page, const struct noted *noted, st
 	w->moved++;
 }
 
-/* Moves at most `most` of the chosen pages of an extent, of which there is one. */
+/* Moves at most `most` of the chosen pages of an extent, of which there is one.  Only here a clean
+ * device changes (rule K2): a look that finds nothing to move leaves it clean. */
 static void move(struct device *d, uint64_t extent, const bool chosen[EXTENT_PAGES], uint64_t most,
 		 struct writeback *w)
 {
@@ -77,8 +81,8 @@ static void move(struct device *d, uint64_t extent, const bool chosen[EXTENT_PAG
 	struct mark mark;
 	uint64_t run = 0;
 
-	w->err = buffer ? 0 : -ENOMEM;
-	if (!buffer)
+	w->err = buffer ? device_mark(d) : -ENOMEM;
+	if (w->err)
 		return;
 	marks_take(&d->marks, &mark, first, pages, true);
 	for (uint64_t i = 0, n = 0; !w->err && i < pages; i++) {
@@ -113,16 +117,10 @@ static uint64_t pages_of(const struct device *d, uint64_t extent)
 	return d->pages - extent < EXTENT_PAGES ? d->pages - extent : EXTENT_PAGES;
 }
 
-void writeback_extent(struct device *d, uint64_t extent, uint64_t most, struct writeback *w)
+/* Where one call of the others ends that has found nothing. */
+static uint64_t end_of_look(const struct device *d, uint64_t page)
 {
-	bool chosen[EXTENT_PAGES] = {false};
-	bool any = false;
-
-	*w = (struct writeback){0};
-	for (uint64_t i = 0; i < pages_of(d, extent); i++)
-		any |= chosen[i] = device_state(d, extent + i) == TMEM;
-	if (any && most)
-		move(d, extent, chosen, most, w);
+	return page + LOOKS_AT_ONCE < d->pages ? page + LOOKS_AT_ONCE : d->pages;
 }
 
 /* --- The heaviest ------------------------------------------------------------------------------ */
@@ -155,27 +153,40 @@ static bool choose_heavy(struct device *d, uint64_t extent, const struct heavy *
 	return any;
 }
 
+/* Only the first `most`: the page of the extent from which on none is chosen any more. */
+static uint64_t keep_first(bool chosen[EXTENT_PAGES], uint64_t pages, uint64_t most)
+{
+	uint64_t end = 0;
+
+	for (uint64_t n = 0; end < pages && (!chosen[end] || n < most); end++)
+		n += chosen[end];
+	memset(chosen + end, 0, (EXTENT_PAGES - end) * sizeof *chosen);
+	return end;
+}
+
 uint64_t writeback_heavy(struct device *d, uint64_t page, const struct heavy *h, struct writeback *w)
 {
 	bool chosen[EXTENT_PAGES];
 
 	*w = (struct writeback){0};
-	for (; page < d->pages; page += EXTENT_PAGES) {
+	for (uint64_t end = end_of_look(d, page); page < end; page += EXTENT_PAGES) {
 		if (!has_heavy(d, page, h->least))
 			continue;
 		bool any = choose_heavy(d, page, h, chosen);
-		memset(d->weights + page, 0, pages_of(d, page));
+		uint64_t tried = keep_first(chosen, pages_of(d, page), any ? h->most : 0);
+		memset(d->weights + page, 0, any ? tried : pages_of(d, page));
 		if (!any)
 			continue;
 		move(d, page, chosen, EXTENT_PAGES, w);
 		count_add(&d->count.written_back_room, w->moved);
-		return page + EXTENT_PAGES;
+		return tried < pages_of(d, page) ? page : page + EXTENT_PAGES;
 	}
-	return d->pages;
+	return page;
 }
 
 /* --- What was not touched for long --------------------------------------------------------------- */
 
+/* After 0 seconds each page in tmem is. */
 static bool is_idle(const struct device *d, uint64_t page, double seconds, uint64_t now)
 {
 	return device_state(d, page) == TMEM &&
@@ -193,8 +204,8 @@ static bool choose_idle(const struct device *d, uint64_t extent, double seconds,
 	return any;
 }
 
-void writeback_idle_extent(struct device *d, uint64_t extent, double seconds, uint64_t most,
-			   struct writeback *w)
+void writeback_extent(struct device *d, uint64_t extent, double seconds, uint64_t most,
+		      struct writeback *w)
 {
 	bool chosen[EXTENT_PAGES];
 
@@ -210,27 +221,27 @@ uint64_t writeback_idle(struct device *d, uint64_t page, double seconds, uint64_
 	bool chosen[EXTENT_PAGES];
 
 	*w = (struct writeback){0};
-	for (; page < d->pages; page += EXTENT_PAGES) {
+	for (uint64_t end = end_of_look(d, page); page < end; page += EXTENT_PAGES) {
 		if (!choose_idle(d, page, seconds, now, chosen))
 			continue;
 		move(d, page, chosen, most, w);
 		count_add(&d->count.written_back_idle, w->moved);
 		return page + EXTENT_PAGES;
 	}
-	return d->pages;
+	return page;
 }
 
 /* --- The coldest extents -------------------------------------------------------------------------- */
 
-struct ages {
+struct seqs {
 	struct device *device;
 	uint64_t object;
 	struct aged *extents;
 };
 
-static void add_age(void *ctx, uint32_t index, uint32_t ref)
+static void add_seq(void *ctx, uint32_t index, uint32_t ref)
 {
-	struct ages *a = ctx;
+	struct seqs *a = ctx;
 	struct device *d = a->device;
 	struct aged *e = &a->extents[swizzle_page(a->object, index) / EXTENT_PAGES];
 
@@ -252,9 +263,9 @@ size_t writeback_coldest(struct device *d, struct aged *to)
 
 	memset(to, 0, extents * sizeof *to);
 	for (uint64_t object = 0; object < SWIZZLE_OBJECTS; object++) {
-		struct ages a = {d, object, to};
+		struct seqs a = {d, object, to};
 		struct tmem_handle handle = device_handle(d, object);
-		d->tmem->visit(d->host, &handle, add_age, &a);
+		d->tmem->visit(d->host, &handle, add_seq, &a);
 	}
 	for (uint64_t i = 0; i < extents; i++)
 		if (to[i].pages)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from preswapd.errors import RefusedError
 from preswapd.host.filesystems import avoid_copy_on_write, tells_holes
-from preswapd.preswap.files.durable import fresh_name, publish, remove_file
-from preswapd.preswap.files.identity import identity, write_token
+from preswapd.preswap.files.durable import Fresh, fresh_name, remove_file
+from preswapd.preswap.files.identity import Identity, identity, write_token
 from preswapd.units import PAGE_SIZE, exact_size
 
 # Pages that are cleared at once.
@@ -70,39 +70,34 @@ def size_of(path: Path) -> int:
         return file.seek(0, os.SEEK_END)
 
 
-def create_disk_file(
+def make_disk_file(
     path: Path, size: int, header: bytes, zone: Iterable[range], token: int
-) -> int:
-    """A sparse file, or the block device that the path leads to: the header, zeros in the rest of
-    the zone, and the token.  Returns its inode."""
+) -> tuple[Fresh | None, Identity]:
+    """The header, zeros in the rest of the zone, and the token.
+
+    A sparse file that is not synced and has not got its name; or None: the block device that the
+    path leads to, synced.
+    """
     if is_block_device(path):
-        return make(path, size, header, zone, token, alone(path))
-    fresh = fresh_name(path)
-    try:
-        inode = make(fresh, size, header, zone, token, os.O_CREAT | os.O_TRUNC)
-        publish(path)
-        return inode
-    except BaseException:
-        fresh.unlink(missing_ok=True)
-        raise
-
-
-def make(
-    path: Path, size: int, header: bytes, zone: Iterable[range], token: int, flags: int
-) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | flags, 0o600)
-    try:
-        if flags & os.O_CREAT:
-            avoid_copy_on_write(descriptor)
-            os.ftruncate(descriptor, size)
-        else:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | alone(path))
+        try:
             clear(descriptor, zone)
-        write_at(descriptor, header, 0)
-        write_token(descriptor, size, token)
-        os.fsync(descriptor)
-        return identity(descriptor, size).inode
-    finally:
-        os.close(descriptor)
+            write_at(descriptor, header, 0)
+            write_token(descriptor, size, token)
+            os.fsync(descriptor)
+            return None, identity(descriptor, size)
+        finally:
+            os.close(descriptor)
+    file = Fresh(path)
+    try:
+        avoid_copy_on_write(file.descriptor)
+        os.ftruncate(file.descriptor, size)
+        write_at(file.descriptor, header, 0)
+        write_token(file.descriptor, size, token)
+        return file, identity(file.descriptor, size)
+    except BaseException:
+        file.give_up()
+        raise
 
 
 def clear(descriptor: int, parts: Iterable[range]) -> None:

@@ -3,6 +3,8 @@
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 FRESH = ".new"
@@ -38,17 +40,55 @@ def overwrite_file(path: Path, content: bytes) -> None:
 
 
 def write_and_publish(path: Path, content: bytes) -> None:
-    fresh = fresh_name(path)
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with replacing(path) as file:
+        file.write(content)
+
+
+class Fresh:
+    """A file under a fresh name, which gets its own in steps: many are written before the first of
+    them is synced, and the file system then writes its journal once for all."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        self.descriptor = os.open(fresh_name(path), flags, 0o600)
+        self.is_open = True
+
+    def write(self, content: bytes) -> None:
+        if os.write(self.descriptor, content) != len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def sync(self) -> None:
+        os.fsync(self.descriptor)
+
+    def publish(self) -> None:
+        """On disk once the directory is synced."""
+        fresh_name(self.path).rename(self.path)
+
+    def close(self) -> None:
+        if self.is_open:
+            self.is_open = False
+            os.close(self.descriptor)
+
+    def give_up(self) -> None:
+        self.close()
+        fresh_name(self.path).unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Fresh]:
+    """One file, whole: written inside, on disk afterwards, or the one of before."""
+    file = Fresh(path)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        publish(path)
+        yield file
+        file.sync()
+        file.publish()
+        sync_directory(path.parent)
     except BaseException:
-        fresh.unlink(missing_ok=True)
+        file.give_up()
         raise
+    finally:
+        file.close()
 
 
 def remove_file(path: Path) -> None:
@@ -59,12 +99,6 @@ def remove_file(path: Path) -> None:
 
 def fresh_name(path: Path) -> Path:
     return path.with_name(path.name + FRESH)
-
-
-def publish(path: Path) -> None:
-    """What was made under the fresh name gets its own."""
-    fresh_name(path).rename(path)
-    sync_directory(path.parent)
 
 
 def sync_directory(path: Path) -> None:

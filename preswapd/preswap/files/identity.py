@@ -36,8 +36,8 @@ class Identity(NamedTuple):
 
     @property
     def tells_changes(self) -> bool:
-        """Not of a block device without room for a token: another one would not be noticed."""
-        return self.token is not None or self.ctime != 0
+        """Not of a block device without a token: another one would not be noticed."""
+        return bool(self.token) or self.ctime != 0
 
 
 def new_token() -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from preswapd.host.filesystems import avoid_copy_on_write
 from preswapd.preswap.files.digest import blake2b
-from preswapd.preswap.files.durable import fresh_name, publish
+from preswapd.preswap.files.durable import Fresh, replacing
 from preswapd.preswap.files.maps import PIECE_PAGES, TMEM, UNKNOWN
 
 # What is only in memory is not known after a reboot.
@@ -19,19 +19,14 @@ AS_SAVED = bytes.maketrans(bytes([TMEM]), bytes([UNKNOWN]))
 
 
 def reserve_map(path: Path, pages: int) -> None:
+    with replacing(path) as file:
+        reserve(file, pages)
+
+
+def reserve(file: Fresh, pages: int) -> None:
     """Room for all of it: a full disk must not keep a server from a clean stop."""
-    fresh = fresh_name(path)
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        avoid_copy_on_write(descriptor)
-        os.posix_fallocate(descriptor, 0, pages)
-        os.fsync(descriptor)
-        publish(path)
-    except BaseException:
-        fresh.unlink(missing_ok=True)
-        raise
-    finally:
-        os.close(descriptor)
+    avoid_copy_on_write(file.descriptor)
+    os.posix_fallocate(file.descriptor, 0, pages)
 
 
 def save_map(path: Path, pieces: Iterable[bytes]) -> str:

@@ -5,6 +5,7 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from preswapd.api.kinds import check_compress, check_device_size
 from preswapd.errors import RefusedError, UsageError
@@ -23,8 +24,9 @@ class Sidecar:
 
     `clean`: the saved map holds, if the disk file is as it was then, by `token`, `inode` and
     `ctime`; `map` is the map's checksum.  `prev`: the token before it, which the disk file may
-    still bear.  `tmem_dirty` is for older releases, which take holes for zeros where it is false;
-    they write a sidecar without a token.
+    still bear.  `bare`: it bore none, as a block device without room for it does.  `removed`: an
+    operator has said so, and a start finishes it.  `tmem_dirty` is for older releases, which take
+    holes for zeros where it is false; they write a sidecar without a token.
     """
 
     name: str
@@ -40,14 +42,19 @@ class Sidecar:
     clean: bool = False
     ctime: int = 0
     map: str = ""
+    bare: bool = False
+    removed: bool = False
 
     @property
     def is_of_older_release(self) -> bool:
         return self.token == 0
 
-    def write(self, path: Path) -> None:
+    def content(self) -> bytes:
         body = {"format": FORMAT, **asdict(self)}
-        write_file(path, json.dumps(body, indent=1).encode().ljust(LENGTH - 1) + b"\n")
+        return json.dumps(body, indent=1).encode().ljust(LENGTH - 1) + b"\n"
+
+    def write(self, path: Path) -> None:
+        write_file(path, self.content())
 
     @classmethod
     def read(cls, path: Path) -> "Sidecar":
@@ -80,9 +87,32 @@ def synced(path: Path) -> bytes:
         return file.read()
 
 
-def read_all(state_dir: Path) -> dict[str, Sidecar]:
-    """All devices that the state directory knows, by name."""
+def paths_in(state_dir: Path) -> list[Path]:
+    """Of all sidecars.  RefusedError for a directory that cannot be read, which a glob takes for
+    one without any."""
+    try:
+        names = sorted(os.listdir(state_dir))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise RefusedError(f"{state_dir} cannot be read: {error.strerror}") from None
+    return [state_dir / name for name in names if name.endswith(SUFFIX)]
+
+
+class Sidecars(NamedTuple):
+    """What a state directory knows, by device; of the others why it cannot be read."""
+
+    read: dict[str, Sidecar]
+    refused: dict[str, RefusedError]
+
+
+def read_all(state_dir: Path) -> Sidecars:
     if state_dir.exists():
         sync_directory(state_dir)
-    sidecars = (Sidecar.read(path) for path in sorted(state_dir.glob(f"*{SUFFIX}")))
-    return {sidecar.name: sidecar for sidecar in sidecars}
+    found = Sidecars({}, {})
+    for path in paths_in(state_dir):
+        try:
+            found.read[path.stem] = Sidecar.read(path)
+        except RefusedError as error:
+            found.refused[path.stem] = error
+    return found

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a shrink is to reach: a number of pages that was asked for, or a limit that was lowered."""
+"""What a shrink is to reach: so many pages left, none left that is idle, or a limit kept."""
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from preswapd.api.settings import NO_LIMIT
 from preswapd.preswap.device._device import Device
@@ -22,6 +23,7 @@ class Goal(ABC):
     setting: str | None = None  # the key of the limit, None of a shrink that was asked for
     device: str | None = None  # the name of the one device, None: all
     subject: Device | None = None  # that device: another one may get its name later
+    idle: float | None = None  # only pages that were not touched for so many seconds; None: any
 
     @abstractmethod
     def devices(self) -> Sequence[Device]: ...
@@ -36,6 +38,18 @@ class Goal(ABC):
     def is_met(self) -> bool:
         return self.left() <= self.target()
 
+    def above(self) -> int:
+        """How many pages may go now, at most."""
+        return self.left() - self.target()
+
+    def takes_all(self) -> bool:
+        """Whichever pages may go, go: so none must come before another."""
+        return self.target() == 0
+
+    def move(self, device: Device, extent: int, most: int) -> tuple[int, int, int]:
+        """Some pages of an extent, to disk: as Device.writeback()."""
+        return device.writeback(extent, most)
+
     def aim(self) -> None:  # noqa: B027 - most have nothing to measure
         """Called before each round of moves: measures what the target depends on."""
 
@@ -44,8 +58,11 @@ class Goal(ABC):
         """Inside, no new page enters tmem above the target.  A limit sees to that itself."""
         yield
 
-    def conclude(self) -> str | None:
-        """What is to be done at its end, held down; why that could not be done, or None."""
+    def conclude(self, complete: bool) -> str | None:
+        """What is to be done at its end, held down; why that could not be done, or None.
+
+        complete: all that was to go has gone.
+        """
         return None
 
 
@@ -89,13 +106,62 @@ class ToDisk(ToPages):
         sysctl: Sysctl,
         devices: Sequence[Device],
         name: str | None,
-        save: Callable[[Sequence[Device]], str | None],
+        save: Callable[[Sequence[Device], bool], str | None],
     ) -> None:
         super().__init__(sysctl, devices, 0, name)
         self.save = save
 
-    def conclude(self) -> str | None:
-        return self.save(self.chosen)
+    def conclude(self, complete: bool) -> str | None:
+        return self.save(self.chosen, complete)
+
+
+class ToIdle(Goal):
+    """None left that had not been touched for so long when it was asked for, in one device or all.
+
+    Counted from that moment on: a page that gets as old meanwhile stays, or it might never end.
+    """
+
+    idle: float
+
+    def __init__(self, devices: Sequence[Device], seconds: float, name: str | None) -> None:
+        self.chosen = devices
+        self.idle = seconds
+        self.device = name
+        self.asked_at = time.monotonic()
+        self.may_stay = 0  # until it was measured
+
+    def devices(self) -> Sequence[Device]:
+        return self.chosen
+
+    def seconds(self) -> float:
+        return self.idle + time.monotonic() - self.asked_at
+
+    def target(self) -> int:
+        """As it was measured last: that takes a look at each page."""
+        return min(self.left(), self.may_stay)
+
+    def aim(self) -> None:
+        self.may_stay = self.left() - self.idle_pages()
+
+    def idle_pages(self) -> int:
+        pages = 0
+        for device in self.chosen:
+            with suppress(OSError):  # it is being removed, and its pages go with it
+                pages += device.ages([self.seconds()])[0][0]
+        return pages
+
+    def is_met(self) -> bool:
+        return self.idle_pages() == 0
+
+    def above(self) -> int:
+        """Which pages go is decided by their ages, and not by how many there are."""
+        return self.left()
+
+    def takes_all(self) -> bool:
+        return True
+
+    def move(self, device: Device, extent: int, most: int) -> tuple[int, int, int]:
+        return device.writeback_idle(extent, self.seconds(), most)
 
 
 class ToQuota(Goal):

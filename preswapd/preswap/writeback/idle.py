@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What nobody has used for long goes to disk, slowly, and only while the disk is at rest."""
 
-import math
 import time
 from collections.abc import Callable, Sequence
+from math import inf
 
 from preswapd.preswap.device._device import EXTENT_PAGES, Device, Epochs, step_seconds
 from preswapd.preswap.policy import AUTO, Policy
-from preswapd.tmem import Host
 from preswapd.units import PAGE_SIZE
 
 # Pages that guests read from disk or write to it in a second, and more: it is busy with them.
@@ -16,8 +15,8 @@ BUSY = 64
 LOOKS_AN_AGE = 10
 LEAST_PAUSE = 1.0
 RETRY_SECONDS = 60.0
-# How long it works before others that the thread looks after have their turn.
-WORK_SECONDS = 0.1
+# How long it looks in vain before others that the thread looks after have their turn.
+LOOK_SECONDS = 0.1
 
 # "auto": of the pages that are idle for so long, at most this part is read back in a minute.
 READ_BACK = 0.002
@@ -40,7 +39,8 @@ class Habits:
         self.minutes = 0.0  # that they are of, faded
         self.seen = 0
         self.next_minute = time.monotonic() + MINUTE
-        self.age: float | None = None
+        self.found: float | None = None
+        self.is_due = False
 
     def turn(self) -> None:
         if time.monotonic() >= self.next_minute:
@@ -54,10 +54,17 @@ class Habits:
         self.reads = [old * FADING + new for old, new in zip(self.reads, fresh, strict=True)]
         self.minutes = self.minutes * FADING + 1
         self.seen += 1
-        self.age = self.found() if self.seen >= MINUTES_BEFORE else None
+        self.is_due = self.seen >= MINUTES_BEFORE
 
-    def found(self) -> float | None:
-        """None: however long pages lie idle, too many are read back."""
+    @property
+    def age(self) -> float | None:
+        """None: it is not known yet, or however long pages lie idle, too many are read back."""
+        if self.is_due:
+            self.is_due = False
+            self.found = self.shortest()
+        return self.found
+
+    def shortest(self) -> float | None:
         idle = [0] * len(self.reads)
         for device in self.devices():
             try:
@@ -78,13 +85,11 @@ class Idle:
 
     def __init__(
         self,
-        host: Host,
         epochs: Epochs,
         policy: Policy,
         devices: Callable[[], Sequence[Device]],
         may_move: Callable[[], bool],
     ) -> None:
-        self.host = host
         self.policy = policy
         self.devices = devices
         self.may_move = may_move
@@ -97,19 +102,22 @@ class Idle:
         self.page = 0
         self.moved = 0
 
-    def turn(self) -> None:
+    def turn(self) -> bool:
+        """Whether it is to be called again at once: pages moved, and the rate allows more."""
         self.habits.turn()
         now = time.monotonic()
         passed, self.looked_at = now - self.looked_at, now
         is_busy = self.is_busy(passed)
         self.allow(passed)
         age = self.age()
-        if age is None or is_busy or now < self.next_look:
-            return
-        # Room that is short comes first.
-        while self.allowed >= PAGE_SIZE and self.may_move() and self.host.lacking() <= 0:
-            if not self.move(age) or time.monotonic() - now > WORK_SECONDS:
-                break
+        if age is None:
+            self.under_way = []  # nor would a device that is removed stay in memory
+            return False
+        if is_busy or now < self.next_look or not self.may_move():
+            return False
+        if self.allowed < PAGE_SIZE:
+            return False
+        return self.move(age, now) > 0 and self.allowed >= PAGE_SIZE
 
     def age(self) -> float | None:
         """How old pages are that go: seconds."""
@@ -123,7 +131,7 @@ class Idle:
         """By the rate; what was not used in a second is not kept."""
         rate = self.policy.writeback_rate
         if rate is None:
-            self.allowed = math.inf
+            self.allowed = inf
         else:
             self.allowed = min(self.allowed + rate * passed, rate)
 
@@ -133,13 +141,14 @@ class Idle:
         before, self.traffic = self.traffic, traffic
         return traffic - before > BUSY * passed
 
-    def move(self, age: float) -> bool:
-        """What is idle in the next extent.  False: there is no more, or the disk fails."""
+    def move(self, age: float, now: float) -> int:
+        """How many it moved, of one extent."""
         if not self.under_way:
             self.under_way, self.page, self.moved = list(self.devices()), 0, 0
+        until = time.monotonic() + LOOK_SECONDS
         while self.under_way:
             device = self.under_way[0]
-            most = int(min(EXTENT_PAGES, self.allowed // PAGE_SIZE))
+            most = int(min(EXTENT_PAGES * PAGE_SIZE, self.allowed) // PAGE_SIZE)
             try:
                 self.page, moved, number = device.writeback_next_idle(self.page, age, most)
             except OSError:
@@ -150,13 +159,13 @@ class Idle:
             if number or self.page >= device.pages:
                 self.next_device()
             if number:
-                self.next_look = time.monotonic() + RETRY_SECONDS
-                return False
-            if moved:
-                return True
+                self.next_look = now + RETRY_SECONDS
+                return 0
+            if moved or (self.under_way and time.monotonic() > until):
+                return moved
         if not self.moved:
-            self.next_look = time.monotonic() + max(LEAST_PAUSE, age / LOOKS_AN_AGE)
-        return False
+            self.next_look = now + max(LEAST_PAUSE, age / LOOKS_AN_AGE)
+        return 0
 
     def next_device(self) -> None:
         self.under_way, self.page = self.under_way[1:], 0

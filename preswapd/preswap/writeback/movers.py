@@ -6,6 +6,7 @@ each instance would have for itself.
 """
 
 import threading
+from collections.abc import Callable
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Self
@@ -15,28 +16,33 @@ from preswapd.preswap.device._device import Device
 # One extent is decompressed while the other is written: 1.05 times the rate of dd instead of 0.7.
 MOVES_AT_ONCE = 2
 
+# Pages moved, pages lost, an errno.
+Moved = tuple[int, int, int]
+Work = Callable[[Device, int, int], Moved]
+
 
 class Move:
     """An extent on its way to disk, with at most `most` of its pages."""
 
-    def __init__(self, device: Device, extent: int, most: int) -> None:
+    def __init__(self, move: Work, device: Device, extent: int, most: int) -> None:
+        self.move = move
         self.device = device
         self.extent = extent
         self.most = most
         self.ended = threading.Event()
-        self.moved: tuple[int, int, int] | None = None
+        self.moved: Moved | None = None
         self.error: Exception | None = None
 
     def do(self) -> None:
         try:
-            self.moved = self.device.writeback(self.extent, self.most)
+            self.moved = self.move(self.device, self.extent, self.most)
         except Exception as error:
             self.error = error
         finally:
             self.ended.set()
 
-    def result(self) -> tuple[int, int, int]:
-        """Waits for its end: pages moved, pages lost, an errno; what was raised is raised here."""
+    def result(self) -> Moved:
+        """Waits for its end; what was raised is raised here."""
         self.ended.wait()
         if self.error is not None:
             raise self.error

@@ -3,7 +3,7 @@
 
 The kernel's preswap_shrink moved pages into the guest's own memory; a host cannot, so here it is
 writeback.  Coldest first and large writes exclude each other page by page, so victims are extents
-of 256 pages, the lowest mean sequence number first; when nothing is to stay, simply by offset.
+of 256 pages, the lowest mean sequence number first; where all must go that may, simply by offset.
 """
 
 import heapq
@@ -89,15 +89,15 @@ class Writeback:
             if stopped or excess <= 0:
                 break
             most = min(excess, pages)
-            under_way.append(movers.begin(Move(device, extent, most)))
+            move = Move(self.goal.move, device, extent, most)
+            under_way.append(movers.begin(move))
         while under_way:
             stopped = self.finish(under_way.popleft()) or stopped
         return stopped
 
     def excess(self, under_way: Iterable[Move]) -> int:
-        """Pages above the target that no move under way may take."""
-        above = self.goal.left() - self.goal.target()
-        return above - sum(move.most for move in under_way)
+        """Pages that may go, and that no move under way may take."""
+        return self.goal.above() - sum(move.most for move in under_way)
 
     def finish(self, move: Move) -> str | None:
         """Waits for its end.  Returns why the shrink must not go on, or None."""
@@ -119,7 +119,7 @@ class Writeback:
 
     def victims(self) -> Iterator[Victim]:
         devices = self.goal.devices()
-        return by_offset(devices) if self.goal.target() == 0 else by_age(devices)
+        return by_offset(devices) if self.goal.takes_all() else by_age(devices)
 
 
 def by_offset(devices: Sequence[Device]) -> Iterator[Victim]:

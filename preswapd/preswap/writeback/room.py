@@ -28,7 +28,8 @@ RETRY_SECONDS = 60.0
 # Where all that might go was touched meanwhile, or may not go now: longer each time, as it takes
 # 100 ms to weigh a million pages.
 PAUSE_SECONDS, LONGEST_PAUSE = 0.05, 1.0
-# While so much is free, in rooms, nothing has to go: every page that is read from disk comes back.
+# While so many times the room is free nothing has to go: every page that is read from disk comes
+# back.
 PLENTY = 2.0
 
 T = TypeVar("T")
@@ -85,19 +86,26 @@ class Room:
         self.forget(devices)
         if not share:
             self.leave_all(devices)
+            if lacking > 0:
+                self.rest()  # above a lowered limit nothing is waited for
             return
-        if lacking <= (1 - PLENTY) * spare:
+        if spare - lacking >= PLENTY * spare:
             self.pool.comes_back = None
         may_move = self.may_move()
         if lacking <= 0 or (may_move and self.make_room(spare)):
             self.pause = PAUSE_SECONDS
         else:
-            time.sleep(self.pause)
-            self.pause = min(2 * self.pause, LONGEST_PAUSE)
+            self.rest()
         for device in devices:
             if (quota := self.quota_of(device)) < device.pages:
                 self.keep_quota(device, quota, share, may_move)
+            else:
+                self.quotas.pop(device, None)  # it was lifted
         self.tell(devices)
+
+    def rest(self) -> None:
+        time.sleep(self.pause)
+        self.pause = min(2 * self.pause, LONGEST_PAUSE)
 
     # --- the pool ---
 
@@ -123,17 +131,18 @@ class Room:
 
     def keep_quota(self, device: Device, quota: int, share: float, may_move: bool) -> None:
         within = self.quotas.setdefault(device, Within())
-        room = int(quota * share)
+        room = max(1, int(quota * share))
         free = quota - device.preswap_pages
         if free >= PLENTY * room:
             within.comes_back = None
-        elif free < room and may_move:
-            self.move(within, self.movable([device]), room - free, max(0, free) / max(1, room))
+        elif free < room and may_move and device.preswap_pages:
+            self.move(within, self.movable([device]), room - free, max(0, free) / room)
 
     # --- either ---
 
     def move(self, within: Within, devices: Sequence[Device], pages: int, free: float) -> int:
-        """Moves at least so many, if there are; how many it moved."""
+        """Moves at least so many, if there are, and time; how many it moved."""
+        until = time.monotonic() + WORK_SECONDS
         moved = 0
         weighed = False
         while moved < pages:
@@ -143,10 +152,12 @@ class Room:
                 weighed = True
                 within.comes_back = within.victims.weigh(devices, self.epochs.begin())
                 self.tell(devices)
-            gone, number, device = within.victims.go(free)
+            gone, number, device = within.victims.go(free, pages - moved)
             moved += gone
             if number and device is not None:
                 self.retry_at[device] = time.monotonic() + RETRY_SECONDS
+                break
+            if time.monotonic() >= until:
                 break
         return moved
 
@@ -171,6 +182,7 @@ class Room:
     def forget(self, devices: Sequence[Device]) -> None:
         """A device that is served no more would stay in memory with its maps."""
         served = set(devices)
+        self.pool.victims.leave_out_all_but(served)
         self.quotas = kept(self.quotas, served)
         self.retry_at = kept(self.retry_at, served)
 

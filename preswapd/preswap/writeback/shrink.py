@@ -18,6 +18,7 @@ from preswapd.log import ERROR, INFO, WARNING, Log
 from preswapd.preswap.writeback.goals import Goal
 from preswapd.preswap.writeback.moves import INTERRUPTED, Writeback
 from preswapd.tmem import Host
+from preswapd.units import format_duration
 
 
 class Shrink:
@@ -149,7 +150,9 @@ class Shrinks:
 
     def stop(self) -> None:
         """The one under way; RefusedError without one."""
-        shrink = self.under_way()
+        # One that is just beginning moves pages before it is known here.
+        with self.beginning:
+            shrink = self.under_way()
         if shrink is None:
             raise RefusedError("no shrink is under way")
         shrink.stop()
@@ -181,6 +184,7 @@ class Shrinks:
             setting=last.goal.setting,
             waiting=waiting,
             sync=last.goal.word == "sync",
+            idle=last.goal.idle,
         )
 
     # --- in its thread ---
@@ -237,7 +241,7 @@ class Shrinks:
 
 
 def concluded(goal: Goal, result: ShrinkResult) -> ShrinkResult:
-    failure = goal.conclude()
+    failure = goal.conclude(result.complete)
     if failure is None:
         return result
     return replace(result, complete=False, reason=result.reason or failure)
@@ -247,7 +251,10 @@ def name_of(goal: Goal) -> str:
     """As the log calls it."""
     if goal.setting is not None:
         return f"shrink to fit {goal.setting}"
-    return goal.word if goal.device is None else f"{goal.word} of {goal.device}"
+    if goal.idle is None:
+        return goal.word if goal.device is None else f"{goal.word} of {goal.device}"
+    where = "" if goal.device is None else f" in {goal.device}"
+    return f"{goal.word} of what was idle for {format_duration(goal.idle)}{where}"
 
 
 def setting_of(goal: Goal) -> str:

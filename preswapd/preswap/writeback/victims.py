@@ -9,15 +9,17 @@ memory and 36 pages went to disk for each 100 written; 55 and 46 where new pages
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from preswapd.preswap.device._device import Device, least_weight
+from preswapd.preswap.device._device import EXTENT_PAGES, Device, least_weight
 
 SIXTEENTH = 16
 # What lies beside a victim goes along from this part of its weight on, where no room is left.
 LEAST_BESIDE = 0.25
 # Steps of weight to a doubling.
 STEPS = 16
+# A write of so many pages takes a disk hardly longer than one of a few.
+ONE_WRITE = 32
 # A page comes back from disk if it weighed less than this part of what goes: back at every read
 # costs 4 points of those 71 %, and a fourth more writes.
 WORTH_COMING_BACK = 0.5
@@ -30,6 +32,7 @@ class Victims:
         self.devices: list[Device] = []
         self.page = 0  # of the first of them
         self.least = 0
+        self.one_write = 1  # pages that may go along, whatever is wanted
 
     def weigh(self, devices: Sequence[Device], since: int) -> int | None:
         """Begins anew.  Below which weight a page may come back; None: there is no page to go."""
@@ -43,6 +46,7 @@ class Victims:
             self.devices.append(device)
             pages_of = [a + b for a, b in zip(pages_of, found, strict=True)]
         wanted = sum(pages_of) // SIXTEENTH + 1
+        self.one_write = min(ONE_WRITE, wanted)
         for step in range(255, 0, -1):
             wanted -= pages_of[step]
             if wanted <= 0:
@@ -55,16 +59,17 @@ class Victims:
     def are_there(self) -> bool:
         return bool(self.devices)
 
-    def go(self, free: float) -> tuple[int, int, Device | None]:
+    def go(self, free: float, most: int = EXTENT_PAGES) -> tuple[int, int, Device | None]:
         """Those of one extent, and what goes along: pages moved, errno or 0, of which device.
 
-        free: the part of the room that is there.  None: all have gone, and are to be weighed again.
+        free: the part of the room that is there.  most: so many pages, or one write, if that is
+        more.  None: all have gone, and are to be weighed again.
         """
         while self.devices:
             device = self.devices[0]
             try:
                 self.page, moved, number = device.writeback_next_heavy(
-                    self.page, self.least, beside(self.least, free)
+                    self.page, self.least, beside(self.least, free), max(most, self.one_write)
                 )
             except OSError:
                 self.next_device()  # it is being removed
@@ -74,6 +79,11 @@ class Victims:
             if number or moved:
                 return moved, number, device
         return 0, 0, None
+
+    def leave_out_all_but(self, devices: Collection[Device]) -> None:
+        if self.devices and self.devices[0] not in devices:
+            self.page = 0
+        self.devices = [device for device in self.devices if device in devices]
 
     def next_device(self) -> None:
         self.devices, self.page = self.devices[1:], 0

@@ -19,6 +19,7 @@ from preswapd.cli.doctor import readable
 from preswapd.cli.doctor import units as unit_checks
 from preswapd.cli.doctor.finding import FIX, NOTE, OK, Finding
 from preswapd.cli.doctor.instances import (
+    MANY_MOVED,
     PAGES_WITHOUT_TRIM,
     Place,
     check_descriptors,
@@ -110,6 +111,20 @@ def test_unknown_pages() -> None:
     """A new device is all unknown; a guest that reads of it is another matter."""
     assert statuses({"unknown_pages": 1000}) == []
     assert statuses({"unknown_pages": 1000, "unknown_reads": 3}) == [FIX]
+
+
+def test_what_is_moved_to_disk_and_read_again() -> None:
+    many = MANY_MOVED * 2
+    room = {"written_back_pages": many, "written_back_room": many, "refaults": many // 3}
+    (found,) = found_in(room)
+    assert (found.status, "a larger pool-size" in str(found.mend)) == (NOTE, True)
+    assert str(found.command).endswith("preswapctl --instance vm1 ages g1")
+    (found,) = found_in({**room, "written_back_room": 0, "written_back_idle": many})
+    assert "a longer writeback-idle" in str(found.mend)
+    assert statuses({**room, "refaults": many // 5}) == []
+    assert statuses({key: value // 4 for key, value in room.items()}) == []
+    # Most of it by an operator's shrink, after which reads from disk are no wonder.
+    assert statuses({**room, "written_back_pages": many * 3, "refaults": many * 2}) == []
 
 
 def test_client_that_has_not_come_back() -> None:

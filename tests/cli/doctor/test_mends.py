@@ -250,11 +250,11 @@ def test_frozen_pool_is_thawed(server: RunningServer) -> None:
 
 
 def test_quota_is_lifted(server: RunningServer) -> None:
-    connected(server, "g1").pwrite(b"preswapd" * 512 * 9, BEHIND_ZONE)
-    server.ctl("sysctl", "preswap.default.g1.quota=10")
-    assert with_text(doctor(server), "9 pages of its quota of 10 pages (40K)")["status"] == OK
-    server.ctl("sysctl", "preswap.default.g1.quota=9")
-    check = with_text(doctor(server), "it is at its quota of 9 pages (36K)")
+    connected(server, "g1").pwrite(b"preswapd" * 512 * 93, BEHIND_ZONE)
+    server.ctl("sysctl", "preswap.default.g1.quota=200")
+    assert with_text(doctor(server), "93 pages of its quota of 200 pages (800K)")["status"] == OK
+    server.ctl("sysctl", "preswap.default.g1.quota=100")
+    check = with_text(doctor(server), "93 pages of its quota of 100 pages (400K)")
     assert check["status"] == NOTE
     typed(check["command"])
     assert not [check for check in doctor(server) if " quota of " in check["text"]]

@@ -4,10 +4,11 @@
 import json
 import os
 import re
-from typing import Any
+from typing import Any, cast
 
-from preswapd.cli.look.columns import FROZEN, QUOTA
-from preswapd.cli.look.rows import Subject
+from preswapd.api.figures import Statistics
+from preswapd.cli.look.columns import DEVICE_COLUMNS, FROZEN, POOL_COLUMNS, QUOTA
+from preswapd.cli.look.rows import Moment, Subject, devices_of, pool_of
 from tests.cli.look.printed import rows
 from tests.clients import BEHIND_ZONE
 from tests.running import RunningServer
@@ -72,6 +73,18 @@ def test_quota_and_freezing_are_seen_wherever_one_looks(server: RunningServer) -
     assert 'preswapd_tmem_frozen{instance="default"} 1\n' in metrics
     assert 'preswapd_device_quota{instance="default",device="g1"} 2048\n' in metrics
     assert 'preswapd_device_quota{instance="default",device="g2"} 256\n' in metrics
+
+
+def test_counters_of_an_older_server() -> None:
+    """It does not count them, which is not the same as 0."""
+    figures = {"loads": 1, "disk_reads": 0, "written_back_pages": 7}
+    stats = {"instance": "vm1", "tmem": {}, "devices": {"g1": figures, "g2": figures}}
+    moment = Moment(cast(Statistics, stats), 0.0, 0.0)
+    pool, device = pool_of(moment), devices_of(moment)[0]
+    names = ("MOVED", "MOVED-ROOM", "MOVED-IDLE", "REFAULTS", "BACK")
+    for columns, row, moved in ((POOL_COLUMNS, pool, "14"), (DEVICE_COLUMNS, device, "7")):
+        told = [column.text(row) for column in columns if column.name in names]
+        assert told == [moved, "-", "-", "-", "-"]
 
 
 def test_columns_of_an_older_server() -> None:

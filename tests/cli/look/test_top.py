@@ -84,6 +84,16 @@ def test_pool_and_device_with_rates() -> None:
     assert (cells["LOADS/S"], cells["DISKR/S"], cells["HIT%"]) == ("200", "50", "80.0")
 
 
+def test_what_leaves_memory_and_what_comes_back_soon() -> None:
+    before = moment("vm1", 10.0, written_back_pages=40, refaults=0)
+    now = moment("vm1", 12.0, written_back_pages=100, refaults=10)
+    text = drawn(watched("vm1", now, before), width=200)
+    assert "HIT% -  MOVED/S 30  REFAULTS/S 5.0" in text
+    head, row = (line.split() for line in text.splitlines()[-2:])
+    cells = dict(zip(head, row, strict=True))
+    assert (cells["MOVED/S"], cells["REFAULTS/S"]) == ("30", "5.0")
+
+
 def test_rates_when_an_answer_came_late() -> None:
     """It hung for 10 s and answered then: what had come together was not of the last moment."""
     stats = moment("vm1", 0.0, 400).stats

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""preswapctl was replaced and the server runs on: `wait`, `/v1/server`, `?force=1` are unknown."""
+"""preswapctl was replaced, the server runs on: it does not know `wait`, `/v1/server`, `idle`."""
 
 import os
 import random
@@ -14,11 +14,12 @@ from preswapd.api.client import Client
 from preswapd.api.messages import ServerFacts
 from preswapd.cli.steer.following import set_and_fit
 from preswapd.control.http import ControlServer
-from preswapd.control.routes import Api, Body, Reply, Request
+from preswapd.control.routes import Api, Body, Followed, Reply, Request
 from preswapd.errors import PartialError, RefusedError, UsageError
 from preswapd.preswap.settings import DeviceSpec
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.running import MIB, Running
+from tests.running import PRESWAPCTL, run
 
 LIMIT = "preswap.test.pool_limit"
 FACTS = ServerFacts(os.getpid(), "1.40", 1, "", True, "", "/run/x", "/dev/shm/x", "/var/lib/x")
@@ -30,13 +31,17 @@ class OlderApi(Api):
 
     def __init__(self, running: Running) -> None:
         super().__init__(running.instance, FACTS)
-        newer = ("/v1/server", "/v1/sync", "/v1/devices/g1/trim")
+        newer = ("/v1/server", "/v1/sync", "/v1/devices/g1/trim", "/v1/ages", "/v1/devices/g1/ages")
         self.routes = [route for route in self.routes if not any(map(route[1].fullmatch, newer))]
 
     def set(self, request: Request) -> Reply:
         body = Body(request.body, "key", "value")
         key, devices = body.text("key"), dict(self.instance.devices)
         return Reply(200, {key: self.instance.sysctl.set(key, body.value("value"), devices)})
+
+    def shrink(self, request: Request) -> Reply | Followed:
+        Body(request.body, "pages", "device", "wait")
+        return super().shrink(request)
 
     def mkswap(self, request: Request, name: str) -> Reply:
         return super().mkswap(Request({}, request.body), name)
@@ -92,3 +97,25 @@ def test_what_an_older_server_cannot_do_is_refused(older: Client) -> None:
         pass
     with pytest.raises(RefusedError, match="this server is older"):
         older.begin_sync("g1")
+
+
+@pytest.mark.parametrize("device", [None, "g1"])
+def test_ages_are_unknown_to_an_older_server(older: Client, device: str | None) -> None:
+    with pytest.raises(RefusedError, match="this server is older than preswapctl"):
+        older.ages(device)
+    with pytest.raises(RefusedError, match="this server is older than preswapctl"):
+        older.begin_idle_shrink(60, device)
+    with (
+        pytest.raises(RefusedError, match="this server is older than preswapctl"),
+        older.idle_shrink(60, device),
+    ):
+        pass
+    assert older.begin_shrink(1 << 20).idle is None
+
+
+@pytest.mark.parametrize("command", [["ages"], ["ages", "g1"], ["shrink", "--idle", "30m"]])
+def test_command_that_an_older_server_does_not_know(older: Client, command: list[str]) -> None:
+    done = run([PRESWAPCTL, f"--runtime-dir={older.socket_path.parent}", *command])
+    assert (done.returncode, done.stdout) == (4, "")
+    assert done.stderr.count("\n") == 1
+    assert "this server is older than preswapctl and cannot do that: restart it" in done.stderr
