@@ -29,6 +29,7 @@ class Activity:
         self.seen = self.counters()
         self.last = time.monotonic()
         self.begun = threading.Event()
+        self.resumed = threading.Event()
 
     def counters(self) -> tuple[int, ...]:
         """Equal ones: nothing has happened in between."""
@@ -45,11 +46,20 @@ class Activity:
         """Something happens, or has been changed by an operator."""
         self.last = time.monotonic()
         self.begun.set()
+        self.resumed.set()
         self.host.wake()
 
     @property
     def is_over(self) -> bool:
         return time.monotonic() - self.last > AFTERWARDS_SECONDS
+
+    def sleep(self, seconds: float) -> None:
+        """For the recompression alone, with nothing to do: longer where nothing happens."""
+        if self.is_over:
+            self.resumed.wait(LONGEST_SECONDS)
+            self.resumed.clear()
+        else:
+            time.sleep(seconds)
 
     def pause(self) -> None:
         """Before the next turn of maintenance."""

@@ -123,7 +123,7 @@ class Instance:
             self.sysctl.policy,
             self.all_devices,
             lambda: self.shrinks.under_way() is not None,
-            lambda: self.activity.is_over,
+            self.activity.sleep,
         )
 
     # --- looking ---

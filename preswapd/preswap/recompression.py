@@ -25,8 +25,8 @@ REST = 1 / SHARE - 1
 LONGEST_REST = 16 * REST
 # A piece of work: ten a second.
 PIECE_NS = 5_000_000
-# With nothing to do, and where nothing happens in the instance either.
-IDLE_SECONDS, RESTING_SECONDS = 1.0, 10.0
+# With nothing to do.
+IDLE_SECONDS = 1.0
 # A pass looks at every page of a device, 3 ms for each 4 GiB that are in memory, and so none begins
 # before a 60th of the age has gone by.
 PASSES = 60
@@ -125,13 +125,13 @@ class Recompression:
         policy: Policy,
         devices: Callable[[], Sequence[Device]],
         is_shrinking: Callable[[], bool],
-        is_at_rest: Callable[[], bool] = lambda: False,
+        idle: Callable[[float], None] = time.sleep,
     ) -> None:
         self.host = host
         self.policy = policy
         self.devices = devices
         self.is_shrinking = is_shrinking
-        self.is_at_rest = is_at_rest
+        self.idle = idle
         self.passes: dict[Device, Passes] = {}
         self.is_to_pack = False
         self.pace = Pace()
@@ -139,8 +139,10 @@ class Recompression:
 
     def work(self) -> None:
         """Rests, and then does a piece of work, if there is any: to be called for ever."""
-        rests = self.rest == IDLE_SECONDS and self.is_at_rest()
-        time.sleep(RESTING_SECONDS if rests else self.rest)
+        if self.rest == IDLE_SECONDS:
+            self.idle(self.rest)
+        else:
+            time.sleep(self.rest)
         self.rest = IDLE_SECONDS
         self.rest = self.turn()
 

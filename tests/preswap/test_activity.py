@@ -87,16 +87,16 @@ def ended(work: Callable[[], object]) -> threading.Thread:
     return thread
 
 
-def test_maintenance_sleeps_until_something_happens(
-    running: Running, connection: Connection
-) -> None:
+def test_upkeep_sleeps_until_something_happens(running: Running, connection: Connection) -> None:
     activity = running.instance.activity
     rest(activity)
-    sleeping = ended(activity.pause)
+    activity.resumed.clear()
+    sleeping = [ended(activity.pause), ended(lambda: activity.sleep(1.0))]
     connection.flush()
     activity.look()
-    sleeping.join(PATIENCE)
-    assert not sleeping.is_alive()
+    for thread in sleeping:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
 
 
 def test_wait_for_room_ends_when_something_happens(running: Running) -> None:
