@@ -128,6 +128,7 @@ $(VENV)/.installed: $(VENV)/.created pyproject.toml
 
 $(VENV)/.built: $(VENV)/.installed $(NATIVE_SOURCES)
 	$(BIN)/python $(KNOWN_EXPERIMENTAL) -c 'import setuptools; setuptools.setup()' --quiet build_ext --inplace --force
+	@$(BIN)/python -m compileall -q preswapd nbd_plugin  # those who may not write here would do it at each start
 	@$(MAKE) --no-print-directory looked-at
 	@touch $@
 

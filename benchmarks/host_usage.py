@@ -34,6 +34,29 @@ def resident(pid: int) -> int:
     return found["RssAnon"] + found["RssFile"]
 
 
+def private_bytes(pid: int) -> int:
+    """Memory that would be free without this process."""
+    found = amounts(Path(f"/proc/{pid}/smaps_rollup").read_text().partition("\n")[2])
+    return found["Private_Clean"] + found["Private_Dirty"]
+
+
+def run_seconds(pid: int) -> float:
+    """As cpu_seconds(), to the nanosecond, of the threads that there are."""
+    threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(path.read_text().split()[0]) for path in threads) / 1e9
+
+
+def wakeups(pid: int) -> int:
+    """How often its threads have waited for something."""
+    threads = Path(f"/proc/{pid}/task").glob("*/status")
+    return sum(number_in(path, "voluntary_ctxt_switches") for path in threads)
+
+
+def number_in(path: Path, name: str) -> int:
+    lines = path.read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name + ":"))
+
+
 def disk_bytes(folder: Path) -> tuple[int, int] | None:
     """Bytes read from and written to the disk below a folder since the host's start.
 

@@ -21,7 +21,7 @@ Figures = dict[str, Any]
 Progress = Callable[[str], None]
 
 # In the order in which they run.
-NAMES = ("loads", "pages", "memory", "recovery", "giving_back", "guests", "aging")
+NAMES = ("loads", "pages", "memory", "recovery", "many", "giving_back", "guests", "aging")
 
 
 class Section(Protocol):

@@ -110,6 +110,14 @@ class Running:
         command = ["nbdinfo", "--size", self.uri]
         subprocess.run(command, check=True, capture_output=True, timeout=ANSWER_SECONDS)
 
+    def greet(self) -> None:
+        """The same for one of many: the greeting alone, without a program that asks for it."""
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(ANSWER_SECONDS)
+            probe.connect(str(self.folder / self.server.socket))
+            if not probe.recv(1):
+                raise RuntimeError(f"{self.server.name} hung up")
+
     def cpu(self) -> float:
         """Seconds of processor time so far, its children's included."""
         children = Path(f"/proc/{self.process}/task/{self.process}/children").read_text()
@@ -197,12 +205,14 @@ def start(server: Server, folder: Path, disk: Path) -> Child:
     return Child([program, *(part.format(folder=folder, disk=disk) for part in arguments)])
 
 
-def serving_from(server: Server, folder: Path, child: Child) -> Running:
+def serving_from(
+    server: Server, folder: Path, child: Child, seconds: float = START_SECONDS
+) -> Running:
     """Waits until its socket accepts, or tells that it never will."""
     daemon = folder / server.pid_file if server.pid_file else None
     try:
         child.watch(
-            partial(accepting, folder / server.socket), START_SECONDS, ends_well=daemon is not None
+            partial(accepting, folder / server.socket), seconds, ends_well=daemon is not None
         )
     except ChildError as error:
         raise RuntimeError(f"{server.name} does not serve: {error}") from None

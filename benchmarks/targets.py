@@ -20,7 +20,7 @@ from benchmarks.groups import (
 )
 from benchmarks.load import Load
 from benchmarks.ratios import load_of, ratio
-from benchmarks.text import columns
+from benchmarks.text import MIB, columns
 
 # All figures of a run, by section.
 Sections = Mapping[str, Any]
@@ -135,11 +135,20 @@ def p99_during_shrink(kind: str) -> Find:
 
 
 def in_mb(find: Find) -> Find:
+    return times(1 / MB, find)
+
+
+def times(factor: float, find: Find) -> Find:
     def scaled(sections: Sections) -> float | None:
         value = find(sections)
-        return None if value is None else value / MB
+        return None if value is None else value * factor
 
     return scaled
+
+
+def of_a_hundred(figure: str, factor: float = 1.0) -> Find:
+    """Of each of a hundred idle instances."""
+    return times(factor, at("many", "idle", "100", figure))
 
 
 TARGETS = (
@@ -191,6 +200,17 @@ TARGETS = (
         most=1.25,
         digits=3,
     ),
+    Target(
+        "an idle instance of a hundred, private memory",
+        of_a_hundred("private", 1 / MIB),
+        most=6,
+        unit="MiB",
+        digits=1,
+    ),
+    Target("  wake-ups a second", of_a_hundred("wakeups"), most=1),
+    Target("  processor a second", of_a_hundred("cpu", 1000), most=0.3, unit="ms"),
+    Target("  processor to start", of_a_hundred("start_cpu"), most=0.3, unit="s"),
+    Target("  all hundred ready, started at once", of_a_hundred("ready"), most=30, unit="s"),
     Target("shrink rate, to dd", shrink_rate, least=0.8),
     Target("a guest's p99 during a shrink, to idle", p99_during_shrink("guest"), most=5),
     Target("  the same over NBD, without a guest", p99_during_shrink("reads"), most=5),

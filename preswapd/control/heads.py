@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A request's head has a bound: http.client alone would keep a hundred lines of 64 KiB of it."""
+"""A request's head has a bound: a hundred lines of 64 KiB would be kept of it otherwise."""
 
-import http.client
 import io
 
 # The first line alone may have 64 KiB.
 LARGEST_HEAD = 68 << 10
+
+
+class HeadTooLongError(Exception):
+    """No request needs so much."""
 
 
 class HeadReader(io.BufferedReader):
@@ -20,5 +23,5 @@ class HeadReader(io.BufferedReader):
         line = super().readline(size)
         self.left -= len(line)
         if self.left < 0:
-            raise http.client.LineTooLong("head")
+            raise HeadTooLongError
         return line

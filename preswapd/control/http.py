@@ -14,8 +14,8 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler
 from typing import Any, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -30,7 +30,7 @@ from preswapd.api.wire import (
     error_body,
     error_code,
 )
-from preswapd.control.heads import HeadReader
+from preswapd.control.exchange import Exchange
 from preswapd.control.routes import Api, Followed, Reply, Request, WrongMethodError
 from preswapd.errors import PreswapError, UsageError, with_place
 from preswapd.log import ERROR, WARNING, Log, Throttle
@@ -42,6 +42,8 @@ Json = dict[str, Any]
 LARGEST_BODY = 8192
 LONGEST_LENGTH = 9  # digits
 CONNECTIONS = 64
+# Waits for clients; a signal makes it look at its descriptor anew.
+THREAD = "control"
 # A client that sends nothing, or does not read, for this long is disconnected.
 IDLE_SECONDS = 60
 HANG_UP_SECONDS = 0.1
@@ -100,7 +102,9 @@ class ControlServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         self.refusals = Throttle()
 
     def start(self) -> None:
-        threading.Thread(target=self.serve_forever, name="control", daemon=True).start()
+        # It is never shut down, and so need not look now and then whether it was.
+        serve = partial(self.serve_forever, poll_interval=cast(float, None))
+        threading.Thread(target=serve, name=THREAD, daemon=True).start()
 
     def get_request(self) -> tuple[socket.socket, Any]:
         try:
@@ -147,41 +151,19 @@ class ControlServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         pass
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(Exchange):
     """One connection: requests come in, routes decide, JSON goes out."""
 
-    protocol_version = "HTTP/1.1"
-    # How a line that is not a request is answered: HTTP/0.9 would mean without a head.
-    default_request_version = "HTTP/1.0"
-    server_version = "preswapd"
-    sys_version = ""
     timeout = IDLE_SECONDS
-    # Headers and body leave in one piece.
-    wbufsize = -1
-    raw_requestline: bytes
 
     @property
     def control(self) -> ControlServer:
         return cast(ControlServer, self.server)
 
-    # --- BaseHTTPRequestHandler's interface ---
+    # --- the interface of Exchange ---
 
-    def setup(self) -> None:
-        super().setup()
-        self.rfile = self.head = HeadReader(self.rfile.detach())
-
-    def handle_one_request(self) -> None:
+    def begin_request(self) -> None:
         self.control.idle.add(self.connection)
-        self.head.begin()
-        super().handle_one_request()
-
-    def parse_request(self) -> bool:
-        """The base class would answer a request that names HTTP/0.9 without a head."""
-        if str(self.raw_requestline, "iso-8859-1").split()[-1:] != ["HTTP/0.9"]:
-            return super().parse_request()
-        self.requestline = self.request_version = self.command = ""
-        self.send_error(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
-        return False
 
     def finish(self) -> None:
         self.control.idle.remove(self.connection)
@@ -195,22 +177,9 @@ class Handler(BaseHTTPRequestHandler):
         finally:
             self.rfile.close()
 
-    def do_GET(self) -> None:
-        self.answer()
-
-    do_POST = do_PUT = do_DELETE = do_PATCH = do_HEAD = do_GET
-
-    def address_string(self) -> str:
-        return "control socket"
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: there is no line for each request."""
-
-    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """For what is not HTTP at all; the base class would answer with a web page."""
-        self.close_connection = True
-        text = message or HTTPStatus(code).phrase
-        self.send(code, JSON_TYPE, encoded(error_body("usage", text)))
+    def send_error(self, status: HTTPStatus, text: str) -> None:
+        """For what is not HTTP at all."""
+        self.send(status, JSON_TYPE, encoded(error_body("usage", text)))
 
     # --- one request ---
 
@@ -261,9 +230,9 @@ class Handler(BaseHTTPRequestHandler):
         """The request's JSON object, empty where there is none."""
         # Whatever is wrong with a body, the next request can't be found behind it.
         keep, self.close_connection = self.close_connection, True
-        if "Transfer-Encoding" in self.headers:
+        if "transfer-encoding" in self.headers:
             raise UsageError("a request's body needs a Content-Length")
-        length = self.headers.get("Content-Length", "0")
+        length = self.headers.get("content-length", "0")
         is_number = length.isascii() and length.isdigit() and len(length) <= LONGEST_LENGTH
         if not is_number or int(length) > LARGEST_BODY:
             raise UsageError(f"a request's body has at most {LARGEST_BODY} bytes")

@@ -2,12 +2,8 @@
 """What the operating system tells about the file systems that an instance lives on."""
 
 import ctypes
-import errno
 import fcntl
-import mmap
 import os
-import tempfile
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,9 +16,6 @@ FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_NOCOW_FL = 0x80086601, 0x40086602, 0x008000
 ZEROS_ARE_NO_HOLES = {0xEF53, 0x58465342, BTRFS_MAGIC, 0xF2F52010, TMPFS_MAGIC}
 # struct statfs of every Linux: f_type, a long, comes first; the whole is under 256 bytes.
 STATFS_BYTES = 256
-# What is written to find out how fast a disk is: so much at once, and at most so much.
-RATE_CHUNK = 1 << 20
-RATE_MOST = 64 << 20
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.statfs.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
@@ -82,35 +75,3 @@ def existing_parent(path: Path) -> Path:
     while not path.exists():
         path = path.parent
     return path
-
-
-def write_rate(directory: Path, seconds: float = 1.0) -> float:
-    """Bytes a second that the directory's disk takes, past the page cache where that can be.
-
-    As writeback writes: a MiB at once, into a file that has no blocks there yet.
-    """
-    direct = os.O_DIRECT if has_direct_io(directory) else os.O_DSYNC
-    buffer = mmap.mmap(-1, RATE_CHUNK)
-    written, begun = 0, time.monotonic()
-    with tempfile.NamedTemporaryFile(dir=directory, prefix=".rate-") as file:
-        descriptor = os.open(file.name, os.O_WRONLY | direct)
-        try:
-            while written < RATE_MOST and time.monotonic() - begun < seconds:
-                written += os.write(descriptor, buffer)
-            os.fdatasync(descriptor)
-        finally:
-            os.close(descriptor)
-    return written / (time.monotonic() - begun)
-
-
-def has_direct_io(directory: Path) -> bool:
-    """True where a file can be opened past the page cache (O_DIRECT)."""
-    with tempfile.NamedTemporaryFile(dir=directory, prefix=".direct-io-") as file:
-        try:
-            descriptor = os.open(file.name, os.O_RDWR | os.O_DIRECT)
-        except OSError as error:
-            if error.errno == errno.EINVAL:
-                return False
-            raise
-        os.close(descriptor)
-    return True

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,7 +63,8 @@ def probe() -> Nbdkit:
         raise RefusedError(
             f"nbdkit {version_text(version)} is too old: {version_text(OLDEST)} or newer is needed"
         )
-    python = python_of(output_of(path, "python", "--dump-plugin"))
+    # What it embeds does not depend on the virtual environment, which takes as long to load.
+    python = python_of(output_of(path, "python", "--dump-plugin", env=without_chance(os.environ)))
     if python != OUR_PYTHON:
         raise RefusedError(
             f"nbdkit's plugin embeds Python {python}, this is Python {OUR_PYTHON}: install preswapd"
@@ -72,7 +74,7 @@ def probe() -> Nbdkit:
     return Nbdkit(os.path.abspath(path), version, python)
 
 
-def output_of(*command: str) -> str:
+def output_of(*command: str, env: Mapping[str, str] | None = None) -> str:
     try:
         done = subprocess.run(
             command,
@@ -80,7 +82,7 @@ def output_of(*command: str) -> str:
             capture_output=True,
             text=True,
             errors="replace",
-            env=environment(),
+            env=env or environment(),
             timeout=PROBE_SECONDS,
             check=False,
         )

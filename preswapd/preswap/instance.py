@@ -14,6 +14,7 @@ from preswapd.api.settings import GOVERNED_LIMIT, POOL_LIMIT, QUOTA
 from preswapd.errors import RefusedError
 from preswapd.log import ERROR, INFO, NOTICE, WARNING, Log
 from preswapd.paths import check_device_name
+from preswapd.preswap.activity import Activity
 from preswapd.preswap.ages import Ages
 from preswapd.preswap.births import create
 from preswapd.preswap.clients import Clients
@@ -45,8 +46,8 @@ from preswapd.version import VERSION
 PARK_MILLISECONDS = 1000
 # A sync tries that so often; in between those requests go on that waited.
 PARKS = 10
-# How long the compression waits for a page that it has to compress.
-SETTLE_MILLISECONDS = 1000
+# How long the compression waits for a page that it has to compress, which wakes it.
+SETTLE_MILLISECONDS = 60000
 # A runtime directory that is full is not tried at every turn.
 KEEP_SECONDS = 2.0
 
@@ -106,6 +107,7 @@ class Instance:
         self.fitting = Fitting(self.shrinks, self.limits)
         self.maintenance = Maintenance(self.served, log)
         self.ages = Ages(self.epochs, self.all_devices)
+        self.activity = Activity(self.host, self.all_devices)
         self.room = Room(
             self.host,
             self.epochs,
@@ -113,6 +115,7 @@ class Instance:
             self.all_devices,
             self.sysctl.quota_of,
             self.may_move,
+            lambda: self.activity.is_over,
         )
         self.idle = Idle(self.epochs, self.sysctl.policy, self.all_devices, self.may_move)
         self.recompression = Recompression(
@@ -120,6 +123,7 @@ class Instance:
             self.sysctl.policy,
             self.all_devices,
             lambda: self.shrinks.under_way() is not None,
+            self.activity.sleep,
         )
 
     # --- looking ---
@@ -387,7 +391,10 @@ class Instance:
                     f"{key} is in force, and not kept for the next start: {not_kept}; it is tried"
                     " again until there is room",
                 )
-            return Change(now, self.fitting.fit(key), not_kept)
+            shrink = self.fitting.fit(key)
+            # Not before: what the shrink is asked to move it moves itself.
+            self.activity.note()
+            return Change(now, shrink, not_kept)
 
     def keep_settings(self) -> None:
         """What could not be kept when it was set, or was removed since."""
@@ -395,6 +402,8 @@ class Instance:
         if now < self.next_keeping:
             return
         self.next_keeping = now + KEEP_SECONDS
+        if self.sysctl.not_kept:
+            self.activity.note()  # it is tried again, whatever happens
         # An operator's change may wait for a disk, and maintenance must not.
         if self.sysctl.is_kept() or not self.changes.acquire(blocking=False):
             return
@@ -427,8 +436,8 @@ class Instance:
         self.clients.beat()
 
     def maintain(self) -> None:
-        """To be called a few times a second: gives memory and disk space back, keeps limits, logs
-        disk errors."""
+        """To be called a few times a second while something happens, see `activity`: gives memory
+        and disk space back, keeps limits, logs disk errors."""
         self.host.maintain()
         self.ages.keep()
         self.maintenance.turn()

@@ -46,6 +46,8 @@ class Recovery:
 
 @dataclass
 class Opened:
+    """What an instance is made of."""
+
     host: Host
     maker: Maker
     served: dict[str, Served]

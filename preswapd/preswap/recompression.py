@@ -125,11 +125,13 @@ class Recompression:
         policy: Policy,
         devices: Callable[[], Sequence[Device]],
         is_shrinking: Callable[[], bool],
+        idle: Callable[[float], None] = time.sleep,
     ) -> None:
         self.host = host
         self.policy = policy
         self.devices = devices
         self.is_shrinking = is_shrinking
+        self.idle = idle
         self.passes: dict[Device, Passes] = {}
         self.is_to_pack = False
         self.pace = Pace()
@@ -137,7 +139,10 @@ class Recompression:
 
     def work(self) -> None:
         """Rests, and then does a piece of work, if there is any: to be called for ever."""
-        time.sleep(self.rest)
+        if self.rest == IDLE_SECONDS:
+            self.idle(self.rest)
+        else:
+            time.sleep(self.rest)
         self.rest = IDLE_SECONDS
         self.rest = self.turn()
 

@@ -13,6 +13,8 @@ from preswapd.preswap.settings import DeviceSpec, Settings
 
 @dataclass(frozen=True)
 class Handover:
+    """All that the plugin is told."""
+
     settings: Settings
     facts: ServerFacts
     locks: tuple[int, ...]  # descriptors

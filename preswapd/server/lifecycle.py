@@ -35,7 +35,6 @@ from preswapd.server.watch import WATCH_SECONDS, GuestLog
 
 # A request waits at most this long for Python code that holds the interpreter lock.
 SWITCH_SECONDS = 0.0001
-MAINTENANCE_SECONDS = 0.25
 
 
 def start(handover: Handover, buffered: Callable[[], int]) -> Exports:
@@ -68,7 +67,7 @@ def begin(handover: Handover, buffered: Callable[[], int]) -> Exports:
     instance = Instance(handover.settings, log=log)
     stop.instance = instance
     log_recovery(instance)
-    spawn("maintenance", Background(instance.maintain, pause=MAINTENANCE_SECONDS).run)
+    spawn("maintenance", Background(instance.maintain, pause=instance.activity.pause).run)
     instance.compress_later()
     spawn("compression", Background(instance.settle).run)
     spawn("writeback", Background(instance.write_back).run)
@@ -79,15 +78,17 @@ def begin(handover: Handover, buffered: Callable[[], int]) -> Exports:
     # What lives now lives on: a full collection would hold requests up for nothing.
     gc.collect()
     gc.freeze()
+    gc.enable()
     exports = Exports(instance, Buffers(instance, handover.facts.threads, buffered))
     exports.keep_room()
     sockets = Reopening([*unix, *tcp_sockets(handover, api)], log)
     watch = Background(
+        instance.activity.look,
         exports.keep_room,
         instance.beat,
         GuestLog(instance, exports).look,
         sockets.look,
-        pause=WATCH_SECONDS,
+        pause=lambda: time.sleep(WATCH_SECONDS),
     )
     spawn("watch", watch.run)
     announce(handover, exports)
@@ -164,14 +165,16 @@ class Stop:
 class Background:
     """Does pieces of work over and over, with a pause before each turn, whatever happens in one."""
 
-    def __init__(self, *works: Callable[[], None], pause: float = 0.0) -> None:
+    def __init__(
+        self, *works: Callable[[], None], pause: Callable[[], None] = lambda: None
+    ) -> None:
         self.works = works
         self.pause = pause
         self.complaints = Throttle()
 
     def run(self) -> NoReturn:
         while True:
-            time.sleep(self.pause)
+            self.pause()
             for work in self.works:
                 self.once(work)
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from preswapd.control.http import THREAD as CONTROL_THREAD
 from preswapd.errors import RefusedError
 from preswapd.log import ERROR, NOTICE, WARNING, Log, Throttle
 from preswapd.server.directories import NOBODY_ELSE_WRITES, make_private
@@ -127,10 +128,13 @@ def replace(descriptor: int, fresh: int) -> None:
 
 
 def wake() -> None:
-    """nbdkit waits for clients in the first thread, with the descriptors as they were before."""
-    main = threading.main_thread().ident
-    assert main is not None
-    signal.pthread_kill(main, WAKE)
+    """nbdkit waits for clients in the first thread, and the control server in one of its own, with
+    the descriptors as they were before."""
+    main = threading.main_thread()
+    for thread in threading.enumerate():
+        if thread is main or thread.name == CONTROL_THREAD:
+            assert thread.ident is not None
+            signal.pthread_kill(thread.ident, WAKE)
 
 
 def be_woken() -> None:

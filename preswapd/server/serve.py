@@ -6,7 +6,6 @@ import os
 import socket
 import sys
 import time
-from importlib.resources import files
 from pathlib import Path
 from typing import NoReturn
 
@@ -35,7 +34,7 @@ from preswapd.server.directories import NOBODY_ELSE
 from preswapd.server.handover import Handover
 
 # Named and not imported: only inside nbdkit is there what it imports.
-PLUGIN = files("nbd_plugin") / "preswap.py"
+PLUGIN = Path(__file__).parent.parent.parent / "nbd_plugin" / "preswap.py"
 # Descriptors that are kept through exec lie from here on, out of the way of the passed sockets.
 KEPT_FROM = 64
 

@@ -121,6 +121,9 @@ class Host:
         """Bytes that are lacking for that, negative where more are free; after waiting at most so
         long until some are."""
 
+    def wake(self) -> None:
+        """Ends that wait: something else is to be looked at."""
+
     def compact(self) -> None:
         """Moves pages out of the emptiest slabs where memory is lacking, 16 MiB at most."""
 

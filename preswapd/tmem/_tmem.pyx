@@ -41,6 +41,7 @@ cdef extern from "tmem.h" nogil:
     void tmem_set_spare(tmem_host *, uint64_t)
     int64_t tmem_lacking(tmem_host *)
     int64_t tmem_wait_lacking(tmem_host *, unsigned)
+    void tmem_wake(tmem_host *)
     void tmem_compact(tmem_host *)
     uint64_t tmem_largest_limit(const tmem_host *)
     void tmem_set_headroom(tmem_host *, uint64_t, uint64_t, const int (*)[4], size_t)
@@ -341,6 +342,9 @@ cdef class Host:
         with nogil:
             size = tmem_wait_lacking(host, milliseconds) if milliseconds else tmem_lacking(host)
         return size
+
+    def wake(self):
+        tmem_wake(self.pointer())
 
     def compact(self):
         cdef tmem_host *host = self.pointer()

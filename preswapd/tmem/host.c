@@ -273,6 +273,11 @@ int64_t tmem_wait_lacking(struct tmem_host *h, unsigned milliseconds)
 	return slabs_wait_lacking(&h->slabs, milliseconds);
 }
 
+void tmem_wake(struct tmem_host *h)
+{
+	slabs_wake(&h->slabs);
+}
+
 uint64_t tmem_largest_limit(const struct tmem_host *h)
 {
 	return (uint64_t)h->arena.slabs * SLAB_BYTES;

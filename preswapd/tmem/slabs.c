@@ -463,11 +463,20 @@ int64_t slabs_wait_lacking(struct slabs *s, unsigned milliseconds)
 	int err = 0;
 
 	pthread_mutex_lock(&s->mutex);
-	while (lacking(s) <= 0 && !err)
+	while (lacking(s) <= 0 && !s->woken && !err)
 		err = pthread_cond_clockwait(&s->lacks, &s->mutex, CLOCK_MONOTONIC, &end);
+	s->woken = false;
 	int64_t bytes = lacking(s);
 	pthread_mutex_unlock(&s->mutex);
 	return bytes;
+}
+
+void slabs_wake(struct slabs *s)
+{
+	pthread_mutex_lock(&s->mutex);
+	s->woken = true;
+	pthread_cond_signal(&s->lacks);
+	pthread_mutex_unlock(&s->mutex);
 }
 
 void slabs_set_limit(struct slabs *s, uint64_t bytes)

@@ -71,6 +71,7 @@ struct slabs {
 	pthread_cond_t staged_more;
 	uint64_t spare;                /* bytes of the limit that should be free */
 	pthread_cond_t lacks;          /* ... and less is */
+	bool woken;                    /* who waits for that is to look now */
 	uint32_t rounds;
 	uint32_t *free_numbers;        /* a stack of slabs without memory */
 	uint32_t n_free, high;         /* high: no slab at or above it was ever used */
@@ -97,6 +98,7 @@ uint64_t slabs_over_limit(struct slabs *);
 void slabs_set_spare(struct slabs *, uint64_t bytes);
 int64_t slabs_lacking(struct slabs *);
 int64_t slabs_wait_lacking(struct slabs *, unsigned milliseconds);
+void slabs_wake(struct slabs *);
 /* headroom.h's functions, under the mutex. */
 void slabs_set_headroom(struct slabs *, uint64_t host_reserve, uint64_t shm_reserve,
 			const int (*cgroups)[CGROUP_FILES], size_t n);

@@ -169,6 +169,8 @@ void tmem_set_spare(struct tmem_host *, uint64_t bytes);
 int64_t tmem_lacking(struct tmem_host *);
 /* The same, and waits until some are, for so long at most. */
 int64_t tmem_wait_lacking(struct tmem_host *, unsigned milliseconds);
+/* Ends that wait now, or the next one where nobody waits: something else is to be looked at. */
+void tmem_wake(struct tmem_host *);
 /* What the arena's address space has room for, whatever its file system holds by now. */
 uint64_t tmem_largest_limit(const struct tmem_host *);
 /* Bytes of MemAvailable and of the arena's file system that stay free, and open descriptors of memory

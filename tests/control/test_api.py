@@ -5,7 +5,9 @@ import http.client
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 
 from tests.clients import BEHIND_ZONE, connected
 from tests.conftest import StartServer
-from tests.running import RunningServer, wait_for
+from tests.running import PATIENCE, RunningServer, wait_for
 
 Answer = tuple[int, Any]
 
@@ -243,6 +245,35 @@ def test_metrics(module_server: RunningServer) -> None:
     connection.close()
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /v1/sysctl HTTP/1.0\r\n\r\n",
+        b"GET /v1/sysctl\r\n\r\n",
+        b"GET //v1/sysctl HTTP/1.1\r\nCONNECTION: close\r\n\r\n",
+    ],
+)
+def test_connection_is_closed_where_the_client_wants_it(raw: socket.socket, head: bytes) -> None:
+    raw.sendall(head)
+    answer, _, body = received(raw).partition(b"\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert "vm.preswap" in json.loads(body)
+    (date,) = (line[6:] for line in answer.decode().splitlines() if line.startswith("Date: "))
+    assert date.endswith(" GMT")
+    assert abs(parsedate_to_datetime(date).timestamp() - time.time()) < PATIENCE
+
+
+def test_body_is_asked_for(raw: socket.socket) -> None:
+    body = b'{"key": "vm.preswap", "value": "x"}'
+    raw.sendall(
+        b"PUT /v1/sysctl HTTP/1.1\r\nExpect: 100-continue\r\nConnection: close\r\n"
+        b"Content-Length: %d\r\n\r\n" % len(body)
+    )
+    assert raw.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    raw.sendall(body)
+    assert received(raw).startswith(b"HTTP/1.1 400 ")
+
+
 def test_connection_is_kept(module_server: RunningServer) -> None:
     connection = UnixConnection(module_server.control_socket, 30)
     for path in ("/v1/stats", "/v1/nothing", "/v1/sysctl"):
@@ -317,6 +348,11 @@ def test_refused(
         (b"POST /v1/shrink HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"400"),
         (b"POST /v1/shrink HTTP/1.1\r\nContent-Length: 3\r\n\r\n{{{", b"400"),
         (b"POST /v1/shrink HTTP/1.1\r\nContent-Length: 8000\r\n\r\n" + b"[" * 8000, b"400"),
+        (b"POST /v1/shrink HTTP/1.1\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{} ", b"400"),
+        (b"GET /v1/stats HTTP/one\r\n\r\n", b"400"),
+        (b"GET /v1/stats HTTP/1.1\r\nno header\r\n\r\n", b"400"),
+        (b"GET /v1/stats HTTP/1.1\r\nHost : x\r\n\r\n", b"400"),
+        (b"GET /v1/stats HTTP/1.1\r\n" + 101 * b"A: 1\r\n" + b"\r\n", b"431"),
     ],
 )
 def test_bad_bytes_get_an_answer(raw: socket.socket, text: bytes, status: bytes) -> None:
@@ -332,6 +368,12 @@ def test_hanging_up_within_a_request(raw: socket.socket, module_server: RunningS
     raw.shutdown(socket.SHUT_WR)
     assert received(raw) == b""
     assert request(module_server, "GET", "/v1/sysctl")[0] == 200
+
+
+def test_head_that_is_cut_off_is_no_request(raw: socket.socket) -> None:
+    raw.sendall(b"DELETE /v1/devices/g1 HTTP/1.1\r\nHost: x\r\n")
+    raw.shutdown(socket.SHUT_WR)
+    assert received(raw) == b""
 
 
 def test_failure_names_the_file(start_server: StartServer) -> None:

@@ -5,6 +5,7 @@ import os
 import shutil
 import struct
 import subprocess
+import uuid
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,11 @@ def test_header_fields() -> None:
     assert header[:1024] == bytes(1024)
     assert [int.from_bytes(header[i : i + 4], "little") for i in (1024, 1028, 1032)] == [1, 255, 0]
     assert header[1052:1068] == b"g1".ljust(16, b"\0")
+
+
+def test_header_uuid_is_a_random_one() -> None:
+    found = uuid.UUID(bytes=swap_header("g1", MIB)[1036:1052])
+    assert (found.version, found.variant) == (4, uuid.RFC_4122)
 
 
 def test_header_uuid_differs() -> None:

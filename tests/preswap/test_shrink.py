@@ -10,7 +10,7 @@ from preswapd.api.messages import ShrinkProgress
 from preswapd.errors import RefusedError
 from preswapd.preswap.device._device import EXTENT_PAGES
 from preswapd.preswap.settings import DeviceSpec
-from preswapd.preswap.writeback.moves import MOVES_AT_ONCE
+from preswapd.preswap.writeback.movers import MOVES_AT_ONCE
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.coherence import check_coherence
 from tests.preswap.disk_model import page_of, pages_of

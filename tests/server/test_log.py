@@ -177,10 +177,14 @@ class Told:
         self.lines: list[tuple[int, str]] = []
         self.clients: dict[str, ClientCount] = {}
         self.now = 0.0
+        self.activity = self
         self.watch = GuestLog(self, self, lambda: self.now)  # type: ignore[arg-type]
 
     def log(self, priority: int, text: str) -> None:
         self.lines.append((priority, text))
+
+    def counters(self) -> tuple[int, ...]:
+        return (len(self.clients),)
 
     def stats(self) -> dict[str, Any]:
         tmem = ["mem_used_total", "mem_limit", "pool_limit_hit", "reject_alloc_fail"]

@@ -10,11 +10,11 @@ from shlex import quote
 from preswapd.cli.doctor.finding import FIX, NOTE, OK, Finding
 from preswapd.cli.typed import as_root
 from preswapd.errors import RefusedError, UsageError
+from preswapd.host.disks import has_direct_io
 from preswapd.host.filesystems import (
     copies_on_write,
     existing_parent,
     free_bytes,
-    has_direct_io,
     is_tmpfs,
     total_bytes,
 )

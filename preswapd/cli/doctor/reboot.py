@@ -6,7 +6,7 @@ from pathlib import Path
 
 from preswapd.api.messages import ServerFacts
 from preswapd.cli.doctor.finding import NOTE, OK, Finding
-from preswapd.host.filesystems import write_rate
+from preswapd.host.disks import write_rate
 from preswapd.host.systemd import properties
 from preswapd.units import PAGE_SIZE, format_size
 

@@ -111,6 +111,10 @@ class Device:
     def seconds_since_io(self) -> float | None:
         """Seconds since the last read, write, trim or zero; None before the first."""
 
+    @property
+    def events(self) -> int:
+        """A number that grows with each request of a client, of any kind, and with each error."""
+
     def connect(self) -> Connection:
         """Its first request waits until what is in flight now has ended."""
 

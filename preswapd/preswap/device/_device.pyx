@@ -6,8 +6,8 @@ What they do is in C, see device.h, owner.h and connection.h.
 """
 
 import os
+import sys
 import threading
-import traceback
 from mmap import mmap as anonymous_memory
 
 from bitarray import bitarray
@@ -69,7 +69,7 @@ cdef int mark_owner(void *owner) noexcept with gil:
     except OSError as error:
         return -error.errno if error.errno else -EIO
     except BaseException:
-        traceback.print_exc()
+        sys.excepthook(*sys.exc_info())
         return -EIO
 
 
@@ -221,6 +221,11 @@ cdef class Device:
     def seconds_since_io(self):
         cdef double seconds = flights_seconds_since_io(&self.d.flights)
         return None if seconds < 0 else seconds
+
+    @property
+    def events(self):
+        return (flights_requests(&self.d.flights) + self.d.count.disk_errors
+                + self.d.count.lost_reads + self.d.count.unknown_reads)
 
     @property
     def disk_errors(self):

@@ -48,6 +48,14 @@ void flights_disconnect(struct flights *f)
 	pthread_mutex_unlock(&f->mutex);
 }
 
+uint64_t flights_requests(struct flights *f)
+{
+	pthread_mutex_lock(&f->mutex);
+	uint64_t requests = f->requests;
+	pthread_mutex_unlock(&f->mutex);
+	return requests;
+}
+
 static bool has_older(const struct flights *f, uint64_t arrival)
 {
 	return f->all.next != &f->all && f->all.next->arrival < arrival;
@@ -64,6 +72,7 @@ static int try_begin(struct flights *f, struct flight *mine, uint64_t arrival)
 	mine->next = &f->all;
 	mine->prev = f->all.prev;
 	mine->prev->next = f->all.prev = mine;
+	f->requests += arrival != FLIGHTS_OURS;
 	return 0;
 }
 

@@ -26,6 +26,7 @@ struct flights {
 	struct flight all;             /* a ring, oldest first */
 	uint64_t arrivals;             /* connections ever opened; the newest one's number */
 	uint64_t connections;          /* open now */
+	uint64_t requests;             /* of clients, that ever began */
 	uint64_t last_io;              /* atomic; ns, CLOCK_MONOTONIC_COARSE; 0: none yet */
 	enum flights_gate gate;
 };
@@ -37,6 +38,8 @@ void flights_destroy(struct flights *);
 /* A connection opens.  Returns its arrival: its number, higher than that of all before it. */
 uint64_t flights_connect(struct flights *);
 void flights_disconnect(struct flights *);
+/* How many requests of clients have begun: whether anything happens here. */
+uint64_t flights_requests(struct flights *);
 /* A client reads, writes or trims.  A flush does not count: QEMU flushes a disk that it detaches. */
 void flights_note_io(struct flights *);
 /* Negative: no client has read, written or trimmed yet. */

@@ -7,16 +7,15 @@ on ext4 `rm a; cp -a b a` gave the same inode, extended attributes and mtime.
 """
 
 import errno
-import hashlib
 import mmap
 import os
-import secrets
 import stat
 import struct
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
+from preswapd.preswap.files.digest import blake2b
 from preswapd.units import PAGE_SIZE
 
 ATTRIBUTE = "user.preswapd"
@@ -42,7 +41,7 @@ class Identity(NamedTuple):
 
 
 def new_token() -> int:
-    return secrets.randbits(63) + 1
+    return int.from_bytes(os.urandom(8), "little") // 2 + 1
 
 
 def identity(descriptor: int, size: int) -> Identity:
@@ -125,7 +124,7 @@ def name_for_life(device: int) -> int:
         folder = folder.resolve().parent
     for name in ("dm/uuid", "wwid", "device/wwid", "serial", "device/serial"):
         if text := first_line(folder / name):
-            digest = hashlib.blake2b(f"{text} {part}".encode(), digest_size=7).digest()
+            digest = blake2b(f"{text} {part}".encode(), digest_size=7).digest()
             return int.from_bytes(digest, "little")
     return 0
 

@@ -7,11 +7,10 @@ they take 0.3.  One syncfs(2) for all would be as fast, but it waits for what ot
 and before Linux 5.8 it tells of no errors.
 """
 
+import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 
 from preswapd.paths import StatePaths
 from preswapd.preswap.files.disk_file import make_disk_file
@@ -103,10 +102,26 @@ def make_files(makings: Sequence[Making]) -> None:
 
 def sync_all(makings: Sequence[Making]) -> None:
     if len(makings) > 1:
-        with suppress(RuntimeError), ThreadPoolExecutor(SYNCS, "sync") as pool:
-            list(pool.map(partial(attempt, Making.sync), makings))
+        at_once(list(makings))
     # One needs no thread, and perhaps none could be started.
     each(makings, Making.sync)
+
+
+def at_once(waiting: list[Making]) -> None:
+    def work() -> None:
+        # Another thread may take the last one.
+        with suppress(IndexError):
+            while True:
+                attempt(Making.sync, waiting.pop())
+
+    threads = []
+    with suppress(RuntimeError):
+        for _ in range(min(SYNCS, len(waiting))):
+            thread = threading.Thread(target=work, name="sync", daemon=True)
+            thread.start()
+            threads.append(thread)
+    for thread in threads:
+        thread.join()
 
 
 def each(makings: Sequence[Making], step: Callable[[Making], None]) -> None:

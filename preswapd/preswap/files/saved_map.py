@@ -5,12 +5,12 @@ A byte a page, as in shared memory.  The sidecar has its checksum, and says whet
 """
 
 import errno
-import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from preswapd.host.filesystems import avoid_copy_on_write
+from preswapd.preswap.files.digest import blake2b
 from preswapd.preswap.files.durable import Fresh, replacing
 from preswapd.preswap.files.maps import PIECE_PAGES, TMEM, UNKNOWN
 
@@ -31,7 +31,7 @@ def reserve(file: Fresh, pages: int) -> None:
 
 def save_map(path: Path, pieces: Iterable[bytes]) -> str:
     """In place, and synced; returns its checksum.  Of what holds it, nothing may hold now."""
-    digest = hashlib.blake2b(digest_size=8)
+    digest = blake2b(digest_size=8)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         at = 0
@@ -55,7 +55,7 @@ def saved_pieces(path: Path, pages: int) -> Iterator[bytes]:
 
 
 def holds(path: Path, pages: int, checksum: str) -> bool:
-    digest = hashlib.blake2b(digest_size=8)
+    digest = blake2b(digest_size=8)
     try:
         for piece in saved_pieces(path, pages):
             digest.update(piece)

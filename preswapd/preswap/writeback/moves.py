@@ -11,13 +11,12 @@ import heapq
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 
 from preswapd.api.messages import ShrinkProgress, ShrinkResult
 from preswapd.preswap.device._device import EXTENT_PAGES, Device
 from preswapd.preswap.files.durable import NO_ROOM
 from preswapd.preswap.writeback.goals import Goal
+from preswapd.preswap.writeback.movers import MOVES_AT_ONCE, Move, Movers
 from preswapd.tmem import Host
 
 # Guests may fill tmem up to the target while pages leave it, so a round can end above it.
@@ -27,21 +26,9 @@ MOST_FAILURES = 8
 # A search keeps the interpreter lock, which guests' requests need, to its end.
 SEARCHED_PAGES = 1 << 20
 INTERRUPTED = "interrupted"
-# One extent is decompressed while the other is written: 1.05 times the rate of dd instead of 0.7.
-MOVES_AT_ONCE = 2
-
 
 # A device, one of its extents, and how many of that extent's pages are in tmem at most.
 Victim = tuple[Device, int, int]
-
-
-@dataclass(frozen=True)
-class Move:
-    """An extent on its way to disk, with at most `most` of its pages."""
-
-    device: Device
-    most: int
-    result: Future[tuple[int, int, int]]
 
 
 class Writeback:
@@ -66,7 +53,7 @@ class Writeback:
     def run(self) -> ShrinkResult:
         reason = "guests put pages back as fast as they were moved"
         self.forget_failures()
-        with ThreadPoolExecutor(MOVES_AT_ONCE, "shrink") as movers:
+        with Movers() as movers:
             for _ in range(MOST_ROUNDS):
                 self.goal.aim()
                 if self.goal.is_met():
@@ -86,7 +73,7 @@ class Writeback:
     def forget_failures(self) -> None:
         self.failures, self.failure = 0, None
 
-    def round(self, movers: ThreadPoolExecutor) -> str | None:
+    def round(self, movers: Movers) -> str | None:
         """Goes once through the victims.  Returns why the shrink must not go on, or None."""
         under_way: deque[Move] = deque()
         stopped = None
@@ -103,8 +90,8 @@ class Writeback:
             if stopped or excess <= 0:
                 break
             most = min(excess, pages)
-            result = movers.submit(self.goal.move, device, extent, most)
-            under_way.append(Move(device, most, result))
+            move = Move(self.goal.move, device, extent, most)
+            under_way.append(movers.begin(move))
         while under_way:
             stopped = self.finish(under_way.popleft()) or stopped
         return stopped
@@ -116,7 +103,7 @@ class Writeback:
     def finish(self, move: Move) -> str | None:
         """Waits for its end.  Returns why the shrink must not go on, or None."""
         try:
-            moved, lost, number = move.result.result()
+            moved, lost, number = move.result()
         except OSError:
             return None  # the device is being removed, and its pages with it
         self.moved += moved

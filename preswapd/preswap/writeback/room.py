@@ -14,10 +14,13 @@ from preswapd.preswap.policy import Policy
 from preswapd.preswap.writeback.victims import Victims
 from preswapd.tmem import Host
 
-# How long it waits for a pool that fills up, which wakes it.
+# How long it waits for a pool that fills up, which wakes it, as whatever else happens does
+# (activity.py).
 WAIT_MILLISECONDS = 1000
 # The same where there is something to do that wakes nobody: a quota, or idle writeback.
 SOON_MILLISECONDS = 250
+# And where nothing happens.
+REST_MILLISECONDS = 60000
 # How long it works before others that the thread looks after have their turn.
 WORK_SECONDS = 0.1
 # A disk that is full or fails is not asked at every turn.
@@ -51,6 +54,7 @@ class Room:
         devices: Callable[[], Sequence[Device]],
         quota_of: Callable[[Device], int],
         may_move: Callable[[], bool],
+        is_at_rest: Callable[[], bool] = lambda: False,
     ) -> None:
         self.host = host
         self.epochs = epochs
@@ -58,15 +62,19 @@ class Room:
         self.devices = devices
         self.quota_of = quota_of
         self.may_move = may_move
+        self.is_at_rest = is_at_rest
         self.pool = Within()
         self.quotas: dict[Device, Within] = {}
         self.retry_at: dict[Device, float] = {}
         self.pause = PAUSE_SECONDS
 
     def patience(self) -> int:
+        goes_idle = self.policy.writeback_idle is not None
+        if self.is_at_rest():
+            # Pages grow old where nothing happens.
+            return WAIT_MILLISECONDS if goes_idle else REST_MILLISECONDS
         has_quota = any(self.quota_of(device) < device.pages for device in self.devices())
-        is_soon = has_quota or self.policy.writeback_idle is not None
-        return SOON_MILLISECONDS if is_soon else WAIT_MILLISECONDS
+        return SOON_MILLISECONDS if has_quota or goes_idle else WAIT_MILLISECONDS
 
     def turn(self, milliseconds: int | None = None) -> None:
         """Waits until room is short, for so long at most, and then makes some."""

@@ -12,7 +12,7 @@ from preswapd.api.messages import ServerFacts
 from preswapd.cli.doctor.finding import NOTE, OK
 from preswapd.cli.doctor.reboot import check_reboot, check_sync_unit
 from preswapd.host import systemd
-from preswapd.host.filesystems import write_rate
+from preswapd.host.disks import write_rate
 from preswapd.units import PAGE_SIZE
 
 GIB = 1 << 30

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Modules that others import and hardly ever use: they are loaded when they are used first.
+
+dataclasses imports inspect, and with it Python's own parser, for the docstring of a class
+that has none (so each here has one): a MiB that each instance would have for itself, and 8 ms of
+each start.
+"""
+
+import sys
+from importlib import import_module
+from types import ModuleType
+
+
+def put_off(name: str) -> None:
+    """Of a module that was not imported yet.
+
+    Not by importlib's LazyLoader: before Python 3.12 the second import of a module loads it.
+    """
+    if name in sys.modules:
+        return
+    stands_in = ModuleType(name)
+
+    def attribute(wanted: str) -> object:
+        if sys.modules.get(name) is stands_in:
+            del sys.modules[name]
+        return getattr(import_module(name), wanted)
+
+    stands_in.__getattr__ = attribute  # type: ignore[method-assign]
+    sys.modules[name] = stands_in

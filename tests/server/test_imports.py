@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What a server imports stays in the memory of each instance: only what serves."""
+
+import subprocess
+import sys
+
+import pytest
+
+# What it took before it was done without: http.server 3.5 MiB, with all of mail and TLS behind it,
+# OpenSSL more than half a MiB, logging and threads for it half a MiB, uuid and tempfile 0.4.
+HEAVY = {
+    "_hashlib",
+    "_ssl",
+    "asyncio",
+    "click",
+    "concurrent.futures",
+    "datetime",
+    "email",
+    "hashlib",
+    "http.client",
+    "http.server",
+    "logging",
+    "multiprocessing",
+    "random",
+    "shutil",
+    "ssl",
+    "subprocess",
+    "tempfile",
+    "tomllib",
+    "traceback",
+    "uuid",
+}
+TELL = "import sys; before = set(sys.modules); {}; print(*set(sys.modules) - before)"
+SERVES = "import nbd_plugin._callbacks, preswapd.server.lifecycle"
+
+
+def imported(what: str) -> set[str]:
+    """Modules that Python has not imported by itself."""
+    command = [sys.executable, "-I", "-c", TELL.format(what)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return set(done.stdout.split())
+
+
+def test_server_imports_nothing_heavy() -> None:
+    modules = imported(SERVES)
+    assert "preswapd.preswap.instance" in modules
+    assert modules & HEAVY == set()
+
+
+# From 3.13 on dataclasses asks it for each class's annotations.
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="dataclasses uses inspect")
+def test_what_dataclasses_hardly_uses_is_put_off() -> None:
+    assert imported(SERVES) & {"ast", "dis", "linecache", "tokenize"} == set()
+
+
+def test_what_is_put_off_is_there_when_it_is_used() -> None:
+    uses = f"{SERVES}, inspect; assert str(inspect.signature(lambda a, b: a)) == '(a, b)'"
+    assert "ast" in imported(uses)
