@@ -8,6 +8,9 @@ PYTHON := /usr/bin/python3
 SYSTEM_PACKAGES := tools/system-packages
 VENV := .venv
 BIN := $(VENV)/bin
+# After an upgrade of the distribution /usr/bin/python3 is another one (python3.13, say): all is made anew then.
+THIS_PYTHON := $(notdir $(realpath $(PYTHON)))
+CREATED := $(VENV)/.created-for-$(THIS_PYTHON)
 # Of pip's own settings only those count that say where packages come from.
 PIP := $(BIN)/python tools/pip -qq
 
@@ -114,13 +117,13 @@ $(VENV)/.packages-%: tools/system-packages
 	@touch $@
 
 # pip from 25.1 on knows dependency groups, which is how the tools come in without building the package again.
-$(VENV)/.created: $(VENV)/.packages-build
-	$(PYTHON) -m venv --system-site-packages $(VENV)
+$(CREATED): $(VENV)/.packages-build
+	$(PYTHON) -m venv --system-site-packages $(if $(filter-out %/$(THIS_PYTHON),$(wildcard $(VENV)/lib/python*)),--clear) $(VENV)
 	$(PIP) install --upgrade 'pip >= 25.1'
-	@touch $@
+	@touch $< $@
 
 # The build's own requirements are installed too, so that a changed C file is compiled here and not in a fresh sandbox.
-$(VENV)/.installed: $(VENV)/.created pyproject.toml
+$(VENV)/.installed: $(CREATED) pyproject.toml
 	$(PIP) install $$($(BIN)/python -c 'import tomllib; \
 	  [print(r.replace(" ", "")) for r in tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"]]')
 	$(PIP) install --no-build-isolation --editable .
@@ -137,10 +140,10 @@ looked-at:
 	  { echo "$(BIN)/$$command does not run: remove $(VENV) and run make again" >&2; exit 1; }; done
 
 # Draws the plots.
-$(VENV)/.bench: $(VENV)/.created pyproject.toml
+$(VENV)/.bench: $(CREATED) pyproject.toml
 	$(PIP) install --group bench
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.created pyproject.toml
+$(VENV)/.dev: $(CREATED) pyproject.toml
 	$(PIP) install --group dev
 	@touch $@
