@@ -28,7 +28,7 @@ CYTHON_SOURCES := $(filter %.pyx %.pxd,$(NATIVE_SOURCES))
 # The steps share .venv, pip and apt.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: build dev test demo bench check install built uninstall clean help looked-at
+.PHONY: build dev test demo bench check install built uninstall deb clean help looked-at
 
 build: $(VENV)/.built  ## make .venv with preswapd and preswapctl in .venv/bin (the default)
 
@@ -102,6 +102,10 @@ uninstall:  ## take away what install has brought; configuration, guests' pages 
 	  $(addprefix $(UNITS)/,preswapd@.service preswapd@.socket preswapd-sync@.service preswapd-metrics.service preswapd-metrics.timer) \
 	  $(TO)/lib/sysusers.d/preswapd.conf $(TO)/lib/tmpfiles.d/preswapd.conf
 	rm -rf $(SHARE)/doc/preswapd
+
+deb: export PYTHONDONTWRITEBYTECODE := 1
+deb: $(BUILT)  ## the Debian package for RELEASE=bookworm, trixie ... into dist/, built in a bare system
+	tools/build-deb $(RELEASE)
 
 clean:  ## remove everything that was built
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
