@@ -8,6 +8,9 @@ PYTHON := /usr/bin/python3
 SYSTEM_PACKAGES := tools/system-packages
 VENV := .venv
 BIN := $(VENV)/bin
+# After an upgrade of the distribution /usr/bin/python3 is another one (python3.13, say): all is made anew then.
+THIS_PYTHON := $(notdir $(realpath $(PYTHON)))
+CREATED := $(VENV)/.created-for-$(THIS_PYTHON)
 # Of pip's own settings only those count that say where packages come from.
 PIP := $(BIN)/python tools/pip -qq
 
@@ -25,7 +28,7 @@ CYTHON_SOURCES := $(filter %.pyx %.pxd,$(NATIVE_SOURCES))
 # The steps share .venv, pip and apt.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: build dev test demo bench check install built uninstall clean help looked-at
+.PHONY: build dev test demo bench check install built uninstall deb clean help looked-at
 
 build: $(VENV)/.built  ## make .venv with preswapd and preswapctl in .venv/bin (the default)
 
@@ -100,6 +103,10 @@ uninstall:  ## take away what install has brought; configuration, guests' pages 
 	  $(TO)/lib/sysusers.d/preswapd.conf $(TO)/lib/tmpfiles.d/preswapd.conf
 	rm -rf $(SHARE)/doc/preswapd
 
+deb: export PYTHONDONTWRITEBYTECODE := 1
+deb: $(BUILT)  ## the Debian package for RELEASE=bookworm, trixie ... into dist/, built in a bare system
+	tools/build-deb $(RELEASE)
+
 clean:  ## remove everything that was built
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find preswapd nbd_plugin -name '*.so' -delete
@@ -114,13 +121,13 @@ $(VENV)/.packages-%: tools/system-packages
 	@touch $@
 
 # pip from 25.1 on knows dependency groups, which is how the tools come in without building the package again.
-$(VENV)/.created: $(VENV)/.packages-build
-	$(PYTHON) -m venv --system-site-packages $(VENV)
+$(CREATED): $(VENV)/.packages-build
+	$(PYTHON) -m venv --system-site-packages $(if $(filter-out %/$(THIS_PYTHON),$(wildcard $(VENV)/lib/python*)),--clear) $(VENV)
 	$(PIP) install --upgrade 'pip >= 25.1'
-	@touch $@
+	@touch $< $@
 
 # The build's own requirements are installed too, so that a changed C file is compiled here and not in a fresh sandbox.
-$(VENV)/.installed: $(VENV)/.created pyproject.toml
+$(VENV)/.installed: $(CREATED) pyproject.toml
 	$(PIP) install $$($(BIN)/python -c 'import tomllib; \
 	  [print(r.replace(" ", "")) for r in tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"]]')
 	$(PIP) install --no-build-isolation --editable .
@@ -138,10 +145,10 @@ looked-at:
 	  { echo "$(BIN)/$$command does not run: remove $(VENV) and run make again" >&2; exit 1; }; done
 
 # Draws the plots.
-$(VENV)/.bench: $(VENV)/.created pyproject.toml
+$(VENV)/.bench: $(CREATED) pyproject.toml
 	$(PIP) install --group bench
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.created pyproject.toml
+$(VENV)/.dev: $(CREATED) pyproject.toml
 	$(PIP) install --group dev
 	@touch $@

@@ -5,6 +5,7 @@ PreswapError        exit status 1: it was tried and failed
 ├── UsageError      2: a bad option, name or value
 ├── UnreachableError  3: no server answers
 ├── RefusedError    4: nothing was changed
+│   └── MisfitError   2: nor will anything be by trying again
 ├── PartialError    5: partly done, run it again to go on
 └── PageDamagedError  a stored page that cannot be returned as it was put
 """
@@ -32,6 +33,12 @@ class RefusedError(PreswapError):
     """The request was refused and nothing was changed."""
 
     exit_status = 4
+
+
+class MisfitError(RefusedError):
+    """It is installed in a way that cannot work.  systemd tries again after 4, and not after 2."""
+
+    exit_status = 2
 
 
 class PartialError(PreswapError):

@@ -4,6 +4,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -97,10 +98,38 @@ def test_application_knows_only_where_it_will_be(packaged: Path) -> None:
     """Neither the checkout, which may go, nor the packager's folder is named in it."""
     app = packaged / "srv/preswapd"
     script = (app / "bin/preswapctl").read_text()
-    assert script.startswith("#!/srv/preswapd/bin/python3\n")
+    assert 'exec /srv/preswapd/bin/python3 "$0"' in script
     texts = [path for path in app.rglob("*") if path.is_file() and path.suffix != ".so"]
     for name in (str(packaged), str(ROOT)):
         assert not [path for path in texts if name.encode() in path.read_bytes()]
+
+
+def test_it_stays_with_its_python(packaged: Path) -> None:
+    """After an upgrade of the distribution `python3` is another one, which finds no package."""
+    python = packaged / "srv/preswapd/bin/python3"
+    own = "python{}.{}".format(*sys.version_info)
+    assert Path(os.readlink(python)).name == own
+    done = run([str(python), "-Pc", "import preswapd; print(preswapd.__file__)"])
+    assert done.stdout == f"{packaged}/srv/preswapd/lib/{own}/site-packages/preswapd/__init__.py\n"
+
+
+def test_commands_say_that_their_python_is_gone(tmp_path: Path) -> None:
+    """In one line, and with the status after which systemd does not try again."""
+    place = [f"PREFIX={tmp_path}/usr", f"APP={tmp_path}/opt/preswapd", "DESTDIR="]
+    assert make("install", *place).returncode == 0
+    python = tmp_path / "opt/preswapd/bin/python3"
+    python.unlink()
+    python.symlink_to("/usr/bin/python3.0")
+    for name in ("preswapd", "preswapctl"):
+        done = run([str(tmp_path / "usr/bin" / name), "--version"])
+        version = "{}.{}".format(*sys.version_info)
+        assert done.stderr == (
+            f"{name}: made for Python {version}, which is gone;"
+            " install preswapd again, for the Python that is here now\n"
+        )
+        assert done.returncode == 2
+    unit = (tmp_path / "usr/lib/systemd/system/preswapd@.service").read_text()
+    assert "RestartPreventExitStatus=2\n" in unit
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can build in a checkout of another user")

@@ -120,3 +120,13 @@ def test_make_looks_whether_the_commands_are_there(tmp_path: Path) -> None:
     for name in ("preswapd", "preswapctl"):
         os.symlink(ROOT / ".venv/bin" / name, tmp_path / "bin" / name)
     assert run(checked).returncode == 0
+
+
+def test_venv_of_another_python_is_made_anew(tmp_path: Path) -> None:
+    """After an upgrade of the distribution nothing in it would be found."""
+    make = ["make", "-C", str(ROOT), "-n", f"VENV={tmp_path}", "SYSTEM_PACKAGES=true", "build"]
+    for old, wanted in (("python3.0", True), (Path("/usr/bin/python3").resolve().name, False)):
+        (tmp_path / "lib" / old).mkdir(parents=True)
+        (tmp_path / f".created-for-{old}").touch()
+        assert (f" --clear {tmp_path}" in run(make).stdout) == wanted
+        (tmp_path / "lib" / old).rmdir()

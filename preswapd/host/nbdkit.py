@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from preswapd.errors import RefusedError
+from preswapd.errors import MisfitError, RefusedError
 from preswapd.host.inherited import LOCALE, without_chance
 from preswapd.host.versions import SYSTEM_PATH, Version, find_version, version_text
 
@@ -66,10 +66,10 @@ def probe() -> Nbdkit:
     # What it embeds does not depend on the virtual environment, which takes as long to load.
     python = python_of(output_of(path, "python", "--dump-plugin", env=without_chance(os.environ)))
     if python != OUR_PYTHON:
-        raise RefusedError(
+        raise MisfitError(
             f"nbdkit's plugin embeds Python {python}, this is Python {OUR_PYTHON}: install preswapd"
-            " into a virtual environment made with the distribution's own Python"
-            " (/usr/bin/python3 -m venv --system-site-packages)"
+            " again, for the Python that is here now, or into a virtual environment made with the"
+            " distribution's own (/usr/bin/python3 -m venv --system-site-packages)"
         )
     return Nbdkit(os.path.abspath(path), version, python)
 

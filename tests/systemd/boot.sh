@@ -1,25 +1,34 @@
 #!/bin/sh
-# Makes a small host of its own out of this one's /usr, and becomes its systemd.  Runs in new namespaces (booted.py),
-# and makes nothing that outlives them.
-#   boot.sh ROOT CHECKOUT       ROOT: an empty directory; CHECKOUT is there under its own path, and as /opt/preswapd
+# Makes a small host of its own and becomes its systemd.  Runs in new namespaces (booted.py), and makes no mount that
+# outlives them.
+#   boot.sh ROOT CHECKOUT       out of this host's /usr, in ROOT, an empty directory; CHECKOUT is there under its own path, and
+#                               as /opt/preswapd
+#   boot.sh ROOT '' SYSTEM      of the system in that folder, which it changes
 # SPDX-License-Identifier: BSD-3-Clause
 set -eu
 root=$1
 checkout=$2
+system=${3:-}
 
 mount --make-rprivate /
-mount -t tmpfs -o mode=755 tmpfs "$root"
+if [ "$system" ]; then
+  mount --bind "$system" "$root"
+else
+  mount -t tmpfs -o mode=755 tmpfs "$root"
+fi
 cd "$root"
 
 mkdir -p usr proc sys dev run tmp var/lib var/log var/tmp root home opt etc/systemd/system old
 chmod 1777 tmp var/tmp
-mount --rbind -o ro /usr usr
-for link in bin lib lib64 sbin; do
-  if [ -e "/$link" ]; then ln -s "usr/$link" "$link"; fi
-done
-for file in passwd group nsswitch.conf ld.so.cache ld.so.conf ld.so.conf.d alternatives localtime; do
-  if [ -e "/etc/$file" ]; then cp -a "/etc/$file" etc/; fi
-done
+if [ -z "$system" ]; then
+  mount --rbind -o ro /usr usr
+  for link in bin lib lib64 sbin; do
+    if [ -e "/$link" ]; then ln -s "usr/$link" "$link"; fi
+  done
+  for file in passwd group nsswitch.conf ld.so.cache ld.so.conf ld.so.conf.d alternatives localtime; do
+    if [ -e "/etc/$file" ]; then cp -a "/etc/$file" etc/; fi
+  done
+fi
 : > etc/machine-id
 
 mount -t proc proc proc
@@ -38,9 +47,11 @@ mount -t devpts -o newinstance,ptmxmode=0666 devpts dev/pts
 ln -s pts/ptmx dev/ptmx
 ln -s /proc/self/fd dev/fd
 
-mkdir -p ".$checkout"
-mount --bind "$checkout" ".$checkout"
-ln -s "$checkout/.venv" opt/preswapd
+if [ "$checkout" ]; then
+  mkdir -p ".$checkout"
+  mount --bind "$checkout" ".$checkout"
+  ln -s "$checkout/.venv" opt/preswapd
+fi
 
 pivot_root . old
 umount -l old

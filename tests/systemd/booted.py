@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A real systemd, as the first process of namespaces of its own, with this host's /usr."""
+"""A real systemd, as the first process of namespaces of its own: of this host's /usr, or of a
+system in a folder."""
 
 import os
 import shutil
@@ -25,13 +26,13 @@ class NotPossibleError(Exception):
 class Booted:
     """It runs while the `with` block does, and leaves nothing behind."""
 
-    def __init__(self) -> None:
+    def __init__(self, system: Path | None = None) -> None:
         self.check()
         self.cgroup = Path(tempfile.mkdtemp(prefix="preswapd-test-", dir=own_cgroup()))
         self.cgroup.chmod(0o755)  # as the root of them all, whose files any service may read
         self.root = Path(tempfile.mkdtemp(prefix="preswapd-test-"))
-        arguments = [self.root, CHECKOUT]
-        boot = ["sh", str(Path(__file__).with_name("boot.sh")), *map(str, arguments)]
+        arguments = ["", system] if system else [CHECKOUT]
+        boot = ["sh", str(Path(__file__).with_name("boot.sh")), *map(str, [self.root, *arguments])]
         # It ends with us, even if we are killed.
         unshare = ["setpriv", "--pdeathsig", "KILL", "unshare", "--fork", "--kill-child"]
         enter = f'echo $$ > {self.cgroup}/cgroup.procs && exec "$@"'
@@ -63,13 +64,13 @@ class Booted:
         """A file of it, also a socket, for whoever is outside."""
         return Path(f"/proc/{self.pid}/root{inside}")
 
-    def run(self, *command: str, check: bool = True) -> str:
+    def run(self, *command: str, check: bool = True, timeout: float = PATIENCE) -> str:
         """What a command that runs in it prints."""
         # Its root too: where we are in a chroot, that of the mount namespace is another one.
         enter = ["nsenter", "--target", str(self.pid), *NAMESPACES, "--root", "--wd=/"]
         environment = {"PATH": "/usr/sbin:/usr/bin", "SYSTEMD_PAGER": ""}
         assignments = [f"{name}={value}" for name, value in environment.items()]
-        done = run([*enter, "env", "-i", *assignments, *command])
+        done = run([*enter, "env", "-i", *assignments, *command], timeout=timeout)
         if check and done.returncode:
             raise AssertionError(f"{command} exited {done.returncode}: {done.stdout}{done.stderr}")
         return done.stdout

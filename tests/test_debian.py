@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The Debian package, as far as it can be tested without building it: what contrib/debian says is
+what the rest says, and its scripts take nothing away from a guest."""
+
+import os
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from preswapd.host.nbdkit import OLDEST
+from preswapd.host.versions import version_text
+from tests.running import run
+
+ROOT = Path(__file__).parents[1]
+DEBIAN = ROOT / "contrib/debian"
+DOC = "/usr/share/doc/preswapd/"
+# Of build-essential, which Debian's packages need not name.
+ESSENTIAL = {"gcc", "libc6-dev"}
+SCRIPTS = ("postinst", "prerm", "postrm")
+
+
+def field(name: str, paragraph: int) -> dict[str, str]:
+    """The packages that it names, each with its version."""
+    text = (DEBIAN / "control").read_text().split("\n\n")[paragraph]
+    (found,) = re.findall(rf"^{name}:\n((?: .+\n?)+)", text, re.M)
+    words = (re.fullmatch(r" (\S+?)(?: \((.+)\))?,", line) for line in found.splitlines())
+    return {match[1]: match[2] or "" for match in words if match}
+
+
+def project() -> dict[str, Any]:
+    text = (ROOT / "pyproject.toml").read_text()
+    return dict(tomllib.loads(text)["project"])
+
+
+def test_it_is_built_with_what_make_needs() -> None:
+    stage = re.search(
+        r"build_packages\(\) \{\n.*?'LIST'\n(.*?)\nLIST",
+        (ROOT / "tools/system-packages").read_text(),
+        re.S,
+    )
+    assert stage
+    needed = {line.split()[0] for line in stage[1].splitlines()}
+    assert set(field("Build-Depends", 0)) - {"debhelper-compat"} == needed - ESSENTIAL
+
+
+def test_versions_are_those_of_the_project() -> None:
+    oldest = f">= {version_text(OLDEST).removesuffix('.0')}"
+    depends = field("Depends", 1)
+    assert depends["nbdkit"] == depends["nbdkit-plugin-python"] == oldest
+    assert field("Build-Depends", 0)["python3"] == f"{project()['requires-python']}~"
+    # Of the release that it was built in, and no other: debian/rules fills it in.
+    assert "${preswapd:Python}" in depends
+    rules = (DEBIAN / "rules").read_text()
+    assert "python3 (>= 3.{minor}~), python3 (<< 3.{minor + 1}~)" in rules
+
+
+def test_licences_of_what_comes_with_it_are_named() -> None:
+    text = (DEBIAN / "copyright").read_text()
+    names = [re.split(r"[ <>=]", line)[0] for line in project()["dependencies"]]
+    assert [name for name in names if name not in text] == []
+    own = (ROOT / "LICENSE").read_text().splitlines()
+    assert [line for line in own[4:] if line and f" {line}\n" not in text] == []
+
+
+def test_documents_are_installed_where_doc_base_looks() -> None:
+    listed = re.findall(rf"{DOC}(\S+\.md)", (DEBIAN / "preswapd.doc-base").read_text())
+    assert len(listed) > 3
+    installed = re.findall(r"[\w/*]+\.md\b", (DEBIAN / "rules").read_text())
+    assert [name for name in listed if name not in {*installed, "README.md"}] == []
+    assert [name for name in listed if not list(ROOT.glob(name))] == []
+    guide = re.search(rf"GUIDE={DOC}(\S+)", (DEBIAN / "preswapd.prerm").read_text())
+    assert guide
+    assert (ROOT / guide[1]).is_file()
+
+
+SYSTEMCTL = """\
+#!/bin/sh
+echo systemctl "$*" >>{calls}
+[ "$1" = list-units ] || exit 0
+for unit in {units}; do
+  for pattern; do
+    # Its patterns are the shell's.
+    case $unit in $pattern) echo "$unit loaded active running" ;; esac
+  done
+done
+"""
+
+
+class Host:
+    """A host of its own in a folder: its systemctl knows the units that are said to be active."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.calls = root / "calls"
+        for folder in ("run/systemd/system", "bin", "etc/preswapd", "var/lib/preswapd", "dev/shm"):
+            (root / folder).mkdir(parents=True)
+
+    def maintain(self, script: str, *arguments: str, active: str = "") -> tuple[int, str]:
+        text = (DEBIAN / f"preswapd.{script}").read_text()
+        # A package's scripts name a host's folders as they are.
+        text = re.sub(r"(?<=[ =\n])/(?=(?:etc|var|run|dev/shm)\b)", f"{self.root}/", text)
+        text = text.replace("-user preswapd", f"-user {os.geteuid()}")
+        self.command("systemctl", SYSTEMCTL.format(calls=self.calls, units=active))
+        for name in ("systemd-sysusers", "systemd-tmpfiles"):
+            self.command(name, "#!/bin/sh\n")
+        env = {"PATH": f"{self.root}/bin:{os.environ['PATH']}"}
+        done = run(["sh", "-c", text, script, *arguments], env=env)
+        return done.returncode, done.stdout + done.stderr
+
+    def command(self, name: str, script: str) -> None:
+        path = self.root / "bin" / name
+        path.write_text(script)
+        path.chmod(0o755)
+
+    def called(self) -> list[str]:
+        found = self.calls.read_text().splitlines() if self.calls.exists() else []
+        return [line for line in found if "list-units" not in line]
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return Host(tmp_path / "host")
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_scripts_are_posix_shell(script: str) -> None:
+    subprocess.run(["sh", "-n", DEBIAN / f"preswapd.{script}"], check=True)
+    assert "#DEBHELPER#" in (DEBIAN / f"preswapd.{script}").read_text()
+
+
+def test_removal_is_refused_while_a_guest_may_swap(host: Host) -> None:
+    active = "preswapd@vm1.service preswapd@vm1.socket preswapd-sync@vm1.service"
+    status, text = host.maintain("prerm", "remove", active=active)
+    assert status == 1
+    assert "  systemctl stop preswapd@vm1.service preswapd@vm1.socket \n" in text
+    assert "  systemctl stop preswapd-sync@vm1.service \n" in text
+    assert host.called() == []
+
+
+def test_removal_of_what_serves_nobody(host: Host) -> None:
+    assert host.maintain("prerm", "remove") == (0, "")
+    assert host.called() == ["systemctl stop preswapd-metrics.timer preswapd-governor.service"]
+
+
+def test_upgrade_stops_nothing_and_restarts_what_serves(host: Host) -> None:
+    active = "preswapd@vm1.service preswapd@vm1.socket preswapd-sync@vm1.service"
+    assert host.maintain("prerm", "upgrade", "2", active=active) == (0, "")
+    assert host.called() == []
+    assert host.maintain("postinst", "configure", "1", active=active) == (0, "")
+    restarted = [call for call in host.called() if "restart" in call]
+    assert restarted == ["systemctl restart preswapd@vm1.service"]
+
+
+def test_purge_never_deletes_a_page(host: Host) -> None:
+    disk = host.root / "var/lib/preswapd/vm1/swap0.img"
+    memory = host.root / "dev/shm/preswapd-vm1"
+    config = host.root / "etc/preswapd/vm1.toml"
+    disk.parent.mkdir()
+    disk.write_text("a page")
+    memory.mkdir()
+    config.write_text('pool-size = "1G"\n')
+    status, text = host.maintain("postrm", "purge")
+    assert (status, disk.exists(), memory.exists(), config.exists()) == (0, True, True, True)
+    (command,) = (line.strip() for line in text.splitlines() if "rm -r" in line)
+    assert {str(memory), str(config.parent), f"{host.root}/var/lib/preswapd"} <= set(
+        command.split()
+    )
+    subprocess.run(["sh", "-c", command], check=True)
+    assert host.maintain("postrm", "purge") == (0, "")
+
+
+def test_purge_deletes_the_configuration_of_nobody(host: Host) -> None:
+    config = host.root / "etc/preswapd"
+    (config / "vm1.toml").write_text('pool-size = "1G"\n')
+    assert host.maintain("postrm", "remove") == (0, "")
+    assert config.exists()
+    assert host.maintain("postrm", "purge") == (0, "")
+    assert not config.exists()
+    assert not (host.root / "var/lib/preswapd").exists()
+
+
+def test_purge_keeps_a_configuration_that_says_where_pages_are(host: Host) -> None:
+    config = host.root / "etc/preswapd/vm1.toml"
+    config.write_text('state-dir = "/srv/swap"\n')
+    status, text = host.maintain("postrm", "purge")
+    assert (status, config.exists()) == (0, True)
+    assert str(config) in text
