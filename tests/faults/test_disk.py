@@ -195,7 +195,7 @@ def test_lowered_limit_that_finds_the_disk_full_is_set_and_goes_on_when_set_agai
     assert injector.caught < 10, "it is tried again at once"
     injector.end()
     assert faulty.ctl("sysctl", QUOTA + "=100").stdout == f"{QUOTA} = 100\n"
-    assert counters(faulty)["preswap_pages"] == 100
+    assert counters(faulty)["preswap_pages"] in range(90, 101)  # room is kept, too
     assert bytes(client.pread(8 * MIB - PAGE, place(1))) == NOISE[PAGE : 8 * MIB]
 
 

@@ -119,7 +119,7 @@ def test_device_that_is_too_large_is_refused_and_no_kill(
     done = confined.ctl("create", "big", "1T", check=False)
     assert done.returncode == 4
     assert re.fullmatch(
-        rf"preswapctl: the device big cannot be made: it takes 3\d\d(\.\d)?M of memory beside its"
+        rf"preswapctl: the device big cannot be made: it takes 1\.\dG of memory beside its"
         rf" pages, and {memory_cgroup}/\S+ allows \S+M more: (\S+G) would fit\n",
         done.stderr,
     )

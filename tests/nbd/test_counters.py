@@ -47,7 +47,7 @@ def test_requests_are_clients_alone(server: RunningServer) -> None:
 @pytest.mark.parametrize("pages", [1, 2, 3, 16])
 def test_pages_that_tmem_rejects(start_server: StartServer, connect: Connect, pages: int) -> None:
     """Each page once, also of the small requests that try without waiting first."""
-    server = start_server(pool_size="4M")
+    server = start_server(pool_size="4M", extra=["--writeback-room=off"])
     client = connect(server)
     step = pages * PAGE
     writes = len(NOISE) // step
