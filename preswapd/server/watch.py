@@ -103,12 +103,13 @@ def troubles(stats: Statistics) -> Iterator[Trouble]:
     """Errors of the disk files have lines of their own, see preswap/maintenance.py."""
     tmem = stats["tmem"]
     used = f"{format_size(tmem['mem_used_total'])} of {format_size(tmem['mem_limit'])} in use"
+    why = "it is frozen" if tmem.get("frozen") else used
     went_on = "{count} pages went to disk within {seconds} s"
     yield Trouble(
         "pool_limit_hit",
         tmem["pool_limit_hit"],
         NOTICE,
-        f"tmem takes no more pages ({used}): they go to disk",
+        f"tmem takes no more pages ({why}): they go to disk",
         f"tmem takes pages again: {went_on}",
     )
     yield Trouble(

@@ -226,7 +226,8 @@ uint64_t writeback_idle(struct device *d, uint64_t page, double seconds, uint64_
 			continue;
 		move(d, page, chosen, most, w);
 		count_add(&d->count.written_back_idle, w->moved);
-		return page + EXTENT_PAGES;
+		/* The rest of it next time: a low rate would write a page of each extent. */
+		return w->moved == most ? page : page + EXTENT_PAGES;
 	}
 	return page;
 }
