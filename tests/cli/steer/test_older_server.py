@@ -4,6 +4,7 @@
 import os
 import random
 import socket
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -60,7 +61,17 @@ def older(tmp_path: Path) -> Iterator[Client]:
         server = ControlServer(listening, OlderApi(running), lambda priority, text: None)
         server.start()
         yield Client(running.paths.control_socket)
-        server.shutdown()
+        shut_down(server, running.paths.control_socket)
+
+
+def shut_down(server: ControlServer, path: Path) -> None:
+    """It looks whether it is shut down when a client has come."""
+    asking = threading.Thread(target=server.shutdown)
+    asking.start()
+    while asking.is_alive():
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+        asking.join(0.05)
 
 
 def test_facts_have_their_older_name(older: Client) -> None:
