@@ -295,9 +295,9 @@ def test_governor_as_a_service(host: Booted, vm: str) -> None:
         ctl = "/opt/preswapd/bin/preswapctl"
         shown = json.loads(host.run(ctl, "--json", "governor"))
         assert (shown["reserve"], shown["instances"][vm]["cap"]) == (64 << 20, 8 << 20)
-        assert f'preswapd_governor_instance_limit_bytes{{instance="{vm}"}}' in host.run(
-            ctl, "metrics"
-        )
+        # Its exit status is 3 where pages of an instance that does not run are left, of another test.
+        metrics = host.run(ctl, "metrics", check=False)
+        assert f'preswapd_governor_instance_limit_bytes{{instance="{vm}"}}' in metrics
         again = host.run("/opt/preswapd/bin/preswapd", "govern", "--release", check=False)
         assert (again, governed_limit(host, vm)) == ("", str(8 << 20))
         # A restart, and the server's, change nothing.
