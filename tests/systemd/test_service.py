@@ -295,7 +295,7 @@ def test_governor_as_a_service(host: Booted, vm: str) -> None:
         ctl = "/opt/preswapd/bin/preswapctl"
         shown = json.loads(host.run(ctl, "--json", "governor"))
         assert (shown["reserve"], shown["instances"][vm]["cap"]) == (64 << 20, 8 << 20)
-        # Its exit status is 3 where pages of an instance that does not run are left, of another test.
+        # Its status is 3 where another test has left pages of an instance that does not run.
         metrics = host.run(ctl, "metrics", check=False)
         assert f'preswapd_governor_instance_limit_bytes{{instance="{vm}"}}' in metrics
         again = host.run("/opt/preswapd/bin/preswapd", "govern", "--release", check=False)
