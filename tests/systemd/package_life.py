@@ -2,7 +2,7 @@
 """The life of the Debian package, told step by step, in a system of its own with a real systemd.
 
 Usage: python -m tests.systemd.package_life SYSTEM, for tools/try-package, which makes SYSTEM: a
-folder with a system, in it /root/this.deb and /root/next.deb, and all that they depend on in apt's
+folder with a system, in it /srv/this.deb and /srv/next.deb, and all that they depend on in apt's
 cache.  It is installed, serves, is upgraded under a client that goes on, removed and purged.
 """
 
@@ -207,7 +207,7 @@ def live(booted: Booted) -> None:
 
 def install(host: Host) -> None:
     tell("installed: nothing runs, and nothing is enabled")
-    host.run(f"{' '.join(APT)} install /root/this.deb")
+    host.run(f"{' '.join(APT)} install /srv/this.deb")
     assert not host.run("systemctl list-units --plain --no-legend 'preswapd*'")
     assert not host.run("ls /etc/systemd/system/*.wants | grep preswapd || true")
     host.run("getent passwd preswapd; stat -c '%A %U %n' /etc/preswapd /var/lib/preswapd")
@@ -223,7 +223,7 @@ def upgrade(host: Host, client: Client, guest: Guest) -> None:
     client.goes_on()
     guest.goes_on()
     before = host.server()
-    host.run(f"{' '.join(APT)} install /root/next.deb")
+    host.run(f"{' '.join(APT)} install /srv/next.deb")
     host.run("dpkg-query --show preswapd")
     assert host.server() not in {0, before}
     client.goes_on()
@@ -263,7 +263,7 @@ def leave(host: Host, client: Client) -> None:
 
 def come_back(host: Host, client: Client) -> None:
     tell("installed again, every page is there")
-    host.run(f"{' '.join(APT)} install /root/next.deb")
+    host.run(f"{' '.join(APT)} install /srv/next.deb")
     host.run(f"systemctl start {UNIT}.socket {UNIT}.service")
     client.check_all()
     client.client = None
@@ -279,7 +279,7 @@ def go(host: Host) -> None:
     host.run("rm -r /dev/shm/preswapd-vm1")
     host.run(f"{' '.join(APT)} purge preswapd")
     left = host.run(
-        "find / -xdev -name '*preswapd*' -not -path '/proc/*' -not -path '/root/*'"
+        "find / -xdev -name '*preswapd*' -not -path '/proc/*' -not -path '/srv/*'"
         " -not -path '/var/lib/apt/*' -not -path '/var/log/*'"
     )
     assert not left
