@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* What a page in tmem weighs: the memory that it takes, times its age in 64ths of a turn of the pool.
  *
- * The heaviest go first where room is short.  On recorded swap traffic of guests that keeps 71 % of
- * reads in memory at half the memory, where by age alone (LRU, CLOCK, 2Q, SIEVE and S3-FIFO are all
+ * The heaviest go first where room is short.  In simulations of recorded swap traffic that keeps 71 %
+ * of reads in memory at half the memory, where by age alone (LRU, CLOCK, 2Q, SIEVE and S3-FIFO are all
  * alike) it is 56 to 58 %.  A weight is kept in a byte, as its logarithm: each step is 3 to 6 % more.
  */
 #ifndef PRESWAPD_WEIGHTS_H

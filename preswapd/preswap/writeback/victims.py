@@ -4,8 +4,9 @@
 The heaviest sixteenth goes, in offset order; a page weighs its age times the memory that it takes
 (device/weights.h).  What was touched since they were weighed stays, and what lies beside those that
 go and is nearly as heavy goes along: the less room is left, the more, so that a fast guest finds
-some.  On recorded swap traffic with half the memory that guests needed, 71 % of reads came from
-memory and 36 pages went to disk for each 100 written; 55 and 46 where new pages are rejected.
+some.  In simulations of recorded swap traffic, with half the memory that guests needed, 71 % of
+reads came from memory and 36 pages went to disk for each 100 written; 55 and 46 where new pages are
+rejected.
 """
 
 import math
