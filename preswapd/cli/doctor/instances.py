@@ -11,6 +11,7 @@ from preswapd.api.last_start import LastStart
 from preswapd.api.messages import ServerFacts
 from preswapd.api.settings import GOVERNED_LIMIT, QUOTA, UNLIMITED
 from preswapd.cli.doctor.clients import check_client
+from preswapd.cli.doctor.container import check_places
 from preswapd.cli.doctor.finding import FIX, NOTE, OK, Finding
 from preswapd.cli.doctor.host import (
     check_remove_ipc,
@@ -64,6 +65,7 @@ def check_instance(instance: RunningInstance) -> list[Finding]:
         *check_descriptors(name, Path(f"/proc/{facts.pid}/limits")),
         *directory_of_pages(shm_dir, f"{name}, shared memory"),
         *check_state_directory(state_dir, f"{name}, disk files"),
+        *check_places(name, places_of(place, shm_dir, state_dir)),
         *pool(place, stats["tmem"]),
         *check_files(place, files),
         *(
@@ -81,6 +83,15 @@ def check_instance(instance: RunningInstance) -> list[Finding]:
             for device, why in stats.get("refused", {}).items()
         ),
     ]
+
+
+def places_of(place: Place, shm_dir: Path, state_dir: Path) -> dict[str, Path]:
+    """What of it must outlive a container."""
+    return {
+        "pages in memory": shm_dir,
+        "pages on disk": state_dir,
+        "the sockets": place.runtime_dir,
+    }
 
 
 def share_of(instance: RunningInstance) -> Share:
