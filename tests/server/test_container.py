@@ -153,6 +153,15 @@ def test_doctor_says_what_goes_with_it(stack: ExitStack, tmp_path: Path) -> None
 
 
 @needs_namespaces
+def test_doctor_outside_looks_at_the_right_process(stack: ExitStack, tmp_path: Path) -> None:
+    """And not at the one that has the server's own number here."""
+    server = contained(stack, tmp_path, HOSTS_DIRECTORY)
+    server.start()
+    text = server.ctl("doctor", check=False).stdout
+    assert f"process {server.first} (1 in its container)" in text
+
+
+@needs_namespaces
 def test_doctor_is_content_with_a_directory_of_the_hosts(
     stack: ExitStack,
     tmp_path: Path,
