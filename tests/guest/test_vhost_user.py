@@ -14,6 +14,7 @@ from tests.guest import stamped, swapping
 from tests.guest.stamped import ENOUGH, StampedGuest
 from tests.guest.storage_daemon import STILL, StorageDaemon, storage_daemon
 from tests.guest.swapping import SwappingGuest, device
+from tests.guest.test_swapping import is_swapping
 from tests.running import RunningServer, wait_until
 
 pytestmark = [pytest.mark.guest, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -43,11 +44,10 @@ def test_server_is_killed_under_load(
         guest.fill()
         load = guest.start_load()
         for _ in range(KILLS):
-            before = device(server)["write_requests"]
-            wait_until(lambda at=before: device(server)["write_requests"] > at, "swap traffic")
+            wait_until(lambda: is_swapping(server), "swap traffic")
             server.kill()
             server.start()
-            wait_until(lambda: device(server)["write_requests"] > 0, "the guest to go on")
+            wait_until(lambda: is_swapping(server), "the guest to go on")
         guest.stop_load(load)
         guest.check_files()
         assert guest.troubles() == []

@@ -17,7 +17,7 @@ from preswapd.cli.doctor.finding import NOTE, OK
 from preswapd.host.container import HOSTS, Mount, ends_with_us, engine, mount_of
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import BEHIND_ZONE, connected
-from tests.faults.test_memory import LIMIT, MIB, memory_cgroup  # noqa: F401 - a fixture
+from tests.faults.test_memory import LIMIT, memory_cgroup  # noqa: F401 - a fixture
 from tests.running import PRESWAPCTL, RunningServer, run
 
 NAMESPACES = ("--mount", "--pid", "--ipc")
@@ -173,7 +173,7 @@ def test_doctor_is_content_with_a_directory_of_the_hosts(
     found = server.doctor()
     (kept,) = [check for check in found if f"{server.shm_dir}, with" in check["text"]]
     assert (kept["status"], kept["text"].endswith("stays when the container goes")) == (OK, True)
-    limit = f"its memory limit is {LIMIT // MIB}M, "
+    limit = f"its memory limit is {LIMIT >> 20}M, "
     assert any(check["text"].startswith(limit) for check in found)
     server.kill()
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from shlex import join, quote
 
 from preswapd.api.last_start import LastStart
-from preswapd.cli.doctor.host import SHARED_MEMORY
 from preswapd.cli.doctor.units import is_installed, units_installed
 from preswapd.cli.typed import serve
+from preswapd.host.container import SHARED_MEMORY
 from preswapd.host.file_locks import holder
 from preswapd.host.filesystems import total_bytes
 from preswapd.host.processes import PROC, age, is_stopped, unit_of
