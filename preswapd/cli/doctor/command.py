@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from preswapd.cli.doctor.container import check_container
 from preswapd.cli.doctor.finding import FIX, NOTE, Finding
 from preswapd.cli.doctor.guests import check_guests
 from preswapd.cli.doctor.host import check_host
@@ -47,6 +48,7 @@ def doctor_command(invocation: Invocation) -> int:
     root = Path("/")
     findings = [
         *check_host(),
+        *check_container(),
         *check_units(root),
         *check_readable(root),
         *check_guests(),

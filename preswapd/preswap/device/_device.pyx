@@ -358,7 +358,7 @@ cdef class Device:
 
     def writeback_next_heavy(self, uint64_t page, uint8_t least, uint8_t beside,
                              uint64_t most=EXTENT_PAGES_OF_DEVICE):
-        cdef heavy chosen = heavy(least, beside, max(1, most))
+        cdef heavy chosen = heavy(least, beside, max(<uint64_t>1, most))
         cdef writeback w
         cdef int err
         with nogil:
