@@ -236,6 +236,14 @@ def test_what_was_trimmed_is_not_between_two_uses(start: Start) -> None:
     assert sampling.feed([(READ, 50)]).sum.unseen == 1
 
 
+def test_memory_is_what_the_guide_says(c: ctypes.CDLL) -> None:
+    guide = (HERE.parents[1] / "docs/guides/capacity.md").read_text()
+    bound = f"{c.test_bytes() // 1024} KiB at most for an instance"
+    of_device = f"{-(-c.test_device_bytes() // 1024)} KiB for each device"
+    assert bound in guide
+    assert of_device in guide
+
+
 # --- against the full computation ---
 
 
