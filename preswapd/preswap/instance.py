@@ -12,6 +12,7 @@ from preswapd.api.kinds import check_compress, check_device_size
 from preswapd.api.messages import (
     AGES,
     AWAITED,
+    Advice,
     Age,
     Parked,
     ShrinkProgress,
@@ -23,6 +24,7 @@ from preswapd.errors import RefusedError
 from preswapd.log import ERROR, INFO, NOTICE, WARNING, Log
 from preswapd.paths import check_device_name
 from preswapd.preswap.activity import Activity
+from preswapd.preswap.advising import Advising
 from preswapd.preswap.ages import Ages
 from preswapd.preswap.births import create
 from preswapd.preswap.clients import Clients
@@ -117,6 +119,7 @@ class Instance:
         self.fitting = Fitting(self.shrinks, self.limits)
         self.maintenance = Maintenance(self.served, log)
         self.ages = Ages(self.epochs, self.all_devices)
+        self.advising = Advising(self.maker.sampler, self.host, self.sysctl.policy)
         self.activity = Activity(self.host, self.all_devices)
         self.room = Room(
             self.host,
@@ -169,6 +172,10 @@ class Instance:
                     )
                 ]
         return [Age(bound, *found) for bound, found in zip(bounds, sums, strict=True)]
+
+    def advise(self, name: str | None = None) -> Advice:
+        """What the reads of one device say, or of all; the pool is that of all in either case."""
+        return self.advising.advice(self.chosen(name))
 
     def stats(self) -> Statistics:
         """All but `server`, which is known to the process around it."""
@@ -482,6 +489,7 @@ class Instance:
         and disk space back, keeps limits, logs disk errors."""
         self.host.maintain()
         self.ages.keep()
+        self.advising.keep()
         self.maintenance.turn()
         self.fitting.turn()
         self.keep_settings()
