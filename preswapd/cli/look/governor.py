@@ -121,8 +121,8 @@ def explained(status: GovernorStatus) -> Iterator[str]:
         )
     yield (
         "Where other programs take more than that, the pools' limits are lowered at once by all"
-        " that is missing. Limits grow again an eighth of the way at a time, after half a minute or more"
-        " in which nothing was missing."
+        " that is missing. Limits grow again an eighth of the way at a time, after half a minute or"
+        " more in which nothing was missing."
     )
     yield ""
     for name, figures in status["instances"].items():
