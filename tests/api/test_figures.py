@@ -42,7 +42,6 @@ ADDED = {
         "connections",
         "held_pages",
         "awaited",
-        "parked",
         "away",
         "quarantined",
         "quarantined_reads",
