@@ -116,6 +116,16 @@ class TmemFigures(TypedDict):
     ephemeral_pages: Annotated[
         int, gauge("pages in ephemeral pools", internal="no device has an ephemeral pool")
     ]
+    ephemeral_bytes: NotRequired[
+        Annotated[
+            int,
+            gauge(
+                "those pages as they are stored, with their headers",
+                BYTES,
+                internal="no device has an ephemeral pool",
+            ),
+        ]
+    ]
     evicted_pages: Annotated[
         int,
         counter("ephemeral pages dropped to make room", internal="no device has an ephemeral pool"),

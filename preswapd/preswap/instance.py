@@ -287,10 +287,14 @@ class Instance:
     ) -> Shrink:
         """Begins to move pages to disk until `pages` are left, in one device or in all.
 
-        Puts beyond that are rejected while it runs, so that it ends even under load.  RefusedError
-        while another that was asked for has not ended, or when there is no such device.
+        Puts beyond that are rejected while it runs, so that it ends even under load.  Whoever asks it
+        of all devices wants memory back: what only caches goes too, at once.  RefusedError while
+        another that was asked for has not ended, or when there is no such device.
         """
-        return self.shrinks.begin(ToPages(self.sysctl, self.chosen(name), pages, name), progress)
+        shrink = self.shrinks.begin(ToPages(self.sysctl, self.chosen(name), pages, name), progress)
+        if name is None:
+            self.host.evict_all()
+        return shrink
 
     def shrink(
         self,
