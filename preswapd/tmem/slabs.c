@@ -142,8 +142,6 @@ bool slabs_within_limit(const struct slabs *s, uint64_t bytes, unsigned flags)
 {
 	uint64_t most = flags & (SLOTS_REPLACE | SLOTS_SETTLE) ? s->limit :
 			s->limit - s->limit / 100;
-	if (flags & SLOTS_LEAVES_SPARE)
-		most -= most < s->spare ? most : s->spare;
 	uint64_t aside = flags & SLOTS_SETTLE ? 0 : s->staged_bytes;
 
 	/* The limit was lowered.  A copy may exceed it by one step more, as it frees more. */
@@ -159,12 +157,9 @@ static bool leaves_room_for_copies(const struct slabs *s, unsigned flags)
 	       s->used_bytes - s->empty_bytes + s->staged_bytes + SLAB_BYTES <= s->limit;
 }
 
-/* An empty slab counts as free for others, too. */
-static bool leaves_spare(const struct slabs *s, const struct slab *slab, uint32_t to,
-			 unsigned flags)
+/* With so many bytes more; empty slabs are free. */
+static bool leaves_spare(const struct slabs *s, uint32_t bytes, unsigned flags)
 {
-	uint32_t bytes = slab->reserved > to ? slab->reserved : to;
-
 	return !(flags & SLOTS_LEAVES_SPARE) ||
 	       s->used_bytes - s->empty_bytes + bytes + s->spare <= s->limit;
 }
@@ -191,7 +186,8 @@ int slabs_reserve(struct slabs *s, uint32_t n, uint32_t to, unsigned flags)
 	to = (to + SLAB_STEP - 1) / SLAB_STEP * SLAB_STEP;
 	if (flags & SLOTS_NOGROW)
 		return -ENOSPC;
-	if (!slabs_within_limit(s, to - slab->reserved, flags))
+	if (!slabs_within_limit(s, to - slab->reserved, flags) ||
+	    !leaves_spare(s, to - slab->reserved, flags))
 		return -ENOSPC;
 	if (flags & SLOTS_NOWAIT)
 		return -EAGAIN;
@@ -251,7 +247,7 @@ int slabs_carve(struct slabs *s, unsigned class, uint8_t staging, uint32_t to, u
 	struct slab *slab = &s->slab[n];
 
 	if (!n || (flags & SLOTS_NOGROW) || !leaves_room_for_copies(s, flags) ||
-	    !leaves_spare(s, slab, to, flags))
+	    !leaves_spare(s, slab->reserved > to ? slab->reserved : to, flags))
 		return -ENOSPC;
 	uint64_t *bits = fresh_bits(class);
 	if (!bits)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Which pages go when a put needs room or the limit is lowered, and which never do."""
 
+import random
 from pathlib import Path
 
 import pytest
@@ -147,6 +148,18 @@ def test_pool_of_got_pages_only_still_makes_room(small: Store) -> None:
     assert 30 < sum(not has(small, cache, index) for index in there) < len(there)
 
 
+def test_eight_are_passed_over_for_each_that_goes(small: Store) -> None:
+    cache, pool = small.new_pool(UUID, SHARED), small.new_pool()
+    count = fill(small, cache)
+    there = [index for index in range(count) if has(small, cache, index)]
+    before = small.stats()["evicted_pages"]
+    fill(small, pool)
+    evicted = small.stats()["evicted_pages"] - before
+    assert 0 < evicted < len(there) // 9
+    gone = [index for index in there if not has(small, cache, index)]
+    assert gone == there[8 : 9 * evicted : 9]
+
+
 def test_evict_all_spares_persistent_pages(store: Store) -> None:
     pool, cache, shared = store.new_pool(), store.new_pool(flags=0), store.new_pool(UUID, SHARED)
     for number in (pool, cache, shared):
@@ -165,6 +178,19 @@ def test_ephemeral_puts_leave_the_spare_room_free(host: Host) -> None:
         host.put_page(cache, 0, index, make_page("noise", index))
     assert host.lacking() <= 0
     assert host.stats()["mem_used_total"] > 2 * MIB
+    assert host.stats()["evicted_pages"] > 0
+
+
+def test_spare_room_is_left_free_by_pages_of_any_length(host: Host) -> None:
+    """A slab of each class grows by itself."""
+    host.limit = 4 * MIB
+    host.set_spare(MIB)
+    cache = host.new_pool(UUID, SHARED)
+    for index in range(4000):
+        length = 128 * (1 + index % 31)
+        page = random.Random(index).randbytes(length) + bytes(PAGE - length)
+        host.put_page(cache, 0, index, page)
+        assert host.lacking() <= 0
     assert host.stats()["evicted_pages"] > 0
 
 
