@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from benchmarks.guest_jobs import Material
-from benchmarks.host_usage import cpu_seconds, resident, written_by
+from benchmarks.host_usage import cpu_seconds, resident, upkeep_seconds, written_by
 from benchmarks.memory_group import MemoryGroup, memory_group
 from preswapd.demo.server import TemporaryServer
 from preswapd.guest.initramfs import MODULES
@@ -159,6 +159,10 @@ class Preswapd(Swapping):
 
     def server_cpu(self) -> float:
         return cpu_seconds(self.server_pid)
+
+    def upkeep(self) -> float:
+        """Seconds of that which it took by itself."""
+        return upkeep_seconds(self.server_pid)
 
     def written(self) -> int | None:
         return written_by(self.server_pid)

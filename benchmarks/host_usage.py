@@ -12,6 +12,8 @@ from preswapd.host.meminfo import amounts
 
 SECTOR = 512
 SAMPLE_SECONDS = 0.2
+# Names of threads; the kernel keeps 15 bytes.
+UPKEEP = ("writeback", "recompression")
 
 
 def cpu_seconds(pid: int, *, with_children: bool = False) -> float:
@@ -44,6 +46,16 @@ def run_seconds(pid: int) -> float:
     """As cpu_seconds(), to the nanosecond, of the threads that there are."""
     threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
     return sum(int(path.read_text().split()[0]) for path in threads) / 1e9
+
+
+def upkeep_seconds(pid: int) -> float:
+    """The same, of what a server of ours does by itself: it writes back, and compresses again."""
+    threads = [
+        task
+        for task in Path(f"/proc/{pid}/task").iterdir()
+        if (task / "comm").read_text().strip() in UPKEEP
+    ]
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in threads) / 1e9
 
 
 def wakeups(pid: int) -> int:

@@ -18,7 +18,7 @@ from preswapd.guest.faults import GuestError
 
 CODECS = ("lz4", "zstd")
 # For the device: what a guest would have for so many pages.
-ROOM = 2 << 20
+ROOM = 2 * storing.START
 
 
 def measure(progress: Progress, quick: bool) -> Figures:

@@ -21,7 +21,10 @@ Figures = dict[str, Any]
 Progress = Callable[[str], None]
 
 # In the order in which they run.
-NAMES = ("loads", "pages", "memory", "recovery", "many", "giving_back", "guests", "aging")
+NAMES = (
+    *("loads", "pages", "memory", "recovery", "many", "giving_back", "guests", "aging"),
+    "governor",
+)
 
 
 class Section(Protocol):

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks.host_usage import cpu_seconds, memory_of, written_by
+from benchmarks.host_usage import cpu_seconds, memory_of, upkeep_seconds, written_by
 from benchmarks.peers import nbd_server
 from preswapd.api.client import Client
 from preswapd.demo.server import installed
@@ -75,18 +75,25 @@ def preswapd(
     size: str = DISK,
     note: str = "",
     options: Sequence[str] = (),
+    instance: str | None = None,
 ) -> Server:
-    """Its disk file lies on a disk: a page that the pool rejects costs what it costs."""
+    """Its disk file lies on a disk: a page that the pool rejects costs what it costs.
+
+    One that is named as an `instance` shares its folders with others.
+    """
+    own = "" if instance is None else f"/{instance}"
+    named = () if instance is None else (f"--instance={instance}",)
     return Server(
         f"preswapd {compress}{note}",
         (
-            *(installed("preswapd"), "serve", f"--compress={compress}"),
-            *("--runtime-dir={folder}/run", "--shm-dir={folder}/shm", "--state-dir={disk}/state"),
-            *(f"--pool-size={pool}", f"--device=bench={size}", *options),
+            *(installed("preswapd"), "serve", f"--compress={compress}", *named),
+            *(f"--runtime-dir={{folder}}/run{own}", f"--shm-dir={{folder}}/shm{own}"),
+            *(f"--state-dir={{disk}}/state{own}", f"--pool-size={pool}"),
+            *(f"--device=bench={size}", *options),
         ),
         export="bench",
-        socket="run/nbd.sock",
-        control="run/control.sock",
+        socket=f"run{own}/nbd.sock",
+        control=f"run{own}/control.sock",
         size=size,
     )
 
@@ -122,6 +129,10 @@ class Running:
         """Seconds of processor time so far, its children's included."""
         children = Path(f"/proc/{self.process}/task/{self.process}/children").read_text()
         return sum(cpu_of(process) for process in (self.process, *map(int, children.split())))
+
+    def upkeep(self) -> float:
+        """Seconds of that which preswapd took by itself; 0 for others."""
+        return upkeep_seconds(self.process)
 
     def resident(self) -> dict[str, int]:
         """Bytes of resident memory: all, and its parts (private, of files, shared memory)."""

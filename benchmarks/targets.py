@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks import governor
 from benchmarks.aging import found as aging
 from benchmarks.groups import (
     LZ4,
@@ -151,6 +152,14 @@ def of_a_hundred(figure: str, factor: float = 1.0) -> Find:
     return times(factor, at("many", "idle", "100", figure))
 
 
+def of_governor(figure: Callable[[Mapping[str, Any]], float]) -> Find:
+    def find(sections: Sections) -> float | None:
+        found = sections.get("governor")
+        return None if found is None else figure(found)
+
+    return find
+
+
 TARGETS = (
     Target("4 KiB random read, depth 16, to nbdkit memory", rate(READ_16, MEMORY), least=1.0),
     Target("  the same" + NO_HALT, rate(READ_16, MEMORY, group="awake")),
@@ -253,7 +262,41 @@ TARGETS = (
     Target("a guest's p99 while pages leave, to idle", aging.felt("guest"), most=1.5),
     Target("  the same over NBD, without a guest", aging.felt("client")),
     Target("  the server's processor time beyond idle", aging.busier("client"), unit="%", digits=1),
+    Target("  of that, to write back", aging.upkeep("client"), most=5, unit="%", digits=1),
     Target("two jobs in turn in a guest, time to the first version's", aging.turns, most=1.0),
+    Target(
+        "a page leaves, once the host has less than its reserve",
+        at("governor", "first_page"),
+        most=0.5,
+        unit="s",
+    ),
+    Target(
+        "  time below the reserve, to dd of what had to move",
+        of_governor(lambda found: found["short"] / found["dd"]),
+        most=1.2,
+    ),
+    Target(
+        "  instances' limits 30 s later, off their shares",
+        of_governor(lambda found: 100 * governor.shares_off(found)),
+        most=5,
+        unit="%",
+        digits=1,
+    ),
+    Target(
+        "a limit's turns under a constant load",
+        of_governor(lambda found: max(found["steady"]["reversals"])),
+        most=2,
+        digits=0,
+    ),
+    *(
+        Target(
+            f"a governor {where} its reserve, of one processor",
+            times(100, at("governor", "cpu", name)),
+            most=0.5,
+            unit="%",
+        )
+        for where, name in (("far from", "far"), ("near", "near"))
+    ),
 )
 
 

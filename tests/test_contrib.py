@@ -222,3 +222,17 @@ def test_alerts_say_what_is_wrong_and_where(rule: dict[str, Any]) -> None:
     assert "instance" in used <= LABELS
     assert ("device" in used) == ("preswapd_device_" in rule["expr"])
     assert rule["alert"] in DOCUMENTED
+
+
+def test_image_is_made_of_what_the_package_is_called() -> None:
+    """And of a base that no registry is named for: each engine has its own."""
+    lines = (CONTRIB / "container/Containerfile").read_text()
+    (copied,) = re.findall(r"^COPY (\S+)", lines, re.M)
+    assert Path("dist/preswapd_0.1.0+deb12_amd64.deb").match(copied)
+    (base,) = re.findall(r"^ARG BASE=(\S+)", lines, re.M)
+    assert "/" not in base
+    guide = (CONTRIB.parent / "docs/guides/containers.md").read_text()
+    assert "podman build -f contrib/container/Containerfile " in guide
+    # The guide's options follow it.
+    assert re.search(r'^ENTRYPOINT \["preswapd", "serve"\]$', lines, re.M)
+    assert re.search(r"^  preswapd --instance vm1 ", guide, re.M)

@@ -130,3 +130,22 @@ def test_venv_of_another_python_is_made_anew(tmp_path: Path) -> None:
         (tmp_path / f".created-for-{old}").touch()
         assert (f" --clear {tmp_path}" in run(make).stdout) == wanted
         (tmp_path / "lib" / old).rmdir()
+
+
+@pytest.mark.slow
+def test_build_has_nothing_to_say(tmp_path: Path) -> None:
+    """Neither Cython, nor the compiler, setuptools or Python warn of anything."""
+    where = ["--force", f"--build-temp={tmp_path}/made", f"--build-lib={tmp_path}/lib"]
+    build = ["-c", "import setuptools; setuptools.setup()", "--quiet", "build_ext", *where]
+    warnings = ["-X", "dev", "-W", "error", "-W", "ignore:`[tool."]  # KNOWN_EXPERIMENTAL
+    done = subprocess.run(
+        [sys.executable, *warnings, *build],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+    assert list(tmp_path.rglob("_device.*.so"))

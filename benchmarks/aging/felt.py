@@ -77,29 +77,40 @@ class Cold:
 
 @dataclass(frozen=True)
 class Felt:
-    """A while: the 99th percentile of a request, the server's share of a processor, its bytes."""
+    """A while: the 99th percentile of a request, the server's share of a processor, its bytes.
+
+    `upkeep`: the part of that share that it takes to write back.
+    """
 
     p99: float
     cpu: float
+    upkeep: float
     written: int | None
 
 
 class Watch:
     """What the server takes from one time to another."""
 
-    def __init__(self, cpu: Callable[[], float], written: Callable[[], int | None]) -> None:
+    def __init__(
+        self,
+        cpu: Callable[[], float],
+        upkeep: Callable[[], float],
+        written: Callable[[], int | None],
+    ) -> None:
         self.cpu = cpu
+        self.upkeep = upkeep
         self.written = written
 
     def begins(self) -> None:
-        self.before = time.monotonic(), self.cpu(), self.written()
+        self.before = time.monotonic(), self.cpu(), self.upkeep(), self.written()
 
     def ends(self, p99: float) -> Felt:
-        begun, cpu, written = self.before
-        now = self.written()
+        begun, cpu, upkeep, written = self.before
+        now, seconds = self.written(), time.monotonic() - begun
         return Felt(
             p99,
-            (self.cpu() - cpu) / (time.monotonic() - begun),
+            (self.cpu() - cpu) / seconds,
+            (self.upkeep() - upkeep) / seconds,
             None if now is None or written is None else now - written,
         )
 
@@ -131,7 +142,7 @@ def of_client(contender: Contender, scale: Scale, program: Path) -> Figures:
             pages = range(HOT_PAGES)
             hot.play(written(pages))
             hot.play(worked(pages, scale.seconds, 0))
-            watch = Watch(serving.cpu, serving.written)
+            watch = Watch(serving.cpu, serving.upkeep, serving.written)
             for number in range(scale.pairs):
                 watch.begins()
                 idle = hot.play(worked(pages, scale.seconds, 2 * number))
@@ -168,7 +179,7 @@ def of_guest(options: tuple[str, ...], scale: Scale, program: Path) -> Figures:
                 cold = Cold(player, scale.cold)
                 cold.fill()
                 store = RunningStore(swapping.guest, GUEST_STORE_MIB, GUEST_WRITES)
-                watch = Watch(swapping.server_cpu, swapping.written)
+                watch = Watch(swapping.server_cpu, swapping.upkeep, swapping.written)
                 for _ in range(scale.pairs):
                     pairs.append(guest_pair(store, cold, watch, scale.seconds))
         return {

@@ -96,6 +96,18 @@ def busier(who: str) -> Find:
     return find
 
 
+def upkeep(who: str) -> Find:
+    """Of a processor, what the server takes to write back while pages leave, in per cent."""
+
+    def find(sections: Sections) -> float | None:
+        found = sections.get("aging", {}).get("felt", {}).get(who, {})
+        if OURS not in found:
+            return None
+        return 100 * float(statistics.median(pair[1]["upkeep"] for pair in found[OURS]["pairs"]))
+
+    return find
+
+
 def turns(sections: Sections) -> float | None:
     """The time of a turn, to the first version's."""
     found = sections.get("aging", {}).get("turns", {}).get("found", {})

@@ -34,13 +34,15 @@ class Counted:
     disk: int  # pages read from the disk file
     written: int  # pages written to it
     cpu: float
+    upkeep: float
     bytes_written: int | None
 
 
 def counted(serving: Running) -> Counted:
     device = serving.device()
     memory, disk, written = (device.get(name, 0) for name in ("loads", "disk_reads", "disk_writes"))
-    return Counted(time.monotonic(), memory, disk, written, serving.cpu(), serving.written())
+    cpu, upkeep = serving.cpu(), serving.upkeep()
+    return Counted(time.monotonic(), memory, disk, written, cpu, upkeep, serving.written())
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ class Window:
     """One file of requests, played.
 
     `memory`: per cent of the pages read that came from memory; `disk`: pages written to disk for
-    100 that the client wrote; None where nothing was read, or written.  `cpu`: of one processor.
+    100 that the client wrote; None where nothing was read, or written.  `cpu`: of one processor,
+    and `upkeep` of it what the server does by itself.
     """
 
     seconds: float
@@ -60,6 +63,7 @@ class Window:
     disk_pages: int
     bytes_written: int | None
     cpu: float
+    upkeep: float
     read_us: tuple[float, float, float]
     write_us: tuple[float, float, float]
     # Seconds since its begin, pages read from memory and from disk, pages written to disk so far.
@@ -92,6 +96,7 @@ def play(serving: Running, player: Player, requests: Iterable[str]) -> Window:
         pages,
         (after.bytes_written or 0) - (before.bytes_written or 0) if both_known else None,
         (after.cpu - before.cpu) / played.seconds,
+        (after.upkeep - before.upkeep) / played.seconds,
         played.read_us,
         played.write_us,
         [

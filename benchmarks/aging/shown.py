@@ -11,7 +11,7 @@ from benchmarks.aging.recordings import SIMULATED, Kept
 from benchmarks.sections import Figures
 from benchmarks.text import columns, mib
 
-HEADS = ("late s", "read p50 us", "p99 us", "written MiB", "CPU %")
+HEADS = ("late s", "read p50 us", "p99 us", "written MiB", "CPU %", "to write back")
 
 
 def table(figures: Figures) -> str:
@@ -97,6 +97,7 @@ def cost(run: Mapping[str, Any]) -> list[str]:
         f"{run['read_us'][1]:.0f}",
         sent(run["bytes_written"]),
         f"{100 * run['cpu']:.1f}",
+        f"{100 * run['upkeep']:.1f}",
     ]
 
 
@@ -171,12 +172,16 @@ def seconds_until(shares: Sequence[tuple[float, float]], wanted: float) -> float
 
 
 def felt_table(figures: Figures) -> str:
-    heads = ("", "", "idle us", "meanwhile us", "ratio", "CPU %, idle", "meanwhile", "written MiB")
+    heads = (
+        *("", "", "idle us", "meanwhile us", "ratio", "CPU %, idle", "meanwhile", "to write back"),
+        "written MiB",
+    )
     rows = [
         [
             *(who, name, *(f"{median(found, at, 'p99'):.0f}" for at in (0, 1))),
             f"{ratio(found['pairs']):.2f}",
             *(f"{100 * median(found, at, 'cpu'):.1f}" for at in (0, 1)),
+            f"{100 * median(found, 1, 'upkeep'):.1f}",
             sent(median(found, 1, "written")),
         ]
         for who in ("client", "guest")

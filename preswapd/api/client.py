@@ -12,6 +12,7 @@ from urllib.parse import quote
 from preswapd.api.exchange import BadAnswerError, Response, request
 from preswapd.api.figures import DeviceAnswer, Statistics
 from preswapd.api.messages import (
+    Advice,
     Age,
     ServerFacts,
     ShrinkProgress,
@@ -77,6 +78,15 @@ class Client:
         query = "" if older_than is None else f"?older_than={','.join(map(str, older_than))}"
         with newer_than_the_server():
             return [Age.from_json(age) for age in self._get(path + query)["ages"]]
+
+    def advise(self, device: str | None = None) -> Advice:
+        """What would be with another pool, or a larger guest, by the reads of one device or of all.
+
+        NotFoundError: no such device; RefusedError from a server that is too old to know.
+        """
+        with newer_than_the_server():
+            path = "/advise" if device is None else f"{device_path(device)}/advise"
+            return Advice.from_json(self._get(path))
 
     def sysctl(self) -> Json:
         """All settings, and the pages in tmem, by key: `{"vm.preswap": 16384, …}`."""

@@ -77,6 +77,48 @@ class Age(Message):
 
 
 @dataclass(frozen=True)
+class PoolPoint(Message):
+    """With a pool of this size that share of reads comes from memory."""
+
+    pages: int
+    bytes: int | None  # what so many pages take in the pool; None: it has too few to tell
+    from_memory: float
+
+
+@dataclass(frozen=True)
+class GuestPoint(Message):
+    """With so much more memory the guest does without that share of its swap-ins."""
+
+    pages: int
+    bytes: int
+    least: float
+    most: float
+
+
+@dataclass(frozen=True)
+class Advice(Message):
+    """What the reads of guests say of a pool of another size, and of a guest with more memory."""
+
+    seconds: float  # so long it was looked at them
+    reads: int  # of pages, as the sample has it
+    unseen: int  # of pages that were written before that: nothing is known of these
+    sampled_reads: int
+    sampled_pages: int
+    one_in: int  # of so many pages one is followed
+    trims: int  # pages that guests have trimmed since the server's start
+    pool_limit: int  # bytes that the pool may take now
+    page_bytes: float | None  # what a page takes in the pool now, on average; None as above
+    pool: Sequence[PoolPoint] = ()
+    guest: Sequence[GuestPoint] = ()
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> Self:
+        pool = [PoolPoint.from_json(point) for point in body["pool"]]
+        guest = [GuestPoint.from_json(point) for point in body["guest"]]
+        return super().from_json({**body, "pool": pool, "guest": guest})
+
+
+@dataclass(frozen=True)
 class SwapoffResult(Message):
     """What a swapoff dropped, in pages."""
 

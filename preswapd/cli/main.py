@@ -38,6 +38,11 @@ SUBCOMMANDS = [
         "Show how much of what is in tmem was not used for how long, in all devices or in DEV.",
     ),
     Subcommand(
+        "advise",
+        "preswapd.cli.look.advise:advise_command",
+        "Say what another pool size, or more memory for the guest, would change.",
+    ),
+    Subcommand(
         "governor",
         "preswapd.cli.look.governor:governor_command",
         "Show what `preswapd govern` does: who may take how much memory, and what it decided last.",

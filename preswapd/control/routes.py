@@ -75,6 +75,8 @@ class Api:
             ("POST", path("/devices/{name}/trim"), self.trim),
             ("GET", path("/devices/{name}/ages"), self.ages),
             ("GET", path("/ages"), self.ages),
+            ("GET", path("/devices/{name}/advise"), self.advise),
+            ("GET", path("/advise"), self.advise),
             ("GET", path("/sysctl"), self.sysctl),
             ("PUT", path("/sysctl"), self.set),
             ("GET", path("/shrink"), self.shrink_status),
@@ -122,6 +124,9 @@ class Api:
         bounds = bounds_in(request.query.get("older_than"))
         found = self.instance.pages_by_age(None if name is None else self.known(name), bounds)
         return Reply(200, {"ages": [asdict(age) for age in found]})
+
+    def advise(self, request: Request, name: str | None = None) -> Reply:
+        return Reply(200, asdict(self.instance.advise(None if name is None else self.known(name))))
 
     def sysctl(self, request: Request) -> Reply:
         devices = self.instance.devices

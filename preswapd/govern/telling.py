@@ -4,7 +4,7 @@
 from collections.abc import Iterator, Mapping
 
 from preswapd.govern.policy import Decision, Reason, Rules
-from preswapd.govern.shares import IDLE_COSTS, IDLE_SECONDS, LEAST, MIB, WANTS, Pool, bounds, taxed
+from preswapd.govern.shares import IDLE_COSTS, IDLE_SECONDS, MIB, WANTS, Pool, bounds, taxed
 from preswapd.units import format_size
 
 
@@ -33,7 +33,8 @@ def beginning(one: Decision) -> str:
         case Reason.SHARES:
             return f"one pool needs more and another less ({seen})"
         case Reason.START:
-            return f"an instance was not governed yet ({seen})"
+            new = [name for name, limit in sorted(one.before.items()) if limit is None]
+            return f"not governed before: {', '.join(new)} ({seen})"
         case Reason.BEHIND:
             return (
                 f"the host is still short of {format_size(one.reserve - one.available)} ({seen}):"
@@ -47,14 +48,14 @@ def beginning(one: Decision) -> str:
 
 
 def consequence(one: Decision) -> Iterator[str]:
-    yield f"pools take {format_size(one.used)} and may take {format_size(one.total)}"
+    yield f"the pools took {format_size(one.used)}, and may take {format_size(one.total)} together"
     if one.limits:
         yield ", ".join(
             f"{name} {size_or_none(one.before[name])} -> {format_size(limit)}"
             for name, limit in sorted(one.limits.items())
         )
         if one.excess:
-            yield f"{format_size(one.excess)} go to disk"
+            yield f"{format_size(one.excess)} above these limits go to disk"
 
 
 def size_or_none(limit: int | None) -> str:
@@ -74,12 +75,12 @@ def why(name: str, rules: Rules, pools: Mapping[str, Pool], total: int) -> str:
         reason = "there is not more for it" if pool.used >= floor * WANTS else LATER
         return f"{standing(pool)}. That is its floor: {reason}"
     part = part_of(name, rules, pools, total)
-    text = f"{standing(pool)}. {weighed(name, rules, pools)} is {format_size(part)}"
+    text = f"{standing(pool)}. {weighed(name, rules, pools, total)}"
     if abs(pool.governed - part) <= max(MIB, part // 100):
         return text
     if pool.governed > part:
-        return f"{text}; it has more, because others do not use all of theirs"
-    return f"{text}; it has less, because it does not need all of it and others do"
+        return f"{text}. It has more, because others do not use all of theirs"
+    return f"{text}. It has less, because it does not need all of it and others do"
 
 
 LATER = "others need the rest, and it gets more when it fills up"
@@ -90,10 +91,14 @@ def standing(pool: Pool) -> str:
     takes = f"it takes {format_size(pool.used)}"
     if pool.excess:
         return f"{takes}, of which {format_size(pool.excess)} are going to disk"
-    return f"{takes} and would take more" if pool.wants else f"{takes} and does not need more now"
+    if pool.wants:
+        return f"{takes} and would take more"
+    if pool.used >= pool.limit * WANTS:
+        return f"{takes}, and what its guest swaps out beyond its limit goes to disk"
+    return f"{takes} and does not need more now"
 
 
-def weighed(name: str, rules: Rules, pools: Mapping[str, Pool]) -> str:
+def weighed(name: str, rules: Rules, pools: Mapping[str, Pool], total: int) -> str:
     share, pool = rules.share(name), pools[name]
     weights = sum(taxed(rules.share(other).weight, pools[other]) for other in pools)
     own = taxed(share.weight, pool)
@@ -105,13 +110,21 @@ def weighed(name: str, rules: Rules, pools: Mapping[str, Pool]) -> str:
             f" as {own:.0f}. "
         )
     floor, _ = bounds(share, pool)
-    above = f"its floor of {format_size(floor)} and " if floor > LEAST else ""
-    return f"{text}With {above}{own:.0f} of {weights:.0f} by weight its part of what is there"
+    part, rest = part_of(name, rules, pools, total), beyond_floors(rules, pools, total)
+    return (
+        f"{text}Its part is {format_size(part)}: its floor of {format_size(floor)}, and {own:.0f}"
+        f" of {weights:.0f} by weight of the {format_size(rest)} beyond all floors"
+    )
 
 
 def part_of(name: str, rules: Rules, pools: Mapping[str, Pool], total: int) -> int:
     """What it would have if all were short of memory."""
-    floors = {other: bounds(rules.share(other), pool)[0] for other, pool in pools.items()}
     weights = {other: taxed(rules.share(other).weight, pool) for other, pool in pools.items()}
-    rest = max(0, total - sum(floors.values()))
-    return floors[name] + int(rest * weights[name] / sum(weights.values()))
+    floor, _ = bounds(rules.share(name), pools[name])
+    rest = beyond_floors(rules, pools, total)
+    return floor + int(rest * weights[name] / sum(weights.values()))
+
+
+def beyond_floors(rules: Rules, pools: Mapping[str, Pool], total: int) -> int:
+    floors = (bounds(rules.share(name), pool)[0] for name, pool in pools.items())
+    return max(0, total - sum(floors))

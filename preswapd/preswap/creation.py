@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from preswapd.errors import RefusedError
 from preswapd.host.disk_locks import lock_disk_file
 from preswapd.paths import InstancePaths
-from preswapd.preswap.device._device import Device, Epochs
+from preswapd.preswap.device._device import Device, Epochs, Sampler
 from preswapd.preswap.device._table import Entry, Table
 from preswapd.preswap.files.disk_file import open_disk_file
 from preswapd.preswap.files.durable import remove_file
@@ -51,6 +51,7 @@ class Maker:
         self.paths = paths
         self.boot_id = boot_id
         self.epochs = Epochs()
+        self.sampler = Sampler()
 
     def adopt(self, judged: Judged) -> Served:
         """Serves a device again that disk knows and shared memory does not, by its saved map.
@@ -99,6 +100,7 @@ class Maker:
                 device = Device(
                     self.host,
                     self.epochs,
+                    self.sampler,
                     pool=self.pool,
                     entry=entry,
                     compress=sidecar.compress,

@@ -16,8 +16,9 @@ from preswapd.units import PAGE_SIZE, exact_size, format_size
 # Five bits a page (in tmem, shadowed, to punch, twice whether it left tmem lately), two bytes for
 # the epoch in which it was touched, one for its weight, and the upper levels of its index.
 PRIVATE_BITS = 5 + 16 + 8 + 1 / 4
-# However small the device is: the upper levels for each of its 16 objects.
-LEAST_PRIVATE = 64 << 10
+# However small the device is: the upper levels for each of its 16 objects, and how far apart its
+# reads were.
+LEAST_PRIVATE = 96 << 10
 # A part of the file system of shared memory that the pool leaves to others.
 SHM_RESERVE_SHARE = 20
 

@@ -9,12 +9,21 @@ from typing import NamedTuple, cast
 
 from preswapd.api.figures import DeviceFigures, Statistics, TmemFigures
 from preswapd.api.kinds import check_compress, check_device_size
-from preswapd.api.messages import AGES, AWAITED, Age, ShrinkProgress, ShrinkResult, SwapoffResult
+from preswapd.api.messages import (
+    AGES,
+    AWAITED,
+    Advice,
+    Age,
+    ShrinkProgress,
+    ShrinkResult,
+    SwapoffResult,
+)
 from preswapd.api.settings import GOVERNED_LIMIT, POOL_LIMIT, QUOTA
 from preswapd.errors import RefusedError
 from preswapd.log import ERROR, INFO, NOTICE, WARNING, Log
 from preswapd.paths import check_device_name
 from preswapd.preswap.activity import Activity
+from preswapd.preswap.advising import Advising
 from preswapd.preswap.ages import Ages
 from preswapd.preswap.births import create
 from preswapd.preswap.clients import Clients
@@ -109,6 +118,7 @@ class Instance:
         self.fitting = Fitting(self.shrinks, self.limits)
         self.maintenance = Maintenance(self.served, log)
         self.ages = Ages(self.epochs, self.all_devices)
+        self.advising = Advising(self.maker.sampler, self.host, self.sysctl.policy)
         self.activity = Activity(self.host, self.all_devices)
         self.room = Room(
             self.host,
@@ -161,6 +171,10 @@ class Instance:
                     )
                 ]
         return [Age(bound, *found) for bound, found in zip(bounds, sums, strict=True)]
+
+    def advise(self, name: str | None = None) -> Advice:
+        """What the reads of one device say, or of all; the pool is that of all in either case."""
+        return self.advising.advice(self.chosen(name))
 
     def stats(self) -> Statistics:
         """All but `server`, which is known to the process around it."""
@@ -448,6 +462,7 @@ class Instance:
         and disk space back, keeps limits, logs disk errors."""
         self.host.maintain()
         self.ages.keep()
+        self.advising.keep()
         self.maintenance.turn()
         self.fitting.turn()
         self.keep_settings()

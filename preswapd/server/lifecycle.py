@@ -21,7 +21,7 @@ from preswapd.api.kinds import split_address
 from preswapd.control.http import ControlServer
 from preswapd.control.routes import Api
 from preswapd.errors import PreswapError, with_place
-from preswapd.host.prctl import set_death_signal
+from preswapd.host.prctl import name_thread, set_death_signal
 from preswapd.host.sd_notify import notify
 from preswapd.log import ERROR, INFO, WARNING, Throttle, log
 from preswapd.precache.images import Images
@@ -208,7 +208,12 @@ class Background:
 
 def spawn(name: str, target: Callable[[], object]) -> None:
     """nbdkit waits for ever at its end for a thread that is not a daemon."""
-    threading.Thread(target=target, name=name, daemon=True).start()
+
+    def run() -> None:
+        name_thread(name)
+        target()
+
+    threading.Thread(target=run, name=name, daemon=True).start()
 
 
 def leave(status: int) -> NoReturn:

@@ -295,8 +295,9 @@ cdef class Host:
             raise ValueError("a page is 4096 bytes")
         if not self.handle(pool, object, index, &h):
             return False
+        cdef const uint8_t *bytes_of_page = &page[0]
         with nogil:
-            done = tmem_put(self.host, &h, &page[0], <tmem_compress>number, keep_old)
+            done = tmem_put(self.host, &h, bytes_of_page, <tmem_compress>number, keep_old)
         return done == 1
 
     def get_page(self, pool, object, index, uint8_t[::1] into not None):
@@ -306,8 +307,9 @@ cdef class Host:
             raise ValueError("a page is 4096 bytes")
         if not self.handle(pool, object, index, &h):
             return False
+        cdef uint8_t *bytes_of_page = &into[0]
         with nogil:
-            found = tmem_get(self.host, &h, &into[0])
+            found = tmem_get(self.host, &h, bytes_of_page)
         if found == -errno.EIO:
             raise PageDamagedError(
                 f"the stored page {index} of object {object} in pool {pool} is damaged")

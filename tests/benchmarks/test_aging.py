@@ -18,6 +18,7 @@ def window(memory: float | None, disk: float, series: list[Any] | None = None) -
         "read_us": [100.0, 200.0, 300.0],
         "bytes_written": 3 << 20,
         "cpu": 0.125,
+        "upkeep": 0.03,
         "seconds": 4.0,
         "written": 1000,
         "disk_pages": 10 * disk,
@@ -27,7 +28,7 @@ def window(memory: float | None, disk: float, series: list[Any] | None = None) -
 
 def pair(idle: float, meanwhile: float) -> list[dict[str, Any]]:
     return [
-        {"p99": p99, "cpu": share, "written": written}
+        {"p99": p99, "cpu": share, "upkeep": share / 2, "written": written}
         for p99, share, written in ((idle, 0.1, 0), (meanwhile, 0.2, 2 << 20))
     ]
 
@@ -118,7 +119,7 @@ def test_recordings_stand_beside_the_simulation() -> None:
 
 def test_pattern_says_when_its_pages_are_in_memory() -> None:
     table = shown.pattern_table(FIGURES["patterns"]["found"]["hot set"], 64 << 20)
-    costs = "0.50 100 200 3.0 12.5"
+    costs = "0.50 100 200 3.0 12.5 3.0"
     assert cells(table, f"hot set {OURS}") == f"74.2 99.0 1.0 20 {costs}"
     assert cells(table, f"hot set {FILE}") == f"0.0 0.0 never 100 {costs}"
 
@@ -149,7 +150,7 @@ def test_part_that_was_not_measured_is_left_out() -> None:
 
 def test_pairs_are_compared_within_each() -> None:
     table = shown.felt_table(FIGURES["felt"])
-    assert cells(table, f"client {OURS}") == "100 140 1.10 10.0 20.0 2.0"
+    assert cells(table, f"client {OURS}") == "100 140 1.10 10.0 20.0 10.0 2.0"
 
 
 def test_targets_of_the_section() -> None:
@@ -164,6 +165,7 @@ def test_targets_of_the_section() -> None:
         "pages written to disk for 100, to simulated": ("0.5 points", True),
         "a guest's p99 while pages leave, to idle": ("1.70", False),
         "the server's processor time beyond idle": ("10.0 %", None),
+        "of that, to write back": ("10.0 %", False),
         "two jobs in turn in a guest, time to the first version's": ("0.80", True),
     }
     assert {name: (rows[name].measured, rows[name].met) for name in verdicts} == verdicts

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A QEMU that runs nothing but its firmware, for what is told to QEMU and not to a guest."""
+"""A QEMU that runs nothing but its firmware, for what is told to QEMU and not to a guest; and a
+terminal on which preswapctl asks."""
 
+import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,7 +13,7 @@ import pytest
 
 from preswapd.guest.programs import find
 from preswapd.qmp import Monitor, MonitorError
-from tests.running import PATIENCE, RunningServer, wait_until
+from tests.running import PATIENCE, PRESWAPCTL, RunningServer, wait_until
 
 
 class Machine:
@@ -76,3 +78,30 @@ def start_machine(server: RunningServer) -> Iterator[StartMachine]:
             return Machine(process, qmp)
 
         yield start
+
+
+def at_a_terminal(
+    server: RunningServer,
+    answer: str,
+    *arguments: str,
+    meanwhile: Callable[[], object] = lambda: None,
+) -> tuple[int, str]:
+    """Exit status, and what is said on standard error; `meanwhile`: while the question stands."""
+    ours, theirs = os.openpty()
+    with subprocess.Popen(
+        [PRESWAPCTL, f"--runtime-dir={server.runtime_dir}", *arguments],
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        question = ""
+        while not question.endswith("]: ") and (more := process.stderr.read(1)):
+            question += more
+        meanwhile()
+        os.write(ours, answer.encode())
+        _, said = process.communicate(timeout=PATIENCE)
+    os.close(ours)
+    os.close(theirs)
+    return process.returncode, question + said

@@ -43,7 +43,7 @@ def folders(modules: set[str]) -> set[str]:
     return {name.split(".")[2] for name in modules if re.match(r"preswapd\.cli\.\w+\.", name)}
 
 
-@pytest.mark.parametrize("command", ["list", "ages"])
+@pytest.mark.parametrize("command", ["list", "ages", "advise"])
 def test_list_imports_nothing_heavy(module_server: RunningServer, command: str) -> None:
     modules = imported(f"--runtime-dir={module_server.runtime_dir}", command)
     assert f"preswapd.cli.look.{command}" in modules

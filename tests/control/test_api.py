@@ -7,12 +7,14 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import fields
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from preswapd.api.messages import Advice
 from tests.clients import BEHIND_ZONE, connected
 from tests.conftest import StartServer
 from tests.running import PATIENCE, RunningServer, wait_for
@@ -89,6 +91,15 @@ def test_ages(module_server: RunningServer) -> None:
         _, chosen = request(module_server, "GET", f"{path}?older_than=0,1.5,1800")
         assert [age["older_than"] for age in chosen["ages"]] == [0, 1.5, 1800]
     missing = request(module_server, "GET", "/v1/devices/g3/ages")
+    assert error(missing) == (404, "not_found")
+
+
+def test_advise(module_server: RunningServer) -> None:
+    for path in ("/v1/advise", "/v1/devices/g1/advise"):
+        status, found = request(module_server, "GET", path)
+        assert status == 200
+        assert found.keys() == {field.name for field in fields(Advice)}
+    missing = request(module_server, "GET", "/v1/devices/g3/advise")
     assert error(missing) == (404, "not_found")
 
 

@@ -202,7 +202,7 @@ def test_one_governor_and_how_its_limits_end(host: Host) -> None:
     host.have(100 * MIB)
     dry = host.once(f"--config={host.config}", "--dry-run", "--once")
     assert dry.returncode == 0
-    assert dry.stderr.startswith("would be done: an instance was not governed yet")
+    assert dry.stderr.startswith("would be done: not governed before: a, b (")
     assert host.limits() == {"a": "off", "b": "off"}
     child = host.govern()
     wait_for(host.limits, governed)
@@ -273,10 +273,11 @@ def test_preswapctl_governor(host: Host) -> None:
     assert [row.split()[0] for row in rows[:2]] == ["a", "b"]
     assert rows[1].split()[-3:] == ["16M", "160M", "300"]
     said = ctl(host, "governor", "--explain").stdout
-    assert "64M is the reserve that is to stay" in said
+    assert "the reserve, below which the pools give back, is 64M" in said
     assert "\na may take " in said
     assert "\nb may take " in said
-    assert "an instance was not governed yet" in said
+    assert "not governed before: a, b (" in said
+    assert f"weight, floor and cap of an instance: {host.config}." in said
     found: dict[str, Any] = json.loads(ctl(host, "--json", "governor").stdout)
     assert found.keys() == GovernorStatus.__annotations__.keys()
     assert found["instances"]["b"]["floor"] == 16 * MIB

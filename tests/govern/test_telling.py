@@ -28,15 +28,20 @@ def told(total: int, pools: dict[str, Pool], **shares: Share) -> dict[str, str]:
 def test_weights_tell_why_b_has_less_than_a() -> None:
     full = Pool(8 * GIB, wants=True)
     found = told(4 * GIB, {"a": full, "b": full}, a=Share(300))
-    assert found["a"].startswith("it takes 3G and would take more. With 300 of 400 by weight")
-    assert "its part of what is there is 3G" in found["a"]
-    assert "With 100 of 400 by weight its part of what is there is 1G" in found["b"]
+    assert found["a"].startswith("it takes 3G and would take more. Its part is 3G: ")
+    assert "its floor of 4M, and 300 of 400 by weight of the 4G beyond all floors" in found["a"]
+    assert "Its part is 1G: its floor of 4M, and 100 of 400 by weight of the" in found["b"]
+
+
+def test_one_that_is_full_and_asks_for_no_more() -> None:
+    found = told(4 * GIB, {"a": Pool(4 * GIB), "b": Pool(4 * GIB)})
+    assert "it takes 2G, and what its guest swaps out beyond its limit goes to disk" in found["a"]
 
 
 def test_idle_pages_tell_why_b_has_less_than_a() -> None:
     full = Pool(4 * GIB, wants=True)
     found = told(5 * GIB, {"a": full, "b": Pool(4 * GIB, idle=4 * GIB)})
-    assert "With 100 of 125 by weight" in found["a"]
+    assert "100 of 125 by weight" in found["a"]
     assert re.search(
         r"Nobody has used \S+ of it for 30 minutes, and such a page costs as", found["b"]
     )
@@ -56,8 +61,8 @@ def test_what_others_do_not_use() -> None:
     pools = {"a": Pool(8 * GIB, wants=True), "b": Pool(MIB), "c": Pool(GIB)}
     found = told(4 * GIB, pools)
     assert "it gets more when it fills up" in found["b"]
-    assert "it has more, because others do not use all of theirs" in found["a"]
-    assert "it has less, because it does not need all of it and others do" in found["c"]
+    assert "It has more, because others do not use all of theirs" in found["a"]
+    assert "It has less, because it does not need all of it and others do" in found["c"]
 
 
 @pytest.mark.parametrize("reason", Reason)
@@ -77,7 +82,7 @@ def test_every_decision_has_its_numbers(reason: Reason) -> None:
     )
     text = sentence(decision)
     assert "100M available, reserve 1G" in text
-    assert "pools take 3G and may take 2G" in text
+    assert "the pools took 3G, and may take 2G together" in text
     assert "vm1 no limit -> 2G" in text
-    assert "924M go to disk" in text
+    assert "924M above these limits go to disk" in text
     assert "\n" not in text

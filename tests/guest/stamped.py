@@ -9,6 +9,7 @@ Without it QEMU pauses the guest, as the options of qemu-args have it.
 import json
 import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -89,7 +90,9 @@ class StampedGuest(Guest):
         report: bool = False,
         rest: Path | None = None,
         incoming: str = "",
+        hardware: Sequence[str] | None = None,
     ) -> None:
+        """`hardware` takes the place of the disk."""
         self.server = server
         files = {
             "/init": (HERE / "still.sh").read_bytes(),
@@ -98,11 +101,14 @@ class StampedGuest(Guest):
         }
         drive = f"if=none,id=rest,file={rest},format=raw"
         resting = ["-drive", drive, "-device", "virtio-blk-pci,drive=rest"] if rest else []
-        hardware = Hardware(
-            memory_leaving(AVAILABLE, kernel, cache), disks=[*resting, *disk(server, bus, report)]
+        own = disk(server, bus, report) if hardware is None else hardware
+        super().__init__(
+            Hardware(memory_leaving(AVAILABLE, kernel, cache), disks=[*resting, *own]),
+            Software(kernel, files=files),
+            cache,
+            life=240,
+            incoming=incoming,
         )
-        software = Software(kernel, files=files)
-        super().__init__(hardware, software, cache, life=240, incoming=incoming)
 
     # --- its memory ---
 

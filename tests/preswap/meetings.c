@@ -28,6 +28,7 @@
 
 static struct device d;
 static struct epochs epochs;
+static struct sampler sampler;
 static uint8_t in_tmem[PAGES / 8];
 
 static void check(bool right, const char *what)
@@ -440,9 +441,10 @@ static void begin(const char *folder)
 	snprintf(path, sizeof path, "%s/disk", folder);
 	disk = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
 	CHECK(disk >= 0 && !ftruncate(disk, PAGES * PAGE_BYTES));
-	CHECK(map >= 0 && !ftruncate(map, PAGE_BYTES) && !epochs_init(&epochs));
+	CHECK(map >= 0 && !ftruncate(map, PAGE_BYTES));
+	CHECK(!epochs_init(&epochs) && !sampler_init(&sampler, 0));
 	d = (struct device){.tmem = &tmem_ops, .host = host, .pages = PAGES, .epochs = &epochs,
-			    .in_tmem = in_tmem, .mark = no_mark, .is_marked = true};
+			    .sampler = &sampler, .in_tmem = in_tmem, .mark = no_mark, .is_marked = true};
 	d.pool = (uint32_t)tmem_new_pool(host, uuid, TMEM_PERSISTENT);
 	d.zone = (struct zone){.n = 1, .low_end = 1, .high_first = PAGES, .ranges = {{0, 1}}};
 	marks_init(&d.marks);

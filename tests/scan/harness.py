@@ -15,26 +15,23 @@ Exit status 1 when something outside the zone was read that is not expected to b
 
 import argparse
 import json
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from preswapd.guest.accelerator import ACCELERATORS
-from preswapd.guest.channel import Channel, ChannelClosedError, Outcome
+from preswapd.guest.channel import Channel, Outcome
 from preswapd.guest.faults import GuestError
 from preswapd.guest.kernel import default_cache
-from preswapd.guest.programs import find
 from preswapd.host.children import Child
+from tests.scan.booting import booted, machine
 from tests.scan.debian import SUITES, Debian, build
 from tests.scan.logged import LoggedDisk, Shape, Span, outside_zone
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
-BOOT_SECONDS = 600.0
 STEP_SECONDS = 300.0
 FIRMWARE_SECONDS = 120.0
 PACKAGES = (
@@ -101,8 +98,8 @@ Reads = dict[str, list[Span]]
 
 
 def main() -> int:
-    options = arguments()
-    debian = build(options.suite, default_cache() / "scan")
+    given = arguments()
+    debian = build(given.suite, default_cache() / "scan")
     print(", ".join(f"{package} {debian.version(package)}" for package in PACKAGES), flush=True)
     found: dict[str, Reads] = {}
     with tempfile.TemporaryDirectory(prefix="preswapd-scan-") as folder:
@@ -112,8 +109,8 @@ def main() -> int:
             )
         for step, reads in look_in_guest(debian, Path(folder)):
             found[step] = note(step, reads)
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=1))
+    if given.json:
+        given.json.write_text(json.dumps(found, indent=1))
     return verdict(found)
 
 
@@ -143,7 +140,7 @@ def look_by_grub(debian: Debian, firmware: str, folder: Path) -> Reads:
     with logged_disks(folder) as disks, ExitStack() as stack:
         qemu = Child(
             [
-                *machine(debian, firmware, disks),
+                *machine(debian, firmware, options(disks)),
                 *("-drive", f"if=none,id=grub,file={image},format=raw,snapshot=on"),
                 *("-device", "virtio-blk-pci,drive=grub,bootindex=0"),
             ],
@@ -158,57 +155,20 @@ def look_by_grub(debian: Debian, firmware: str, folder: Path) -> Reads:
 
 
 def look_in_guest(debian: Debian, folder: Path) -> Iterator[tuple[str, Reads]]:
-    with logged_disks(folder) as disks, ExitStack() as stack:
-        ours, theirs = socket.socketpair()
-        channel = stack.enter_context(closing(Channel(ours)))
-        with theirs:
-            qemu = Child(
-                [
-                    *machine(debian, "seabios", disks),
-                    *("-kernel", str(debian.kernel), "-initrd", str(debian.initramfs)),
-                    *(
-                        "-append",
-                        "root=/dev/disk/by-id/virtio-root rw console=ttyS0 mitigations=off",
-                    ),
-                    *("-drive", f"if=none,id=root,file={debian.image},format=raw,snapshot=on"),
-                    *("-device", "virtio-blk-pci,drive=root,serial=root"),
-                    *("-chardev", f"socket,id=commands,fd={theirs.fileno()}"),
-                    *("-device", "virtio-serial-pci"),
-                    *("-device", "virtserialport,chardev=commands,name=preswapd.commands"),
-                ],
-                folder / "guest.log",
-                pass_fds=(theirs.fileno(),),
-            )
-        stack.callback(qemu.kill)
+    with logged_disks(folder) as disks, booted(debian, options(disks), folder) as channel:
         guest = LookingGuest(channel, disks)
-        try:
-            channel.greeting(BOOT_SECONDS)
-            guest.run("systemctl is-system-running --wait; udevadm settle", BOOT_SECONDS)
-            yield "boot", guest.reads()
-            guest.find_disks()
-            for step in WHOLE:
-                yield step, guest.look(step)
-            for step in (*TOOLS, *LAST):
-                yield step, guest.look_at_each(step)
-            print(guest.run("dmesg | grep -i swap").output, flush=True)
-        except (TimeoutError, ChannelClosedError) as error:
-            console = (folder / "guest.log").read_text(errors="replace").splitlines()[-20:]
-            raise GuestError("\n".join(["the guest does not answer", *console])) from error
+        yield "boot", guest.reads()
+        guest.find_disks()
+        for step in WHOLE:
+            yield step, guest.look(step)
+        for step in (*TOOLS, *LAST):
+            yield step, guest.look_at_each(step)
+        print(guest.run("dmesg | grep -i swap").output, flush=True)
 
 
-def machine(debian: Debian, firmware: str, disks: Sequence[LoggedDisk]) -> list[str]:
-    qemu = str(find("qemu-system-x86_64", "qemu-system-x86"))
-    image = debian.firmware[firmware]
-    command = [
-        *(qemu, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
-        *("-machine", "q35", *ACCELERATORS["tcg"], "-m", "1G", "-smp", "1", "-serial", "stdio"),
-        *(
-            ("-bios", str(image))
-            if firmware == "seabios"
-            else ("-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={image}")
-        ),
-        *("-device", "virtio-scsi-pci,id=scsi"),
-    ]
+def options(disks: Sequence[LoggedDisk]) -> list[str]:
+    """QEMU's, for all of them."""
+    made = ["-device", "virtio-scsi-pci,id=scsi"]
     for disk in disks:
         name = disk.shape.name
         node = {
@@ -219,9 +179,9 @@ def machine(debian: Debian, firmware: str, disks: Sequence[LoggedDisk]) -> list[
             "cache": {"direct": True, "no-flush": False},
         }
         kind = "virtio-blk-pci" if name in ON_VIRTIO_BLK else "scsi-hd,bus=scsi.0,rotation_rate=1"
-        command += ["-blockdev", json.dumps(node)]
-        command += ["-device", f"{kind},drive={name},serial={name},werror=stop,rerror=stop"]
-    return command
+        made += ["-blockdev", json.dumps(node)]
+        made += ["-device", f"{kind},drive={name},serial={name},werror=stop,rerror=stop"]
+    return made
 
 
 class LookingGuest:

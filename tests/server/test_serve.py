@@ -384,6 +384,12 @@ def test_hanging_up_with_requests_in_flight(server: RunningServer) -> None:
     connected(server).shutdown()
 
 
+def test_top_can_tell_its_threads_apart(module_server: RunningServer) -> None:
+    tasks = Path(f"/proc/{module_server.pid}/task").glob("*/comm")
+    names = {path.read_text().strip() for path in tasks}
+    assert names >= {"watch", "maintenance", "compression", "writeback", "recompression"}
+
+
 def test_descriptors_are_not_leaked(server: RunningServer) -> None:
     def descriptors() -> int:
         return len(os.listdir(f"/proc/{server.pid}/fd"))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from preswapd.api.figures import DeviceAnswer
 from preswapd.api.messages import AWAITED
 from preswapd.cli.attach.disk import SCSI, Disk, bus_option
 from preswapd.cli.attach.hotplug import Hotplug
@@ -193,15 +194,21 @@ def check_unused(hotplug: Hotplug, instance: RunningInstance, dev: str, yes: boo
             f"the guest is not running ({state}) and cannot let go of the disk"
             " (--force detaches it)"
         )
-    warning = recent_io(answer)
-    if warning:
-        raise RefusedError(
-            f"{warning} After swapoff in the guest, wait {RECENT_SECONDS:g} s (--force goes ahead)"
-        )
+    check_no_recent_io(answer)
     kept = kept_pages(answer)
     if kept and not yes:
         confirm(
             f"{dev} of {instance.name} holds {format_pages(kept)}, which the guest loses unless it"
             " has run swapoff",
             "Detach it?",
+        )
+        # A question may stand on a terminal for hours.
+        check_no_recent_io(instance.client.device(dev))
+
+
+def check_no_recent_io(device: DeviceAnswer) -> None:
+    warning = recent_io(device)
+    if warning:
+        raise RefusedError(
+            f"{warning} After swapoff in the guest, wait {RECENT_SECONDS:g} s (--force goes ahead)"
         )

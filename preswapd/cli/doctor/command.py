@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from preswapd.cli.doctor.container import check_container
 from preswapd.cli.doctor.finding import FIX, NOTE, Finding
 from preswapd.cli.doctor.guests import check_guests
 from preswapd.cli.doctor.host import check_host
@@ -47,6 +48,7 @@ def doctor_command(invocation: Invocation) -> int:
     root = Path("/")
     findings = [
         *check_host(),
+        *check_container(),
         *check_units(root),
         *check_readable(root),
         *check_guests(),
@@ -71,10 +73,15 @@ def check_instances(instances: Instances) -> Iterator[Finding]:
             yield Finding(
                 NOTE, "server", text, "start one", start(default_runtime_dir(DEFAULT_INSTANCE))
             )
+    answering = []
     for instance in running:
-        yield from checked(instance)
-    yield from check_reboot(pages_in_memory(running))
-    yield from check_sharing(shares(running))
+        findings, answers = checked(instance)
+        yield from findings
+        if answers:
+            answering.append(instance)
+    # One that hangs would be waited for again at each question.
+    yield from check_reboot(pages_in_memory(answering))
+    yield from check_sharing(shares(answering))
     if instances.named:
         return
     for gone in instances.stopped:
@@ -93,22 +100,25 @@ def pages_in_memory(instances: list[RunningInstance]) -> Iterator[tuple[Path, in
             yield Path(instance.client.facts().state_dir), pages
 
 
-def checked(instance: RunningInstance) -> list[Finding]:
-    """An instance that does not answer, or ends while it is checked, is one thing to fix."""
+def checked(instance: RunningInstance) -> tuple[list[Finding], bool]:
+    """And whether it answers: where it does not, or ends meanwhile, that is one thing to fix."""
     try:
-        return check_instance(instance)
+        return check_instance(instance), True
     except PreswapError as error:
-        text = str(error)
+        return [silent(instance, str(error))], False
+
+
+def silent(instance: RunningInstance, text: str) -> Finding:
     subject, place = f"instance {instance.name}", instance.runtime_dir
     if is_there(place):
-        return [Finding(FIX, subject, text, *revive(place))]
+        return Finding(FIX, subject, text, *revive(place))
     if (socket := RuntimePaths(place).control_socket).exists() and not os.access(socket, os.W_OK):
-        return [Finding(FIX, subject, text, "as root", f"sudo {control(place, 'doctor')}")]
+        return Finding(FIX, subject, text, "as root", f"sudo {control(place, 'doctor')}")
     for gone in stopped([place], default_shm_dirs()):
-        return [away(gone)]
+        return away(gone)
     is_known = place.exists() or is_configured(place.name)
     mend = "start it" if is_known else "no instance has that name; to make it"
-    return [Finding(FIX, subject, text, mend, start(place))]
+    return Finding(FIX, subject, text, mend, start(place))
 
 
 def shares(instances: list[RunningInstance]) -> list[Share]:

@@ -10,6 +10,7 @@ from shlex import quote
 from preswapd.cli.doctor.finding import FIX, NOTE, OK, Finding
 from preswapd.cli.typed import as_root
 from preswapd.errors import RefusedError, UsageError
+from preswapd.host.container import SHARED_MEMORY
 from preswapd.host.disks import has_direct_io
 from preswapd.host.filesystems import (
     copies_on_write,
@@ -25,7 +26,6 @@ from preswapd.host.pressure import memory_pressure
 from preswapd.paths import state_root
 from preswapd.units import format_size
 
-SHARED_MEMORY = Path("/dev/shm")
 # What installs packages, and how they are called there.
 PACKAGES = {"apt-get": "nbdkit nbdkit-plugin-python", "dnf": "nbdkit nbdkit-python-plugin"}
 # The drop-in with the last name counts.

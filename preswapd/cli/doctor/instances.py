@@ -11,6 +11,7 @@ from preswapd.api.last_start import LastStart
 from preswapd.api.messages import ServerFacts
 from preswapd.api.settings import GOVERNED_LIMIT, QUOTA, UNLIMITED
 from preswapd.cli.doctor.clients import check_client
+from preswapd.cli.doctor.container import check_places
 from preswapd.cli.doctor.finding import FIX, NOTE, OK, Finding
 from preswapd.cli.doctor.host import (
     check_remove_ipc,
@@ -22,7 +23,14 @@ from preswapd.cli.doctor.sharing import Share
 from preswapd.cli.doctor.sockets import check_sockets
 from preswapd.cli.instances import RunningInstance, is_there
 from preswapd.cli.typed import as_root, control
-from preswapd.paths import RuntimePaths, SharedMemoryPaths, StatePaths, governor_runtime_dir
+from preswapd.host.file_locks import holder
+from preswapd.paths import (
+    InstancePaths,
+    RuntimePaths,
+    SharedMemoryPaths,
+    StatePaths,
+    governor_runtime_dir,
+)
 from preswapd.units import PAGE_SIZE, format_pages, format_size
 
 # A guest trims whole clusters of 512 pages, so one that has written a few of them must have trimmed
@@ -57,13 +65,15 @@ def check_instance(instance: RunningInstance) -> list[Finding]:
     name = place.name
     shm_dir, state_dir = Path(facts.shm_dir), Path(facts.state_dir)
     files = files_of(SharedMemoryPaths(shm_dir), StatePaths(state_dir), stats["devices"])
+    here = number_here(place.runtime_dir, facts.pid)
     return [
-        *process(name, facts),
+        *process(name, facts, here),
         *check_sync_unit(stats["instance"], facts),
         *check_sockets(name, facts),
-        *check_descriptors(name, Path(f"/proc/{facts.pid}/limits")),
+        *check_descriptors(name, Path(f"/proc/{here}/limits")),
         *directory_of_pages(shm_dir, f"{name}, shared memory"),
         *check_state_directory(state_dir, f"{name}, disk files"),
+        *check_places(name, places_of(place, shm_dir, state_dir)),
         *pool(place, stats["tmem"]),
         *check_files(place, files),
         *(
@@ -83,6 +93,15 @@ def check_instance(instance: RunningInstance) -> list[Finding]:
     ]
 
 
+def places_of(place: Place, shm_dir: Path, state_dir: Path) -> dict[str, Path]:
+    """What of it must outlive a container."""
+    return {
+        "pages in memory": shm_dir,
+        "pages on disk": state_dir,
+        "the sockets": place.runtime_dir,
+    }
+
+
 def share_of(instance: RunningInstance) -> Share:
     stats = instance.client.stats()
     return Share(
@@ -97,9 +116,16 @@ def directory_of_pages(shm_dir: Path, subject: str) -> list[Finding]:
     return [check_shared_memory(shm_dir, subject), *check_remove_ipc(shm_dir.stat().st_uid)]
 
 
-def process(name: str, facts: ServerFacts) -> Iterator[Finding]:
+def number_here(runtime_dir: Path, pid: int) -> int:
+    """Its process number as we see it: in a container a server knows another one."""
+    _, lock, _ = InstancePaths(runtime_dir, runtime_dir, runtime_dir).locks
+    return holder(lock) or pid
+
+
+def process(name: str, facts: ServerFacts, here: int) -> Iterator[Finding]:
     threads = f"{facts.threads} worker thread{'s' if facts.threads > 1 else ''} for each connection"
-    yield Finding(OK, name, f"process {facts.pid}, nbdkit {facts.nbdkit}")
+    number = str(here) if here == facts.pid else f"{here} ({facts.pid} in its container)"
+    yield Finding(OK, name, f"process {number}, nbdkit {facts.nbdkit}")
     yield Finding(OK, name, f"{threads}: {facts.threads_reason}")
     offered = "structured replies" if facts.structured_replies else "no structured replies"
     yield Finding(OK, name, f"{offered}: {facts.structured_replies_reason}")

@@ -7,9 +7,9 @@ from pathlib import Path
 from shlex import join, quote
 
 from preswapd.api.last_start import LastStart
-from preswapd.cli.doctor.host import SHARED_MEMORY
 from preswapd.cli.doctor.units import is_installed, units_installed
 from preswapd.cli.typed import serve
+from preswapd.host.container import SHARED_MEMORY
 from preswapd.host.file_locks import holder
 from preswapd.host.filesystems import total_bytes
 from preswapd.host.processes import PROC, age, is_stopped, unit_of
@@ -28,6 +28,8 @@ SUFFIX, DROP_INS = ".toml", ".toml.d"
 UNIT = "preswapd@{name}.service"
 # Of a new instance: what many hosts can spare, and the example of the documents.
 POOL, DEVICE = 2 << 30, "swap0"
+# The process that a container ends with.
+FIRST = 1
 # A start that reads in a large pool takes seconds.
 LONGEST_START = 60.0
 
@@ -114,6 +116,13 @@ def revive(runtime_dir: Path) -> tuple[str, str | None]:
     pid = holder(lock)
     if pid is None:
         return "see its log: it is starting or ending", None
+    if pid == FIRST:
+        # Nobody in the container can kill it, and nobody would be there to start another one.
+        return (
+            "it is the container's first process, and hangs: restart the container, which loses no"
+            " page where shared memory and disk files are the host's",
+            None,
+        )
     if is_stopped(pid):
         return f"process {pid} is stopped (SIGSTOP); let it go on", f"kill -CONT {pid}"
     seconds = age(pid)

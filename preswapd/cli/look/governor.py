@@ -16,7 +16,7 @@ from preswapd.cli.look.table import Column, Kind, Style, TableCommand, TextTable
 from preswapd.cli.output import print_json
 from preswapd.commandline import DIRECTORY
 from preswapd.errors import UsageError
-from preswapd.paths import governor_runtime_dir
+from preswapd.paths import GOVERNOR, config_file, governor_runtime_dir
 from preswapd.units import format_size
 
 # What a terminal shows without --explain, which tells all that the governor remembers.
@@ -99,15 +99,20 @@ def of_host(status: GovernorStatus) -> str:
 def explained(status: GovernorStatus) -> Iterator[str]:
     available, reserve = status["available"], status["reserve"]
     used, room, total = status["used"], status["room"], status["total"]
-    files = ", ".join(status["files"]) or "no file, so all by default"
+    files = ", ".join(status["files"]) or f"{config_file(GOVERNOR)}, which is not there yet"
     yield (
-        f"The host's programs could still get {format_size(available)}; {format_size(reserve)} is"
-        f" the reserve that is to stay ({files})."
+        "A pool is memory of this host with pages that guests have swapped out. What has no room in"
+        " it goes to the guest's disk file: nothing is lost."
+    )
+    yield (
+        f"{format_size(available)} of the host's memory are available to other programs; the"
+        f" reserve, below which the pools give back, is {format_size(reserve)}."
     )
     if available >= reserve:
         yield (
-            f"The pools take {format_size(used)}, and {format_size(available - reserve)} lie beyond"
-            f" the reserve: {format_size(room)} is what they could take together."
+            f"The pools take {format_size(used)}. With the {format_size(available - reserve)}"
+            f" available above the reserve there is room for {format_size(room)}, and all together"
+            f" they may take {format_size(total)}."
         )
     else:
         yield (
@@ -115,8 +120,9 @@ def explained(status: GovernorStatus) -> Iterator[str]:
             f" that the pools take, {format_size(room)} may stay."
         )
     yield (
-        f"They may take {format_size(total)}. What other programs take is taken back from the pools"
-        " at once; what they give back the pools get in steps, after it has been quiet for a while."
+        "Where other programs take more than that, the pools' limits are lowered at once by all"
+        " that is missing. Limits grow again an eighth of the way at a time, after half a minute or"
+        " more in which nothing was missing."
     )
     yield ""
     for name, figures in status["instances"].items():
@@ -126,9 +132,14 @@ def explained(status: GovernorStatus) -> Iterator[str]:
     yield from absent(status)
     if status["decisions"]:
         yield ""
-        yield "Decided, the newest last:"
+        yield "What was done, the newest last:"
     for made in status["decisions"]:
         yield f"{clock(made['time'])}  {made['sentence']}"
+    yield ""
+    yield (
+        f"The reserve, and weight, floor and cap of an instance: {files}. Limits are whole MiB."
+        " What is changed there counts from systemctl restart preswapd-governor on."
+    )
 
 
 def absent(status: GovernorStatus) -> Iterator[str]:

@@ -3,6 +3,7 @@
 
 import click
 
+from preswapd.api.figures import DeviceAnswer
 from preswapd.cli.instances import RunningInstance
 from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.cli.output import print_json
@@ -10,6 +11,7 @@ from preswapd.cli.steer.asking import confirm, force_option, yes_option
 from preswapd.cli.steer.in_use import at_stake, check_not_awaited
 from preswapd.codecs import COMPRESS
 from preswapd.commandline import DEVICE, SIZE
+from preswapd.errors import RefusedError
 from preswapd.units import format_size
 
 
@@ -90,7 +92,18 @@ def agree(instance: RunningInstance, dev: str, question: str, yes: bool, force: 
     lost = at_stake(device, instance.name)
     if lost is not None and not (yes or force):
         confirm(lost, question)
+        check_still_agreed(instance.client.device(dev), device["connections"])
     return yes or force or lost is not None
+
+
+def check_still_agreed(device: DeviceAnswer, connections: int) -> None:
+    """A question may stand on a terminal for hours: RefusedError where another guest would lose
+    than the one that it told of."""
+    check_not_awaited(device)
+    if device["connections"] > connections:
+        raise RefusedError(
+            f"{device['name']}: a client has connected since the question; nothing was changed"
+        )
 
 
 def done(invocation: Invocation, what: str, dev: str) -> None:

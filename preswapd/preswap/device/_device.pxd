@@ -57,6 +57,24 @@ cdef extern from "epochs.h" nogil:
     cbool epochs_are_scarce(const epochs *)
     void epochs_change_over(epochs *)
 
+cdef extern from "sampler.h" nogil:
+    enum:
+        DISTANCE_STEPS
+        SAMPLER_SHIFT
+    ctypedef struct distances "struct distances":
+        uint64_t pool[DISTANCE_STEPS]
+        uint64_t least[DISTANCE_STEPS]
+        uint64_t most[DISTANCE_STEPS]
+        uint64_t unseen, samples
+    ctypedef struct sampler "struct sampler":
+        pass
+    ctypedef struct sampler_now "struct sampler_state":
+        uint64_t one_in, samples, read_again, not_read_again
+    int sampler_init(sampler *, uint32_t)
+    void sampler_destroy(sampler *)
+    void sampler_turn(sampler *)
+    void sampler_state(sampler *, sampler_now *)
+
 cdef extern from "promotion.h" nogil:
     const uint64_t PROMOTE_ALL
 
@@ -92,6 +110,7 @@ cdef extern from "device.h" nogil:
         uint8_t *in_tmem
         uint64_t to_punch_pages
         epochs *epochs
+        sampler *sampler
         uint64_t promoted_below
         disk disk
         marks marks
@@ -144,6 +163,7 @@ cdef extern from "owner.h" nogil:
     int owner_weigh(device *, uint16_t, uint64_t *)
     int owner_ages(device *, older *, size_t)
     int owner_idle_pages(device *, uint64_t *)
+    int owner_reads(device *, distances *)
     int owner_renumber(device *)
     int owner_forget_left(device *)
     int owner_forget(device *)
@@ -180,10 +200,16 @@ cdef class Epochs:
     cdef bint is_ready
 
 
+cdef class Sampler:
+    cdef sampler s
+    cdef bint is_ready
+
+
 cdef class Device:
     cdef device d
     cdef Host host
     cdef Epochs epochs
+    cdef Sampler sampler
     cdef readonly str name
     cdef readonly str configured_compress
     cdef readonly uint64_t size

@@ -26,6 +26,9 @@ class Extents:
 def least_weight(step: int) -> int:
     """Of a step of `Device.weigh()`: 64ths of a turn of the pool times bytes."""
 
+def step_pages(step: int) -> float:
+    """The least distance of a step of `Device.reads()`, in pages."""
+
 def step_seconds(step: int) -> float:
     """The least seconds of a step of `Epochs.reused()` and `Device.idle_pages()`."""
 
@@ -47,6 +50,19 @@ class Epochs:
         """Pages that were read again, by how long before they had been touched: in steps of
         step_seconds(), since the start."""
 
+class Sampler:
+    """How far apart the uses of pages are: what the devices of an instance share.
+
+    One page in 2^shift is followed, or fewer where they are many.  MemoryError.
+    """
+
+    def __init__(self, shift: int = ...) -> None: ...
+    def turn(self) -> None:
+        """A new period begins, and reads of the one before the last are forgotten."""
+
+    def state(self) -> tuple[int, int]:
+        """In how many pages one is followed, and how many are."""
+
 class Device:
     """One swap device.  Pages of 4096 bytes; extents of EXTENT_PAGES pages.
 
@@ -66,6 +82,7 @@ class Device:
         self,
         host: Host,
         epochs: Epochs,
+        sampler: Sampler,
         *,
         pool: int,
         entry: Entry,
@@ -164,6 +181,11 @@ class Device:
     def idle_pages(self) -> list[int]:
         """Pages in tmem and on disk, by the time since they were touched: in steps of
         step_seconds()."""
+
+    def reads(self) -> tuple[list[int], list[int], list[int], int, int]:
+        """Reads of both periods by their distance, in steps of step_pages(): for the pool, and the
+        least and the most for the guest, see sampler.h; reads of pages whose last use was not seen;
+        and how many were looked at, of which the others are estimates."""
 
     def renumber(self) -> None:
         """After Epochs.change_over()."""

@@ -121,6 +121,35 @@ cdef class Epochs:
         return [self.e.reused[i] for i in range(REUSE_STEPS)]
 
 
+cdef class Sampler:
+    """How far apart the uses of pages are: what the devices of an instance share, see sampler.h."""
+
+    def __cinit__(self, unsigned shift=SAMPLER_SHIFT):
+        self.is_ready = not sampler_init(&self.s, shift)
+
+    def __init__(self, unsigned shift=SAMPLER_SHIFT):
+        if not self.is_ready:
+            raise MemoryError()
+
+    def __dealloc__(self):
+        sampler_destroy(&self.s)
+
+    def turn(self):
+        with nogil:
+            sampler_turn(&self.s)
+
+    def state(self):
+        cdef sampler_now now
+        with nogil:
+            sampler_state(&self.s, &now)
+        return now.one_in, now.samples
+
+
+def step_pages(unsigned step):
+    """The least distance of a step of `Device.reads()`, in pages."""
+    return (16 + step % 16) * 2.0 ** (step // 16) / 16
+
+
 def step_seconds(unsigned step):
     """The least seconds of a step of `Epochs.reused()` and `Device.idle_pages()`."""
     return (4 + step % 4) * 2.0 ** (step // 4) / 4 if step else 0.0
@@ -135,15 +164,16 @@ cdef class Device:
         marks_init(&self.d.marks)
         flights_init(&self.d.flights)
 
-    def __init__(self, Host host not None, Epochs epochs not None, *, uint32_t pool,
-                 Entry entry not None, str compress, zone, int map_fd, int disk_fd, bint is_marked,
-                 on_mark):
+    def __init__(self, Host host not None, Epochs epochs not None, Sampler sampler not None, *,
+                 uint32_t pool, Entry entry not None, str compress, zone, int map_fd, int disk_fd,
+                 bint is_marked, on_mark):
         if self.host is not None:
             raise ValueError("a device is opened once")
         cdef uint64_t pages = entry.size // PAGE_BYTES
         self.d.tmem, self.d.host = host.ops(), host.pointer()
         self.host, self.name, self.size = host, entry.name, entry.size
         self.epochs, self.d.epochs = epochs, &epochs.e
+        self.sampler, self.d.sampler = sampler, &sampler.s
         self.configured_compress = compress
         self.on_mark = on_mark
         self.mark_lock = threading.Lock()
@@ -360,7 +390,7 @@ cdef class Device:
 
     def writeback_next_heavy(self, uint64_t page, uint8_t least, uint8_t beside,
                              uint64_t most=EXTENT_PAGES_OF_DEVICE):
-        cdef heavy chosen = heavy(least, beside, max(1, most))
+        cdef heavy chosen = heavy(least, beside, max(<uint64_t>1, most))
         cdef writeback w
         cdef int err
         with nogil:
@@ -398,6 +428,21 @@ cdef class Device:
             err = owner_idle_pages(&self.d, pages)
         self.check(err)
         return [pages[i] for i in range(REUSE_STEPS)]
+
+    def reads(self):
+        cdef distances sum
+        cdef int err
+        memset(&sum, 0, sizeof(sum))
+        with nogil:
+            err = owner_reads(&self.d, &sum)
+        self.check(err)
+        return (
+            [sum.pool[i] for i in range(DISTANCE_STEPS)],
+            [sum.least[i] for i in range(DISTANCE_STEPS)],
+            [sum.most[i] for i in range(DISTANCE_STEPS)],
+            sum.unseen,
+            sum.samples,
+        )
 
     def renumber(self):
         cdef int err

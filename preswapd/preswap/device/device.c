@@ -19,10 +19,10 @@ static size_t map_bytes(const struct device *d)
 	return (d->pages + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
 }
 
-/* A byte a page for its weight, two for its epoch. */
-static size_t ages_bytes(const struct device *d)
+/* A byte a page for its weight, two for its epoch, and the reads that the sampler has looked at. */
+static size_t uses_bytes(const struct device *d)
 {
-	return 3 * map_bytes(d);
+	return 3 * map_bytes(d) + sizeof *d->sampled;
 }
 
 int device_map(struct device *d, int map_fd)
@@ -39,12 +39,13 @@ int device_map(struct device *d, int map_fd)
 	d->left[0] = d->to_punch + bitmap_bytes(d);
 	d->left[1] = d->left[0] + bitmap_bytes(d);
 	/* Zeros that take memory only where they are written: weights, while pages have to go. */
-	void *ages = mmap(NULL, ages_bytes(d), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+	void *uses = mmap(NULL, uses_bytes(d), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
 			  -1, 0);
-	if (ages == MAP_FAILED)
+	if (uses == MAP_FAILED)
 		return -ENOMEM;
-	d->weights = ages;
+	d->weights = uses;
 	d->touched = (uint16_t *)(d->weights + map_bytes(d));
+	d->sampled = (struct sampled *)(d->weights + 3 * map_bytes(d));
 	return 0;
 }
 
@@ -53,18 +54,19 @@ void device_release(struct device *d)
 	if (d->map)
 		munmap(d->map, map_bytes(d));
 	if (d->weights)
-		munmap(d->weights, ages_bytes(d));
+		munmap(d->weights, uses_bytes(d));
 	free(d->shadowed);
 	if (d->disk.fd >= 0)
 		close(d->disk.fd);
 	d->map = d->shadowed = d->to_punch = d->left[0] = d->left[1] = d->weights = NULL;
 	d->touched = NULL;
+	d->sampled = NULL;
 	d->disk.fd = -1;
 }
 
 size_t device_metadata_bytes(const struct device *d)
 {
-	return map_bytes(d) + 5 * bitmap_bytes(d) + ages_bytes(d);
+	return map_bytes(d) + 5 * bitmap_bytes(d) + uses_bytes(d);
 }
 
 struct attaching {
@@ -114,6 +116,13 @@ void device_attach(struct device *d)
 			place_found_lost(d, page);
 }
 
+/* What is read and written in the zone says nothing about the guest's memory. */
+void device_sample(struct device *d, uint64_t page, bool is_read)
+{
+	if (!zone_has(&d->zone, page))
+		sampler_note(d->sampler, d->sampled, sampler_key(d->type, page), is_read);
+}
+
 static void forget_index(struct device *d)
 {
 	for (uint64_t object = 0; object < SWIZZLE_OBJECTS; object++) {
@@ -151,6 +160,8 @@ void device_drop(struct device *d, uint64_t first, uint64_t pages, enum page_sta
 		if (device_state(d, page) == state)
 			continue;
 		bool was_in_tmem = place_become(d, page, state);
+		if (sampler_chooses(d->sampler, sampler_key(d->type, page)))
+			sampler_drop(d->sampler, sampler_key(d->type, page));
 		d->tmem->count_flush(d->host, was_in_tmem);
 		if (was_in_tmem)
 			count_up(&d->count.invalidates);

@@ -18,6 +18,7 @@
 #include "latency.h"
 #include "marks.h"
 #include "page_size.h"
+#include "sampler.h"
 #include "stores.h"
 #include "swizzle.h"
 #include "tmem.h"
@@ -52,6 +53,8 @@ struct device {
 	uint64_t to_punch_pages;       /* atomic */
 	struct epochs *epochs;         /* the instance's */
 	uint16_t *touched;             /* the epoch in which each page was put, got or read last */
+	struct sampler *sampler;       /* the instance's */
+	struct sampled *sampled;       /* reads that it has looked at */
 	uint8_t *weights;              /* of each page in tmem, when they were weighed last; else 0 */
 	uint16_t weighed;              /* the epoch that began then */
 	uint64_t promoted_below;       /* weight of a page that a read brings back; atomic */
@@ -118,10 +121,15 @@ static inline bool device_over_quota(const struct device *d)
 	return count_of(&d->count.preswap_pages) >= count_of(&d->max_pages);
 }
 
+/* Of a page that is chosen. */
+void device_sample(struct device *, uint64_t page, bool is_read);
+
 /* The page is put, or got, or read from disk. */
 static inline void device_touch(struct device *d, uint64_t page, bool is_read)
 {
 	epochs_touch(d->epochs, &d->touched[page], is_read);
+	if (sampler_chooses(d->sampler, sampler_key(d->type, page)))
+		device_sample(d, page, is_read);
 }
 
 /* Rule K2: before P or the disk file of a clean device changes, in flight and without a lock.  An

@@ -160,6 +160,18 @@ int owner_idle_pages(struct device *d, uint64_t pages_of[REUSE_STEPS])
 	return 0;
 }
 
+int owner_reads(struct device *d, struct distances *sum)
+{
+	struct flight mine;
+	int err = begin(d, &mine);
+
+	if (err)
+		return err;
+	sampler_add(d->sampler, d->sampled, sum);
+	end(d, &mine);
+	return 0;
+}
+
 int owner_renumber(struct device *d)
 {
 	struct flight mine;

@@ -33,6 +33,8 @@ int owner_ages(struct device *, struct older *, size_t n);
 /* Pages in tmem or on disk, the zone's not, by the time since they were touched: as in
  * epochs.reused. */
 int owner_idle_pages(struct device *, uint64_t pages_of[REUSE_STEPS]);
+/* Adds the reads that the sampler has looked at. */
+int owner_reads(struct device *, struct distances *sum);
 /* After epochs_change_over(). */
 int owner_renumber(struct device *);
 /* See place_forget_left(). */

@@ -16,7 +16,7 @@ import pytest
 
 from preswapd.cli.attach.disk import Disk
 from preswapd.qmp import Monitor
-from tests.cli.conftest import Machine, StartMachine
+from tests.cli.conftest import Machine, StartMachine, at_a_terminal
 from tests.clients import BEHIND_ZONE, connected
 from tests.conftest import StartServer
 from tests.running import PATIENCE, PRESWAPCTL, RunningServer, run, wait_until
@@ -299,7 +299,15 @@ def test_detach_of_a_disk_that_holds_pages_asks(
     command = ("detach", "g1", f"--qmp={machine.qmp}")
     wait_until(lambda: "holds" in refused(server, 4, *command), "the firmware's reads to be old")
     assert "g1 of default holds 2 pages (8K), which the guest loses" in refused(server, 4, *command)
+    # The guest swaps again while the question stands.
+    client = connected(server, "g1")
+    status, said = at_a_terminal(
+        server, "y\n", *command, meanwhile=lambda: client.pwrite(b"y" * 4096, BEHIND_ZONE)
+    )
+    assert (status, "it had I/O " in said) == (4, True)
+    client.shutdown()
     assert machine.disks() == ["preswap-g1"]
+    wait_until(lambda: "holds" in refused(server, 4, *command), "that to be old")
     done = server.ctl(*command, "--yes")
     assert done.stdout == (
         "detached g1\nthe server keeps 2 pages (8K): preswapctl swapoff g1 drops them\n"

@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 
+from preswapd.api.client import Client
 from preswapd.api.last_start import LastStart
 from preswapd.cli.doctor import guests, host, starting, units
 from preswapd.cli.doctor.command import check_instances, checked
 from preswapd.cli.doctor.finding import FIX, NOTE, OK, Finding
 from preswapd.cli.instances import Instances, RunningInstance, at
 from preswapd.cli.typed import as_root, control, named, program, serve
-from preswapd.errors import RefusedError
+from preswapd.errors import RefusedError, UnreachableError
 from preswapd.host import logind
 from preswapd.host.children import Child
 from preswapd.paths import SYSTEM_RUNTIME_ROOT
@@ -138,7 +139,7 @@ def test_name_that_nobody_has(tmp_path: Path, configs: Path) -> None:
 def test_server_of_another_user(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
     server.kill()
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    (found,) = checked(at(server.runtime_dir))
+    (found,), _ = checked(at(server.runtime_dir))
     assert found.command == f"sudo {control(server.runtime_dir, 'doctor')}"
 
 
@@ -191,7 +192,27 @@ def test_stopped_server_goes_on(server: RunningServer) -> None:
 def hung(server: RunningServer) -> list[Finding]:
     """What is said of it; the client is not as patient as it would be."""
     client = type(at(server.runtime_dir).client)(server.control_socket, patience=0.2)
-    return checked(RunningInstance("default", server.runtime_dir, client))
+    findings, answers = checked(RunningInstance("default", server.runtime_dir, client))
+    assert not answers
+    return findings
+
+
+def test_server_that_hangs_is_waited_for_once(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each question takes as long as the operator's patience, of which nobody has three."""
+    asked: list[str] = []
+
+    def no_answer(self: Client, method: str, path: str, body: object, timeout: float) -> None:
+        asked.append(path)
+        raise UnreachableError("it does not answer")
+
+    instances = Instances(server.runtime_dir, None)
+    running = instances.running()
+    monkeypatch.setattr(Instances, "running", lambda self: running)
+    monkeypatch.setattr(Client, "_json", no_answer)
+    assert [found.status for found in check_instances(instances)] == [FIX]
+    assert len(asked) == 1
 
 
 def test_young_server_is_waited_for(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:

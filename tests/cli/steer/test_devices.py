@@ -2,16 +2,15 @@
 """`create`, `remove` and `mkswap`."""
 
 import json
-import os
-import subprocess
 from typing import Any
 
 import nbd
 import pytest
 
 from preswapd.units import PAGE_SIZE as PAGE
+from tests.cli.conftest import at_a_terminal
 from tests.clients import BEHIND_ZONE, connected
-from tests.running import PATIENCE, PRESWAPCTL, RunningServer, wait_until
+from tests.running import RunningServer, wait_until
 
 
 @pytest.fixture
@@ -23,23 +22,6 @@ def client(server: RunningServer) -> nbd.NBD:
 def device(server: RunningServer) -> dict[str, Any]:
     found: dict[str, Any] = server.json_stats()["devices"]["g1"]
     return found
-
-
-def at_a_terminal(server: RunningServer, answer: str, *arguments: str) -> tuple[int, str]:
-    """Exit status, and what is said on standard error."""
-    ours, theirs = os.openpty()
-    with subprocess.Popen(
-        [PRESWAPCTL, f"--runtime-dir={server.runtime_dir}", *arguments],
-        stdin=theirs,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        os.write(ours, answer.encode())
-        _, said = process.communicate(timeout=PATIENCE)
-    os.close(ours)
-    os.close(theirs)
-    return process.returncode, said
 
 
 def swap_header(client: nbd.NBD) -> tuple[bytes, bytes]:
@@ -138,6 +120,35 @@ def test_remove_asks_at_a_terminal(
     assert done == status
     assert "g1 of default holds 1 page (4K) and has a client connected" in said
     assert names(server) == ({"g1"} if status else set())
+
+
+@pytest.mark.parametrize("command", ["remove", "mkswap"])
+def test_guest_that_may_come_back_since_the_question_loses_nothing(
+    server: RunningServer, client: nbd.NBD, command: str
+) -> None:
+    client.pwrite(b"x" * PAGE, BEHIND_ZONE)
+
+    def restart() -> None:
+        server.kill()
+        server.start()
+
+    done, said = at_a_terminal(server, "y\n", command, "g1", meanwhile=restart)
+    assert (done, "has not come back" in said) == (4, True)
+    assert bytes(connected(server, "g1").pread(PAGE, BEHIND_ZONE)) == b"x" * PAGE
+
+
+def test_guest_that_came_since_the_question_loses_nothing(
+    server: RunningServer, client: nbd.NBD
+) -> None:
+    client.pwrite(b"x" * PAGE, BEHIND_ZONE)
+    client.shutdown()
+    wait_until(lambda: not device(server)["connections"], "the client to leave")
+    came: list[nbd.NBD] = []
+    done, said = at_a_terminal(
+        server, "y\n", "remove", "g1", meanwhile=lambda: came.append(connected(server, "g1"))
+    )
+    assert (done, "has connected since the question" in said) == (4, True)
+    assert bytes(came[0].pread(PAGE, BEHIND_ZONE)) == b"x" * PAGE
 
 
 def test_remove_under_a_client_that_was_overruled(server: RunningServer, client: nbd.NBD) -> None:

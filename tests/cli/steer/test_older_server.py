@@ -32,7 +32,10 @@ class OlderApi(Api):
 
     def __init__(self, running: Running) -> None:
         super().__init__(running.instance, FACTS)
-        newer = ("/v1/server", "/v1/sync", "/v1/devices/g1/trim", "/v1/ages", "/v1/devices/g1/ages")
+        newer = [
+            *("/v1/server", "/v1/sync", "/v1/devices/g1/trim"),
+            *(f"/v1{of}/{what}" for of in ("", "/devices/g1") for what in ("ages", "advise")),
+        ]
         self.routes = [route for route in self.routes if not any(map(route[1].fullmatch, newer))]
 
     def set(self, request: Request) -> Reply:
@@ -115,6 +118,8 @@ def test_ages_are_unknown_to_an_older_server(older: Client, device: str | None) 
     with pytest.raises(RefusedError, match="this server is older than preswapctl"):
         older.ages(device)
     with pytest.raises(RefusedError, match="this server is older than preswapctl"):
+        older.advise(device)
+    with pytest.raises(RefusedError, match="this server is older than preswapctl"):
         older.begin_idle_shrink(60, device)
     with (
         pytest.raises(RefusedError, match="this server is older than preswapctl"),
@@ -124,7 +129,9 @@ def test_ages_are_unknown_to_an_older_server(older: Client, device: str | None) 
     assert older.begin_shrink(1 << 20).idle is None
 
 
-@pytest.mark.parametrize("command", [["ages"], ["ages", "g1"], ["shrink", "--idle", "30m"]])
+@pytest.mark.parametrize(
+    "command", [["ages"], ["ages", "g1"], ["advise"], ["shrink", "--idle", "30m"]]
+)
 def test_command_that_an_older_server_does_not_know(older: Client, command: list[str]) -> None:
     done = run([PRESWAPCTL, f"--runtime-dir={older.socket_path.parent}", *command])
     assert (done.returncode, done.stdout) == (4, "")
