@@ -5,6 +5,8 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "preswapd"
 TMEM = PACKAGE / "tmem"
+BLOCK = PACKAGE / "block"
 DEVICE = PACKAGE / "preswap" / "device"
-INCLUDES = [f"-I{folder}" for folder in (PACKAGE / "native", TMEM, DEVICE)]
+IMAGE = PACKAGE / "precache" / "image"
+INCLUDES = [f"-I{folder}" for folder in (PACKAGE / "native", TMEM, BLOCK, DEVICE, IMAGE)]
 LIBRARIES = ["-llz4", "-lzstd", "-lxxhash", "-lpthread"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.compiling import DEVICE, LIBRARIES, PACKAGE, TMEM
+from tests.compiling import BLOCK, DEVICE, LIBRARIES, PACKAGE, TMEM
 
 HERE = Path(__file__).parent
 READS = (
@@ -85,8 +85,8 @@ def sources(folder: Path) -> list[str]:
 
 def built(folder: Path, tmem: list[str], device: Path = DEVICE) -> Path:
     program = folder / "meetings"
-    includes = [f"-I{path}" for path in (PACKAGE / "native", TMEM, device)]
-    files = [str(HERE / "meetings.c"), *sources(device), *tmem]
+    includes = [f"-I{path}" for path in (PACKAGE / "native", TMEM, BLOCK, device)]
+    files = [str(HERE / "meetings.c"), *sources(BLOCK), *sources(device), *tmem]
     command = ["cc", *FLAGS, *WRAPPED, *includes, "-o", str(program), *files, *LIBRARIES]
     subprocess.run(command, check=True)
     return program

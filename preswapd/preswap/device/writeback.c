@@ -77,7 +77,7 @@ static void move(struct device *d, uint64_t extent, const bool chosen[EXTENT_PAG
 {
 	uint64_t from = first_of(chosen), pages = end_of(chosen) - from, first = extent + from;
 	struct noted noted[EXTENT_PAGES];
-	uint8_t *buffer = disk_buffer();
+	uint8_t *buffer = buffer_of_thread();
 	struct mark mark;
 	uint64_t run = 0;
 

@@ -83,6 +83,10 @@ class Room:
         self.host.set_spare(spare)
         wait = self.patience() if milliseconds is None else milliseconds
         lacking = self.host.lacking(wait)
+        if lacking > 0:
+            # What can be read again elsewhere goes before any page of a guest.
+            self.host.make_spare()
+            lacking = self.host.lacking()
         devices = self.devices()
         self.forget(devices)
         if not share:
@@ -90,7 +94,7 @@ class Room:
             if lacking > 0:
                 self.rest()  # above a lowered limit nothing is waited for
             return
-        if spare - lacking >= PLENTY * spare:
+        if spare - lacking + self.host.stats()["ephemeral_bytes"] >= PLENTY * spare:
             self.pool.comes_back = None
         may_move = self.may_move()
         if lacking <= 0 or (may_move and self.make_room(spare)):
