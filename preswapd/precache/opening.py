@@ -2,6 +2,7 @@
 """From a path to an image that may be served, or why not."""
 
 import errno
+import fcntl
 import mmap
 import os
 import stat
@@ -10,7 +11,7 @@ from pathlib import Path
 from shlex import quote
 
 from preswapd.errors import RefusedError
-from preswapd.host.disk_locks import lock_to_read
+from preswapd.host.disk_locks import lock_alone, lock_to_read
 from preswapd.precache.formats import format_of
 from preswapd.units import PAGE_SIZE, exact_size
 
@@ -25,31 +26,57 @@ class Opened:
     descriptor: int
     size: int
     is_direct: bool
+    is_writable: bool = False
 
     def close(self) -> None:
         os.close(self.descriptor)
 
 
-def open_image(path: Path) -> Opened:
-    """To read.  RefusedError with what is wrong and what helps."""
-    descriptor = opened(path, 0)
+def which(file: Path | int) -> tuple[int, int]:
+    """Which file or block device it is, whatever its names; nothing's where there is none."""
+    try:
+        found = os.stat(file)
+    except OSError:
+        return (0, 0)
+    return (found.st_rdev, 0) if stat.S_ISBLK(found.st_mode) else (found.st_dev, found.st_ino)
+
+
+def open_image(path: Path, writable: bool = False) -> Opened:
+    """To read, or to write to it alone.  RefusedError with what is wrong and what helps."""
+    descriptor = opened(path, writable)
     try:
         size = check(path, descriptor)
-        lock_to_read(descriptor, path)
+        lock(path, descriptor, writable)
+        is_direct = goes_past_the_page_cache(descriptor, size)
     except BaseException:
         os.close(descriptor)
         raise
-    return past_the_page_cache(path, descriptor, size)
+    return Opened(descriptor, size, is_direct, writable)
 
 
-def opened(path: Path, flags: int) -> int:
+def opened(path: Path, writable: bool) -> int:
+    # A named pipe without a writer would be waited for.
+    flags = os.O_CLOEXEC | os.O_NONBLOCK | (os.O_RDWR if writable else os.O_RDONLY)
+    if writable and path.is_block_device():
+        flags |= os.O_EXCL  # nothing is mounted from it, or made of it
     try:
-        # A named pipe without a writer would be waited for.
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | flags)
+        return os.open(path, flags)
     except FileNotFoundError:
         raise RefusedError(f"{path} is missing") from None
     except OSError as error:
-        raise RefusedError(f"{path} cannot be read: {error.strerror}") from None
+        raise RefusedError(why_not_opened(path, writable, error)) from None
+
+
+def why_not_opened(path: Path, writable: bool, error: OSError) -> str:
+    if error.errno == errno.EISDIR:
+        return f"{path} is neither a file nor a block device"
+    if error.errno == errno.EBUSY:
+        return (
+            f"{path} is in use by this host, which must let go of it first: lsblk"
+            f" {quote(str(path))} says what is mounted from it or made of it"
+        )
+    what = "written to" if writable else "read"
+    return f"{path} cannot be {what}: {error.strerror}"
 
 
 def check(path: Path, descriptor: int) -> int:
@@ -78,33 +105,39 @@ def check(path: Path, descriptor: int) -> int:
     return size
 
 
-def past_the_page_cache(path: Path, descriptor: int, size: int) -> Opened:
-    """The locks are those of the open file, so it is the same one with other flags."""
-    flags = os.O_RDONLY | os.O_DIRECT | os.O_NONBLOCK
+def lock(path: Path, descriptor: int, writable: bool) -> None:
     try:
-        direct = os.open(f"/proc/self/fd/{descriptor}", flags | os.O_CLOEXEC)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            os.close(descriptor)
-            raise RefusedError(f"{path} cannot be read: {error.strerror}") from None
-        return Opened(descriptor, size, False)
-    if not reads_pages(direct):
-        os.close(direct)
-        return Opened(descriptor, size, False)
-    try:
-        lock_to_read(direct, path)
-    except BaseException:
-        os.close(direct)
-        os.close(descriptor)
-        raise
-    os.close(descriptor)
-    return Opened(direct, size, True)
+        (lock_alone if writable else lock_to_read)(descriptor, path)
+    except RefusedError:
+        rule = "a disk that is written to has one user" if writable else "somebody may write to it"
+        raise RefusedError(
+            f"{path} is in use by another process, and {rule}: fuser -v {quote(str(path))} shows"
+            " which must let go of it"
+        ) from None
 
 
-def reads_pages(direct: int) -> bool:
-    """Not where the disk's own sectors are longer than a page."""
-    with mmap.mmap(-1, PAGE_SIZE) as page:
+def goes_past_the_page_cache(descriptor: int, size: int) -> bool:
+    """From now on, where its file system can do that."""
+    flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_DIRECT)
+    except OSError:
+        return False
+    if transfers_pages(descriptor, size):
+        return True
+    fcntl.fcntl(descriptor, fcntl.F_SETFL, flags)
+    return False
+
+
+def transfers_pages(descriptor: int, size: int) -> bool:
+    """Not where the disk's own sectors are longer than a page, or than what the last page has."""
+    pieces = {0: min(PAGE_SIZE, size), size // PAGE_SIZE * PAGE_SIZE: size % PAGE_SIZE}
+    with mmap.mmap(-1, PAGE_SIZE) as page, memoryview(page) as view:
         try:
-            return os.preadv(direct, [page], 0) > 0
+            for offset, count in pieces.items():
+                with view[:count] as piece:
+                    if os.preadv(descriptor, [piece], offset) != count:
+                        return False
         except OSError:
             return False
+    return True
