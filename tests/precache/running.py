@@ -70,6 +70,15 @@ class Shown:
             os.utime(self.path)
 
 
+def check_either(found: bytes, before: bytes, piece: bytes, offset: int) -> None:
+    """What a write that failed leaves: each of its bytes is old or new, and all others are old."""
+    end = offset + len(piece)
+    assert len(found) == len(before)
+    assert (found[:offset], found[end:]) == (before[:offset], before[end:])
+    inside = zip(found[offset:end], before[offset:end], piece, strict=True)
+    assert all(one in either for one, *either in inside)
+
+
 def read(connection: Connection, offset: int, count: int) -> bytes:
     into = bytearray(count)
     connection.pread(into, offset)

@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from preswapd.block._export import FLAG_FAST_ZERO, FLAG_FUA, FLAG_MAY_TRIM
 from preswapd.tmem import PERSISTENT
 from preswapd.units import PAGE_SIZE as PAGE
-from tests.precache.running import content, read, shown
+from tests.precache.running import check_either, content, read, shown
 from tests.tmem.pages import make_page
 
 SIZE = 300 * PAGE + 1536
@@ -93,12 +93,7 @@ class DiskAgainstBytes(RuleBasedStateMachine):
         last = min(SIZE, -(-(offset + len(piece)) // PAGE) * PAGE)  # it writes whole pages
         assert failed == (bool(piece) and last > behind)
         found = self.path.read_bytes()
-        wanted = bytearray(self.right)
-        wanted[offset : offset + len(piece)] = piece
-        assert len(found) == SIZE
-        assert all(
-            is_ in (old, new) for is_, old, new in zip(found, self.right, wanted, strict=True)
-        )
+        check_either(found, bytes(self.right), piece, offset)
         self.right = bytearray(found)
 
     @rule(who=st.integers(0, 1), offset=OFFSETS, count=COUNTS, flags=FUA)
