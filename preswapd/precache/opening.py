@@ -47,7 +47,7 @@ def open_image(path: Path, writable: bool = False) -> Opened:
     try:
         size = check(path, descriptor)
         lock(path, descriptor, writable)
-        is_direct = goes_past_the_page_cache(descriptor, size)
+        is_direct = goes_past_the_page_cache(descriptor, size, writable)
     except BaseException:
         os.close(descriptor)
         raise
@@ -116,28 +116,29 @@ def lock(path: Path, descriptor: int, writable: bool) -> None:
         ) from None
 
 
-def goes_past_the_page_cache(descriptor: int, size: int) -> bool:
+def goes_past_the_page_cache(descriptor: int, size: int, writable: bool) -> bool:
     """From now on, where its file system can do that."""
     flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
     try:
         fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_DIRECT)
     except OSError:
         return False
-    if transfers_pages(descriptor, size):
+    tail = size % PAGE_SIZE if writable else 0
+    # What is read may end behind the file, and what is written must not.
+    if reads(descriptor, 0, PAGE_SIZE) and (not tail or reads(descriptor, size - tail, tail)):
         return True
     fcntl.fcntl(descriptor, fcntl.F_SETFL, flags)
     return False
 
 
-def transfers_pages(descriptor: int, size: int) -> bool:
-    """Not where the disk's own sectors are longer than a page, or than what the last page has."""
-    pieces = {0: min(PAGE_SIZE, size), size // PAGE_SIZE * PAGE_SIZE: size % PAGE_SIZE}
-    with mmap.mmap(-1, PAGE_SIZE) as page, memoryview(page) as view:
+def reads(descriptor: int, offset: int, count: int) -> bool:
+    """Not where the disk's own sectors are longer than that."""
+    with (
+        mmap.mmap(-1, PAGE_SIZE) as page,
+        memoryview(page) as view,
+        view[:count] as piece,
+    ):
         try:
-            for offset, count in pieces.items():
-                with view[:count] as piece:
-                    if os.preadv(descriptor, [piece], offset) != count:
-                        return False
+            return os.preadv(descriptor, [piece], offset) > 0
         except OSError:
             return False
-    return True
