@@ -57,9 +57,9 @@ def open_image(path: Path, writable: bool = False) -> Opened:
 def opened(path: Path, writable: bool) -> int:
     # A named pipe without a writer would be waited for.
     flags = os.O_CLOEXEC | os.O_NONBLOCK | (os.O_RDWR if writable else os.O_RDONLY)
-    if writable and path.is_block_device():
-        flags |= os.O_EXCL  # nothing is mounted from it, or made of it
     try:
+        if writable and path.is_block_device():
+            flags |= os.O_EXCL  # nothing is mounted from it, or made of it
         return os.open(path, flags)
     except FileNotFoundError:
         raise RefusedError(f"{path} is missing") from None
@@ -75,8 +75,12 @@ def why_not_opened(path: Path, writable: bool, error: OSError) -> str:
             f"{path} is in use by this host, which must let go of it first: lsblk"
             f" {quote(str(path))} says what is mounted from it or made of it"
         )
-    what = "written to" if writable else "read"
-    return f"{path} cannot be {what}: {error.strerror}"
+    if not writable:
+        return f"{path} cannot be read: {error.strerror}"
+    way = f"let user {os.geteuid()} write to it"
+    if error.errno == errno.EROFS:
+        way = f"in a unit of systemd's ReadWritePaths={path} lets it"
+    return f"{path} cannot be written to: {error.strerror}: {way}"
 
 
 def check(path: Path, descriptor: int) -> int:

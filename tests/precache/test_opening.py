@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What is no image is refused, with what helps."""
 
+import errno
 import fcntl
 import os
 import struct
@@ -10,7 +11,7 @@ import pytest
 
 from preswapd.errors import RefusedError
 from preswapd.precache.images import check
-from preswapd.precache.opening import open_image
+from preswapd.precache.opening import open_image, why_not_opened
 from preswapd.precache.settings import ImageSpec
 from tests.running import as_nobody_special, run
 
@@ -41,6 +42,20 @@ def test_not_readable(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     with as_nobody_special():
         assert "cannot be read" in refusal(path)
+
+
+def test_not_writable_names_the_way_out(tmp_path: Path) -> None:
+    path = tmp_path / "base.raw"
+    path.write_bytes(bytes(4096))
+    path.chmod(0o444)
+    tmp_path.chmod(0o755)
+    with as_nobody_special(), pytest.raises(RefusedError) as caught:
+        open_image(path, writable=True)
+    assert str(caught.value).startswith(
+        f"{path} cannot be written to: Permission denied: let user "
+    )
+    read_only = OSError(errno.EROFS, os.strerror(errno.EROFS))
+    assert f"ReadWritePaths={path} lets it" in why_not_opened(path, True, read_only)
 
 
 def test_empty(tmp_path: Path) -> None:
