@@ -307,9 +307,13 @@ def test_said_wrong(tmp_path: Path, path: Path) -> None:
     assert "give --image disk=PATH, too" in done.stderr
 
 
-def test_shown_options(path: Path) -> None:
+def test_shown_options(tmp_path: Path, path: Path) -> None:
     shown = run([PRESWAPD, "serve", "--pool-size=32M", *options(path), "--show-config"])
     assert f'path = "{path}"  # --image\nwritable = true  # --writable\n' in shown.stdout
+    config = tmp_path / "vm.toml"
+    config.write_text(f'pool-size = "32M"\n[image.disk]\npath = "{path}"\nwritable = false\n')
+    shown = run([PRESWAPD, "serve", f"--config={config}", "--writable=disk", "--show-config"])
+    assert f"writable = true  # --writable, over {config}:4\n" in shown.stdout
     without = run([PRESWAPD, "serve", "--pool-size=32M", f"--image=a={path}", "--show-config"])
     assert "writable" not in without.stdout
 
