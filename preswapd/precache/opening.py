@@ -5,6 +5,7 @@ import errno
 import fcntl
 import mmap
 import os
+import pwd
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from preswapd.units import PAGE_SIZE, exact_size
 
 # The least that a disk can be asked for.
 SECTOR = 512
+NO_IMAGE = "{} is neither a file nor a block device: name the raw image itself"
 
 
 @dataclass(frozen=True)
@@ -62,32 +64,45 @@ def opened(path: Path, writable: bool) -> int:
             flags |= os.O_EXCL  # nothing is mounted from it, or made of it
         return os.open(path, flags)
     except FileNotFoundError:
-        raise RefusedError(f"{path} is missing") from None
+        raise RefusedError(f"{path} is missing: {give_another(path)}") from None
     except OSError as error:
         raise RefusedError(why_not_opened(path, writable, error)) from None
 
 
 def why_not_opened(path: Path, writable: bool, error: OSError) -> str:
     if error.errno == errno.EISDIR:
-        return f"{path} is neither a file nor a block device"
+        return NO_IMAGE.format(path)
     if error.errno == errno.EBUSY:
         return (
             f"{path} is in use by this host, which must let go of it first: lsblk"
             f" {quote(str(path))} says what is mounted from it or made of it"
         )
-    if not writable:
-        return f"{path} cannot be read: {error.strerror}"
-    way = f"let user {os.geteuid()} write to it"
+    what = f"{path} cannot be {'written to' if writable else 'read'}: {error.strerror}"
     if error.errno == errno.EROFS:
-        way = f"in a unit of systemd's ReadWritePaths={path} lets it"
-    return f"{path} cannot be written to: {error.strerror}: {way}"
+        return f"{what}: in a unit of systemd's ReadWritePaths={path} lets it"
+    if isinstance(error, PermissionError):
+        shown = f"namei -l {quote(str(path))}"
+        return f"{what}: {shown} shows what keeps user {user_name()} out"
+    return what
+
+
+def give_another(path: Path) -> str:
+    """How to come by an image."""
+    return f"a raw one is made by qemu-img convert -O raw FILE {quote(str(path))}"
+
+
+def user_name() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
 
 
 def check(path: Path, descriptor: int) -> int:
     """Its size."""
     mode = os.fstat(descriptor).st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
-        raise RefusedError(f"{path} is neither a file nor a block device")
+        raise RefusedError(NO_IMAGE.format(path))
     try:
         found = format_of(descriptor)
         size = os.lseek(descriptor, 0, os.SEEK_END)
@@ -99,7 +114,7 @@ def check(path: Path, descriptor: int) -> int:
             f" {quote(str(path))} {quote(f'{path}.raw')}, and give it that file"
         )
     if size == 0:
-        raise RefusedError(f"{path} is empty")
+        raise RefusedError(f"{path} is empty: {give_another(path)}")
     if size % SECTOR:
         longer = size + -size % SECTOR
         raise RefusedError(
@@ -113,10 +128,12 @@ def lock(path: Path, descriptor: int, writable: bool) -> None:
     try:
         (lock_alone if writable else lock_to_read)(descriptor, path)
     except RefusedError:
-        rule = "a disk that is written to has one user" if writable else "somebody may write to it"
+        who = "another program, and a disk that is written to has one user"
+        if not writable:
+            who = "a program that may write to it"
         raise RefusedError(
-            f"{path} is in use by another process, and {rule}: fuser -v {quote(str(path))} shows"
-            " which must let go of it"
+            f"{path} is in use by {who}: fuser -v {quote(str(path))} tells which; end that one, or"
+            " serve a copy"
         ) from None
 
 
