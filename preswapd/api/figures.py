@@ -274,6 +274,7 @@ class ImageFigures(TypedDict):
     hits: Annotated[int, counter("pages that clients read and that were cached")]
     misses: Annotated[int, counter("pages that clients read and that were read from the file")]
     puts: Annotated[int, counter("pages that were cached")]
+    writes: Annotated[int, counter("pages that its client wrote")]
     evicted: Annotated[int, counter("pages that were dropped from the cache to make room")]
     cached_pages: Annotated[int, gauge("pages that are cached")]
     cached_bytes: Annotated[
