@@ -4,6 +4,7 @@
 import errno
 import mmap
 import os
+import pwd
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,7 @@ def open_image(path: Path) -> Opened:
     descriptor = opened(path, 0)
     try:
         size = check(path, descriptor)
-        lock_to_read(descriptor, path)
+        lock(descriptor, path)
     except BaseException:
         os.close(descriptor)
         raise
@@ -47,16 +48,45 @@ def opened(path: Path, flags: int) -> int:
         # A named pipe without a writer would be waited for.
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | flags)
     except FileNotFoundError:
-        raise RefusedError(f"{path} is missing") from None
+        raise RefusedError(f"{path} is missing: {give_another(path)}") from None
+    except PermissionError as error:
+        raise RefusedError(
+            f"{path} cannot be read: {error.strerror}: namei -l {quote(str(path))} shows what keeps"
+            f" user {user_name()} out"
+        ) from None
     except OSError as error:
         raise RefusedError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def give_another(path: Path) -> str:
+    """How to come by an image."""
+    return f"a raw one is made by qemu-img convert -O raw FILE {quote(str(path))}"
+
+
+def user_name() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
+
+
+def lock(descriptor: int, path: Path) -> None:
+    try:
+        lock_to_read(descriptor, path)
+    except RefusedError:
+        raise RefusedError(
+            f"{path} is in use by a program that may write to it: fuser -v {quote(str(path))} tells"
+            " which; end that one, or serve a copy"
+        ) from None
 
 
 def check(path: Path, descriptor: int) -> int:
     """Its size."""
     mode = os.fstat(descriptor).st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
-        raise RefusedError(f"{path} is neither a file nor a block device")
+        raise RefusedError(
+            f"{path} is neither a file nor a block device: name the raw image itself"
+        )
     try:
         found = format_of(descriptor)
         size = os.lseek(descriptor, 0, os.SEEK_END)
@@ -68,7 +98,7 @@ def check(path: Path, descriptor: int) -> int:
             f" {quote(str(path))} {quote(f'{path}.raw')}, and give it that file"
         )
     if size == 0:
-        raise RefusedError(f"{path} is empty")
+        raise RefusedError(f"{path} is empty: {give_another(path)}")
     if size % SECTOR:
         longer = size + -size % SECTOR
         raise RefusedError(
@@ -92,7 +122,7 @@ def past_the_page_cache(path: Path, descriptor: int, size: int) -> Opened:
         os.close(direct)
         return Opened(descriptor, size, False)
     try:
-        lock_to_read(direct, path)
+        lock(direct, path)
     except BaseException:
         os.close(direct)
         os.close(descriptor)

@@ -22,7 +22,15 @@ def refusal(path: Path) -> str:
 
 
 def test_missing(tmp_path: Path) -> None:
-    assert refusal(tmp_path / "none") == f"{tmp_path / 'none'} is missing"
+    path = tmp_path / "no ne"
+    text = refusal(path)
+    assert text.startswith(f"{path} is missing: ")
+    # As it can be typed, with a file in the place of FILE.
+    given = tmp_path / "given.qcow2"
+    assert run(["qemu-img", "create", "-f", "qcow2", str(given), "1M"]).returncode == 0
+    command = text.partition(" is made by ")[2].replace("FILE", f"{given}")
+    assert run(["sh", "-c", command]).returncode == 0
+    open_image(path).close()
 
 
 def test_directory(tmp_path: Path) -> None:
@@ -40,7 +48,11 @@ def test_not_readable(tmp_path: Path) -> None:
     path.chmod(0)
     tmp_path.chmod(0o755)
     with as_nobody_special():
-        assert "cannot be read" in refusal(path)
+        text = refusal(path)
+    assert f"{path} cannot be read: Permission denied: " in text
+    assert text.endswith(" keeps user nobody out")
+    command = text.partition("denied: ")[2].partition(" shows")[0]
+    assert "secret.raw" in run(["sh", "-c", command]).stdout
 
 
 def test_empty(tmp_path: Path) -> None:
@@ -82,7 +94,7 @@ def test_writer_of_qemu_keeps_it_out(tmp_path: Path) -> None:
     with open(path, "r+b") as other:
         mine = struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, 101, 1, 0)
         fcntl.fcntl(other, fcntl.F_OFD_SETLK, mine)
-        assert "in use" in refusal(path)
+        assert f"{path} is in use by a program that may write to it: fuser -v" in refusal(path)
     open_image(path).close()
 
 
@@ -110,6 +122,5 @@ def test_check_says_which(tmp_path: Path) -> None:
     good = tmp_path / "a.raw"
     good.write_bytes(bytes(512))
     found = check([ImageSpec("a", good), ImageSpec("b", tmp_path / "b")])
-    assert {name: str(error) for name, error in found.items()} == {
-        "b": f"{tmp_path / 'b'} is missing"
-    }
+    assert list(found) == ["b"]
+    assert str(found["b"]).startswith(f"{tmp_path / 'b'} is missing")
