@@ -266,6 +266,20 @@ class ImageFigures(TypedDict):
     cached: Annotated[
         bool, gauge("whether pages are cached now; not while the file was changed a moment ago")
     ]
+    state: NotRequired[
+        Annotated[
+            str,
+            Figure(
+                TEXT,
+                "cached, or cached and longer than its clients were told (grown); else reads go to"
+                " the file, as that was just opened (not settled), was changed (changed), is"
+                " shorter than they were told (shrunk), or as the arena has no pool left (no pool)",
+            ),
+        ]
+    ]
+    direct: NotRequired[
+        Annotated[bool, gauge("whether the file is read past the host's page cache")]
+    ]
     replaced: Annotated[
         bool, gauge("whether another file has its path now; the one that was opened is served")
     ]

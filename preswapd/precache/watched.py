@@ -49,6 +49,7 @@ class Watched:
         self.seen_at = 0.0
         self.is_told = False  # of a change, until it has settled
         self.is_replaced = False
+        self.has_no_pool = False  # the arena's are all taken
         self.is_frozen = False
         self.evicted = 0  # out of pools that it had before
         self.told_errors = 0
@@ -65,6 +66,19 @@ class Watched:
 
     def connect(self) -> Connection:
         return self.image.connect()
+
+    @property
+    def state(self) -> str:
+        """Whether its pages are cached, and else why not."""
+        if self.image.pool is not None:
+            is_grown = self.seen is not None and self.seen.size > self.image.size
+            known = "grown" if is_grown else "cached"
+            return known if self.image.is_cached else "changed"
+        if self.seen is not None and self.seen.size < self.image.size:
+            return "shrunk"
+        if self.has_no_pool:
+            return "no pool"
+        return "changed" if self.is_told else "not settled"
 
     # --- looking ---
 
@@ -96,9 +110,11 @@ class Watched:
         try:
             pool = self.host.new_pool(identity.uuid(), SHARED)
         except OSError as error:
+            self.has_no_pool = True
             if self.pools.passes():
                 self.log(WARNING, f"{self.name} is not cached: {error.strerror}")
             return
+        self.has_no_pool = False
         if not self.exchange(pool, identity):
             self.host.destroy_pool(pool)
         elif self.is_told:
@@ -175,6 +191,8 @@ class Watched:
             "writable": False,
             "compress": self.image.compress,
             "cached": pool is not None,
+            "state": self.state,
+            "direct": self.image.is_direct,
             "replaced": self.is_replaced,
             "connections": self.image.connections,
             **found,
