@@ -114,7 +114,10 @@ class TmemFigures(TypedDict):
         ),
     ]
     ephemeral_pages: Annotated[
-        int, gauge("pages in ephemeral pools", internal="no device has an ephemeral pool")
+        int,
+        gauge(
+            "pages in ephemeral pools", internal="cached_pages and cached_bytes of images tell it"
+        ),
     ]
     ephemeral_bytes: NotRequired[
         Annotated[
@@ -122,13 +125,16 @@ class TmemFigures(TypedDict):
             gauge(
                 "those pages as they are stored, with their headers",
                 BYTES,
-                internal="no device has an ephemeral pool",
+                internal="cached_pages and cached_bytes of images tell it",
             ),
         ]
     ]
     evicted_pages: Annotated[
         int,
-        counter("ephemeral pages dropped to make room", internal="no device has an ephemeral pool"),
+        counter(
+            "ephemeral pages dropped to make room",
+            internal="cached_pages and cached_bytes of images tell it",
+        ),
     ]
 
 

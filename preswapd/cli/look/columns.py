@@ -5,7 +5,8 @@ A column that is simply a figure has its meaning from the figure.
 
 Sizes add up.  Of a device, in pages of its own: SIZE = USED + FREE and USED = TMEM + DISK + LOST.
 Of a pool, in pages that were put: ORIG = SAME + RAW + STAGED + PACKED, which is the TMEM of all of
-its devices; in the host's memory: LIMIT = USED + FREE and USED = PAYLOAD + OVERHEAD.
+its devices and the CACHED of all of its images; in the host's memory: LIMIT = USED + FREE and USED
+= PAYLOAD + OVERHEAD.
 """
 
 from collections.abc import Callable
@@ -294,6 +295,12 @@ POOL_COLUMNS = (
         "pages that are compressed, at their full size",
         Kind.SIZE,
         pages(TMEM["stored_pages"], minus=(TMEM["same_filled_pages"], TMEM["huge_pages"])),
+    ),
+    Column(
+        "IMAGES",
+        "of USED, what is cached of disk images: it goes when swap needs the room",
+        Kind.SIZE,
+        lambda row: row.figures.get("ephemeral_bytes"),
     ),
     Column(
         "DEVICES",

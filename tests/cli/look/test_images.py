@@ -99,6 +99,18 @@ def test_a_row_for_each_image(images: RunningServer, base: Path) -> None:
     client.shutdown()
 
 
+def test_pool_has_them_in_its_sums(images: RunningServer) -> None:
+    client = connected(images, "base")
+    client.pread(MIB, 0)
+    wait_for(images.json_stats, lambda stats: not stats["tmem"]["staged_pages"])
+    (pool,) = rows(images.ctl("stats", "-rb", "-o", "USED,IMAGES,ORIG").stdout)
+    (image,) = rows(images.ctl("images", "base", "-rb", "-o", "CACHED,MEMORY").stdout)
+    assert pool["IMAGES"] == image["MEMORY"]
+    assert pool["ORIG"] == image["CACHED"]
+    assert int(pool["USED"]) > int(pool["IMAGES"]) > 0
+    client.shutdown()
+
+
 def test_json_is_that_of_the_statistics(images: RunningServer) -> None:
     stats = images.json_stats()
     found = json.loads(images.ctl("--json", "images").stdout)
