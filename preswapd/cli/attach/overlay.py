@@ -17,6 +17,8 @@ from preswapd.cli.attach.disk import Export
 from preswapd.errors import PreswapError, RefusedError, UsageError
 from preswapd.units import format_size
 
+PRIVATE = 0o600
+
 overlay_option = click.option(
     "--overlay",
     metavar="FILE",
@@ -92,6 +94,8 @@ def make(image: Export, path: Path) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
         qemu_img("create", "-q", "-f", "qcow2", "-F", "raw", "-b", uri(image), str(part))
+        # A guest's disk is nobody else's to read; libvirt gives it to QEMU's user by itself.
+        part.chmod(PRIVATE)
         os.link(part, path)
     except FileExistsError:
         raise RefusedError(f"{path} was made by somebody else just now") from None

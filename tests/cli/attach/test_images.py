@@ -99,6 +99,7 @@ def test_overlay_names_the_server(server: RunningServer, overlay: Path) -> None:
     found = information(overlay)
     uri = f"nbd+unix:///base?socket={server.nbd_socket}"
     assert (found["backing-filename"], found["backing-filename-format"]) == (uri, "raw")
+    assert overlay.stat().st_mode & 0o777 == 0o600
     assert [path for path in overlay.parent.iterdir() if path.name.startswith(".")] == []
 
 
