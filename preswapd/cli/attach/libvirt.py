@@ -3,6 +3,7 @@
 
 import re
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import click
 
@@ -67,7 +68,7 @@ def libvirt_xml_command(
     invocation: Invocation,
     dev: str,
     bus: str,
-    overlay: str | None,
+    overlay: Path | None,
     libvirt: Version | None,
     target: str | None,
     only: str | None,

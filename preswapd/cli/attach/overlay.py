@@ -14,24 +14,18 @@ from urllib.parse import unquote
 import click
 
 from preswapd.cli.attach.disk import Export
-from preswapd.errors import PreswapError, RefusedError, UsageError
+from preswapd.commandline import FILE
+from preswapd.errors import PreswapError, RefusedError
 from preswapd.units import format_size
 
 PRIVATE = 0o600
 
 overlay_option = click.option(
     "--overlay",
-    metavar="FILE",
+    type=FILE,
     help="For an image: a qcow2 file above it, with what this guest writes; it is made where it is"
     " missing, and never changed.",
 )
-
-
-def whole_path(text: str) -> Path:
-    """QEMU may run in another directory."""
-    if not text:
-        raise UsageError("--overlay takes the name of a file")
-    return Path(text).absolute()
 
 
 def provide(image: Export, path: Path) -> None:

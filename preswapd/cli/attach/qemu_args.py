@@ -3,6 +3,7 @@
 
 import json
 import shlex
+from pathlib import Path
 
 import click
 
@@ -22,7 +23,7 @@ OPEN_SECONDS = 30
 @bus_option
 @overlay_option
 @pass_invocation
-def qemu_args_command(invocation: Invocation, dev: str, bus: str, overlay: str | None) -> None:
+def qemu_args_command(invocation: Invocation, dev: str, bus: str, overlay: Path | None) -> None:
     """Print the options that give DEV, or an image, to a guest of QEMU, ready to paste.
 
     The disk is virtio-scsi and says that it does not rotate: only on such a disk does a guest
