@@ -52,6 +52,7 @@ class Watched:
         self.seen_at = 0.0
         self.is_told = False  # of a change, until it has settled
         self.is_replaced = False
+        self.has_no_pool = False  # the arena's are all taken
         self.is_frozen = False
         self.evicted = 0  # out of pools that it had before
         self.told_errors = 0
@@ -68,6 +69,19 @@ class Watched:
 
     def connect(self) -> Connection:
         return self.image.connect()
+
+    @property
+    def state(self) -> str:
+        """Whether its pages are cached, and else why not."""
+        if self.image.pool is not None:
+            is_grown = self.seen is not None and self.seen.size > self.image.size
+            known = "grown" if is_grown else "cached"
+            return known if self.image.is_cached else "changed"
+        if self.seen is not None and self.seen.size < self.image.size:
+            return "shrunk"
+        if self.has_no_pool:
+            return "no pool"
+        return "changed" if self.is_told else "not settled"
 
     # --- looking ---
 
@@ -100,9 +114,11 @@ class Watched:
         try:
             pool = self.host.new_pool(self.uuid(identity), SHARED)
         except OSError as error:
+            self.has_no_pool = True
             if self.pools.passes():
                 self.log(WARNING, f"{self.name} is not cached: {error.strerror}")
             return
+        self.has_no_pool = False
         if not self.exchange(pool, identity):
             self.host.destroy_pool(pool)
         elif self.is_told:
@@ -183,6 +199,8 @@ class Watched:
             "writable": self.image.is_writable,
             "compress": self.image.compress,
             "cached": pool is not None,
+            "state": self.state,
+            "direct": self.image.is_direct,
             "replaced": self.is_replaced,
             "connections": self.image.connections,
             **found,
