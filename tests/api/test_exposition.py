@@ -98,6 +98,7 @@ PROMISED_OF_IMAGES = [
     "preswapd_image_size_bytes",
     "preswapd_image_writable",
     "preswapd_image_write_requests_total",
+    "preswapd_image_writes_total",
 ]
 
 STATS: dict[str, Any] = {
