@@ -15,6 +15,7 @@ from preswapd.block._export cimport (
     EXTENTS_AT_ONCE,
     REQUEST_FAST_ZERO,
     REQUEST_FUA,
+    REQUEST_MAY_TRIM,
     Connection,
     nbd_extent,
 )
@@ -23,6 +24,7 @@ from preswapd.server.buffers import LARGEST_REQUEST
 
 cdef enum:
     # nbdkit's request flags and extent types (nbdkit-plugin(3)).
+    NBDKIT_FLAG_MAY_TRIM = 1
     NBDKIT_FLAG_FUA = 2
     NBDKIT_FLAG_FAST_ZERO = 8
     NBDKIT_EXTENT_HOLE_ZERO = 3
@@ -57,7 +59,8 @@ cdef int check(int err) except -1:
 
 
 cdef unsigned request_flags(int flags) noexcept:
-    return ((REQUEST_FUA if flags & NBDKIT_FLAG_FUA else 0) |
+    return ((REQUEST_MAY_TRIM if flags & NBDKIT_FLAG_MAY_TRIM else 0) |
+            (REQUEST_FUA if flags & NBDKIT_FLAG_FUA else 0) |
             (REQUEST_FAST_ZERO if flags & NBDKIT_FLAG_FAST_ZERO else 0))
 
 

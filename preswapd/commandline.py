@@ -177,5 +177,8 @@ PAGES = Reader("n", parse_pages)
 SECONDS = Reader("seconds", parse_seconds)
 AGE = Reader("age", parse_duration)
 DEVICE = Reader("dev", check_device_name)
+IMAGE = Reader("image", check_device_name)
+# Either: what an NBD client may name.
+EXPORT = Reader("export", check_device_name)
 INSTANCE = Reader("name", check_instance_name)
 SYSCTL_KEY = Reader("key", str)

@@ -40,21 +40,30 @@ METRIC = re.compile(r"\bpreswapd_\w+")
 # What Grafana puts in before Prometheus sees it.
 INTERVAL = re.compile(r"\$__(?:rate_interval|range)\b")
 COUNTED = re.compile(r"(?:rate|increase)\((\w+)")
-LABELS = {"instance", "exported_instance", "device", "file"}
+LABELS = {"instance", "exported_instance", "device", "image", "file"}
 
 
 @pytest.fixture(scope="module")
-def metrics(module_server: RunningServer) -> dict[str, str]:
+def with_image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    folder = tmp_path_factory.mktemp("server")
+    base = folder / "base.raw"
+    base.write_bytes(bytes(1 << 20))
+    with RunningServer(folder, extra=[f"--image=base={base}"]) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def metrics(with_image: RunningServer) -> dict[str, str]:
     """Every metric of a real server, and its type."""
     governor = Governor(
         Config(Rules(1 << 30), ()),
         Host(),
-        Instances(module_server.runtime_dir.parent, Host().available),
+        Instances(with_image.runtime_dir.parent, Host().available),
         silent,
     )
     governor.turn()
     governor.instances.threads.shutdown()
-    text = Client(module_server.control_socket).metrics() + governor_text(governor.status())
+    text = Client(with_image.control_socket).metrics() + governor_text(governor.status())
     return {
         sample.name: metric.type
         for metric in text_string_to_metric_families(text)
@@ -221,6 +230,7 @@ def test_alerts_say_what_is_wrong_and_where(rule: dict[str, Any]) -> None:
     used = set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"]))
     assert "instance" in used <= LABELS
     assert ("device" in used) == ("preswapd_device_" in rule["expr"])
+    assert ("image" in used) == ("preswapd_image_" in rule["expr"])
     assert rule["alert"] in DOCUMENTED
 
 

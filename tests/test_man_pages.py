@@ -11,8 +11,8 @@ import click
 import pytest
 
 from preswapd.__main__ import preswapd
-from preswapd.api.figures import DEVICE, TMEM
-from preswapd.cli.look.columns import DEVICE_COLUMNS, POOL_COLUMNS
+from preswapd.api.figures import DEVICE, IMAGE, TMEM
+from preswapd.cli.look.columns import DEVICE_COLUMNS, IMAGE_COLUMNS, POOL_COLUMNS
 from preswapd.cli.main import preswapctl
 from preswapd.commandline import INTERRUPTED
 from preswapd.govern.config import GOVERNOR_KEYS, SHARE_KEYS
@@ -97,9 +97,9 @@ def test_every_key_of_the_governor(pages: Path) -> None:
 
 def test_every_column_and_figure(pages: Path) -> None:
     text = text_of(pages / "preswapctl.8")
-    for column in (*DEVICE_COLUMNS, *POOL_COLUMNS):
+    for column in (*DEVICE_COLUMNS, *IMAGE_COLUMNS, *POOL_COLUMNS):
         assert re.search(rf"^ +{re.escape(column.name)}\*?\s+{re.escape(column.help)}$", text, re.M)
-    for figure in (*TMEM.values(), *DEVICE.values()):
+    for figure in (*TMEM.values(), *DEVICE.values(), *IMAGE.values()):
         told = rf"^ +{figure.key}\s+{re.escape(figure.meaning)} \("
         assert bool(re.search(told, text, re.M)) == (not figure.internal), figure.key
 

@@ -155,10 +155,19 @@ def test_first_figures_are_those_of_the_tables() -> None:
 # --- understood ---
 
 
+def place_of_command(group: click.Group, words: list[str]) -> int:
+    """An instance may be called as a command is (`--instance images`)."""
+    options = (option for option in group.params if isinstance(option, click.Option))
+    valued = {name for option in options if not option.is_flag for name in option.opts}
+    for at, (before, word) in enumerate(itertools.pairwise(["", *words])):
+        if word in group.commands and before not in valued:
+            return at
+    return 0  # None of ours: the first word is complained of.
+
+
 def understood(group: click.Group, words: list[str]) -> None:
     """Parsed as if it were run: options, arguments and their values."""
-    options = itertools.takewhile(lambda word: word not in group.commands, words)
-    at = len(list(options)) % len(words)  # None of ours: the first word is complained of.
+    at = place_of_command(group, words)
     context = group.make_context(group.name, words[: at + 1])
     name, command, rest = group.resolve_command(context, words[at:])
     assert command is not None

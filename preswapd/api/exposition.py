@@ -8,6 +8,7 @@ from preswapd.api.figures import (
     COUNTER,
     DEVICE,
     GAUGE,
+    IMAGE,
     SERVER,
     TMEM,
     Figure,
@@ -20,6 +21,7 @@ Labels = dict[str, str]
 Sample = tuple[Labels, float]
 
 LATENCY = "preswapd_device_request_duration_seconds"
+IMAGE_LATENCY = "preswapd_image_request_duration_seconds"
 
 
 def metrics_text(*instances: Statistics) -> str:
@@ -63,12 +65,35 @@ def lines(instances: tuple[Statistics, ...]) -> Iterator[str]:
         for name, figures in stats["devices"].items()
     ]
     yield from families("preswapd_device", DEVICE, devices)
-    latencies = [
+    yield from histogram(LATENCY, sentence(DEVICE["latency"]), latencies(devices))
+    yield from of_images(labelled)
+
+
+def of_images(labelled: list[tuple[Labels, Statistics]]) -> Iterator[str]:
+    """Nothing where there are none."""
+    images = [
+        ({**labels, "image": name}, figures)
+        for labels, stats in labelled
+        for name, figures in stats.get("images", {}).items()
+    ]
+    refused = [
+        {**labels, "image": name}
+        for labels, stats in labelled
+        for name in stats.get("refused_images", {})
+    ]
+    served = [*((labels, 1.0) for labels, _ in images), *((labels, 0.0) for labels in refused)]
+    help = "Whether the image is served; else its clients are refused, and it is tried again."
+    yield from family("preswapd_image_served", GAUGE, help, served)
+    yield from families("preswapd_image", IMAGE, images)
+    yield from histogram(IMAGE_LATENCY, sentence(IMAGE["latency"]), latencies(images))
+
+
+def latencies(sources: Iterable[tuple[Labels, Mapping[str, Any]]]) -> list[tuple[Labels, Latency]]:
+    return [
         ({**labels, "operation": operation}, latency)
-        for labels, figures in devices
+        for labels, figures in sources
         for operation, latency in figures.get("latency", {}).items()
     ]
-    yield from histogram(LATENCY, sentence(DEVICE["latency"]), latencies)
 
 
 def families(
@@ -93,7 +118,7 @@ def exported(figures: Mapping[str, Figure]) -> list[Figure]:
 
 
 def metric(prefix: str, figure: Figure) -> str:
-    unit = f"_{figure.unit}" if figure.unit else ""
+    unit = f"_{figure.unit}" if figure.unit and not figure.key.endswith(figure.unit) else ""
     return f"{prefix}_{figure.key}{unit}{'_total' if figure.kind == COUNTER else ''}"
 
 

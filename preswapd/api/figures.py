@@ -114,7 +114,10 @@ class TmemFigures(TypedDict):
         ),
     ]
     ephemeral_pages: Annotated[
-        int, gauge("pages in ephemeral pools", internal="no device has an ephemeral pool")
+        int,
+        gauge(
+            "pages in ephemeral pools", internal="cached_pages and cached_bytes of images tell it"
+        ),
     ]
     ephemeral_bytes: NotRequired[
         Annotated[
@@ -122,13 +125,16 @@ class TmemFigures(TypedDict):
             gauge(
                 "those pages as they are stored, with their headers",
                 BYTES,
-                internal="no device has an ephemeral pool",
+                internal="cached_pages and cached_bytes of images tell it",
             ),
         ]
     ]
     evicted_pages: Annotated[
         int,
-        counter("ephemeral pages dropped to make room", internal="no device has an ephemeral pool"),
+        counter(
+            "ephemeral pages dropped to make room",
+            internal="cached_pages and cached_bytes of images tell it",
+        ),
     ]
 
 
@@ -266,6 +272,20 @@ class ImageFigures(TypedDict):
     cached: Annotated[
         bool, gauge("whether pages are cached now; not while the file was changed a moment ago")
     ]
+    state: NotRequired[
+        Annotated[
+            str,
+            Figure(
+                TEXT,
+                "cached, or cached and longer than its clients were told (grown); else reads go to"
+                " the file, as that was just opened (not settled), was changed (changed), is"
+                " shorter than they were told (shrunk), or as the arena has no pool left (no pool)",
+            ),
+        ]
+    ]
+    direct: NotRequired[
+        Annotated[bool, gauge("whether the file is read past the host's page cache")]
+    ]
     replaced: Annotated[
         bool, gauge("whether another file has its path now; the one that was opened is served")
     ]
@@ -274,6 +294,7 @@ class ImageFigures(TypedDict):
     hits: Annotated[int, counter("pages that clients read and that were cached")]
     misses: Annotated[int, counter("pages that clients read and that were read from the file")]
     puts: Annotated[int, counter("pages that were cached")]
+    writes: Annotated[int, counter("pages that its client wrote")]
     evicted: Annotated[int, counter("pages that were dropped from the cache to make room")]
     cached_pages: Annotated[int, gauge("pages that are cached")]
     cached_bytes: Annotated[

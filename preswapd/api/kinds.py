@@ -99,6 +99,12 @@ def number_value(value: object) -> int:
     return value
 
 
+def boolean_value(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("true or false is expected, without quotes")
+    return value
+
+
 def path_value(value: Any) -> Path:
     path = Path(text_value(value))
     if not path.is_absolute() or "\0" in value:
@@ -190,6 +196,12 @@ def parse_number(text: str) -> int:
     if not (text.isascii() and text.isdigit()):
         raise ValueError(f"{text!r} is not a number")
     return int(text)
+
+
+def parse_boolean(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise UsageError("it must be true or false")
+    return text == "true"
 
 
 def parse_flag(text: str) -> bool:
@@ -295,6 +307,7 @@ THREADS = Kind(
     lambda value: check_threads(number_value(value)),
 )
 LISTEN = text_kind("addr:port", check_listen)
+BOOLEAN = Kind("true|false", parse_boolean, boolean_value)
 FLAG = Kind("0|1", parse_flag, lambda value: parse_flag(str(number_value(value))), int, int)
 ROOM = or_word(room_kind(), OFF, 0.0)
 AGE = or_word(age_kind(), OFF, OFF)

@@ -15,6 +15,15 @@ AWAITED = (
 )
 
 
+def is_an_image(name: str, instance: str) -> str:
+    """To whoever takes it for a swap device."""
+    return (
+        f"{name} is an image of {instance} and no swap device: `preswapctl images {name}` shows it,"
+        f" `preswapctl qemu-args {name}` gives it to a guest; it is served while the configuration"
+        " names it, and swap takes its memory when needed"
+    )
+
+
 # What is asked of ages where nobody says: all pages; those of the moment, which a guest that swaps
 # uses all the time; then ten minutes, after which a page is compressed again and its return no
 # refault; and what may be set for idle pages to go.

@@ -17,6 +17,7 @@ from enum import Flag, auto
 from preswapd.api.kinds import (
     AGE,
     AGE_OR_AUTO,
+    BOOLEAN,
     CODEC,
     DEVICE_SIZE,
     DIRECTORY,
@@ -275,6 +276,14 @@ IMAGE = (
         IMAGE_FILE,
         Place.FILE,
         "the raw disk image, a file or a block device, that clients read; a multiple of 512 bytes",
+    ),
+    Setting(
+        "writable",
+        BOOLEAN,
+        Place.FILE,
+        "true: it is the disk of one guest, which may write to it, and nobody else may use it"
+        " meanwhile",
+        "false",
     ),
     Setting(
         "compress",

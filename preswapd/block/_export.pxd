@@ -7,6 +7,7 @@ cdef extern from "export.h" nogil:
     enum:
         REQUEST_FUA
         REQUEST_FAST_ZERO
+        REQUEST_MAY_TRIM
     ctypedef struct nbd_extent "struct nbd_extent":
         uint64_t offset, length
         bint hole

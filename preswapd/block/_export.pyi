@@ -4,6 +4,7 @@ from typing_extensions import Buffer
 # Of requests.
 FLAG_FUA: int
 FLAG_FAST_ZERO: int
+FLAG_MAY_TRIM: int
 
 class Connection:
     """One client of an export; nbdkit's handle.  Offsets and counts in bytes.

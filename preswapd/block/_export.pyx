@@ -8,6 +8,7 @@ from libc.errno cimport EOPNOTSUPP, EROFS
 
 FLAG_FUA = REQUEST_FUA
 FLAG_FAST_ZERO = REQUEST_FAST_ZERO
+FLAG_MAY_TRIM = REQUEST_MAY_TRIM
 
 
 cdef int check(int err) except -1:
@@ -17,7 +18,7 @@ cdef int check(int err) except -1:
 
 
 cdef unsigned public(unsigned flags) except? 0:
-    if flags & ~<unsigned>(REQUEST_FUA | REQUEST_FAST_ZERO):
+    if flags & ~<unsigned>(REQUEST_FUA | REQUEST_FAST_ZERO | REQUEST_MAY_TRIM):
         raise ValueError(f"unknown flags {flags}")
     return flags
 

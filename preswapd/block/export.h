@@ -10,6 +10,7 @@ enum request_flags {
 	REQUEST_FUA = 1,
 	REQUEST_NOWAIT = 2,            /* -EAGAIN rather than wait */
 	REQUEST_FAST_ZERO = 4,         /* a zero request that must not take disk transfers */
+	REQUEST_MAY_TRIM = 8,          /* a zero request that may give blocks back */
 };
 
 /* What NBD calls an extent: a run of holes, or of what may be something else than zeros. */

@@ -8,8 +8,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 from preswapd.api.client import Client
-from preswapd.cli.instances import Instances
-from preswapd.commandline import DEVICE, INSTANCE, SYSCTL_KEY
+from preswapd.cli.instances import Instances, all_exports, all_images
+from preswapd.commandline import DEVICE, EXPORT, IMAGE, INSTANCE, SYSCTL_KEY
 from preswapd.errors import PreswapError
 from preswapd.paths import INSTANCE_NAME, runtime_root
 
@@ -29,6 +29,10 @@ def suggest(kind: str, instances: Instances, *, new: bool) -> list[str]:
 def names(kind: str, instances: Instances, new: bool) -> Iterator[str]:
     if kind == DEVICE.name and not new:
         yield from of_all(instances, Client.devices)
+    elif kind == IMAGE.name:
+        yield from of_all(instances, lambda client: all_images(client.stats()))
+    elif kind == EXPORT.name:
+        yield from of_all(instances, lambda client: all_exports(client.stats()))
     elif kind == SYSCTL_KEY.name:
         yield from of_all(instances, Client.sysctl)
     elif kind == INSTANCE.name:

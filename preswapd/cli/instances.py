@@ -10,7 +10,8 @@ from typing import NamedTuple, TypeVar
 import click
 
 from preswapd.api.client import Client
-from preswapd.api.figures import Statistics
+from preswapd.api.figures import ImageFigures, Statistics
+from preswapd.api.messages import is_an_image
 from preswapd.cli.stopped import Stopped, stopped
 from preswapd.errors import RefusedError, UnreachableError, UsageError
 from preswapd.paths import (
@@ -37,7 +38,7 @@ class RunningInstance(NamedTuple):
 
 
 class UnknownError(UsageError):
-    """No such device, or no such key."""
+    """No such device, no such image, or no such key."""
 
 
 class Instances:
@@ -97,23 +98,29 @@ class Instances:
             )
         return found[0]
 
-    def having(self, device: str) -> RunningInstance:
-        """The one instance that has the device."""
+    def having(self, device: str, *, or_image: bool = False) -> RunningInstance:
+        """The one instance that has the device, or the image where one will do."""
         found = self.running()
         if self.named:
             return found[0]
-        owners = those(found, lambda client: device in all_devices(client.stats()))
+        have = all_exports if or_image else all_devices
+        owners = those(found, lambda client: device in have(client.stats()))
         # The guest that is meant may be the one whose server does not run.
         away = [gone for gone in self.stopped if device in gone.pages]
         if len(owners) + len(away) > 1:
+            kind = "an export" if or_image else "a device"
             raise UsageError(
-                f"several instances have a device {device!r} ({names(owners, away)}):"
+                f"several instances have {kind} {device!r} ({names(owners, away)}):"
                 " name one with --instance"
             )
         if away:
             raise UnreachableError(f"{device} is a device of {away[0].sentence}")
         if not owners:
-            raise UnknownError(f"there is no device {device!r} in {names(found)}")
+            others = those(found, lambda client: device in all_images(client.stats()))
+            if others:
+                raise UnknownError(is_an_image(device, others[0].name))
+            kind = "device or image" if or_image else "device"
+            raise UnknownError(f"there is no {kind} {device!r} in {names(found)}")
         return owners[0]
 
     def serving(self, device: str) -> RunningInstance:
@@ -124,13 +131,35 @@ class Instances:
         if device in stats.get("refused", {}):
             raise RefusedError(f"{device} is not served: {stats['refused'][device]}")
         if device not in stats["devices"]:
+            if device in all_images(stats):
+                raise UnknownError(is_an_image(device, instance.name))
             raise UnknownError(f"there is no device {device!r} in {instance.name}")
         return instance
+
+    def exporting(self, name: str) -> tuple[RunningInstance, ImageFigures | None]:
+        """The same of a device, or of an image, with the image's figures."""
+        instance = self.having(name, or_image=True)
+        stats = instance.client.stats()
+        if name in stats["devices"] or name in stats.get("refused", {}):
+            return self.serving(name), None
+        if why := stats.get("refused_images", {}).get(name):
+            raise RefusedError(f"the image {name} is not served: {why}")
+        if name not in stats.get("images", {}):
+            raise UnknownError(f"there is no device or image {name!r} in {stats['instance']}")
+        return instance._replace(name=stats["instance"]), stats["images"][name]
 
 
 def all_devices(stats: Statistics) -> set[str]:
     """Those that are not served are the instance's, too."""
     return {*stats["devices"], *stats.get("refused", {})}
+
+
+def all_images(stats: Statistics) -> set[str]:
+    return {*stats.get("images", {}), *stats.get("refused_images", {})}
+
+
+def all_exports(stats: Statistics) -> set[str]:
+    return all_devices(stats) | all_images(stats)
 
 
 def ask_all(

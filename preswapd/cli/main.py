@@ -33,6 +33,11 @@ SUBCOMMANDS = [
         "Watch the pools and devices of all instances; q or Ctrl-C ends it.",
     ),
     Subcommand(
+        "images",
+        "preswapd.cli.look.images:images_command",
+        "Show the disk images that are served and cached, one row each, or IMAGE alone.",
+    ),
+    Subcommand(
         "ages",
         "preswapd.cli.look.ages:ages_command",
         "Show how much of what is in tmem was not used for how long, in all devices or in DEV.",
@@ -105,12 +110,12 @@ SUBCOMMANDS = [
     Subcommand(
         "qemu-args",
         "preswapd.cli.attach.qemu_args:qemu_args_command",
-        "Print the options that give DEV to a guest of QEMU, ready to paste.",
+        "Print the options that give DEV, or an image, to a guest of QEMU, ready to paste.",
     ),
     Subcommand(
         "libvirt-xml",
         "preswapd.cli.attach.libvirt:libvirt_xml_command",
-        "Print the XML that gives DEV to a guest of libvirt, ready to paste with virsh edit.",
+        "Print the XML that gives DEV, or an image, to a guest of libvirt, for virsh edit.",
     ),
     Subcommand(
         "guest-setup",
@@ -120,12 +125,12 @@ SUBCOMMANDS = [
     Subcommand(
         "attach",
         "preswapd.cli.attach.command:attach_command",
-        "Give DEV to a running guest of QEMU, as a disk with the settings of qemu-args.",
+        "Give DEV, or an image, to a running guest of QEMU, with the settings of qemu-args.",
     ),
     Subcommand(
         "detach",
         "preswapd.cli.attach.command:detach_command",
-        "Take DEV out of a running guest of QEMU, after the guest's own swapoff.",
+        "Take DEV, or an image, out of a running guest of QEMU, after the guest's own swapoff.",
     ),
     Subcommand(
         "doctor",

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, cast
 
 from preswapd.api.figures import DeviceAnswer, ServerFigures, Statistics
-from preswapd.api.messages import AGES, ServerFacts
+from preswapd.api.messages import AGES, ServerFacts, is_an_image
 from preswapd.api.settings import VM_PRESWAP
 from preswapd.api.wire import NOT_KEPT, PREFIX, NotFoundError
 from preswapd.errors import UsageError
@@ -164,6 +164,8 @@ class Api:
 
     def unknown(self, name: str) -> NotFoundError:
         self.instance.check_not_refused(name)
+        if name in self.images.names:
+            return NotFoundError(is_an_image(name, self.instance.name))
         return NotFoundError(f"there is no device {name!r} in {self.instance.name}")
 
     # --- changing ---

@@ -99,6 +99,7 @@ class Instance:
             pool_limit,
             governed if isinstance(governed, int) else None,
             wants,
+            not stats["devices"] and bool(stats.get("images") or stats.get("refused_images")),
         )
         return Answer(name, pool, tmem["puts"], available)
 

@@ -26,8 +26,6 @@ class Share:
     weight: int = 100
     floor: int = LEAST
     cap: int | None = None
-    # What it keeps is elsewhere too: it gets what the others leave.  (A cache of disk images.)
-    yields: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,6 +37,8 @@ class Pool:
     pool_limit: int = 1 << 62  # the operator's
     governed: int | None = None  # the governor's, as it is now
     wants: bool = False  # it is nearly at its limit, and its guest goes on to swap out
+    # What it keeps is elsewhere too: it gets what the others leave.  (A cache of disk images.)
+    yields: bool = False
 
     @property
     def limit(self) -> int:
@@ -83,7 +83,7 @@ def turns(shares: Mapping[str, Share], pools: Mapping[str, Pool]) -> Iterable[Ma
         yield {
             name: Part(needed(pool), taxed(shares[name].weight, pool))
             for name, pool in pools.items()
-            if shares[name].yields is yields
+            if pool.yields is yields
         }
     yield {name: Part(ahead(pool.used), shares[name].weight) for name, pool in pools.items()}
     yield {name: Part(float("inf"), shares[name].weight) for name in pools}

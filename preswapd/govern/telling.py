@@ -67,6 +67,11 @@ def why(name: str, rules: Rules, pools: Mapping[str, Pool], total: int) -> str:
     pool, share = pools[name], rules.share(name)
     if pool.governed is None:
         return "no limit is set yet"
+    if pool.yields:
+        return (
+            f"it takes {format_size(pool.used)} for disk images, which lie on disk too: it gets"
+            " what the others leave, and gives back before they do"
+        )
     floor, cap = bounds(share, pool)
     if pool.governed >= cap:
         owner = "its cap" if share.cap is not None and share.cap <= pool.pool_limit else POOL_LIMIT

@@ -24,6 +24,9 @@ DOES = [100 + what for what in (READS, WRITES, RESIZES)]
 KEEPS_TO_ITSELF = [200 + what for what in (WRITES, RESIZES)]
 # Who holds one of these does what we keep to ourselves, or keeps to itself what we do.
 CONFLICTS = [100 + what for what in (WRITES, RESIZES)] + [200 + what for what in (READS, WRITES)]
+# The same for who lets nobody else even read it: what is read twice may not be the same.
+DOES_ALONE = [*DOES, 200 + READS]
+CONFLICTS_ALONE = [100 + READS, *CONFLICTS]
 # The same for who only reads.
 READS_ONLY = [100 + READS]
 READERS_CONFLICTS = [100 + what for what in (WRITES, RESIZES)] + [200 + READS]
@@ -37,6 +40,11 @@ HAS_NO_LOCKS = {errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 def lock_disk_file(descriptor: int, path: Path) -> None:
     """To write to it, alone.  RefusedError when somebody else uses it."""
     lock(descriptor, path, fcntl.LOCK_EX, DOES, CONFLICTS)
+
+
+def lock_alone(descriptor: int, path: Path) -> None:
+    """To write to it, and nobody else may read it.  RefusedError when somebody does."""
+    lock(descriptor, path, fcntl.LOCK_EX, DOES_ALONE, CONFLICTS_ALONE)
 
 
 def lock_to_read(descriptor: int, path: Path) -> None:

@@ -9,7 +9,7 @@ from preswapd.api.figures import ImageFigures
 from preswapd.errors import RefusedError
 from preswapd.log import ERROR, NOTICE, Log
 from preswapd.precache.image._image import Connection
-from preswapd.precache.opening import open_image
+from preswapd.precache.opening import open_image, which
 from preswapd.precache.settings import ImageSpec
 from preswapd.precache.watched import Watched
 from preswapd.tmem import Host
@@ -52,7 +52,8 @@ class Images:
         try:
             if spec.name in self.taken():
                 raise RefusedError("a swap device has that name: give it another one")
-            opened = open_image(spec.path)
+            self.check_alone(spec)
+            opened = open_image(spec.path, spec.writable)
             self.served[spec.name] = Watched(self.host, spec, self.compress, opened, self.log)
         except RefusedError as error:
             if self.refused.get(spec.name) != str(error):
@@ -61,6 +62,17 @@ class Images:
             return
         if self.refused.pop(spec.name, None) is not None:
             self.log(NOTICE, f"the image {spec.name} is served now")
+
+    def check_alone(self, spec: ImageSpec) -> None:
+        """One that is written to is no other image, too.  Its lock would not say who has it."""
+        mine = which(spec.path)
+        for name, other in self.served.items():
+            if mine == other.which and (spec.writable or other.spec.writable):
+                writer = spec.name if spec.writable else name
+                raise RefusedError(
+                    f"{spec.path} is the image {name} already, and {writer} is writable: a disk"
+                    " that is written to is one image"
+                )
 
     def connect(self, name: str) -> Connection | None:
         """None: there is no such image, or it is not served."""
@@ -91,7 +103,7 @@ def check(specs: Sequence[ImageSpec]) -> dict[str, RefusedError]:
     refused = {}
     for spec in specs:
         try:
-            open_image(spec.path).close()
+            open_image(spec.path, spec.writable).close()
         except RefusedError as error:
             refused[spec.name] = error
     return refused

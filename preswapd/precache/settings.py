@@ -15,3 +15,4 @@ class ImageSpec:
     name: str
     path: Path
     compress: str | None = None
+    writable: bool = False

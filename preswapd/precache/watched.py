@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from preswapd.log import ERROR, NOTICE, WARNING, Log, Throttle
 from preswapd.precache.image._image import Connection, Image
 from preswapd.precache.image.identity import SETTLED_SECONDS, Identity
-from preswapd.precache.opening import Opened
+from preswapd.precache.opening import Opened, which
 from preswapd.precache.settings import ImageSpec
 from preswapd.tmem import SHARED, Host
 
@@ -43,12 +44,15 @@ class Watched:
             fd=opened.descriptor,
             size=opened.size,
             is_direct=opened.is_direct,
+            is_writable=opened.is_writable,
             compress=spec.compress or compress,
         )
+        self.which = which(opened.descriptor)
         self.seen: Identity | None = None
         self.seen_at = 0.0
         self.is_told = False  # of a change, until it has settled
         self.is_replaced = False
+        self.has_no_pool = False  # the arena's are all taken
         self.is_frozen = False
         self.evicted = 0  # out of pools that it had before
         self.told_errors = 0
@@ -65,6 +69,19 @@ class Watched:
 
     def connect(self) -> Connection:
         return self.image.connect()
+
+    @property
+    def state(self) -> str:
+        """Whether its pages are cached, and else why not."""
+        if self.image.pool is not None:
+            is_grown = self.seen is not None and self.seen.size > self.image.size
+            known = "grown" if is_grown else "cached"
+            return known if self.image.is_cached else "changed"
+        if self.seen is not None and self.seen.size < self.image.size:
+            return "shrunk"
+        if self.has_no_pool:
+            return "no pool"
+        return "changed" if self.is_told else "not settled"
 
     # --- looking ---
 
@@ -87,23 +104,30 @@ class Watched:
             return None
         if found != self.seen:
             self.seen, self.seen_at = found, self.clock()
-        is_old = not self.image.is_file or found.is_older(self.now())
+        has_times = self.image.is_file and not self.image.is_writable
+        is_old = not has_times or found.is_older(self.now())
         return found if is_old or self.clock() - self.seen_at >= SETTLED_SECONDS else None
 
     def cache(self, identity: Identity) -> None:
         if identity.size < self.image.size:
             return  # what it lacks is an I/O error, as long as that is so
         try:
-            pool = self.host.new_pool(identity.uuid(), SHARED)
+            pool = self.host.new_pool(self.uuid(identity), SHARED)
         except OSError as error:
+            self.has_no_pool = True
             if self.pools.passes():
                 self.log(WARNING, f"{self.name} is not cached: {error.strerror}")
             return
+        self.has_no_pool = False
         if not self.exchange(pool, identity):
             self.host.destroy_pool(pool)
         elif self.is_told:
             self.is_told = False
             self.log(NOTICE, f"{self.name}: {self.path} is cached again")
+
+    def uuid(self, identity: Identity) -> bytes:
+        """Of what is written to nobody else ever has the pool: it is what its times do not say."""
+        return os.urandom(16) if self.image.is_writable else identity.uuid()
 
     def drop(self) -> None:
         pool = self.image.pool
@@ -140,21 +164,21 @@ class Watched:
             )
 
     def tell_replaced(self) -> None:
-        replaced = self.seen is not None and self.image.is_file and not self.is_at_path()
+        replaced = self.image.is_file and which(self.path) != self.which
         if replaced and not self.is_replaced:
+            also = f", and written to: {self.way_to_keep()}" if self.image.is_writable else ""
             self.log(
                 WARNING,
                 f"{self.name}: {self.path} is not the file any more that was opened, which is"
-                " served until the next start",
+                f" served until the next start{also}",
             )
         self.is_replaced = replaced
 
-    def is_at_path(self) -> bool:
-        try:
-            found = os.stat(self.path)
-        except OSError:
-            return False
-        return self.seen is not None and (found.st_dev, found.st_ino) == self.seen[:2]
+    def way_to_keep(self) -> str:
+        """The file may have no name any more, and what its guest writes goes with it."""
+        opened = f"/proc/{os.getpid()}/fd/{self.image.descriptor}"
+        copy = quote(f"{self.path}.kept")
+        return f"to keep that, stop its guest, and then cp --sparse=always {opened} {copy}"
 
     def tell_errors(self) -> None:
         errors = self.image.disk_errors
@@ -172,9 +196,11 @@ class Watched:
         return {
             "path": str(self.path),
             "size": self.image.size,
-            "writable": False,
+            "writable": self.image.is_writable,
             "compress": self.image.compress,
             "cached": pool is not None,
+            "state": self.state,
+            "direct": self.image.is_direct,
             "replaced": self.is_replaced,
             "connections": self.image.connections,
             **found,

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from preswapd.commandline import FILE, Reader
+from preswapd.paths import check_device_name
 from preswapd.server.config.merged import load
 from preswapd.server.config.options import parse_device, parse_image, setting_options
 from preswapd.server.config.shown import as_toml
@@ -38,6 +39,13 @@ SYNC = "preswapd.server.syncing:sync"
     type=Reader("name=path", parse_image),
     help="A raw disk image that clients read, cached in memory that swap does not need; may be"
     " given several times.",
+)
+@click.option(
+    "--writable",
+    multiple=True,
+    type=Reader("name", check_device_name),
+    help="The image of that name is the disk of one guest, which may write to it; may be given"
+    " several times.",
 )
 @click.option(
     "--system",

@@ -64,6 +64,7 @@ const struct tmem_ops tmem_ops = {
 	.put = host_put,
 	.get = tmem_get,
 	.flush = tmem_flush,
+	.flush_object = tmem_flush_object,
 };
 
 /* --- The contract in single calls ---------------------------------------------------------- */

@@ -154,6 +154,7 @@ struct tmem_ops {
 		   enum tmem_compress);
 	int (*get)(struct tmem_host *, const struct tmem_handle *, void *page);
 	int (*flush)(struct tmem_host *, const struct tmem_handle *);
+	int64_t (*flush_object)(struct tmem_host *, uint32_t pool, uint64_t object);
 };
 
 extern const struct tmem_ops tmem_ops;

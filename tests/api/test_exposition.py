@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from preswapd.api.client import Client
 from preswapd.api.exposition import LATENCY, escaped, exported, metric, metrics_text
-from preswapd.api.figures import DEVICE, SERVER, TMEM, Statistics
+from preswapd.api.figures import DEVICE, IMAGE, SERVER, TMEM, Statistics
 from tests.running import RunningServer
 
 # What dashboards and alerts of others may go by: these names stay.
@@ -76,6 +76,29 @@ PROMISED = [
     "preswapd_device_written_back_idle_total",
     "preswapd_device_written_back_pages_total",
     "preswapd_device_written_back_room_total",
+]
+
+PROMISED_OF_IMAGES = [
+    "preswapd_image_cached",
+    "preswapd_image_cached_bytes",
+    "preswapd_image_cached_pages",
+    "preswapd_image_connections",
+    "preswapd_image_direct",
+    "preswapd_image_disk_errors_total",
+    "preswapd_image_disk_reads_total",
+    "preswapd_image_disk_writes_total",
+    "preswapd_image_evicted_total",
+    "preswapd_image_hits_total",
+    "preswapd_image_misses_total",
+    "preswapd_image_puts_total",
+    "preswapd_image_read_requests_total",
+    "preswapd_image_reads_total",
+    "preswapd_image_replaced",
+    "preswapd_image_served",
+    "preswapd_image_size_bytes",
+    "preswapd_image_writable",
+    "preswapd_image_write_requests_total",
+    "preswapd_image_writes_total",
 ]
 
 STATS: dict[str, Any] = {
@@ -154,6 +177,15 @@ def test_promised_names_stay(module_server: RunningServer) -> None:
     assert set(PROMISED) <= exposed
     own = {name for name in exposed if not name.startswith(LATENCY)}
     assert own <= set(PROMISED), "a name that is new: PROMISED is where it is promised to stay"
+
+
+def test_promised_names_of_images_stay() -> None:
+    figures = {**dict.fromkeys(IMAGE, 1), "latency": {}}
+    text = text_of({**STATS, "images": {"base": figures}, "refused_images": {"late": "missing"}})
+    exposed = {line.split("{")[0] for line in text.splitlines() if not line.startswith("#")}
+    images = {name for name in exposed if name.startswith("preswapd_image")}
+    assert images == set(PROMISED_OF_IMAGES)
+    assert values(parsed(text)["preswapd_image_served"]) == {("vm1", "base"): 1, ("vm1", "late"): 0}
 
 
 def test_figures_for_developers_are_not_exported() -> None:

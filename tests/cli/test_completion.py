@@ -49,6 +49,17 @@ def test_devices(module_server: RunningServer, command: str) -> None:
     assert offered(f"preswapctl {command}", **environment) == ["g1"]
 
 
+def test_images(tmp_path: Path) -> None:
+    base = tmp_path / "base.raw"
+    base.write_bytes(bytes(1 << 20))
+    with RunningServer(tmp_path, {"g1": "1M"}, extra=[f"--image=base={base}"]) as server:
+        words = f"preswapctl --runtime-dir={server.runtime_dir}"
+        assert offered(f"{words} images ") == ["base"]
+        assert offered(f"{words} swapoff ") == ["g1"]
+        for command in ("qemu-args", "libvirt-xml", "attach", "detach"):
+            assert offered(f"{words} {command} ") == ["base", "g1"]
+
+
 def test_device_follows_an_age(module_server: RunningServer) -> None:
     """Instead of it a number of pages would come first, of which there is nothing to offer."""
     words = f"preswapctl --runtime-dir={module_server.runtime_dir} shrink"

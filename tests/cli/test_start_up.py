@@ -51,6 +51,13 @@ def test_list_imports_nothing_heavy(module_server: RunningServer, command: str) 
     assert folders(modules) == {"look"}
 
 
+def test_images_import_nothing_heavy(module_server: RunningServer) -> None:
+    modules = imported(f"--runtime-dir={module_server.runtime_dir}", "--json", "images")
+    assert "preswapd.cli.look.images" in modules
+    assert modules & HEAVY == set()
+    assert folders(modules) == {"look"}
+
+
 @pytest.mark.parametrize("option", ["--help", "--version"])
 def test_what_needs_no_command_imports_none(option: str) -> None:
     modules = imported(option)

@@ -12,6 +12,10 @@ write it comes from.  Now and then the host is rebooted too, and shared memory g
 may be an I/O error, which a guest that begins again trims away, but no other than it was; after a
 clean stop only those that were in memory are errors, and the scan zone never is one.
 
+A third disk is a writable image.  What was answered of it is in its file when the server is gone,
+before the next one starts, and no reboot takes any of it.  With `--image-alone` nothing else has
+the pool.
+
 Exit status 1 at the first wrong page or answer, with the seed.  The same seed sends the same
 requests, but the moments of the kills differ from run to run.
 """
@@ -26,6 +30,8 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,6 +48,7 @@ from tests.crash.operating import Operator
 from tests.running import RunningServer
 
 DEVICES = {"g1": "8M", "g2": "4M"}
+IMAGE, IMAGE_BYTES = "g3", 6 << 20
 POOL = 4 << 20
 # The allocator cannot use the last per cent for new pages.
 FULL = POOL * 97 // 100
@@ -98,8 +105,9 @@ class Record:
 class Harness:
     """A server, what its devices must hold, and the course of its deaths."""
 
-    def __init__(self, server: RunningServer, seed: int) -> None:
+    def __init__(self, server: RunningServer, seed: int, images: Mapping[str, Path] = {}) -> None:
         self.server = server
+        self.files = images
         self.random = random.Random(seed)
         self.record = Record()
         self.seq = 0
@@ -107,6 +115,7 @@ class Harness:
         for device in self.devices:
             if any(device.settled[1][0]):
                 raise DirtyRecoveryError(f"{device.name} is not empty at its first start")
+        self.images = [ExpectedDevice(name, path.read_bytes()) for name, path in images.items()]
 
     def first_content(self, device: str) -> bytes:
         """Once its guest has begun with it: a new device knows none of its pages."""
@@ -128,6 +137,7 @@ class Harness:
         self.run_load(signal.Signals[name])
         self.record.ends[name] += 1
         begun = time.monotonic()
+        self.check_files()
         if self.random.random() < REBOOT_SHARE:
             self.reboot(name)
             return
@@ -148,6 +158,8 @@ class Harness:
             if ended_by == "SIGTERM" and errors != pages:
                 forgotten, kept = sorted(errors - pages), sorted(pages - errors)
                 raise DirtyRecoveryError(f"{device.name} has forgotten {forgotten}, kept {kept}")
+        for image in self.images:
+            image.check_all(self.content(image.name))
 
     def in_memory(self, device: ExpectedDevice) -> set[int]:
         states = self.server.paths.map(device.name).read_bytes()
@@ -173,7 +185,8 @@ class Harness:
 
     def run_load(self, number: signal.Signals) -> None:
         operator = Operator(self.server, self.random, self.operator_delay())
-        load = Load(self.devices, self.server.nbd_uri, self.random, self.seq)
+        exports = [*self.devices, *self.images]
+        load = Load(exports, self.server.nbd_uri, self.random, self.seq)
         operator.start()
 
         def end() -> None:
@@ -197,7 +210,7 @@ class Harness:
         record = self.record
         record.requests += load.count
         record.full += self.server.arena.stat().st_blocks * 512 >= FULL
-        for device in self.devices:
+        for device in (*self.devices, *self.images):
             record.uncertain_pages += len(device.busy)
             device.server_gone()
 
@@ -233,8 +246,13 @@ class Harness:
         child.send_signal(signal.SIGKILL)
 
     def check_pages(self) -> None:
-        for device in self.devices:
+        for device in (*self.devices, *self.images):
             device.check_all(self.content(device.name))
+
+    def check_files(self) -> None:
+        """Of the images, while nobody serves them."""
+        for image in self.images:
+            image.check_all(self.files[image.name].read_bytes())
 
 
 def has_opened(proc: Path, arena: Path) -> bool:
@@ -247,14 +265,16 @@ def has_opened(proc: Path, arena: Path) -> bool:
         return False
 
 
-def run(kills: int, seed: int, every: int) -> int:
+def run(kills: int, seed: int, every: int, image_alone: bool) -> int:
     """The exit status."""
     print(f"seed {seed}, {kills} kills", flush=True)
-    with (
-        tempfile.TemporaryDirectory() as tmp,
-        RunningServer(Path(tmp), DEVICES, str(POOL)) as server,
-    ):
-        harness = Harness(server, seed)
+    with tempfile.TemporaryDirectory() as tmp, ExitStack() as stack:
+        path = Path(tmp, f"{IMAGE}.raw")
+        path.write_bytes(bytes(IMAGE_BYTES))
+        devices = {} if image_alone else DEVICES
+        options = [f"--image={IMAGE}={path}", f"--writable={IMAGE}"]
+        server = stack.enter_context(RunningServer(Path(tmp), devices, str(POOL), options))
+        harness = Harness(server, seed, {IMAGE: path})
         record = harness.record
         shown = 0
         try:
@@ -277,11 +297,12 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=None, help="default: a random one")
     parser.add_argument("--every", type=int, default=50, help="a line after so many kills")
+    parser.add_argument("--image-alone", action="store_true", help="no swap disks beside the image")
     given = parser.parse_args()
     # Like Ctrl-C, so that the server and its directories go too.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     seed = random.SystemRandom().randrange(1 << 32) if given.seed is None else given.seed
-    return run(given.kills, seed, given.every)
+    return run(given.kills, seed, given.every, given.image_alone)
 
 
 if __name__ == "__main__":

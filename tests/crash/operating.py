@@ -52,9 +52,10 @@ class Operator:
         if self.killed.wait(self.delay) or self.delay is None:
             return
         try:
-            self.random.choice(
-                [self.shrink, self.shrink, self.shrink_one, self.set_room, self.change_spare]
-            )()
+            actions = [self.shrink, self.shrink, self.set_room, self.change_spare]
+            if self.server.devices:
+                actions.append(self.shrink_one)
+            self.random.choice(actions)()
         except (UnreachableError, nbd.Error) as error:
             if not self.killed.is_set():
                 self.failure = error

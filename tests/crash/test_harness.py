@@ -23,6 +23,15 @@ def test_no_kill_loses_mixes_or_invents_a_page(
 
 
 @pytest.mark.slow
+def test_no_kill_takes_anything_of_an_image(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the pool to itself: what is read is cached, or evicted a moment ago."""
+    monkeypatch.setattr("sys.argv", ["harness", "--kills=12", "--every=5", "--image-alone"])
+    assert main() == 0, capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_no_reboot_mixes_or_invents_a_page(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -40,6 +49,21 @@ def test_pages_that_a_clean_stop_forgot_are_found(tmp_path: Path) -> None:
         server.paths.saved_map("g1").unlink()
         with pytest.raises(DirtyRecoveryError, match="g1 has forgotten "):
             tried.reboot("SIGTERM")
+
+
+def test_image_whose_file_was_changed_behind_its_back_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "g3.raw"
+    path.write_bytes(bytes(64 * PAGE))
+    options = [f"--image=g3={path}", "--writable=g3"]
+    with RunningServer(tmp_path, {}, str(POOL), options) as server:
+        tried = Harness(server, 1, {"g3": path})
+        tried.run_load(signal.SIGKILL)
+        tried.check_files()
+        with path.open("rb+") as file:
+            file.seek(33 * PAGE)
+            file.write(b"forged")
+        with pytest.raises(WrongPageError, match="g3, page 33: "):
+            tried.check_files()
 
 
 def test_page_that_was_changed_behind_its_back_is_found(tmp_path: Path) -> None:

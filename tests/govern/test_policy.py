@@ -338,8 +338,8 @@ def test_caps_and_the_operators_limit() -> None:
 
 
 def test_who_yields_gets_what_the_others_leave() -> None:
-    pools = {"vm": Pool(2 * GIB, wants=True), "cache": Pool(4 * GIB)}
-    shares = {"vm": Share(), "cache": Share(1000, yields=True)}
+    pools = {"vm": Pool(2 * GIB, wants=True), "cache": Pool(4 * GIB, yields=True)}
+    shares = {"vm": Share(), "cache": Share(1000)}
     limits = divide(3 * GIB, shares, pools)
     assert limits["vm"] == int(2.5 * GIB) + 64 * MIB
     assert limits["cache"] == 3 * GIB - limits["vm"]

@@ -98,6 +98,27 @@ def test_newest(fakes: Fakes) -> None:
     assert found["limit"] == LIMIT
 
 
+@pytest.mark.parametrize(
+    ("devices", "images", "is_told"),
+    [({}, {"base": {}}, True), ({"swap0": {}}, {"base": {}}, False), ({}, {}, False)],
+)
+def test_images_alone_yield(
+    fakes: Fakes, devices: dict[str, Any], images: dict[str, Any], is_told: bool
+) -> None:
+    own = {**stats("images", pool_limit=LIMIT, governed_limit=LIMIT)}
+    own |= {"devices": devices, "images": images}
+
+    def answer(method: str, path: str) -> tuple[int, Any] | bytes:
+        is_stats = method == "GET" and path.startswith("/v1/stats")
+        return (200, own) if is_stats else newest("images")(method, path)
+
+    fakes.add("images", answer)
+    governor = fakes.governor()
+    governor.turn()
+    why = governor.status()["instances"]["images"]["why"]
+    assert ("gets what the others leave" in why) == is_told
+
+
 def test_server_that_does_not_know_ages(fakes: Fakes) -> None:
     """It is governed, and nothing of it counts as idle."""
 

@@ -68,14 +68,16 @@ SHARES = st.builds(
     weight=st.integers(1, 1000),
     floor=st.integers(0, GIB),
     cap=st.none() | st.integers(GIB, 8 * GIB),
-    yields=st.booleans(),
 )
 GUESTS = st.builds(
-    lambda seed, size, every, limit: Guest(steps(seed, 0, size, every), limit),
+    lambda seed, size, every, limit, yields: Guest(
+        steps(seed, 0, size, every), limit, yields=yields
+    ),
     seed=st.integers(0, 99),
     size=SIZES,
     every=st.sampled_from([5, 60, 600]),
     limit=st.integers(LEAST, 16 * GIB),
+    yields=st.booleans(),
 )
 
 

@@ -58,6 +58,7 @@ class Guest:
     used: float = 0.0
     governed: int | None = None
     hangs: Callable[[float], bool] = lambda time: False
+    yields: bool = False
 
     @property
     def limit(self) -> int:
@@ -66,7 +67,7 @@ class Guest:
     def pool(self, time: float) -> Pool:
         idle = int(min(self.idle(time), self.used))
         wants = self.used >= WANTS * self.limit and self.wants(time) > self.used
-        return Pool(int(self.used), idle, self.pool_limit, self.governed, wants)
+        return Pool(int(self.used), idle, self.pool_limit, self.governed, wants, self.yields)
 
 
 @dataclass

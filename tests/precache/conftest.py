@@ -27,6 +27,13 @@ def image(path: Path) -> Iterator[Shown]:
 
 
 @pytest.fixture
+def disk(path: Path) -> Iterator[Shown]:
+    """The same, writable."""
+    with shown(path, writable=True) as made:
+        yield made
+
+
+@pytest.fixture
 def shm() -> Iterator[Path]:
     """A directory in shared memory."""
     path = Path(tempfile.mkdtemp(prefix="preswapd-test-", dir="/dev/shm"))

@@ -70,18 +70,34 @@ class Shown:
             os.utime(self.path)
 
 
+def check_either(found: bytes, before: bytes, piece: bytes, offset: int) -> None:
+    """What a write that failed leaves: each of its bytes is old or new, and all others are old."""
+    end = offset + len(piece)
+    assert len(found) == len(before)
+    assert (found[:offset], found[end:]) == (before[:offset], before[end:])
+    inside = zip(found[offset:end], before[offset:end], piece, strict=True)
+    assert all(one in either for one, *either in inside)
+
+
 def read(connection: Connection, offset: int, count: int) -> bytes:
     into = bytearray(count)
     connection.pread(into, offset)
     return bytes(into)
 
 
-def watched(host: Host, path: Path, compress: str, log: list[str], clock: list[float]) -> Watched:
+def watched(
+    host: Host,
+    path: Path,
+    compress: str,
+    log: list[str],
+    clock: list[float],
+    writable: bool = False,
+) -> Watched:
     return Watched(
         host,
-        ImageSpec("base", path),
+        ImageSpec("base", path, writable=writable),
         compress,
-        open_image(path),
+        open_image(path, writable),
         lambda priority, text: log.append(text),
         now=lambda: 0.0,
         clock=lambda: clock[0],
@@ -89,14 +105,16 @@ def watched(host: Host, path: Path, compress: str, log: list[str], clock: list[f
 
 
 @contextmanager
-def shown(path: Path, limit: int = 32 * MIB, compress: str = "lz4") -> Iterator[Shown]:
+def shown(
+    path: Path, limit: int = 32 * MIB, compress: str = "lz4", writable: bool = False
+) -> Iterator[Shown]:
     """The file is served as an image, cached from the beginning."""
     base = Path(tempfile.mkdtemp(prefix="preswapd-test-", dir="/dev/shm"))
     host = Host(base / "arena", limit, create=True)
     log: list[str] = []
     clock = [0.0]
     try:
-        made = Shown(host, path, watched(host, path, compress, log, clock), log, clock)
+        made = Shown(host, path, watched(host, path, compress, log, clock, writable), log, clock)
         made.settle()
         yield made
         made.watched.close()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What is no image is refused, with what helps."""
 
+import errno
 import fcntl
 import os
 import struct
@@ -10,7 +11,7 @@ import pytest
 
 from preswapd.errors import RefusedError
 from preswapd.precache.images import check
-from preswapd.precache.opening import open_image
+from preswapd.precache.opening import open_image, why_not_opened
 from preswapd.precache.settings import ImageSpec
 from tests.running import as_nobody_special, run
 
@@ -22,7 +23,15 @@ def refusal(path: Path) -> str:
 
 
 def test_missing(tmp_path: Path) -> None:
-    assert refusal(tmp_path / "none") == f"{tmp_path / 'none'} is missing"
+    path = tmp_path / "no ne"
+    text = refusal(path)
+    assert text.startswith(f"{path} is missing: ")
+    # As it can be typed, with a file in the place of FILE.
+    given = tmp_path / "given.qcow2"
+    assert run(["qemu-img", "create", "-f", "qcow2", str(given), "1M"]).returncode == 0
+    command = text.partition(" is made by ")[2].replace("FILE", f"{given}")
+    assert run(["sh", "-c", command]).returncode == 0
+    open_image(path).close()
 
 
 def test_directory(tmp_path: Path) -> None:
@@ -40,7 +49,23 @@ def test_not_readable(tmp_path: Path) -> None:
     path.chmod(0)
     tmp_path.chmod(0o755)
     with as_nobody_special():
-        assert "cannot be read" in refusal(path)
+        text = refusal(path)
+    assert f"{path} cannot be read: Permission denied: " in text
+    assert text.endswith(" keeps user nobody out")
+    command = text.partition("denied: ")[2].partition(" shows")[0]
+    assert "secret.raw" in run(["sh", "-c", command]).stdout
+
+
+def test_not_writable_names_the_way_out(tmp_path: Path) -> None:
+    path = tmp_path / "base.raw"
+    path.write_bytes(bytes(4096))
+    path.chmod(0o444)
+    tmp_path.chmod(0o755)
+    with as_nobody_special(), pytest.raises(RefusedError) as caught:
+        open_image(path, writable=True)
+    assert f"{path} cannot be written to: Permission denied: namei -l" in str(caught.value)
+    read_only = OSError(errno.EROFS, os.strerror(errno.EROFS))
+    assert f"ReadWritePaths={path} lets it" in why_not_opened(path, True, read_only)
 
 
 def test_empty(tmp_path: Path) -> None:
@@ -82,7 +107,7 @@ def test_writer_of_qemu_keeps_it_out(tmp_path: Path) -> None:
     with open(path, "r+b") as other:
         mine = struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, 101, 1, 0)
         fcntl.fcntl(other, fcntl.F_OFD_SETLK, mine)
-        assert "in use" in refusal(path)
+        assert f"{path} is in use by a program that may write to it: fuser -v" in refusal(path)
     open_image(path).close()
 
 
@@ -110,6 +135,5 @@ def test_check_says_which(tmp_path: Path) -> None:
     good = tmp_path / "a.raw"
     good.write_bytes(bytes(512))
     found = check([ImageSpec("a", good), ImageSpec("b", tmp_path / "b")])
-    assert {name: str(error) for name, error in found.items()} == {
-        "b": f"{tmp_path / 'b'} is missing"
-    }
+    assert list(found) == ["b"]
+    assert str(found["b"]).startswith(f"{tmp_path / 'b'} is missing")

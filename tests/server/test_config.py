@@ -626,3 +626,12 @@ def test_example_has_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert getattr(said, setting.parameter) == getattr(defaults, setting.parameter)
     assert example.threads == THREADS
     assert said.host_reserve == SMALLEST_RESERVE
+
+
+def test_example_of_images_is_what_the_guide_says(tmp_path: Path) -> None:
+    example = EXAMPLE.with_name("images.toml").read_text()
+    (image,) = load_text(tmp_path, example).images
+    assert (image.name, image.path) == ("debian", Path("/srv/images/debian.raw"))
+    guide = (EXAMPLE.parents[1] / "docs/guides/images.md").read_text()
+    said = guide.partition("```toml\n")[2].partition("```")[0]
+    assert tomllib.loads(said) == tomllib.loads(example)

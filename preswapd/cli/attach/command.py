@@ -12,12 +12,13 @@ from preswapd.api.figures import DeviceAnswer
 from preswapd.api.messages import AWAITED
 from preswapd.cli.attach.disk import SCSI, Disk, bus_option
 from preswapd.cli.attach.hotplug import Hotplug
+from preswapd.cli.attach.image_disk import ImageDisk
 from preswapd.cli.instances import RunningInstance
 from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.cli.output import print_json
 from preswapd.cli.steer.asking import confirm, yes_option
 from preswapd.cli.steer.in_use import RECENT_SECONDS, kept_pages, recent_io
-from preswapd.commandline import DEVICE, FILE, SECONDS
+from preswapd.commandline import EXPORT, FILE, SECONDS
 from preswapd.errors import PartialError, RefusedError, UsageError
 from preswapd.paths import runtime_root
 from preswapd.qmp import Monitor, MonitorBusyError
@@ -35,7 +36,7 @@ qmp_option = click.option(
 
 
 @click.command("attach")
-@click.argument("dev", type=DEVICE)
+@click.argument("dev", type=EXPORT)
 @qmp_option
 @bus_option
 @click.option("--controller", metavar="ID", help="The id of a virtio-scsi controller to use.")
@@ -44,28 +45,30 @@ qmp_option = click.option(
 def attach_command(
     invocation: Invocation, dev: str, qmp: Path, bus: str, controller: str | None, yes: bool
 ) -> None:
-    """Give DEV to a running guest of QEMU, as a disk with the settings of qemu-args.
+    """Give DEV, or an image, to a running guest of QEMU, with the settings of qemu-args.
 
     Adds a virtio-scsi controller for it, unless --controller names one. When a step fails, what
     was added is removed again. Asks when a client is connected to DEV: two guests on one device
     destroy each other's pages. For a guest of libvirt, which keeps the socket to itself, use
-    libvirt-xml and virsh attach-device instead.
+    libvirt-xml and virsh attach-device instead. An image becomes a read-only disk; one with an
+    overlay is given to a guest when it starts, with qemu-args --overlay.
 
     \b
-    Example:
+    Examples:
+      preswapctl attach debian --qmp /run/vm1.qmp
       preswapctl attach swap0 --qmp /run/vm1.qmp
     then, in the guest:
       swapon --discard LABEL=swap0
     """
     if controller is not None and bus != SCSI:
         raise UsageError("--controller goes with --bus scsi only")
-    instance = invocation.instances.serving(dev)
-    disk = Disk.of(instance, dev, bus)
+    instance, image = invocation.instances.exporting(dev)
+    disk = (Disk if image is None else ImageDisk).of(instance, dev, bus)
     with monitor_at(qmp) as monitor:
         hotplug = Hotplug(monitor, disk)
         if hotplug.device() is not None:
             raise RefusedError(f"{dev} of {instance.name} is attached to this guest already")
-        if not yes:
+        if image is None and not yes:
             check_alone(instance, dev)
         namesakes = hotplug.namesakes()
         hotplug.plug(controller)
@@ -74,6 +77,8 @@ def attach_command(
         device = hotplug.device()
     if invocation.json:
         print_json({"name": dev, "bus": bus, "serial": disk.serial, "device": device})
+    elif image is not None:
+        click.echo(f"attached {dev}, which cannot be written; in the guest: {disk.path_in_guest}")
     elif namesakes:
         whose = ", ".join(map(owner, namesakes))
         click.echo(
@@ -85,7 +90,7 @@ def attach_command(
 
 
 @click.command("detach")
-@click.argument("dev", type=DEVICE)
+@click.argument("dev", type=EXPORT)
 @qmp_option
 @click.option(
     "--timeout",
@@ -104,11 +109,12 @@ def attach_command(
 def detach_command(
     invocation: Invocation, dev: str, qmp: Path, timeout: float, yes: bool, force: bool
 ) -> None:
-    """Take DEV out of a running guest of QEMU, after the guest's own swapoff.
+    """Take DEV, or an image, out of a running guest of QEMU, after the guest's own swapoff.
 
     A guest that still swaps to DEV would lose what it has swapped: after I/O in the last ten
     seconds this is refused, and when DEV holds pages it asks. Exit status 5: the guest has not let
-    go of the disk in time; run the command again to go on.
+    go of the disk in time; run the command again to go on. Of an image nothing is lost: unmount it
+    in the guest before.
 
     \b
     Example, after swapoff in the guest:
@@ -116,14 +122,17 @@ def detach_command(
     """
     # The server must run: QEMU flushes the disk before it closes it, and the guest would stand
     # still for as long as QEMU tries to connect.
-    instance = invocation.instances.serving(dev)
+    instance, image = invocation.instances.exporting(dev)
+    disk = (Disk if image is None else ImageDisk).of(instance, dev)
     with monitor_at(qmp) as monitor:
-        hotplug = Hotplug(monitor, Disk.of(instance, dev))
+        hotplug = Hotplug(monitor, disk)
         device = hotplug.device()
         if device is None and not hotplug.own_nodes() and not hotplug.has_controller():
             raise RefusedError(not_attached(instance, dev, hotplug.namesakes(), qmp))
         if not force:
-            check_unused(hotplug, instance, dev, yes)
+            check_running(hotplug)
+            if image is None:
+                check_unused(instance, dev, yes)
         try:
             clean = hotplug.unplug(device, timeout)
         except KeyboardInterrupt:
@@ -132,7 +141,7 @@ def detach_command(
         click.echo(
             f"preswapctl: its controller {hotplug.disk.controller_name} was not removed", err=True
         )
-    kept = kept_pages(instance.client.device(dev))
+    kept = kept_pages(instance.client.device(dev)) if image is None else 0
     if invocation.json:
         print_json({"name": dev, "kept_pages": kept})
     else:
@@ -186,14 +195,17 @@ def owner(socket: Path) -> str:
     return f"--runtime-dir {folder}"
 
 
-def check_unused(hotplug: Hotplug, instance: RunningInstance, dev: str, yes: bool) -> None:
-    answer = instance.client.device(dev)
+def check_running(hotplug: Hotplug) -> None:
     state = hotplug.state()
     if state != "running":
         raise RefusedError(
             f"the guest is not running ({state}) and cannot let go of the disk"
             " (--force detaches it)"
         )
+
+
+def check_unused(instance: RunningInstance, dev: str, yes: bool) -> None:
+    answer = instance.client.device(dev)
     check_no_recent_io(answer)
     kept = kept_pages(answer)
     if kept and not yes:

@@ -4,7 +4,7 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import click
 
@@ -60,6 +60,9 @@ class Disk:
     bus: str = SCSI
     instance: str = DEFAULT_INSTANCE
 
+    prefix: ClassVar[str] = "preswap"
+    controller_prefix: ClassVar[str] = "pss"
+
     @classmethod
     def of(cls, instance: RunningInstance, dev: str, bus: str = SCSI) -> Self:
         """`instance` was asked for its own name."""
@@ -72,15 +75,15 @@ class Disk:
     @property
     def name(self) -> str:
         """The name of its node in QEMU's block layer, and the id of the disk."""
-        return self.named("preswap", NAME_BYTES)
+        return self.named(self.prefix, NAME_BYTES)
 
     @property
     def controller_name(self) -> str:
-        return self.named("pss", NAME_BYTES)
+        return self.named(self.controller_prefix, NAME_BYTES)
 
     @property
     def serial(self) -> str:
-        return self.named("preswap", SERIAL_BYTES)
+        return self.named(self.prefix, SERIAL_BYTES)
 
     @property
     def path_in_guest(self) -> str:
@@ -114,6 +117,10 @@ class Disk:
             "detect-zeroes": "off",
             "cache": {"direct": True, "no-flush": False},
         }
+
+    def upper_nodes(self) -> list[Properties]:
+        """Those above it, the lower ones first; the disk is the uppermost."""
+        return []
 
     def controller(self) -> Properties:
         """For device_add and -device; with SCSI only."""

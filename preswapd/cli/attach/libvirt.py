@@ -3,14 +3,18 @@
 
 import re
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import click
 
 from preswapd.cli.attach.disk import RECONNECT_SECONDS, SCSI, VIRTIO, Disk, bus_option
+from preswapd.cli.attach.exported import exported_disk
+from preswapd.cli.attach.image_disk import ImageDisk
+from preswapd.cli.attach.overlay import overlay_option
 from preswapd.cli.attach.qemu_args import as_json, qemu_options
 from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.cli.output import print_json
-from preswapd.commandline import DEVICE, Reader
+from preswapd.commandline import EXPORT, Reader
 from preswapd.errors import UsageError
 from preswapd.host.versions import (
     LIBVIRT_RECONNECTS,
@@ -47,8 +51,9 @@ TARGET = Reader("name", parse_target)
 
 
 @click.command("libvirt-xml")
-@click.argument("dev", type=DEVICE)
+@click.argument("dev", type=EXPORT)
 @bus_option
+@overlay_option
 @click.option(
     "--libvirt", type=VERSION, help="The version of libvirt. Default: the one installed here."
 )
@@ -63,22 +68,27 @@ def libvirt_xml_command(
     invocation: Invocation,
     dev: str,
     bus: str,
+    overlay: Path | None,
     libvirt: Version | None,
     target: str | None,
     only: str | None,
 ) -> None:
-    """Print the XML that gives DEV to a guest of libvirt, ready to paste with virsh edit.
+    """Print the XML that gives DEV, or an image, to a guest of libvirt, for virsh edit.
 
     libvirt before 9.2.0 cannot make QEMU reconnect to a restarted server: there the XML hands
     options to QEMU's command line, and the disk comes and goes only while the guest is shut down.
 
+    An image is a read-only disk; with --overlay it is the backing store of FILE, as in qemu-args.
+
     \b
     Examples:
       preswapctl libvirt-xml swap0                      then: virsh edit vm1
+      preswapctl libvirt-xml debian --overlay /var/lib/libvirt/images/vm1.qcow2
       preswapctl libvirt-xml swap0 --only disk | virsh attach-device vm1 /dev/stdin --persistent
     """
-    disk = Disk.of(invocation.instances.serving(dev), dev, bus)
     version = libvirt or first_version(LIBVIRTS)
+    check_only(only, bus, version)
+    disk = exported_disk(invocation.instances, dev, bus, overlay)
     if version is None:
         click.echo(
             "preswapctl: libvirt is not installed here, so this is for"
@@ -87,17 +97,23 @@ def libvirt_xml_command(
         )
     if version is None or version >= LIBVIRT_RECONNECTS:
         text = device_xml(disk, target or TARGETS[bus], only)
-    elif only is None:
-        text = command_line_xml(disk)
     else:
-        raise UsageError(
-            f"libvirt {version_text(version)} cannot make QEMU reconnect,"
-            f" {version_text(LIBVIRT_RECONNECTS)} can: paste all of it, without --only"
-        )
+        text = command_line_xml(disk)
     if invocation.json:
         print_json({"name": dev, "bus": bus, "xml": text})
     else:
         click.echo(text)
+
+
+def check_only(only: str | None, bus: str, version: Version | None) -> None:
+    """Before an overlay is made."""
+    if only is not None and version is not None and version < LIBVIRT_RECONNECTS:
+        raise UsageError(
+            f"libvirt {version_text(version)} cannot make QEMU reconnect,"
+            f" {version_text(LIBVIRT_RECONNECTS)} can: paste all of it, without --only"
+        )
+    if only == CONTROLLER and bus == VIRTIO:
+        raise UsageError("a disk on --bus virtio has no controller")
 
 
 # --- the elements ---
@@ -109,10 +125,9 @@ def device_xml(disk: Disk, target: str, only: str | None = None) -> str:
     if disk.bus == SCSI:
         parts = {CONTROLLER: as_text(controller_element())} | parts
     if only is not None:
-        if only not in parts:
-            raise UsageError("a disk on --bus virtio has no controller")
         return parts[only]
-    return "\n".join([HINTS[disk.bus], *parts.values()])
+    hint = IMAGE_HINT if isinstance(disk, ImageDisk) else HINTS[disk.bus]
+    return "\n".join([hint, *parts.values()])
 
 
 # No names in them: a comment of XML must not hold two dashes.
@@ -124,6 +139,9 @@ HINTS = {
 <!-- Into <devices>, with virsh edit. The guest discards freed swap only with a udev rule for
      this disk: preswapctl guest-setup for the bus virtio -->""",
 }
+IMAGE_HINT = """\
+<!-- Into <devices>, with virsh edit. Leave a controller out where the guest has a virtio-scsi one
+     already. -->"""
 COMMAND_LINE_HINT = """\
 <!-- Directly into <domain>, with virsh edit, for a guest that is shut down: libvirt before 9.2.0
      cannot make QEMU reconnect. Then, for the guest: preswapctl guest-setup -->"""
@@ -134,31 +152,49 @@ def controller_element() -> ET.Element:
 
 
 def disk_element(disk: Disk, target: str) -> ET.Element:
-    element = ET.Element(DISK, type="network", device="disk")
-    ET.SubElement(
-        element,
-        "driver",
-        {
-            "name": "qemu",
-            "type": "raw",
-            "cache": "none",
-            "error_policy": "stop",
-            "rerror_policy": "stop",
-            "discard": "unmap",
-            "detect_zeroes": "off",
-        },
-    )
-    source = ET.SubElement(element, "source", protocol="nbd", name=disk.dev)
-    ET.SubElement(source, "host", transport="unix", socket=str(disk.socket))
-    ET.SubElement(source, "reconnect", delay=str(RECONNECT_SECONDS))
-    still = {"rotation_rate": "1"} if disk.bus == SCSI else {}
+    is_image = isinstance(disk, ImageDisk)
+    overlay = disk.overlay if isinstance(disk, ImageDisk) else None
+    element = ET.Element(DISK, type="network" if overlay is None else "file", device="disk")
+    errors = {"error_policy": "stop", "rerror_policy": "stop"}
+    if overlay is not None:
+        driver = {"type": "qcow2", **errors, "discard": "unmap"}
+    elif is_image:
+        driver = {"type": "raw", "cache": "none", **errors}
+    else:
+        swap = {"discard": "unmap", "detect_zeroes": "off"}
+        driver = {"type": "raw", "cache": "none", **errors, **swap}
+    ET.SubElement(element, "driver", {"name": "qemu", **driver})
+    if overlay is None:
+        element.append(source_element(disk))
+    else:
+        ET.SubElement(element, "source", file=str(overlay))
+        element.append(backing_element(disk))
+    still = {"rotation_rate": "1"} if disk.bus == SCSI and not is_image else {}
     ET.SubElement(element, "target", {"dev": target, "bus": disk.bus} | still)
+    if is_image and overlay is None:
+        ET.SubElement(element, "readonly")
     ET.SubElement(element, "serial").text = disk.serial
     if disk.bus == SCSI:
         # By the name alone libvirt would put sdh and later ones on a second controller, and make
         # that one an LSI.
         place = {"controller": "0", "bus": "0", "target": str(letters(target)), "unit": "0"}
         ET.SubElement(element, "address", {"type": "drive"} | place)
+    return element
+
+
+def source_element(disk: Disk) -> ET.Element:
+    source = ET.Element("source", protocol="nbd", name=disk.dev)
+    ET.SubElement(source, "host", transport="unix", socket=str(disk.socket))
+    ET.SubElement(source, "reconnect", delay=str(RECONNECT_SECONDS))
+    return source
+
+
+def backing_element(disk: Disk) -> ET.Element:
+    """The image below an overlay, and nothing below that: libvirt need not look."""
+    element = ET.Element("backingStore", type="network")
+    ET.SubElement(element, "format", type="raw")
+    element.append(source_element(disk))
+    ET.SubElement(element, "backingStore")
     return element
 
 

@@ -1,36 +1,44 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""`qemu-args`: what to add to QEMU's command line so that a guest sees the device."""
+"""`qemu-args`: what to add to QEMU's command line so that a guest sees the device or image."""
 
 import json
 import shlex
+from pathlib import Path
 
 import click
 
 from preswapd.cli.attach.disk import SCSI, Disk, Properties, bus_option
+from preswapd.cli.attach.exported import exported_disk
+from preswapd.cli.attach.overlay import overlay_option
 from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.cli.output import print_json
-from preswapd.commandline import DEVICE
+from preswapd.commandline import EXPORT
 
 # How long a guest that starts together with the server waits for it.
 OPEN_SECONDS = 30
 
 
 @click.command("qemu-args")
-@click.argument("dev", type=DEVICE)
+@click.argument("dev", type=EXPORT)
 @bus_option
+@overlay_option
 @pass_invocation
-def qemu_args_command(invocation: Invocation, dev: str, bus: str) -> None:
-    """Print the options that give DEV to a guest of QEMU, ready to paste.
+def qemu_args_command(invocation: Invocation, dev: str, bus: str, overlay: Path | None) -> None:
+    """Print the options that give DEV, or an image, to a guest of QEMU, ready to paste.
 
     The disk is virtio-scsi and says that it does not rotate: only on such a disk does a guest
     discard the swap that it frees. Then, in the guest: swapon --discard LABEL=DEV
 
+    An image is a read-only disk. With --overlay it is the base of one that the guest may write to:
+    FILE is a qcow2 file of this guest alone. Where it is missing it is made; one that is something
+    else than an overlay of that image is refused.
+
     \b
-    Example:
+    Examples:
       eval qemu-system-x86_64 -m 1G ... "$(preswapctl qemu-args swap0)"
+      preswapctl qemu-args debian --overlay /srv/vm1.qcow2
     """
-    instance = invocation.instances.serving(dev)
-    arguments = qemu_arguments(Disk.of(instance, dev, bus))
+    arguments = qemu_arguments(exported_disk(invocation.instances, dev, bus, overlay))
     if invocation.json:
         print_json(arguments)
     else:
@@ -49,7 +57,8 @@ def qemu_options(disk: Disk) -> list[tuple[str, Properties]]:
     """In the order in which QEMU needs them."""
     controller = [("-device", disk.controller())] if disk.bus == SCSI else []
     node = disk.node() | {"open-timeout": OPEN_SECONDS}
-    return [("-blockdev", node), *controller, ("-device", disk.device())]
+    above = [("-blockdev", upper) for upper in disk.upper_nodes()]
+    return [("-blockdev", node), *above, *controller, ("-device", disk.device())]
 
 
 def as_json(properties: Properties) -> str:

@@ -18,6 +18,7 @@ from preswapd.cli.doctor.host import (
     check_shared_memory,
     check_state_directory,
 )
+from preswapd.cli.doctor.images import check_images
 from preswapd.cli.doctor.reboot import check_sync_unit
 from preswapd.cli.doctor.sharing import Share
 from preswapd.cli.doctor.sockets import check_sockets
@@ -90,6 +91,7 @@ def check_instance(instance: RunningInstance) -> list[Finding]:
             )
             for device, why in stats.get("refused", {}).items()
         ),
+        *check_images(name, place.runtime_dir, stats),
     ]
 
 

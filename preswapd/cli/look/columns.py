@@ -5,13 +5,14 @@ A column that is simply a figure has its meaning from the figure.
 
 Sizes add up.  Of a device, in pages of its own: SIZE = USED + FREE and USED = TMEM + DISK + LOST.
 Of a pool, in pages that were put: ORIG = SAME + RAW + STAGED + PACKED, which is the TMEM of all of
-its devices; in the host's memory: LIMIT = USED + FREE and USED = PAYLOAD + OVERHEAD.
+its devices and the CACHED of all of its images; in the host's memory: LIMIT = USED + FREE and USED
+= PAYLOAD + OVERHEAD.
 """
 
 from collections.abc import Callable
 from datetime import datetime
 
-from preswapd.api.figures import BYTES, DEVICE, TEXT, TMEM, Figure
+from preswapd.api.figures import BYTES, DEVICE, IMAGE, TEXT, TMEM, Figure
 from preswapd.cli.look.rows import Subject
 from preswapd.cli.look.table import Column, Kind, Value
 from preswapd.units import PAGE_SIZE, format_duration
@@ -82,6 +83,23 @@ def hits(row: Subject) -> float | None:
     return 100 * source["loads"] / reads if reads else None
 
 
+def image_hits(row: Subject) -> float | None:
+    source = row.figures if row.rates is None else row.rates
+    reads = source["hits"] + source["misses"]
+    return 100 * source["hits"] / reads if reads else None
+
+
+def image_ratio(row: Subject) -> float | None:
+    stored = row.figures["cached_bytes"]
+    return PAGE_SIZE * row.figures["cached_pages"] / stored if stored else None
+
+
+def image_state(row: Subject) -> str | None:
+    """None from a server that is too old to say."""
+    state = row.figures.get("state")
+    return f"{state},replaced" if state and row.figures.get("replaced") else state
+
+
 def share(row: Subject) -> float | None:
     """Of the pool's memory, which was looked at a moment earlier."""
     used = row.figures["mem_used_total"]
@@ -127,7 +145,7 @@ QUOTA = Column(
 )
 
 # Only from servers that measure it.
-DEVICE_LATENCIES = (
+LATENCIES = (
     Column(
         "READ-P50",
         "half of the reads took no longer than this",
@@ -185,8 +203,55 @@ DEVICE_COLUMNS = (
     plain("READS", DEVICE["read_requests"]),
     plain("WRITES", DEVICE["write_requests"]),
     HITS,
-    *DEVICE_LATENCIES,
+    *LATENCIES,
 )
+IMAGE_COLUMNS = (
+    Column(
+        "NAME", "the image's name, also that of its NBD export", Kind.TEXT, lambda row: row.name
+    ),
+    INSTANCE,
+    plain("SIZE", IMAGE["size"]),
+    plain("CLIENTS", IMAGE["connections"]),
+    in_bytes("CACHED", IMAGE["cached_pages"], ", at their full size"),
+    plain("MEMORY", IMAGE["cached_bytes"]),
+    Column("RATIO", "CACHED / MEMORY", Kind.RATIO, image_ratio),
+    Column(
+        "HIT%",
+        "share of the pages read that were cached; in top since the frame before",
+        Kind.PERCENT,
+        image_hits,
+    ),
+    plain("HITS", IMAGE["hits"]),
+    plain("MISSES", IMAGE["misses"]),
+    plain("PUTS", IMAGE["puts"]),
+    plain("EVICTED", IMAGE["evicted"]),
+    plain("DISKREADS", IMAGE["disk_reads"]),
+    plain("DISKWRITES", IMAGE["disk_writes"]),
+    plain("ERRORS", IMAGE["disk_errors"]),
+    plain("READS", IMAGE["read_requests"]),
+    plain("COMPRESS", IMAGE["compress"]),
+    *LATENCIES,
+    Column(
+        "STATE",
+        f"{IMAGE['state'].meaning}; replaced: another file has its path now",
+        Kind.TEXT,
+        image_state,
+    ),
+    plain("PATH", IMAGE["path"]),
+)
+IMAGE_DEFAULT = (
+    "NAME",
+    "INSTANCE",
+    "SIZE",
+    "CLIENTS",
+    "CACHED",
+    "MEMORY",
+    "HIT%",
+    "EVICTED",
+    "STATE",
+    "PATH",
+)
+
 DEVICE_DEFAULT = (
     "NAME",
     "INSTANCE",
@@ -230,6 +295,12 @@ POOL_COLUMNS = (
         "pages that are compressed, at their full size",
         Kind.SIZE,
         pages(TMEM["stored_pages"], minus=(TMEM["same_filled_pages"], TMEM["huge_pages"])),
+    ),
+    Column(
+        "IMAGES",
+        "of USED, what is cached of disk images: it goes when swap needs the room",
+        Kind.SIZE,
+        lambda row: row.figures.get("ephemeral_bytes"),
     ),
     Column(
         "DEVICES",
@@ -303,6 +374,14 @@ DEVICE_RATES = (
     per_second("BACK/S", DEVICE["promoted_pages"]),
     per_second("READS/S", DEVICE["read_requests"]),
     per_second("WRITES/S", DEVICE["write_requests"]),
+)
+IMAGE_RATES = (
+    TIME,
+    per_second("HITS/S", IMAGE["hits"]),
+    per_second("MISSES/S", IMAGE["misses"]),
+    per_second("PUTS/S", IMAGE["puts"]),
+    per_second("EVICTED/S", IMAGE["evicted"]),
+    per_second("DISKR/S", IMAGE["disk_reads"]),
 )
 POOL_RATES = (
     TIME,

@@ -5,7 +5,7 @@ import click
 
 from preswapd.api.client import Client
 from preswapd.api.figures import Statistics
-from preswapd.cli.instances import ask_all, complain
+from preswapd.cli.instances import all_images, ask_all, complain
 from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.cli.look.columns import DEVICE_COLUMNS, DEVICE_DEFAULT
 from preswapd.cli.look.rows import Moment, devices_of
@@ -55,6 +55,10 @@ def list_command(
     for stats in answers:
         for name, why in stats.get("refused", {}).items():
             click.echo(f"preswapctl: {stats['instance']}: {name} is not served: {why}", err=True)
+        if not stats["devices"] and all_images(stats):
+            name = stats["instance"]
+            text = f"instance {name} has images: `preswapctl images` shows them"
+            click.echo(f"preswapctl: {text}", err=True)
     invocation.instances.warn_of_stopped()
     complain(errors)
 

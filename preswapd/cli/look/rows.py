@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any, NamedTuple, Self
 
-from preswapd.api.figures import DeviceFigures, Statistics
-from preswapd.api.messages import Age
+from preswapd.api.figures import DeviceFigures, ImageFigures, Statistics
+from preswapd.api.messages import Age, is_an_image
 from preswapd.errors import UsageError
 
 # Figures by key: a table chooses its columns while it runs.
@@ -54,7 +54,7 @@ class Moment(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """One row: a pool or a device."""
+    """One row: a pool, a device or an image."""
 
     instance: str
     name: str
@@ -69,6 +69,8 @@ class Subject(NamedTuple):
 def with_device(stats: Statistics, dev: str) -> Statistics:
     """The statistics with this device alone."""
     if dev not in stats["devices"]:
+        if dev in stats.get("images", {}) or dev in stats.get("refused_images", {}):
+            raise UsageError(is_an_image(dev, stats["instance"]))
         raise UsageError(f"there is no device {dev!r} in {stats['instance']}")
     return {**stats, "devices": {dev: stats["devices"][dev]}}
 
@@ -100,6 +102,21 @@ def devices_of(now: Moment, before: Moment | None = None) -> list[Subject]:
             rates(now, before, figures, earlier.get(name)),
         )
         for name, figures in now.stats["devices"].items()
+    ]
+
+
+def images_of(now: Moment, before: Moment | None = None) -> list[Subject]:
+    """A row for each image that is served."""
+    earlier: dict[str, ImageFigures] = {} if before is None else before.stats.get("images", {})
+    return [
+        Subject(
+            now.stats["instance"],
+            name,
+            now.time,
+            figures,
+            rates(now, before, figures, earlier.get(name)),
+        )
+        for name, figures in now.stats.get("images", {}).items()
     ]
 
 

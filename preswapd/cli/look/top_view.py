@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""One frame of `top`: the host, and each instance with its pool and its devices."""
+"""One frame of `top`: the host, and each instance with its pool, its devices and its images."""
 
 import locale
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console, Group
@@ -11,14 +11,16 @@ from rich.text import Text
 
 from preswapd.cli.look.columns import (
     DEVICE_COLUMNS,
-    DEVICE_LATENCIES,
     DEVICE_RATES,
+    IMAGE_COLUMNS,
+    IMAGE_RATES,
+    LATENCIES,
     POOL_COLUMNS,
     POOL_RATES,
     QUOTA,
 )
-from preswapd.cli.look.rows import Moment, Subject, devices_of, pool_of
-from preswapd.cli.look.table import Column, Style, TextTable, choose
+from preswapd.cli.look.rows import Moment, Subject, devices_of, images_of, pool_of
+from preswapd.cli.look.table import Column, Columns, Style, TextTable, choose
 from preswapd.cli.look.watching import Watched
 from preswapd.cli.stopped import Stopped
 from preswapd.host.pressure import Pressure
@@ -34,13 +36,28 @@ DEVICE_NAMES = (
     "HIT%",
     "LOADS/S",
     "DISKR/S",
-    *(column.name for column in DEVICE_LATENCIES),
+    *(column.name for column in LATENCIES),
     "STORES/S",
     "REJECTS/S",
     "DISKW/S",
     "MOVED/S",
     "REFAULTS/S",
     "TRIMS/S",
+    "SIZE",
+)
+IMAGE_NAMES = (
+    "NAME",
+    "CACHED",
+    "MEMORY",
+    "HIT%",
+    "HITS/S",
+    "MISSES/S",
+    "DISKR/S",
+    *(column.name for column in LATENCIES),
+    "PUTS/S",
+    "EVICTED/S",
+    "CLIENTS",
+    "STATE",
     "SIZE",
 )
 # As above: of a line, its end is left out.
@@ -86,10 +103,11 @@ class View:
         self, found: Sequence[Watched], host: HostMemory, stopped: Sequence[Stopped] = ()
     ) -> Group:
         lines = [self.head(host)]
-        heading = self.headings(found)
+        devices = self.headings(found, devices_of, (*DEVICE_RATES, *DEVICE_COLUMNS), DEVICE_NAMES)
+        images = self.headings(found, images_of, (*IMAGE_RATES, *IMAGE_COLUMNS), IMAGE_NAMES)
         for watched in found:
             lines.append(Text())
-            lines += self.instance(watched, heading)
+            lines += self.instance(watched, devices, images)
         for gone in stopped:
             lines += [
                 Text(),
@@ -109,7 +127,7 @@ class View:
 
     # --- one instance ---
 
-    def instance(self, watched: Watched, table: TextTable) -> Iterator[Text]:
+    def instance(self, watched: Watched, devices: TextTable, images: TextTable) -> Iterator[Text]:
         if watched.now is None:
             yield self.absence(watched)
             return
@@ -121,9 +139,13 @@ class View:
         yield Text.assemble((watched.name, "bold cyan"), f"  {about(now)}", notice)
         yield self.bar(pool)
         yield self.rates(pool)
-        rows = devices_of(now, before)
-        for number, line in enumerate(table.lines(rows)):
-            yield Text(f"  {line}", "bold" if number == 0 else "")
+        cached = images_of(now, before)
+        if now.stats["devices"] or not cached:
+            yield from written(devices, devices_of(now, before))
+        if cached:
+            yield from written(images, cached)
+        for name, why in now.stats.get("refused_images", {}).items():
+            yield Text(f"  {name} is not served: {why}", "bold red")
 
     def absence(self, watched: Watched) -> Text:
         seconds = time.monotonic() - watched.away_since
@@ -152,18 +174,23 @@ class View:
         columns = choose((*POOL_RATES, *POOL_COLUMNS), POOL_NAMES, None)
         return Text("  " + "  ".join(f"{column.name} {column.text(pool)}" for column in columns))
 
-    # --- the table of devices ---
+    # --- the tables of devices and of images ---
 
-    def headings(self, found: Sequence[Watched]) -> TextTable:
+    def headings(
+        self,
+        found: Sequence[Watched],
+        rows_of: Callable[[Moment, Moment | None], list[Subject]],
+        known: Columns,
+        names: Sequence[str],
+    ) -> TextTable:
         """One table for all instances, so that their columns are aligned."""
         rows = [
             row
             for watched in found
             if watched.now is not None
-            for row in devices_of(watched.now, watched.before)
+            for row in rows_of(watched.now, watched.before)
         ]
-        columns = choose((*DEVICE_RATES, *DEVICE_COLUMNS), DEVICE_NAMES, None)
-        columns = [column for column in columns if is_known(column, rows)]
+        columns = [column for column in choose(known, names, None) if is_known(column, rows)]
         while True:
             table = TextTable(columns, Style(), grows=True)
             widest = max(map(len, table.lines(rows)))
@@ -172,9 +199,14 @@ class View:
             columns = columns[:-1]
 
 
+def written(table: TextTable, rows: Sequence[Subject]) -> Iterator[Text]:
+    for number, line in enumerate(table.lines(rows)):
+        yield Text(f"  {line}", "bold" if number == 0 else "")
+
+
 def is_known(column: Column, rows: Sequence[Subject]) -> bool:
     """Latencies have no column where no server measures them, quotas none where there is none."""
-    always = column not in (*DEVICE_LATENCIES, QUOTA)
+    always = column not in (*LATENCIES, QUOTA)
     return always or any(column.value(row) is not None for row in rows)
 
 

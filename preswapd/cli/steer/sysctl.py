@@ -10,12 +10,14 @@ import click
 from click.shell_completion import CompletionItem
 
 from preswapd.api.client import Client
+from preswapd.api.messages import is_an_image
 from preswapd.api.settings import DEFAULT, FROZEN, PREFIX, VM_PRESWAP, sysctl_rows
 from preswapd.api.wire import NotKeptError
 from preswapd.cli.instances import (
     Instances,
     RunningInstance,
     UnknownError,
+    all_images,
     ask_all,
     complain,
     names,
@@ -270,8 +272,18 @@ def known(instance: RunningInstance, key: str) -> Value:
     """UnknownError for one that there is not, or no longer."""
     found: dict[str, Value] = instance.client.sysctl()
     if key not in found:
+        check_no_image(instance, key)
         raise UnknownError(f"unknown key {key!r}: the choices are {', '.join(found)}")
     return found[key]
+
+
+def check_no_image(instance: RunningInstance, key: str) -> None:
+    """UnknownError for a key that would be an image's if it were a device."""
+    stats = instance.client.stats()
+    for image in all_images(stats):
+        own = f"{PREFIX}{stats['instance']}.{image}."
+        if key == f"{VM_PRESWAP}.{image}" or key.startswith(own):
+            raise UnknownError(is_an_image(image, stats["instance"]))
 
 
 @click.command("freeze")

@@ -25,17 +25,17 @@ cdef extern from "file.h" nogil:
     ctypedef struct file "struct file":
         int fd
         uint64_t size
-        cbool is_direct, is_file
+        cbool is_direct, is_file, is_writable
     ctypedef struct identity "struct identity":
         uint64_t device, inode, size
         int64_t mtime_s, mtime_ns, ctime_s, ctime_ns
-    int file_attach(file *, int, uint64_t, cbool)
+    int file_attach(file *, int, uint64_t, cbool, cbool)
     int file_look(const file *, identity *)
 
 cdef extern from "image.h" nogil:
     const uint32_t NO_POOL
     ctypedef struct image_counters "struct image_counters":
-        uint64_t reads, hits, misses, puts
+        uint64_t reads, hits, misses, puts, writes
         uint64_t disk_reads, disk_writes, disk_errors
         uint64_t read_requests, write_requests
     ctypedef struct image "struct image":
@@ -48,7 +48,7 @@ cdef extern from "image.h" nogil:
         flights flights
         int last_error
         image_counters count
-        latency latency
+        latency read_latency, write_latency
     void image_init(image *)
     void image_destroy(image *)
     void image_believe(image *, uint32_t, const identity *)
@@ -60,6 +60,10 @@ cdef extern from "client.h" nogil:
     void client_open(client *, image *)
     void client_close(client *)
     int client_read(client *, void *, uint64_t, uint64_t)
+    int client_write(client *, const void *, uint64_t, uint64_t, unsigned)
+    int client_flush(client *)
+    int client_trim(client *, uint64_t, uint64_t, unsigned)
+    int client_zero(client *, uint64_t, uint64_t, unsigned)
     int client_extents(client *, uint64_t, uint64_t, nbd_extent *, unsigned)
 
 

@@ -12,7 +12,15 @@ class Image:
     size: int
     compress: str
     def __init__(
-        self, host: Host, *, name: str, fd: int, size: int, is_direct: bool, compress: str
+        self,
+        host: Host,
+        *,
+        name: str,
+        fd: int,
+        size: int,
+        is_direct: bool,
+        is_writable: bool,
+        compress: str,
     ) -> None:
         """The descriptor, opened past the page cache or not, is its own from then on."""
 
@@ -29,6 +37,10 @@ class Image:
     @property
     def is_direct(self) -> bool: ...
     @property
+    def is_writable(self) -> bool: ...
+    @property
+    def descriptor(self) -> int: ...
+    @property
     def pool(self) -> int | None: ...
     @property
     def is_cached(self) -> bool:
@@ -39,7 +51,7 @@ class Image:
     @property
     def last_disk_error(self) -> int: ...
     def look(self) -> Identity:
-        """What the file is now; OSError."""
+        """What the file is now, of a writable one without times; OSError."""
 
     def believe(self, pool: int | None, it: Identity) -> None:
         """While it is parked: pages go into that pool from now on, as long as the file is that."""
@@ -49,7 +61,7 @@ class Image:
 
     def resume(self) -> None: ...
     def stats(self) -> dict[str, Any]:
-        """Its counters, and how long reads took."""
+        """Its counters, and how long requests took."""
 
 class Connection(Export):
     """One client of an image."""

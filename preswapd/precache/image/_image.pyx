@@ -7,7 +7,8 @@ What they do is in C, see image.h, reads.h and client.h.
 
 import os
 
-from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from libc.errno cimport EROFS
 
 from preswapd.block.latency import summary
 from preswapd.precache.image.identity import Identity
@@ -27,13 +28,13 @@ cdef class Image:
         image_init(&self.i)
 
     def __init__(self, Host host not None, *, str name not None, int fd, uint64_t size,
-                 bint is_direct, str compress not None):
+                 bint is_direct, bint is_writable, str compress not None):
         if self.host is not None:
             raise ValueError("an image is opened once")
         self.i.tmem, self.i.host = host.ops(), host.pointer()
         self.i.compress = <tmem_compress>compress_number(compress)
         self.host, self.name, self.size, self.compress = host, name, size, compress
-        check(file_attach(&self.i.file, fd, size, is_direct))
+        check(file_attach(&self.i.file, fd, size, is_direct, is_writable))
         self.is_open = True
 
     def __dealloc__(self):
@@ -67,6 +68,14 @@ cdef class Image:
     @property
     def is_direct(self):
         return bool(self.i.file.is_direct)
+
+    @property
+    def is_writable(self):
+        return bool(self.i.file.is_writable)
+
+    @property
+    def descriptor(self):
+        return self.i.file.fd
 
     @property
     def pool(self):
@@ -115,7 +124,8 @@ cdef class Image:
     def stats(self):
         counters = dict(self.i.count)
         counters["latency"] = {
-            "read": summary(self.i.latency.counts, self.i.latency.nanoseconds),
+            "read": summary(self.i.read_latency.counts, self.i.read_latency.nanoseconds),
+            "write": summary(self.i.write_latency.counts, self.i.write_latency.nanoseconds),
         }
         return counters
 
@@ -127,7 +137,8 @@ cdef class Connection(Export):
         if self.image is not None:
             raise ValueError("a connection is opened once")
         self.image = image
-        self.name, self.size, self.is_writable, self.caches = image.name, image.size, False, True
+        self.name, self.size, self.caches = image.name, image.size, True
+        self.is_writable = image.i.file.is_writable
         client_open(&self.c, &image.i)
         self.is_open = True
 
@@ -148,6 +159,38 @@ cdef class Connection(Export):
         with nogil:
             err = client_read(&self.c, view.buf, <uint64_t>view.len, offset)
         PyBuffer_Release(&view)
+        return err
+
+    cdef int write(self, buf, uint64_t offset, unsigned flags) except 1:
+        cdef Py_buffer view
+        cdef int err
+        if not self.is_writable:
+            return -EROFS
+        PyObject_GetBuffer(buf, &view, PyBUF_SIMPLE)
+        with nogil:
+            err = client_write(&self.c, view.buf, <uint64_t>view.len, offset, flags)
+        PyBuffer_Release(&view)
+        return err
+
+    cdef int sync(self) noexcept:
+        cdef int err = 0
+        if self.is_writable:
+            with nogil:
+                err = client_flush(&self.c)
+        return err
+
+    cdef int discard(self, uint64_t count, uint64_t offset, unsigned flags) noexcept:
+        cdef int err = -EROFS
+        if self.is_writable:
+            with nogil:
+                err = client_trim(&self.c, count, offset, flags)
+        return err
+
+    cdef int clear(self, uint64_t count, uint64_t offset, unsigned flags) noexcept:
+        cdef int err = -EROFS
+        if self.is_writable:
+            with nogil:
+                err = client_zero(&self.c, count, offset, flags)
         return err
 
     cdef int list_extents(self, uint64_t count, uint64_t offset, nbd_extent *to,

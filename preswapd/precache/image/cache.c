@@ -34,3 +34,9 @@ void cache_drop(struct image *i, uint64_t page)
 
 	i->tmem->flush(i->host, &handle);
 }
+
+void cache_drop_all(struct image *i)
+{
+	for (uint64_t page = 0; page < SWIZZLE_OBJECTS; page++)
+		i->tmem->flush_object(i->host, i->pool, swizzle_object(0, page));
+}

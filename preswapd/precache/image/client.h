@@ -18,6 +18,11 @@ struct client {
 void client_open(struct client *, struct image *);
 void client_close(struct client *);
 int client_read(struct client *, void *to, uint64_t count, uint64_t offset);
+/* These of a writable image only. */
+int client_write(struct client *, const void *from, uint64_t count, uint64_t offset, unsigned flags);
+int client_flush(struct client *);
+int client_trim(struct client *, uint64_t count, uint64_t offset, unsigned flags);
+int client_zero(struct client *, uint64_t count, uint64_t offset, unsigned flags);
 /* NBD's extents from `offset` on, `most` at most.  Returns how many, or an error. */
 int client_extents(struct client *, uint64_t count, uint64_t offset, struct nbd_extent *,
 		   unsigned most);

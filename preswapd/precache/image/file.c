@@ -1,21 +1,37 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-#define _GNU_SOURCE                    /* SEEK_DATA */
+#define _GNU_SOURCE                    /* SEEK_DATA, fallocate */
 #include "file.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-int file_attach(struct file *f, int fd, uint64_t size, bool is_direct)
+void file_init(struct file *f)
+{
+	*f = (struct file){.fd = -1};
+	pthread_mutex_init(&f->syncing, NULL);
+}
+
+void file_destroy(struct file *f)
+{
+	pthread_mutex_destroy(&f->syncing);
+}
+
+int file_attach(struct file *f, int fd, uint64_t size, bool is_direct, bool is_writable)
 {
 	struct stat s;
 
 	if (fstat(fd, &s))
 		return -errno;
-	*f = (struct file){.fd = fd, .size = size, .is_direct = is_direct,
-			   .is_file = S_ISREG(s.st_mode)};
+	f->fd = fd;
+	f->size = size;
+	f->is_direct = is_direct;
+	f->is_file = S_ISREG(s.st_mode);
+	f->is_writable = is_writable;
 	return 0;
 }
 
@@ -25,18 +41,18 @@ int file_look(const struct file *f, struct identity *to)
 
 	if (fstat(f->fd, &s))
 		return -errno;
-	if (f->is_file)
-		*to = (struct identity){s.st_dev, s.st_ino, (uint64_t)s.st_size,
-					s.st_mtim.tv_sec, s.st_mtim.tv_nsec,
-					s.st_ctim.tv_sec, s.st_ctim.tv_nsec};
-	else
+	if (!f->is_file) {
 		*to = (struct identity){.device = s.st_rdev, .size = f->size};
+		return 0;
+	}
+	*to = (struct identity){.device = s.st_dev, .inode = s.st_ino, .size = (uint64_t)s.st_size};
+	if (f->is_writable)
+		return 0;
+	to->mtime_s = s.st_mtim.tv_sec;
+	to->mtime_ns = s.st_mtim.tv_nsec;
+	to->ctime_s = s.st_ctim.tv_sec;
+	to->ctime_ns = s.st_ctim.tv_nsec;
 	return 0;
-}
-
-static uint64_t min_of(uint64_t a, uint64_t b)
-{
-	return a < b ? a : b;
 }
 
 /* Whole pages are asked for, as O_DIRECT wants it: at the file's end less comes. */
@@ -56,6 +72,125 @@ int file_read(const struct file *f, uint64_t first, uint32_t pages, uint8_t *buf
 	memset(buffer + wanted, 0, all - wanted);
 	return 0;
 }
+
+/* --- Changes ------------------------------------------------------------------------------------ */
+
+static bool is_cut_off(const struct file *f)
+{
+	struct stat s;
+
+	return f->is_file && (fstat(f->fd, &s) || (uint64_t)s.st_size < f->size);
+}
+
+/* The last page ends where the file does. */
+static uint64_t bytes_of(const struct file *f, uint64_t first, uint64_t pages)
+{
+	return min_of(pages * PAGE_BYTES, f->size - first * PAGE_BYTES);
+}
+
+static int write_all(const struct file *f, const uint8_t *from, uint64_t all, uint64_t at)
+{
+	for (uint64_t done = 0; done < all;) {
+		ssize_t n = pwrite(f->fd, from + done, all - done, (off_t)(at + done));
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n ? -errno : -EIO;
+		done += (uint64_t)n;
+	}
+	return 0;
+}
+
+int file_write(const struct file *f, uint64_t first, uint32_t pages, const uint8_t *buffer)
+{
+	if (is_cut_off(f))
+		return -EIO;
+	return write_all(f, buffer, bytes_of(f, first, pages), first * PAGE_BYTES);
+}
+
+/* -EOPNOTSUPP: nothing was done, and it is not tried again. */
+static int allocate(const struct file *f, int mode, bool *unknown, uint64_t first, uint64_t pages)
+{
+	int err = EOPNOTSUPP;
+
+	if (__atomic_load_n(unknown, __ATOMIC_RELAXED))
+		return -err;
+	do
+		err = fallocate(f->fd, mode | FALLOC_FL_KEEP_SIZE, (off_t)(first * PAGE_BYTES),
+				(off_t)bytes_of(f, first, pages)) ? errno : 0;
+	while (err == EINTR);
+	if (err != EOPNOTSUPP && err != ENODEV && err != ENOSYS)
+		return -err;
+	__atomic_store_n(unknown, true, __ATOMIC_RELAXED);
+	return -EOPNOTSUPP;
+}
+
+static int punch(struct file *f, uint64_t first, uint64_t pages)
+{
+	return allocate(f, FALLOC_FL_PUNCH_HOLE, &f->no_punch, first, pages);
+}
+
+static int write_zeros(const struct file *f, uint64_t first, uint64_t pages)
+{
+	uint8_t *buffer = buffer_of_thread();
+	int err = buffer ? 0 : -ENOMEM;
+
+	if (!err)
+		memset(buffer, 0, min_of(pages, BUFFER_PAGES) * PAGE_BYTES);
+	for (uint64_t done = 0; !err && done < pages; done += BUFFER_PAGES) {
+		uint64_t n = min_of(pages - done, BUFFER_PAGES);
+		err = write_all(f, buffer, bytes_of(f, first + done, n), (first + done) * PAGE_BYTES);
+	}
+	return err;
+}
+
+int file_clear(struct file *f, uint64_t first, uint64_t pages, bool may_trim, bool fast)
+{
+	if (is_cut_off(f))
+		return -EIO;
+	int err = may_trim ? punch(f, first, pages) : -EOPNOTSUPP;
+	/* A block device that cannot do that by itself has zeros written to it. */
+	if (err == -EOPNOTSUPP && (f->is_file || !fast))
+		err = allocate(f, FALLOC_FL_ZERO_RANGE, &f->no_zero_range, first, pages);
+	return err == -EOPNOTSUPP && !fast ? write_zeros(f, first, pages) : err;
+}
+
+int file_trim(struct file *f, uint64_t first, uint64_t pages)
+{
+	uint64_t range[2] = {first * PAGE_BYTES, bytes_of(f, first, pages)};
+	int err = f->is_file ? punch(f, first, pages) : ioctl(f->fd, BLKDISCARD, range) ? -errno : 0;
+
+	return err == -EOPNOTSUPP ? 0 : err;
+}
+
+/* Of two at once that fail the kernel tells only one.  And after one that failed it takes the pages that it
+ * could not write for clean, so that the next one would succeed; past its page cache there are none. */
+static int sync_now(struct file *f)
+{
+	uint64_t mine = __atomic_add_fetch(&f->syncs_begun, 1, __ATOMIC_SEQ_CST);
+	int err = f->sync_error;
+
+	while (!err && fdatasync(f->fd))
+		err = errno == EINTR ? 0 : errno;
+	if (!err)
+		f->synced = mine;
+	else if (!f->is_direct)
+		f->sync_error = err;
+	return -err;
+}
+
+/* Of those that wait the first one syncs for all. */
+int file_sync(struct file *f)
+{
+	uint64_t next = __atomic_load_n(&f->syncs_begun, __ATOMIC_SEQ_CST) + 1;
+
+	pthread_mutex_lock(&f->syncing);
+	int err = f->synced >= next ? 0 : sync_now(f);
+	pthread_mutex_unlock(&f->syncing);
+	return err;
+}
+
+/* --- What is there ------------------------------------------------------------------------------- */
 
 void file_forget(const struct file *f, uint64_t first, uint64_t pages)
 {

@@ -3,13 +3,15 @@
 
 void image_init(struct image *i)
 {
-	*i = (struct image){.file.fd = -1, .pool = NO_POOL};
+	*i = (struct image){.pool = NO_POOL};
+	file_init(&i->file);
 	marks_init(&i->marks);
 	flights_init(&i->flights);
 }
 
 void image_destroy(struct image *i)
 {
+	file_destroy(&i->file);
 	marks_destroy(&i->marks);
 	flights_destroy(&i->flights);
 }
@@ -31,6 +33,16 @@ bool image_is_cached(struct image *i)
 		return true;
 	__atomic_store_n(&i->is_believed, false, __ATOMIC_RELEASE);
 	return false;
+}
+
+int image_read_file(struct image *i, uint64_t first, uint32_t pages, uint8_t *buffer)
+{
+	int err = file_read(&i->file, first, pages, buffer);
+
+	if (err)
+		return image_file_error(i, err);
+	count_add(&i->count.disk_reads, pages);
+	return 0;
 }
 
 int image_file_error(struct image *i, int err)

@@ -19,7 +19,7 @@
 #define NO_POOL UINT32_MAX
 
 struct image_counters {
-	uint64_t reads, hits, misses, puts;            /* pages */
+	uint64_t reads, hits, misses, puts, writes;    /* pages */
 	uint64_t disk_reads, disk_writes, disk_errors; /* pages; events */
 	uint64_t read_requests, write_requests;
 };
@@ -36,7 +36,7 @@ struct image {
 	struct flights flights;
 	int last_error;                /* of the file, positive errno; atomic */
 	struct image_counters count;   /* atomic */
-	struct latency latency;        /* of reads */
+	struct latency read_latency, write_latency;
 };
 
 void image_init(struct image *);
@@ -45,6 +45,7 @@ void image_destroy(struct image *);
 void image_believe(struct image *, uint32_t pool, const struct identity *);
 /* In flight: whether it may be cached.  Looks at the file. */
 bool image_is_cached(struct image *);
+int image_read_file(struct image *, uint64_t first, uint32_t pages, uint8_t *buffer);
 /* Counts and notes what the file failed with; returns the error for the client. */
 int image_file_error(struct image *, int err);
 

@@ -12,16 +12,6 @@ struct wanted {
 	uint64_t offset, end;
 };
 
-static uint64_t min_of(uint64_t a, uint64_t b)
-{
-	return a < b ? a : b;
-}
-
-static uint64_t pages_of(const struct image *i)
-{
-	return (i->file.size + PAGE_BYTES - 1) / PAGE_BYTES;
-}
-
 /* Of `pages` pages, which lie in `from`, what is wanted of them. */
 static void hand_over(const struct wanted *w, uint64_t first, uint64_t pages, const uint8_t *from)
 {
@@ -50,26 +40,19 @@ static bool get(struct image *i, const struct wanted *w, uint64_t page)
 	return found;
 }
 
-static int read_file(struct image *i, uint64_t first, uint32_t pages, uint8_t *buffer)
-{
-	int err = file_read(&i->file, first, pages, buffer);
-
-	if (err)
-		return image_file_error(i, err);
-	count_add(&i->count.disk_reads, pages);
-	return 0;
-}
-
-/* Nothing is cached: as it comes from the file. */
+/* Nothing is cached: as it comes from the file, whose writers hold a page's mark alone. */
 static int read_past_cache(struct image *i, const struct wanted *w)
 {
 	uint8_t *buffer = buffer_of_thread();
 	uint64_t first = w->offset / PAGE_BYTES, end = (w->end + PAGE_BYTES - 1) / PAGE_BYTES;
+	struct mark mark;
 	int err = buffer ? 0 : -ENOMEM;
 
 	for (uint64_t page = first; !err && page < end; page += RUN_PAGES) {
 		uint32_t n = (uint32_t)min_of(end - page, RUN_PAGES);
-		err = read_file(i, page, n, buffer);
+		marks_take(&i->marks, &mark, page, n, false);
+		err = image_read_file(i, page, n, buffer);
+		marks_drop(&i->marks, &mark);
 		if (!err)
 			hand_over(w, page, n, buffer);
 	}
@@ -82,7 +65,7 @@ static int read_past_cache(struct image *i, const struct wanted *w)
  * read: whoever changes it changes that first, and then the bytes. */
 static int fill(struct image *i, uint64_t first, uint32_t pages, uint8_t *buffer)
 {
-	int err = read_file(i, first, pages, buffer);
+	int err = image_read_file(i, first, pages, buffer);
 
 	if (err)
 		return err;
@@ -128,7 +111,7 @@ static uint32_t more(const struct image *i, uint64_t end, uint32_t run, uint32_t
 {
 	uint64_t most = min_of(ahead, RUN_PAGES - run);
 
-	return (uint32_t)min_of(most, pages_of(i) - end);
+	return (uint32_t)min_of(most, file_pages(&i->file) - end);
 }
 
 static int read_cached(struct image *i, const struct wanted *w, uint32_t ahead)

@@ -165,7 +165,10 @@ class ConfigFiles:
 
     def images(self) -> dict[str, ImageSpec]:
         found = self.named(IMAGE_TABLE, IMAGE, "path")
-        return {name: ImageSpec(name, **known) for name, known in found.items()}
+        return {
+            name: ImageSpec(name, **{**known, "writable": bool(known["writable"])})
+            for name, known in found.items()
+        }
 
     def named(
         self, kind: str, settings: Iterable[Setting], needed: str

@@ -23,6 +23,8 @@ from preswapd.server.config.toml_lines import At
 from preswapd.units import exact_size
 
 DEFAULT = "default"
+# An option of its own, as `--image` has no room for it.
+WRITABLE = "writable"
 
 # Values of settings by `Setting.parameter`; nothing where nobody said one.
 Values = Mapping[str, Any]
@@ -45,6 +47,7 @@ def load(
     config: Path | None = None,
     devices: Sequence[DeviceSpec] = (),
     images: Sequence[ImageSpec] = (),
+    writable: Sequence[str] = (),
     discard_state: bool = False,
     accept_moved: bool = False,
     system: bool = False,
@@ -53,7 +56,8 @@ def load(
     """Options win over files, later files over earlier ones, and all over the defaults.
 
     `options` are those of settings, by `Setting.parameter`; None where nothing was said.  `system`:
-    the defaults of directories are the system's, also for a user other than root.
+    the defaults of directories are the system's, also for a user other than root.  `writable`: the
+    names of images.
     """
     given = {parameter: value for parameter, value in options.items() if value is not None}
     path = config or config_file(given.get("instance", DEFAULT_INSTANCE))
@@ -71,8 +75,8 @@ def load(
     )
     return Config(
         settings,
-        merge_images(files.images(), images, settings.devices),
-        origin=lambda at: origin(at, files, given),
+        merge_images(files.images(), images, writable, settings.devices),
+        origin=lambda at: origin(at, files, given, writable),
         conflicts=tuple(conflicts(files, given)),
         **fields_of(Config, values),
     )
@@ -112,13 +116,17 @@ def fields_of(kind: type[Settings] | type[Config], values: Values) -> dict[str, 
     return {each.name: values[each.name] for each in fields(kind) if each.name in values}
 
 
-def origin(at: At, files: ConfigFiles, given: Values) -> str:
+def origin(at: At, files: ConfigFiles, given: Values, writable: Sequence[str]) -> str:
     """Where a value came from: FILE:LINE, the option, or the default."""
+    place = files.place(at)
     if at[0] in (DEVICE_TABLE, IMAGE_TABLE):
-        return files.place(at) or f"--{at[0]}"
-    name, place = "-".join(at), files.place(at)
-    if name.replace("-", "_") not in given:
-        return place or DEFAULT
+        name, is_given = at[-1], at[-1] == WRITABLE and at[1] in writable
+        if not is_given:
+            return place or f"--{at[0]}"
+    else:
+        name = "-".join(at)
+        if name.replace("-", "_") not in given:
+            return place or DEFAULT
     return f"--{name}, over {place}" if place else f"--{name}"
 
 
@@ -157,7 +165,10 @@ def merge_devices(
 
 
 def merge_images(
-    configured: dict[str, ImageSpec], given: Sequence[ImageSpec], devices: Sequence[DeviceSpec]
+    configured: dict[str, ImageSpec],
+    given: Sequence[ImageSpec],
+    writable: Sequence[str],
+    devices: Sequence[DeviceSpec],
 ) -> tuple[ImageSpec, ...]:
     """The same; and clients know images and devices by one name only."""
     images = {name: with_whole_path(spec) for name, spec in configured.items()}
@@ -167,12 +178,27 @@ def merge_images(
             raise UsageError(
                 f"the image {spec.name} is given twice, as {before.path} and {spec.path}"
             )
+    for name in writable:
+        if name not in images:
+            raise UsageError(f"--writable {name} names no image: give --image {name}=PATH, too")
+        images[name] = replace(images[name], writable=True)
+    check_writers(tuple(images.values()))
     for device in devices:
         if device.name in images:
             raise UsageError(f"{device.name} is a device and an image: give one another name")
     if len(images) > MOST_IMAGES:
         raise UsageError(f"an instance can have at most {MOST_IMAGES} images")
     return tuple(images.values())
+
+
+def check_writers(images: Sequence[ImageSpec]) -> None:
+    for spec in images:
+        others = [other.name for other in images if other is not spec and other.path == spec.path]
+        if spec.writable and others:
+            raise UsageError(
+                f"{spec.path} is the images {spec.name} and {others[0]}, and {spec.name} is"
+                " writable: a disk that is written to is one image"
+            )
 
 
 def with_whole_path(spec: ImageSpec) -> ImageSpec:

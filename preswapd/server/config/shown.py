@@ -25,7 +25,10 @@ def tables(config: Config) -> Iterator[list[str]]:
         yield [f"[{table}]\n", *lines] if table and lines else lines
     named = [
         *((DEVICE_TABLE, DEVICE, spec.name, vars(spec)) for spec in config.settings.devices),
-        *((IMAGE_TABLE, IMAGE, spec.name, vars(spec)) for spec in config.images),
+        *(
+            (IMAGE_TABLE, IMAGE, spec.name, {**vars(spec), "writable": spec.writable or None})
+            for spec in config.images
+        ),
     ]
     for kind, own_settings, name, said in named:
         lines = list(assignments(config, (kind, name), said_in(Place.FILE, own_settings), said))

@@ -10,9 +10,9 @@ from preswapd.api.figures import Statistics
 from preswapd.cli.look.columns import (
     DEVICE_COLUMNS,
     DEVICE_DEFAULT,
-    DEVICE_LATENCIES,
     DEVICE_RATES,
     DEVICE_WATCH,
+    LATENCIES,
     POOL_COLUMNS,
     POOL_DEFAULT,
     POOL_RATES,
@@ -157,4 +157,4 @@ def test_rates_are_a_second_and_begin_anew_with_the_server() -> None:
 )
 def test_latency_where_there_is_one(figures: dict[str, Any], text: str) -> None:
     row = Subject("default", "g1", 0.0, figures)
-    assert " ".join(column.text(row) for column in DEVICE_LATENCIES) == text
+    assert " ".join(column.text(row) for column in LATENCIES) == text

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""doctor's checks of an instance's images."""
+
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from shlex import quote
+
+from preswapd.api.figures import ImageFigures, Statistics
+from preswapd.cli.doctor.finding import FIX, NOTE, OK, Finding
+from preswapd.cli.typed import as_root
+from preswapd.units import format_pages, format_size
+
+# What units with ProtectHome=yes do not see.
+HOMES = [Path(name) for name in ("/home", "/root", "/run/user")]
+HIDDEN = re.compile(r"(/.+?) (?:is missing|cannot be read)\b.*")
+# A boot reads a few hundred MiB of a system of a few GiB: of a pool below that nobody gains much.
+LITTLE = 1 / 32
+# Reads of the first clients are misses: so many tell nothing.
+FEW_READS = 1 << 15
+# The share of reads below which a full cache does not serve its clients.
+FEW_HITS = 0.5
+
+
+def check_images(name: str, runtime_dir: Path, stats: Statistics) -> Iterator[Finding]:
+    """`name`: of the instance, as findings call it."""
+    for image, why in stats.get("refused_images", {}).items():
+        yield refused(f"{name}, image {image}", runtime_dir, why)
+    images = stats.get("images", {})
+    for image, figures in images.items():
+        yield from check_image(f"{name}, image {image}", figures)
+    if images:
+        yield from check_pool(name, stats)
+
+
+def refused(subject: str, runtime_dir: Path, why: str) -> Finding:
+    text = f"it is not served: {why}"
+    found = HIDDEN.fullmatch(why)
+    path = Path(found[1]) if found else None
+    if path is not None and is_hidden(path):
+        unit = f"preswapd@{runtime_dir.name}.service"
+        folder = f"/etc/systemd/system/{unit}.d"
+        command = (
+            f"mkdir -p {quote(folder)}"
+            f" && printf '[Service]\\nProtectHome=read-only\\n' >{quote(f'{folder}/images.conf')}"
+            f" && systemctl daemon-reload && systemctl restart {quote(unit)}"
+        )
+        mend = "units hide home directories (ProtectHome=): move it to /srv, or"
+        return Finding(FIX, subject, text, mend, as_root(command))
+    mend = "put that right: it is tried again every few seconds"
+    return Finding(FIX, subject, text, mend)
+
+
+def is_hidden(path: Path) -> bool:
+    """Whether it is there for us, and in a home directory."""
+    with suppress(OSError):
+        return path.exists() and any(home in path.resolve().parents for home in HOMES)
+    return False
+
+
+def check_image(subject: str, figures: ImageFigures) -> Iterator[Finding]:
+    path, state = figures["path"], figures.get("state", "cached")
+    if figures["disk_errors"] and state != "shrunk":
+        errors = figures["disk_errors"]
+        text = f"I/O errors of {path}, {errors} since the server's start, which its clients had too"
+        yield Finding(FIX, subject, text, "look at its disk", "journalctl -k --grep 'I/O error'")
+    if state == "shrunk":
+        size = figures["size"]
+        text = f"{path} is shorter than the {format_size(size)} that its clients were told"
+        mend = "make it from what it was made of, or, where only zeros are missing"
+        yield Finding(FIX, subject, text, mend, f"truncate -s {size} {quote(path)}")
+    elif state == "changed":
+        text = f"{path} is being changed: reads go to the file"
+        mend = "guests with an overlay of it see a mixture; see who writes"
+        yield Finding(FIX, subject, text, mend, as_root(f"fuser -v {quote(path)}"))
+    elif state == "grown":
+        text = f"{path} is longer than the {format_size(figures['size'])} that its clients see"
+        yield Finding(NOTE, subject, text, "they see the rest after a restart of the server")
+    elif state == "no pool":
+        text = "it is not cached: the instance has no pool left for it"
+        yield Finding(NOTE, subject, text, "give some of the images an instance of their own")
+    elif figures["replaced"]:
+        now = "another file" if Path(path).exists() else "gone"
+        text = f"{path} is {now}, and the one that was opened is served until the server ends"
+        mend = "restart the server once no guest has an overlay of the old one"
+        yield Finding(NOTE, subject, text, mend)
+    else:
+        cached = format_pages(figures["cached_pages"])
+        yield Finding(OK, subject, f"{format_size(figures['size'])}, {cached} cached")
+    if not figures.get("direct", True):
+        text = f"{path} cannot be read past the host's page cache, which may keep it a second time"
+        mend = "move it to a file system that knows O_DIRECT (ext4, XFS, Btrfs)"
+        yield Finding(NOTE, subject, text, mend)
+
+
+def check_pool(name: str, stats: Statistics) -> Iterator[Finding]:
+    """At most one: is it large enough to matter?"""
+    images, limit = stats["images"].values(), stats["tmem"]["mem_limit"]
+    size = sum(figures["size"] for figures in images)
+    hits, misses, evicted = (
+        sum(int(figures[key]) for figures in images) for key in ("hits", "misses", "evicted")
+    )
+    reads = hits + misses
+    text = ""
+    if limit < LITTLE * size:
+        text = f"the pool may take {format_size(limit)}, and its images are {format_size(size)}"
+    elif evicted and reads > FEW_READS and hits < FEW_HITS * reads:
+        share = 100 * hits / reads
+        text = f"{share:.0f} % of what clients read of images was cached, and the pool is full"
+    if text:
+        mend = "raise pool-size (or the governor's reserve is what holds it down)"
+        yield Finding(NOTE, f"{name}, images", text, mend)
