@@ -43,6 +43,25 @@ def which(file: Path | int) -> tuple[int, int]:
     return (found.st_rdev, 0) if stat.S_ISBLK(found.st_mode) else (found.st_dev, found.st_ino)
 
 
+def beneath(file: Path | int) -> tuple[int, int]:
+    """As which(), but of a loop device, or a part of one, the file that it shows."""
+    try:
+        found = os.stat(file)
+    except OSError:
+        return (0, 0)
+    if stat.S_ISBLK(found.st_mode):
+        major, minor = os.major(found.st_rdev), os.minor(found.st_rdev)
+        here = Path(f"/sys/dev/block/{major}:{minor}").resolve()
+        for place in (here, here.parent):
+            try:
+                backing = (place / "loop" / "backing_file").read_text().removesuffix("\n")
+            except OSError:
+                continue
+            below = beneath(Path(backing))
+            return which(file) if below == (0, 0) else below
+    return which(file)
+
+
 def open_image(path: Path, writable: bool = False) -> Opened:
     """To read, or to write to it alone.  RefusedError with what is wrong and what helps."""
     descriptor = opened(path, writable)
