@@ -69,6 +69,9 @@ def open_image(path: Path, writable: bool = False) -> Opened:
         size = check(path, descriptor)
         lock(path, descriptor, writable)
         is_direct = goes_past_the_page_cache(descriptor, size, writable)
+    except OSError as error:
+        os.close(descriptor)
+        raise RefusedError(f"{path} cannot be used: {error.strerror}") from None
     except BaseException:
         os.close(descriptor)
         raise
