@@ -13,7 +13,7 @@ from shlex import quote
 
 from preswapd.errors import RefusedError
 from preswapd.host.disk_locks import lock_alone, lock_to_read
-from preswapd.precache.formats import format_of
+from preswapd.precache.formats import format_of, is_arena
 from preswapd.units import PAGE_SIZE, exact_size
 
 # The least that a disk can be asked for.
@@ -126,10 +126,12 @@ def check(path: Path, descriptor: int) -> int:
     if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
         raise RefusedError(NO_IMAGE.format(path))
     try:
-        found = format_of(descriptor)
+        found, arena = format_of(descriptor), is_arena(descriptor)
         size = os.lseek(descriptor, 0, os.SEEK_END)
     except OSError as error:
         raise RefusedError(f"{path} cannot be read: {error.strerror}") from None
+    if arena:
+        raise RefusedError(f"{path} holds the pages of an instance's guests: {give_another(path)}")
     if found:
         raise RefusedError(
             f"{path} is a {found} image, and only raw ones are served: qemu-img convert -O raw"

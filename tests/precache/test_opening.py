@@ -14,6 +14,7 @@ from preswapd.host import disk_locks
 from preswapd.precache.images import check
 from preswapd.precache.opening import open_image, why_not_opened
 from preswapd.precache.settings import ImageSpec
+from preswapd.tmem import Host
 from tests.precache.running import MIB
 from tests.running import as_nobody_special, run
 
@@ -100,6 +101,12 @@ def test_other_formats_name_the_way_out(tmp_path: Path, kind: str) -> None:
     command = text.partition(" are served: ")[2].partition(", and give")[0]
     assert run(["sh", "-c", command]).returncode == 0
     open_image(Path(f"{path}.raw")).close()
+
+
+def test_arena_is_no_image(shm: Path) -> None:
+    """Its clients would read, or write, what all guests of an instance have swapped."""
+    Host(shm / "arena", 4 * MIB, create=True).close()
+    assert f"{shm / 'arena'} holds the pages of an instance's guests" in refusal(shm / "arena")
 
 
 def test_writer_of_qemu_keeps_it_out(tmp_path: Path) -> None:
