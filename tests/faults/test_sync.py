@@ -245,6 +245,7 @@ def test_map_that_cannot_be_saved(
         done = filled.ctl("sync", check=False)
         assert done.returncode == 5
         assert "an earlier sync of its disk file failed" in done.stderr
+        assert filled.stop() == 0
         assert not is_clean(filled)
         return
     filled.ctl("sync")

@@ -398,23 +398,6 @@ def test_sync_serves_on(running: Running) -> None:
     assert read(running.connect(), 2 * PAGE, PAGE) == page_of(9)
 
 
-def test_failed_sync_of_the_disk_file_is_not_forgotten(
-    running: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The system tells of it once; what was written may be lost all the same."""
-    start_dirty(running)
-
-    def fail(descriptor: int) -> None:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "fsync", fail)
-        assert not running.instance.begin_sync().wait().complete
-    assert not running.instance.begin_sync().wait().complete
-    running.stop()
-    assert not running.sidecar().clean
-
-
 def test_second_reboot_knows_as_much_as_the_first(running: Running) -> None:
     start_dirty(running)
     running.stop()
