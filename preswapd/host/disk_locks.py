@@ -56,7 +56,8 @@ def lock(
     descriptor: int, path: Path, whole: int, does: Sequence[int], conflicts: Sequence[int]
 ) -> None:
     is_block_device = stat.S_ISBLK(os.fstat(descriptor).st_mode)
-    end = time.monotonic() + (PATIENCE_SECONDS if is_block_device else 0)
+    waits = is_block_device and whole == fcntl.LOCK_EX  # udev's is shared
+    end = time.monotonic() + (PATIENCE_SECONDS if waits else 0)
     while not lock_whole(descriptor, whole):
         if time.monotonic() >= end:
             raise in_use(path)

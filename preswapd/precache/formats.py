@@ -15,7 +15,13 @@ MAGICS = {
     b"vhdxfile": "vhdx",
     b"conectix": "vpc",
 }
+# What an instance's pages lie in (tmem/arena.c): those of all its guests.
+ARENA_MAGIC = b"psarena1"
 VDI_AT, VDI_MAGIC = 64, b"\x7f\x10\xda\xbe"
+
+
+def is_arena(descriptor: int) -> bool:
+    return os.pread(descriptor, len(ARENA_MAGIC), 0) == ARENA_MAGIC
 
 
 def format_of(descriptor: int) -> str | None:

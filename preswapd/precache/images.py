@@ -9,7 +9,7 @@ from preswapd.api.figures import ImageFigures
 from preswapd.errors import RefusedError
 from preswapd.log import ERROR, NOTICE, Log
 from preswapd.precache.image._image import Connection
-from preswapd.precache.opening import open_image, which
+from preswapd.precache.opening import beneath, open_image
 from preswapd.precache.settings import ImageSpec
 from preswapd.precache.watched import Watched
 from preswapd.tmem import Host
@@ -65,9 +65,10 @@ class Images:
 
     def check_alone(self, spec: ImageSpec) -> None:
         """One that is written to is no other image, too.  Its lock would not say who has it."""
-        mine = which(spec.path)
+        mine = beneath(spec.path)
         for name, other in self.served.items():
-            if mine == other.which and (spec.writable or other.spec.writable):
+            is_written = spec.writable or other.spec.writable
+            if is_written and mine == beneath(other.image.descriptor):
                 writer = spec.name if spec.writable else name
                 raise RefusedError(
                     f"{spec.path} is the image {name} already, and {writer} is writable: a disk"

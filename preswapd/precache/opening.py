@@ -13,7 +13,7 @@ from shlex import quote
 
 from preswapd.errors import RefusedError
 from preswapd.host.disk_locks import lock_alone, lock_to_read
-from preswapd.precache.formats import format_of
+from preswapd.precache.formats import format_of, is_arena
 from preswapd.units import PAGE_SIZE, exact_size
 
 # The least that a disk can be asked for.
@@ -43,6 +43,25 @@ def which(file: Path | int) -> tuple[int, int]:
     return (found.st_rdev, 0) if stat.S_ISBLK(found.st_mode) else (found.st_dev, found.st_ino)
 
 
+def beneath(file: Path | int) -> tuple[int, int]:
+    """As which(), but of a loop device, or a part of one, the file that it shows."""
+    try:
+        found = os.stat(file)
+    except OSError:
+        return (0, 0)
+    if stat.S_ISBLK(found.st_mode):
+        major, minor = os.major(found.st_rdev), os.minor(found.st_rdev)
+        here = Path(f"/sys/dev/block/{major}:{minor}").resolve()
+        for place in (here, here.parent):
+            try:
+                backing = (place / "loop" / "backing_file").read_text().removesuffix("\n")
+            except OSError:
+                continue
+            below = beneath(Path(backing))
+            return which(file) if below == (0, 0) else below
+    return which(file)
+
+
 def open_image(path: Path, writable: bool = False) -> Opened:
     """To read, or to write to it alone.  RefusedError with what is wrong and what helps."""
     descriptor = opened(path, writable)
@@ -50,6 +69,9 @@ def open_image(path: Path, writable: bool = False) -> Opened:
         size = check(path, descriptor)
         lock(path, descriptor, writable)
         is_direct = goes_past_the_page_cache(descriptor, size, writable)
+    except OSError as error:
+        os.close(descriptor)
+        raise RefusedError(f"{path} cannot be used: {error.strerror}") from None
     except BaseException:
         os.close(descriptor)
         raise
@@ -104,10 +126,12 @@ def check(path: Path, descriptor: int) -> int:
     if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
         raise RefusedError(NO_IMAGE.format(path))
     try:
-        found = format_of(descriptor)
+        found, arena = format_of(descriptor), is_arena(descriptor)
         size = os.lseek(descriptor, 0, os.SEEK_END)
     except OSError as error:
         raise RefusedError(f"{path} cannot be read: {error.strerror}") from None
+    if arena:
+        raise RefusedError(f"{path} holds the pages of an instance's guests: {give_another(path)}")
     if found:
         raise RefusedError(
             f"{path} is a {found} image, and only raw ones are served: qemu-img convert -O raw"

@@ -84,6 +84,19 @@ def test_part_of_a_page_that_cannot_be_read(
     assert path.read_bytes() == CONTENT
 
 
+def test_what_nobody_asked_for_fails_nobody(
+    server: RunningServer, connect: Connect, injector: Injector
+) -> None:
+    """A client that reads on has pages read that lie behind its own."""
+    client = connect(server, "disk")
+    server.ctl("shrink", "0")
+    injector.fail(Call.READ, FILE, errno.EIO, (20, 21))
+    for page in range(20):
+        assert bytes(client.pread(PAGE, page * PAGE)) == CONTENT[page * PAGE : (page + 1) * PAGE]
+    assert error_of(client.pread, PAGE, 20 * PAGE) == errno.EIO
+    assert bytes(client.pread(PAGE, 21 * PAGE)) == CONTENT[21 * PAGE : 22 * PAGE]
+
+
 @pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC])
 def test_sync_that_fails(
     server: RunningServer, connect: Connect, injector: Injector, path: Path, error: int

@@ -263,6 +263,25 @@ def test_two_images_of_one_file(tmp_path: Path, path: Path) -> None:
             assert f"{link} is the image one already, and {writer} is writable" in refused
 
 
+def test_loop_device_over_a_writable_image(tmp_path: Path, path: Path) -> None:
+    """Nothing would tell its readers of a write to the file."""
+    os.truncate(path, 16 * MIB)
+    made = run(["losetup", "--find", "--show", "--read-only", str(path)])
+    if made.returncode:
+        pytest.skip(f"no loop device: {made.stderr}")
+    device = made.stdout.strip()
+    try:
+        extra = [*options(path), f"--image=loop={device}"]
+        with RunningServer(tmp_path, {}, "32M", extra) as server:
+            refused = server.json_stats()["refused_images"]["loop"]
+            assert f"{device} is the image disk already, and disk is writable" in refused
+        read_only = [f"--image=disk={path}", f"--image=loop={device}"]
+        with RunningServer(tmp_path / "2", {}, "32M", read_only) as server:
+            assert set(server.json_stats()["images"]) == {"disk", "loop"}
+    finally:
+        run(["losetup", "--detach", device])
+
+
 def test_disk_file_of_a_device_is_no_image(tmp_path: Path) -> None:
     extra = options(tmp_path / "state" / "g1.img")
     with RunningServer(tmp_path, {"g1": "64M"}, "32M", extra) as server:

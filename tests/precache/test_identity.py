@@ -78,6 +78,17 @@ def test_shrunk_image(image: Shown, path: Path) -> None:
     assert image.stats["cached"]
 
 
+def test_what_a_shrunk_image_lacks_is_no_hole(image: Shown, path: Path) -> None:
+    """A copier takes a hole for zeros, and does not ask for it."""
+    client = image.connect()
+    for size in (MIB, MIB + 100, 0):
+        os.truncate(path, size)
+        assert client.extents(SIZE, 0) == [(0, SIZE, False)]
+        assert client.extents(MIB, 2 * MIB + 100) == [(2 * MIB, MIB + 100, False)]
+    os.truncate(path, SIZE)
+    assert client.extents(SIZE, 0) == [(0, SIZE, True)]
+
+
 def test_grown_image_keeps_its_size(image: Shown, path: Path) -> None:
     client = image.connect()
     os.truncate(path, 2 * SIZE)

@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 
 from preswapd.errors import RefusedError
+from preswapd.host import disk_locks
 from preswapd.precache.images import check
 from preswapd.precache.opening import open_image, why_not_opened
 from preswapd.precache.settings import ImageSpec
+from preswapd.tmem import Host
+from tests.precache.running import MIB
 from tests.running import as_nobody_special, run
 
 
@@ -100,6 +103,12 @@ def test_other_formats_name_the_way_out(tmp_path: Path, kind: str) -> None:
     open_image(Path(f"{path}.raw")).close()
 
 
+def test_arena_is_no_image(shm: Path) -> None:
+    """Its clients would read, or write, what all guests of an instance have swapped."""
+    Host(shm / "arena", 4 * MIB, create=True).close()
+    assert f"{shm / 'arena'} holds the pages of an instance's guests" in refusal(shm / "arena")
+
+
 def test_writer_of_qemu_keeps_it_out(tmp_path: Path) -> None:
     """Its lock "I write" is byte 101."""
     path = tmp_path / "a.raw"
@@ -121,6 +130,40 @@ def test_readers_do_not_keep_each_other_out(tmp_path: Path) -> None:
     one.close()
     two.close()
     assert run(write).returncode == 0
+
+
+def test_block_device_that_a_writer_has_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other images and devices would wait with it; it is tried again anyway."""
+    (tmp_path / "backing").write_bytes(bytes(MIB))
+    made = run(["losetup", "--find", "--show", str(tmp_path / "backing")])
+    if made.returncode:
+        pytest.skip(f"no loop device: {made.stderr}")
+    device = Path(made.stdout.strip())
+    monkeypatch.setattr(disk_locks, "PATIENCE_SECONDS", 1e9)
+    try:
+        with open(device, "rb") as other:
+            fcntl.flock(other, fcntl.LOCK_EX)
+            assert f"{device} is in use by a program that may write to it" in refusal(device)
+            fcntl.flock(other, fcntl.LOCK_SH)  # as udev does
+            open_image(device).close()
+    finally:
+        run(["losetup", "--detach", str(device)])
+
+
+def test_locks_that_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a file system answers, it is that image that is not served."""
+
+    def fails(descriptor: int, kind: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    path = tmp_path / "base.raw"
+    path.write_bytes(bytes(4096))
+    monkeypatch.setattr(fcntl, "flock", fails)
+    before = len(os.listdir("/proc/self/fd"))
+    assert refusal(path) == f"{path} cannot be used: {os.strerror(errno.EIO)}"
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_on_tmpfs(shm: Path) -> None:

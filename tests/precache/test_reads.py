@@ -193,6 +193,23 @@ def test_extents_are_the_files_own(tmp_path: Path) -> None:
         assert client.extents(PAGE, 100)[0] == (0, MIB, True)
 
 
+def test_pages_of_a_huge_file_are_as_many(shm: Path) -> None:
+    """More than an object of tmem has indices for."""
+    path = shm / "huge.raw"
+    far = (1 << 32) * 16 * PAGE
+    with open(path, "wb") as file:
+        file.truncate(2 * far)
+        for offset in (0, far - PAGE, far):
+            os.pwrite(file.fileno(), f"{offset:20}".encode(), offset)
+    with shown(path) as image:
+        client = image.connect()
+        for _ in range(2):
+            for offset in (0, far - PAGE, far):
+                assert read(client, offset, 20) == f"{offset:20}".encode()
+            assert read(client, far + PAGE, PAGE) == bytes(PAGE)
+        assert image.stats["hits"] == 4
+
+
 def test_file_that_cannot_be_read(image: Shown, path: Path) -> None:
     """An error of the file is the client's, and one line of the log."""
     client = image.connect()

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 from shlex import join, quote
 from shutil import which
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import quote as percent
 from urllib.parse import unquote
@@ -85,18 +86,19 @@ def make(image: Export, path: Path) -> None:
     """Whole or not at all, and never over a file that somebody else has made meanwhile."""
     if not path.parent.is_dir():
         raise RefusedError(f"{path.parent} is no directory: mkdir -p {quote(str(path.parent))}")
-    part = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
-        qemu_img("create", "-q", "-f", "qcow2", "-F", "raw", "-b", uri(image), str(part))
-        # A guest's disk is nobody else's to read; libvirt gives it to QEMU's user by itself.
-        part.chmod(PRIVATE)
-        os.link(part, path)
+        # In a directory of nobody else's: where others may write too, a name that can be guessed
+        # may be a link to another file by now.
+        with TemporaryDirectory(prefix=".preswapctl-", dir=path.parent) as own:
+            part = Path(own) / path.name
+            qemu_img("create", "-q", "-f", "qcow2", "-F", "raw", "-b", uri(image), str(part))
+            # A guest's disk is nobody else's to read; libvirt gives it to QEMU's user by itself.
+            part.chmod(PRIVATE)
+            os.link(part, path)
     except FileExistsError:
         raise RefusedError(f"{path} was made by somebody else just now") from None
     except OSError as error:
         raise PreswapError(f"{path} cannot be made: {error.strerror}") from None
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def qemu_img(*arguments: str) -> str:

@@ -3,10 +3,17 @@
 
 #include "swizzle.h"
 
+/* An index has 32 bits, and a sparse file may have more pages than sixteen objects of so many: what a swap
+ * device's type is goes on counting here. */
+static uint32_t type_of(uint64_t page)
+{
+	return (uint32_t)(page >> (SWIZZLE_BITS + 32));
+}
+
 static struct tmem_handle handle_of(const struct image *i, uint64_t page)
 {
-	return (struct tmem_handle){.object = swizzle_object(0, page), .index = swizzle_index(page),
-				    .pool = i->pool};
+	return (struct tmem_handle){.object = swizzle_object(type_of(page), page),
+				    .index = swizzle_index(page), .pool = i->pool};
 }
 
 /* A damaged page is none: the file has it. */
@@ -37,6 +44,9 @@ void cache_drop(struct image *i, uint64_t page)
 
 void cache_drop_all(struct image *i)
 {
-	for (uint64_t page = 0; page < SWIZZLE_OBJECTS; page++)
-		i->tmem->flush_object(i->host, i->pool, swizzle_object(0, page));
+	uint32_t last = type_of(file_pages(&i->file) - 1);
+
+	for (uint32_t type = 0; type <= last; type++)
+		for (uint64_t page = 0; page < SWIZZLE_OBJECTS; page++)
+			i->tmem->flush_object(i->host, i->pool, swizzle_object(type, page));
 }

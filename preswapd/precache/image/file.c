@@ -223,7 +223,7 @@ int file_extents(const struct file *f, uint64_t count, uint64_t offset, struct n
 		int64_t end = end_of_run(f, at, &hole);
 		if (end < 0)
 			return (int)end;
-		/* It was cut off, or changes as it is looked at: that is for a read to say. */
+		/* It changes as it is looked at: that is for a read to say. */
 		if ((uint64_t)end <= at)
 			end = (int64_t)last;
 		if (n && to[n - 1].hole == hole)
@@ -231,6 +231,11 @@ int file_extents(const struct file *f, uint64_t count, uint64_t offset, struct n
 		else
 			to[n++] = (struct nbd_extent){at, (uint64_t)end - at, hole};
 		at = (uint64_t)end;
+	}
+	/* What it lacks has no zeros in it: a read is an error. */
+	if (n && is_cut_off(f)) {
+		to[0] = (struct nbd_extent){page_before(offset), last - page_before(offset), false};
+		n = 1;
 	}
 	return (int)n;
 }

@@ -61,12 +61,17 @@ static int read_past_cache(struct image *i, const struct wanted *w)
 	return err;
 }
 
-/* Under the mark, pages that are not cached now.  The identity is asked once more, after the file was
- * read: whoever changes it changes that first, and then the bytes. */
-static int fill(struct image *i, uint64_t first, uint32_t pages, uint8_t *buffer)
+/* Under the mark, pages that are not cached now, `asked` of which somebody wants: what is wrong with those
+ * behind them is nobody's error yet.  The identity is asked once more, after the file was read: whoever
+ * changes it changes that first, and then the bytes. */
+static int fill(struct image *i, uint64_t first, uint32_t asked, uint32_t pages, uint8_t *buffer)
 {
 	int err = image_read_file(i, first, pages, buffer);
 
+	if (err && asked < pages) {
+		pages = asked;
+		err = pages ? image_read_file(i, first, pages, buffer) : 0;
+	}
 	if (err)
 		return err;
 	if (image_is_cached(i))
@@ -96,7 +101,9 @@ static int fill_run(struct image *i, const struct wanted *w, uint64_t first, uin
 		if (missing) {
 			run++;
 		} else if (run) {
-			err = fill(i, first + n - run, run, buffer + (n - run) * PAGE_BYTES);
+			uint32_t at = n - run;
+			uint32_t wanted = at < asked ? (uint32_t)min_of(asked - at, run) : 0;
+			err = fill(i, first + at, wanted, run, buffer + at * PAGE_BYTES);
 			run = 0;
 		}
 	}

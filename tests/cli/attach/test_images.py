@@ -4,6 +4,7 @@
 import json
 import os
 import shlex
+import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -104,6 +105,27 @@ def test_overlay_names_the_server(server: RunningServer, overlay: Path) -> None:
     assert (found["backing-filename"], found["backing-filename-format"]) == (uri, "raw")
     assert overlay.stat().st_mode & 0o777 == 0o600
     assert [path for path in overlay.parent.iterdir() if path.name.startswith(".")] == []
+
+
+def test_overlay_is_made_where_nobody_else_may_write(
+    server: RunningServer, overlay: Path, tmp_path: Path
+) -> None:
+    """In /tmp a name that can be guessed could be somebody's link to another file."""
+    overlay.parent.chmod(0o1777)
+    tool = tmp_path / "bin" / "qemu-img"
+    tool.parent.mkdir()
+    tool.write_text(
+        '#!/bin/sh\n[ "$1" = create ] && for last; do :; done && stat -c "%a %n"'
+        f' "$(dirname "$last")" >{tool}.saw\nexec {shutil.which("qemu-img")} "$@"\n'
+    )
+    tool.chmod(0o755)
+    command = [PRESWAPCTL, f"--runtime-dir={server.runtime_dir}", "qemu-args", "base"]
+    path = f"{tool.parent}:{os.environ['PATH']}"
+    done = run([*command, "--overlay", str(overlay)], env={"PATH": path})
+    assert done.returncode == 0, done.stderr
+    mode, where = Path(f"{tool}.saw").read_text().rstrip("\n").split(" ", 1)
+    assert mode == "700"
+    assert not Path(where).exists()
 
 
 def test_overlay_is_found_from_anywhere(server: RunningServer, tmp_path: Path) -> None:
