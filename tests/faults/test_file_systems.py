@@ -210,7 +210,7 @@ def test_setting_takes_force_and_is_kept_when_there_is_room(
     assert done.stdout
     assert on_full.client.sysctl()[f"preswap.default.{key}"] == value
     if key == "g1.quota":
-        assert on_full.client.preswap_pages() == 1
+        assert on_full.client.preswap_pages() <= 1  # room is kept, too
     on_full.wait_for_line(f"preswap.default.{key} is in force, and not kept")
     (on_full.runtime_dir / "filler").unlink()
     on_full.wait_for_line("the settings are kept for the next start again")
