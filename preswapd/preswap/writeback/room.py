@@ -123,8 +123,10 @@ class Room:
         moved = 0
         self.host.compact()
         while (lacking := self.host.lacking()) > 0 and time.monotonic() < until:
-            # What a page takes, on average: the memory of those that go is in holes at first.
             stats = self.host.stats()
+            if stats["ephemeral_pages"] and self.evicts(stats["evicted_pages"]):
+                continue
+            # What a page takes, on average: the memory of those that go is in holes at first.
             each = max(64, stats["live_slot_bytes"] // max(1, stats["stored_pages"]))
             pages = max(lacking // each + 1, spare // each // BURSTS)
             gone = self.move(self.pool, self.movable(), pages, 1 - lacking / max(1, spare))
@@ -133,6 +135,12 @@ class Room:
             if not gone:
                 return moved > 0
         return True
+
+    def evicts(self, before: int) -> bool:
+        """Whether something went that can be read again elsewhere: a guest writes on while room is
+        made, and no page of it may go before all of that has."""
+        self.host.make_spare()
+        return self.host.stats()["evicted_pages"] > before
 
     # --- a device ---
 
