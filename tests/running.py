@@ -140,6 +140,11 @@ class RunningServer(Server):
         stats: dict[str, Any] = json.loads(self.ctl("--json", "stats").stdout)
         return stats
 
+    def image(self, name: str) -> dict[str, Any]:
+        """Its figures."""
+        found: dict[str, Any] = self.json_stats()["images"][name]
+        return found
+
     def settled_stats(self) -> dict[str, Any]:
         """Once every page is compressed that is still to be."""
         return wait_for(self.json_stats, lambda stats: not stats["tmem"]["staged_pages"])

@@ -38,16 +38,11 @@ def server(tmp_path: Path, path: Path, injector: Injector) -> Iterator[RunningSe
     """Its image's system calls obey the injector; all of the image is cached."""
     options = [f"--image=disk={path}", "--writable=disk"]
     with RunningServer(tmp_path, {"g1": "64M"}, "32M", options, env=injector.env) as made:
-        wait_for(lambda: figures(made)["cached"], bool)
+        wait_for(lambda: made.image("disk")["cached"], bool)
         client = connected(made, "disk")
         client.pread(SIZE, 0)
         client.shutdown()
         yield made
-
-
-def figures(server: RunningServer) -> dict[str, Any]:
-    found: dict[str, Any] = server.json_stats()["images"]["disk"]
-    return found
 
 
 def sent_and_caught(client: Any, injector: Injector) -> int:
@@ -64,10 +59,10 @@ def test_write_that_fails(
     injector.fail(Call.WRITE, FILE, error, (8, 16))
     assert error_of(client.pwrite, NEW[: 2 * PAGE], 7 * PAGE) == error
     injector.end()
-    before = figures(server)["disk_reads"]
+    before = server.image("disk")["disk_reads"]
     assert bytes(client.pread(SIZE, 0)) == path.read_bytes()
-    assert figures(server)["disk_reads"] > before
-    assert figures(server)["disk_errors"] == 1
+    assert server.image("disk")["disk_reads"] > before
+    assert server.image("disk")["disk_errors"] == 1
     wait_for(lambda: "image disk: " in server.log, bool)
     client.pwrite(NEW[: 2 * PAGE], 7 * PAGE)
     assert bytes(client.pread(2 * PAGE, 7 * PAGE)) == NEW[: 2 * PAGE]
@@ -104,7 +99,7 @@ def test_sync_that_fails(
     client = connect(server, "disk")
     injector.fail(Call.SYNC, FILE, error)
     assert error_of(client.flush) == error
-    assert figures(server)["cached_pages"] == 0
+    assert server.image("disk")["cached_pages"] == 0
     assert error_of(client.pwrite, NEW[:PAGE], 0, flags=FUA) == error
     assert error_of(client.trim, PAGE, 0, flags=FUA) == error
     assert error_of(client.zero, PAGE, 0, flags=FUA) == error
@@ -149,7 +144,9 @@ def test_two_syncs_at_once_that_fail(
     first = begun(one, NEW[:PAGE], 0, FUA)
     injector.wait(1)
     second = begun(two, NEW[:PAGE], 100 * PAGE, FUA)
-    wait_for(lambda: (two.poll(0), figures(server)["disk_writes"])[1], lambda pages: pages == 2)
+    wait_for(
+        lambda: (two.poll(0), server.image("disk")["disk_writes"])[1], lambda pages: pages == 2
+    )
     assert (first, second, injector.caught) == ([], [], 1)
     injector.put(HOLD, 0)
     assert answered(one, first) == errno.EIO

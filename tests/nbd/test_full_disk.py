@@ -168,10 +168,11 @@ def test_shrink_on_a_full_disk_stops_and_loses_nothing(
 def test_status_of_a_shrink_that_filled_the_disk_has_its_last_pages(
     cramped: RunningServer, connect: Connect
 ) -> None:
-    """They are not neighbours: of an extent some fit."""
+    """They are not neighbours: of an extent some fit, and of those written together too."""
     client = connect(cramped)
-    for page in range(1, 256, 2):
-        client.pwrite(NOISE[:PAGE], BEHIND_ZONE + page * PAGE)
+    apart = range(1, 256, 2)
+    for page in apart:
+        client.pwrite(NOISE[page * PAGE : (page + 1) * PAGE], BEHIND_ZONE + page * PAGE)
     stuff(cramped.state_dir)
     with (cramped.state_dir / "stuffing").open("r+b") as file:
         file.truncate(file.seek(0, os.SEEK_END) - 40 * PAGE)
@@ -179,7 +180,10 @@ def test_status_of_a_shrink_that_filled_the_disk_has_its_last_pages(
     shown = cramped.client.shrink_status()
     assert shown.result is not None
     assert 0 < shown.moved == shown.result["moved"]
-    assert shown.left == shown.result["left"] == 128 - shown.moved
+    assert shown.left == shown.result["left"] == len(apart) - shown.moved
+    for page in apart:
+        found = client.pread(PAGE, BEHIND_ZONE + page * PAGE)
+        assert bytes(found) == NOISE[page * PAGE : (page + 1) * PAGE]
 
 
 def test_device_that_does_not_fit_is_refused(cramped: RunningServer) -> None:

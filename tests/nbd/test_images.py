@@ -7,13 +7,12 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import nbd
 import pytest
 
 from preswapd.units import PAGE_SIZE as PAGE
-from tests.clients import BEHIND_ZONE, Connect, clients, connected, discard
+from tests.clients import BEHIND_ZONE, Connect, connected, discard
 from tests.precache.running import MIB, content
 from tests.running import PRESWAPD, RunningServer, run, wait_for
 
@@ -32,19 +31,8 @@ def path(tmp_path: Path) -> Path:
 def server(tmp_path: Path, path: Path) -> Iterator[RunningServer]:
     """A device and an image in one pool, the image cached."""
     with RunningServer(tmp_path, {"g1": "64M"}, "32M", [f"--image=base={path}"]) as made:
-        wait_for(lambda: figures(made)["cached"], bool)
+        wait_for(lambda: made.image("base")["cached"], bool)
         yield made
-
-
-@pytest.fixture
-def connect() -> Iterator[Connect]:
-    with clients() as make:
-        yield make
-
-
-def figures(server: RunningServer, name: str = "base") -> dict[str, Any]:
-    found: dict[str, Any] = server.json_stats()["images"][name]
-    return found
 
 
 def test_reads_and_reads_again(server: RunningServer, connect: Connect) -> None:
@@ -53,9 +41,9 @@ def test_reads_and_reads_again(server: RunningServer, connect: Connect) -> None:
     assert client.is_read_only()
     assert client.can_multi_conn()
     assert bytes(client.pread(SIZE, 0)) == CONTENT
-    before = figures(server)
+    before = server.image("base")
     assert bytes(client.pread(SIZE, 0)) == CONTENT
-    after = figures(server)
+    after = server.image("base")
     assert after["disk_reads"] == before["disk_reads"] == -(-SIZE // PAGE)
     assert after["hits"] - before["hits"] == -(-SIZE // PAGE)
     assert after["connections"] == 1
@@ -103,10 +91,10 @@ def test_prefetch_fills_the_cache(server: RunningServer, connect: Connect) -> No
     client = connect(server, "base")
     assert client.can_cache()
     client.cache(MIB, 0)
-    before = figures(server)["disk_reads"]
+    before = server.image("base")["disk_reads"]
     assert before >= MIB // PAGE
     assert bytes(client.pread(MIB, 0)) == CONTENT[:MIB]
-    assert figures(server)["disk_reads"] == before
+    assert server.image("base")["disk_reads"] == before
 
 
 def test_copies_are_exact(server: RunningServer, tmp_path: Path) -> None:
@@ -145,8 +133,8 @@ def test_change_is_seen(server: RunningServer, connect: Connect, path: Path) -> 
     with open(path, "r+b") as file:
         file.write(b"changed")
     assert bytes(client.pread(7, 0)) == b"changed"
-    wait_for(lambda: figures(server)["cached_pages"], lambda pages: pages == 0)
-    wait_for(lambda: figures(server)["cached"], bool)
+    wait_for(lambda: server.image("base")["cached_pages"], lambda pages: pages == 0)
+    wait_for(lambda: server.image("base")["cached"], bool)
     assert bytes(client.pread(7, 0)) == b"changed"
     assert server.log.count("was changed") == 1
 
@@ -156,7 +144,7 @@ def test_swap_takes_the_room(server: RunningServer, connect: Connect, tmp_path: 
     server.ctl("sysctl", f"preswap.{server.json_stats()['instance']}.pool_limit=24M")
     client = connect(server, "base")
     client.pread(SIZE, 0)
-    full = figures(server)["cached_pages"]
+    full = server.image("base")["cached_pages"]
     guest = discard(connect(server, "g1"))
     noise = random.Random(7).randbytes(18 * MIB)
     for at in range(0, len(noise), MIB):
@@ -176,9 +164,9 @@ def test_frozen(server: RunningServer, connect: Connect) -> None:
     client = connect(server, "base")
 
     def cached_more() -> bool:
-        before = figures(server)["cached_pages"]
+        before = server.image("base")["cached_pages"]
         client.pread(PAGE, random.randrange(SIZE // PAGE) * PAGE)
-        return bool(figures(server)["cached_pages"] > before)
+        return bool(server.image("base")["cached_pages"] > before)
 
     wait_for(cached_more, lambda more: not more)
 

@@ -9,14 +9,13 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import nbd
 import pytest
 
 from preswapd.host.disk_locks import FLOCK, lock_of
 from preswapd.units import PAGE_SIZE as PAGE
-from tests.clients import BEHIND_ZONE, Connect, clients, connected, discard
+from tests.clients import BEHIND_ZONE, Connect, connected, discard
 from tests.precache.running import MIB, content
 from tests.running import PRESWAPD, RunningServer, run, wait_for
 
@@ -40,19 +39,8 @@ def options(path: Path) -> list[str]:
 @pytest.fixture
 def server(tmp_path: Path, path: Path) -> Iterator[RunningServer]:
     with RunningServer(tmp_path, {"g1": "64M"}, "32M", options(path)) as made:
-        wait_for(lambda: figures(made)["cached"], bool)
+        wait_for(lambda: made.image("disk")["cached"], bool)
         yield made
-
-
-@pytest.fixture
-def connect() -> Iterator[Connect]:
-    with clients() as make:
-        yield make
-
-
-def figures(server: RunningServer, name: str = "disk") -> dict[str, Any]:
-    found: dict[str, Any] = server.json_stats()["images"][name]
-    return found
 
 
 def qemu_url(server: RunningServer, name: str = "disk") -> str:
@@ -65,7 +53,7 @@ def test_what_its_client_is_told(server: RunningServer, connect: Connect) -> Non
     asked = [client.can_flush, client.can_fua, client.can_trim, client.can_zero]
     assert all(ask() for ask in (*asked, client.can_fast_zero, client.can_multi_conn))
     assert client.get_size() == SIZE
-    assert figures(server)["writable"] is True
+    assert server.image("disk")["writable"] is True
 
 
 def test_writes_are_in_the_file_and_in_memory(
@@ -76,7 +64,7 @@ def test_writes_are_in_the_file_and_in_memory(
     client.flush()
     assert path.read_bytes() == NEW
     assert bytes(client.pread(SIZE, 0)) == NEW
-    found = figures(server)
+    found = server.image("disk")
     assert found["disk_reads"] == 0
     assert found["writes"] == found["disk_writes"] == found["hits"] == -(-SIZE // PAGE)
 
@@ -187,7 +175,7 @@ def test_kill_loses_nothing_that_was_answered(
 def test_swap_takes_the_room(server: RunningServer, connect: Connect) -> None:
     client = connect(server, "disk")
     client.pwrite(NEW, 0)
-    full = figures(server)["cached_pages"]
+    full = server.image("disk")["cached_pages"]
     guest = discard(connect(server, "g1"))
     noise = random.Random(7).randbytes(26 * MIB)
     for at in range(0, len(noise), MIB):
@@ -293,7 +281,7 @@ def test_replaced_under_its_name(server: RunningServer, connect: Connect, path: 
     other = path.with_name("other")
     other.write_bytes(bytes(SIZE))
     other.rename(path)
-    wait_for(lambda: figures(server)["replaced"], bool)
+    wait_for(lambda: server.image("disk")["replaced"], bool)
     client.pwrite(b"still the old one", 0)
     assert bytes(client.pread(17, 0)) == b"still the old one"
     assert not any(path.read_bytes())

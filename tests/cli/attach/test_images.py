@@ -32,7 +32,7 @@ def server(tmp_path: Path) -> Iterator[RunningServer]:
         path.write_bytes(CONTENT)
         options.append(f"--image={name}={path}")
     with RunningServer(tmp_path, {"g1": "64M"}, "32M", [*options, "--writable=own"]) as made:
-        wait_for(lambda: made.json_stats()["images"]["base"]["cached"], bool)
+        wait_for(lambda: made.image("base")["cached"], bool)
         yield made
 
 
@@ -59,7 +59,7 @@ def test_read_only_disk(server: RunningServer, start_machine: StartMachine, bus:
     (block,) = machine.ask("query-block")
     assert block["inserted"]["ro"]
     assert block["inserted"]["node-name"] == "image-base"
-    assert server.json_stats()["images"]["base"]["connections"] == 1
+    assert server.image("base")["connections"] == 1
 
 
 @pytest.mark.parametrize("bus", ["scsi", "virtio"])
@@ -95,7 +95,7 @@ def test_what_a_guest_reads_and_writes(server: RunningServer, overlay: Path) -> 
     assert run(convert).returncode == 0
     assert copy.read_bytes() == CONTENT[:PAGE] + b"\7" * PAGE + CONTENT[2 * PAGE :]
     assert (overlay.parent / "base.raw").read_bytes() == CONTENT
-    assert server.json_stats()["images"]["base"]["hits"] > 0
+    assert server.image("base")["hits"] > 0
 
 
 def test_overlay_names_the_server(server: RunningServer, overlay: Path) -> None:
@@ -216,7 +216,7 @@ def test_writable_image_is_a_disk_to_write_to(
     # As the guest's disk does it.
     command = f'qemu-io -d {block["qdev"]} "write -P 7 0 4096"'
     said = machine.ask("human-monitor-command", **{"command-line": command})
-    figures = wait_for(lambda: server.json_stats()["images"]["own"], lambda own: own["writes"] == 1)
+    figures = wait_for(lambda: server.image("own"), lambda own: own["writes"] == 1)
     assert figures["connections"] == 1, said
     assert Path(figures["path"]).read_bytes() == b"\7" * PAGE + CONTENT[PAGE:]
 

@@ -154,7 +154,7 @@ def test_real_server(tmp_path: Path) -> None:
     base.write_bytes(content(4 * MIB))
     options = [f"--image=base={base}", f"--image=late={base}.late"]
     with RunningServer(tmp_path, {}, "32M", options) as server:
-        wait_for(lambda: server.json_stats()["images"]["base"]["cached"], bool)
+        wait_for(lambda: server.image("base")["cached"], bool)
 
         def told() -> dict[str, dict[str, str]]:
             command = [PRESWAPCTL, f"--runtime-dir={server.runtime_dir}", "--json", "doctor"]
@@ -172,9 +172,9 @@ def test_real_server(tmp_path: Path) -> None:
         assert before["late"]["text"].startswith(text)
         with open(base, "r+b") as file:
             file.truncate(2 * MIB)
-        wait_for(lambda: server.json_stats()["images"]["base"]["state"], lambda s: s == "shrunk")
+        wait_for(lambda: server.image("base")["state"], lambda s: s == "shrunk")
         shrunk = told()["base"]
         assert shrunk["status"] == FIX
         assert run(shlex.split(shrunk["command"])).returncode == 0
-        wait_for(lambda: server.json_stats()["images"]["base"]["cached"], bool)
+        wait_for(lambda: server.image("base")["cached"], bool)
         assert told()["base"]["status"] == OK

@@ -57,7 +57,7 @@ def images(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Iterator[Run
     options = [f"--image=base={base}", f"--image=late={base}.late"]
     folder = tmp_path_factory.mktemp("server")
     with RunningServer(folder, {"g1": "64M"}, "32M", options) as made:
-        wait_for(lambda: made.json_stats()["images"]["base"]["cached"], bool)
+        wait_for(lambda: made.image("base")["cached"], bool)
         yield made
 
 
@@ -241,7 +241,7 @@ def test_state_follows_the_file(own: tuple[RunningServer, Path]) -> None:
     wait_for(lambda: states(server)["base"], lambda state: state == "cached")
     os.replace(path, f"{path}.old")
     path.write_bytes(bytes(SIZE))
-    wait_for(lambda: server.json_stats()["images"]["base"]["replaced"], bool)
+    wait_for(lambda: server.image("base")["replaced"], bool)
     # It lost its name, which is a change too.
     told = "base cached,replaced\n"
     wait_for(lambda: server.ctl("images", "-rn", "-o", "NAME,STATE").stdout, lambda t: t == told)
