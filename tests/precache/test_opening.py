@@ -95,7 +95,7 @@ def test_other_formats_name_the_way_out(tmp_path: Path, kind: str) -> None:
     if made.returncode:
         pytest.skip(f"this qemu-img makes no {kind}: {made.stderr}")
     if kind == "vpc" and not path.read_bytes().startswith(b"conectix"):
-        pytest.skip("a fixed one, which begins with the disk's own bytes")
+        pytest.skip("this qemu-img makes a fixed vpc image, which begins with the disk's own bytes")
     text = refusal(path)
     assert f"is a {kind} image" in text
     command = text.partition(" are served: ")[2].partition(", and give")[0]
@@ -139,7 +139,7 @@ def test_block_device_that_a_writer_has_is_not_waited_for(
     (tmp_path / "backing").write_bytes(bytes(MIB))
     made = run(["losetup", "--find", "--show", str(tmp_path / "backing")])
     if made.returncode:
-        pytest.skip(f"no loop device: {made.stderr}")
+        pytest.skip(f"no loop device: {made.stderr.strip()}")
     device = Path(made.stdout.strip())
     monkeypatch.setattr(disk_locks, "PATIENCE_SECONDS", 1e9)
     try:
