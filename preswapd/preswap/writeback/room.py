@@ -23,8 +23,8 @@ SOON_MILLISECONDS = 250
 REST_MILLISECONDS = 60000
 # How long it works before others that the thread looks after have their turn.
 WORK_SECONDS = 0.1
-# It goes to work for this part of the room at least: page by page, as a guest writes them, a third of
-# its time went to finding out what is to be done.
+# It goes to work for this part of the room at least: page by page, as a guest writes them, a third
+# of its time went to finding out what is to be done.
 BURSTS = 8
 # A disk that is full or fails is not asked at every turn.
 RETRY_SECONDS = 60.0
