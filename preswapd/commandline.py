@@ -178,4 +178,6 @@ SECONDS = Reader("seconds", parse_seconds)
 AGE = Reader("age", parse_duration)
 DEVICE = Reader("dev", check_device_name)
 INSTANCE = Reader("name", check_instance_name)
+# A virtual machine, by its instance's name or its device's.
+MACHINE = Reader("instance|dev", str)
 SYSCTL_KEY = Reader("key", str)

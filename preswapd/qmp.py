@@ -4,6 +4,7 @@
 import asyncio
 import logging
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -18,6 +19,8 @@ ANSWER_SECONDS = 20.0
 # QEMU greets at once, unless it serves another client: then it leaves this one waiting.
 GREETING_SECONDS = 5.0
 POLL_SECONDS = 0.05
+# struct ucred: process, user, group.
+CREDENTIALS = struct.Struct("iII")
 
 T = TypeVar("T")
 Event = dict[str, Any]
@@ -43,6 +46,7 @@ class Monitor:
     """Commands to QEMU, and a record of all its events since the connection."""
 
     def __init__(self, connection: socket.socket) -> None:
+        self.pid = peer_pid(connection)
         self._loop = asyncio.new_event_loop()
         # For the same reason as above.
         self._loop.set_exception_handler(lambda loop, context: None)
@@ -122,3 +126,10 @@ class Monitor:
             raise CommandFailedError(f"QEMU: {error}") from error
         except (QMPError, EOFError, OSError) as error:
             raise MonitorError(f"QEMU's monitor: {error}") from error
+
+
+def peer_pid(connection: socket.socket) -> int:
+    """Of the process that has made the other end of a Unix socket; 0 of one not to be seen here."""
+    found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+    pid: int = CREDENTIALS.unpack(found)[0]
+    return pid

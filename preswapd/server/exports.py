@@ -101,4 +101,4 @@ class Exports:
             # Here, where they are in order: of two that come and go at once the newer one's word
             # must stay.
             if came or not now.open:
-                self.instance.clients.note(name, connected=now.open > 0)
+                self.instance.note_client(name, connected=now.open > 0)
