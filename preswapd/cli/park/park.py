@@ -38,6 +38,7 @@ from preswapd.cli.park.telling import (
 from preswapd.cli.park.watch import watch
 from preswapd.commandline import FILE, MACHINE, SIZE
 from preswapd.errors import PartialError, PreswapError, RefusedError, UnreachableError, UsageError
+from preswapd.host.huge_pages import FOLDER, MOST_MISSING, holes_are_filled
 from preswapd.units import exact_size, format_size
 
 LOOK_SECONDS = 0.5
@@ -314,3 +315,8 @@ def print_parked(invocation: Invocation, machine: Machine, parker: Parker) -> No
         f"{machine.name} is parked, with {sizes(parker.target, parker.whole)}"
         f"{taken(parker.now, parker.before)}"
     )
+    if holes_are_filled():
+        click.echo(
+            "note: this host's khugepaged fills such a machine's memory up again, bit by bit:"
+            f" echo 0 >{FOLDER / MOST_MISSING}, as root and at each boot, keeps it from that"
+        )
