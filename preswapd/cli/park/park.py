@@ -10,6 +10,7 @@ from typing import NamedTuple
 import click
 
 from preswapd.cli.invocation import Invocation, pass_invocation
+from preswapd.cli.monitor import QMP_HELP, monitor_at
 from preswapd.cli.output import print_json
 from preswapd.cli.park.balloon import OPTION, Balloon
 from preswapd.cli.park.machine import Machine, Traffic, named
@@ -27,14 +28,7 @@ from preswapd.cli.park.policy import (
     may_be_swapped,
     rules_for,
 )
-from preswapd.cli.park.telling import (
-    QMP_HELP,
-    host_memory,
-    monitor_at,
-    sizes,
-    taken,
-    typed,
-)
+from preswapd.cli.park.telling import OTHERWISE, host_memory, sizes, taken, typed
 from preswapd.cli.park.watch import watch
 from preswapd.commandline import FILE, MACHINE, SIZE
 from preswapd.errors import PartialError, PreswapError, RefusedError, UnreachableError, UsageError
@@ -122,7 +116,7 @@ def park_command(
     if dry_run and watches:
         raise UsageError("--dry-run does nothing that could be watched")
     meant = named(invocation.instances, machine)
-    with monitor_at(qmp) as monitor:
+    with monitor_at(qmp, OTHERWISE) as monitor:
         found = Machine(meant, monitor, qmp)
         parker = Parker(found, Balloon(monitor))
         plan = parker.plan(floor)

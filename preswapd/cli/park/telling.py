@@ -1,30 +1,16 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What both commands say."""
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from pathlib import Path
-
 from preswapd.cli.instances import RunningInstance
 from preswapd.cli.park.policy import MIB
 from preswapd.cli.typed import control
 from preswapd.host.processes import resident
-from preswapd.qmp import Monitor, MonitorBusyError
 from preswapd.units import format_size
 
-QMP_HELP = "The Unix socket of QEMU's option -qmp unix:SOCK,server=on,wait=off."
-
-
-@contextmanager
-def monitor_at(path: Path) -> Iterator[Monitor]:
-    try:
-        monitor = Monitor.at(path)
-    except MonitorBusyError as error:
-        raise MonitorBusyError(
-            f"{error}; libvirt keeps it to itself: use `virsh setmem GUEST SIZE --live` there"
-        ) from None
-    with closing(monitor):
-        yield monitor
+OTHERWISE = (
+    "libvirt keeps it to itself: use `virsh setmem GUEST SIZE --live` there, and Ctrl-C where"
+    " `preswapctl park` is still at it"
+)
 
 
 def sizes(left: int, whole: int) -> str:

@@ -8,11 +8,12 @@ from typing import NamedTuple
 import click
 
 from preswapd.cli.invocation import Invocation, pass_invocation
+from preswapd.cli.monitor import QMP_HELP, monitor_at
 from preswapd.cli.output import print_json
 from preswapd.cli.park.balloon import Balloon
 from preswapd.cli.park.machine import Machine, named
 from preswapd.cli.park.policy import SLACK
-from preswapd.cli.park.telling import QMP_HELP, monitor_at, sizes
+from preswapd.cli.park.telling import OTHERWISE, sizes
 from preswapd.commandline import FILE, MACHINE
 from preswapd.errors import PartialError, RefusedError, UnreachableError
 from preswapd.qmp import MonitorError
@@ -70,7 +71,7 @@ def unpark_command(invocation: Invocation, machine: str, qmp: Path | None) -> No
             f"{meant.name} is not parked, as far as its server knows; to empty its balloon all the"
             " same, name QEMU's monitor with --qmp"
         )
-    with monitor_at(at) as monitor:
+    with monitor_at(at, OTHERWISE) as monitor:
         found = Machine(meant, monitor, at)
         if parked:
             found.check_attached()
@@ -79,7 +80,7 @@ def unpark_command(invocation: Invocation, machine: str, qmp: Path | None) -> No
 
 
 def without_server(qmp: Path) -> Given:
-    with monitor_at(qmp) as monitor:
+    with monitor_at(qmp, OTHERWISE) as monitor:
         return emptied(Balloon(monitor))
 
 
@@ -120,7 +121,7 @@ def tell(invocation: Invocation, name: str, given: Given) -> None:
 def woken(machine: Machine) -> Given | None:
     """None where QEMU could not be told, as another program speaks to it, say."""
     try:
-        with monitor_at(machine.qmp) as monitor:
+        with monitor_at(machine.qmp, OTHERWISE) as monitor:
             return give_back(machine, Balloon(monitor))
     except MonitorError:
         return None
