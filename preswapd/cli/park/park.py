@@ -2,10 +2,9 @@
 """`park`: the balloon of an idle guest is blown up in steps while the guest swaps."""
 
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import click
 
@@ -13,6 +12,7 @@ from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.cli.monitor import QMP_HELP, monitor_at
 from preswapd.cli.output import print_json
 from preswapd.cli.park.balloon import OPTION, Balloon
+from preswapd.cli.park.interrupts import Interrupts
 from preswapd.cli.park.machine import Machine, Traffic, named
 from preswapd.cli.park.policy import (
     MIB,
@@ -31,9 +31,11 @@ from preswapd.cli.park.policy import (
 from preswapd.cli.park.telling import OTHERWISE, host_memory, sizes, taken, typed
 from preswapd.cli.park.watch import watch
 from preswapd.commandline import FILE, MACHINE, SIZE
-from preswapd.errors import PartialError, PreswapError, RefusedError, UnreachableError, UsageError
+from preswapd.errors import PartialError, RefusedError, UnreachableError, UsageError
 from preswapd.host.huge_pages import FOLDER, MOST_MISSING, holes_are_filled
 from preswapd.units import exact_size, format_size
+
+T = TypeVar("T")
 
 LOOK_SECONDS = 0.5
 # A server that is restarted is back sooner.
@@ -101,8 +103,9 @@ def park_command(
     It is the one at SOCK, which must have that device attached, or one of that instance. Its
     balloon takes memory in steps until its guest has the floor left. It stops by itself where the
     guest thrashes, gives no more, or has no room to swap: what was taken by then stays taken, with
-    exit status 5. Ctrl-C leaves it with what it has at that moment. `unpark` gives all back at
-    once. For a guest of libvirt, which keeps the socket to itself, use virsh setmem.
+    exit status 5, and so it does with Ctrl-C; once it is parked, Ctrl-C ends --watch, with exit
+    status 0. `unpark` gives all back at once. For a guest of libvirt, which keeps the socket to
+    itself, use virsh setmem.
 
     QEMU needs -device virtio-balloon-pci,deflate-on-oom=on,free-page-reporting=on. The server
     keeps which devices are parked, and `list` shows it.
@@ -116,6 +119,7 @@ def park_command(
     if dry_run and watches:
         raise UsageError("--dry-run does nothing that could be watched")
     meant = named(invocation.instances, machine)
+    interrupts = Interrupts()
     with monitor_at(qmp, OTHERWISE) as monitor:
         found = Machine(meant, monitor, qmp)
         parker = Parker(found, Balloon(monitor))
@@ -124,7 +128,8 @@ def park_command(
         if dry_run:
             print_plan(invocation, found, plan)
             return
-        parker.park(plan, quiet=invocation.json)
+        interrupts.note()
+        parker.park(plan, interrupts, quiet=invocation.json)
     if invocation.json or parker.ending is None:
         print_parked(invocation, found, parker)
     if parker.ending is not None and not watches:
@@ -132,7 +137,7 @@ def park_command(
     if parker.ending is not None:
         click.echo(f"preswapctl: {parker.complaint()}", err=True)
     if watches:
-        watch(found, quiet=invocation.json)
+        watch(found, interrupts, quiet=invocation.json)
 
 
 class Parker:
@@ -186,15 +191,13 @@ class Parker:
 
     # --- step by step ---
 
-    def park(self, plan: Plan, *, quiet: bool) -> None:
+    def park(self, plan: Plan, interrupts: Interrupts, *, quiet: bool) -> None:
         try:
             with self.balloon.asked_for_stats():
-                action = self.go(plan.rules, quiet)
+                action = self.go(plan.rules, interrupts, quiet)
         except KeyboardInterrupt:
-            # Wherever it was: QEMU has this order, and the server knows of it.
-            with suppress(PreswapError):
-                self.balloon.leave(self.target)
-                self.machine.note(self.target, self.whole)
+            if self.target == self.started:
+                raise
             raise PartialError(f"interrupted: {self.state()}") from None
         except UnreachableError as error:
             raise UnreachableError(f"{error}; {self.state()}") from None
@@ -214,39 +217,32 @@ class Parker:
             raise RefusedError(f"{self.machine.name} was not parked: {why}")
         self.ending = why
 
-    def go(self, rules: Rules, quiet: bool) -> Action:
+    def go(self, rules: Rules, interrupts: Interrupts, quiet: bool) -> Action:
         self.guest_before = self.balloon.stats().swapped_in or 0
-        state, action = begin(rules, self.look())
+        state, action = begin(rules, self.look(interrupts))
         if action is Action.DONE:
             # Perhaps by somebody else: from now on it is known.
             self.machine.note(self.target, self.whole)
+        interrupts.check()
         while True:
             if state.target != self.target:
-                self.order(state.target)
+                self.order(state.target, interrupts)
                 if not quiet:
                     click.echo(self.line(state), err=True)
             if action not in (Action.WAIT, Action.STEP):
                 return action
             time.sleep(LOOK_SECONDS)
-            state, action = decide(rules, state, self.look())
+            interrupts.check()
+            state, action = decide(rules, state, self.look(interrupts))
 
-    def order(self, target: int) -> None:
+    def order(self, target: int, interrupts: Interrupts) -> None:
         """The server first: one that is killed in between is thought to have less than it has."""
-        self.machine.note(target, self.whole)
+        patiently(lambda: self.machine.note(target, self.whole), interrupts)
         self.target = target
         self.balloon.leave(target)
 
-    def look(self) -> Seen:
-        """UnreachableError once there was no server for long: its guest stands still then."""
-        deadline = time.monotonic() + AWAY_SECONDS
-        while True:
-            try:
-                seen = self.traffic.look(self.balloon.has())
-                break
-            except UnreachableError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(LOOK_SECONDS)
+    def look(self, interrupts: Interrupts) -> Seen:
+        seen = patiently(lambda: self.traffic.look(self.balloon.has()), interrupts)
         # Its guest may swap to other disks too.
         of_guest = ((self.balloon.stats().swapped_in or 0) - self.guest_before) // PAGE
         return seen._replace(swapped_in=max(seen.swapped_in, of_guest))
@@ -271,6 +267,19 @@ class Parker:
 
     def complaint(self) -> str:
         return f"stopped before the floor: {self.ending}. {self.state()}"
+
+
+def patiently(ask: Callable[[], T], interrupts: Interrupts) -> T:
+    """UnreachableError once there was no server for long: its guest stands still then."""
+    deadline = time.monotonic() + AWAY_SECONDS
+    while True:
+        try:
+            return ask()
+        except UnreachableError:
+            if time.monotonic() > deadline:
+                raise
+        interrupts.check()
+        time.sleep(LOOK_SECONDS)
 
 
 def print_plan(invocation: Invocation, machine: Machine, plan: Plan) -> None:

@@ -11,6 +11,7 @@ from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.cli.monitor import QMP_HELP, monitor_at
 from preswapd.cli.output import print_json
 from preswapd.cli.park.balloon import Balloon
+from preswapd.cli.park.interrupts import Interrupts
 from preswapd.cli.park.machine import Machine, named
 from preswapd.cli.park.policy import SLACK
 from preswapd.cli.park.telling import OTHERWISE, sizes
@@ -54,13 +55,14 @@ def unpark_command(invocation: Invocation, machine: str, qmp: Path | None) -> No
     Example:
       preswapctl unpark vm1
     """
+    interrupts = Interrupts()
     try:
         meant = named(invocation.instances, machine)
         parked = meant.parked()
     except UnreachableError as error:
         if qmp is None:
             raise
-        given = without_server(qmp)
+        given = without_server(qmp, interrupts)
         raise PartialError(
             f"QEMU at {qmp} was told to give all back ({sizes(given.has, given.whole)} by now); its"
             f" server did not hear of it: {error}. Run it again when there is one"
@@ -75,32 +77,40 @@ def unpark_command(invocation: Invocation, machine: str, qmp: Path | None) -> No
         found = Machine(meant, monitor, at)
         if parked:
             found.check_attached()
-        given = give_back(found, Balloon(monitor))
+        balloon = Balloon(monitor)
+        interrupts.note()
+        given = give_back(found, balloon, interrupts)
     tell(invocation, meant.name, given)
 
 
-def without_server(qmp: Path) -> Given:
+def without_server(qmp: Path, interrupts: Interrupts) -> Given:
     with monitor_at(qmp, OTHERWISE) as monitor:
-        return emptied(Balloon(monitor))
+        balloon = Balloon(monitor)
+        interrupts.note()
+        return emptied(balloon, interrupts)
 
 
-def give_back(machine: Machine, balloon: Balloon) -> Given:
-    """QEMU first: where this is killed in between, it is thought to be parked, and can be unparked
+def give_back(machine: Machine, balloon: Balloon, interrupts: Interrupts) -> Given:
+    """Ctrl-C ends only the waiting for the guest.
+
+    QEMU first: where this is killed in between, it is thought to be parked, and can be unparked
     once more."""
     whole = balloon.whole()
     balloon.leave(whole)
     machine.forget()
-    return emptied(balloon)
+    return emptied(balloon, interrupts)
 
 
-def emptied(balloon: Balloon) -> Given:
+def emptied(balloon: Balloon, interrupts: Interrupts) -> Given:
     """Waits while the guest takes it, which is quick."""
     whole = balloon.whole()
     balloon.leave(whole)
     deadline = time.monotonic() + TAKE_SECONDS
     while True:
         given = Given(balloon.has(), whole, balloon.state())
-        if given.is_all or given.state != "running" or time.monotonic() > deadline:
+        if given.is_all or given.state != "running":
+            return given
+        if interrupts.came or time.monotonic() > deadline:
             return given
         time.sleep(POLL_SECONDS)
 
@@ -118,10 +128,11 @@ def tell(invocation: Invocation, name: str, given: Given) -> None:
         )
 
 
-def woken(machine: Machine) -> Given | None:
-    """None where QEMU could not be told, as another program speaks to it, say."""
+def woken(machine: Machine, interrupts: Interrupts) -> Given | None:
+    """None where QEMU could not be told, as another program speaks to it, say, or the server did
+    not hear of it."""
     try:
         with monitor_at(machine.qmp, OTHERWISE) as monitor:
-            return give_back(machine, Balloon(monitor))
-    except MonitorError:
+            return give_back(machine, Balloon(monitor), interrupts)
+    except (MonitorError, UnreachableError):
         return None

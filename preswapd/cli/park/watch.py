@@ -11,6 +11,7 @@ from contextlib import suppress
 
 import click
 
+from preswapd.cli.park.interrupts import Interrupts
 from preswapd.cli.park.machine import Machine, Traffic
 from preswapd.cli.park.policy import MOST_READS, Wake
 from preswapd.cli.park.telling import sizes, typed
@@ -20,8 +21,8 @@ from preswapd.errors import UnreachableError
 LOOK_SECONDS = 0.5
 
 
-def watch(machine: Machine, *, quiet: bool = False) -> None:
-    """Until it was woken, or is not parked any more."""
+def watch(machine: Machine, interrupts: Interrupts, *, quiet: bool = False) -> None:
+    """Until it was woken, or is not parked any more, or Ctrl-C."""
 
     def tell(text: str) -> None:
         if not quiet:
@@ -29,21 +30,24 @@ def watch(machine: Machine, *, quiet: bool = False) -> None:
 
     tell(f"{machine.name} gets all back once it reads {MOST_READS:.0f} pages a second")
     try:
-        if wait_for_reads(machine):
+        if wait_for_reads(machine, interrupts):
             tell(f"{machine.name} wakes up")
-            given = wake(machine, lambda: tell("QEMU's monitor does not answer: trying again"))
+            given = wake(
+                machine, interrupts, lambda: tell("QEMU's monitor does not answer: trying again")
+            )
             if given is not None:
                 tell(f"{machine.name} has {sizes(given.has, given.whole)}")
                 return
         tell(f"{machine.name} is not parked any more")
     except KeyboardInterrupt:
-        tell(
+        click.echo(
             f"{machine.name} stays parked, and nobody waits for it to wake up:"
-            f" {typed(machine.instance, 'unpark', machine.name)} gives all back"
+            f" {typed(machine.instance, 'unpark', machine.name)} gives all back",
+            err=True,
         )
 
 
-def wait_for_reads(machine: Machine) -> bool:
+def wait_for_reads(machine: Machine, interrupts: Interrupts) -> bool:
     """False where somebody else has unparked it, or it has ended."""
     traffic = Traffic(machine.instance, machine.devices)
     window: Wake | None = None
@@ -58,20 +62,22 @@ def wait_for_reads(machine: Machine) -> bool:
             window, wakes = (Wake(seen), False) if window is None else window.look(seen)
             if wakes:
                 return True
+        interrupts.check()
         time.sleep(LOOK_SECONDS)
 
 
-def wake(machine: Machine, complain: Callable[[], None]) -> Given | None:
+def wake(machine: Machine, interrupts: Interrupts, complain: Callable[[], None]) -> Given | None:
     """None where it has ended meanwhile, or somebody else has unparked it."""
     traffic = Traffic(machine.instance, machine.devices)
     complained = False
-    while (given := woken(machine)) is None:
+    while (given := woken(machine, interrupts)) is None:
         if not complained:
             complain()
         complained = True
-        time.sleep(LOOK_SECONDS)
         with suppress(UnreachableError):
             traffic.look(room=False)
             if not traffic.parked:
                 return None
+        interrupts.check()
+        time.sleep(LOOK_SECONDS)
     return given

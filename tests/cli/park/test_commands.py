@@ -9,6 +9,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from itertools import count
 
 import nbd
 import pytest
@@ -17,6 +18,7 @@ from preswapd.api.client import Client
 from preswapd.api.messages import Parked
 from preswapd.cli.instances import Instances
 from preswapd.cli.park.balloon import OPTION, Balloon
+from preswapd.cli.park.interrupts import Interrupts
 from preswapd.cli.park.machine import Machine as ParkedMachine
 from preswapd.cli.park.machine import named
 from preswapd.cli.park.park import Parker
@@ -197,7 +199,7 @@ def test_park_that_is_killed_is_known(
         parker = Parker(parts(server, monitor, machine), balloon)
         monkeypatch.setattr(balloon, "leave", killed_where(balloon, orders, before=before))
         with pytest.raises(KilledError):
-            parker.order(16 * MIB)
+            parker.order(16 * MIB, Interrupts())
     assert orders == ([] if before else [16 * MIB])
     assert left(server) == 16 * MIB
     server.restart()
@@ -216,11 +218,11 @@ def test_step_that_cannot_be_kept_is_not_made(server: RunningServer, machine: Ma
     with closing(Monitor.at(machine.qmp)) as monitor:
         parker = Parker(parts(server, monitor, machine), Balloon(monitor))
         plan = parker.plan(8 * MIB)
-        parker.order(16 * MIB)
+        parker.order(16 * MIB, Interrupts())
         kept.unlink()
         kept.mkdir()
         with pytest.raises(PartialError, match="g1 runs on with 16M of 32M"):
-            parker.park(plan._replace(floor=1 * MIB, has=16 * MIB), quiet=True)
+            parker.park(plan._replace(floor=1 * MIB, has=16 * MIB), Interrupts(), quiet=True)
     assert left(server) == 16 * MIB
 
 
@@ -231,7 +233,7 @@ def test_machine_that_is_paused_meanwhile(server: RunningServer, machine: Machin
         plan = parker.plan(8 * MIB)
         monitor.execute("stop")
         with pytest.raises(RefusedError, match=r"it does not run any more \(paused\)"):
-            parker.park(plan, quiet=True)
+            parker.park(plan, Interrupts(), quiet=True)
     assert left(server) == 0
 
 
@@ -244,7 +246,7 @@ def test_unpark_that_is_killed_is_done_again(
         balloon, orders = Balloon(monitor), list[int]()
         monkeypatch.setattr(balloon, "leave", killed_where(balloon, orders, before=before))
         with pytest.raises(KilledError):
-            give_back(parts(server, monitor, machine), balloon)
+            give_back(parts(server, monitor, machine), balloon, Interrupts())
     assert orders == ([] if before else [WHOLE])
     assert left(server) == 8 * MIB
     server.ctl("unpark", "g1")
@@ -401,6 +403,28 @@ def test_busy_monitor_is_waited_for(server: RunningServer, machine: Machine) -> 
     assert (process.returncode, said, left(server)) == (0, "g1 has 32M of 32M\n", 0)
 
 
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_interrupt_right_behind_the_first_line(
+    server: RunningServer, machine: Machine, options: list[str]
+) -> None:
+    """It is parked, and is not watched yet: that is the same to who has pressed Ctrl-C."""
+    directory = f"--runtime-dir={server.runtime_dir}"
+    command = [PRESWAPCTL, directory, *options, "park", "g1", "--watch"]
+    with subprocess.Popen(
+        [*command, f"--qmp={machine.qmp}", "--floor=32M"],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=PATIENCE)[1]
+    assert process.returncode == 0
+    assert said.splitlines()[-1].startswith("g1 stays parked, and nobody waits for it to wake up")
+    assert left(server) == WHOLE
+
+
 def test_interrupt_leaves_it_parked(server: RunningServer, machine: Machine) -> None:
     with watching(server, machine) as process:
         process.send_signal(signal.SIGINT)
@@ -410,13 +434,23 @@ def test_interrupt_leaves_it_parked(server: RunningServer, machine: Machine) -> 
     assert left(server) == WHOLE
 
 
-def test_interrupt_of_a_step_says_what_it_leaves(server: RunningServer, machine: Machine) -> None:
+@contextmanager
+def stepping(server: RunningServer, machine: Machine) -> Iterator[subprocess.Popen[str]]:
+    """Its first step has been made, and its guest does not follow."""
     command = [PRESWAPCTL, f"--runtime-dir={server.runtime_dir}", "park", "g1", "--floor=8M"]
     with subprocess.Popen(
         [*command, f"--qmp={machine.qmp}"], stderr=subprocess.PIPE, text=True
     ) as process:
-        assert process.stderr is not None
-        assert process.stderr.readline().startswith("g1: 16M of 32M")
+        try:
+            assert process.stderr is not None
+            assert process.stderr.readline().startswith("g1: 16M of 32M")
+            yield process
+        finally:
+            process.kill()
+
+
+def test_interrupt_of_a_step_says_what_it_leaves(server: RunningServer, machine: Machine) -> None:
+    with stepping(server, machine) as process:
         process.send_signal(signal.SIGINT)
         said = process.communicate(timeout=PATIENCE)[1]
     assert process.returncode == 5
@@ -426,3 +460,62 @@ def test_interrupt_of_a_step_says_what_it_leaves(server: RunningServer, machine:
     unpark = said.split("`")[3]
     done = subprocess.run(unpark, shell=True, capture_output=True, text=True, check=True)
     assert done.stdout == "g1 has all of its memory: 32M of 32M\n"
+
+
+@pytest.fixture
+def own_interrupt() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def interrupting(monitor: Monitor, moment: int) -> Callable[..., object]:
+    """Ctrl-C right before a command to QEMU, and no other one."""
+    execute, counted = monitor.execute, count()
+
+    def executed(command: str, **arguments: object) -> object:
+        if next(counted) == moment:
+            signal.raise_signal(signal.SIGINT)
+        return execute(command, **arguments)
+
+    return executed
+
+
+@pytest.mark.usefixtures("own_interrupt")
+def test_interrupt_at_any_moment(
+    server: RunningServer, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends in one of two ways: nothing was changed, or it is said, and known, what was."""
+    monkeypatch.setattr("preswapd.cli.park.balloon.STATS_SECONDS", 0.0)
+    endings = []
+    for moment in range(9):
+        with closing(Monitor.at(machine.qmp)) as monitor:
+            parker = Parker(parts(server, monitor, machine), Balloon(monitor))
+            plan, interrupts = parker.plan(8 * MIB), Interrupts()
+            interrupts.note()
+            with pytest.MonkeyPatch.context() as patched:
+                patched.setattr(monitor, "execute", interrupting(monitor, moment))
+                with pytest.raises((KeyboardInterrupt, PartialError)) as raised:
+                    parker.park(plan, interrupts, quiet=True)
+        endings.append(raised.type)
+        if raised.type is PartialError:
+            assert str(raised.value).startswith("interrupted: g1 runs on with 16M of 32M; ")
+        assert left(server) == (16 * MIB if raised.type is PartialError else 0)
+        server.ctl("unpark", "g1", f"--qmp={machine.qmp}")
+    assert endings == sorted(endings, key=lambda ending: ending is PartialError)
+    assert set(endings) == {KeyboardInterrupt, PartialError}
+
+
+@pytest.mark.usefixtures("own_interrupt")
+def test_interrupt_of_unpark_ends_only_the_wait(server: RunningServer, machine: Machine) -> None:
+    for moment in range(3):
+        noted(server, machine)
+        with closing(Monitor.at(machine.qmp)) as monitor:
+            balloon, interrupts = Balloon(monitor), Interrupts()
+            interrupts.note()
+            with pytest.MonkeyPatch.context() as patched:
+                patched.setattr(monitor, "execute", interrupting(monitor, moment))
+                given = give_back(parts(server, monitor, machine), balloon, interrupts)
+        assert interrupts.came
+        assert given.is_all
+        assert left(server) == 0
