@@ -107,6 +107,16 @@ def test_guest_without_the_disk(server: RunningServer, start_machine: StartMachi
         assert "g1 of default not attached" in said
 
 
+def test_disk_that_no_device_shows(server: RunningServer, start_machine: StartMachine) -> None:
+    """QEMU has the export, and its guest has not."""
+    node = f"nbd:unix:{server.nbd_socket}:exportname=g1"
+    machine = start_machine(
+        *OPTION.split(), "-drive", f"if=none,id=x,format=raw,readonly=on,file={node}"
+    )
+    said = refused(server, 4, "park", "g1", f"--qmp={machine.qmp}", "--floor=8M")
+    assert "g1 of default not attached" in said
+
+
 def test_balloon_that_gives_nothing_back(
     server: RunningServer, start_machine: StartMachine
 ) -> None:
