@@ -33,10 +33,15 @@ class Named(NamedTuple):
     def devices(self) -> list[str]:
         return [self.device] if self.device else list(self.stats["devices"])
 
-    def parked(self) -> Parked | None:
-        """What the server keeps of it."""
-        found = (self.instance.client.parked(name) for name in self.devices)
-        return next((one for one in found if one is not None), None)
+    def parked(self) -> dict[str, Parked]:
+        """What the server keeps of it, by device."""
+        asked = ((name, self.instance.client.parked(name)) for name in self.devices)
+        return {name: one for name, one in asked if one is not None}
+
+    def is_used(self, device: str) -> bool:
+        """By some QEMU, as far as the server knows."""
+        figures = self.stats["devices"][device]
+        return bool(figures["connections"] or figures.get("awaited"))
 
 
 def named(instances: Instances, name: str) -> Named:
@@ -76,7 +81,6 @@ class Machine:
     """What QEMU at `qmp` runs, as far as it swaps to the instance."""
 
     def __init__(self, meant: Named, monitor: Monitor, qmp: Path) -> None:
-        self.name = meant.name
         self.instance = meant.instance
         self.client = meant.instance.client
         self.monitor = monitor
@@ -85,6 +89,9 @@ class Machine:
             name for name in meant.stats["devices"] if is_attached(meant.instance, name, monitor)
         ]
         self.missing = [name for name in meant.devices if name not in self.devices]
+        # The instance's other virtual machines are not meant, so its name would be wrong.
+        others = any(meant.is_used(name) for name in self.missing)
+        self.name = self.devices[0] if self.devices and others else meant.name
         self.is_attached = bool(self.devices) and (
             meant.device is None or meant.device in self.devices
         )
@@ -145,11 +152,17 @@ class Traffic:
         )
 
     def room(self, stats: Statistics) -> int:
-        """For so many bytes more the devices have pages, and the host a place, at the worst."""
+        """For so many bytes more the devices have pages, and the host a place, at the worst.
+
+        RefusedError where one is not served any more.
+        """
         free, elsewhere = 0, 0
         paths = StatePaths(Path(self.client.facts().state_dir))
         for name in self.devices:
-            one = stats["devices"][name]
+            one = stats["devices"].get(name)
+            if one is None:
+                why = stats.get("refused", {}).get(name, "it was removed")
+                raise RefusedError(f"{name} is not served any more: {why}")
             used = one["preswap_pages"] + one["disk_pages"] + one["lost_pages"]
             left = one["size"] - PAGE * used
             free += left

@@ -7,16 +7,17 @@ from typing import NamedTuple
 
 import click
 
+from preswapd.api.messages import Parked
 from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.cli.monitor import QMP_HELP, monitor_at
 from preswapd.cli.output import print_json
 from preswapd.cli.park.balloon import Balloon
 from preswapd.cli.park.interrupts import Interrupts
-from preswapd.cli.park.machine import Machine, named
+from preswapd.cli.park.machine import Machine, Named, named
 from preswapd.cli.park.policy import SLACK
 from preswapd.cli.park.telling import OTHERWISE, sizes
 from preswapd.commandline import FILE, MACHINE
-from preswapd.errors import PartialError, RefusedError, UnreachableError
+from preswapd.errors import PartialError, RefusedError, UnreachableError, UsageError
 from preswapd.qmp import MonitorError
 
 # A guest takes a GiB out of its balloon in less than a second, under emulation in some.
@@ -67,12 +68,7 @@ def unpark_command(invocation: Invocation, machine: str, qmp: Path | None) -> No
             f"QEMU at {qmp} was told to give all back ({sizes(given.has, given.whole)} by now); its"
             f" server did not hear of it: {error}. Run it again when there is one"
         ) from None
-    at = qmp or (Path(parked.qmp) if parked else None)
-    if at is None:
-        raise RefusedError(
-            f"{meant.name} is not parked, as far as its server knows; to empty its balloon all the"
-            " same, name QEMU's monitor with --qmp"
-        )
+    at = qmp or place_of(meant, parked)
     with monitor_at(at, OTHERWISE) as monitor:
         found = Machine(meant, monitor, at)
         if parked:
@@ -80,7 +76,23 @@ def unpark_command(invocation: Invocation, machine: str, qmp: Path | None) -> No
         balloon = Balloon(monitor)
         interrupts.note()
         given = give_back(found, balloon, interrupts)
-    tell(invocation, meant.name, given)
+    tell(invocation, found.name, given)
+
+
+def place_of(meant: Named, parked: dict[str, Parked]) -> Path:
+    """The monitor of the one that is parked."""
+    if not parked:
+        raise RefusedError(
+            f"{meant.name} is not parked, as far as its server knows; to empty its balloon all the"
+            " same, name QEMU's monitor with --qmp"
+        )
+    one, *others = parked.values()
+    if any((other.pid, other.qmp) != (one.pid, one.qmp) for other in others):
+        raise UsageError(
+            f"several virtual machines of {meant.name} are parked: name a device of the one that"
+            f" you mean ({', '.join(parked)})"
+        )
+    return Path(one.qmp)
 
 
 def without_server(qmp: Path, interrupts: Interrupts) -> Given:

@@ -23,7 +23,7 @@ from preswapd.cli.park.machine import Machine as ParkedMachine
 from preswapd.cli.park.machine import named
 from preswapd.cli.park.park import Parker
 from preswapd.cli.park.unpark import give_back
-from preswapd.errors import PartialError, RefusedError
+from preswapd.errors import PartialError, RefusedError, UnreachableError
 from preswapd.qmp import Monitor
 from tests.cli.conftest import Machine, StartMachine
 from tests.clients import BEHIND_ZONE, connected
@@ -33,6 +33,7 @@ from tests.running import PATIENCE, PRESWAPCTL, RunningServer, wait_until
 MIB = 1 << 20
 WHOLE = 32 * MIB  # of start_machine
 PAGES = 256
+Two = tuple[RunningServer, Machine, Machine]
 
 
 def disk(server: RunningServer) -> list[str]:
@@ -294,6 +295,112 @@ def test_qemu_that_runs_on_without_a_server(server: RunningServer, machine: Mach
     assert left(server) == 8 * MIB
     server.ctl("unpark", "g1")
     assert left(server) == 0
+
+
+def test_server_that_does_not_come_back(
+    server: RunningServer, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What became of the machine is said, and the next server knows of it."""
+    monkeypatch.setattr("preswapd.cli.park.park.AWAY_SECONDS", 0.0)
+    with closing(Monitor.at(machine.qmp)) as monitor:
+        parker = Parker(parts(server, monitor, machine), Balloon(monitor))
+        plan = parker.plan(8 * MIB)
+        parker.order(16 * MIB, Interrupts())
+        server.kill()
+        with pytest.raises(UnreachableError, match="g1 runs on with 16M of 32M"):
+            parker.park(plan, Interrupts(), quiet=True)
+    server.start()
+    assert left(server) == 16 * MIB
+
+
+def test_device_that_is_removed_meanwhile(server: RunningServer, machine: Machine) -> None:
+    with closing(Monitor.at(machine.qmp)) as monitor:
+        parker = Parker(parts(server, monitor, machine), Balloon(monitor))
+        plan = parker.plan(8 * MIB)
+        parker.order(16 * MIB, Interrupts())
+        Client(server.control_socket).remove("g1", force=True)
+        with pytest.raises(PartialError, match="g1 is not served any more: it was removed; g1 run"):
+            parker.park(plan, Interrupts(), quiet=True)
+
+
+def test_reboot_of_the_guest_changes_nothing(server: RunningServer, machine: Machine) -> None:
+    noted(server, machine)
+    machine.ask("system_reset")
+    assert left(server) == 8 * MIB
+    assert server.ctl("unpark", "g1").stdout == "g1 has all of its memory: 32M of 32M\n"
+
+
+# --- several virtual machines of one instance ---
+
+
+@pytest.fixture
+def two(
+    start_server: StartServer, start_machine: StartMachine
+) -> tuple[RunningServer, Machine, Machine]:
+    """Each with a disk of its own; the instance has a third disk that nobody has."""
+    server = start_server(devices={"g1": "64M", "g2": "64M", "g3": "16M"})
+    machines = [
+        start_machine(*OPTION.split(), *json.loads(server.ctl("--json", "qemu-args", name).stdout))
+        for name in ("g1", "g2")
+    ]
+    return server, machines[0], machines[1]
+
+
+def test_each_of_two_is_parked_for_itself(two: Two) -> None:
+    """The instance's name means both: what is said names the one that was parked."""
+    server, one, other = two
+    client = Client(server.control_socket)
+    said = server.ctl("park", "default", f"--qmp={one.qmp}", "--floor=32M").stdout
+    assert said.startswith("g1 is parked, with 32M of 32M")
+    assert list(parked_of(client)) == ["g1"]
+    assert "g2 of default not attached" in refused(server, 4, "park", "g2", f"--qmp={one.qmp}")
+
+    server.ctl("park", "default", f"--qmp={other.qmp}", "--floor=32M")
+    assert list(parked_of(client)) == ["g1", "g2"]
+    said = refused(server, 2, "unpark", "default")
+    assert "several virtual machines of default are parked" in said
+    assert "(g1, g2)" in said
+    assert list(parked_of(client)) == ["g1", "g2"]
+    assert "not attached" in refused(server, 4, "unpark", "g1", f"--qmp={other.qmp}")
+
+    said = server.ctl("unpark", "default", f"--qmp={other.qmp}").stdout
+    assert said == "g2 has all of its memory: 32M of 32M\n"
+    assert list(parked_of(client)) == ["g1"]
+    assert server.ctl("unpark", "default").stdout == "g1 has all of its memory: 32M of 32M\n"
+    assert list(parked_of(client)) == []
+
+
+def parked_of(client: Client) -> dict[str, int]:
+    devices = client.stats()["devices"]
+    return {name: one["parked"] for name, one in devices.items() if one["parked"]}
+
+
+# --- two at once ---
+
+
+def test_unpark_while_park_is_at_it(server: RunningServer, machine: Machine) -> None:
+    with stepping(server, machine) as process:
+        # It would end by itself, as its guest gives nothing.
+        process.send_signal(signal.SIGSTOP)
+        said = refused(server, 1, "unpark", "g1")
+        assert "Ctrl-C where `preswapctl park` is still at it" in said
+        said = refused(server, 1, "park", "g1", f"--qmp={machine.qmp}")
+        assert "Ctrl-C where `preswapctl park` is still at it" in said
+        assert left(server) == 16 * MIB
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGCONT)
+        said = process.communicate(timeout=PATIENCE)[1]
+    assert process.returncode == 5
+    assert said.startswith("preswapctl: interrupted: g1 runs on with 16M of 32M; ")
+    server.ctl("unpark", "g1")
+    assert left(server) == 0
+
+
+def test_park_of_what_is_parked(server: RunningServer, machine: Machine) -> None:
+    for _ in range(2):
+        done = server.ctl("park", "g1", f"--qmp={machine.qmp}", "--floor=32M")
+        assert done.stdout.startswith("g1 is parked, with 32M of 32M")
+        assert left(server) == WHOLE
 
 
 # --- unpark ---
