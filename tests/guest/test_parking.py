@@ -98,7 +98,7 @@ def test_killed_in_each_step(guest: IdleGuest) -> None:
         # What it was told last, and no less than the guest was left with.
         assert FLOOR <= parked(guest) < lowest
         lowest = parked(guest)
-        wait_for(guest.has, partial(at_most, lowest + MIB))
+        wait_for(guest.has, partial(at_most, lowest + MIB), GUEST_PATIENCE)
         assert guest.run("echo here").output == "here\n"
     assert parked(guest) == FLOOR
 
