@@ -3,7 +3,7 @@ from collections.abc import Callable
 
 from typing_extensions import Buffer
 
-from preswapd.preswap.device._device import Connection
+from preswapd.block._export import Connection
 
 # nbdkit.set_error: to be set where nbdkit asks; an exception is EIO to the client otherwise.
 set_error: Callable[[int], None] | None

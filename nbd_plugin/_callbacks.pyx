@@ -11,7 +11,7 @@ import os
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport uint64_t
 
-from preswapd.preswap.device._device cimport (
+from preswapd.block._export cimport (
     EXTENTS_AT_ONCE,
     REQUEST_FAST_ZERO,
     REQUEST_FUA,

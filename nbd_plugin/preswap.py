@@ -17,7 +17,7 @@ gc.disable()
 try:
     from nbd_plugin import _callbacks
     from nbd_plugin._callbacks import extents, flush, pread, pwrite, trim, zero
-    from preswapd.preswap.device._device import Connection
+    from preswapd.block._export import Connection
     from preswapd.server.buffers import LARGEST_REQUEST
     from preswapd.server.exports import Exports
     from preswapd.server.handover import Handover
@@ -63,7 +63,10 @@ def after_fork() -> None:
 
 
 def list_exports(readonly: bool, is_tls: bool) -> list[tuple[str, str]]:
-    return [(name, "swap disk") for name in _exports.names()]
+    return [
+        *((name, "swap disk") for name in _exports.names()),
+        *((name, "disk image") for name in _exports.images_served()),
+    ]
 
 
 def default_export(readonly: bool, is_tls: bool) -> str:
@@ -79,7 +82,7 @@ def close(h: Connection) -> None:
 
 
 def get_size(h: Connection) -> int:
-    return int(h.device.size)
+    return int(h.size)
 
 
 def block_size(h: Connection) -> tuple[int, int, int]:
@@ -92,7 +95,7 @@ def is_rotational(h: Connection) -> bool:
 
 
 def can_write(h: Connection) -> bool:
-    return True
+    return bool(h.is_writable)
 
 
 def can_flush(h: Connection) -> bool:
@@ -124,4 +127,4 @@ def can_fua(h: Connection) -> int:
 
 
 def can_cache(h: Connection) -> int:
-    return int(nbdkit.CACHE_NONE)
+    return int(nbdkit.CACHE_EMULATE if h.caches else nbdkit.CACHE_NONE)

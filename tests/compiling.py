@@ -5,6 +5,14 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "preswapd"
 TMEM = PACKAGE / "tmem"
+BLOCK = PACKAGE / "block"
 DEVICE = PACKAGE / "preswap" / "device"
-INCLUDES = [f"-I{folder}" for folder in (PACKAGE / "native", TMEM, DEVICE)]
+IMAGE = PACKAGE / "precache" / "image"
+INCLUDES = [f"-I{folder}" for folder in (PACKAGE / "native", TMEM, BLOCK, DEVICE, IMAGE)]
 LIBRARIES = ["-llz4", "-lzstd", "-lxxhash", "-lpthread"]
+
+
+def sources(*folders: Path) -> list[str]:
+    """Without what Cython has made."""
+    files = [file for folder in folders for file in sorted(folder.glob("*.c"))]
+    return [str(file) for file in files if not file.name.startswith("_")]

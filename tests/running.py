@@ -27,7 +27,7 @@ PATIENCE = 30.0
 # Of tools/sanitize.
 IS_SANITIZED = "san.so" in os.environ.get("LD_PRELOAD", "")
 # A guest under emulation needs more.
-GUEST_PATIENCE = 60.0
+GUEST_PATIENCE = 120.0
 LOOK_SECONDS = 0.02
 NOBODY = 65534
 

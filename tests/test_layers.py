@@ -28,7 +28,7 @@ WORDS = {
 
 # Who may import what, besides itself; the longest name that fits a module is its layer.
 MAY_IMPORT: dict[str, set[str]] = {
-    "nbd_plugin": WORDS | {"preswapd.server", "preswapd.preswap"},
+    "nbd_plugin": WORDS | {"preswapd.server", "preswapd.block"},
     "preswapd.__main__": WORDS
     | {"preswapd.server", "preswapd.govern", "preswapd.demo", "preswapd.host"},
     "preswapd.demo": WORDS | {"preswapd.guest", "preswapd.host", "preswapd.api"},
@@ -44,12 +44,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"preswapd.api", "preswapd.host", "preswapd.server.config"}
     | {f"preswapd.server.{name}" for name in ("directories", "sockets")},
     "preswapd.server": WORDS
-    | {"preswapd.control", "preswapd.api", "preswapd.preswap", "preswapd.host"},
-    "preswapd.control": WORDS | {"preswapd.api", "preswapd.preswap"},
+    | {"preswapd.control", "preswapd.api", "preswapd.preswap", "preswapd.precache"}
+    | {"preswapd.block", "preswapd.host"},
+    "preswapd.control": WORDS | {"preswapd.api", "preswapd.preswap", "preswapd.precache"},
     "preswapd.preswap": WORDS
-    | {"preswapd.tmem", "preswapd.host"}
+    | {"preswapd.block", "preswapd.tmem", "preswapd.host"}
     # What both ends of the control API agree on, and nothing of how it is carried.
     | {f"preswapd.api.{name}" for name in ("figures", "kinds", "messages", "settings")},
+    "preswapd.precache": WORDS
+    | {"preswapd.block", "preswapd.tmem", "preswapd.host"}
+    | {f"preswapd.api.{name}" for name in ("figures", "kinds", "messages", "settings")},
+    "preswapd.block": {"preswapd.api.figures"},
     "preswapd.tmem": {"preswapd.codecs", "preswapd.errors", "preswapd.units"},
     "preswapd.api": WORDS,
     "preswapd.host": {"preswapd.errors"},
@@ -215,11 +220,14 @@ def test_c_files_include_downwards(path: Path) -> None:
     """tmem's C knows nothing of the device's, which sees tmem through its one public header; what
     both need of the language is in native/, whose headers stand alone."""
     native = {header.name for header in (ROOT / "preswapd/native").glob("*.h")}
+    block = {header.name for header in (ROOT / "preswapd/block").glob("*.h")}
     beside = {header.name for header in path.parent.glob("*.h")}
     below = {
         "native": set(),
         "tmem": native,
-        "device": native | {"tmem.h"},
+        "block": native,
+        "device": native | block | {"tmem.h"},
+        "image": native | block | {"tmem.h"},
         "nbd_plugin": set(),
     }[path.parent.name]
     included = set(re.findall(r'^[ \t]*#[ \t]*include[ \t]*"([^"]+)"', path.read_text(), re.M))

@@ -116,6 +116,16 @@ class TmemFigures(TypedDict):
     ephemeral_pages: Annotated[
         int, gauge("pages in ephemeral pools", internal="no device has an ephemeral pool")
     ]
+    ephemeral_bytes: NotRequired[
+        Annotated[
+            int,
+            gauge(
+                "those pages as they are stored, with their headers",
+                BYTES,
+                internal="no device has an ephemeral pool",
+            ),
+        ]
+    ]
     evicted_pages: Annotated[
         int,
         counter("ephemeral pages dropped to make room", internal="no device has an ephemeral pool"),
@@ -256,6 +266,42 @@ class DeviceFigures(TypedDict):
     ]
 
 
+class ImageFigures(TypedDict):
+    """One disk image; all counts are pages where nothing else is said."""
+
+    path: Annotated[str, Figure(TEXT, "the file or block device that the image is")]
+    size: Annotated[int, gauge("size of the disk, as its clients see it", BYTES)]
+    writable: Annotated[bool, gauge("whether its client may write to it")]
+    compress: Annotated[str, Figure(TEXT, "codec of the pages cached from now on")]
+    cached: Annotated[
+        bool, gauge("whether pages are cached now; not while the file was changed a moment ago")
+    ]
+    replaced: Annotated[
+        bool, gauge("whether another file has its path now; the one that was opened is served")
+    ]
+    connections: Annotated[int, gauge("NBD clients connected now")]
+    reads: Annotated[int, counter("pages that clients read")]
+    hits: Annotated[int, counter("pages that clients read and that were cached")]
+    misses: Annotated[int, counter("pages that clients read and that were read from the file")]
+    puts: Annotated[int, counter("pages that were cached")]
+    evicted: Annotated[int, counter("pages that were dropped from the cache to make room")]
+    cached_pages: Annotated[int, gauge("pages that are cached")]
+    cached_bytes: Annotated[
+        int, gauge("those pages as they are stored, compressed, with their headers", BYTES)
+    ]
+    disk_reads: Annotated[
+        int, counter("pages read from the file, also those that were read ahead of a client")
+    ]
+    disk_writes: Annotated[int, counter("pages written to the file")]
+    disk_errors: Annotated[int, counter("reads and writes of the file that failed")]
+    read_requests: Annotated[int, counter("NBD read requests")]
+    write_requests: Annotated[int, counter("NBD write requests")]
+    latency: Annotated[
+        dict[str, Latency],
+        Figure(HISTOGRAM, "how long requests took, without their time in the socket", SECONDS),
+    ]
+
+
 class DeviceAnswer(DeviceFigures):
     """The answer to `GET /v1/devices/NAME`."""
 
@@ -279,6 +325,8 @@ class Statistics(TypedDict):
     tmem: TmemFigures
     devices: dict[str, DeviceFigures]
     refused: NotRequired[dict[str, str]]
+    images: NotRequired[dict[str, ImageFigures]]
+    refused_images: NotRequired[dict[str, str]]
     sysctl: NotRequired[dict[str, int | str]]
     server: NotRequired[ServerFigures]
 
@@ -295,4 +343,6 @@ def said(hint: object) -> Iterator[Figure]:
     yield from (found for found in getattr(hint, "__metadata__", ()) if isinstance(found, Figure))
 
 
-TMEM, DEVICE, SERVER = map(catalogue, (TmemFigures, DeviceFigures, ServerFigures))
+TMEM, DEVICE, IMAGE, SERVER = map(
+    catalogue, (TmemFigures, DeviceFigures, ImageFigures, ServerFigures)
+)

@@ -282,6 +282,7 @@ def or_word(kind: Kind, word: str, meant: Any) -> Kind:
 
 INSTANCE_NAME = text_kind("name", check_instance_name)
 DIRECTORY = Kind("dir", parse_path, path_value, str, str, path="dir")
+IMAGE_FILE = Kind("file", parse_path, path_value, str, str, path="file")
 SIZE = size_kind()
 POOL_SIZE = size_kind(check_pool_size)
 GOVERNED = or_word(POOL_SIZE, OFF, OFF)

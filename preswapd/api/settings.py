@@ -22,6 +22,7 @@ from preswapd.api.kinds import (
     DIRECTORY,
     FLAG,
     GOVERNED,
+    IMAGE_FILE,
     INSTANCE_NAME,
     LISTEN,
     PAGES,
@@ -267,6 +268,21 @@ DEVICE = (
         "the instance's",
     ),
     QUOTA,
+)
+IMAGE = (
+    Setting(
+        "path",
+        IMAGE_FILE,
+        Place.FILE,
+        "the raw disk image, a file or a block device, that clients read; a multiple of 512 bytes",
+    ),
+    Setting(
+        "compress",
+        CODEC,
+        Place.FILE,
+        "how pages of the image are compressed in memory: lz4, zstd or none",
+        "the instance's",
+    ),
 )
 
 

@@ -12,6 +12,7 @@ from preswapd.api.messages import AGES, Parked, ServerFacts
 from preswapd.api.settings import VM_PRESWAP
 from preswapd.api.wire import NOT_KEPT, PREFIX, NotFoundError
 from preswapd.errors import UsageError
+from preswapd.precache.images import Images
 from preswapd.preswap.instance import Change, Instance
 from preswapd.preswap.writeback.shrink import Shrink
 from preswapd.units import LARGEST, parse_duration, parse_pages, parse_size
@@ -60,8 +61,11 @@ class WrongMethodError(UsageError):
 class Api:
     """The paths of the API, each with the method of this class that serves it."""
 
-    def __init__(self, instance: Instance, facts: ServerFacts) -> None:
+    def __init__(
+        self, instance: Instance, facts: ServerFacts, images: Images | None = None
+    ) -> None:
         self.instance = instance
+        self.images = images or Images(instance.host, (), instance.settings.compress, instance.log)
         self.facts = facts
         self.routes: list[tuple[str, re.Pattern[str], Callable[..., Reply | Followed]]] = [
             ("GET", path("/stats"), self.stats),
@@ -106,7 +110,12 @@ class Api:
     def all_stats(self) -> Statistics:
         """What `preswapctl --json stats` prints."""
         server = cast(ServerFigures, asdict(self.facts))
-        return {**self.instance.stats(), "server": server}
+        return {
+            **self.instance.stats(),
+            "images": self.images.stats(),
+            "refused_images": dict(self.images.refused),
+            "server": server,
+        }
 
     def stats(self, request: Request) -> Reply:
         return Reply(200, self.all_stats())

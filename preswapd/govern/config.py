@@ -92,7 +92,7 @@ SHARE_KEYS: Keys = keys_of(SHARE_SETTINGS)
 
 
 class GovernorFile(ConfigFile):
-    named = INSTANCE_TABLE
+    named = (INSTANCE_TABLE,)
 
     def values(self) -> dict[At, Any]:
         found = {key: value for key, value in self.tables.items() if key != INSTANCE_TABLE}

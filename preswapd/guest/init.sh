@@ -33,7 +33,16 @@ answer() { # NUMBER STATUS, output on standard input
 
 exec 3<>"$port"
 uname -r | answer 0 0
-while read -r number code <&3; do
+ended=0
+# A guest that wakes up from hibernation reads an end of file too, until its kernel has heard from QEMU
+# that the host's end is open: late on a busy host.
+while [ "$ended" -lt 100 ]; do
+  if ! read -r number code <&3; then
+    ended=$((ended + 1))
+    usleep 100000
+    continue
+  fi
+  ended=0
   # Only this shell is safe from the OOM killer (it is process 1); commands run in a process of their own.
   # Their output goes through a file on the initramfs, which is never swapped.
   (

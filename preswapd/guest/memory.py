@@ -15,7 +15,7 @@ from preswapd.guest.remembered import remembered
 MIB = 1 << 20
 # Of the guest that shows what is taken.  What Linux takes grows by a 64th of larger ones.
 TRIED = 128 * MIB
-TRY_SECONDS = 90.0
+TRY_SECONDS = 180.0
 
 
 def memory_leaving(available: int, kernel: Kernel, cache: Path) -> int:

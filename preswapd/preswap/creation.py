@@ -10,12 +10,12 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from preswapd.errors import RefusedError
+from preswapd.host.disk_locks import lock_disk_file
 from preswapd.paths import InstancePaths
 from preswapd.preswap.device._device import Device, Epochs, Sampler
 from preswapd.preswap.device._table import Entry, Table
 from preswapd.preswap.files.disk_file import open_disk_file
 from preswapd.preswap.files.durable import remove_file
-from preswapd.preswap.files.lock import lock_disk_file
 from preswapd.preswap.files.maps import born, create_map, open_map
 from preswapd.preswap.files.removing import remove_state
 from preswapd.preswap.files.saved_map import saved_pieces

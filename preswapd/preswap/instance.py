@@ -3,7 +3,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from typing import NamedTuple, cast
 
@@ -107,6 +107,8 @@ class Instance:
         self.closing = threading.Lock()
         self.saving = threading.Lock()
         self.is_closed = False
+        # Names that clients know something else by: no device gets one.
+        self.reserved: Collection[str] = ()
         self.next_keeping = 0.0
         self.clients = Clients(settings.paths, self.served, log)
         self.parking = Parking(settings.paths, opened.host.boot_id, self.clients.awaited, log)
@@ -217,6 +219,8 @@ class Instance:
             self.check_not_refused(name)
             if name in self.served:
                 raise RefusedError(f"there is a device {name} already")
+            if name in self.reserved:
+                raise RefusedError(f"{name} is an image's name already: choose another")
             check_number_of_devices(len(self.served) + len(self.refused) + 1)
             check_shared_memory(self.settings, name, size)
             served = create(self.maker, DeviceSpec(name, size), codec)
@@ -336,10 +340,14 @@ class Instance:
     ) -> Shrink:
         """Begins to move pages to disk until `pages` are left, in one device or in all.
 
-        Puts beyond that are rejected while it runs, so that it ends even under load.  RefusedError
-        while another that was asked for has not ended, or when there is no such device.
+        Puts beyond that are rejected while it runs, so that it ends even under load.  Whoever asks
+        it of all devices wants memory back: what only caches goes too, at once.  RefusedError while
+        another that was asked for has not ended, or when there is no such device.
         """
-        return self.shrinks.begin(ToPages(self.sysctl, self.chosen(name), pages, name), progress)
+        shrink = self.shrinks.begin(ToPages(self.sysctl, self.chosen(name), pages, name), progress)
+        if name is None:
+            self.host.evict_all()
+        return shrink
 
     def shrink(
         self,

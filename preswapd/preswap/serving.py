@@ -7,10 +7,10 @@ from contextlib import suppress
 from typing import NamedTuple, TypeVar
 
 from preswapd.errors import RefusedError
+from preswapd.host.disk_locks import lock_disk_file
 from preswapd.paths import StatePaths
 from preswapd.preswap.creation import Served, cannot_make
 from preswapd.preswap.files.disk_file import alone, is_block_device
-from preswapd.preswap.files.lock import lock_disk_file
 from preswapd.preswap.footprint import NoRoomError
 
 Found = TypeVar("Found")

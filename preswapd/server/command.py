@@ -7,7 +7,7 @@ import click
 
 from preswapd.commandline import FILE, Reader
 from preswapd.server.config.merged import load
-from preswapd.server.config.options import parse_device, setting_options
+from preswapd.server.config.options import parse_device, parse_image, setting_options
 from preswapd.server.config.shown import as_toml
 from preswapd.server.serve import serve
 from preswapd.subcommands import imported
@@ -30,6 +30,14 @@ SYNC = "preswapd.server.syncing:sync"
     multiple=True,
     type=Reader("name=size", parse_device),
     help="A swap device; may be given several times.",
+)
+@click.option(
+    "--image",
+    "images",
+    multiple=True,
+    type=Reader("name=path", parse_image),
+    help="A raw disk image that clients read, cached in memory that swap does not need; may be"
+    " given several times.",
 )
 @click.option(
     "--system",

@@ -4,9 +4,10 @@
 import threading
 from typing import NamedTuple
 
+from preswapd.block._export import Connection
 from preswapd.errors import RefusedError
 from preswapd.log import WARNING, Throttle
-from preswapd.preswap.device._device import Connection
+from preswapd.precache.images import Images
 from preswapd.preswap.instance import Instance
 from preswapd.server.buffers import LARGEST_REQUEST, Buffers
 from preswapd.units import format_size
@@ -24,10 +25,11 @@ class ClientCount(NamedTuple):
 
 
 class Exports:
-    """The instance's devices as NBD exports; devices may come and go."""
+    """The instance's devices and its images as NBD exports; they may come and go."""
 
-    def __init__(self, instance: Instance, buffers: Buffers) -> None:
+    def __init__(self, instance: Instance, images: Images, buffers: Buffers) -> None:
         self.instance = instance
+        self.images = images
         self.buffers = buffers
         # A client that was refused tries again and again.
         self.complaints = Throttle()
@@ -38,32 +40,46 @@ class Exports:
     def names(self) -> list[str]:
         return sorted(self.instance.devices)
 
+    def images_served(self) -> list[str]:
+        return sorted(self.images.served)
+
     def default(self) -> str:
-        """What the empty name stands for: the only device, or nothing."""
+        """What the empty name stands for: the only device, or nothing; never an image."""
         names = self.names()
         # Whoever means one that is not served must not get another one's pages.
         return names[0] if len(names) == 1 and not self.instance.refused else ""
 
     def connect(self, name: str) -> Connection:
+        image = self.images.connect(name)
+        if image is not None:
+            return self.admitted(image, self.images.served[name].image.connections > 1)
         device = self.instance.devices.get(name or self.default())
         if device is None:
             choices = ", ".join(self.names()) or "none"
+            images = ", ".join(self.images_served())
+            also = f", the images {images}" if images else ""
             asked = self.why_not(name)
             if self.complaints.passes():
                 self.instance.log(
-                    WARNING, f"a client was refused: {asked}: the devices are {choices}"
+                    WARNING, f"a client was refused: {asked}: the devices are {choices}{also}"
                 )
             raise RefusedError(asked)
-        # A device's first client is its guest, which is served whatever comes.
-        if device.connections:
-            self.check_room(device.name)
-        connection = device.connect()
-        self.count(device.name, came=1)
+        return self.admitted(device.connect(), device.connections > 1)
+
+    def admitted(self, connection: Connection, has_others: bool) -> Connection:
+        """A device's first client is its guest, which is served whatever comes."""
+        if has_others:
+            try:
+                self.check_room(connection.name)
+            except RefusedError:
+                connection.close()
+                raise
+        self.count(connection.name, came=1)
         self.keep_room()
         return connection
 
     def why_not(self, name: str) -> str:
-        if name in self.instance.refused:
+        if name in self.instance.refused or name in self.images.refused:
             return f"{name} is not served"
         return f"no device {name!r}" if name else "no device was named, and there is not just one"
 
@@ -77,20 +93,21 @@ class Exports:
 
     def keep_room(self) -> None:
         """To be called now and then: clients come and go, and what they hold grows."""
-        self.buffers.keep_room(sum(device.connections for device in self.instance.devices.values()))
+        of_devices = sum(device.connections for device in self.instance.devices.values())
+        self.buffers.keep_room(of_devices + self.images.connections)
 
     def tell_too_long(self, connection: Connection) -> None:
         """Of a request that was refused; its client was told how long one may be."""
         if self.too_long.passes():
             self.instance.log(
                 WARNING,
-                f"a client of {connection.device.name} asks for more than"
+                f"a client of {connection.name} asks for more than"
                 f" {format_size(LARGEST_REQUEST)} at once, which is refused",
             )
 
     def disconnect(self, connection: Connection) -> None:
         connection.close()
-        self.count(connection.device.name, went=1)
+        self.count(connection.name, went=1)
         self.keep_room()
 
     def count(self, name: str, came: int = 0, went: int = 0) -> None:
@@ -100,5 +117,5 @@ class Exports:
             self.clients[name] = now
             # Here, where they are in order: of two that come and go at once the newer one's word
             # must stay.
-            if came or not now.open:
+            if name not in self.images.names and (came or not now.open):
                 self.instance.note_client(name, connected=now.open > 0)

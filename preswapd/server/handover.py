@@ -8,6 +8,7 @@ from pathlib import Path
 
 from preswapd.api.messages import ServerFacts
 from preswapd.paths import InstancePaths
+from preswapd.precache.settings import ImageSpec
 from preswapd.preswap.settings import DeviceSpec, Settings
 
 
@@ -25,6 +26,7 @@ class Handover:
     listen: str | None
     death_signal: int  # as host/prctl.py has it
     stops_at: tuple[int, ...]  # signals
+    images: tuple[ImageSpec, ...] = ()
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), default=text_of)
@@ -48,6 +50,9 @@ class Handover:
             listen=values["listen"],
             death_signal=values["death_signal"],
             stops_at=tuple(values["stops_at"]),
+            images=tuple(
+                ImageSpec(**{**spec, "path": path_of(spec["path"])}) for spec in values["images"]
+            ),
         )
 
 

@@ -24,6 +24,7 @@ from preswapd.errors import PreswapError, with_place
 from preswapd.host.prctl import name_thread, set_death_signal
 from preswapd.host.sd_notify import notify
 from preswapd.log import ERROR, INFO, WARNING, Throttle, log
+from preswapd.precache.images import Images
 from preswapd.preswap.instance import Instance
 from preswapd.server import stopping
 from preswapd.server.buffers import Buffers
@@ -73,13 +74,23 @@ def begin(handover: Handover, buffered: Callable[[], int]) -> Exports:
     spawn("writeback", Background(instance.write_back).run)
     spawn("recompression", Background(instance.recompress).run)
     listening = socket.socket(fileno=handover.control)
-    api = Api(instance, handover.facts)
+    images = Images(
+        instance.host,
+        handover.images,
+        instance.settings.compress,
+        log,
+        lambda: {*instance.devices, *instance.refused},
+    )
+    instance.reserved = images.names
+    if handover.images:
+        spawn("images", images_thread(instance, images).run)
+    api = Api(instance, handover.facts, images)
     ControlServer(listening, api, log).start()
     # What lives now lives on: a full collection would hold requests up for nothing.
     gc.collect()
     gc.freeze()
     gc.enable()
-    exports = Exports(instance, Buffers(instance, handover.facts.threads, buffered))
+    exports = Exports(instance, images, Buffers(instance, handover.facts.threads, buffered))
     exports.keep_room()
     sockets = Reopening([*unix, *tcp_sockets(handover, api)], log)
     watch = Background(
@@ -93,6 +104,13 @@ def begin(handover: Handover, buffered: Callable[[], int]) -> Exports:
     spawn("watch", watch.run)
     announce(handover, exports)
     return exports
+
+
+def images_thread(instance: Instance, images: Images) -> "Background":
+    def look_at_images() -> None:
+        images.look(instance.sysctl.frozen)
+
+    return Background(look_at_images, pause=lambda: time.sleep(WATCH_SECONDS))
 
 
 def unix_sockets(handover: Handover) -> list[UnixSocket]:
@@ -125,8 +143,10 @@ def log_recovery(instance: Instance) -> None:
 def announce(handover: Handover, exports: Exports) -> None:
     settings, facts = handover.settings, handover.facts
     also = f" and {handover.listen}" if handover.listen and not facts.listen_error else ""
+    served = ", ".join(exports.images_served())
+    images = f" images {served or 'none'}," if handover.images else ""
     text = (
-        f"instance {settings.instance}, devices {', '.join(exports.names()) or 'none'},"
+        f"instance {settings.instance}, devices {', '.join(exports.names()) or 'none'},{images}"
         f" NBD at {settings.paths.nbd_socket}{also}, control at {settings.paths.control_socket},"
         f" nbdkit {facts.nbdkit}, worker threads: {facts.threads}"
     )

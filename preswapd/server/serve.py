@@ -27,6 +27,7 @@ from preswapd.host.prctl import death_signal
 from preswapd.host.processes import own_unit
 from preswapd.log import ERROR, WARNING, log
 from preswapd.paths import InstancePaths
+from preswapd.precache import images
 from preswapd.preswap.opening import check
 from preswapd.server import belonging, directories, locks, sockets, stopping
 from preswapd.server.config.merged import Config
@@ -54,6 +55,7 @@ def serve(config: Config) -> NoReturn:
     held = locks.take(settings.paths, settings.instance)
     belonging.check(settings.paths, held[0])
     check(settings)
+    check_images(config)
     belonging.note(settings.paths, held[0])
     for conflict in config.conflicts:
         log(WARNING, conflict)
@@ -62,6 +64,14 @@ def serve(config: Config) -> NoReturn:
     listening = sockets.listen_all(settings.paths, address, passed)
     started.write(settings.paths.last_start)
     become_nbdkit(config, found, listening, held)
+
+
+def check_images(config: Config) -> None:
+    """Guests must not lose their swap because an image is missing; else it is said at once."""
+    refused = images.check(config.images)
+    if config.images and len(refused) == len(config.images) and not config.settings.devices:
+        name, error = next(iter(refused.items()))
+        raise RefusedError(f"the image {name} cannot be served: {error}")
 
 
 def be_a_server() -> None:
@@ -107,6 +117,7 @@ def become_nbdkit(
     facts = facts_of(config, found, listening.listen_error)
     handover = Handover(
         settings=config.settings,
+        images=config.images,
         facts=facts,
         locks=tuple(kept(descriptor) for descriptor in held),
         nbd=sockets.FIRST_PASSED,

@@ -69,6 +69,9 @@ class Host:
     def has_pool(self, pool: int) -> bool:
         """Whether there is one with this id, after a restart too."""
 
+    def pool_stats(self, pool: int) -> dict[str, int]:
+        """`pages`, their `bytes` as they are stored, and how many were `evicted`."""
+
     def new_pool(self, uuid: bytes = ..., flags: int = ...) -> int:
         """The new pool's id. A SHARED pool is joined by its uuid, 16 bytes, the secret of those
         who share it. ValueError: unknown flags, no uuid, or other flags than its first user's."""
@@ -126,6 +129,12 @@ class Host:
 
     def compact(self) -> None:
         """Moves pages out of the emptiest slabs where memory is lacking, 16 MiB at most."""
+
+    def make_spare(self) -> None:
+        """Evicts ephemeral pages until the spare room is free, or none are left."""
+
+    def evict_all(self) -> int:
+        """Evicts all ephemeral pages: how many."""
 
     def maintain(self, all: bool = False) -> None:
         """Gives empty slabs back (all: also those that fell empty just now) and moves pages out

@@ -21,11 +21,14 @@ cdef extern from "tmem.h" nogil:
         uint64_t mem_limit, mem_used_total, mem_used_max, metadata_size
         uint64_t stored_pages, same_filled_pages, huge_pages, compr_data_size, live_slot_bytes
         uint64_t staged_pages
-        uint64_t ephemeral_pages, evicted_pages
+        uint64_t ephemeral_pages, ephemeral_bytes, evicted_pages
         uint64_t puts, good_puts, no_mem_puts, dup_puts_replaced, dup_puts_flushed
         uint64_t gets, found_gets, flushes, flushes_found
         uint64_t pool_limit_hit, reject_alloc_fail, checksum_errors, moved_pages
         uint64_t recompressed_pages, recompress_saved
+
+    ctypedef struct tmem_pool_stats "struct tmem_pool_stats":
+        uint64_t pages, bytes, evicted
 
     const tmem_ops_t tmem_ops_table "tmem_ops"
     int tmem_create(const char *path, const char *boot_id, tmem_host **host)
@@ -52,12 +55,15 @@ cdef extern from "tmem.h" nogil:
     int tmem_freeze(tmem_host *, uint32_t, cbool)
     int tmem_set_max_pages(tmem_host *, uint32_t, uint64_t)
     cbool tmem_pool_exists(const tmem_host *, uint32_t)
+    int tmem_get_pool_stats(const tmem_host *, uint32_t, tmem_pool_stats *)
     int tmem_put(tmem_host *, const tmem_handle *, const void *, tmem_compress, cbool)
     int tmem_get(tmem_host *, const tmem_handle *, void *)
     int tmem_flush(tmem_host *, const tmem_handle *)
     int64_t tmem_flush_object(tmem_host *, uint32_t, uint64_t)
     int tmem_recompress(tmem_host *, const tmem_handle *, tmem_compress)
     void tmem_give_back(tmem_host *)
+    void tmem_make_spare(tmem_host *)
+    uint64_t tmem_evict_all(tmem_host *)
     void tmem_maintain(tmem_host *, cbool)
     cbool tmem_pack(tmem_host *)
     void tmem_set_staging(tmem_host *, cbool)
@@ -234,6 +240,13 @@ cdef class Host:
     def has_pool(self, uint32_t pool):
         return tmem_pool_exists(self.pointer(), pool)
 
+    def pool_stats(self, pool):
+        cdef tmem_pool_stats s
+        self.check_pool(pool)
+        if tmem_get_pool_stats(self.host, pool, &s) < 0:
+            raise KeyError(f"no pool {pool}")
+        return dict(s)
+
     cdef int check_pool(self, pool) except -1:
         if not 0 <= pool < 1 << 32 or not tmem_pool_exists(self.pointer(), pool):
             raise KeyError(f"no pool {pool}")
@@ -352,6 +365,18 @@ cdef class Host:
         cdef tmem_host *host = self.pointer()
         with nogil:
             tmem_compact(host)
+
+    def make_spare(self):
+        cdef tmem_host *host = self.pointer()
+        with nogil:
+            tmem_make_spare(host)
+
+    def evict_all(self):
+        cdef tmem_host *host = self.pointer()
+        cdef uint64_t evicted
+        with nogil:
+            evicted = tmem_evict_all(host)
+        return evicted
 
     def maintain(self, bint all=False):
         cdef tmem_host *host = self.pointer()

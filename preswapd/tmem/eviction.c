@@ -18,26 +18,51 @@ static bool is_current(struct tmem_host *h, const struct queue_entry *e,
 	       pool_is_ephemeral(&h->pools[handle->pool]);
 }
 
-static bool evict(struct tmem_host *h, const struct queue_entry *e)
+/* For each page that goes so many may be passed over that were got since they were put or passed over
+ * last: a put must not wait for a walk through a million of them. */
+#define SECOND_CHANCES 8u
+
+enum fate { STALE, SPARED, EVICTED };
+
+/* Of the page of an entry that is in the queue no more. */
+static enum fate evict(struct tmem_host *h, const struct queue_entry *e, bool may_spare)
 {
 	struct tmem_handle handle = handle_in(e);
 
 	page_lock(h, &handle);
-	uint32_t dead = is_current(h, e, &handle) ? page_drop(h, &handle) : 0;
+	bool current = is_current(h, e, &handle);
+	bool spared = current && may_spare && index_was_got(&h->index, &handle);
+	uint32_t dead = current && !spared ? page_drop(h, &handle) : 0;
 	page_unlock(h, &handle);
 	page_release(h, dead);
-	if (dead)
+	if (dead) {
 		count_up(&h->count.evicted_pages);
-	return dead != 0;
+		count_up(&h->pools[handle.pool].evicted);
+	}
+	return dead ? EVICTED : spared ? SPARED : STALE;
 }
 
-unsigned eviction_evict(struct tmem_host *h, unsigned most)
+/* Without memory for its place at the queue's end it goes all the same: nothing else ever would. */
+static enum fate judge(struct tmem_host *h, const struct queue_entry *e, bool may_spare)
+{
+	enum fate fate = evict(h, e, may_spare);
+
+	if (fate == SPARED && queue_append(&h->queue, e) < 0)
+		fate = evict(h, e, false);
+	return fate;
+}
+
+uint64_t eviction_evict(struct tmem_host *h, uint64_t most)
 {
 	struct queue_entry e;
-	unsigned evicted = 0;
+	uint64_t evicted = 0;
+	unsigned spared = 0;
 
-	while (evicted < most && queue_take(&h->queue, &e))
-		evicted += evict(h, &e);
+	while (evicted < most && queue_take(&h->queue, &e)) {
+		enum fate fate = judge(h, &e, spared < SECOND_CHANCES);
+		evicted += fate == EVICTED;
+		spared = fate == EVICTED ? 0 : spared + (fate == SPARED);
+	}
 	return evicted;
 }
 
@@ -80,7 +105,7 @@ void eviction_enqueue(struct tmem_host *h, const struct tmem_handle *handle, uin
 	int due = queue_append(&h->queue, &e);
 
 	if (due < 0)
-		evict(h, &e);                  /* it is in no queue: nothing else ever would */
+		evict(h, &e, false);           /* it is in no queue: nothing else ever would */
 	else if (due && too_many_stale(h))
 		queue_sweep(&h->queue, keep_entry, h);
 }

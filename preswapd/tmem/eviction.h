@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Ephemeral pages go when others need room, the oldest put first. */
+/* Ephemeral pages go when others need room, the oldest put first, with a second chance for those that
+ * were got since. */
 #ifndef PRESWAPD_EVICTION_H
 #define PRESWAPD_EVICTION_H
 
@@ -7,8 +8,8 @@
 
 /* An ephemeral page was put: it takes its place in the queue. */
 void eviction_enqueue(struct tmem_host *, const struct tmem_handle *, uint64_t seq);
-/* Evicts the oldest ephemeral pages, `most` of them; how many there were. */
-unsigned eviction_evict(struct tmem_host *, unsigned most);
+/* Evicts ephemeral pages, `most` of them; how many there were. */
+uint64_t eviction_evict(struct tmem_host *, uint64_t most);
 /* Sweeps stale entries out of the queue. */
 void eviction_tidy(struct tmem_host *);
 

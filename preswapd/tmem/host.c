@@ -31,6 +31,12 @@ static void host_forget_index(struct tmem_host *h, const struct tmem_handle *han
 	page_unlock(h, handle);
 }
 
+static int host_put(struct tmem_host *h, const struct tmem_handle *handle, const void *page,
+		    enum tmem_compress compress)
+{
+	return tmem_put(h, handle, page, compress, false);
+}
+
 const struct tmem_ops tmem_ops = {
 	.stage = room_stage,
 	.build = room_build,
@@ -55,6 +61,9 @@ const struct tmem_ops tmem_ops = {
 	.visit = page_visit,
 	.settle = mover_settle_page,
 	.recompress = mover_recompress,
+	.put = host_put,
+	.get = tmem_get,
+	.flush = tmem_flush,
 };
 
 /* --- The contract in single calls ---------------------------------------------------------- */
@@ -109,6 +118,8 @@ static struct tmem_found copy_page(struct tmem_host *h, const struct tmem_handle
 	struct tmem_found found = page_find(h, handle);
 	if (found.ref)
 		page_copy(h, &found, copy);
+	if (found.ref && pool_is_ephemeral(&h->pools[handle->pool]))
+		index_note_get(&h->index, handle);
 	page_unlock(h, handle);
 	return found;
 }

@@ -87,6 +87,31 @@ uint32_t index_get(struct index *x, const struct tmem_handle *h)
 	return l ? l->refs[h->index % LEAF_REFS] : 0;
 }
 
+static uint64_t got_bit(const struct tmem_handle *h)
+{
+	return 1ull << h->index % 64;
+}
+
+static uint64_t *got_word(struct leaf *l, const struct tmem_handle *h)
+{
+	return &l->got[h->index % LEAF_REFS / 64];
+}
+
+void index_note_get(struct index *x, const struct tmem_handle *h)
+{
+	*got_word(*leaf_of(branch_of(*find_object(x, h), h->index), h->index), h) |= got_bit(h);
+}
+
+bool index_was_got(struct index *x, const struct tmem_handle *h)
+{
+	uint64_t *word =
+		got_word(*leaf_of(branch_of(*find_object(x, h), h->index), h->index), h);
+	bool got = *word & got_bit(h);
+
+	*word &= ~got_bit(h);
+	return got;
+}
+
 static struct object *make_object(struct index *x, const struct tmem_handle *h)
 {
 	struct object **at = find_object(x, h);
@@ -176,6 +201,7 @@ uint32_t index_clear(struct index *x, const struct tmem_handle *h)
 
 	if (old) {
 		l->refs[h->index % LEAF_REFS] = 0;
+		*got_word(l, h) &= ~got_bit(h);
 		l->used--;
 		(*at)->pages--;
 		free_empty(x, at, h->index);

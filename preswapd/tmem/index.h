@@ -3,7 +3,7 @@
  *
  * Objects hang in 256 stripes, each with a lock: neighbouring objects have different stripes, so
  * the sixteen objects of a swap type never share one.  An object's pages are a radix tree whose
- * leaves are 256 refs of 4 bytes: 4.3 bytes a stored page where neighbours are stored too.
+ * leaves are 256 refs of 4 bytes: 4.4 bytes a stored page where neighbours are stored too.
  */
 #ifndef PRESWAPD_INDEX_H
 #define PRESWAPD_INDEX_H
@@ -19,6 +19,7 @@
 #define BRANCH_REFS (LEAF_REFS * BRANCH_LEAVES)
 
 struct leaf {
+	uint64_t got[LEAF_REFS / 64];   /* a bit for each page: see index_note_get() */
 	uint32_t used;
 	uint32_t refs[LEAF_REFS];
 };
@@ -64,6 +65,9 @@ int index_prepare(struct index *, const struct tmem_handle *);
 /* Room must have been made, unless there was a ref before. */
 void index_set(struct index *, const struct tmem_handle *, uint32_t ref);
 uint32_t index_clear(struct index *, const struct tmem_handle *);
+/* The stored page was got, which a move of it does not change.  Whether it was since the last look. */
+void index_note_get(struct index *, const struct tmem_handle *);
+bool index_was_got(struct index *, const struct tmem_handle *);
 int index_reserve(struct index *, const struct tmem_handle *, uint32_t last);
 void index_forget(struct index *, const struct tmem_handle *);
 /* The stored page at or after h->index: true, and h->index and *ref are set. */

@@ -7,7 +7,7 @@
 #include "staging.h"
 
 /* Pages evicted before the next look at the limit; fewer than a slab has may free no memory. */
-#define EVICT_AT_ONCE 256u
+#define EVICT_AT_ONCE 4096u
 #define EVICT_AT_LEAST 16u
 
 /* Between two slabs of staged pages while puts come in: a slab takes some 0.1 ms, so that with the
@@ -83,13 +83,13 @@ static uint64_t still_over_limit(struct tmem_host *h)
 }
 
 /* Evicts no more than must go in any case: a page frees at most its own size. */
-static unsigned evict_for(struct tmem_host *h, uint64_t bytes)
+static uint64_t evict_for(struct tmem_host *h, uint64_t bytes)
 {
 	uint64_t pages = bytes / TMEM_PAGE;
 
 	if (pages < EVICT_AT_LEAST)
 		pages = EVICT_AT_LEAST;
-	return eviction_evict(h, pages < EVICT_AT_ONCE ? (unsigned)pages : EVICT_AT_ONCE);
+	return eviction_evict(h, pages < EVICT_AT_ONCE ? pages : EVICT_AT_ONCE);
 }
 
 /* The limit was lowered: memory without pages goes first, then what denser slabs free, then the
@@ -104,6 +104,26 @@ static void fit_limit(struct tmem_host *h)
 		if (over && !evict_for(h, over))
 			break;
 	}
+}
+
+void tmem_make_spare(struct tmem_host *h)
+{
+	int64_t more = slabs_lacking(&h->slabs);
+
+	while (more > 0 && count_of(&h->count.ephemeral_pages)) {
+		mover_compact(h, false);
+		more = slabs_lacking(&h->slabs);
+		if (more > 0 && !evict_for(h, (uint64_t)more))
+			break;
+	}
+}
+
+uint64_t tmem_evict_all(struct tmem_host *h)
+{
+	uint64_t evicted = eviction_evict(h, count_of(&h->count.ephemeral_pages));
+
+	slabs_give_back(&h->slabs, true);
+	return evicted;
 }
 
 void tmem_maintain(struct tmem_host *h, bool all)

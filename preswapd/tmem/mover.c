@@ -70,7 +70,7 @@ static bool publish_copy(struct tmem_host *h, const struct moving *m, uint32_t t
 		__atomic_store_n(&fresh->seq, m->copy.seq, __ATOMIC_RELAXED);
 		store_release(&fresh->state, slot_live_word(&h->arena, fresh, m->copy.sum));
 		index_set(&h->index, &m->copy.handle, to);
-		page_regauge(h, old->packing, fresh->packing);
+		page_regauge(h, m->copy.handle.pool, old->packing, fresh->packing);
 		store_release(&old->state, 0);
 	}
 	page_unlock(h, &m->copy.handle);

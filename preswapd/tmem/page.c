@@ -36,9 +36,14 @@ static void make_dead(struct tmem_host *h, uint32_t ref)
 	store_release(&arena_slot(&h->arena, ref)->state, 0);
 }
 
-static void gauge_bytes(struct tmem_host *h, uint16_t packing, uint64_t add)
+static void gauge_bytes(struct tmem_host *h, uint32_t pool, uint16_t packing, uint64_t add)
 {
+	uint64_t with_header = add * (HEADER_BYTES + length_of(packing));
+
 	count_add(&h->count.compr_data_size, add * length_of(packing));
+	count_add(&h->pools[pool].bytes, with_header);
+	if (pool_is_ephemeral(&h->pools[pool]))
+		count_add(&h->count.ephemeral_bytes, with_header);
 	if (codec_of(packing) == CODEC_SAME)
 		count_add(&h->count.same_filled_pages, add);
 	else if (codec_of(packing) == CODEC_RAW)
@@ -50,18 +55,18 @@ void page_gauge(struct tmem_host *h, uint32_t pool, const struct slot *s, int ch
 	uint64_t add = (uint64_t)(int64_t)change;
 
 	count_add(&h->count.stored_pages, add);
-	gauge_bytes(h, s->packing, add);
+	gauge_bytes(h, pool, s->packing, add);
 	count_add(&h->pools[pool].pages, add);
 	if (pool_is_ephemeral(&h->pools[pool]))
 		count_add(&h->count.ephemeral_pages, add);
 }
 
-void page_regauge(struct tmem_host *h, uint16_t before, uint16_t now)
+void page_regauge(struct tmem_host *h, uint32_t pool, uint16_t before, uint16_t now)
 {
 	if (before == now)
 		return;
-	gauge_bytes(h, before, (uint64_t)-1);
-	gauge_bytes(h, now, 1);
+	gauge_bytes(h, pool, before, (uint64_t)-1);
+	gauge_bytes(h, pool, now, 1);
 }
 
 int page_reject(struct tmem_host *h, uint64_t *why)
@@ -137,7 +142,10 @@ int page_publish(struct tmem_host *h, const struct tmem_handle *handle,
 	index_set(&h->index, handle, fresh->ref);
 	*old = before;
 	if (before) {
-		page_regauge(h, arena_slot(&h->arena, before)->packing, fresh->packing);
+		page_regauge(h, handle->pool, arena_slot(&h->arena, before)->packing,
+			     fresh->packing);
+		if (pool_is_ephemeral(pool))
+			index_was_got(&h->index, handle);      /* not since this put */
 		make_dead(h, before);
 		count_up(&h->count.dup_puts_replaced);
 	} else {

@@ -12,7 +12,7 @@ void page_fill(struct tmem_host *, uint32_t ref, const struct tmem_handle *, uin
  * slot may be damaged by now. */
 void page_gauge(struct tmem_host *, uint32_t pool, const struct slot *, int change);
 /* The same page in fewer bytes: what it was stored as before and is now. */
-void page_regauge(struct tmem_host *, uint16_t before, uint16_t now);
+void page_regauge(struct tmem_host *, uint32_t pool, uint16_t before, uint16_t now);
 /* Counts a put that is rejected, and why; -ENOSPC, for the caller to return. */
 int page_reject(struct tmem_host *, uint64_t *why);
 

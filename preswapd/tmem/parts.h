@@ -15,7 +15,7 @@ struct pool {
 	uint32_t flags;                /* atomic */
 	uint32_t generation;           /* how many pools have had this number; atomic */
 	uint32_t users;                /* how often a shared pool was joined */
-	uint64_t pages;                /* atomic */
+	uint64_t pages, bytes, evicted;        /* atomic */
 	uint64_t max_pages;            /* new pages beyond it are rejected; atomic */
 };
 

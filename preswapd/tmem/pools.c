@@ -32,6 +32,7 @@ static void load(struct tmem_host *h, uint32_t id)
 	__atomic_store_n(&p->frozen, false, __ATOMIC_RELAXED);
 	__atomic_store_n(&p->max_pages, UINT64_MAX, __ATOMIC_RELAXED);
 	p->users = 0;
+	__atomic_store_n(&p->evicted, 0, __ATOMIC_RELAXED);
 	__atomic_store_n(&p->live, e->state != 0, __ATOMIC_RELEASE);
 }
 
@@ -167,5 +168,15 @@ int tmem_set_max_pages(struct tmem_host *h, uint32_t id, uint64_t pages)
 	if (!tmem_pool_exists(h, id))
 		return -ENOENT;
 	__atomic_store_n(&h->pools[id].max_pages, pages, __ATOMIC_RELAXED);
+	return 0;
+}
+
+int tmem_get_pool_stats(const struct tmem_host *h, uint32_t id, struct tmem_pool_stats *to)
+{
+	if (!tmem_pool_exists(h, id))
+		return -ENOENT;
+	*to = (struct tmem_pool_stats){.pages = count_of(&h->pools[id].pages),
+				       .bytes = count_of(&h->pools[id].bytes),
+				       .evicted = count_of(&h->pools[id].evicted)};
 	return 0;
 }

@@ -43,10 +43,18 @@ static int alloc_settling(struct tmem_host *h, unsigned length, unsigned flags, 
 	return err;
 }
 
-/* Then the oldest ephemeral pages go, until there is a slot. */
-static int alloc_evicting(struct tmem_host *h, unsigned length, unsigned flags, uint32_t *ref)
+typedef int (*allocate)(struct tmem_host *, unsigned length, unsigned flags, uint32_t *ref);
+
+static int alloc_at_once(struct tmem_host *h, unsigned length, unsigned flags, uint32_t *ref)
 {
-	int err = alloc_settling(h, length, flags, ref);
+	return slots_alloc(&h->slabs, length, flags, ref);
+}
+
+/* Ephemeral pages go until there is a slot, or no such page is left. */
+static int alloc_evicting(struct tmem_host *h, allocate alloc, unsigned length, unsigned flags,
+			  uint32_t *ref)
+{
+	int err = alloc(h, length, flags, ref);
 
 	for (unsigned i = 0; (err == -ENOSPC || err == -ENOMEM) && i < EVICT_ROUNDS; i++) {
 		if (!count_of(&h->count.ephemeral_pages))
@@ -55,9 +63,21 @@ static int alloc_evicting(struct tmem_host *h, unsigned length, unsigned flags, 
 			return -EAGAIN;
 		if (slabs_over_limit(&h->slabs) || !eviction_evict(h, EVICT_AT_ONCE))
 			break;
-		err = alloc_settling(h, length, flags, ref);
+		err = alloc(h, length, flags, ref);
 	}
 	return err;
+}
+
+/* A persistent page does not wait for staged pages while ephemeral ones can go. */
+static int alloc_for(struct tmem_host *h, const struct pool *pool, unsigned length, unsigned flags,
+		     uint32_t *ref)
+{
+	if (pool_is_ephemeral(pool))
+		return alloc_evicting(h, alloc_settling, length, flags | SLOTS_LEAVES_SPARE, ref);
+	int err = alloc_evicting(h, alloc_at_once, length, flags, ref);
+	if (flags & TMEM_SPARE || (err != -ENOSPC && err != -ENOMEM))
+		return err;
+	return alloc_settling(h, length, flags, ref);
 }
 
 /* Hashes the copy and not the source: it is in the cache now.  The source would take a fourth more
@@ -92,8 +112,7 @@ int room_build(struct tmem_host *h, const struct tmem_handle *handle, const void
 	if (!scratch)
 		return reject(h, flags, &h->count.reject_alloc_fail);
 	codec_pack(scratch, compress, page, arena_longest_packed(), out, &p);
-	int err = flags & TMEM_SPARE ? slots_alloc(&h->slabs, p.length, 0, &fresh->ref) :
-				       alloc_evicting(h, p.length, flags, &fresh->ref);
+	int err = alloc_for(h, &h->pools[handle->pool], p.length, flags, &fresh->ref);
 	if (err == -EAGAIN)
 		return err;
 	if (err)
@@ -112,11 +131,13 @@ static uint64_t pages_that_fit(const struct pool *p, uint64_t n)
 	return n < room ? n : room;
 }
 
-static int slots_for_whole_pages(struct tmem_host *h, unsigned n, enum tmem_compress compress,
-				 unsigned flags, uint32_t *refs)
+static int slots_for_whole_pages(struct tmem_host *h, const struct pool *pool, unsigned n,
+				 enum tmem_compress compress, unsigned flags, uint32_t *refs)
 {
 	if (n == 0)
 		return 0;
+	if (pool_is_ephemeral(pool))
+		flags |= SLOTS_LEAVES_SPARE;
 	if (compress == TMEM_NONE)
 		return slots_alloc_raw(&h->slabs, n, flags, refs);
 	return slots_alloc_staged(&h->slabs, compress, n, flags, refs);
@@ -135,7 +156,7 @@ int room_stage(struct tmem_host *h, const struct tmem_handle *handles, const voi
 	n = (unsigned)pages_that_fit(&h->pools[handles->pool], n);
 	while (wanted < n && !codec_same_filled(page + wanted * TMEM_PAGE))
 		wanted++;
-	int got = slots_for_whole_pages(h, wanted, compress, flags, refs);
+	int got = slots_for_whole_pages(h, &h->pools[handles->pool], wanted, compress, flags, refs);
 	for (int i = 0; i < got; i++) {
 		struct packed raw = {page + (unsigned)i * TMEM_PAGE, TMEM_PAGE, CODEC_RAW};
 		fresh[i].generation = generation;

@@ -157,6 +157,13 @@ static bool leaves_room_for_copies(const struct slabs *s, unsigned flags)
 	       s->used_bytes - s->empty_bytes + s->staged_bytes + SLAB_BYTES <= s->limit;
 }
 
+/* With so many bytes more; empty slabs are free. */
+static bool leaves_spare(const struct slabs *s, uint32_t bytes, unsigned flags)
+{
+	return !(flags & SLOTS_LEAVES_SPARE) ||
+	       s->used_bytes - s->empty_bytes + bytes + s->spare <= s->limit;
+}
+
 /* What is staged will take about half of what it takes now. */
 static int64_t lacking(const struct slabs *s)
 {
@@ -179,7 +186,8 @@ int slabs_reserve(struct slabs *s, uint32_t n, uint32_t to, unsigned flags)
 	to = (to + SLAB_STEP - 1) / SLAB_STEP * SLAB_STEP;
 	if (flags & SLOTS_NOGROW)
 		return -ENOSPC;
-	if (!slabs_within_limit(s, to - slab->reserved, flags))
+	if (!slabs_within_limit(s, to - slab->reserved, flags) ||
+	    !leaves_spare(s, to - slab->reserved, flags))
 		return -ENOSPC;
 	if (flags & SLOTS_NOWAIT)
 		return -EAGAIN;
@@ -238,7 +246,8 @@ int slabs_carve(struct slabs *s, unsigned class, uint8_t staging, uint32_t to, u
 	uint32_t n = next_empty(s);
 	struct slab *slab = &s->slab[n];
 
-	if (!n || (flags & SLOTS_NOGROW) || !leaves_room_for_copies(s, flags))
+	if (!n || (flags & SLOTS_NOGROW) || !leaves_room_for_copies(s, flags) ||
+	    !leaves_spare(s, slab->reserved > to ? slab->reserved : to, flags))
 		return -ENOSPC;
 	uint64_t *bits = fresh_bits(class);
 	if (!bits)

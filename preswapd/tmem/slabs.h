@@ -84,6 +84,7 @@ enum slots_flags {
 	SLOTS_NOWAIT = TMEM_NOWAIT,    /* -EAGAIN rather than a system call */
 	SLOTS_NOGROW = 4,              /* only where memory is already held (the mover) */
 	SLOTS_SETTLE = 8,              /* may use what is set aside for staged pages */
+	SLOTS_LEAVES_SPARE = 32,       /* for ephemeral pages: not what should be free for others */
 };
 
 int slabs_init(struct slabs *, struct arena *, struct headroom *);

@@ -41,8 +41,8 @@ enum tmem_pool_flags { TMEM_PERSISTENT = 1, TMEM_SHARED = 2, TMEM_EXCLUSIVE_GETS
 enum tmem_flags {
 	TMEM_REPLACE = 1,              /* a page with this handle is thought to be stored */
 	TMEM_NOWAIT = 2,               /* -EAGAIN rather than a system call */
-	TMEM_SPARE = 16,               /* only where there is room to spare: nothing is done to make
-					* some, and a rejection is not counted */
+	TMEM_SPARE = 16,               /* only where there is room to spare: but for evicting ephemeral pages
+					* nothing is done to make some, and a rejection is not counted */
 };
 
 /* A page in a slot that nobody can find yet. */
@@ -74,11 +74,16 @@ struct tmem_stats {
 	uint64_t mem_limit, mem_used_total, mem_used_max, metadata_size;
 	uint64_t stored_pages, same_filled_pages, huge_pages, compr_data_size, live_slot_bytes;
 	uint64_t staged_pages;
-	uint64_t ephemeral_pages, evicted_pages;
+	uint64_t ephemeral_pages, ephemeral_bytes, evicted_pages;
 	uint64_t puts, good_puts, no_mem_puts, dup_puts_replaced, dup_puts_flushed;
 	uint64_t gets, found_gets, flushes, flushes_found;
 	uint64_t pool_limit_hit, reject_alloc_fail, checksum_errors, moved_pages;
 	uint64_t recompressed_pages, recompress_saved;          /* pages; bytes */
+};
+
+/* Of one pool; bytes: of its pages as they are stored, with their headers. */
+struct tmem_pool_stats {
+	uint64_t pages, bytes, evicted;
 };
 
 struct tmem_recovery {
@@ -143,6 +148,12 @@ struct tmem_ops {
 	/* The same page in a shorter slot, where this codec is denser than the one that it has.  1: done;
 	 * 0: it stays as it is; -ENOSPC: no room for the copy now; -ENOMEM. */
 	int (*recompress)(struct tmem_host *, const struct tmem_handle *, enum tmem_compress);
+
+	/* As tmem_put() (what is rejected is flushed), tmem_get() and tmem_flush() below. */
+	int (*put)(struct tmem_host *, const struct tmem_handle *, const void *page,
+		   enum tmem_compress);
+	int (*get)(struct tmem_host *, const struct tmem_handle *, void *page);
+	int (*flush)(struct tmem_host *, const struct tmem_handle *);
 };
 
 extern const struct tmem_ops tmem_ops;
@@ -162,8 +173,8 @@ int tmem_table_reserve(struct tmem_host *, size_t bytes);
 size_t tmem_table_reserved(const struct tmem_host *);
 
 void tmem_set_limit(struct tmem_host *, uint64_t bytes);
-/* So many bytes of the limit should be free for what is put next.  The host does nothing for that but
- * to pack its pages closer; it is for its user to take pages out. */
+/* So many bytes of the limit should be free for what is put next.  Ephemeral puts leave them free.  The
+ * host does nothing else for that but to pack its pages closer: it is for its user to take pages out. */
 void tmem_set_spare(struct tmem_host *, uint64_t bytes);
 /* How many bytes are lacking for that; negative, how many more are free. */
 int64_t tmem_lacking(struct tmem_host *);
@@ -191,6 +202,7 @@ int64_t tmem_destroy_pool(struct tmem_host *, uint32_t pool);
 int tmem_freeze(struct tmem_host *, uint32_t pool, bool frozen);
 int tmem_set_max_pages(struct tmem_host *, uint32_t pool, uint64_t pages);
 bool tmem_pool_exists(const struct tmem_host *, uint32_t pool);
+int tmem_get_pool_stats(const struct tmem_host *, uint32_t pool, struct tmem_pool_stats *);
 
 /* The contract in single calls: 1 done, 0 not stored or not found, or a negative errno. */
 int tmem_put(struct tmem_host *, const struct tmem_handle *, const void *page, enum tmem_compress,
@@ -205,7 +217,11 @@ int tmem_recompress(struct tmem_host *, const struct tmem_handle *, enum tmem_co
 void tmem_give_back(struct tmem_host *);
 /* Moves pages out of the emptiest slabs, where memory is lacking or most of it is holes. */
 void tmem_compact(struct tmem_host *);
-/* The same, and gives empty slabs back. */
+/* Evicts ephemeral pages until the spare room is free, or none are left. */
+void tmem_make_spare(struct tmem_host *);
+/* Evicts all ephemeral pages: how many. */
+uint64_t tmem_evict_all(struct tmem_host *);
+/* As tmem_compact(), and gives empty slabs back. */
 void tmem_maintain(struct tmem_host *, bool all);
 /* Moves pages closer together than tmem_maintain() does, those of a few slabs, for some milliseconds: for
  * pages that will stay for long.  Whether there may be more to do. */

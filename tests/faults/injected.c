@@ -5,12 +5,15 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/aio_abi.h>
 #include <pthread.h>
+#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -70,7 +73,7 @@ static int on_path(enum call call, const char *path)
 	return concerns(call) && ends_so(path) ? caught() : 0;
 }
 
-static int on_fd(enum call call, int fd, uint64_t offset, uint64_t count)
+static int meets(enum call call, int fd, uint64_t offset, uint64_t count)
 {
 	char link[32], path[512];
 
@@ -81,7 +84,12 @@ static int on_fd(enum call call, int fd, uint64_t offset, uint64_t count)
 	if (n < 0)
 		return 0;
 	path[n] = '\0';
-	return ends_so(path) ? caught() : 0;
+	return ends_so(path);
+}
+
+static int on_fd(enum call call, int fd, uint64_t offset, uint64_t count)
+{
+	return meets(call, fd, offset, count) ? caught() : 0;
 }
 
 #define REAL(type, name, ...) \
@@ -109,6 +117,29 @@ ssize_t pwrite64(int fd, const void *from, size_t count, off_t offset)
 ssize_t pwrite(int fd, const void *from, size_t count, off_t offset)
 {
 	return pwrite64(fd, from, count, offset);
+}
+
+/* Writes that are submitted together: where one of them would be caught none is taken, and who
+ * submits them has to make them one by one. */
+long syscall(long number, ...)
+{
+	va_list rest;
+	long a[6];
+
+	va_start(rest, number);
+	for (int i = 0; i < 6; i++)
+		a[i] = va_arg(rest, long);
+	va_end(rest);
+	struct iocb **blocks = number == SYS_io_submit ? (struct iocb **)a[2] : NULL;
+	for (long i = 0; blocks && i < a[1]; i++) {
+		const struct iocb *b = blocks[i];
+		if (meets(WRITE, (int)b->aio_fildes, (uint64_t)b->aio_offset, b->aio_nbytes)) {
+			errno = EAGAIN;
+			return -1;
+		}
+	}
+	REAL(long, "syscall", long, ...);
+	return real(number, a[0], a[1], a[2], a[3], a[4], a[5]);
 }
 
 int fsync(int fd)

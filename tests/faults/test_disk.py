@@ -171,6 +171,28 @@ def test_shrink_passes_over_what_the_disk_does_not_take(
     assert bytes(client.pread(8 * MIB - PAGE, place(1))) == NOISE[PAGE : 8 * MIB]
 
 
+@pytest.mark.parametrize("taken", [True, False], ids=["all of them", "one not"])
+def test_shrink_of_pages_that_lie_apart_keeps_what_the_disk_does_not_take(
+    faulty: RunningServer, injector: Injector, connect: Connect, taken: bool
+) -> None:
+    """They are written several at once, and one by one where that does not go."""
+    client = connect(faulty)
+    client.pwrite(NOISE[PAGE : 60 * PAGE], place(1))
+    apart = range(1, 60, 2)
+    for number in range(2, 60, 2):
+        client.trim(PAGE, place(number))
+    file = "another" if taken else IMAGE
+    injector.fail(Call.WRITE, file, errno.EIO, pages=places(21, 22))
+    assert faulty.ctl("shrink", "0", check=False).returncode == (0 if taken else 5)
+    assert counters(faulty)["written_back_pages"] == (len(apart) if taken else 10)
+    check(client, *apart)
+    injector.end()
+    assert faulty.ctl("shrink", "0").returncode == 0
+    assert counters(faulty)["preswap_pages"] == 0
+    assert counters(faulty)["written_back_pages"] == len(apart)
+    check(client, *apart)
+
+
 def test_shrink_gives_up_on_a_disk_that_takes_nothing(
     faulty: RunningServer, injector: Injector, connect: Connect
 ) -> None:

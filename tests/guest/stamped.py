@@ -106,7 +106,7 @@ class StampedGuest(Guest):
             Hardware(memory_leaving(AVAILABLE, kernel, cache), disks=[*resting, *own]),
             Software(kernel, files=files),
             cache,
-            life=240,
+            life=400,
             incoming=incoming,
         )
 

@@ -72,7 +72,7 @@ class SwappingGuest(Guest):
             ),
             Software(kernel, files={SUMS: "".join(sums).encode()}),
             cache,
-            life=240,
+            life=400,
         )
 
     def fill(self) -> None:

@@ -11,7 +11,7 @@ from tests.conftest import StartServer
 from tests.guest.swapping import SwappingGuest, device, disks
 from tests.running import wait_until
 
-pytestmark = [pytest.mark.guest, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.guest, pytest.mark.slow, pytest.mark.timeout(500)]
 
 SECONDS = 2
 AS_PRINTED, SHORTER = (f'"reconnect-delay":{seconds},' for seconds in (300, SECONDS))

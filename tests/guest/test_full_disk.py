@@ -19,7 +19,7 @@ from tests.running import GUEST_PATIENCE, RunningServer, wait_until
 pytestmark = [
     pytest.mark.guest,
     pytest.mark.slow,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(500),
     pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root"),
 ]
 

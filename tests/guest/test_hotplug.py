@@ -15,7 +15,7 @@ from tests.conftest import StartServer
 from tests.guest.swapping import FILES, SwappingGuest, device
 from tests.running import GUEST_PATIENCE, RunningServer, wait_until
 
-pytestmark = [pytest.mark.guest, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.guest, pytest.mark.slow, pytest.mark.timeout(500)]
 
 # So many fit into the guest's memory.
 WITHOUT_SWAP = 6

@@ -19,7 +19,7 @@ from tests.guest.stamped import ENOUGH, RESUME, StampedGuest, rest_disk
 from tests.guest.swapping import device
 from tests.running import GUEST_PATIENCE, RunningServer
 
-pytestmark = [pytest.mark.guest, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.guest, pytest.mark.slow, pytest.mark.timeout(500)]
 
 DISK = 256 << 20
 DEVICES = {"g1": str(DISK)}

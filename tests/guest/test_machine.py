@@ -17,7 +17,7 @@ from preswapd.guest.kernel import Kernel
 from preswapd.guest.machine import Guest, Hardware, Software
 from preswapd.guest.memory import memory_leaving
 from preswapd.guest.programs import find
-from tests.running import wait_until
+from tests.running import GUEST_PATIENCE, wait_until
 
 pytestmark = pytest.mark.guest
 
@@ -56,7 +56,7 @@ def guest(kernel: Kernel, guest_cache: Path) -> Iterator[Guest]:
     xz = find("xz", "xz-utils")
     software = Software(kernel, [xz], {"/run/me": b"#!/bin/sh\necho ran with $#\nexit 5\n"})
     hardware = Hardware(memory_leaving(AVAILABLE, kernel, guest_cache))
-    with Guest(hardware, software, guest_cache, life=100) as running:
+    with Guest(hardware, software, guest_cache, life=200) as running:
         yield running
 
 
@@ -66,7 +66,7 @@ def test_guest_swaps_to_a_file_and_gives_it_back(
     swap = swap_file(tmp_path)
     memory = memory_leaving(51 * MIB, kernel, guest_cache)
     hardware = Hardware(memory, disks=disk_of(swap), material=material)
-    with Guest(hardware, Software(kernel), guest_cache, life=100) as guest:
+    with Guest(hardware, Software(kernel), guest_cache, life=200) as guest:
         area = guest.swapon(LABEL)
         assert "SSDsc" in guest.run("dmesg | grep 'swap on'").output
         guest.run("mkdir /fill; mount -t tmpfs -o size=1G none /fill")
@@ -108,14 +108,14 @@ def test_guest_job_runs_beside_commands(guest: Guest) -> None:
     assert job.poll() is None
     guest.run("touch /run/go")
     with pytest.raises(CommandError, match="waiting ended with status 2: gone"):
-        job.wait(20)
+        job.wait(GUEST_PATIENCE)
 
 
 def test_guest_short_of_memory_shows_in_its_log_and_a_panic_ends_it(
     kernel: Kernel, guest_cache: Path
 ) -> None:
     hardware = Hardware(memory_leaving(AVAILABLE, kernel, guest_cache))
-    with Guest(hardware, Software(kernel), guest_cache, life=100) as guest:
+    with Guest(hardware, Software(kernel), guest_cache, life=200) as guest:
         with pytest.raises(CommandError, match="status 137"):
             guest.start("hungry", "exec tail /dev/zero").wait(60)
         assert any("Out of memory" in line for line in guest.troubles())
@@ -136,6 +136,6 @@ def test_guest_whose_qemu_cannot_start_says_why(kernel: Kernel, guest_cache: Pat
     hardware = Hardware(96 * MIB, disks=["-device", "no-such-device"])
     with (
         pytest.raises(LostGuestError, match="no-such-device"),
-        Guest(hardware, Software(kernel), guest_cache, life=100),
+        Guest(hardware, Software(kernel), guest_cache, life=200),
     ):
         pass

@@ -61,6 +61,6 @@ def test_another_kernel_in_its_place_is_tried_too(
 @pytest.mark.guest
 def test_a_guest_has_what_was_asked_for(kernel: Kernel, guest_cache: Path) -> None:
     hardware = Hardware(memory_leaving(19 * MIB, kernel, guest_cache))
-    with Guest(hardware, Software(kernel), guest_cache, life=100) as guest:
+    with Guest(hardware, Software(kernel), guest_cache, life=200) as guest:
         available = guest.meminfo()["MemAvailable"]
     assert abs(available - 19 * MIB) < 4 * MIB

@@ -19,7 +19,7 @@ from preswapd.preswap.files.zone import zone
 from preswapd.units import PAGE_SIZE
 from tests.scan.logged import LoggedDisk, Shape, Span, outside_zone, pages
 
-pytestmark = [pytest.mark.guest, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.guest, pytest.mark.slow, pytest.mark.timeout(500)]
 
 KIB, MIB = 1 << 10, 1 << 20
 SHAPES = (
@@ -59,7 +59,7 @@ def test_guest_reads_in_the_zone_only(kernel: Kernel, guest_cache: Path, tmp_pat
         disks = [stack.enter_context(LoggedDisk(shape, tmp_path)) for shape in SHAPES]
         options = [option for disk in disks for option in attached(disk)]
         hardware = Hardware(256 * MIB, disks=options)
-        guest = stack.enter_context(Guest(hardware, software, guest_cache, life=200))
+        guest = stack.enter_context(Guest(hardware, software, guest_cache, life=400))
         for scanner in SCANNERS:
             name, _, arguments = scanner.partition(" ")
             if path := programs[name]:
@@ -83,7 +83,7 @@ def test_guest_never_swaps_to_the_zone(kernel: Kernel, guest_cache: Path, tmp_pa
     inside = {page for part in zone(shape.size // PAGE_SIZE) for page in part}
     with LoggedDisk(shape, tmp_path) as disk:
         hardware = Hardware(memory, disks=attached(disk), material=material)
-        with Guest(hardware, Software(kernel), guest_cache, life=200) as guest:
+        with Guest(hardware, Software(kernel), guest_cache, life=400) as guest:
             assert guest.swapon("header").size == shape.size - len(inside) * PAGE_SIZE
             # Its discard of everything is no swapping.
             since = disk.moment()

@@ -17,7 +17,7 @@ from tests.guest.swapping import SwappingGuest, device
 from tests.guest.test_swapping import is_swapping
 from tests.running import RunningServer, wait_until
 
-pytestmark = [pytest.mark.guest, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.guest, pytest.mark.slow, pytest.mark.timeout(500)]
 
 KILLS = 5
 SECONDS = 2

@@ -192,7 +192,7 @@ def test_block_device_that_udev_looks_at(linked: Running, disk: Path) -> None:
 def test_block_device_that_somebody_keeps_locked(
     linked: Running, disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("preswapd.preswap.files.lock.PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr("preswapd.host.disk_locks.PATIENCE_SECONDS", 0.1)
     descriptor = os.open(disk, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH)

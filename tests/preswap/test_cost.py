@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.compiling import DEVICE, INCLUDES, LIBRARIES, TMEM
+from tests.compiling import BLOCK, DEVICE, INCLUDES, LIBRARIES, TMEM, sources
 
 HERE = Path(__file__).parent
 NOBODY, SOME = 63, 4  # as powers of two: of so many pages one is followed
@@ -18,14 +18,9 @@ ONCE, TIMES = 1000, 9000
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("cost") / "cost"
-    sources = [
-        str(file)
-        for folder in (TMEM, DEVICE)
-        for file in sorted(folder.glob("*.c"))
-        if not file.name.startswith("_")
-    ]
     flags = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror"]
-    command = ["cc", *flags, *INCLUDES, "-o", str(path), str(HERE / "cost.c"), *sources, *LIBRARIES]
+    files = [str(HERE / "cost.c"), *sources(TMEM, BLOCK, DEVICE)]
+    command = ["cc", *flags, *INCLUDES, "-o", str(path), *files, *LIBRARIES]
     subprocess.run(command, check=True)
     return path
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preswapd.preswap.device.latency import end_of, summary
+from preswapd.block.latency import end_of, summary
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.disk_model import pages_of
 from tests.preswap.running import Running

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.compiling import DEVICE, LIBRARIES, PACKAGE, TMEM
+from tests.compiling import BLOCK, DEVICE, LIBRARIES, PACKAGE, TMEM, sources
 
 HERE = Path(__file__).parent
 READS = (
@@ -78,15 +78,10 @@ FLAGS = ["-std=gnu11", "-g", "-O0", "-Wall", "-Wextra"]
 WRAPPED = [f"-Wl,--wrap={name}" for name in ("disk_read", "disk_write", "codec_pack")]
 
 
-def sources(folder: Path) -> list[str]:
-    """Without what Cython has made."""
-    return [str(file) for file in sorted(folder.glob("*.c")) if not file.name.startswith("_")]
-
-
 def built(folder: Path, tmem: list[str], device: Path = DEVICE) -> Path:
     program = folder / "meetings"
-    includes = [f"-I{path}" for path in (PACKAGE / "native", TMEM, device)]
-    files = [str(HERE / "meetings.c"), *sources(device), *tmem]
+    includes = [f"-I{path}" for path in (PACKAGE / "native", TMEM, BLOCK, device)]
+    files = [str(HERE / "meetings.c"), *sources(BLOCK, device), *tmem]
     command = ["cc", *FLAGS, *WRAPPED, *includes, "-o", str(program), *files, *LIBRARIES]
     subprocess.run(command, check=True)
     return program

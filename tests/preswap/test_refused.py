@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from preswapd.errors import RefusedError
+from preswapd.host.disk_locks import lock_disk_file
 from preswapd.preswap.device._device import FLAG_FUA
-from preswapd.preswap.files.lock import lock_disk_file
 from preswapd.preswap.opening import check
 from preswapd.preswap.settings import DeviceSpec
 from preswapd.preswap.survey import WITNESS

@@ -14,6 +14,7 @@ from preswapd.preswap.writeback import room as room_module
 from preswapd.preswap.writeback.room import Within
 from preswapd.preswap.writeback.shrink import Shrink
 from preswapd.preswap.writeback.victims import Victims, beside
+from preswapd.tmem import SHARED
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.coherence import check_coherence
 from tests.preswap.disk_model import page_of
@@ -203,6 +204,92 @@ def test_limits_that_hold_next_to_nothing(full: Running, limit: int) -> None:
     turns(full)
     check(full, range(1, 911))
     check_coherence(full.instance)
+
+
+# --- what only caches goes first ---
+
+
+@pytest.fixture
+def cache(opened: Running) -> int:
+    """An ephemeral pool as full as it gets beside half a pool of g1's pages; its number."""
+    opened.instance.room.turn(0)
+    put(opened, range(1, 401))
+    host = opened.instance.host
+    pool = host.new_pool(b"uuid of an image", SHARED)
+    for page in range(2000):
+        host.put_page(pool, 0, page, noise(page))
+    assert host.pool_stats(pool)["pages"] > 300
+    return pool
+
+
+def cached(running: Running) -> int:
+    return running.instance.host.stats()["ephemeral_pages"]
+
+
+def test_a_cache_alone_makes_no_room_necessary(opened: Running, cache: int) -> None:
+    before = cached(opened)
+    turns(opened)
+    assert cached(opened) == before
+    assert counters(opened)["written_back_pages"] == 0
+
+
+def test_a_cache_yields_before_a_page_is_moved_or_rejected(opened: Running, cache: int) -> None:
+    """The guest takes all of the pool but the room, in bursts of half of that."""
+    for first in range(401, 701, 100):
+        put(opened, range(first, first + 100))
+        turns(opened, 3)
+    found = counters(opened)
+    assert found["failed_stores"] == found["written_back_pages"] == 0
+    assert not is_lacking(opened)
+    assert opened.instance.host.pool_stats(cache)["evicted"] > 250
+    put(opened, range(701, 1401))
+    turns(opened)
+    assert cached(opened) == 0
+    assert counters(opened)["written_back_room"] > 0
+    check(opened, range(1, 1401))
+
+
+def test_a_cache_yields_to_one_burst(opened: Running, cache: int) -> None:
+    """Without a turn in between: nothing is rejected while there is anything to evict."""
+    put(opened, range(401, 801))
+    assert counters(opened)["failed_stores"] == 0
+    check(opened, range(1, 801))
+
+
+def test_frozen_pool_keeps_its_room_from_a_cache(opened: Running, cache: int) -> None:
+    put(opened, range(401, 601))
+    opened.instance.set("preswap.test.frozen", "1")
+    assert is_lacking(opened)
+    turns(opened)
+    assert not is_lacking(opened)
+    assert counters(opened)["written_back_pages"] == 0
+
+
+def test_pages_come_back_while_a_cache_fills_the_pool(opened: Running, cache: int) -> None:
+    """The cache has what would be free without it, and gives it up for a page of a guest."""
+    opened.instance.shrink(200)
+    for page in range(2000):
+        opened.instance.host.put_page(cache, 0, page, noise(page))
+    turns(opened)
+    check(opened, range(1, 401))
+    assert counters(opened)["promoted_pages"] == 200
+
+
+def test_a_shrink_of_all_drops_what_only_caches(opened: Running, cache: int) -> None:
+    opened.instance.shrink(300, "g1")
+    assert cached(opened) > 0
+    opened.instance.shrink(300)
+    assert cached(opened) == 0
+    assert counters(opened)["preswap_pages"] == 300
+
+
+def test_a_lowered_limit_takes_the_cache_first(opened: Running, cache: int) -> None:
+    opened.instance.host.limit = 5 * MIB // 2
+    opened.instance.fitting.fit("preswap.test.pool_limit")
+    opened.fitted()
+    assert counters(opened)["written_back_pages"] == 0
+    assert opened.instance.host.stats()["mem_used_total"] <= 5 * MIB // 2
+    assert cached(opened) > 0
 
 
 # --- which ---

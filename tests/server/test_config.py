@@ -25,7 +25,14 @@ from preswapd.host.meminfo import SMALLEST_RESERVE
 from preswapd.host.nbdkit import THREADS
 from preswapd.paths import InstancePaths
 from preswapd.preswap.settings import MOST_DEVICES, DeviceSpec, Settings
-from preswapd.server.config.files import DEVICE_KEYS, DEVICE_TABLE, INSTANCE_KEYS, Keys
+from preswapd.server.config.files import (
+    DEVICE_KEYS,
+    DEVICE_TABLE,
+    IMAGE_KEYS,
+    IMAGE_TABLE,
+    INSTANCE_KEYS,
+    Keys,
+)
 from preswapd.server.config.merged import Config, load
 from preswapd.server.config.options import parse_device, setting_options
 from preswapd.server.config.shown import as_toml
@@ -599,6 +606,8 @@ def test_example_has_every_key_and_loads(tmp_path: Path) -> None:
     tables = tomllib.loads(uncommented())
     assert tables[DEVICE_TABLE].pop("swap0").keys() == DEVICE_KEYS.keys()
     assert tables.pop(DEVICE_TABLE) == {}
+    assert tables[IMAGE_TABLE].pop("debian").keys() == IMAGE_KEYS.keys()
+    assert tables.pop(IMAGE_TABLE) == {}
     assert keys_in(tables) == keys_in(INSTANCE_KEYS)
     load_text(tmp_path, uncommented())
 

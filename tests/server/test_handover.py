@@ -8,6 +8,7 @@ from pathlib import Path
 
 from preswapd.api.messages import ServerFacts
 from preswapd.paths import InstancePaths
+from preswapd.precache.settings import ImageSpec
 from preswapd.preswap.settings import DeviceSpec, Settings
 from preswapd.server.handover import Handover, path_of, text_of
 from tests.running import run
@@ -40,6 +41,7 @@ def test_round_trip() -> None:
         listen="127.0.0.1:1",
         death_signal=9,
         stops_at=(15, 2),
+        images=(ImageSpec("a", Path("/a")), ImageSpec("b", Path("/b\udcff"), "zstd")),
     )
     assert Handover.from_json(handed.to_json()) == handed
 

@@ -7,6 +7,7 @@ which puts must be rejected (`must_reject`), and what is true after either answe
 page takes 4096 bytes.
 """
 
+from collections import deque
 from typing import Protocol
 
 from typing_extensions import Buffer
@@ -27,6 +28,8 @@ COUNTERS = (
     "evicted_pages",
 )
 NO_UUID = bytes(16)
+# Pages that were got may be passed over, so many for each that goes.
+SECOND_CHANCES = 8
 
 
 class Store(Protocol):
@@ -53,6 +56,7 @@ class Store(Protocol):
     def flush_page(self, pool: int, object: int, index: int) -> bool: ...
     def flush_object(self, pool: int, object: int) -> int: ...
     def recompress_page(self, pool: int, object: int, index: int, compress: str) -> bool: ...
+    def evict_all(self) -> int: ...
     def maintain(self, all: bool = ...) -> None: ...
     def pack(self) -> bool: ...
     def set_staging(self, on: bool) -> None: ...
@@ -67,6 +71,7 @@ class Pool:
         self.users = 0
         self.pages: dict[tuple[int, int], bytes] = {}
         self.ages: dict[tuple[int, int], int] = {}
+        self.got: set[tuple[int, int]] = set()  # since they were put, or passed over
         self.frozen = False
         self.max_pages = 2**64 - 1
 
@@ -147,18 +152,31 @@ class Model:
         into.pages[object, index] = bytes(page)
         self.clock += 1
         into.ages[object, index] = self.clock
+        into.got.discard((object, index))
 
     def evict(self, pages: int) -> None:
-        """So many ephemeral pages went: those that were put first."""
+        """So many ephemeral pages went: those that were put first, and not got since."""
         there = [
             (pool.ages[handle], pool, handle)
             for pool in self.pools.values()
             if pool.is_ephemeral
             for handle in pool.pages
         ]
-        for _, pool, handle in sorted(there, key=lambda page: page[0])[:pages]:
-            del pool.pages[handle]
-        self.count["evicted_pages"] += min(pages, len(there))
+        queue = deque(sorted(there, key=lambda page: page[0]))
+        spared = 0
+        while pages and queue:
+            _, pool, handle = queue.popleft()
+            if handle in pool.got and spared < SECOND_CHANCES:
+                spared += 1
+                self.clock += 1
+                pool.got.discard(handle)
+                pool.ages[handle] = self.clock
+                queue.append((self.clock, pool, handle))
+            else:
+                spared = 0
+                pages -= 1
+                del pool.pages[handle]
+                self.count["evicted_pages"] += 1
 
     def ephemeral_pages(self) -> int:
         return sum(len(pool.pages) for pool in self.pools.values() if pool.is_ephemeral)
@@ -209,6 +227,7 @@ class Model:
             self.count["found_gets"] += page is not None
         if page is not None:
             memoryview(into)[:] = page
+            self.find(pool).got.add((object, index))
             if self.find(pool).gets_remove:
                 del self.find(pool).pages[object, index]
         return page is not None
@@ -228,6 +247,11 @@ class Model:
         self.count["flushes"] += len(gone)
         self.count["flushes_found"] += len(gone)
         return len(gone)
+
+    def evict_all(self) -> int:
+        there = self.ephemeral_pages()
+        self.evict(there)
+        return there
 
     def maintain(self, all: bool = False) -> None:
         """Changes nothing that anyone can see, but for a limit that was lowered."""

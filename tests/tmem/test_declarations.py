@@ -7,7 +7,11 @@ from pathlib import Path
 import pytest
 
 TMEM = Path(__file__).parents[2] / "preswapd" / "tmem"
-DECLARED = {"tmem_stats": "_tmem.pyx", "tmem_recovery": "_tmem.pxd"}
+DECLARED = {
+    "tmem_stats": "_tmem.pyx",
+    "tmem_pool_stats": "_tmem.pyx",
+    "tmem_recovery": "_tmem.pxd",
+}
 
 
 def in_c(struct: str) -> list[tuple[str, str]]:

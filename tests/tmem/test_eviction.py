@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Which pages go when a put needs room or the limit is lowered, and which never do."""
 
+import random
 from pathlib import Path
 
 import pytest
@@ -103,12 +104,173 @@ def test_put_after_a_get_counts_as_newest(small: Store) -> None:
     assert has(small, pool, 0)
 
 
-def test_get_does_not_make_a_page_newer(small: Store) -> None:
+def test_got_page_has_a_second_chance(small: Store) -> None:
     pool = small.new_pool(UUID, SHARED)
     put_many(small, pool, 100)
     assert has(small, pool, 0)
-    fill(small, pool, first=100)
+    assert has(small, pool, 3)
+    count = fill(small, pool, first=100)
+    evicted = small.stats()["evicted_pages"]
+    spared = [i for i in (0, 3) if i < evicted]
+    gone = [i for i in range(evicted + len(spared)) if i not in (0, 3)]
+    assert [has(small, pool, i) for i in range(count)] == [i not in gone for i in range(count)]
+
+
+def test_second_chance_is_one(small: Store) -> None:
+    """A page that is not got again goes when its turn comes again."""
+    pool = small.new_pool(UUID, SHARED)
+    put_many(small, pool, 100)
+    assert has(small, pool, 0)
+    count = fill(small, pool, first=100)
+    for index in range(count, 3 * count):
+        small.put_page(pool, 0, index, make_page("noise", index))
     assert not has(small, pool, 0)
+
+
+def test_put_over_a_got_page_needs_a_new_get(small: Store) -> None:
+    pool = small.new_pool(UUID, SHARED)
+    put_many(small, pool, 100)
+    assert has(small, pool, 0)
+    small.put_page(pool, 0, 0, NOISE)
+    count = fill(small, pool, first=100)
+    for index in range(count, count + 100):
+        small.put_page(pool, 0, index, make_page("noise", index))
+    assert not has(small, pool, 0)
+
+
+def test_pool_of_got_pages_only_still_makes_room(small: Store) -> None:
+    """Of any nine pages one goes, so that a put never has to walk through all of them."""
+    cache, pool = small.new_pool(UUID, SHARED), small.new_pool()
+    count = fill(small, cache)
+    there = [index for index in range(count) if has(small, cache, index)]
+    put_many(small, pool, 50)
+    assert all(has(small, pool, index) for index in range(50))
+    assert 30 < sum(not has(small, cache, index) for index in there) < len(there)
+
+
+def test_eight_are_passed_over_for_each_that_goes(small: Store) -> None:
+    cache, pool = small.new_pool(UUID, SHARED), small.new_pool()
+    count = fill(small, cache)
+    there = [index for index in range(count) if has(small, cache, index)]
+    before = small.stats()["evicted_pages"]
+    fill(small, pool)
+    evicted = small.stats()["evicted_pages"] - before
+    assert 0 < evicted < len(there) // 9
+    gone = [index for index in there if not has(small, cache, index)]
+    assert gone == there[8 : 9 * evicted : 9]
+
+
+def test_evict_all_spares_persistent_pages(store: Store) -> None:
+    pool, cache, shared = store.new_pool(), store.new_pool(flags=0), store.new_pool(UUID, SHARED)
+    for number in (pool, cache, shared):
+        put_many(store, number, 50)
+    assert has(store, shared, 3)
+    assert store.evict_all() == 100
+    assert store.stats()["ephemeral_pages"] == 0
+    assert all(has(store, pool, index) for index in range(50))
+
+
+def test_ephemeral_puts_leave_the_spare_room_free(host: Host) -> None:
+    host.limit = 4 * MIB
+    host.set_spare(MIB)
+    cache = host.new_pool(UUID, SHARED)
+    for index in range(2000):
+        host.put_page(cache, 0, index, make_page("noise", index))
+    assert host.lacking() <= 0
+    assert host.stats()["mem_used_total"] > 2 * MIB
+    assert host.stats()["evicted_pages"] > 0
+
+
+def test_spare_room_is_left_free_by_pages_of_any_length(host: Host) -> None:
+    """A slab of each class grows by itself."""
+    host.limit = 4 * MIB
+    host.set_spare(MIB)
+    cache = host.new_pool(UUID, SHARED)
+    for index in range(4000):
+        length = 128 * (1 + index % 31)
+        page = random.Random(index).randbytes(length) + bytes(PAGE - length)
+        host.put_page(cache, 0, index, page)
+        assert host.lacking() <= 0
+    assert host.stats()["evicted_pages"] > 0
+
+
+def test_ephemeral_puts_leave_emptied_slabs_to_others(host: Host) -> None:
+    """Memory that persistent pages have left counts as free for them."""
+    host.limit = 4 * MIB
+    pool, cache = host.new_pool(), host.new_pool(UUID, SHARED)
+    put_many(host, pool, 800)
+    host.flush_object(pool, 0)
+    host.set_spare(2 * MIB)
+    for index in range(800):
+        host.put_page(cache, 0, index, make_page("noise", index))
+    assert host.lacking() <= 0
+
+
+def test_persistent_puts_take_the_spare_room(host: Host) -> None:
+    host.limit = 4 * MIB
+    host.set_spare(MIB)
+    cache, pool = host.new_pool(UUID, SHARED), host.new_pool()
+    fill(host, cache)
+    before = host.stats()["evicted_pages"]
+    put_many(host, pool, 200)
+    assert host.stats()["evicted_pages"] == before
+    assert host.lacking() > 0
+
+
+@pytest.mark.parametrize("staging", [False, True])
+def test_burst_takes_all_ephemeral_memory(host: Host, staging: bool) -> None:
+    """Not one persistent put is rejected before the last ephemeral page has gone."""
+    host.limit = 4 * MIB
+    host.set_staging(staging)
+    cache, pool = host.new_pool(UUID, SHARED), host.new_pool()
+    fill(host, cache)
+    index = 0
+    while host.put_page(pool, 0, index, make_page("noise", index)):
+        index += 1
+    assert host.stats()["ephemeral_pages"] == 0
+    assert index > 850
+    assert all(has(host, pool, i) for i in range(index))
+
+
+def test_make_spare_evicts_no_more_than_it_must(host: Host) -> None:
+    host.limit = 8 * MIB
+    cache, pool = host.new_pool(UUID, SHARED), host.new_pool()
+    put_many(host, cache, 1000)
+    put_many(host, pool, 700)
+    host.set_spare(2 * MIB)
+    host.make_spare()
+    assert host.lacking() <= 0
+    assert 200 < host.stats()["evicted_pages"] < 500
+    assert all(has(host, pool, i) for i in range(700))
+
+
+def test_pool_stats_say_whose_pages_went(host: Host) -> None:
+    host.limit = MIB
+    first, second = host.new_pool(UUID, SHARED), host.new_pool(flags=0)
+    put_many(host, first, 60)
+    fill(host, second)
+    stats = host.pool_stats(first)
+    assert stats == {"pages": 60 - stats["evicted"], "bytes": stats["pages"] * 4128, **stats}
+    assert 0 < stats["evicted"] == host.stats()["evicted_pages"]
+    host.destroy_pool(first)
+    assert host.new_pool(flags=0) == first
+    assert host.pool_stats(first) == {"pages": 0, "bytes": 0, "evicted": 0}
+
+
+def test_moved_page_keeps_its_second_chance(host: Host) -> None:
+    cache = host.new_pool(UUID, SHARED)
+    put_many(host, cache, 1500)
+    for index in range(1500):
+        if index % 3:
+            host.flush_page(cache, 0, index)
+    assert has(host, cache, 0)
+    host.maintain(all=True)
+    assert host.stats()["moved_pages"] > 0
+    host.limit = MIB
+    host.maintain(all=True)
+    assert host.stats()["evicted_pages"] > 10
+    assert has(host, cache, 0)
+    assert not has(host, cache, 3)
 
 
 def test_rejected_put_into_a_frozen_pool_evicts_nothing(small: Store) -> None:

@@ -23,6 +23,8 @@ from tests.tmem.arena_file import CLASSES
 from tests.tmem.model import COUNTERS, Model
 from tests.tmem.pages import KINDS, make_page, read_page
 
+# Of a stored page.
+HEADER = 32
 LIMITS = [0, 80_000, 200_000, 500_000, 1_000_000, 3_000_000]
 OBJECTS = st.sampled_from([0, 1, 256, 2**64 - 1])
 INDEXES = st.sampled_from([0, 1, 2, 255, 256, 65535, 65536, 2**32 - 1, 2**32])
@@ -179,6 +181,17 @@ class StoreAgainstModel(RuleBasedStateMachine):
         if self.model.ephemeral_pages():
             assert self.host.stats()["mem_used_total"] <= self.host.limit
 
+    @rule(spare=st.sampled_from([0, 50_000, 400_000]))
+    def make_spare(self, spare: int) -> None:
+        self.host.set_spare(spare)
+        self.host.make_spare()
+        self.learn_evictions()
+        assert self.host.lacking() <= 0 or not self.model.ephemeral_pages()
+
+    @rule()
+    def evict_all(self) -> None:
+        assert self.host.evict_all() == self.model.evict_all()
+
     @rule()
     def pack(self) -> None:
         before = self.host.stats()["mem_used_total"]
@@ -230,6 +243,15 @@ class StoreAgainstModel(RuleBasedStateMachine):
         expected, stats = self.model.stats(), self.host.stats()
         assert {name: stats[name] for name in MODEL_COUNTS} == expected
         assert stats["staged_pages"] <= stats["huge_pages"]
+        for number, pool in self.model.pools.items():
+            found = self.host.pool_stats(number)
+            assert found["pages"] == len(pool.pages)
+            assert found["pages"] * HEADER <= found["bytes"] <= found["pages"] * (HEADER + 4096)
+        assert stats["ephemeral_bytes"] == sum(
+            self.host.pool_stats(number)["bytes"]
+            for number, pool in self.model.pools.items()
+            if pool.is_ephemeral
+        )
 
     @invariant()
     def memory_is_what_the_file_holds(self) -> None:

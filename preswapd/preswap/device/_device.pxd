@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from preswapd.block._export cimport Connection as Export
+from preswapd.block._export cimport nbd_extent
 from preswapd.tmem._tmem cimport Host, cbool, tmem_compress, tmem_host, tmem_ops_t
 
 
@@ -92,8 +94,6 @@ cdef extern from "device.h" nogil:
     enum:
         DISK
         EXTENT_PAGES_OF_DEVICE "EXTENT_PAGES"
-        REQUEST_FUA
-        REQUEST_FAST_ZERO
     ctypedef struct device_counters "struct device_counters":
         uint64_t preswap_pages, disk_pages, lost_pages, unknown_pages
         uint64_t loads, succ_stores, failed_stores, invalidates, lost_reads, unknown_reads
@@ -179,9 +179,6 @@ cdef extern from "connection.h" nogil:
         pass
     ctypedef struct transfer "struct transfer":
         pass
-    ctypedef struct nbd_extent "struct nbd_extent":
-        uint64_t offset, length
-        cbool hole
     void connection_open(connection *, device *)
     void connection_close(connection *)
     int connection_try_read(connection *, transfer *, void *, uint64_t, uint64_t)
@@ -195,7 +192,6 @@ cdef extern from "connection.h" nogil:
 
 
 cdef enum:
-    EXTENTS_AT_ONCE = 512
     AGES_AT_ONCE = 32
 
 
@@ -230,16 +226,7 @@ cdef class Device:
     cdef int check_attached(self) except -1
 
 
-# The cdef methods return 0 (or how many) or a negative errno, for a caller who has to pass it on;
-# a buffer that does not fit raises.
-cdef class Connection:
+cdef class Connection(Export):
     cdef readonly Device device
     cdef connection c
     cdef bint is_open
-    cdef int read(self, buf, uint64_t offset) except 1
-    cdef int write(self, buf, uint64_t offset, unsigned flags) except 1
-    cdef int sync(self) noexcept
-    cdef int discard(self, uint64_t count, uint64_t offset, unsigned flags) noexcept
-    cdef int clear(self, uint64_t count, uint64_t offset, unsigned flags) noexcept
-    cdef int list_extents(self, uint64_t count, uint64_t offset, nbd_extent *to,
-                          unsigned most) noexcept

@@ -5,6 +5,7 @@ from bitarray import bitarray
 from typing_extensions import Buffer
 
 from preswapd.api.figures import DeviceFigures
+from preswapd.block._export import Connection as Export
 from preswapd.preswap.device._table import Entry
 from preswapd.tmem._tmem import Host
 
@@ -244,21 +245,8 @@ class Device:
     def sync(self) -> None:
         """Syncs the disk file: what was written to it survives the host's reboot."""
 
-class Connection:
-    """One client of a device; nbdkit's handle.  Offsets and counts in bytes.
-
-    Errors are OSError with the client's errno: ESHUTDOWN when the device is being removed.
-    """
+class Connection(Export):
+    """One client of a device."""
 
     device: Device
     def __init__(self, device: Device) -> None: ...
-    def close(self) -> None: ...
-    def pread(self, buf: Buffer, offset: int) -> None:
-        """Fills the writable buffer."""
-
-    def pwrite(self, buf: Buffer, offset: int, flags: int = 0) -> None: ...
-    def flush(self) -> None: ...
-    def trim(self, count: int, offset: int, flags: int = 0) -> None: ...
-    def zero(self, count: int, offset: int, flags: int = 0) -> None: ...
-    def extents(self, count: int, offset: int) -> list[tuple[int, int, bool]]:
-        """(offset, length, whether it is a hole), at most 512, from offset on."""

@@ -16,8 +16,10 @@ from libc.errno cimport EAGAIN, EBUSY, EIO, ENOENT, ENOMEM, ESHUTDOWN
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
+from preswapd.block._export cimport REQUEST_FAST_ZERO, REQUEST_FUA, nbd_extent
+from preswapd.block._export cimport Connection as Export
+from preswapd.block.latency import summary
 from preswapd.preswap.device._table cimport Entry
-from preswapd.preswap.device.latency import summary
 from preswapd.tmem._tmem cimport compress_number
 
 PAGE_SIZE = PAGE_BYTES
@@ -552,25 +554,14 @@ cdef class Device:
             raise
 
 
-cdef int check(int err) except -1:
-    if err < 0:
-        raise OSError(-err, os.strerror(-err))
-    return 0
-
-
-cdef unsigned public(unsigned flags) except? 0:
-    if flags & ~<unsigned>(REQUEST_FUA | REQUEST_FAST_ZERO):
-        raise ValueError(f"unknown flags {flags}")
-    return flags
-
-
-cdef class Connection:
-    """One client of a device; nbdkit's handle."""
+cdef class Connection(Export):
+    """One client of a device."""
 
     def __init__(self, Device device not None):
         if self.device is not None:
             raise ValueError("a connection is opened once")
         self.device = device
+        self.name, self.size, self.is_writable = device.name, device.size, True
         connection_open(&self.c, &device.d)
         self.is_open = True
 
@@ -633,24 +624,3 @@ cdef class Connection:
         with nogil:
             n = connection_extents(&self.c, count, offset, to, most)
         return n
-
-    def pread(self, buf, uint64_t offset):
-        check(self.read(buf, offset))
-
-    def pwrite(self, buf, uint64_t offset, unsigned flags=0):
-        check(self.write(buf, offset, public(flags)))
-
-    def flush(self):
-        check(self.sync())
-
-    def trim(self, uint64_t count, uint64_t offset, unsigned flags=0):
-        check(self.discard(count, offset, public(flags)))
-
-    def zero(self, uint64_t count, uint64_t offset, unsigned flags=0):
-        check(self.clear(count, offset, public(flags)))
-
-    def extents(self, uint64_t count, uint64_t offset):
-        cdef nbd_extent found[EXTENTS_AT_ONCE]
-        cdef int n = self.list_extents(count, offset, found, EXTENTS_AT_ONCE)
-        check(n)
-        return [(found[i].offset, found[i].length, bool(found[i].hole)) for i in range(n)]

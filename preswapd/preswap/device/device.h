@@ -13,6 +13,7 @@
 
 #include "disk.h"
 #include "epochs.h"
+#include "export.h"
 #include "flights.h"
 #include "latency.h"
 #include "marks.h"
@@ -70,12 +71,6 @@ struct device {
 	int last_error;                /* of the disk, positive errno; atomic */
 	struct device_counters count;  /* atomic */
 	struct latency reads, writes;
-};
-
-enum request_flags {
-	REQUEST_FUA = 1,
-	REQUEST_NOWAIT = 2,            /* -EAGAIN rather than wait */
-	REQUEST_FAST_ZERO = 4,         /* a zero request that must not take disk transfers */
 };
 
 static inline struct tmem_handle device_handle(const struct device *d, uint64_t page)

@@ -4,36 +4,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-static pthread_key_t buffer_key;
-static pthread_once_t buffer_once = PTHREAD_ONCE_INIT;
-static int no_key;
-
-static void make_key(void)
-{
-	no_key = pthread_key_create(&buffer_key, free);
-}
-
-uint8_t *disk_buffer(void)
-{
-	pthread_once(&buffer_once, make_key);
-	if (no_key)
-		return NULL;
-	uint8_t *b = pthread_getspecific(buffer_key);
-	if (b)
-		return b;
-	b = aligned_alloc(PAGE_BYTES, DISK_RUN_PAGES * PAGE_BYTES);
-	if (b && pthread_setspecific(buffer_key, b)) {
-		free(b);
-		b = NULL;
-	}
-	return b;
-}
 
 void disk_attach(struct disk *d, int fd, uint64_t size)
 {
@@ -125,7 +98,7 @@ int disk_clear(struct disk *d, uint64_t first, uint32_t pages, bool fast)
 		return err;
 	if (fast)
 		return -EOPNOTSUPP;
-	uint8_t *buffer = disk_buffer();
+	uint8_t *buffer = buffer_of_thread();
 	if (!buffer)
 		return -ENOMEM;
 	memset(buffer, 0, (size_t)pages * PAGE_BYTES);

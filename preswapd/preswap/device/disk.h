@@ -6,9 +6,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "page_size.h"
+#include "buffer.h"
 
-#define DISK_RUN_PAGES 256u            /* one transfer, 1 MiB */
+#define DISK_RUN_PAGES BUFFER_PAGES    /* one transfer */
 
 struct disk {
 	int fd;
@@ -18,9 +18,6 @@ struct disk {
 	bool sync_failed;              /* what was written since may be lost; a later sync does not say */
 };
 
-/* The thread's own aligned buffer of DISK_RUN_PAGES pages (O_DIRECT wants it aligned, and
- * nbdkit's buffers are not); NULL without memory. */
-uint8_t *disk_buffer(void);
 void disk_attach(struct disk *, int fd, uint64_t size);
 /* Somebody truncated the file underneath: reads behind its end and all writes are -EIO.  A write
  * would make it longer again, with zeros where other pages were. */

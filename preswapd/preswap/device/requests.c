@@ -62,7 +62,7 @@ static void note_read(struct device *d, uint64_t first, uint64_t pages, const ui
  * places are looked at. */
 static int read_run(struct device *d, uint64_t first, uint64_t pages, uint8_t *to)
 {
-	uint8_t *buffer = disk_buffer();
+	uint8_t *buffer = buffer_of_thread();
 	struct mark mark;
 	uint64_t run = 0;
 	int err = buffer ? 0 : -ENOMEM;
@@ -262,7 +262,7 @@ static void now_on_disk(struct device *d, uint64_t first, uint64_t pages)
 static int write_run(struct device *d, uint64_t first, uint64_t pages, const uint8_t *from,
 		     bool sync)
 {
-	uint8_t *buffer = disk_buffer();
+	uint8_t *buffer = buffer_of_thread();
 	struct mark mark;
 
 	if (!buffer)
@@ -407,7 +407,7 @@ static int write_part(struct device *d, uint64_t offset, uint64_t count, const u
 		      unsigned flags)
 {
 	uint64_t page = offset / PAGE_BYTES;
-	uint8_t *merged = disk_buffer();
+	uint8_t *merged = buffer_of_thread();
 	struct noted noted;
 	struct mark mark;
 	int err;

@@ -22,11 +22,6 @@ int request_trim(struct device *, uint64_t count, uint64_t offset, unsigned flag
 int request_zero(struct device *, uint64_t count, uint64_t offset, unsigned flags);
 int request_flush(struct device *);
 
-/* What NBD calls an extent: a run of holes, or of pages that hold something. */
-struct nbd_extent {
-	uint64_t offset, length;       /* bytes */
-	bool hole;
-};
 /* From `offset` on, `most` extents at most; returns how many. */
 size_t request_extents(const struct device *, uint64_t count, uint64_t offset, struct nbd_extent *,
 		       size_t most);

@@ -2,27 +2,15 @@
 #include "writeback.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "places.h"
+#include "runs.h"
 #include "weights.h"
 
 /* Pages that a call looks at in vain: whole extents, and some 10 ms. */
 #define LOOKS_AT_ONCE (4096u * EXTENT_PAGES)
-
-/* Of several moves one writes at a time: two writers on a file with holes keep guests' reads out
- * of it (p99 8.8 ms instead of 0.8). */
-static pthread_mutex_t writing = PTHREAD_MUTEX_INITIALIZER;
-
-static int write_out(struct device *d, uint64_t first, uint64_t pages, const uint8_t *buffer)
-{
-	pthread_mutex_lock(&writing);
-	int err = disk_write(&d->disk, first, (uint32_t)pages, buffer);
-	pthread_mutex_unlock(&writing);
-	return err;
-}
 
 /* Copies one page of tmem into the buffer and notes it; slot.ref is 0 where there is none, and for
  * a damaged page: it leaves tmem as lost. */
@@ -70,6 +58,23 @@ static void leave(struct device *d, uint64_t page, const struct noted *noted, st
 	w->moved++;
 }
 
+/* The pages that were taken, side by side as far as they lie so. */
+static size_t runs_of(const struct noted *noted, uint64_t first, uint64_t pages,
+		      const uint8_t *buffer, struct run *to)
+{
+	size_t number = 0;
+
+	for (uint64_t i = 0; i < pages; i++) {
+		if (!noted[i].slot.ref)
+			continue;
+		if (i && noted[i - 1].slot.ref)
+			to[number - 1].pages++;
+		else
+			to[number++] = (struct run){first + i, 1, buffer + i * PAGE_BYTES, 0};
+	}
+	return number;
+}
+
 /* Moves at most `most` of the chosen pages of an extent, of which there is one.  Only here a clean
  * device changes (rule K2): a look that finds nothing to move leaves it clean. */
 static void move(struct device *d, uint64_t extent, const bool chosen[EXTENT_PAGES], uint64_t most,
@@ -77,9 +82,9 @@ static void move(struct device *d, uint64_t extent, const bool chosen[EXTENT_PAG
 {
 	uint64_t from = first_of(chosen), pages = end_of(chosen) - from, first = extent + from;
 	struct noted noted[EXTENT_PAGES];
-	uint8_t *buffer = disk_buffer();
+	uint8_t *buffer = buffer_of_thread();
+	struct run runs[EXTENT_PAGES / 2];
 	struct mark mark;
-	uint64_t run = 0;
 
 	w->err = buffer ? device_mark(d) : -ENOMEM;
 	if (w->err)
@@ -91,22 +96,17 @@ static void move(struct device *d, uint64_t extent, const bool chosen[EXTENT_PAG
 			w->err = take(d, first + i, buffer + i * PAGE_BYTES, &noted[i], w);
 		n += noted[i].slot.ref != 0;
 	}
-	for (uint64_t i = 0; !w->err && i <= pages; i++) {
-		if (i < pages && noted[i].slot.ref) {
-			run++;
+	size_t number = w->err ? 0 : runs_of(noted, first, pages, buffer, runs);
+	runs_write(&d->disk, runs, number);
+	for (size_t i = 0; i < number; i++) {
+		const struct run *r = &runs[i];
+		if (r->err && !w->err)
+			device_disk_error(d, w->err = r->err);
+		if (r->err)
 			continue;
-		}
-		if (!run)
-			continue;
-		w->err = write_out(d, first + i - run, run, buffer + (i - run) * PAGE_BYTES);
-		if (w->err) {
-			device_disk_error(d, w->err);
-			break;
-		}
-		count_add(&d->count.disk_writes, run);
-		for (uint64_t j = i - run; j < i; j++)
-			leave(d, first + j, &noted[j], w);
-		run = 0;
+		count_add(&d->count.disk_writes, r->pages);
+		for (uint64_t page = r->first; page < r->first + r->pages; page++)
+			leave(d, page, &noted[page - first], w);
 	}
 	marks_drop(&d->marks, &mark);
 	count_add(&d->count.written_back_pages, w->moved);

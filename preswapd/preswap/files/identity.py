@@ -15,7 +15,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from preswapd.preswap.files.digest import blake2b
+from preswapd.block.digest import blake2b
 from preswapd.units import PAGE_SIZE
 
 ATTRIBUTE = "user.preswapd"

@@ -9,8 +9,8 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from preswapd.block.digest import blake2b
 from preswapd.host.filesystems import avoid_copy_on_write
-from preswapd.preswap.files.digest import blake2b
 from preswapd.preswap.files.durable import Fresh, replacing
 from preswapd.preswap.files.maps import PIECE_PAGES, TMEM, UNKNOWN
 

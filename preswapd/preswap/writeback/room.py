@@ -23,6 +23,9 @@ SOON_MILLISECONDS = 250
 REST_MILLISECONDS = 60000
 # How long it works before others that the thread looks after have their turn.
 WORK_SECONDS = 0.1
+# It goes to work for this part of the room at least: page by page, as a guest writes them, half of
+# the time went to finding out what is to be done.
+BURSTS = 8
 # A disk that is full or fails is not asked at every turn.
 RETRY_SECONDS = 60.0
 # Where all that might go was touched meanwhile, or may not go now: longer each time, as it takes
@@ -83,6 +86,10 @@ class Room:
         self.host.set_spare(spare)
         wait = self.patience() if milliseconds is None else milliseconds
         lacking = self.host.lacking(wait)
+        if lacking > 0:
+            # What can be read again elsewhere goes before any page of a guest.
+            self.host.make_spare()
+            lacking = self.host.lacking()
         devices = self.devices()
         self.forget(devices)
         if not share:
@@ -90,7 +97,7 @@ class Room:
             if lacking > 0:
                 self.rest()  # above a lowered limit nothing is waited for
             return
-        if spare - lacking >= PLENTY * spare:
+        if spare - lacking + self.host.stats()["ephemeral_bytes"] >= PLENTY * spare:
             self.pool.comes_back = None
         may_move = self.may_move()
         if lacking <= 0 or (may_move and self.make_room(spare)):
@@ -119,9 +126,8 @@ class Room:
             # What a page takes, on average: the memory of those that go is in holes at first.
             stats = self.host.stats()
             each = max(64, stats["live_slot_bytes"] // max(1, stats["stored_pages"]))
-            gone = self.move(
-                self.pool, self.movable(), lacking // each + 1, 1 - lacking / max(1, spare)
-            )
+            pages = max(lacking // each + 1, spare // each // BURSTS)
+            gone = self.move(self.pool, self.movable(), pages, 1 - lacking / max(1, spare))
             moved += gone
             self.host.compact()
             if not gone:
@@ -137,7 +143,8 @@ class Room:
         if free >= PLENTY * room:
             within.comes_back = None
         elif free < room and may_move and device.preswap_pages:
-            self.move(within, self.movable([device]), room - free, max(0, free) / room)
+            pages = max(room - free, room // BURSTS)
+            self.move(within, self.movable([device]), pages, max(0, free) / room)
 
     # --- either ---
 

@@ -9,13 +9,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from preswapd.api.settings import DEVICE, INSTANCE, Place, Setting, said_in
+from preswapd.api.settings import DEVICE, IMAGE, INSTANCE, Place, Setting, said_in
 from preswapd.errors import PreswapError, RefusedError, UsageError
 from preswapd.paths import check_device_name
+from preswapd.precache.settings import ImageSpec
 from preswapd.preswap.settings import DeviceSpec
 from preswapd.server.config.toml_lines import At, lines_of
 
-DEVICE_TABLE = "device"
+DEVICE_TABLE, IMAGE_TABLE = "device", "image"
 NO_SUCH_FILE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
 
 # What may stand in a table: settings, and tables within it.
@@ -32,14 +33,16 @@ def keys_of(settings: Iterable[Setting]) -> Keys:
 
 
 INSTANCE_KEYS = keys_of(INSTANCE)
-DEVICE_KEYS = keys_of(DEVICE)
+DEVICE_KEYS, IMAGE_KEYS = keys_of(DEVICE), keys_of(IMAGE)
+# The tables whose tables have names of their own.
+NAMED = {DEVICE_TABLE: DEVICE_KEYS, IMAGE_TABLE: IMAGE_KEYS}
 
 
 class ConfigFile:
     """One configuration file; every complaint names its line."""
 
-    # The tables that have names of their own.
-    named = DEVICE_TABLE
+    # Those of this kind of file.
+    named: Sequence[str] = tuple(NAMED)
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -59,25 +62,33 @@ class ConfigFile:
 
     def values(self) -> dict[At, Any]:
         """The values of the instance, checked, by where they stand."""
-        found = {key: value for key, value in self.tables.items() if key != DEVICE_TABLE}
+        found = {key: value for key, value in self.tables.items() if key not in NAMED}
         return self.checked((), found, INSTANCE_KEYS)
 
     def devices(self) -> dict[str, dict[At, Any]]:
         """The checked values of each device; a drop-in need not have them all."""
-        tables = self.tables.get(DEVICE_TABLE, {})
-        if not isinstance(tables, dict):
-            raise self.error((DEVICE_TABLE,), "devices are written as tables, [device.NAME]")
-        return {name: self.device(name, table) for name, table in tables.items()}
+        return self.all_named(DEVICE_TABLE)
 
-    def device(self, name: str, table: Any) -> dict[At, Any]:
-        at = (DEVICE_TABLE, name)
+    def images(self) -> dict[str, dict[At, Any]]:
+        """The same of each image."""
+        return self.all_named(IMAGE_TABLE)
+
+    def all_named(self, kind: str) -> dict[str, dict[At, Any]]:
+        tables = self.tables.get(kind, {})
+        if not isinstance(tables, dict):
+            raise self.error((kind,), f"{kind}s are written as tables, [{kind}.NAME]")
+        return {name: self.one_named(kind, name, table) for name, table in tables.items()}
+
+    def one_named(self, kind: str, name: str, table: Any) -> dict[At, Any]:
+        at = (kind, name)
         try:
             check_device_name(name)
         except UsageError as error:
             raise self.error(at, str(error)) from None
         if not isinstance(table, dict):
-            raise self.error(at, f"a device is written as a table, [device.{name}]")
-        return self.checked(at, table, DEVICE_KEYS)
+            article = "an" if kind == IMAGE_TABLE else "a"
+            raise self.error(at, f"{article} {kind} is written as a table, [{kind}.{name}]")
+        return self.checked(at, table, NAMED[kind])
 
     def checked(self, table: At, found: Mapping[str, Any], keys: Keys) -> dict[At, Any]:
         """The values in a table and in the tables within it."""
@@ -125,9 +136,9 @@ def cannot_be_read(path: Path, error: OSError) -> PreswapError:
     return RefusedError(text)
 
 
-def choices(table: At, keys: Keys, named: str) -> str:
+def choices(table: At, keys: Keys, named: Sequence[str]) -> str:
     names = [key if isinstance(known, Setting) else f"[{key}]" for key, known in keys.items()]
-    return ", ".join([*names, *([] if table else [f"[{named}.NAME]"])])
+    return ", ".join([*names, *([] if table else [f"[{kind}.NAME]" for kind in named])])
 
 
 class ConfigFiles:
@@ -135,30 +146,42 @@ class ConfigFiles:
 
     def __init__(self, files: Sequence[ConfigFile]) -> None:
         self.values: dict[At, Any] = {}
-        self.tables: dict[str, dict[At, Any]] = {}
+        self.tables: dict[At, dict[At, Any]] = {}  # of each device and image
         self.found: dict[At, ConfigFile] = {}
         for file in files:
             self.add(file, file.values(), self.values)
-            for name, values in file.devices().items():
-                self.found.setdefault((DEVICE_TABLE, name), file)
-                self.add(file, values, self.tables.setdefault(name, {}))
+            for kind, named in ((DEVICE_TABLE, file.devices()), (IMAGE_TABLE, file.images())):
+                for name, values in named.items():
+                    self.found.setdefault((kind, name), file)
+                    self.add(file, values, self.tables.setdefault((kind, name), {}))
 
     def add(self, file: ConfigFile, values: Mapping[At, Any], to: dict[At, Any]) -> None:
         to.update(values)
         self.found.update(dict.fromkeys(values, file))
 
     def devices(self) -> dict[str, DeviceSpec]:
-        return {name: self.device(name, values) for name, values in self.tables.items()}
+        found = self.named(DEVICE_TABLE, DEVICE, "size")
+        return {name: DeviceSpec(name, **known) for name, known in found.items()}
 
-    def device(self, name: str, values: Mapping[At, Any]) -> DeviceSpec:
-        at = (DEVICE_TABLE, name)
-        if (*at, "size") not in values:
-            raise self.found[at].error(at, "size is missing")
-        known: dict[str, Any] = {
-            setting.parameter: values.get((*at, setting.key))
-            for setting in said_in(Place.FILE, DEVICE)
-        }
-        return DeviceSpec(name, **known)
+    def images(self) -> dict[str, ImageSpec]:
+        found = self.named(IMAGE_TABLE, IMAGE, "path")
+        return {name: ImageSpec(name, **known) for name, known in found.items()}
+
+    def named(
+        self, kind: str, settings: Iterable[Setting], needed: str
+    ) -> dict[str, dict[str, Any]]:
+        """The values of each table of a kind by their settings' names; None where none was said."""
+        found = {}
+        for at, values in self.tables.items():
+            if at[0] != kind:
+                continue
+            if (*at, needed) not in values:
+                raise self.found[at].error(at, f"{needed} is missing")
+            found[at[1]] = {
+                setting.parameter: values.get((*at, setting.key))
+                for setting in said_in(Place.FILE, settings)
+            }
+        return found
 
     def place(self, at: At) -> str | None:
         """FILE:LINE of the value that counts; None where no file has one."""

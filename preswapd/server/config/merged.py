@@ -2,7 +2,7 @@
 """The configuration: files and options, merged."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from preswapd.paths import (
     default_shm_dir,
     default_state_dir,
 )
+from preswapd.precache.settings import MOST_IMAGES, ImageSpec
 from preswapd.preswap.settings import DeviceSpec, Settings
-from preswapd.server.config.files import DEVICE_TABLE, ConfigFiles, with_drop_ins
+from preswapd.server.config.files import DEVICE_TABLE, IMAGE_TABLE, ConfigFiles, with_drop_ins
 from preswapd.server.config.toml_lines import At
 from preswapd.units import exact_size
 
@@ -32,6 +33,7 @@ class Config:
     """What `preswapd serve` serves, and how; `origin` finds out where a value came from."""
 
     settings: Settings
+    images: tuple[ImageSpec, ...] = ()
     threads: int | None = None
     listen: str | None = None
     origin: Callable[[At], str | None] = field(default=lambda at: None, compare=False, repr=False)
@@ -42,6 +44,7 @@ class Config:
 def load(
     config: Path | None = None,
     devices: Sequence[DeviceSpec] = (),
+    images: Sequence[ImageSpec] = (),
     discard_state: bool = False,
     accept_moved: bool = False,
     system: bool = False,
@@ -68,6 +71,7 @@ def load(
     )
     return Config(
         settings,
+        merge_images(files.images(), images, settings.devices),
         origin=lambda at: origin(at, files, given),
         conflicts=tuple(conflicts(files, given)),
         **fields_of(Config, values),
@@ -110,8 +114,8 @@ def fields_of(kind: type[Settings] | type[Config], values: Values) -> dict[str, 
 
 def origin(at: At, files: ConfigFiles, given: Values) -> str:
     """Where a value came from: FILE:LINE, the option, or the default."""
-    if at[0] == DEVICE_TABLE:
-        return files.place(at) or "--device"
+    if at[0] in (DEVICE_TABLE, IMAGE_TABLE):
+        return files.place(at) or f"--{at[0]}"
     name, place = "-".join(at), files.place(at)
     if name.replace("-", "_") not in given:
         return place or DEFAULT
@@ -150,6 +154,32 @@ def merge_devices(
                 f" {exact_size(spec.size)}"
             )
     return tuple(devices.values())
+
+
+def merge_images(
+    configured: dict[str, ImageSpec], given: Sequence[ImageSpec], devices: Sequence[DeviceSpec]
+) -> tuple[ImageSpec, ...]:
+    """The same; and clients know images and devices by one name only."""
+    images = {name: with_whole_path(spec) for name, spec in configured.items()}
+    for spec in map(with_whole_path, given):
+        before = images.setdefault(spec.name, spec)
+        if before.path != spec.path:
+            raise UsageError(
+                f"the image {spec.name} is given twice, as {before.path} and {spec.path}"
+            )
+    for device in devices:
+        if device.name in images:
+            raise UsageError(f"{device.name} is a device and an image: give one another name")
+    if len(images) > MOST_IMAGES:
+        raise UsageError(f"an instance can have at most {MOST_IMAGES} images")
+    return tuple(images.values())
+
+
+def with_whole_path(spec: ImageSpec) -> ImageSpec:
+    try:
+        return replace(spec, path=spec.path.absolute())
+    except FileNotFoundError:
+        raise UsageError("the working directory is gone: give an absolute path") from None
 
 
 def in_force(config: Config) -> dict[str, Any]:

@@ -9,7 +9,8 @@ import click
 from preswapd.api.kinds import DEVICE_SIZE, Kind
 from preswapd.api.settings import INSTANCE, Place, said_in
 from preswapd.commandline import Reader
-from preswapd.paths import check_device_name
+from preswapd.paths import check_device_name, parse_path
+from preswapd.precache.settings import ImageSpec
 from preswapd.preswap.settings import DeviceSpec
 
 Command = TypeVar("Command", bound=Callable[..., object])
@@ -37,3 +38,13 @@ def parse_device(text: str) -> DeviceSpec:
     if not equals:
         raise ValueError(f"{text!r} is not a device: write it as NAME=SIZE, like swap0=4G")
     return DeviceSpec(check_device_name(name), DEVICE_SIZE.parse(size))
+
+
+def parse_image(text: str) -> ImageSpec:
+    """NAME=PATH"""
+    name, equals, path = text.partition("=")
+    if not equals:
+        raise ValueError(
+            f"{text!r} is not an image: write it as NAME=PATH, like debian=/srv/debian.raw"
+        )
+    return ImageSpec(check_device_name(name), parse_path(path))

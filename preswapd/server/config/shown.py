@@ -4,8 +4,8 @@
 import json
 from collections.abc import Iterable, Iterator
 
-from preswapd.api.settings import DEVICE, INSTANCE, Place, Setting, said_in
-from preswapd.server.config.files import DEVICE_TABLE
+from preswapd.api.settings import DEVICE, IMAGE, INSTANCE, Place, Setting, said_in
+from preswapd.server.config.files import DEVICE_TABLE, IMAGE_TABLE
 from preswapd.server.config.merged import Config, Values, in_force
 from preswapd.server.config.toml_lines import At
 
@@ -23,10 +23,13 @@ def tables(config: Config) -> Iterator[list[str]]:
         own = [setting for setting in settings if setting.table == table]
         lines = list(assignments(config, (table,) if table else (), own, values))
         yield [f"[{table}]\n", *lines] if table and lines else lines
-    for spec in config.settings.devices:
-        at = (DEVICE_TABLE, spec.name)
-        lines = list(assignments(config, at, said_in(Place.FILE, DEVICE), vars(spec)))
-        yield [f"[{DEVICE_TABLE}.{json.dumps(spec.name)}]\n", *lines]
+    named = [
+        *((DEVICE_TABLE, DEVICE, spec.name, vars(spec)) for spec in config.settings.devices),
+        *((IMAGE_TABLE, IMAGE, spec.name, vars(spec)) for spec in config.images),
+    ]
+    for kind, own_settings, name, said in named:
+        lines = list(assignments(config, (kind, name), said_in(Place.FILE, own_settings), said))
+        yield [f"[{kind}.{json.dumps(name)}]\n", *lines]
 
 
 def assignments(

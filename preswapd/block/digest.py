@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The checksum of what lies on disk.
+"""The checksum of what lies on disk, and of what it is.
 
 hashlib loads OpenSSL to offer its hashes too: more than half a MiB that each instance would have
 for itself.  Here is where it has this one from.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""One user of a disk file: another instance, through a hard link, say, or a tool of QEMU's.
+"""Who else uses a disk file: another instance, through a hard link, say, or a tool of QEMU's.
 
 The locks are the kernel's, on the open file, and end with it.  QEMU's tools know each other by
 shared locks on single bytes (its block/file-posix.c): byte 100 + N says "I do N", 200 + N "nobody
@@ -12,6 +12,7 @@ import os
 import stat
 import struct
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from preswapd.errors import RefusedError
@@ -23,6 +24,9 @@ DOES = [100 + what for what in (READS, WRITES, RESIZES)]
 KEEPS_TO_ITSELF = [200 + what for what in (WRITES, RESIZES)]
 # Who holds one of these does what we keep to ourselves, or keeps to itself what we do.
 CONFLICTS = [100 + what for what in (WRITES, RESIZES)] + [200 + what for what in (READS, WRITES)]
+# The same for who only reads.
+READS_ONLY = [100 + READS]
+READERS_CONFLICTS = [100 + what for what in (WRITES, RESIZES)] + [200 + READS]
 # udev holds a shared lock on a block device while it looks at it, which it does whenever somebody
 # who could write has closed it: a creation does, and so does the server before this one.
 PATIENCE_SECONDS = 10.0
@@ -31,17 +35,28 @@ HAS_NO_LOCKS = {errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 def lock_disk_file(descriptor: int, path: Path) -> None:
-    """RefusedError when somebody else uses it."""
+    """To write to it, alone.  RefusedError when somebody else uses it."""
+    lock(descriptor, path, fcntl.LOCK_EX, DOES, CONFLICTS)
+
+
+def lock_to_read(descriptor: int, path: Path) -> None:
+    """Others may read it, too.  RefusedError when somebody may write to it."""
+    lock(descriptor, path, fcntl.LOCK_SH, READS_ONLY, READERS_CONFLICTS)
+
+
+def lock(
+    descriptor: int, path: Path, whole: int, does: Sequence[int], conflicts: Sequence[int]
+) -> None:
     is_block_device = stat.S_ISBLK(os.fstat(descriptor).st_mode)
     end = time.monotonic() + (PATIENCE_SECONDS if is_block_device else 0)
-    while not lock_whole(descriptor):
+    while not lock_whole(descriptor, whole):
         if time.monotonic() >= end:
             raise in_use(path)
         time.sleep(PAUSE_SECONDS)
     try:
-        for byte in DOES + KEEPS_TO_ITSELF:
+        for byte in [*does, *KEEPS_TO_ITSELF]:
             fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, lock_of(fcntl.F_RDLCK, byte))
-        for byte in CONFLICTS:
+        for byte in conflicts:
             found = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, lock_of(fcntl.F_WRLCK, byte))
             if FLOCK.unpack(found)[0] != fcntl.F_UNLCK:
                 raise in_use(path)
@@ -52,10 +67,10 @@ def lock_disk_file(descriptor: int, path: Path) -> None:
             raise
 
 
-def lock_whole(descriptor: int) -> bool:
+def lock_whole(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
     """False: somebody holds it."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno == errno.EWOULDBLOCK:
             return False

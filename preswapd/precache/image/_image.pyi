@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: BSD-3-Clause
+from typing import Any
+
+from preswapd.block._export import Connection as Export
+from preswapd.precache.image.identity import Identity
+from preswapd.tmem._tmem import Host
+
+class Image:
+    """One image that is open.  From any thread; the work runs without the interpreter lock."""
+
+    name: str
+    size: int
+    compress: str
+    def __init__(
+        self, host: Host, *, name: str, fd: int, size: int, is_direct: bool, compress: str
+    ) -> None:
+        """The descriptor, opened past the page cache or not, is its own from then on."""
+
+    def close(self) -> None:
+        """Nothing begins any more, what is in flight ends, and the file is closed."""
+
+    def connect(self) -> Connection: ...
+    @property
+    def connections(self) -> int: ...
+    @property
+    def is_file(self) -> bool:
+        """Not a block device."""
+
+    @property
+    def is_direct(self) -> bool: ...
+    @property
+    def pool(self) -> int | None: ...
+    @property
+    def is_cached(self) -> bool:
+        """Whether what is cached is believed; asks the file."""
+
+    @property
+    def disk_errors(self) -> int: ...
+    @property
+    def last_disk_error(self) -> int: ...
+    def look(self) -> Identity:
+        """What the file is now; OSError."""
+
+    def believe(self, pool: int | None, it: Identity) -> None:
+        """While it is parked: pages go into that pool from now on, as long as the file is that."""
+
+    def park(self, milliseconds: int) -> bool:
+        """Requests that begin now wait.  Whether those in flight have ended in time."""
+
+    def resume(self) -> None: ...
+    def stats(self) -> dict[str, Any]:
+        """Its counters, and how long reads took."""
+
+class Connection(Export):
+    """One client of an image."""
+
+    image: Image
+    def __init__(self, image: Image) -> None: ...

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* One disk image: its file, and what is cached of it in an ephemeral pool.
+ *
+ * What is cached is believed while the file is what it was when the pool was made (docs/precache.md).
+ * Functions return 0 or a negative errno; none needs the GIL.
+ */
+#ifndef PRESWAPD_IMAGE_H
+#define PRESWAPD_IMAGE_H
+
+#include "file.h"
+#include "flights.h"
+#include "latency.h"
+#include "marks.h"
+#include "stores.h"
+#include "tmem.h"
+
+/* Pages that are read from the file in one transfer: a thread's buffer may grow to that. */
+#define RUN_PAGES 64u
+#define NO_POOL UINT32_MAX
+
+struct image_counters {
+	uint64_t reads, hits, misses, puts;            /* pages */
+	uint64_t disk_reads, disk_writes, disk_errors; /* pages; events */
+	uint64_t read_requests, write_requests;
+};
+
+struct image {
+	const struct tmem_ops *tmem;
+	struct tmem_host *host;
+	struct file file;
+	enum tmem_compress compress;
+	struct identity believed;
+	uint32_t pool;                 /* or NO_POOL.  These two change while the image is parked only */
+	bool is_believed;              /* false from the first look on that finds another file; atomic */
+	struct marks marks;
+	struct flights flights;
+	int last_error;                /* of the file, positive errno; atomic */
+	struct image_counters count;   /* atomic */
+	struct latency latency;        /* of reads */
+};
+
+void image_init(struct image *);
+void image_destroy(struct image *);
+/* While it is parked: what is cached from now on, and as long as the file is this. */
+void image_believe(struct image *, uint32_t pool, const struct identity *);
+/* In flight: whether it may be cached.  Looks at the file. */
+bool image_is_cached(struct image *);
+/* Counts and notes what the file failed with; returns the error for the client. */
+int image_file_error(struct image *, int err);
+
+#endif

@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "reads.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "cache.h"
+
+/* What a client wants, in bytes, and where to put it. */
+struct wanted {
+	uint8_t *to;
+	uint64_t offset, end;
+};
+
+static uint64_t min_of(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+static uint64_t pages_of(const struct image *i)
+{
+	return (i->file.size + PAGE_BYTES - 1) / PAGE_BYTES;
+}
+
+/* Of `pages` pages, which lie in `from`, what is wanted of them. */
+static void hand_over(const struct wanted *w, uint64_t first, uint64_t pages, const uint8_t *from)
+{
+	uint64_t start = first * PAGE_BYTES, end = min_of(start + pages * PAGE_BYTES, w->end);
+	uint64_t at = start > w->offset ? start : w->offset;
+
+	if (at < end)
+		memcpy(w->to + (at - w->offset), from + (at - start), end - at);
+}
+
+static bool is_whole(const struct wanted *w, uint64_t page)
+{
+	return page * PAGE_BYTES >= w->offset && (page + 1) * PAGE_BYTES <= w->end;
+}
+
+/* Whether it is cached; a whole page goes where it is wanted at once. */
+static bool get(struct image *i, const struct wanted *w, uint64_t page)
+{
+	uint8_t part[PAGE_BYTES];
+
+	if (is_whole(w, page))
+		return cache_get(i, page, w->to + (page * PAGE_BYTES - w->offset));
+	bool found = cache_get(i, page, part);
+	if (found)
+		hand_over(w, page, 1, part);
+	return found;
+}
+
+static int read_file(struct image *i, uint64_t first, uint32_t pages, uint8_t *buffer)
+{
+	int err = file_read(&i->file, first, pages, buffer);
+
+	if (err)
+		return image_file_error(i, err);
+	count_add(&i->count.disk_reads, pages);
+	return 0;
+}
+
+/* Nothing is cached: as it comes from the file. */
+static int read_past_cache(struct image *i, const struct wanted *w)
+{
+	uint8_t *buffer = buffer_of_thread();
+	uint64_t first = w->offset / PAGE_BYTES, end = (w->end + PAGE_BYTES - 1) / PAGE_BYTES;
+	int err = buffer ? 0 : -ENOMEM;
+
+	for (uint64_t page = first; !err && page < end; page += RUN_PAGES) {
+		uint32_t n = (uint32_t)min_of(end - page, RUN_PAGES);
+		err = read_file(i, page, n, buffer);
+		if (!err)
+			hand_over(w, page, n, buffer);
+	}
+	if (!err)
+		count_add(&i->count.misses, end - first);
+	return err;
+}
+
+/* Under the mark, pages that are not cached now.  The identity is asked once more, after the file was
+ * read: whoever changes it changes that first, and then the bytes. */
+static int fill(struct image *i, uint64_t first, uint32_t pages, uint8_t *buffer)
+{
+	int err = read_file(i, first, pages, buffer);
+
+	if (err)
+		return err;
+	if (image_is_cached(i))
+		for (uint32_t n = 0; n < pages; n++)
+			cache_put(i, first + n, buffer + n * PAGE_BYTES);
+	file_forget(&i->file, first, pages);
+	return 0;
+}
+
+/* At most RUN_PAGES pages, `asked` of which were not cached a moment ago, and the others follow them
+ * unasked.  Somebody may have filled them until the mark was there. */
+static int fill_run(struct image *i, const struct wanted *w, uint64_t first, uint32_t asked,
+		    uint32_t pages)
+{
+	uint8_t *buffer = buffer_of_thread();
+	struct mark mark;
+	uint32_t run = 0;
+	int err = buffer ? 0 : -ENOMEM;
+
+	if (err)
+		return err;
+	marks_take(&i->marks, &mark, first, pages, true);
+	for (uint32_t n = 0; !err && n <= pages; n++) {
+		bool missing = n < pages && !cache_get(i, first + n, buffer + n * PAGE_BYTES);
+		if (n < asked)
+			count_up(missing ? &i->count.misses : &i->count.hits);
+		if (missing) {
+			run++;
+		} else if (run) {
+			err = fill(i, first + n - run, run, buffer + (n - run) * PAGE_BYTES);
+			run = 0;
+		}
+	}
+	marks_drop(&i->marks, &mark);
+	if (!err)
+		hand_over(w, first, asked, buffer);
+	return err;
+}
+
+/* How many pages behind a run are filled with it. */
+static uint32_t more(const struct image *i, uint64_t end, uint32_t run, uint32_t ahead)
+{
+	uint64_t most = min_of(ahead, RUN_PAGES - run);
+
+	return (uint32_t)min_of(most, pages_of(i) - end);
+}
+
+static int read_cached(struct image *i, const struct wanted *w, uint32_t ahead)
+{
+	uint64_t first = w->offset / PAGE_BYTES, end = (w->end + PAGE_BYTES - 1) / PAGE_BYTES;
+	uint32_t run = 0;
+	int err = 0;
+
+	for (uint64_t page = first; !err && page <= end; page++) {
+		bool missing = page < end && !get(i, w, page);
+		run += missing;
+		if (page < end && !missing)
+			count_up(&i->count.hits);
+		if (!run || (missing && run < RUN_PAGES && page + 1 < end))
+			continue;
+		uint64_t next = missing ? page + 1 : page;
+		uint32_t also = next == end ? more(i, end, run, ahead) : 0;
+		err = fill_run(i, w, next - run, run, run + also);
+		run = 0;
+	}
+	return err;
+}
+
+int reads_read(struct image *i, uint8_t *to, uint64_t count, uint64_t offset, uint32_t ahead)
+{
+	struct wanted w = {to, offset, offset + count};
+
+	if (!count)
+		return 0;
+	count_add(&i->count.reads, (w.end + PAGE_BYTES - 1) / PAGE_BYTES - offset / PAGE_BYTES);
+	return image_is_cached(i) ? read_cached(i, &w, ahead) : read_past_cache(i, &w);
+}

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The images of an instance: those that are served, and those that cannot be as yet."""
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from typing import cast
+
+from preswapd.api.figures import ImageFigures
+from preswapd.errors import RefusedError
+from preswapd.log import ERROR, NOTICE, Log
+from preswapd.precache.image._image import Connection
+from preswapd.precache.opening import open_image
+from preswapd.precache.settings import ImageSpec
+from preswapd.precache.watched import Watched
+from preswapd.tmem import Host
+
+# One that cannot be served is tried again so often.
+RETRY_SECONDS = 5.0
+
+
+class Images:
+    """`look()` is for a thread for that alone: a file may lie on a server that does not answer."""
+
+    def __init__(
+        self,
+        host: Host,
+        specs: Sequence[ImageSpec],
+        compress: str,
+        log: Log,
+        taken: Callable[[], Collection[str]] = tuple,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """taken: names of swap devices, whose clients must not get an image."""
+        self.host = host
+        self.compress = compress
+        self.log = log
+        self.taken = taken
+        self.clock = clock
+        self.specs = {spec.name: spec for spec in specs}
+        self.served: dict[str, Watched] = {}
+        self.refused: dict[str, str] = {}
+        self.retry_at = 0.0
+        for spec in specs:
+            self.open(spec)
+
+    @property
+    def names(self) -> set[str]:
+        """Of all that are wanted: none of them may be a device's."""
+        return set(self.specs)
+
+    def open(self, spec: ImageSpec) -> None:
+        try:
+            if spec.name in self.taken():
+                raise RefusedError("a swap device has that name: give it another one")
+            opened = open_image(spec.path)
+            self.served[spec.name] = Watched(self.host, spec, self.compress, opened, self.log)
+        except RefusedError as error:
+            if self.refused.get(spec.name) != str(error):
+                self.log(ERROR, f"the image {spec.name} is not served: {error}")
+            self.refused[spec.name] = str(error)
+            return
+        if self.refused.pop(spec.name, None) is not None:
+            self.log(NOTICE, f"the image {spec.name} is served now")
+
+    def connect(self, name: str) -> Connection | None:
+        """None: there is no such image, or it is not served."""
+        image = self.served.get(name)
+        return None if image is None else image.connect()
+
+    @property
+    def connections(self) -> int:
+        return sum(image.image.connections for image in list(self.served.values()))
+
+    def look(self, frozen: bool = False) -> None:
+        """To be called about once a second."""
+        for image in self.served.values():
+            image.look(frozen)
+        if self.refused and self.clock() >= self.retry_at:
+            self.retry_at = self.clock() + RETRY_SECONDS
+            for name in list(self.refused):
+                self.open(self.specs[name])
+
+    def stats(self) -> dict[str, ImageFigures]:
+        return {
+            name: cast(ImageFigures, image.stats()) for name, image in list(self.served.items())
+        }
+
+
+def check(specs: Sequence[ImageSpec]) -> dict[str, RefusedError]:
+    """Which of them could not be served at this moment, and why."""
+    refused = {}
+    for spec in specs:
+        try:
+            open_image(spec.path).close()
+        except RefusedError as error:
+            refused[spec.name] = error
+    return refused

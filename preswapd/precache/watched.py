@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""An image that is served: it is cached while its file stays what it is."""
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from preswapd.log import ERROR, NOTICE, WARNING, Log, Throttle
+from preswapd.precache.image._image import Connection, Image
+from preswapd.precache.image.identity import SETTLED_SECONDS, Identity
+from preswapd.precache.opening import Opened
+from preswapd.precache.settings import ImageSpec
+from preswapd.tmem import SHARED, Host
+
+# A look that finds requests in flight for so long tries again at the next one.
+PARK_MILLISECONDS = 100
+
+
+class Watched:
+    """`look()` is for one thread, about once a second; requests look too (image.c)."""
+
+    def __init__(
+        self,
+        host: Host,
+        spec: ImageSpec,
+        compress: str,
+        opened: Opened,
+        log: Log,
+        now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.host = host
+        self.spec = spec
+        self.log = log
+        self.now = now
+        self.clock = clock
+        self.image = Image(
+            host,
+            name=spec.name,
+            fd=opened.descriptor,
+            size=opened.size,
+            is_direct=opened.is_direct,
+            compress=spec.compress or compress,
+        )
+        self.seen: Identity | None = None
+        self.seen_at = 0.0
+        self.is_told = False  # of a change, until it has settled
+        self.is_replaced = False
+        self.is_frozen = False
+        self.evicted = 0  # out of pools that it had before
+        self.told_errors = 0
+        self.errors, self.pools = Throttle(), Throttle()
+        self.look()
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @property
+    def path(self) -> Path:
+        return self.spec.path
+
+    def connect(self) -> Connection:
+        return self.image.connect()
+
+    # --- looking ---
+
+    def look(self, frozen: bool = False) -> None:
+        """Drops what is cached of a file that was changed, and caches what has settled."""
+        if self.image.pool is not None and not self.image.is_cached:
+            self.tell_change()
+            self.drop()
+        if self.image.pool is None and (settled := self.settled()) is not None:
+            self.cache(settled)
+        self.freeze(frozen)
+        self.tell_replaced()
+        self.tell_errors()
+
+    def settled(self) -> Identity | None:
+        """What the file is, if a change of it from now on will look different."""
+        try:
+            found = self.image.look()
+        except OSError:
+            return None
+        if found != self.seen:
+            self.seen, self.seen_at = found, self.clock()
+        is_old = not self.image.is_file or found.is_older(self.now())
+        return found if is_old or self.clock() - self.seen_at >= SETTLED_SECONDS else None
+
+    def cache(self, identity: Identity) -> None:
+        if identity.size < self.image.size:
+            return  # what it lacks is an I/O error, as long as that is so
+        try:
+            pool = self.host.new_pool(identity.uuid(), SHARED)
+        except OSError as error:
+            if self.pools.passes():
+                self.log(WARNING, f"{self.name} is not cached: {error.strerror}")
+            return
+        if not self.exchange(pool, identity):
+            self.host.destroy_pool(pool)
+        elif self.is_told:
+            self.is_told = False
+            self.log(NOTICE, f"{self.name}: {self.path} is cached again")
+
+    def drop(self) -> None:
+        pool = self.image.pool
+        if pool is None or self.seen is None or not self.exchange(None, self.seen):
+            return
+        self.is_frozen = False
+        self.evicted += self.host.pool_stats(pool)["evicted"]
+        self.host.destroy_pool(pool)
+
+    def exchange(self, pool: int | None, identity: Identity) -> bool:
+        """No request may know a pool's number that is given away again."""
+        try:
+            parked = self.image.park(PARK_MILLISECONDS)
+            if parked:
+                self.image.believe(pool, identity)
+            return parked
+        finally:
+            self.image.resume()
+
+    def freeze(self, frozen: bool) -> None:
+        if self.image.pool is not None and frozen != self.is_frozen:
+            self.is_frozen = frozen
+            self.host.freeze(self.image.pool, frozen)
+
+    # --- telling ---
+
+    def tell_change(self) -> None:
+        if not self.is_told:
+            self.is_told = True
+            self.log(
+                WARNING,
+                f"{self.name}: {self.path} was changed: what was cached of it is dropped, and reads"
+                " go to the file until it stays as it is",
+            )
+
+    def tell_replaced(self) -> None:
+        replaced = self.seen is not None and self.image.is_file and not self.is_at_path()
+        if replaced and not self.is_replaced:
+            self.log(
+                WARNING,
+                f"{self.name}: {self.path} is not the file any more that was opened, which is"
+                " served until the next start",
+            )
+        self.is_replaced = replaced
+
+    def is_at_path(self) -> bool:
+        try:
+            found = os.stat(self.path)
+        except OSError:
+            return False
+        return self.seen is not None and (found.st_dev, found.st_ino) == self.seen[:2]
+
+    def tell_errors(self) -> None:
+        errors = self.image.disk_errors
+        if errors > self.told_errors and self.errors.passes():
+            why = f"{os.strerror(self.image.last_disk_error)} ({errors - self.told_errors} errors)"
+            self.told_errors = errors
+            self.log(ERROR, f"image {self.name}: {self.path}: {why}")
+
+    def stats(self) -> dict[str, Any]:
+        found = self.image.stats()
+        pages = {"pages": 0, "bytes": 0, "evicted": 0}
+        if (pool := self.image.pool) is not None:
+            with suppress(KeyError):  # it was exchanged just now
+                pages = self.host.pool_stats(pool)
+        return {
+            "path": str(self.path),
+            "size": self.image.size,
+            "writable": False,
+            "compress": self.image.compress,
+            "cached": pool is not None,
+            "replaced": self.is_replaced,
+            "connections": self.image.connections,
+            **found,
+            "evicted": self.evicted + pages["evicted"],
+            "cached_pages": pages["pages"],
+            "cached_bytes": pages["bytes"],
+        }
+
+    def close(self) -> None:
+        self.image.close()
+        if (pool := self.image.pool) is not None:
+            self.host.destroy_pool(pool)
