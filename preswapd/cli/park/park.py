@@ -22,6 +22,7 @@ from preswapd.cli.park.policy import (
     Rules,
     Seen,
     State,
+    after_absence,
     begin,
     decide,
     default_floor,
@@ -221,8 +222,9 @@ class Parker:
         self.guest_before = self.balloon.stats().swapped_in or 0
         state, action = begin(rules, self.look(interrupts))
         if action is Action.DONE:
-            # Perhaps by somebody else: from now on it is known.
-            self.machine.note(self.target, self.whole)
+            # Perhaps by somebody else: from now on it is known.  It may be on its last bit of the
+            # way to the floor.
+            self.machine.note(min(self.target, rules.floor), self.whole)
         interrupts.check()
         while True:
             if state.target != self.target:
@@ -233,7 +235,11 @@ class Parker:
                 return action
             time.sleep(LOOK_SECONDS)
             interrupts.check()
-            state, action = decide(rules, state, self.look(interrupts))
+            run = self.traffic.run
+            seen = self.look(interrupts)
+            if self.traffic.run != run:
+                state = after_absence(state, seen)
+            state, action = decide(rules, state, seen)
 
     def order(self, target: int, interrupts: Interrupts) -> None:
         """The server first: one that is killed in between is thought to have less than it has."""

@@ -115,6 +115,11 @@ def decide(rules: Rules, state: State, seen: Seen) -> tuple[State, Action]:
     return state, Action.WAIT
 
 
+def after_absence(state: State, seen: Seen) -> State:
+    """There was no server for a while: the guest could not swap, and nothing says what it did."""
+    return replace(state, mark=seen, moved=seen, thrashes_since=None)
+
+
 def next_step(rules: Rules, state: State, seen: Seen) -> tuple[State, Action]:
     target = max(rules.floor, state.target - rules.step)
     if seen.room < state.target - target:

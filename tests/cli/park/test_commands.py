@@ -22,6 +22,7 @@ from preswapd.cli.park.interrupts import Interrupts
 from preswapd.cli.park.machine import Machine as ParkedMachine
 from preswapd.cli.park.machine import named
 from preswapd.cli.park.park import Parker
+from preswapd.cli.park.policy import Action, Rules, Seen, State
 from preswapd.cli.park.unpark import give_back
 from preswapd.errors import PartialError, RefusedError, UnreachableError
 from preswapd.qmp import Monitor
@@ -313,6 +314,25 @@ def test_server_that_does_not_come_back(
     assert left(server) == 16 * MIB
 
 
+def test_patience_begins_anew_with_another_server(
+    server: RunningServer, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = list[State]()
+
+    def decide(rules: Rules, state: State, seen: Seen) -> tuple[State, Action]:
+        states.append(state)
+        if len(states) == 2:
+            server.restart()
+        return state, Action.DONE if state.moved is seen else Action.WAIT
+
+    monkeypatch.setattr("preswapd.cli.park.park.decide", decide)
+    with closing(Monitor.at(machine.qmp)) as monitor:
+        parker = Parker(parts(server, monitor, machine), Balloon(monitor))
+        parker.park(parker.plan(8 * MIB), Interrupts(), quiet=True)
+    first, second, third = (state.moved.time for state in states)
+    assert first == second < third
+
+
 def test_device_that_is_removed_meanwhile(server: RunningServer, machine: Machine) -> None:
     with closing(Monitor.at(machine.qmp)) as monitor:
         parker = Parker(parts(server, monitor, machine), Balloon(monitor))
@@ -401,6 +421,13 @@ def test_park_of_what_is_parked(server: RunningServer, machine: Machine) -> None
         done = server.ctl("park", "g1", f"--qmp={machine.qmp}", "--floor=32M")
         assert done.stdout.startswith("g1 is parked, with 32M of 32M")
         assert left(server) == WHOLE
+
+
+def test_park_of_what_is_nearly_there(server: RunningServer, machine: Machine) -> None:
+    """QEMU was told the floor by one that was killed; the guest is on the last bit of the way."""
+    noted(server, machine)
+    server.ctl("park", "g1", f"--qmp={machine.qmp}", f"--floor={WHOLE - MIB // 2}")
+    assert left(server) == WHOLE - MIB // 2
 
 
 # --- unpark ---

@@ -13,6 +13,7 @@ from preswapd.cli.park.policy import (
     Rules,
     Seen,
     Wake,
+    after_absence,
     begin,
     decide,
     default_floor,
@@ -111,6 +112,18 @@ def test_slow_disk_is_waited_for() -> None:
     state, action = guest.park(RULES)
     assert (action, state.target) == (Action.DONE, FLOOR)
     assert guest.time > 500
+
+
+def test_time_without_a_server_is_not_the_guests_doing() -> None:
+    """It could not swap, and the new server's counters begin anew."""
+    guest = ModelGuest(speed=0)
+    state, _ = begin(RULES, guest.seen())
+    guest.pass_time(state.target, 25)
+    assert decide(RULES, state, guest.seen())[1] is Action.STUCK
+    state = after_absence(state, guest.seen())
+    assert decide(RULES, state, guest.seen())[1] is Action.WAIT
+    guest.pass_time(state.target, RULES.patience)
+    assert decide(RULES, state, guest.seen())[1] is Action.STUCK
 
 
 def test_full_swap_ends_it_before_the_step() -> None:
