@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from preswapd.cli.park.park import ENDS
+from preswapd.cli.park.policy import SLOW_SECONDS, Action
 from preswapd.guest.kernel import Kernel
 from tests.conftest import StartServer
 from tests.guest.parking import MIB, PARK_SECONDS, IdleGuest
@@ -134,12 +136,16 @@ def guest_has_more(guest: IdleGuest) -> bool:
 
 
 def test_guest_that_uses_its_memory_is_not_parked_to_the_floor(guest: IdleGuest) -> None:
-    """It reads all of it over and over, and gets the step back that made it thrash."""
+    """It reads all of it over and over, and gets the step back that made it thrash.
+
+    On a host so busy that it comes to less than 100 pages a second now and then, its balloon is
+    seen to stand still for two minutes instead: it keeps what it has then.
+    """
     guest.start("reader", "while :; do printf c >/run/ask; sleep 1; done")
     with parking(guest) as process:
-        _, said = process.communicate(timeout=PARK_SECONDS)
-    assert process.returncode == 5
-    assert "with less its guest reads back all the time" in said
+        _, said = process.communicate(timeout=PARK_SECONDS + SLOW_SECONDS)
+    assert process.returncode == 5, said
+    assert ENDS[Action.THRASHES] in said or ENDS[Action.STUCK] in said
     left = parked(guest)
     assert FLOOR < left < guest.hardware.memory
     assert f"g1 runs on with {left // MIB}M of 320M" in said
