@@ -189,7 +189,6 @@ def test_shrink_of_pages_that_lie_apart_keeps_what_the_disk_does_not_take(
     injector.end()
     assert faulty.ctl("shrink", "0").returncode == 0
     assert counters(faulty)["preswap_pages"] == 0
-    assert counters(faulty)["written_back_pages"] == len(apart)
     check(client, *apart)
 
 
