@@ -69,3 +69,21 @@ def clients(*, strict: bool = True) -> Iterator[Connect]:
         for client in made:
             with suppress(nbd.Error):
                 client.shutdown()
+
+
+def begun(client: Any, data: bytes, offset: int, flags: int = 0) -> list[int]:
+    """A write; the list holds its errno once it is answered."""
+    answers: list[int] = []
+
+    def completed(error: Any) -> int:
+        answers.append(error.value)
+        return 1
+
+    client.aio_pwrite(nbd.Buffer.from_bytearray(bytearray(data)), offset, completed, flags)
+    return answers
+
+
+def answered(client: Any, answers: list[int]) -> int:
+    while not answers:
+        client.poll(-1)
+    return answers[0]

@@ -43,7 +43,9 @@ class GovernedFigures(TypedDict):
     floor: Annotated[int, gauge("memory that the pool may take whatever is short", BYTES)]
     cap: Annotated[int, gauge("the most memory that the pool may take", BYTES)]
     weight: Annotated[int, gauge("its part of what is there for all")]
-    excess: Annotated[int, gauge("memory of the pool that is still to go to disk", BYTES)]
+    excess: Annotated[
+        int, gauge("memory of the pool that is still to go: to disk, or, of images, nowhere", BYTES)
+    ]
 
 
 class Governed(GovernedFigures):

@@ -104,9 +104,10 @@ class Decision:
     used: int
     room: int
     total: int
-    excess: int  # to go to disk, once this is set
+    excess: int  # to go, once this is set, to disk but for what is dropped
     limits: Mapping[str, int]  # of those that change
     before: Mapping[str, int | None]  # of the same
+    dropped: int = 0  # of `excess`, what is cached of images
 
 
 def decide(rules: Rules, state: State, seen: Readings) -> tuple[State, Sequence[Decision]]:
@@ -276,6 +277,7 @@ def told(
         sum(pool.excess for pool in pools.values()),
         dict(changed),
         {name: seen.pools[name].governed for name in changed},
+        sum(pool.dropped for pool in pools.values()),
     )
 
 

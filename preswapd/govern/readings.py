@@ -100,6 +100,7 @@ class Instance:
             governed if isinstance(governed, int) else None,
             wants,
             not stats["devices"] and bool(stats.get("images") or stats.get("refused_images")),
+            tmem.get("ephemeral_bytes", 0),
         )
         return Answer(name, pool, tmem["puts"], available)
 

@@ -39,6 +39,7 @@ class Pool:
     wants: bool = False  # it is nearly at its limit, and its guest goes on to swap out
     # What it keeps is elsewhere too: it gets what the others leave.  (A cache of disk images.)
     yields: bool = False
+    cached: int = 0  # of what it takes, pages of images, which are dropped before others move
 
     @property
     def limit(self) -> int:
@@ -46,8 +47,13 @@ class Pool:
 
     @property
     def excess(self) -> int:
-        """What is still to go to disk."""
+        """What is still to go, to disk but for what is dropped."""
         return max(0, self.used - self.limit)
+
+    @property
+    def dropped(self) -> int:
+        """Of that, what goes nowhere, as it only caches images."""
+        return self.excess if self.yields else min(self.excess, self.cached)
 
 
 def bounds(share: Share, pool: Pool) -> tuple[int, int]:

@@ -38,7 +38,7 @@ def beginning(one: Decision) -> str:
         case Reason.BEHIND:
             return (
                 f"the host is still short of {format_size(one.reserve - one.available)} ({seen}):"
-                f" {format_size(one.excess)} are on their way to disk, which takes its time"
+                f" {on_their_way(one)}"
             )
         case Reason.FLOORS:
             return (
@@ -54,8 +54,18 @@ def consequence(one: Decision) -> Iterator[str]:
             f"{name} {size_or_none(one.before[name])} -> {format_size(limit)}"
             for name, limit in sorted(one.limits.items())
         )
-        if one.excess:
-            yield f"{format_size(one.excess)} above these limits go to disk"
+        if one.dropped:
+            yield f"{format_size(one.dropped)} above these limits are of images, and dropped"
+        if to_disk := one.excess - one.dropped:
+            yield f"{format_size(to_disk)} above these limits go to disk"
+
+
+def on_their_way(one: Decision) -> str:
+    to_disk, dropped = format_size(one.excess - one.dropped), format_size(one.dropped)
+    if one.dropped == one.excess:
+        return f"{dropped} of images are being dropped"
+    also = f", and {dropped} of images are being dropped" if one.dropped else ""
+    return f"{to_disk} are on their way to disk, which takes its time{also}"
 
 
 def size_or_none(limit: int | None) -> str:
@@ -94,8 +104,10 @@ POOL_LIMIT = "its operator's pool_limit"
 
 def standing(pool: Pool) -> str:
     takes = f"it takes {format_size(pool.used)}"
+    if to_disk := pool.excess - pool.dropped:
+        return f"{takes}, of which {format_size(to_disk)} are going to disk"
     if pool.excess:
-        return f"{takes}, of which {format_size(pool.excess)} are going to disk"
+        return f"{takes}, of which {format_size(pool.excess)} are of images, and being dropped"
     if pool.wants:
         return f"{takes} and would take more"
     if pool.used >= pool.limit * WANTS:

@@ -4,6 +4,8 @@
 import errno
 import os
 import subprocess
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import nbd
@@ -12,10 +14,19 @@ import pytest
 from preswapd.preswap.files.sidecar import Sidecar
 from preswapd.preswap.files.zone import zone
 from preswapd.units import PAGE_SIZE as PAGE
-from tests.clients import Connect, discard
+from tests.clients import Connect, answered, begun, discard
 from tests.conftest import StartServer
-from tests.faults.conftest import MIB, NOISE, counters, error_of, page, place, places
-from tests.faults.injection import Call, Injector
+from tests.faults.conftest import (
+    MIB,
+    NOISE,
+    counters,
+    error_of,
+    mounted,
+    page,
+    place,
+    places,
+)
+from tests.faults.injection import HOLD, Call, Injector
 from tests.running import RunningServer, wait_until
 
 FUA = nbd.CMD_FLAG_FUA
@@ -104,6 +115,72 @@ def test_flush_error_is_the_disks(shared: Any, injector: Injector) -> None:
     injector.fail(Call.SYNC, IMAGE, errno.EIO)
     assert error_of(shared.flush) == errno.EIO
     assert error_of(shared.pwrite, page(99), place(11), flags=FUA) == errno.EIO
+
+
+def test_sync_that_failed_in_the_page_cache_stays_failed(
+    tmp_path: Path,
+    injector: Injector,
+    start_server: StartServer,
+    connect: Connect,
+    stack: ExitStack,
+) -> None:
+    """The kernel would say that all is well, and has lost what it could not write."""
+    mounted(stack, tmp_path / "state", "-t", "ramfs", "-o", "mode=700", "none")  # no O_DIRECT there
+    server = start_server(tmp=tmp_path, env=injector.env)
+    client = filled(connect(server))
+    injector.fail(Call.SYNC, IMAGE, errno.EIO)
+    assert error_of(client.flush) == errno.EIO
+    injector.end()
+    assert error_of(client.flush) == errno.EIO
+    assert error_of(client.pwrite, page(99), place(30), flags=FUA) == errno.EIO
+    client.pwrite(page(20), place(20))
+    check(client, *range(1, 9), *range(11, 19), 20)
+
+
+def test_two_syncs_at_once_that_fail(
+    client: Any, faulty: RunningServer, injector: Injector, connect: Connect
+) -> None:
+    """The kernel tells one of them only: so one waits for the other, and asks anew."""
+    one, two = client, connect(faulty)
+    injector.set(Call.SYNC, IMAGE, None, error=errno.EIO, hold=1)
+    first = begun(one, page(30), place(30), FUA)
+    injector.wait()
+    second = begun(two, page(31), place(31), FUA)
+    wait_for_write(two, faulty, 31)
+    two.poll(200)
+    assert (first, second, injector.caught) == ([], [], 1)
+    injector.put(HOLD, 0)
+    assert answered(one, first) == errno.EIO
+    assert answered(two, second) == errno.EIO
+    assert injector.caught == 2
+
+
+def test_syncs_that_wait_share_one(
+    client: Any, faulty: RunningServer, injector: Injector, connect: Connect
+) -> None:
+    """Three that come while one is under way take fewer than three."""
+    injector.hold(Call.SYNC, IMAGE)
+    writers = [client, *(connect(faulty) for _ in range(3))]
+    answers = [begun(writers[0], page(30), place(30), FUA)]
+    injector.wait()
+    for at, writer in enumerate(writers[1:], 31):
+        answers.append(begun(writer, page(at), place(at), FUA))
+        wait_for_write(writer, faulty, at)
+    writers[-1].poll(200)
+    injector.put(HOLD, 0)
+    assert [answered(*both) for both in zip(writers, answers, strict=True)] == [0] * 4
+    assert injector.caught < 4
+
+
+def wait_for_write(client: Any, server: RunningServer, number: int) -> None:
+    """Until the page lies in the disk file, synced or not."""
+
+    def is_there() -> bool:
+        client.poll(0)
+        with (server.state_dir / "g1.img").open("rb") as file:
+            return os.pread(file.fileno(), PAGE, place(number)) == page(number)
+
+    wait_until(is_there, "the write")
 
 
 def test_errors_are_counted_and_logged_once(

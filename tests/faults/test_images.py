@@ -13,7 +13,7 @@ import nbd
 import pytest
 
 from preswapd.units import PAGE_SIZE as PAGE
-from tests.clients import Connect, connected
+from tests.clients import Connect, answered, begun, connected
 from tests.faults.conftest import MIB, error_of, mounted
 from tests.faults.injection import HOLD, Call, Injector
 from tests.precache.running import check_either, content
@@ -50,27 +50,9 @@ def figures(server: RunningServer) -> dict[str, Any]:
     return found
 
 
-def begun(client: Any, data: bytes, offset: int, flags: int = 0) -> list[int]:
-    """A write; the list holds its errno once it is answered."""
-    answers: list[int] = []
-
-    def completed(error: Any) -> int:
-        answers.append(error.value)
-        return 1
-
-    client.aio_pwrite(nbd.Buffer.from_bytearray(bytearray(data)), offset, completed, flags)
-    return answers
-
-
 def sent_and_caught(client: Any, injector: Injector) -> int:
     client.poll(0)
     return injector.caught
-
-
-def answered(client: Any, answers: list[int]) -> int:
-    while not answers:
-        client.poll(-1)
-    return answers[0]
 
 
 @pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC])

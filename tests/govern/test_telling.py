@@ -65,6 +65,29 @@ def test_what_others_do_not_use() -> None:
     assert "It has less, because it does not need all of it and others do" in found["c"]
 
 
+def test_what_is_only_dropped_goes_to_no_disk() -> None:
+    """Of a cache all, of others what they cache of images."""
+    cache, both = Pool(4 * GIB, governed=GIB, yields=True), Pool(4 * GIB, governed=GIB, cached=GIB)
+    assert (cache.dropped, both.dropped, Pool(GIB, governed=2 * GIB, cached=GIB).dropped) == (
+        3 * GIB,
+        GIB,
+        0,
+    )
+
+    def said(reason: Reason, pool: Pool) -> str:
+        seen = (0, GIB, 0.0, GIB, GIB, GIB, pool.excess)
+        return sentence(Decision(0.0, reason, *seen, {"a": GIB}, {"a": None}, pool.dropped))
+
+    assert said(Reason.SHORT, cache).endswith("; 3G above these limits are of images, and dropped")
+    assert said(Reason.SHORT, both).endswith(
+        "; 1G above these limits are of images, and dropped; 2G above these limits go to disk"
+    )
+    assert "disk" not in said(Reason.BEHIND, cache)
+    assert "3G of images are being dropped" in said(Reason.BEHIND, cache)
+    text = said(Reason.BEHIND, both)
+    assert "2G are on their way to disk, which takes its time, and 1G of images" in text
+
+
 @pytest.mark.parametrize("reason", Reason)
 def test_every_decision_has_its_numbers(reason: Reason) -> None:
     decision = Decision(

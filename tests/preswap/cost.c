@@ -59,6 +59,7 @@ static void begin(const char *folder, uint32_t shift)
 	flights_init(&d.flights);
 	device_set_max_pages(&d, UINT64_MAX);
 	CHECK(!device_map(&d, map));
+	disk_init(&d.disk);
 	disk_attach(&d.disk, disk, PAGES * PAGE_BYTES);
 	device_attach(&d);
 }

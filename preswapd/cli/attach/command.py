@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from preswapd.api.figures import DeviceAnswer
+from preswapd.api.figures import DeviceAnswer, ImageFigures
 from preswapd.api.messages import AWAITED
 from preswapd.cli.attach.disk import SCSI, Disk, bus_option
 from preswapd.cli.attach.hotplug import Hotplug
@@ -49,8 +49,9 @@ def attach_command(
     Adds a virtio-scsi controller for it, unless --controller names one. When a step fails, what
     was added is removed again. Asks when a client is connected to DEV: two guests on one device
     destroy each other's pages. For a guest of libvirt, which keeps the socket to itself, use
-    libvirt-xml and virsh attach-device instead. An image becomes a read-only disk; one with an
-    overlay is given to a guest when it starts, with qemu-args --overlay.
+    libvirt-xml and virsh attach-device instead. An image becomes a read-only disk, and a writable
+    one the disk of this guest alone: refused while another client is connected. One with an overlay
+    is given to a guest when it starts, with qemu-args --overlay.
 
     \b
     Examples:
@@ -62,13 +63,15 @@ def attach_command(
     if controller is not None and bus != SCSI:
         raise UsageError("--controller goes with --bus scsi only")
     instance, image = invocation.instances.exporting(dev)
-    disk = (Disk if image is None else ImageDisk).of(instance, dev, bus)
+    disk = disk_of(instance, image, dev, bus)
     with monitor_at(qmp, OTHERWISE) as monitor:
         hotplug = Hotplug(monitor, disk)
         if hotplug.device() is not None:
             raise RefusedError(f"{dev} of {instance.name} is attached to this guest already")
         if image is None and not yes:
             check_alone(instance, dev)
+        if image is not None and is_own(disk):
+            check_own(instance, image, hotplug)
         namesakes = hotplug.namesakes()
         hotplug.plug(controller)
         # It is attached by now: Ctrl-C would only keep that from being said.
@@ -76,6 +79,8 @@ def attach_command(
         device = hotplug.device()
     if invocation.json:
         print_json({"name": dev, "bus": bus, "serial": disk.serial, "device": device})
+    elif is_own(disk):
+        click.echo(f"attached {dev}; in the guest: {disk.path_in_guest}")
     elif image is not None:
         click.echo(f"attached {dev}, which cannot be written; in the guest: {disk.path_in_guest}")
     elif namesakes:
@@ -112,8 +117,9 @@ def detach_command(
 
     A guest that still swaps to DEV would lose what it has swapped: after I/O in the last ten
     seconds this is refused, and when DEV holds pages it asks. Exit status 5: the guest has not let
-    go of the disk in time; run the command again to go on. Of an image nothing is lost: unmount it
-    in the guest before.
+    go of the disk in time; run the command again to go on. Unmount an image in the guest before: of
+    a read-only one nothing is lost, and of a writable one, about which it asks, what the guest has
+    not written yet.
 
     \b
     Example, after swapoff in the guest:
@@ -122,7 +128,7 @@ def detach_command(
     # The server must run: QEMU flushes the disk before it closes it, and the guest would stand
     # still for as long as QEMU tries to connect.
     instance, image = invocation.instances.exporting(dev)
-    disk = (Disk if image is None else ImageDisk).of(instance, dev)
+    disk = disk_of(instance, image, dev)
     with monitor_at(qmp, OTHERWISE) as monitor:
         hotplug = Hotplug(monitor, disk)
         device = hotplug.device()
@@ -132,6 +138,8 @@ def detach_command(
             check_running(hotplug)
             if image is None:
                 check_unused(instance, dev, yes)
+            elif is_own(disk) and device is not None and not yes:
+                confirm_unmounted(instance, dev)
         try:
             clean = hotplug.unplug(device, timeout)
         except KeyboardInterrupt:
@@ -149,6 +157,39 @@ def detach_command(
             click.echo(
                 f"the server keeps {format_pages(kept)}: preswapctl swapoff {dev} drops them"
             )
+
+
+def disk_of(
+    instance: RunningInstance, image: ImageFigures | None, name: str, bus: str = SCSI
+) -> Disk:
+    if image is None:
+        return Disk.of(instance, name, bus)
+    return ImageDisk.showing(image, instance, name, bus)
+
+
+def is_own(disk: Disk) -> bool:
+    """An image that this guest may write to."""
+    return isinstance(disk, ImageDisk) and disk.is_own
+
+
+def check_own(instance: RunningInstance, image: ImageFigures, hotplug: Hotplug) -> None:
+    """RefusedError when another guest has it."""
+    # An attach that was killed has left its connection, which this one takes back.
+    mine = 1 if hotplug.own_nodes() else 0
+    if image["connections"] > mine:
+        raise RefusedError(
+            f"{hotplug.disk.dev} of {instance.name}: a client is connected, and two guests on one"
+            " disk destroy its file systems: take it from that one first (preswapctl detach)"
+        )
+
+
+def confirm_unmounted(instance: RunningInstance, name: str) -> None:
+    """RefusedError unless somebody agrees: nobody can see from here what a guest has mounted."""
+    confirm(
+        f"{name} of {instance.name} is a disk that the guest writes to: where it is still mounted,"
+        " the guest loses what it has not written yet",
+        "Detach it?",
+    )
 
 
 def check_alone(instance: RunningInstance, dev: str) -> None:

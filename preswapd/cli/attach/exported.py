@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What a name stands for as a guest's disk: a swap device, or an image."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from preswapd.cli.attach.disk import Disk
@@ -17,9 +18,14 @@ def exported_disk(instances: Instances, name: str, bus: str, overlay: Path | Non
         if overlay is not None:
             raise UsageError(f"--overlay is for an image, and {name} is a swap device")
         return Disk.of(instance, name, bus)
+    disk = ImageDisk.showing(image, instance, name, bus)
     if overlay is None:
-        return ImageDisk.of(instance, name, bus)
+        return disk
+    if disk.is_own:
+        raise UsageError(
+            f"{name} is writable, and what is below an overlay must not change: leave --overlay"
+            f" out, or serve a base that nobody writes to"
+        )
     path = overlay.absolute()  # QEMU may run in another directory
-    disk = ImageDisk(name, instance.nbd_socket, bus, instance.name, path)
     provide(disk.export, path)
-    return disk
+    return replace(disk, overlay=path)

@@ -78,7 +78,8 @@ def libvirt_xml_command(
     libvirt before 9.2.0 cannot make QEMU reconnect to a restarted server: there the XML hands
     options to QEMU's command line, and the disk comes and goes only while the guest is shut down.
 
-    An image is a read-only disk; with --overlay it is the backing store of FILE, as in qemu-args.
+    An image is a read-only disk, and a writable one the guest's own; with --overlay a read-only one
+    is the backing store of FILE, as in qemu-args.
 
     \b
     Examples:
@@ -153,16 +154,17 @@ def controller_element() -> ET.Element:
 
 def disk_element(disk: Disk, target: str) -> ET.Element:
     is_image = isinstance(disk, ImageDisk)
+    is_read_only = isinstance(disk, ImageDisk) and disk.is_read_only
     overlay = disk.overlay if isinstance(disk, ImageDisk) else None
     element = ET.Element(DISK, type="network" if overlay is None else "file", device="disk")
     errors = {"error_policy": "stop", "rerror_policy": "stop"}
     if overlay is not None:
         driver = {"type": "qcow2", **errors, "discard": "unmap"}
-    elif is_image:
+    elif is_read_only:
         driver = {"type": "raw", "cache": "none", **errors}
     else:
-        swap = {"discard": "unmap", "detect_zeroes": "off"}
-        driver = {"type": "raw", "cache": "none", **errors, **swap}
+        written = {"discard": "unmap", "detect_zeroes": "off"}
+        driver = {"type": "raw", "cache": "none", **errors, **written}
     ET.SubElement(element, "driver", {"name": "qemu", **driver})
     if overlay is None:
         element.append(source_element(disk))
@@ -171,7 +173,7 @@ def disk_element(disk: Disk, target: str) -> ET.Element:
         element.append(backing_element(disk))
     still = {"rotation_rate": "1"} if disk.bus == SCSI and not is_image else {}
     ET.SubElement(element, "target", {"dev": target, "bus": disk.bus} | still)
-    if is_image and overlay is None:
+    if is_read_only:
         ET.SubElement(element, "readonly")
     ET.SubElement(element, "serial").text = disk.serial
     if disk.bus == SCSI:

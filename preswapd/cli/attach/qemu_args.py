@@ -29,9 +29,10 @@ def qemu_args_command(invocation: Invocation, dev: str, bus: str, overlay: Path 
     The disk is virtio-scsi and says that it does not rotate: only on such a disk does a guest
     discard the swap that it frees. Then, in the guest: swapon --discard LABEL=DEV
 
-    An image is a read-only disk. With --overlay it is the base of one that the guest may write to:
-    FILE is a qcow2 file of this guest alone. Where it is missing it is made; one that is something
-    else than an overlay of that image is refused.
+    An image is a read-only disk, and a writable one the disk of one guest. With --overlay a
+    read-only one is the base of a disk that the guest may write to: FILE is a qcow2 file of this
+    guest alone. Where it is missing it is made; one that is something else than an overlay of that
+    image is refused.
 
     \b
     Examples:

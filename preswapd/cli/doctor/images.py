@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """doctor's checks of an instance's images."""
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -14,7 +15,9 @@ from preswapd.units import format_pages, format_size
 
 # What units with ProtectHome=yes do not see.
 HOMES = [Path(name) for name in ("/home", "/root", "/run/user")]
-HIDDEN = re.compile(r"(/.+?) (?:is missing|cannot be read)\b.*")
+HIDDEN = re.compile(r"(/.+?) (?:is missing|cannot be (?:read|written to))\b.*")
+# What units with ProtectSystem=strict do not write to, but for their own directories.
+READ_ONLY = re.compile(r"(/.+?) cannot be written to: Read-only file system\b.*")
 # A boot reads a few hundred MiB of a system of a few GiB: of a pool below that nobody gains much.
 LITTLE = 1 / 32
 # Reads of the first clients are misses: so many tell nothing.
@@ -36,20 +39,41 @@ def check_images(name: str, runtime_dir: Path, stats: Statistics) -> Iterator[Fi
 
 def refused(subject: str, runtime_dir: Path, why: str) -> Finding:
     text = f"it is not served: {why}"
+    if (closed := READ_ONLY.fullmatch(why)) and is_writable_here(Path(closed[1])):
+        mend = "units write to their own directories only (ProtectSystem=): let it"
+        command = drop_in(runtime_dir, f"ReadWritePaths={in_a_unit(closed[1])}")
+        return Finding(FIX, subject, text, mend, command)
     found = HIDDEN.fullmatch(why)
     path = Path(found[1]) if found else None
     if path is not None and is_hidden(path):
-        unit = f"preswapd@{runtime_dir.name}.service"
-        folder = f"/etc/systemd/system/{unit}.d"
-        command = (
-            f"mkdir -p {quote(folder)}"
-            f" && printf '[Service]\\nProtectHome=read-only\\n' >{quote(f'{folder}/images.conf')}"
-            f" && systemctl daemon-reload && systemctl restart {quote(unit)}"
-        )
         mend = "units hide home directories (ProtectHome=): move it to /srv, or"
-        return Finding(FIX, subject, text, mend, as_root(command))
+        return Finding(FIX, subject, text, mend, drop_in(runtime_dir, "ProtectHome=read-only"))
     mend = "put that right: it is tried again every few seconds"
     return Finding(FIX, subject, text, mend)
+
+
+def drop_in(runtime_dir: Path, setting: str) -> str:
+    """Adds the setting to the instance's unit, which is restarted with it."""
+    unit = f"preswapd@{runtime_dir.name}.service"
+    folder = f"/etc/systemd/system/{unit}.d"
+    return as_root(
+        f"mkdir -p {quote(folder)}"
+        f" && printf '%s\\n' '[Service]' {quote(setting)} >>{quote(f'{folder}/images.conf')}"
+        f" && systemctl daemon-reload && systemctl restart {quote(unit)}"
+    )
+
+
+def in_a_unit(path: str) -> str:
+    """As one word, without specifiers."""
+    escaped = path.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return f'"{escaped}"'
+
+
+def is_writable_here(path: Path) -> bool:
+    """Whether it is the unit that keeps it read-only, and not the file system itself."""
+    with suppress(OSError):
+        return not os.statvfs(path).f_flag & os.ST_RDONLY
+    return False
 
 
 def is_hidden(path: Path) -> bool:
@@ -84,10 +108,15 @@ def check_image(subject: str, figures: ImageFigures) -> Iterator[Finding]:
         now = "another file" if Path(path).exists() else "gone"
         text = f"{path} is {now}, and the one that was opened is served until the server ends"
         mend = "restart the server once no guest has an overlay of the old one"
+        if figures.get("writable"):
+            mend = (
+                "what its guest writes goes there: the server's log has the command that keeps it"
+            )
         yield Finding(NOTE, subject, text, mend)
     else:
         cached = format_pages(figures["cached_pages"])
-        yield Finding(OK, subject, f"{format_size(figures['size'])}, {cached} cached")
+        own = ", writable" if figures.get("writable") else ""
+        yield Finding(OK, subject, f"{format_size(figures['size'])}{own}, {cached} cached")
     if not figures.get("direct", True):
         text = f"{path} cannot be read past the host's page cache, which may keep it a second time"
         mend = "move it to a file system that knows O_DIRECT (ext4, XFS, Btrfs)"

@@ -105,6 +105,11 @@ def image_state(row: Subject) -> str | None:
     return f"{state},replaced" if state and row.figures.get("replaced") else state
 
 
+def is_writable(row: Subject) -> str:
+    """An older server has read-only images alone."""
+    return "yes" if row.figures.get("writable") else "no"
+
+
 def share(row: Subject) -> float | None:
     """Of the pool's memory, which was looked at a moment earlier."""
     used = row.figures["mem_used_total"]
@@ -220,6 +225,7 @@ IMAGE_COLUMNS = (
     ),
     INSTANCE,
     plain("SIZE", IMAGE["size"]),
+    Column("WRITABLE", IMAGE["writable"].meaning, Kind.TEXT, is_writable),
     plain("CLIENTS", IMAGE["connections"]),
     in_bytes("CACHED", IMAGE["cached_pages"], ", at their full size"),
     plain("MEMORY", IMAGE["cached_bytes"]),
@@ -252,6 +258,7 @@ IMAGE_DEFAULT = (
     "NAME",
     "INSTANCE",
     "SIZE",
+    "WRITABLE",
     "CLIENTS",
     "CACHED",
     "MEMORY",

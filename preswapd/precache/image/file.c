@@ -13,12 +13,12 @@
 void file_init(struct file *f)
 {
 	*f = (struct file){.fd = -1};
-	pthread_mutex_init(&f->syncing, NULL);
+	syncs_init(&f->syncs);
 }
 
 void file_destroy(struct file *f)
 {
-	pthread_mutex_destroy(&f->syncing);
+	syncs_destroy(&f->syncs);
 }
 
 int file_attach(struct file *f, int fd, uint64_t size, bool is_direct, bool is_writable)
@@ -163,31 +163,9 @@ int file_trim(struct file *f, uint64_t first, uint64_t pages)
 	return err == -EOPNOTSUPP ? 0 : err;
 }
 
-/* Of two at once that fail the kernel tells only one.  And after one that failed it takes the pages that it
- * could not write for clean, so that the next one would succeed; past its page cache there are none. */
-static int sync_now(struct file *f)
-{
-	uint64_t mine = __atomic_add_fetch(&f->syncs_begun, 1, __ATOMIC_SEQ_CST);
-	int err = f->sync_error;
-
-	while (!err && fdatasync(f->fd))
-		err = errno == EINTR ? 0 : errno;
-	if (!err)
-		f->synced = mine;
-	else if (!f->is_direct)
-		f->sync_error = err;
-	return -err;
-}
-
-/* Of those that wait the first one syncs for all. */
 int file_sync(struct file *f)
 {
-	uint64_t next = __atomic_load_n(&f->syncs_begun, __ATOMIC_SEQ_CST) + 1;
-
-	pthread_mutex_lock(&f->syncing);
-	int err = f->synced >= next ? 0 : sync_now(f);
-	pthread_mutex_unlock(&f->syncing);
-	return err;
+	return syncs_data(&f->syncs, f->fd, f->is_direct);
 }
 
 /* --- What is there ------------------------------------------------------------------------------- */

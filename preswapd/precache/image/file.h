@@ -5,12 +5,12 @@
 #ifndef PRESWAPD_FILE_H
 #define PRESWAPD_FILE_H
 
-#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "buffer.h"
 #include "export.h"
+#include "syncs.h"
 
 struct file {
 	int fd;
@@ -19,10 +19,7 @@ struct file {
 	bool is_file;                  /* not a block device, whose times say nothing */
 	bool is_writable;              /* nobody else writes; its times say nothing either */
 	bool no_punch, no_zero_range;  /* the file system does not know these; atomic */
-	pthread_mutex_t syncing;       /* one sync at a time, see file_sync() */
-	uint64_t syncs_begun;          /* atomic */
-	uint64_t synced;               /* the newest one that succeeded; under the mutex */
-	int sync_error;                /* of one whose writes are lost for good, or 0; under the mutex */
+	struct syncs syncs;
 };
 
 /* What a file is and when it was changed last: whoever changes a byte of it changes this first. */

@@ -21,7 +21,10 @@ cdef extern from "disk.h" nogil:
     ctypedef struct disk "struct disk":
         int fd
         cbool sync_failed
+    void disk_init(disk *)
+    void disk_destroy(disk *)
     void disk_attach(disk *, int, uint64_t)
+    int disk_sync_all(disk *)
 
 cdef extern from "flights.h" nogil:
     ctypedef struct flights "struct flights":

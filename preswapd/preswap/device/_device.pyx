@@ -160,7 +160,7 @@ cdef class Device:
 
     def __cinit__(self):
         # All else is zeros.
-        self.d.disk.fd = -1
+        disk_init(&self.d.disk)
         marks_init(&self.d.marks)
         flights_init(&self.d.flights)
 
@@ -216,6 +216,7 @@ cdef class Device:
     def __dealloc__(self):
         # Whoever was in flight held a reference: the gate and the marks may go now.
         self.release()
+        disk_destroy(&self.d.disk)
         marks_destroy(&self.d.marks)
         flights_destroy(&self.d.flights)
 
@@ -544,14 +545,14 @@ cdef class Device:
         flights_resume(&self.d.flights)
 
     def sync(self):
+        cdef int err
         self.check_attached()
         if self.d.disk.sync_failed:
             raise OSError(EIO, "an earlier sync of its disk file failed")
-        try:
-            os.fsync(self.d.disk.fd)
-        except OSError:
-            self.d.disk.sync_failed = True
-            raise
+        with nogil:
+            err = disk_sync_all(&self.d.disk)
+        if err:
+            raise OSError(-err, os.strerror(-err))
 
 
 cdef class Connection(Export):

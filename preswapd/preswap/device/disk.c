@@ -8,11 +8,26 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+void disk_init(struct disk *d)
+{
+	*d = (struct disk){.fd = -1};
+	syncs_init(&d->syncs);
+}
+
+void disk_destroy(struct disk *d)
+{
+	syncs_destroy(&d->syncs);
+}
+
 void disk_attach(struct disk *d, int fd, uint64_t size)
 {
 	struct stat s;
+	int flags = fcntl(fd, F_GETFL);
 
-	*d = (struct disk){.fd = fd, .size = size, .is_file = !fstat(fd, &s) && S_ISREG(s.st_mode)};
+	d->fd = fd;
+	d->size = size;
+	d->is_file = !fstat(fd, &s) && S_ISREG(s.st_mode);
+	d->is_direct = flags >= 0 && flags & O_DIRECT;
 }
 
 bool disk_is_cut_off(const struct disk *d, uint64_t *size)
@@ -61,16 +76,21 @@ int disk_write(const struct disk *d, uint64_t first, uint32_t pages, const uint8
 	return disk_is_cut_off(d, &size) ? -EIO : transfer(d, first, pages, NULL, buffer);
 }
 
+static int noted(struct disk *d, int err)
+{
+	if (err)
+		__atomic_store_n(&d->sync_failed, true, __ATOMIC_RELAXED);
+	return err;
+}
+
 int disk_sync(struct disk *d)
 {
-	while (fdatasync(d->fd)) {
-		if (errno == EINTR)
-			continue;
-		int err = -errno;
-		__atomic_store_n(&d->sync_failed, true, __ATOMIC_RELAXED);
-		return err;
-	}
-	return 0;
+	return noted(d, syncs_data(&d->syncs, d->fd, d->is_direct));
+}
+
+int disk_sync_all(struct disk *d)
+{
+	return noted(d, syncs_all(&d->syncs, d->fd, d->is_direct));
 }
 
 int disk_punch(struct disk *d, uint64_t first, uint64_t pages)

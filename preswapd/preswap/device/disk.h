@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "buffer.h"
+#include "syncs.h"
 
 #define DISK_RUN_PAGES BUFFER_PAGES    /* one transfer */
 
@@ -15,9 +16,13 @@ struct disk {
 	uint64_t size;                 /* bytes */
 	bool is_file;                  /* not a block device, which keeps its size */
 	bool no_punch;                 /* the file system has no holes */
-	bool sync_failed;              /* what was written since may be lost; a later sync does not say */
+	bool is_direct;                /* opened past the page cache */
+	struct syncs syncs;
+	bool sync_failed;              /* atomic: of this process nobody believes a saved map any more */
 };
 
+void disk_init(struct disk *);
+void disk_destroy(struct disk *);
 void disk_attach(struct disk *, int fd, uint64_t size);
 /* Somebody truncated the file underneath: reads behind its end and all writes are -EIO.  A write
  * would make it longer again, with zeros where other pages were. */
@@ -28,6 +33,8 @@ int disk_lengthen(const struct disk *);
 int disk_read(const struct disk *, uint64_t first, uint32_t pages, uint8_t *buffer);
 int disk_write(const struct disk *, uint64_t first, uint32_t pages, const uint8_t *buffer);
 int disk_sync(struct disk *);
+/* Its times too, as a saved map wants them. */
+int disk_sync_all(struct disk *);
 int disk_punch(struct disk *, uint64_t first, uint64_t pages);
 /* At most DISK_RUN_PAGES pages: they read as zeros afterwards, also where nothing can be punched;
  * unless that must be fast: -EOPNOTSUPP. */

@@ -14,7 +14,7 @@ import pytest
 from preswapd.cli.attach.image_disk import ImageDisk
 from preswapd.cli.attach.qemu_args import qemu_arguments
 from preswapd.units import PAGE_SIZE as PAGE
-from tests.cli.conftest import StartMachine
+from tests.cli.conftest import StartMachine, at_a_terminal
 from tests.precache.running import MIB, content
 from tests.running import PRESWAPCTL, RunningServer, run, wait_for
 
@@ -24,10 +24,13 @@ CONTENT = content(SIZE)
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[RunningServer]:
-    """A device and an image."""
-    base = tmp_path / "base.raw"
-    base.write_bytes(CONTENT)
-    with RunningServer(tmp_path, {"g1": "64M"}, "32M", [f"--image=base={base}"]) as made:
+    """A device, an image, and a writable one."""
+    options = []
+    for name in ("base", "own"):
+        path = tmp_path / f"{name}.raw"
+        path.write_bytes(CONTENT)
+        options.append(f"--image={name}={path}")
+    with RunningServer(tmp_path, {"g1": "64M"}, "32M", [*options, "--writable=own"]) as made:
         wait_for(lambda: made.json_stats()["images"]["base"]["cached"], bool)
         yield made
 
@@ -172,11 +175,105 @@ def test_two_images_and_their_devices_do_not_clash() -> None:
     assert not found[0] & found[1]
 
 
+# --- a writable one ---
+
+
+@pytest.mark.parametrize("bus", ["scsi", "virtio"])
+def test_writable_image_is_a_disk_to_write_to(
+    server: RunningServer, start_machine: StartMachine, bus: str
+) -> None:
+    arguments = json.loads(server.ctl("--json", "qemu-args", "own", f"--bus={bus}").stdout)
+    node = json.loads(arguments[1])
+    assert "read-only" not in node
+    assert (node["discard"], node["detect-zeroes"]) == ("unmap", "off")
+    assert arguments[-1].endswith(",werror=stop,rerror=stop")
+    assert "rotation_rate" not in arguments[-1]
+    machine = start_machine("-machine", "q35", *arguments)
+    (block,) = machine.ask("query-block")
+    assert not block["inserted"]["ro"]
+    # As the guest's disk does it.
+    command = f'qemu-io -d {block["qdev"]} "write -P 7 0 4096"'
+    said = machine.ask("human-monitor-command", **{"command-line": command})
+    figures = wait_for(lambda: server.json_stats()["images"]["own"], lambda own: own["writes"] == 1)
+    assert figures["connections"] == 1, said
+    assert Path(figures["path"]).read_bytes() == b"\7" * PAGE + CONTENT[PAGE:]
+
+
+@pytest.mark.parametrize("command", ["qemu-args", "libvirt-xml"])
+def test_overlay_of_a_writable_image(server: RunningServer, overlay: Path, command: str) -> None:
+    done = server.ctl(command, "own", "--overlay", str(overlay), check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "preswapctl: own is writable, and what is below an overlay must not change: leave --overlay"
+        " out, or serve a base that nobody writes to\n"
+    )
+    assert not overlay.exists()
+
+
+def test_libvirt_writable(server: RunningServer) -> None:
+    disk = xml(server, name="own")
+    assert disk.find("readonly") is None
+    driver = disk.find("driver")
+    assert driver is not None
+    assert driver.attrib == {
+        "name": "qemu",
+        "type": "raw",
+        "cache": "none",
+        "error_policy": "stop",
+        "rerror_policy": "stop",
+        "discard": "unmap",
+        "detect_zeroes": "off",
+    }
+
+
+def test_attach_and_detach_of_a_writable_one(
+    server: RunningServer, start_machine: StartMachine
+) -> None:
+    """It is one guest's, and may be mounted there when it is to go."""
+    machine, other = start_machine("-machine", "pc"), start_machine("-machine", "pc")
+    qmp = f"--qmp={machine.qmp}"
+    assert server.ctl("attach", "own", qmp, "--bus=virtio").stdout == (
+        "attached own; in the guest: /dev/disk/by-id/virtio-image-own\n"
+    )
+    (block,) = machine.ask("query-block")
+    assert not block["inserted"]["ro"]
+    for options in ((), ("--yes",)):
+        refused = server.ctl("attach", "own", f"--qmp={other.qmp}", *options, check=False)
+        assert (refused.returncode, refused.stdout) == (4, "")
+        assert "own of default: a client is connected, and two guests" in refused.stderr
+    assert other.nodes() == set()
+
+    asked = server.ctl("detach", "own", qmp, check=False)
+    assert (asked.returncode, asked.stdout, asked.stderr.count("\n")) == (4, "", 1)
+    assert "still mounted" in asked.stderr
+    status, said = at_a_terminal(server, "n\n", "detach", "own", qmp)
+    assert (status, said.endswith("nothing was changed\n")) == (4, True)
+    assert "image-own" in machine.devices()
+    # No guest is there to let go of it.
+    done = server.ctl("detach", "own", qmp, "--yes", "--timeout=2", check=False)
+    assert (done.returncode, "run it again" in done.stderr) == (5, True)
+
+
+def test_attach_takes_back_what_a_killed_one_left(
+    server: RunningServer, start_machine: StartMachine
+) -> None:
+    machine = start_machine("-machine", "pc")
+    machine.ask("blockdev-add", **ImageDisk("own", server.nbd_socket, is_own=True).node())
+    server.ctl("attach", "own", f"--qmp={machine.qmp}")
+    assert machine.nodes() == {"image-own"}
+
+
+def test_images_and_doctor_show_it(server: RunningServer) -> None:
+    shown = server.ctl("images", "--noheadings", "-o", "NAME,WRITABLE").stdout
+    assert [line.split() for line in shown.splitlines()] == [["base", "no"], ["own", "yes"]]
+    assert "image own: 4M, writable, " in server.ctl("doctor", check=False).stdout
+
+
 # --- libvirt ---
 
 
-def xml(server: RunningServer, *options: str) -> ET.Element:
-    text = server.ctl("libvirt-xml", "base", "--libvirt=9.2.0", *options).stdout
+def xml(server: RunningServer, *options: str, name: str = "base") -> ET.Element:
+    text = server.ctl("libvirt-xml", name, "--libvirt=9.2.0", *options).stdout
     found = ET.fromstring(f"<devices>{text}</devices>").find("disk")
     assert found is not None
     return found

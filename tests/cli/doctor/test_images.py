@@ -90,6 +90,40 @@ def test_replaced_or_gone(tmp_path: Path) -> None:
     assert "is another file, and" in finding.text
 
 
+def test_writable() -> None:
+    (finding,) = found(writable=True)
+    assert finding.text == "2G, writable, 100 pages (400K) cached"
+    (finding,) = found(writable=True, replaced=True)
+    assert "overlay" not in f"{finding.text} {finding.advice}"
+
+
+def test_path_that_the_unit_does_not_write_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its drop-in is written so that systemd reads the path as it is."""
+    path = tmp_path / "a disk of 5%.raw"
+    path.write_bytes(b"")
+    why = f"{path} cannot be written to: Read-only file system: in a unit of systemd's ..."
+    (finding,) = found(why=why)
+    assert finding.command is not None
+    written = f'ReadWritePaths="{tmp_path}/a disk of 5%%.raw"'
+    assert written in finding.command
+    assert "preswapd@images.service" in finding.command
+    assert run(["/bin/sh", "-nc", finding.command]).returncode == 0
+    # A file system that is read-only for all has no such way.
+    monkeypatch.setattr(checks, "is_writable_here", lambda path: False)
+    assert found(why=why)[0].command is None
+
+
+def test_drop_in_that_is_named(tmp_path: Path) -> None:
+    command = checks.drop_in(Path("/run/preswapd/vm1"), "ReadWritePaths=/srv/vm1.raw")
+    script = shlex.split(command)[-1] if command.startswith("sudo") else command
+    script = script.partition(" && systemctl")[0].replace("/etc/systemd/system", str(tmp_path))
+    assert run(["/bin/sh", "-c", script]).returncode == 0
+    (made,) = tmp_path.rglob("images.conf")
+    assert made.read_text() == "[Service]\nReadWritePaths=/srv/vm1.raw\n"
+
+
 def test_older_server_says_less() -> None:
     stats = {"instance": "images", "tmem": {"mem_limit": GIB}, "images": {"base": {**HEALTHY}}}
     del stats["images"]["base"]["state"], stats["images"]["base"]["direct"]  # type: ignore[index]
