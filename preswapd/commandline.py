@@ -181,4 +181,6 @@ IMAGE = Reader("image", check_device_name)
 # Either: what an NBD client may name.
 EXPORT = Reader("export", check_device_name)
 INSTANCE = Reader("name", check_instance_name)
+# A virtual machine, by its instance's name or its device's.
+MACHINE = Reader("instance|dev", str)
 SYSCTL_KEY = Reader("key", str)

@@ -70,6 +70,11 @@ class RuntimePaths:
         return self.runtime_dir / "tuning.json"
 
     @property
+    def parked(self) -> Path:
+        """Which devices' virtual machines `preswapctl park` has parked."""
+        return self.runtime_dir / "parked.json"
+
+    @property
     def last_start(self) -> Path:
         """How the server was started, for whoever finds that it is gone."""
         return self.runtime_dir / "start.json"

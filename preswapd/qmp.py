@@ -4,13 +4,22 @@
 import asyncio
 import logging
 import socket
+import struct
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from qemu.qmp import EventListener, ExecuteError, QMPClient, QMPError, Runstate
+from qemu.qmp import (
+    ConnectError,
+    EventListener,
+    ExecuteError,
+    QMPClient,
+    QMPError,
+    Runstate,
+)
 
 from preswapd.errors import PreswapError
 
@@ -18,6 +27,8 @@ ANSWER_SECONDS = 20.0
 # QEMU greets at once, unless it serves another client: then it leaves this one waiting.
 GREETING_SECONDS = 5.0
 POLL_SECONDS = 0.05
+# struct ucred: process, user, group.
+CREDENTIALS = struct.Struct("iII")
 
 T = TypeVar("T")
 Event = dict[str, Any]
@@ -35,6 +46,10 @@ class MonitorBusyError(MonitorError):
     """QEMU takes one client at a time on such a socket, and seems to have one."""
 
 
+class NoGreetingError(MonitorError):
+    """Something else came first, or the connection ended before: the next one may be greeted."""
+
+
 class CommandFailedError(MonitorError):
     """QEMU's answer to a command was an error: it did nothing."""
 
@@ -43,6 +58,7 @@ class Monitor:
     """Commands to QEMU, and a record of all its events since the connection."""
 
     def __init__(self, connection: socket.socket) -> None:
+        self.pid = peer_pid(connection)
         self._loop = asyncio.new_event_loop()
         # For the same reason as above.
         self._loop.set_exception_handler(lambda loop, context: None)
@@ -59,25 +75,20 @@ class Monitor:
 
     @classmethod
     def at(cls, path: Path) -> Self:
-        """Connects to the Unix socket of `-qmp unix:PATH,server=on`, which takes one client."""
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        """Connects to the Unix socket of `-qmp unix:PATH,server=on`, which takes one client.
+
+        QEMU is not ready for the next client when it takes it: an event at that moment comes before
+        the greeting, as the client before was to hear of it.
+        """
+        deadline = time.monotonic() + GREETING_SECONDS
+        while True:
             try:
-                connection.settimeout(GREETING_SECONDS)
-                connection.connect(str(path))
-                greeting = connection.recv(1, socket.MSG_PEEK)
-            except TimeoutError:
-                raise MonitorBusyError(
-                    f"{path}: QEMU does not answer: another client holds this socket, which takes"
-                    " one at a time, or QEMU hangs"
-                ) from None
-            except (FileNotFoundError, ConnectionRefusedError):
-                raise MonitorError(f"{path}: no QEMU listens there") from None
-            except OSError as error:
-                # A path that is too long comes without a number.
-                raise MonitorError(f"{path}: {error.strerror or error}") from None
-            if greeting != b"{":
-                raise MonitorError(f"{path} is not a QMP socket (QEMU's option -qmp makes one)")
-            return cls(connection.dup())
+                with answering(path, deadline) as connection:
+                    return cls(connection.dup())
+            except NoGreetingError as error:
+                if time.monotonic() > deadline:
+                    raise MonitorError(f"{path}: {error}") from None
+            time.sleep(POLL_SECONDS)
 
     def execute(self, command: str, **arguments: object) -> Any:
         return self._wait(self._client.execute(command, arguments))
@@ -120,5 +131,49 @@ class Monitor:
             raise MonitorError(f"QEMU's monitor gave no answer in {ANSWER_SECONDS:.0f} s") from None
         except ExecuteError as error:
             raise CommandFailedError(f"QEMU: {error}") from error
+        except ConnectError as error:
+            raise NoGreetingError(f"QEMU's monitor: {error}") from error
         except (QMPError, EOFError, OSError) as error:
             raise MonitorError(f"QEMU's monitor: {error}") from error
+
+
+@contextmanager
+def answering(path: Path, deadline: float) -> Iterator[socket.socket]:
+    """A connection on which something came that may be a greeting; it is still to be read."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        try:
+            connection.settimeout(max(POLL_SECONDS, deadline - time.monotonic()))
+            connection.connect(str(path))
+            greeting = connection.recv(1, socket.MSG_PEEK)
+        except TimeoutError:
+            raise busy(path) from None
+        except BlockingIOError:  # as many wait already as it lets wait
+            if time.monotonic() > deadline:
+                raise busy(path) from None
+            raise NoGreetingError("too many clients wait for it") from None
+        except ConnectionResetError:
+            greeting = b""
+        except (FileNotFoundError, ConnectionRefusedError):
+            raise MonitorError(f"{path}: no QEMU listens there") from None
+        except OSError as error:
+            # A path that is too long comes without a number.
+            raise MonitorError(f"{path}: {error.strerror or error}") from None
+        if not greeting:
+            raise NoGreetingError("it ends each connection before it says anything")
+        if greeting != b"{":
+            raise MonitorError(f"{path} is not a QMP socket (QEMU's option -qmp makes one)")
+        yield connection
+
+
+def busy(path: Path) -> MonitorBusyError:
+    return MonitorBusyError(
+        f"{path}: QEMU does not answer: another client holds this socket, which takes one at a"
+        " time, or QEMU hangs"
+    )
+
+
+def peer_pid(connection: socket.socket) -> int:
+    """Of the process that has made the other end of a Unix socket; 0 of one not to be seen here."""
+    found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+    pid: int = CREDENTIALS.unpack(found)[0]
+    return pid

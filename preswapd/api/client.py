@@ -14,6 +14,7 @@ from preswapd.api.figures import DeviceAnswer, Statistics
 from preswapd.api.messages import (
     Advice,
     Age,
+    Parked,
     ServerFacts,
     ShrinkProgress,
     ShrinkResult,
@@ -184,6 +185,23 @@ class Client:
         """Makes zeros of the pages of which nothing is known: how many.  NotFoundError."""
         with newer_than_the_server():
             return int(self._change("POST", f"{device_path(name)}/trim", {})["pages"])
+
+    def parked(self, name: str) -> Parked | None:
+        """What `preswapctl park` has done to the device's virtual machine.  NotFoundError."""
+        with newer_than_the_server():
+            found = self._get(f"{device_path(name)}/parked")["parked"]
+        return None if found is None else Parked.from_json(found)
+
+    def park(self, name: str, parked: Parked) -> None:
+        """Keeps that.  NotFoundError; RefusedError where it cannot be kept."""
+        body = {"left": parked.left, "whole": parked.whole, "qmp": parked.qmp, "pid": parked.pid}
+        with newer_than_the_server():
+            self._change("PUT", f"{device_path(name)}/parked", body)
+
+    def unpark(self, name: str) -> None:
+        """It is not parked any more.  NotFoundError."""
+        with newer_than_the_server():
+            self._change("DELETE", f"{device_path(name)}/parked", None)
 
     def stop_shrink(self) -> ShrinkStatus:
         """Stops the shrink or sync that is under way, whatever it is for; RefusedError without one.

@@ -177,6 +177,16 @@ class DeviceFigures(TypedDict):
             ),
         ]
     ]
+    parked: NotRequired[
+        Annotated[
+            int,
+            gauge(
+                "how much memory `preswapctl park` has left to the virtual machine that has the"
+                " device; 0: it is not parked",
+                BYTES,
+            ),
+        ]
+    ]
     preswap_pages: Annotated[int, gauge("pages in tmem")]
     disk_pages: Annotated[int, gauge("pages in the disk file")]
     held_pages: NotRequired[

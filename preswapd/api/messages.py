@@ -86,6 +86,17 @@ class Age(Message):
 
 
 @dataclass(frozen=True)
+class Parked(Message):
+    """What `preswapctl park` has done to the virtual machine that has the device; in bytes."""
+
+    left: int  # of its memory, by the order that QEMU got last
+    whole: int
+    qmp: str  # the socket of QEMU's monitor
+    pid: int = 0  # QEMU's; 0: not known, or not to be seen from where the server runs
+    since: float = 0.0  # seconds since 1970
+
+
+@dataclass(frozen=True)
 class PoolPoint(Message):
     """With a pool of this size that share of reads comes from memory."""
 

@@ -9,7 +9,7 @@ from types import FrameType
 
 from preswapd.api.client import Client
 from preswapd.cli.instances import Instances, all_exports, all_images
-from preswapd.commandline import DEVICE, EXPORT, IMAGE, INSTANCE, SYSCTL_KEY
+from preswapd.commandline import DEVICE, EXPORT, IMAGE, INSTANCE, MACHINE, SYSCTL_KEY
 from preswapd.errors import PreswapError
 from preswapd.paths import INSTANCE_NAME, runtime_root
 
@@ -35,6 +35,9 @@ def names(kind: str, instances: Instances, new: bool) -> Iterator[str]:
         yield from of_all(instances, lambda client: all_exports(client.stats()))
     elif kind == SYSCTL_KEY.name:
         yield from of_all(instances, Client.sysctl)
+    elif kind == MACHINE.name:
+        yield from of_all(instances, Client.devices)
+        yield from names(INSTANCE.name, instances, new)
     elif kind == INSTANCE.name:
         found = (path.name for path in runtime_root().iterdir())
         yield from (name for name in found if INSTANCE_NAME.fullmatch(name))

@@ -133,6 +133,16 @@ SUBCOMMANDS = [
         "Take DEV, or an image, out of a running guest of QEMU, after the guest's own swapoff.",
     ),
     Subcommand(
+        "park",
+        "preswapd.cli.park.park:park_command",
+        "Leave an idle virtual machine a fraction of its memory; it runs on, and swaps the rest.",
+    ),
+    Subcommand(
+        "unpark",
+        "preswapd.cli.park.unpark:unpark_command",
+        "Give a parked virtual machine all of its memory back, at once.",
+    ),
+    Subcommand(
         "doctor",
         "preswapd.cli.doctor.command:doctor_command",
         "Check this host and the running instances, and say what to fix.",

@@ -2,12 +2,13 @@
 """What each path of the control API does with the instance; no HTTP in here."""
 
 import re
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, cast
 
 from preswapd.api.figures import DeviceAnswer, ServerFigures, Statistics
-from preswapd.api.messages import AGES, ServerFacts, is_an_image
+from preswapd.api.messages import AGES, Parked, ServerFacts, is_an_image
 from preswapd.api.settings import VM_PRESWAP
 from preswapd.api.wire import NOT_KEPT, PREFIX, NotFoundError
 from preswapd.errors import UsageError
@@ -21,6 +22,8 @@ Json = dict[str, Any]
 # More is not asked for by a person; each takes a look at every page.
 MOST_BOUNDS = 16
 LONGEST_SECONDS = 3650 * 86400.0
+# What kill(2) takes.
+LARGEST_PID = (1 << 31) - 1
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,9 @@ class Api:
             ("POST", path("/devices/{name}/mkswap"), self.mkswap),
             ("POST", path("/devices/{name}/swapoff"), self.swapoff),
             ("POST", path("/devices/{name}/trim"), self.trim),
+            ("GET", path("/devices/{name}/parked"), self.parked),
+            ("PUT", path("/devices/{name}/parked"), self.park),
+            ("DELETE", path("/devices/{name}/parked"), self.unpark),
             ("GET", path("/devices/{name}/ages"), self.ages),
             ("GET", path("/ages"), self.ages),
             ("GET", path("/devices/{name}/advise"), self.advise),
@@ -193,6 +199,24 @@ class Api:
     def trim(self, request: Request, name: str) -> Reply:
         Body(request.body)
         return Reply(200, {"name": name, "pages": self.instance.trim(self.known(name))})
+
+    def parked(self, request: Request, name: str) -> Reply:
+        parked = self.instance.parking.of(self.known(name))
+        return Reply(200, {"name": name, "parked": None if parked is None else asdict(parked)})
+
+    def park(self, request: Request, name: str) -> Reply:
+        body = Body(request.body, "left", "whole", "qmp", "pid")
+        left, whole = body.number("left", parse_size), body.number("whole", parse_size)
+        pid = body.number("pid", int) if body.has("pid") else 0
+        if not 0 < left <= whole or pid > LARGEST_PID:
+            raise UsageError("left must be more than 0, and at most whole; pid that of a process")
+        parked = Parked(left, whole, body.text("qmp"), pid, time.time())
+        self.instance.park(self.known(name), parked)
+        return self.parked(request, name)
+
+    def unpark(self, request: Request, name: str) -> Reply:
+        self.instance.park(self.known(name), None)
+        return self.parked(request, name)
 
     def set(self, request: Request) -> Reply | Followed:
         body = Body(request.body, "key", "value", "wait")

@@ -14,14 +14,20 @@ MODULES = ("virtio_pci", "virtio_console", "virtio_blk", "virtio_scsi", "sd_mod"
 
 
 def build(
-    modules: Path, programs: Sequence[Path] = (), files: Mapping[str, bytes] | None = None
+    modules: Path,
+    programs: Sequence[Path] = (),
+    files: Mapping[str, bytes] | None = None,
+    drivers: Sequence[str] = (),
 ) -> bytes:
-    """An initramfs with these programs of the host and these files, all executable."""
+    """An initramfs with these programs of the host and these files, all executable.
+
+    `drivers`: modules of the kernel that are loaded beside those that every guest needs.
+    """
     archive = Archive()
     archive.character_device("/dev/console", 5, 1)
     archive.file("/bin/busybox", static_busybox().read_bytes(), 0o755)
     archive.file("/init", INIT.read_bytes(), 0o755)
-    add_modules(archive, ModuleTree(modules))
+    add_modules(archive, ModuleTree(modules), drivers)
     for path in with_libraries(programs):
         archive.file(str(path), path.read_bytes(), 0o755)
     for name, content in (files or {}).items():
@@ -29,8 +35,8 @@ def build(
     return archive.to_bytes()
 
 
-def add_modules(archive: Archive, tree: ModuleTree) -> None:
-    order = tree.load_order(MODULES)
+def add_modules(archive: Archive, tree: ModuleTree, drivers: Sequence[str]) -> None:
+    order = tree.load_order((*MODULES, *drivers))
     for name, content in order:
         archive.file(f"/modules/{name}.ko", content)
     archive.file("/modules/order", "".join(f"{name}\n" for name, _ in order).encode())

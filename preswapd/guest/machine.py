@@ -62,11 +62,15 @@ class Hardware:
 
 @dataclass(frozen=True)
 class Software:
-    """What runs in it: a kernel, programs of this host, and files by their path in the guest."""
+    """What runs in it: a kernel, programs of this host, and files by their path in the guest.
+
+    `drivers`: modules of the kernel for what else its hardware has.
+    """
 
     kernel: Kernel
     programs: Sequence[Path] = ()
     files: Mapping[str, bytes] = field(default_factory=dict)
+    drivers: Sequence[str] = ()
 
 
 class Guest:
@@ -122,8 +126,9 @@ class Guest:
         enter = self._stack.enter_context
         self._deadline = time.monotonic() + self.life
         self._folder = Path(enter(tempfile.TemporaryDirectory(prefix="preswapd-guest-")))
+        software = self.software
         built = initramfs.build(
-            self.software.kernel.modules, self.software.programs, self.software.files
+            software.kernel.modules, software.programs, software.files, software.drivers
         )
         (self._folder / "initramfs").write_bytes(built)
         # Sockets that have no name leave no file behind and let nobody else in.

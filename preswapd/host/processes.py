@@ -46,6 +46,26 @@ def age(pid: int) -> float | None:
         return None
 
 
+def exists(pid: int) -> bool:
+    """Also of one that /proc does not show to this user."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def resident(pid: int) -> int | None:
+    """Bytes of the host's memory that it takes; None where that cannot be seen."""
+    try:
+        pages = int((PROC / str(pid) / "statm").read_text().split()[1])
+    except (OSError, IndexError):
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
 def facts(pid: int) -> list[str]:
     """From its state on, as proc(5) numbers them; empty where there is no such process.  What is
     left out, its name, may hold spaces."""

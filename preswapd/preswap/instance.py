@@ -14,6 +14,7 @@ from preswapd.api.messages import (
     AWAITED,
     Advice,
     Age,
+    Parked,
     ShrinkProgress,
     ShrinkResult,
     SwapoffResult,
@@ -34,6 +35,7 @@ from preswapd.preswap.files.maps import PIECE_PAGES
 from preswapd.preswap.footprint import check_shared_memory
 from preswapd.preswap.maintenance import Maintenance
 from preswapd.preswap.opening import POOL, open_instance
+from preswapd.preswap.parking import Parking
 from preswapd.preswap.recompression import Recompression
 from preswapd.preswap.settings import (
     DeviceSpec,
@@ -109,6 +111,7 @@ class Instance:
         self.reserved: Collection[str] = ()
         self.next_keeping = 0.0
         self.clients = Clients(settings.paths, self.served, log)
+        self.parking = Parking(settings.paths, opened.host.boot_id, self.clients.awaited, log)
         for complaint in opened.complaints:
             log(ERROR, complaint)
         self.sysctl = Sysctl(settings, opened.host, POOL)
@@ -185,6 +188,8 @@ class Instance:
             figure["awaited"] = name in self.clients.awaited
             has_asked = devices[name].seconds_since_io is not None
             figure["away"] = 0.0 if has_asked else self.clients.away.get(name, 0.0)
+            parked = self.parking.of(name)
+            figure["parked"] = parked.left if parked else 0
         # tmem is below the API, and does not know its types.
         tmem = cast(TmemFigures, self.host.stats())
         tmem["metadata_size"] += sum(device.metadata_size() for device in devices.values())
@@ -221,7 +226,7 @@ class Instance:
             served = create(self.maker, DeviceSpec(name, size), codec)
             self.sysctl.keep_quota(served.device)
             self.served[name] = served
-            self.clients.forget(name)
+            self.forget_clients(name)
         self.log(INFO, f"created device {name} of {format_size(size)}")
 
     def remove(self, name: str, *, force: bool = False) -> None:
@@ -233,7 +238,7 @@ class Instance:
                 self.maker.remove(served)
             finally:
                 self.sysctl.forget(served.device)
-                self.clients.forget(name)
+                self.forget_clients(name)
             self.host.give_back()
         self.log(INFO, f"removed device {name}")
 
@@ -258,6 +263,36 @@ class Instance:
         if name in self.clients.awaited and not force:
             raise RefusedError(f"{name}: {AWAITED}; if its guest has ended, force it (--force)")
         return served
+
+    def forget_clients(self, name: str) -> None:
+        self.clients.forget(name)
+        self.parking.forget(name)
+
+    def note_client(self, name: str, *, connected: bool) -> None:
+        """A client of the device has come, or the last one has gone; one caller at a time.
+
+        QEMU's connection ends with QEMU, or as its disk is taken away: that one is not parked.
+        """
+        self.clients.note(name, connected=connected)
+        if not connected:
+            self.parking.forget(name)
+
+    def park(self, name: str, parked: Parked | None) -> None:
+        """Keeps what `preswapctl park` does to the device's virtual machine; None: it ended.
+
+        RefusedError where it cannot be kept for the next start, or when there is no such device, or
+        none that has it.
+        """
+        with self.changes:
+            device = self.unused(name, force=True).device
+            if parked is None:
+                self.parking.forget(name)
+                return
+            self.parking.note(name, parked)
+            # In this order: one that goes now finds the note, and takes it along.
+            if not device.connections and name not in self.clients.awaited:
+                self.parking.forget(name)
+                raise RefusedError(f"no client is connected to {name}")
 
     def check_not_refused(self, name: str) -> None:
         """RefusedError for one that is there, and is not served."""

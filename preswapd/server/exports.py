@@ -118,4 +118,4 @@ class Exports:
             # Here, where they are in order: of two that come and go at once the newer one's word
             # must stay.
             if name not in self.images.names and (came or not now.open):
-                self.instance.clients.note(name, connected=now.open > 0)
+                self.instance.note_client(name, connected=now.open > 0)

@@ -55,6 +55,7 @@ PROMISED = [
     "preswapd_device_invalidates_total",
     "preswapd_device_loads_total",
     "preswapd_device_lost_pages",
+    "preswapd_device_parked_bytes",
     "preswapd_device_preswap_pages",
     "preswapd_device_awaited",
     "preswapd_device_away_seconds",

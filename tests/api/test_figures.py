@@ -42,6 +42,7 @@ ADDED = {
         "connections",
         "held_pages",
         "awaited",
+        "parked",
         "away",
         "quarantined",
         "quarantined_reads",

@@ -40,7 +40,11 @@ def test_commands_and_options() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["stats ", "ages ", "advise ", "shrink 0 ", "swapoff ", "remove ", "qemu-args g"]
+    "command",
+    [
+        *("stats ", "ages ", "advise ", "shrink 0 ", "swapoff ", "remove ", "qemu-args g"),
+        *("park g", "unpark g"),
+    ],
 )
 def test_devices(module_server: RunningServer, command: str) -> None:
     words = f"preswapctl --runtime-dir={module_server.runtime_dir} {command}"

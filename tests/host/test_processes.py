@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from preswapd.host.processes import age, is_stopped, own_unit, unit_of
+from preswapd.host.processes import age, exists, is_stopped, own_unit, resident, unit_of
 from tests.running import wait_until
 
 SERVICE = "0::/system.slice/system-preswapd.slice/preswapd@vm1.service\n"
@@ -58,3 +58,23 @@ def test_state_and_age() -> None:
             process.kill()
     assert not is_stopped(process.pid)
     assert age(process.pid) is None
+
+
+def test_process_that_is_there() -> None:
+    assert exists(os.getpid())
+    assert exists(1)  # root's
+    with subprocess.Popen(["true"]) as process:
+        process.wait()
+    assert not exists(process.pid)
+
+
+def test_memory_of_a_process() -> None:
+    before = resident(os.getpid())
+    assert before is not None
+    taken = b"x" * (64 << 20)
+    now = resident(os.getpid())
+    assert now is not None
+    assert now - before > len(taken) // 2
+    with subprocess.Popen(["true"]) as process:
+        process.wait()
+    assert resident(process.pid) is None

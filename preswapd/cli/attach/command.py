@@ -2,8 +2,6 @@
 """`attach` and `detach`: give a running guest its disk, and take it away."""
 
 import signal
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from pathlib import Path
 
 import click
@@ -15,23 +13,24 @@ from preswapd.cli.attach.hotplug import Hotplug
 from preswapd.cli.attach.image_disk import ImageDisk
 from preswapd.cli.instances import RunningInstance
 from preswapd.cli.invocation import Invocation, pass_invocation
+from preswapd.cli.monitor import QMP_HELP, monitor_at
 from preswapd.cli.output import print_json
 from preswapd.cli.steer.asking import confirm, yes_option
 from preswapd.cli.steer.in_use import RECENT_SECONDS, kept_pages, recent_io
 from preswapd.commandline import EXPORT, FILE, SECONDS
 from preswapd.errors import PartialError, RefusedError, UsageError
 from preswapd.paths import runtime_root
-from preswapd.qmp import Monitor, MonitorBusyError
 from preswapd.units import format_pages
 
 DETACH_SECONDS = 30.0
+OTHERWISE = "for a guest of libvirt use libvirt-xml and virsh attach-device"
 
 qmp_option = click.option(
     "--qmp",
     type=FILE,
     required=True,
     metavar="SOCK",
-    help="The Unix socket of QEMU's option -qmp unix:SOCK,server=on,wait=off.",
+    help=QMP_HELP,
 )
 
 
@@ -65,7 +64,7 @@ def attach_command(
         raise UsageError("--controller goes with --bus scsi only")
     instance, image = invocation.instances.exporting(dev)
     disk = disk_of(instance, image, dev, bus)
-    with monitor_at(qmp) as monitor:
+    with monitor_at(qmp, OTHERWISE) as monitor:
         hotplug = Hotplug(monitor, disk)
         if hotplug.device() is not None:
             raise RefusedError(f"{dev} of {instance.name} is attached to this guest already")
@@ -130,7 +129,7 @@ def detach_command(
     # still for as long as QEMU tries to connect.
     instance, image = invocation.instances.exporting(dev)
     disk = disk_of(instance, image, dev)
-    with monitor_at(qmp) as monitor:
+    with monitor_at(qmp, OTHERWISE) as monitor:
         hotplug = Hotplug(monitor, disk)
         device = hotplug.device()
         if device is None and not hotplug.own_nodes() and not hotplug.has_controller():
@@ -158,18 +157,6 @@ def detach_command(
             click.echo(
                 f"the server keeps {format_pages(kept)}: preswapctl swapoff {dev} drops them"
             )
-
-
-@contextmanager
-def monitor_at(path: Path) -> Iterator[Monitor]:
-    try:
-        monitor = Monitor.at(path)
-    except MonitorBusyError as error:
-        raise MonitorBusyError(
-            f"{error}; for a guest of libvirt use libvirt-xml and virsh attach-device"
-        ) from None
-    with closing(monitor):
-        yield monitor
 
 
 def disk_of(

@@ -30,7 +30,8 @@ class Hotplug:
     def device(self) -> str | None:
         """The path of the disk in QEMU's device tree, however it was attached and is named."""
         for block in self.monitor.execute("query-block"):
-            if self.is_ours(block.get("inserted", {})):
+            # One without it (-drive if=none) is no disk of the guest's.
+            if "qdev" in block and self.is_ours(block.get("inserted", {})):
                 # Of a virtio disk it is the inner half that holds the node.
                 return path_of(block["qdev"].removesuffix("/virtio-backend"))
         return None

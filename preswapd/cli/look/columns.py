@@ -63,6 +63,11 @@ def governed(row: Subject) -> str | None:
     return yes_or_no(row.figures.get("governed"))
 
 
+def parked(row: Subject) -> int | None:
+    """None for one that is not, and from a server that is too old to say."""
+    return row.figures.get("parked") or None
+
+
 def yes_or_no(found: bool | None) -> str | None:
     """None from a server that is too old to say."""
     return None if found is None else "yes" if found else "no"
@@ -149,6 +154,9 @@ QUOTA = Column(
     quota,
 )
 
+# Shown unasked where one is parked.
+PARKED = Column("PARKED", DEVICE["parked"].meaning, Kind.SIZE, parked)
+
 # Only from servers that measure it.
 LATENCIES = (
     Column(
@@ -193,6 +201,7 @@ DEVICE_COLUMNS = (
     plain("COMPRESS", DEVICE["compress"]),
     QUOTA,
     FROZEN,
+    PARKED,
     plain("STORES", DEVICE["succ_stores"]),
     plain("REJECTS", DEVICE["failed_stores"]),
     plain("LOADS", DEVICE["loads"]),

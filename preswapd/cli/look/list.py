@@ -7,7 +7,7 @@ from preswapd.api.client import Client
 from preswapd.api.figures import Statistics
 from preswapd.cli.instances import all_images, ask_all, complain
 from preswapd.cli.invocation import Invocation, pass_invocation
-from preswapd.cli.look.columns import DEVICE_COLUMNS, DEVICE_DEFAULT
+from preswapd.cli.look.columns import DEVICE_COLUMNS, DEVICE_DEFAULT, PARKED, parked
 from preswapd.cli.look.rows import Moment, devices_of
 from preswapd.cli.look.table import (
     Style,
@@ -33,8 +33,9 @@ def list_command(
     """Show the devices, one row each.
 
     Sizes are the guest's: what its pages take before they are compressed. They add up:
-    SIZE = USED + FREE, and USED = TMEM + DISK + LOST. Counts run from the server's start. With
-    --json it is {"instances": [...]} where no instance is named.
+    SIZE = USED + FREE, and USED = TMEM + DISK + LOST. Counts run from the server's start. Where a
+    virtual machine is parked, its devices say so in a further column, PARKED. With --json it is
+    {"instances": [...]} where no instance is named.
 
     \b
     Examples:
@@ -45,13 +46,14 @@ def list_command(
     """
     style = Style(output, raw, exact, not noheadings)
     check_style(style, as_json=invocation.json)
-    table = TextTable(choose(DEVICE_COLUMNS, DEVICE_DEFAULT, output), style)
+    choose(DEVICE_COLUMNS, DEVICE_DEFAULT, output)  # a mistake is told before anybody is asked
     answers, errors = ask_all(invocation.instances.running(), Client.stats)
     if invocation.json:
         print_answers([device_list(stats) for stats in answers], named=invocation.instances.named)
     elif answers:
         rows = [row for stats in answers for row in devices_of(Moment.of(stats))]
-        table.print(rows)
+        also = (PARKED.name,) if any(map(parked, rows)) else ()
+        TextTable(choose(DEVICE_COLUMNS, (*DEVICE_DEFAULT, *also), output), style).print(rows)
     for stats in answers:
         for name, why in stats.get("refused", {}).items():
             click.echo(f"preswapctl: {stats['instance']}: {name} is not served: {why}", err=True)

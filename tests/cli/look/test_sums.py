@@ -10,7 +10,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from preswapd.cli.look.columns import DEVICE_COLUMNS, POOL_COLUMNS, QUOTA
+from preswapd.cli.look.columns import DEVICE_COLUMNS, PARKED, POOL_COLUMNS, QUOTA
 from preswapd.cli.look.rows import Moment, Subject, devices_of, pool_of
 from preswapd.cli.look.table import Columns, Kind
 from preswapd.preswap.device._device import FLAG_FUA, Device
@@ -22,6 +22,8 @@ from tests.preswap.running import Running
 
 # More than two extents, so that a shrink has a choice.
 PAGES = {"g1": 600, "g2": 40}
+# Null where there is none.
+NULL = (QUOTA, PARKED)
 POOL = 8_000_000
 
 OPERATOR = ("shrink", "shrink all", "limit", "stage", "compress", "swapoff")
@@ -116,7 +118,7 @@ def make() -> Iterator[Callable[[], History]]:
 
 def cells(columns: Columns, row: Subject) -> dict[str, int]:
     """The columns that count something; a size is a whole number of bytes."""
-    sizes = [column for column in columns if column.kind is Kind.SIZE and column is not QUOTA]
+    sizes = [column for column in columns if column.kind is Kind.SIZE and column not in NULL]
     found = {column.name: column.value(row) for column in sizes}
     assert all(isinstance(cell, int) and cell >= 0 for cell in found.values()), found
     return cast(dict[str, int], found)

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Whether Linux gives programs memory unasked: transparent huge pages (Linux' transhuge.rst)."""
+
+from contextlib import suppress
+from pathlib import Path
+
+FOLDER = Path("/sys/kernel/mm/transparent_hugepage")
+# Below it: a huge page is made of what is there of it, unless more than so many of its pages are
+# not.
+MOST_MISSING = "khugepaged/max_ptes_none"
+
+
+def holes_are_filled(folder: Path = FOLDER) -> bool:
+    """khugepaged looks for places that are nearly a huge page, and takes the memory that they lack.
+
+    By default it fills up what has a single page.  QEMU asks for it, so "madvise" is "always".
+    False where the kernel does not say.
+    """
+    with suppress(OSError, ValueError):
+        is_off = "[never]" in (folder / "enabled").read_text()
+        return not is_off and int((folder / MOST_MISSING).read_text()) > 0
+    return False
