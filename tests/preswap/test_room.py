@@ -4,10 +4,12 @@
 import os
 import random
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import cast
 
 import pytest
 
+from preswapd import tmem
 from preswapd.preswap.device._device import EXTENT_PAGES
 from preswapd.preswap.settings import DeviceSpec
 from preswapd.preswap.writeback import room as room_module
@@ -254,6 +256,29 @@ def test_a_cache_yields_to_one_burst(opened: Running, cache: int) -> None:
     put(opened, range(401, 801))
     assert counters(opened)["failed_stores"] == 0
     check(opened, range(1, 801))
+
+
+def test_a_cache_yields_while_a_guest_writes_on(opened: Running, cache: int) -> None:
+    """Whatever is evicted, the guest writes as much again before anybody looks."""
+    pages = iter(range(401, 601))
+    room = opened.instance.room
+
+    class Host:
+        def __getattr__(self, name: str) -> object:
+            return getattr(opened.instance.host, name)
+
+        def make_spare(self) -> None:
+            opened.instance.host.make_spare()
+            put(opened, list(islice(pages, 50)))
+
+    room.host = cast(tmem.Host, Host())
+    put(opened, list(islice(pages, 50)))
+    turns(opened)
+    assert list(pages) == []
+    assert not is_lacking(opened)
+    assert cached(opened) > 0
+    assert counters(opened)["written_back_pages"] == 0
+    check(opened, range(1, 601))
 
 
 def test_frozen_pool_keeps_its_room_from_a_cache(opened: Running, cache: int) -> None:

@@ -120,6 +120,8 @@ class Room:
         moved = 0
         self.host.compact()
         while (lacking := self.host.lacking()) > 0 and time.monotonic() < until:
+            if self.evicts():
+                continue
             # What a page takes, on average: the memory of those that go is in holes at first.
             stats = self.host.stats()
             each = max(64, stats["live_slot_bytes"] // max(1, stats["stored_pages"]))
@@ -131,6 +133,14 @@ class Room:
             if not gone:
                 return moved > 0
         return True
+
+    def evicts(self) -> bool:
+        """Whether something went that can be read again elsewhere: a guest goes on writing while
+        room is made, and no page of it may go before all of that has."""
+        before = self.host.stats()
+        if before["ephemeral_pages"]:
+            self.host.make_spare()
+        return self.host.stats()["evicted_pages"] > before["evicted_pages"]
 
     # --- a device ---
 
