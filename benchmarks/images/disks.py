@@ -54,14 +54,17 @@ def disk_or_folder(size: int, folder: Path) -> Iterator[tuple[Path, bool]]:
     with ExitStack() as stack:
         try:
             found = stack.enter_context(disk_of_its_own(size, folder))
-        except (SetupError, OSError):
+        except SetupError:
             yield folder, False
         else:
             yield found, True
 
 
 def command(*arguments: str) -> str:
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise SetupError(f"{arguments[0]} is not installed") from None
     if done.returncode:
         raise SetupError(f"{arguments[0]}: {done.stderr.strip()}")
     return done.stdout.strip()
