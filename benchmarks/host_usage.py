@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What processes and the disk of this host have used, read from /proc and /sys."""
 
+import ctypes
+import mmap
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -133,3 +135,37 @@ class Peak:
             now = self._reading()
             self.parts = [max(pair) for pair in zip(self.parts or now, now, strict=True)]
             self.total = max(self.total, sum(now))
+
+
+def read_by(pid: int) -> int:
+    """Bytes that a process has had disks read, itself or through the page cache."""
+    return amounts_in(Path(f"/proc/{pid}/io").read_text())["read_bytes"]
+
+
+def in_page_cache(path: Path) -> int:
+    """Bytes of a file that the host keeps in memory."""
+    size = path.stat().st_size
+    pages = -(-size // mmap.PAGESIZE)
+    found = (ctypes.c_ubyte * pages)()
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+    libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
+    libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    with path.open("rb") as file:
+        where = libc.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, file.fileno(), 0)
+    if where in (None, ctypes.c_void_p(-1).value):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(path))
+    try:
+        if libc.mincore(where, size, found):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(path))
+    finally:
+        libc.munmap(where, size)
+    return sum(one & 1 for one in found) * mmap.PAGESIZE
+
+
+def drop_from_page_cache(path: Path) -> None:
+    """A file that nobody has mapped or is writing to."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

@@ -3,7 +3,7 @@
 
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,8 +87,13 @@ def run(serving: Running, load: Load, seconds: float | None, size: str = SIZE) -
 
 def fio(uri: str, load: Load, seconds: float | None, size: str = SIZE) -> dict[str, Any]:
     """What fio says of the load, which it runs for so long or once over `size` bytes."""
+    return fio_on(["--ioengine=nbd", f"--uri={uri}"], load, seconds, size)
+
+
+def fio_on(disk: Sequence[str], load: Load, seconds: float | None, size: str) -> dict[str, Any]:
+    """`disk`: the options that say which one, and how it is reached."""
     command = [
-        *("fio", "--name=load", "--ioengine=nbd", f"--uri={uri}", f"--size={size}"),
+        *("fio", "--name=load", *disk, f"--size={size}"),
         *(*load.options(seconds), "--output-format=json"),
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_SECONDS)

@@ -144,9 +144,13 @@ class Running:
         """The figures of preswapd's pool; empty for others."""
         return dict(self._client.stats()["tmem"]) if self._client else {}
 
-    def device(self) -> dict[str, Any]:
-        """The figures of preswapd's device; empty for others."""
-        return dict(self._client.device(self.server.export)) if self._client else {}
+    def device(self, name: str | None = None) -> dict[str, Any]:
+        """The figures of preswapd's device, or of the one with this name; empty for others."""
+        return dict(self._client.device(name or self.server.export)) if self._client else {}
+
+    def image(self) -> dict[str, Any]:
+        """The figures of preswapd's image; empty for others."""
+        return dict(self._client.stats()["images"][self.server.export]) if self._client else {}
 
     def written(self) -> int | None:
         """Bytes that the process has sent to disks so far; None where the kernel does not say."""

@@ -19,6 +19,7 @@ from benchmarks.groups import (
     WRITE_1,
     WRITE_16,
 )
+from benchmarks.images import found as images
 from benchmarks.load import Load
 from benchmarks.ratios import load_of, ratio
 from benchmarks.text import MIB, columns
@@ -297,6 +298,16 @@ TARGETS = (
         )
         for where, name in (("far from", "far"), ("near", "near"))
     ),
+    Target("eight boots from one image, disk reads, to one boot's", images.disk_reads, most=1.1),
+    Target("  host memory, to the page cache's", images.memory, most=0.6),
+    Target("  the same, without the process", images.arena),
+    Target("  time, to the file in the page cache", images.seconds("cold"), most=1.05),
+    Target("  the same, once more", images.seconds("warm"), most=1.05),
+    Target("  the same, a disk of 3,000 requests a second", images.limited, most=1.05),
+    Target("  time, to nbdkit file", images.boots_of_nbdkit),
+    Target("a miss, depth 1, time to nbdkit file", images.misses, most=1.1),
+    Target("  a hit", images.hits),
+    Target("pages rejected in a burst of swap", images.rejected, most=0, digits=0),
 )
 
 

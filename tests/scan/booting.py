@@ -33,8 +33,13 @@ def machine(debian: Debian, firmware: str, disks: Sequence[str]) -> list[str]:
 
 
 @contextmanager
-def booted(debian: Debian, disks: Sequence[str], folder: Path) -> Iterator[Channel]:
-    """Its commands, once systemd has nothing more to start; what it writes to its root is lost."""
+def booted(
+    debian: Debian, disks: Sequence[str], folder: Path, *, root: str = ""
+) -> Iterator[Channel]:
+    """Its commands, once systemd has nothing more to start; what it writes to its root is lost.
+
+    `root`: where QEMU finds the root disk's image, if not in its file.
+    """
     with ExitStack() as stack:
         ours, theirs = socket.socketpair()
         channel = stack.enter_context(closing(Channel(ours)))
@@ -47,7 +52,8 @@ def booted(debian: Debian, disks: Sequence[str], folder: Path) -> Iterator[Chann
                         "-append",
                         "root=/dev/disk/by-id/virtio-root rw console=ttyS0 mitigations=off",
                     ),
-                    *("-drive", f"if=none,id=root,file={debian.image},format=raw,snapshot=on"),
+                    "-drive",
+                    f"if=none,id=root,file={root or debian.image},format=raw,snapshot=on",
                     *("-device", "virtio-blk-pci,drive=root,serial=root"),
                     *("-chardev", f"socket,id=commands,fd={theirs.fileno()}"),
                     *("-device", "virtio-serial-pci"),
