@@ -134,15 +134,16 @@ static uint64_t pages_that_fit(const struct pool *p, uint64_t n)
 	return n < room ? n : room;
 }
 
-static int slots_for_whole_pages(struct tmem_host *h, struct pool *pool, unsigned n,
+static int slots_for_whole_pages(struct tmem_host *h, const struct pool *pool, unsigned n,
 				 enum tmem_compress compress, unsigned flags, uint32_t *refs)
 {
 	if (n == 0)
 		return 0;
 	if (pool_is_ephemeral(pool)) {
-		flags |= SLOTS_LEAVES_SPARE;
-		if (!eviction_fit_pool(h, pool, (uint64_t)n * (HEADER_BYTES + TMEM_PAGE)))
+		/* Others would go for the room that a page takes only until it is compressed. */
+		if (count_of(&pool->max_bytes) != UINT64_MAX)
 			return 0;
+		flags |= SLOTS_LEAVES_SPARE;
 	}
 	if (compress == TMEM_NONE)
 		return slots_alloc_raw(&h->slabs, n, flags, refs);
