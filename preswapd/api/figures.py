@@ -279,6 +279,12 @@ class ImageFigures(TypedDict):
     size: Annotated[int, gauge("size of the disk, as its clients see it", BYTES)]
     writable: Annotated[bool, gauge("whether its client may write to it")]
     compress: Annotated[str, Figure(TEXT, "codec of the pages cached from now on")]
+    cache: Annotated[
+        int | None, gauge("the most bytes that its cached pages may take; null: no limit", BYTES)
+    ]
+    admit: Annotated[
+        str, Figure(TEXT, "at which read of a page it is cached: its first or its second")
+    ]
     cached: Annotated[
         bool, gauge("whether pages are cached now; not while the file was changed a moment ago")
     ]
@@ -306,6 +312,9 @@ class ImageFigures(TypedDict):
     puts: Annotated[int, counter("pages that were cached")]
     writes: Annotated[int, counter("pages that its client wrote")]
     evicted: Annotated[int, counter("pages that were dropped from the cache to make room")]
+    evicted_by_itself: Annotated[
+        int, counter("of those, pages that went because the image has no larger `cache`")
+    ]
     cached_pages: Annotated[int, gauge("pages that are cached")]
     cached_bytes: Annotated[
         int, gauge("those pages as they are stored, compressed, with their headers", BYTES)

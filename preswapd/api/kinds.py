@@ -29,6 +29,8 @@ SMALLEST_POOL = 4 << 20
 # What an arena's slot numbers reach.
 LARGEST_POOL = 128 << 30
 SMALLEST_DEVICE = 64 << 10
+# Of one image: what takes fewer pages than one request asks for caches nothing.
+SMALLEST_CACHE = 1 << 20
 # A swap header counts pages in 32 bits.
 LARGEST_DEVICE = 16 << 40
 MOST_THREADS = 256
@@ -40,6 +42,9 @@ LEAST_ROOM, MOST_ROOM = 0.01, 0.5
 SHORTEST_AGE, LONGEST_AGE = 1, 30 * 86400
 # What pages are compressed with that nobody touches: what takes more room than lz4 is no choice.
 RECOMPRESS = ("zstd", "lz4")
+
+# At which read a page of an image is cached.
+ADMIT = ("first", "second")
 
 # Words that stand for a value.
 OFF = "off"
@@ -134,6 +139,18 @@ def check_device_size(size: int) -> int:
 def check_compress(name: str, choices: Sequence[str] = COMPRESS) -> str:
     if name not in choices:
         raise UsageError(f"{name!r} is not a codec: the choices are {', '.join(choices)}")
+    return name
+
+
+def check_cache(size: int) -> int:
+    if size < SMALLEST_CACHE:
+        raise UsageError(f"a cache must be at least {exact_size(SMALLEST_CACHE)}")
+    return size
+
+
+def check_admit(name: str) -> str:
+    if name not in ADMIT:
+        raise UsageError(f"{name!r} is no such read: the choices are {', '.join(ADMIT)}")
     return name
 
 
@@ -299,6 +316,8 @@ SIZE = size_kind()
 POOL_SIZE = size_kind(check_pool_size)
 GOVERNED = or_word(POOL_SIZE, OFF, OFF)
 DEVICE_SIZE = size_kind(check_device_size)
+CACHE_SIZE = size_kind(check_cache)
+ADMISSION = replace(text_kind("read", check_admit), choices=ADMIT)
 PAGES = Kind("pages", parse_pages, lambda value: parse_pages(size_value(value)))
 CODEC = codec_kind(COMPRESS)
 THREADS = Kind(

@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from enum import Flag, auto
 
 from preswapd.api.kinds import (
+    ADMISSION,
     AGE,
     AGE_OR_AUTO,
     BOOLEAN,
+    CACHE_SIZE,
     CODEC,
     DEVICE_SIZE,
     DIRECTORY,
@@ -291,6 +293,22 @@ IMAGE = (
         Place.FILE,
         "how pages of the image are compressed in memory: lz4, zstd or none",
         "the instance's",
+    ),
+    Setting(
+        "cache",
+        CACHE_SIZE,
+        Place.FILE,
+        "the most memory of the pool that pages of the image may take, at least 1M; what is cached"
+        " beyond it takes the place of the image's own oldest pages",
+        "what swap and other images leave",
+    ),
+    Setting(
+        "admit",
+        ADMISSION,
+        Place.FILE,
+        "at which read a page is cached: first, or second, so that what is read once, as by a"
+        " backup, takes no memory",
+        "first",
     ),
 )
 

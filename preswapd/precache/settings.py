@@ -4,8 +4,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from preswapd.api.kinds import ADMIT
+
 # An arena has 64 pools: one of swap, and one more of an image that changes at that moment.
 MOST_IMAGES = 62
+# A page is cached at that read of it, or at the second one.
+FIRST_READ, SECOND_READ = ADMIT
 
 
 @dataclass(frozen=True)
@@ -16,3 +20,5 @@ class ImageSpec:
     path: Path
     compress: str | None = None
     writable: bool = False
+    cache: int | None = None  # bytes
+    admit: str = FIRST_READ

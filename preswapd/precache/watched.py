@@ -13,8 +13,9 @@ from preswapd.log import ERROR, NOTICE, WARNING, Log, Throttle
 from preswapd.precache.image._image import Connection, Image
 from preswapd.precache.image.identity import SETTLED_SECONDS, Identity
 from preswapd.precache.opening import Opened, which
-from preswapd.precache.settings import ImageSpec
+from preswapd.precache.settings import SECOND_READ, ImageSpec
 from preswapd.tmem import SHARED, Host
+from preswapd.units import PAGE_SIZE
 
 # A look that finds requests in flight for so long tries again at the next one.
 PARK_MILLISECONDS = 100
@@ -46,6 +47,7 @@ class Watched:
             is_direct=opened.is_direct,
             is_writable=opened.is_writable,
             compress=spec.compress or compress,
+            admission_window=self.admission_window() if spec.admit == SECOND_READ else 0,
         )
         self.which = which(opened.descriptor)
         self.seen: Identity | None = None
@@ -54,7 +56,7 @@ class Watched:
         self.is_replaced = False
         self.has_no_pool = False  # the arena's are all taken
         self.is_frozen = False
-        self.evicted = 0  # out of pools that it had before
+        self.evicted = self.evicted_by_itself = 0  # out of pools that it had before
         self.told_errors = 0
         self.errors, self.pools = Throttle(), Throttle()
         self.look()
@@ -66,6 +68,10 @@ class Watched:
     @property
     def path(self) -> Path:
         return self.spec.path
+
+    def admission_window(self) -> int:
+        """A page whose next read is further away would not stay cached until then."""
+        return max(1, (self.spec.cache or self.host.limit) // PAGE_SIZE)
 
     def connect(self) -> Connection:
         return self.image.connect()
@@ -119,6 +125,8 @@ class Watched:
                 self.log(WARNING, f"{self.name} is not cached: {error.strerror}")
             return
         self.has_no_pool = False
+        if self.spec.cache is not None:
+            self.host.set_max_bytes(pool, self.spec.cache)
         if not self.exchange(pool, identity):
             self.host.destroy_pool(pool)
         elif self.is_told:
@@ -127,14 +135,16 @@ class Watched:
 
     def uuid(self, identity: Identity) -> bytes:
         """Of what is written to nobody else ever has the pool: it is what its times do not say."""
-        return os.urandom(16) if self.image.is_writable else identity.uuid()
+        return os.urandom(16) if self.image.is_writable else identity.uuid(self.spec.cache)
 
     def drop(self) -> None:
         pool = self.image.pool
         if pool is None or self.seen is None or not self.exchange(None, self.seen):
             return
         self.is_frozen = False
-        self.evicted += self.host.pool_stats(pool)["evicted"]
+        gone = self.host.pool_stats(pool)
+        self.evicted += gone["evicted"]
+        self.evicted_by_itself += gone["evicted_by_itself"]
         self.host.destroy_pool(pool)
 
     def exchange(self, pool: int | None, identity: Identity) -> bool:
@@ -189,7 +199,7 @@ class Watched:
 
     def stats(self) -> dict[str, Any]:
         found = self.image.stats()
-        pages = {"pages": 0, "bytes": 0, "evicted": 0}
+        pages = {"pages": 0, "bytes": 0, "evicted": 0, "evicted_by_itself": 0}
         if (pool := self.image.pool) is not None:
             with suppress(KeyError):  # it was exchanged just now
                 pages = self.host.pool_stats(pool)
@@ -198,6 +208,8 @@ class Watched:
             "size": self.image.size,
             "writable": self.image.is_writable,
             "compress": self.image.compress,
+            "cache": self.spec.cache,
+            "admit": self.spec.admit,
             "cached": pool is not None,
             "state": self.state,
             "direct": self.image.is_direct,
@@ -205,6 +217,7 @@ class Watched:
             "connections": self.image.connections,
             **found,
             "evicted": self.evicted + pages["evicted"],
+            "evicted_by_itself": self.evicted_by_itself + pages["evicted_by_itself"],
             "cached_pages": pages["pages"],
             "cached_bytes": pages["bytes"],
         }

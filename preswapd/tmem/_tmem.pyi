@@ -70,7 +70,8 @@ class Host:
         """Whether there is one with this id, after a restart too."""
 
     def pool_stats(self, pool: int) -> dict[str, int]:
-        """`pages`, their `bytes` as they are stored, and how many were `evicted`."""
+        """`pages`, their `bytes` as they are stored, how many were `evicted`, and how many of those
+        because the pool was as large as it may be (`evicted_by_itself`)."""
 
     def new_pool(self, uuid: bytes = ..., flags: int = ...) -> int:
         """The new pool's id. A SHARED pool is joined by its uuid, 16 bytes, the secret of those
@@ -85,6 +86,10 @@ class Host:
 
     def set_max_pages(self, pool: int, pages: int) -> None:
         """New pages beyond that number are rejected."""
+
+    def set_max_bytes(self, pool: int, size: int) -> None:
+        """Of an ephemeral pool, as pool_stats() counts them: from then on what it puts beyond that
+        makes its own oldest pages go.  ValueError: it is a persistent one."""
 
     def put_page(
         self,

@@ -28,7 +28,7 @@ cdef extern from "tmem.h" nogil:
         uint64_t recompressed_pages, recompress_saved
 
     ctypedef struct tmem_pool_stats "struct tmem_pool_stats":
-        uint64_t pages, bytes, evicted
+        uint64_t pages, bytes, evicted, evicted_by_itself
 
     const tmem_ops_t tmem_ops_table "tmem_ops"
     int tmem_create(const char *path, const char *boot_id, tmem_host **host)
@@ -54,6 +54,7 @@ cdef extern from "tmem.h" nogil:
     int64_t tmem_destroy_pool(tmem_host *, uint32_t)
     int tmem_freeze(tmem_host *, uint32_t, cbool)
     int tmem_set_max_pages(tmem_host *, uint32_t, uint64_t)
+    int tmem_set_max_bytes(tmem_host *, uint32_t, uint64_t)
     cbool tmem_pool_exists(const tmem_host *, uint32_t)
     int tmem_get_pool_stats(const tmem_host *, uint32_t, tmem_pool_stats *)
     int tmem_put(tmem_host *, const tmem_handle *, const void *, tmem_compress, cbool)
@@ -275,6 +276,15 @@ cdef class Host:
     def set_max_pages(self, pool, uint64_t pages):
         self.check_pool(pool)
         tmem_set_max_pages(self.host, pool, pages)
+
+    def set_max_bytes(self, pool, uint64_t size):
+        cdef int err
+        self.check_pool(pool)
+        cdef uint32_t p = pool
+        with nogil:
+            err = tmem_set_max_bytes(self.host, p, size)
+        if err < 0:
+            raise ValueError("only an ephemeral pool has a limit of its own in bytes")
 
     cdef bint handle(self, pool, object, index, tmem_handle *to) except -1:
         """False for an index over 32 bits: a page there is neither stored nor found."""

@@ -42,30 +42,6 @@ static enum fate evict(struct tmem_host *h, const struct queue_entry *e, bool ma
 	return dead ? EVICTED : spared ? SPARED : STALE;
 }
 
-/* Without memory for its place at the queue's end it goes all the same: nothing else ever would. */
-static enum fate judge(struct tmem_host *h, const struct queue_entry *e, bool may_spare)
-{
-	enum fate fate = evict(h, e, may_spare);
-
-	if (fate == SPARED && queue_append(&h->queue, e) < 0)
-		fate = evict(h, e, false);
-	return fate;
-}
-
-uint64_t eviction_evict(struct tmem_host *h, uint64_t most)
-{
-	struct queue_entry e;
-	uint64_t evicted = 0;
-	unsigned spared = 0;
-
-	while (evicted < most && queue_take(&h->queue, &e)) {
-		enum fate fate = judge(h, &e, spared < SECOND_CHANCES);
-		evicted += fate == EVICTED;
-		spared = fate == EVICTED ? 0 : spared + (fate == SPARED);
-	}
-	return evicted;
-}
-
 static bool keep_entry(void *ctx, const struct queue_entry *e)
 {
 	struct tmem_host *h = ctx;
@@ -99,13 +75,63 @@ void eviction_tidy(struct tmem_host *h)
 		more = queue_sweep(&h->queue, keep_entry, h);
 }
 
+/* Without memory for its place at the queue's end it goes: nothing else ever would.  Whether it did. */
+static bool append_or_evict(struct tmem_host *h, const struct queue_entry *e)
+{
+	int due = queue_append(&h->queue, e);
+
+	if (due > 0 && too_many_stale(h))
+		queue_sweep(&h->queue, keep_entry, h);
+	return due < 0 && evict(h, e, false) == EVICTED;
+}
+
 void eviction_enqueue(struct tmem_host *h, const struct tmem_handle *handle, uint64_t seq)
 {
 	struct queue_entry e = queue_entry_of(handle, seq);
-	int due = queue_append(&h->queue, &e);
 
-	if (due < 0)
-		evict(h, &e, false);           /* it is in no queue: nothing else ever would */
-	else if (due && too_many_stale(h))
-		queue_sweep(&h->queue, keep_entry, h);
+	append_or_evict(h, &e);
+}
+
+#define ANY_POOL POOL_OF_NOBODY
+
+static bool take(struct tmem_host *h, uint32_t pool, struct queue_entry *to)
+{
+	return pool == ANY_POOL ? queue_take(&h->queue, to) : queue_take_of(&h->queue, pool, to);
+}
+
+static uint64_t evict_of(struct tmem_host *h, uint32_t pool, uint64_t most)
+{
+	struct queue_entry e;
+	uint64_t evicted = 0;
+	unsigned spared = 0;
+
+	while (evicted < most && take(h, pool, &e)) {
+		enum fate fate = evict(h, &e, spared < SECOND_CHANCES);
+		if (fate == SPARED && append_or_evict(h, &e))
+			fate = EVICTED;
+		evicted += fate == EVICTED;
+		spared = fate == EVICTED ? 0 : spared + (fate == SPARED);
+	}
+	return evicted;
+}
+
+uint64_t eviction_evict(struct tmem_host *h, uint64_t most)
+{
+	return evict_of(h, ANY_POOL, most);
+}
+
+/* A page that another thread has published may not be in the queue yet: that thread comes here too. */
+bool eviction_fit_pool(struct tmem_host *h, struct pool *p, uint64_t more)
+{
+	uint64_t most = count_of(&p->max_bytes);
+	uint32_t id = (uint32_t)(p - h->pools);
+	uint64_t evicted = 1;
+
+	if (more > most)
+		return false;
+	while (evicted && count_of(&p->bytes) > most - more) {
+		evicted = evict_of(h, id, 1);
+		count_add(&p->evicted_by_itself, evicted);
+	}
+	return true;
 }

@@ -10,6 +10,8 @@
 void eviction_enqueue(struct tmem_host *, const struct tmem_handle *, uint64_t seq);
 /* Evicts ephemeral pages, `most` of them; how many there were. */
 uint64_t eviction_evict(struct tmem_host *, uint64_t most);
+/* A pool's own pages go until so many bytes more lie within its limit.  False: they never would. */
+bool eviction_fit_pool(struct tmem_host *, struct pool *, uint64_t more);
 /* Sweeps stale entries out of the queue. */
 void eviction_tidy(struct tmem_host *);
 

@@ -107,8 +107,10 @@ int tmem_put(struct tmem_host *h, const struct tmem_handle *handle, const void *
 		return put_failed(h, handle, fresh.generation, keep_old);
 	}
 	page_release(h, old);
-	if (pool_is_ephemeral(&h->pools[handle->pool]))
+	if (pool_is_ephemeral(&h->pools[handle->pool])) {
 		eviction_enqueue(h, handle, seq);
+		eviction_fit_pool(h, &h->pools[handle->pool], 0);      /* others may have put meanwhile */
+	}
 	return 1;
 }
 

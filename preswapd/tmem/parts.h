@@ -16,7 +16,9 @@ struct pool {
 	uint32_t generation;           /* how many pools have had this number; atomic */
 	uint32_t users;                /* how often a shared pool was joined */
 	uint64_t pages, bytes, evicted;        /* atomic */
+	uint64_t evicted_by_itself;    /* of those, because the pool was as large as it may be; atomic */
 	uint64_t max_pages;            /* new pages beyond it are rejected; atomic */
+	uint64_t max_bytes;            /* of an ephemeral pool: beyond it its own oldest go; atomic */
 };
 
 struct tmem_host {

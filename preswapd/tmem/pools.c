@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "eviction.h"
 #include "page.h"
 
 #define POOL_TAG 0x706f6f6cull                 /* "pool" */
@@ -31,8 +32,10 @@ static void load(struct tmem_host *h, uint32_t id)
 	__atomic_store_n(&p->flags, (uint32_t)e->state, __ATOMIC_RELAXED);
 	__atomic_store_n(&p->frozen, false, __ATOMIC_RELAXED);
 	__atomic_store_n(&p->max_pages, UINT64_MAX, __ATOMIC_RELAXED);
+	__atomic_store_n(&p->max_bytes, UINT64_MAX, __ATOMIC_RELAXED);
 	p->users = 0;
 	__atomic_store_n(&p->evicted, 0, __ATOMIC_RELAXED);
+	__atomic_store_n(&p->evicted_by_itself, 0, __ATOMIC_RELAXED);
 	__atomic_store_n(&p->live, e->state != 0, __ATOMIC_RELEASE);
 }
 
@@ -171,12 +174,25 @@ int tmem_set_max_pages(struct tmem_host *h, uint32_t id, uint64_t pages)
 	return 0;
 }
 
+int tmem_set_max_bytes(struct tmem_host *h, uint32_t id, uint64_t bytes)
+{
+	if (!tmem_pool_exists(h, id))
+		return -ENOENT;
+	if (!pool_is_ephemeral(&h->pools[id]))
+		return -EINVAL;
+	__atomic_store_n(&h->pools[id].max_bytes, bytes, __ATOMIC_RELAXED);
+	eviction_fit_pool(h, &h->pools[id], 0);
+	return 0;
+}
+
 int tmem_get_pool_stats(const struct tmem_host *h, uint32_t id, struct tmem_pool_stats *to)
 {
 	if (!tmem_pool_exists(h, id))
 		return -ENOENT;
 	*to = (struct tmem_pool_stats){.pages = count_of(&h->pools[id].pages),
 				       .bytes = count_of(&h->pools[id].bytes),
-				       .evicted = count_of(&h->pools[id].evicted)};
+				       .evicted = count_of(&h->pools[id].evicted),
+				       .evicted_by_itself =
+					       count_of(&h->pools[id].evicted_by_itself)};
 	return 0;
 }

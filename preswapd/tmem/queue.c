@@ -8,6 +8,7 @@
 #include "stores.h"
 
 _Static_assert(sizeof(struct queue_entry) == 16, "what a page may cost is counted in bytes");
+_Static_assert(POOLS_MAX <= POOL_OF_NOBODY, "nobody has that number");
 
 void queue_init(struct queue *q, struct headroom *headroom)
 {
@@ -43,6 +44,14 @@ static struct queue_block *add_block(struct queue *q)
 	return q->last = b;
 }
 
+static void move_cursors(struct queue *q, const struct queue_block *from, struct queue_block *to,
+			 uint32_t at)
+{
+	for (unsigned pool = 0; pool < POOLS_MAX; pool++)
+		if (q->cursors[pool].block == from)
+			q->cursors[pool] = (struct queue_cursor){to, at};
+}
+
 /* `before` is the block before it; NULL: it is the first one. */
 static void remove_block(struct queue *q, struct queue_block *before, struct queue_block *b)
 {
@@ -54,6 +63,10 @@ static void remove_block(struct queue *q, struct queue_block *before, struct que
 		q->last = before;
 	if (q->swept == b)
 		q->swept = NULL;
+	if (b->next)
+		move_cursors(q, b, b->next, 0);
+	else
+		move_cursors(q, b, before, before ? before->end : 0);
 	count_sub(&q->bytes, sizeof *b);
 	free(b);
 }
@@ -88,12 +101,67 @@ bool queue_take(struct queue *q, struct queue_entry *to)
 	return b != NULL;
 }
 
+/* Those at the front that were taken out as their pools' oldest. */
+static void drop_taken(struct queue *q)
+{
+	struct queue_block *b = q->first;
+
+	while (b->begin < b->end && b->entries[b->begin].pool == POOL_OF_NOBODY) {
+		b->begin++;
+		count_sub(&q->entries, 1);
+	}
+	if (b->begin == b->end)
+		remove_block(q, NULL, b);
+}
+
+enum looked { FOUND, NOT_HERE, NOWHERE };
+
+/* From the pool's cursor on, in one block, which may be stale entries of others only. */
+static enum looked look_in_block(struct queue *q, uint32_t pool, struct queue_entry *to)
+{
+	struct queue_cursor *c = &q->cursors[pool];
+	struct queue_block *b = c->block ? c->block : q->first;
+	enum looked looked = FOUND;
+
+	if (!b)
+		return NOWHERE;
+	uint32_t i = c->block && c->at > b->begin ? c->at : b->begin;
+	while (i < b->end && b->entries[i].pool != pool)
+		i++;
+	if (i < b->end) {
+		*to = b->entries[i];
+		b->entries[i++].pool = POOL_OF_NOBODY;
+	} else if (b->next) {
+		b = b->next;
+		i = 0;
+		looked = NOT_HERE;
+	} else {
+		looked = NOWHERE;
+	}
+	*c = (struct queue_cursor){b, i};
+	if (looked == FOUND && b == q->first)
+		drop_taken(q);
+	return looked;
+}
+
+bool queue_take_of(struct queue *q, uint32_t pool, struct queue_entry *to)
+{
+	enum looked looked;
+
+	do {
+		pthread_mutex_lock(&q->mutex);
+		looked = look_in_block(q, pool, to);
+		pthread_mutex_unlock(&q->mutex);
+	} while (looked == NOT_HERE);
+	return looked == FOUND;
+}
+
 static void drop_unwanted(struct queue *q, struct queue_block *b, queue_keep keep, void *ctx)
 {
 	uint32_t kept = b->begin;
 
 	for (uint32_t i = b->begin; i < b->end; i++)
-		if (keep(ctx, &b->entries[i]))
+		if (b->entries[i].pool != POOL_OF_NOBODY && keep(ctx, &b->entries[i]))
 			b->entries[kept++] = b->entries[i];
 	count_sub(&q->entries, b->end - kept);
 	b->end = kept;
@@ -120,6 +188,8 @@ bool queue_sweep(struct queue *q, queue_keep keep, void *ctx)
 	struct queue_block *b = before ? before->next : q->first;
 	if (b) {
 		drop_unwanted(q, b, keep, ctx);
+		/* Entries have moved: whoever looks in this block begins with it again. */
+		move_cursors(q, b, before ? before : b, before ? before->end : 0);
 		if (before)
 			fill_up(before, b);
 		if (b->begin == b->end)

@@ -69,11 +69,14 @@ static int alloc_evicting(struct tmem_host *h, allocate alloc, unsigned length, 
 }
 
 /* A persistent page does not wait for staged pages while ephemeral ones can go. */
-static int alloc_for(struct tmem_host *h, const struct pool *pool, unsigned length, unsigned flags,
+static int alloc_for(struct tmem_host *h, struct pool *pool, unsigned length, unsigned flags,
 		     uint32_t *ref)
 {
-	if (pool_is_ephemeral(pool))
+	if (pool_is_ephemeral(pool)) {
+		if (!eviction_fit_pool(h, pool, HEADER_BYTES + length))
+			return -ENOSPC;
 		return alloc_evicting(h, alloc_settling, length, flags | SLOTS_LEAVES_SPARE, ref);
+	}
 	int err = alloc_evicting(h, alloc_at_once, length, flags, ref);
 	if (flags & TMEM_SPARE || (err != -ENOSPC && err != -ENOMEM))
 		return err;
@@ -136,8 +139,12 @@ static int slots_for_whole_pages(struct tmem_host *h, const struct pool *pool, u
 {
 	if (n == 0)
 		return 0;
-	if (pool_is_ephemeral(pool))
+	if (pool_is_ephemeral(pool)) {
+		/* Others would go for the room that a page takes only until it is compressed. */
+		if (count_of(&pool->max_bytes) != UINT64_MAX)
+			return 0;
 		flags |= SLOTS_LEAVES_SPARE;
+	}
 	if (compress == TMEM_NONE)
 		return slots_alloc_raw(&h->slabs, n, flags, refs);
 	return slots_alloc_staged(&h->slabs, compress, n, flags, refs);

@@ -81,9 +81,10 @@ struct tmem_stats {
 	uint64_t recompressed_pages, recompress_saved;          /* pages; bytes */
 };
 
-/* Of one pool; bytes: of its pages as they are stored, with their headers. */
+/* Of one pool; bytes: of its pages as they are stored, with their headers.  evicted_by_itself: those that
+ * went because the pool was as large as it may be. */
 struct tmem_pool_stats {
-	uint64_t pages, bytes, evicted;
+	uint64_t pages, bytes, evicted, evicted_by_itself;
 };
 
 struct tmem_recovery {
@@ -202,6 +203,9 @@ int tmem_new_pool(struct tmem_host *, const uint8_t uuid[16], uint32_t flags);
 int64_t tmem_destroy_pool(struct tmem_host *, uint32_t pool);
 int tmem_freeze(struct tmem_host *, uint32_t pool, bool frozen);
 int tmem_set_max_pages(struct tmem_host *, uint32_t pool, uint64_t pages);
+/* Of an ephemeral pool (-EINVAL: it is none), as in tmem_pool_stats: a put beyond it evicts the pool's own
+ * pages. */
+int tmem_set_max_bytes(struct tmem_host *, uint32_t pool, uint64_t bytes);
 bool tmem_pool_exists(const struct tmem_host *, uint32_t pool);
 int tmem_get_pool_stats(const struct tmem_host *, uint32_t pool, struct tmem_pool_stats *);
 

@@ -13,8 +13,9 @@ may be an I/O error, which a guest that begins again trims away, but no other th
 clean stop only those that were in memory are errors, and the scan zone never is one.
 
 A third disk is a writable image.  What was answered of it is in its file when the server is gone,
-before the next one starts, and no reboot takes any of it.  With `--image-alone` nothing else has
-the pool.
+before the next one starts, and no reboot takes any of it.  Two more are base images that are only
+read; now and then their files are changed while no server runs.  With `--image-alone` no swap
+device has a part of the pool.
 
 Exit status 1 at the first wrong page or answer, with the seed.  The same seed sends the same
 requests, but the moments of the kills differ from run to run.
@@ -42,13 +43,16 @@ from preswapd.preswap.files.maps import TMEM
 from preswapd.preswap.files.zone import zone
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import discard
-from tests.crash.expected import ExpectedDevice
+from tests.crash.expected import ExpectedDevice, WrongPageError
 from tests.crash.load import Load, connected
 from tests.crash.operating import Operator
+from tests.crash.reading import Readers
+from tests.precache.running import content
 from tests.running import RunningServer
 
 DEVICES = {"g1": "8M", "g2": "4M"}
 IMAGE, IMAGE_BYTES = "g3", 6 << 20
+BASES, BASE_BYTES = {"b1": 'cache = "1M"', "b2": 'admit = "second"'}, 3 << 20
 POOL = 4 << 20
 # The allocator cannot use the last per cent for new pages.
 FULL = POOL * 97 // 100
@@ -58,6 +62,7 @@ SIGTERM_SHARE = 0.1
 AGAIN_SHARE = 0.15
 REBOOT_SHARE = 0.15
 OPERATOR_SHARE = 0.5
+CHANGE_SHARE = 0.15
 
 
 class DirtyRecoveryError(AssertionError):
@@ -72,6 +77,7 @@ class Record:
     ends: Counter[str] = field(default_factory=Counter)
     requests: Counter[str] = field(default_factory=Counter)
     uncertain_pages: int = 0
+    base_pages: int = 0
     full: int = 0
     reboots: int = 0
     recovered: list[int] = field(default_factory=list)
@@ -95,7 +101,7 @@ class Record:
         requests = ", ".join(f"{count} {name}" for name, count in self.requests.most_common())
         return (
             f"{self.line()}\n  ended by: {ends}; then {self.reboots} reboots of the host\n"
-            f"  requests: {requests}\n"
+            f"  requests: {requests}; {self.base_pages} pages of base images read\n"
             f"  pages with a write in flight at a kill: {self.uncertain_pages};"
             f" pool full at {100 * self.full // max(1, self.kills)} % of the kills;"
             f" longest kill to serving {max(self.away, default=0):.2f} s\n  no page was wrong"
@@ -105,9 +111,17 @@ class Record:
 class Harness:
     """A server, what its devices must hold, and the course of its deaths."""
 
-    def __init__(self, server: RunningServer, seed: int, images: Mapping[str, Path] = {}) -> None:
+    def __init__(
+        self,
+        server: RunningServer,
+        seed: int,
+        images: Mapping[str, Path] = {},
+        bases: Mapping[str, Path] = {},
+    ) -> None:
+        """Those that are written to, and those that are not."""
         self.server = server
-        self.files = images
+        self.files, self.base_files = images, bases
+        self.bases = {name: path.read_bytes() for name, path in bases.items()}
         self.random = random.Random(seed)
         self.record = Record()
         self.seq = 0
@@ -138,6 +152,8 @@ class Harness:
         self.record.ends[name] += 1
         begun = time.monotonic()
         self.check_files()
+        if self.bases and self.random.random() < CHANGE_SHARE:
+            self.change_base()
         if self.random.random() < REBOOT_SHARE:
             self.reboot(name)
             return
@@ -160,6 +176,7 @@ class Harness:
                 raise DirtyRecoveryError(f"{device.name} has forgotten {forgotten}, kept {kept}")
         for image in self.images:
             image.check_all(self.content(image.name))
+        self.check_bases()
 
     def in_memory(self, device: ExpectedDevice) -> set[int]:
         states = self.server.paths.map(device.name).read_bytes()
@@ -187,6 +204,7 @@ class Harness:
         operator = Operator(self.server, self.random, self.operator_delay())
         exports = [*self.devices, *self.images]
         load = Load(exports, self.server.nbd_uri, self.random, self.seq)
+        readers = Readers(self.bases, self.server.nbd_uri, self.seq)
         operator.start()
 
         def end() -> None:
@@ -195,6 +213,8 @@ class Harness:
 
         load.run(self.random.uniform(0.05, 0.5), end)
         operator.join()
+        readers.join()
+        self.record.base_pages += readers.pages
         status = self.server.wait()
         if status != (0 if number == signal.SIGTERM else -signal.SIGKILL):
             raise DirtyRecoveryError(f"{number.name} ended the server with status {status}")
@@ -248,11 +268,31 @@ class Harness:
     def check_pages(self) -> None:
         for device in (*self.devices, *self.images):
             device.check_all(self.content(device.name))
+        self.check_bases()
+
+    def check_bases(self) -> None:
+        """Twice: what the first look has cached."""
+        for _ in range(2):
+            for name, right in self.bases.items():
+                if self.content(name) != right:
+                    raise WrongPageError(f"{name} is not what its file is")
+
+    def change_base(self) -> None:
+        """While nobody serves it."""
+        name = self.random.choice(sorted(self.bases))
+        at = self.random.randrange(len(self.bases[name]) - 8 * PAGE)
+        with self.base_files[name].open("r+b") as file:
+            file.seek(at)
+            file.write(self.random.randbytes(8 * PAGE))
+        self.bases[name] = self.base_files[name].read_bytes()
 
     def check_files(self) -> None:
         """Of the images, while nobody serves them."""
         for image in self.images:
             image.check_all(self.files[image.name].read_bytes())
+        for name, right in self.bases.items():
+            if self.base_files[name].read_bytes() != right:
+                raise WrongPageError(f"the file of {name} was written to")
 
 
 def has_opened(proc: Path, arena: Path) -> bool:
@@ -272,9 +312,16 @@ def run(kills: int, seed: int, every: int, image_alone: bool) -> int:
         path = Path(tmp, f"{IMAGE}.raw")
         path.write_bytes(bytes(IMAGE_BYTES))
         devices = {} if image_alone else DEVICES
-        options = [f"--image={IMAGE}={path}", f"--writable={IMAGE}"]
+        bases = {name: Path(tmp, f"{name}.raw") for name in BASES}
+        for name, base in bases.items():
+            base.write_bytes(content(BASE_BYTES, ord(name[-1])))
+        config = Path(tmp, "bases.toml")
+        config.write_text(
+            "".join(f'[image.{name}]\npath = "{bases[name]}"\n{BASES[name]}\n' for name in BASES)
+        )
+        options = [f"--config={config}", f"--image={IMAGE}={path}", f"--writable={IMAGE}"]
         server = stack.enter_context(RunningServer(Path(tmp), devices, str(POOL), options))
-        harness = Harness(server, seed, {IMAGE: path})
+        harness = Harness(server, seed, {IMAGE: path}, bases)
         record = harness.record
         shown = 0
         try:
@@ -297,7 +344,9 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=None, help="default: a random one")
     parser.add_argument("--every", type=int, default=50, help="a line after so many kills")
-    parser.add_argument("--image-alone", action="store_true", help="no swap disks beside the image")
+    parser.add_argument(
+        "--image-alone", action="store_true", help="no swap disks beside the images"
+    )
     given = parser.parse_args()
     # Like Ctrl-C, so that the server and its directories go too.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))

@@ -10,7 +10,8 @@ from preswapd.units import PAGE_SIZE as PAGE
 from tests.crash import harness
 from tests.crash.expected import WrongPageError
 from tests.crash.harness import DEVICES, POOL, DirtyRecoveryError, Harness, main
-from tests.crash.load import connected
+from tests.crash.load import WrongAnswerError, connected
+from tests.precache.running import content
 from tests.running import RunningServer
 
 
@@ -63,6 +64,21 @@ def test_image_whose_file_was_changed_behind_its_back_is_found(tmp_path: Path) -
             file.seek(33 * PAGE)
             file.write(b"forged")
         with pytest.raises(WrongPageError, match="g3, page 33: "):
+            tried.check_files()
+
+
+def test_base_image_that_reads_as_another_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "b1.raw"
+    path.write_bytes(content(64 * PAGE))
+    with RunningServer(tmp_path, {}, str(POOL), [f"--image=b1={path}"]) as server:
+        tried = Harness(server, 1, bases={"b1": path})
+        tried.check_bases()
+        tried.bases["b1"] = content(64 * PAGE, seed=2)
+        with pytest.raises(WrongPageError, match="b1 is not what its file is"):
+            tried.check_bases()
+        with pytest.raises(WrongAnswerError, match="b1: other bytes from page "):
+            tried.run_load(signal.SIGKILL)
+        with pytest.raises(WrongPageError, match="the file of b1 was written to"):
             tried.check_files()
 
 

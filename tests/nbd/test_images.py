@@ -273,3 +273,65 @@ def test_clients_while_the_file_changes_and_swap_presses(server: RunningServer, 
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+# --- cache and admit ---
+
+
+def said(tmp_path: Path, path: Path, *lines: str) -> Path:
+    config = tmp_path / "vm.toml"
+    table = [f'[image.base]\npath = "{path}"', *lines]
+    config.write_text('pool-size = "32M"\n' + "\n".join(table) + "\n")
+    return config
+
+
+def test_cache_is_the_most(tmp_path: Path, path: Path, connect: Connect) -> None:
+    config = said(tmp_path, path, 'cache = "2M"')
+    with RunningServer(tmp_path, {"g1": "64M"}, "32M", [f"--config={config}"]) as server:
+        wait_for(lambda: figures(server)["cached"], bool)
+        client = connect(server, "base")
+        for _ in range(2):
+            assert bytes(client.pread(SIZE, 0)) == CONTENT
+            found = figures(server)
+            assert 2 * MIB - 2 * PAGE < found["cached_bytes"] <= found["cache"] == 2 * MIB
+        assert found["evicted"] == found["evicted_by_itself"] > 1000
+
+
+def test_admitted_at_the_second_read(tmp_path: Path, path: Path, connect: Connect) -> None:
+    config = said(tmp_path, path, 'admit = "second"')
+    with RunningServer(tmp_path, {"g1": "64M"}, "32M", [f"--config={config}"]) as server:
+        wait_for(lambda: figures(server)["cached"], bool)
+        client = connect(server, "base")
+        cached = []
+        for _ in range(3):
+            assert bytes(client.pread(MIB, 0)) == CONTENT[:MIB]
+            cached.append(figures(server)["cached_pages"])
+        assert cached == [0, 256, 256]
+        assert figures(server)["hits"] == 256
+        assert figures(server)["admit"] == "second"
+
+
+def test_cache_and_admit_are_shown(tmp_path: Path, path: Path) -> None:
+    config = said(tmp_path, path, 'cache = "2M"', 'admit = "second"')
+    shown = run([PRESWAPD, "serve", f"--config={config}", "--show-config"])
+    assert f'cache = "2M"  # {config}:4\nadmit = "second"  # {config}:5\n' in shown.stdout
+    config = said(tmp_path, path)
+    shown = run([PRESWAPD, "serve", f"--config={config}", "--show-config"])
+    assert "cache = " not in shown.stdout
+    assert "admit = " not in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ('cache = "64K"', "cache: a cache must be at least 1M"),
+        ("cache = true", 'cache: a size is expected, like "512M"'),
+        ('cache = "much"', "cache: 'much' is not a size"),
+        ('admit = "third"', "admit: 'third' is no such read: the choices are first, second"),
+        ("admit = 2", "admit: a string in quotes is expected"),
+    ],
+)
+def test_cache_and_admit_said_wrong(tmp_path: Path, path: Path, line: str, why: str) -> None:
+    config = said(tmp_path, path, line)
+    done = run([PRESWAPD, "serve", f"--config={config}"])
+    assert (done.returncode, f"{config}:4: {why}" in done.stderr) == (2, True)

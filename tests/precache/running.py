@@ -49,9 +49,9 @@ class Shown:
     def connect(self) -> Connection:
         return self.watched.connect()
 
-    def again(self) -> Watched:
+    def again(self, **said: Any) -> Watched:
         """The same file as another image."""
-        return watched(self.host, self.path, "lz4", self.log, self.clock)
+        return watched(self.host, self.path, "lz4", self.log, self.clock, **said)
 
     def settle(self) -> None:
         """What the file is now, it has been for long."""
@@ -91,13 +91,14 @@ def watched(
     compress: str,
     log: list[str],
     clock: list[float],
-    writable: bool = False,
+    **said: Any,
 ) -> Watched:
+    spec = ImageSpec("base", path, **said)
     return Watched(
         host,
-        ImageSpec("base", path, writable=writable),
+        spec,
         compress,
-        open_image(path, writable),
+        open_image(path, spec.writable),
         lambda priority, text: log.append(text),
         now=lambda: 0.0,
         clock=lambda: clock[0],
@@ -105,16 +106,14 @@ def watched(
 
 
 @contextmanager
-def shown(
-    path: Path, limit: int = 32 * MIB, compress: str = "lz4", writable: bool = False
-) -> Iterator[Shown]:
-    """The file is served as an image, cached from the beginning."""
+def shown(path: Path, limit: int = 32 * MIB, compress: str = "lz4", **said: Any) -> Iterator[Shown]:
+    """The file is served as an image, cached from the beginning; `said`: fields of ImageSpec."""
     base = Path(tempfile.mkdtemp(prefix="preswapd-test-", dir="/dev/shm"))
     host = Host(base / "arena", limit, create=True)
     log: list[str] = []
     clock = [0.0]
     try:
-        made = Shown(host, path, watched(host, path, compress, log, clock, writable), log, clock)
+        made = Shown(host, path, watched(host, path, compress, log, clock, **said), log, clock)
         made.settle()
         yield made
         made.watched.close()

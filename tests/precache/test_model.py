@@ -4,8 +4,10 @@
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any, ClassVar
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -24,13 +26,15 @@ COUNTS = st.one_of(st.sampled_from([1, 512, PAGE, 64 * PAGE, 65 * PAGE]), st.int
 
 
 class ImageAgainstFile(RuleBasedStateMachine):
+    said: ClassVar[Mapping[str, Any]] = {}
+
     def __init__(self) -> None:
         super().__init__()
         self.base = Path(tempfile.mkdtemp(prefix="preswapd-test-"))
         self.path = self.base / "base.raw"
         self.path.write_bytes(content(SIZE))
         self.held = ExitStack()
-        self.image = self.held.enter_context(shown(self.path, LIMITS[-1]))
+        self.image = self.held.enter_context(shown(self.path, LIMITS[-1], **self.said))
         self.clients = [self.image.connect() for _ in range(2)]
         self.swap = self.image.host.new_pool(flags=PERSISTENT)
         self.stored: dict[int, bytes] = {}
@@ -136,6 +140,18 @@ class ImageAgainstFile(RuleBasedStateMachine):
         assert found["cached_bytes"] == tmem["ephemeral_bytes"]
         assert found["evicted"] == tmem["evicted_pages"]
         assert found["disk_writes"] == 0
+        assert found["cached_bytes"] <= self.said.get("cache", LIMITS[-1])
+        assert found["evicted_by_itself"] <= found["evicted"]
+
+
+class LimitedImage(ImageAgainstFile):
+    said: ClassVar[Mapping[str, Any]] = {"cache": 120_000}
+
+
+class ImageCachedAtSecondRead(ImageAgainstFile):
+    said: ClassVar[Mapping[str, Any]] = {"cache": 400_000, "admit": "second"}
 
 
 TestImageAgainstFile = ImageAgainstFile.TestCase
+TestLimitedImage = LimitedImage.TestCase
+TestImageCachedAtSecondRead = ImageCachedAtSecondRead.TestCase

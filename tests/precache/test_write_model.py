@@ -9,9 +9,10 @@ import os
 import resource
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any, ClassVar
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -46,6 +47,8 @@ def file_fails_behind(size: int) -> Iterator[None]:
 
 
 class DiskAgainstBytes(RuleBasedStateMachine):
+    said: ClassVar[Mapping[str, Any]] = {}
+
     def __init__(self) -> None:
         super().__init__()
         self.base = Path(tempfile.mkdtemp(prefix="preswapd-test-"))
@@ -57,7 +60,9 @@ class DiskAgainstBytes(RuleBasedStateMachine):
 
     def serve(self) -> None:
         self.held = ExitStack()
-        self.disk = self.held.enter_context(shown(self.path, LIMITS[-1], writable=True))
+        self.disk = self.held.enter_context(
+            shown(self.path, LIMITS[-1], writable=True, **self.said)
+        )
         self.clients = [self.disk.connect() for _ in range(2)]
         self.swap = self.disk.host.new_pool(flags=PERSISTENT)
 
@@ -182,6 +187,17 @@ class DiskAgainstBytes(RuleBasedStateMachine):
         found, tmem = self.disk.stats, self.disk.host.stats()
         assert found["cached_pages"] == tmem["ephemeral_pages"]
         assert found["cached_bytes"] == tmem["ephemeral_bytes"]
+        assert found["cached_bytes"] <= self.said.get("cache", LIMITS[-1])
+
+
+class LimitedDisk(DiskAgainstBytes):
+    said: ClassVar[Mapping[str, Any]] = {"cache": 120_000}
+
+
+class DiskCachedAtSecondRead(DiskAgainstBytes):
+    said: ClassVar[Mapping[str, Any]] = {"cache": 400_000, "admit": "second"}
 
 
 TestDiskAgainstBytes = DiskAgainstBytes.TestCase
+TestLimitedDisk = LimitedDisk.TestCase
+TestDiskCachedAtSecondRead = DiskCachedAtSecondRead.TestCase

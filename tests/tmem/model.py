@@ -28,6 +28,8 @@ COUNTERS = (
     "evicted_pages",
 )
 NO_UUID = bytes(16)
+# Of a stored page, beside its bytes.
+HEADER = 32
 # Pages that were got may be passed over, so many for each that goes.
 SECOND_CHANCES = 8
 
@@ -42,6 +44,7 @@ class Store(Protocol):
     def destroy_pool(self, pool: int) -> int: ...
     def freeze(self, pool: int, frozen: bool) -> None: ...
     def set_max_pages(self, pool: int, pages: int) -> None: ...
+    def set_max_bytes(self, pool: int, size: int) -> None: ...
     def put_page(
         self,
         pool: int,
@@ -57,6 +60,7 @@ class Store(Protocol):
     def flush_object(self, pool: int, object: int) -> int: ...
     def recompress_page(self, pool: int, object: int, index: int, compress: str) -> bool: ...
     def evict_all(self) -> int: ...
+    def pool_stats(self, pool: int) -> dict[str, int]: ...
     def maintain(self, all: bool = ...) -> None: ...
     def pack(self) -> bool: ...
     def set_staging(self, on: bool) -> None: ...
@@ -73,7 +77,13 @@ class Pool:
         self.ages: dict[tuple[int, int], int] = {}
         self.got: set[tuple[int, int]] = set()  # since they were put, or passed over
         self.frozen = False
-        self.max_pages = 2**64 - 1
+        self.max_pages = self.max_bytes = 2**64 - 1
+        self.evicted = self.evicted_by_itself = 0
+
+    @property
+    def size(self) -> int:
+        """As large as pages can be: nothing is compressed here."""
+        return len(self.pages) * (HEADER + PAGE)
 
     @property
     def is_ephemeral(self) -> bool:
@@ -135,6 +145,27 @@ class Model:
     def set_max_pages(self, pool: int, pages: int) -> None:
         self.find(pool).max_pages = pages
 
+    def set_max_bytes(self, pool: int, size: int) -> None:
+        into = self.find(pool)
+        if not into.is_ephemeral:
+            raise ValueError("only an ephemeral pool has a limit of its own in bytes")
+        into.max_bytes = size
+        self.fit_pool(pool, 0)
+
+    def fit_pool(self, pool: int, more: int) -> bool:
+        """Its own oldest go until so many bytes more lie within its limit.  False: they never
+        would."""
+        into = self.find(pool)
+        if more > into.max_bytes:
+            return False
+        while into.size + more > into.max_bytes:
+            self.evict_by_itself(pool, 1)
+        return True
+
+    def evict_by_itself(self, pool: int, pages: int) -> None:
+        self.evict(pages, pool)
+        self.find(pool).evicted_by_itself += pages
+
     def must_reject(self, pool: int, object: int, index: int) -> bool:
         """An index over 32 bits; a new page in a frozen or full pool."""
         into = self.find(pool)
@@ -154,12 +185,13 @@ class Model:
         into.ages[object, index] = self.clock
         into.got.discard((object, index))
 
-    def evict(self, pages: int) -> None:
-        """So many ephemeral pages went: those that were put first, and not got since."""
+    def evict(self, pages: int, of: int | None = None) -> None:
+        """So many ephemeral pages went, of all pools or of one: those that were put first, and not
+        got since."""
         there = [
             (pool.ages[handle], pool, handle)
-            for pool in self.pools.values()
-            if pool.is_ephemeral
+            for number, pool in self.pools.items()
+            if pool.is_ephemeral and of in (None, number)
             for handle in pool.pages
         ]
         queue = deque(sorted(there, key=lambda page: page[0]))
@@ -176,6 +208,7 @@ class Model:
                 spared = 0
                 pages -= 1
                 del pool.pages[handle]
+                pool.evicted += 1
                 self.count["evicted_pages"] += 1
 
     def ephemeral_pages(self) -> int:
@@ -214,7 +247,11 @@ class Model:
         keep_old: bool = False,
     ) -> bool:
         check(page, compress)
-        if self.must_reject(pool, object, index) or not self.makes_room(pool, object, index):
+        if (
+            self.must_reject(pool, object, index)
+            or (self.find(pool).is_ephemeral and not self.fit_pool(pool, HEADER + PAGE))
+            or not self.makes_room(pool, object, index)
+        ):
             self.rejected(pool, object, index, keep_old)
             return False
         self.stored(pool, object, index, page)
@@ -274,13 +311,22 @@ class Model:
 
     def recover(self) -> None:
         """A new process: persistent pools and pages stay, and whoever shares one joins anew;
-        ephemeral pools, freezing, quotas and counters do not."""
+        ephemeral pools, freezing, limits of pools and counters do not."""
         self.pools = {n: pool for n, pool in self.pools.items() if not pool.is_ephemeral}
         for pool in self.pools.values():
             pool.users = 0
             pool.frozen = False
             pool.max_pages = 2**64 - 1
         self.count = dict.fromkeys(COUNTERS, 0)
+
+    def pool_stats(self, pool: int) -> dict[str, int]:
+        found = self.find(pool)
+        return {
+            "pages": len(found.pages),
+            "bytes": found.size,
+            "evicted": found.evicted,
+            "evicted_by_itself": found.evicted_by_itself,
+        }
 
     def stats(self) -> dict[str, int]:
         stored = [page for pool in self.pools.values() for page in pool.pages.values()]

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Threads on pools of all kinds under a limit that swings; a program for tests.
+/* Threads on pools of all kinds under limits that swing, the host's and pools' own; a program for tests.
  *
  * Each thread owns some handles and puts rising versions.  A persistent page is the one that was
  * put last; an ephemeral one too, or nothing; a private ephemeral page is had by one get only,
@@ -13,6 +13,7 @@
 #define THREADS 3u
 #define OWN 32u
 #define HANDLES (OWN * THREADS)
+#define LEAST (10u << 10)
 
 enum { PERSISTENT, CACHE, SHARED, POOLS };
 
@@ -108,10 +109,13 @@ static void *work(void *number)
 static void *swing(void *unused)
 {
 	static const uint64_t limits[] = {200u << 10, 2u << 20, 120u << 10, 400u << 10};
+	static const uint64_t own_limits[] = {UINT64_MAX, LEAST, 30u << 10};
 	struct tmem_stats stats;
 
 	for (unsigned i = 0; !__atomic_load_n(&done, __ATOMIC_RELAXED); i++) {
 		tmem_set_limit(host, limits[i / 16 % 4]);
+		tmem_set_max_bytes(host, pools[CACHE], own_limits[i / 8 % 3]);
+		tmem_set_max_bytes(host, pools[SHARED], own_limits[i / 5 % 3]);
 		tmem_maintain(host, i % 2);
 		tmem_settle(host, 1);
 		tmem_get_stats(host, &stats);
@@ -128,8 +132,13 @@ static void make_pools(void)
 
 static void check_quiet(void)
 {
+	struct tmem_pool_stats pool;
 	struct tmem_stats stats;
 
+	tmem_set_max_bytes(host, pools[CACHE], LEAST);
+	tmem_get_pool_stats(host, pools[CACHE], &pool);
+	if (pool.bytes > LEAST || !pool.evicted_by_itself)
+		fail("a pool beyond its limit", pools[CACHE], pool.bytes);
 	for (unsigned i = 0; i < POOLS; i++)
 		tmem_destroy_pool(host, pools[i]);
 	tmem_maintain(host, true);

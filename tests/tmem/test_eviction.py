@@ -10,7 +10,7 @@ from preswapd.errors import PageDamagedError
 from preswapd.tmem._tmem import EXCLUSIVE_GETS, PERSISTENT, SHARED, Host
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.tmem.arena_file import flip_bit, slots_of
-from tests.tmem.model import Store
+from tests.tmem.model import Model, Store
 from tests.tmem.pages import make_page, read_page
 
 MIB = 1 << 20
@@ -160,6 +160,149 @@ def test_eight_are_passed_over_for_each_that_goes(small: Store) -> None:
     assert gone == there[8 : 9 * evicted : 9]
 
 
+# Of a page that does not compress.
+LENGTH = PAGE + 32
+
+
+def test_limit_of_a_pool_takes_its_own_oldest(store: Store) -> None:
+    other, cache = store.new_pool(UUID, SHARED), store.new_pool(b"another of these", SHARED)
+    put_many(store, other, 50)
+    store.set_max_bytes(cache, 100 * LENGTH)
+    put_many(store, cache, 300)
+    assert [has(store, cache, i) for i in range(300)] == [i >= 200 for i in range(300)]
+    assert all(has(store, other, i) for i in range(50))
+    stats = {"pages": 100, "bytes": 100 * LENGTH, "evicted": 200, "evicted_by_itself": 200}
+    assert store.pool_stats(cache) == stats
+    assert store.pool_stats(other)["evicted"] == 0
+
+
+def test_limit_of_a_pool_in_a_full_host_takes_nobody_elses(host: Host) -> None:
+    """Its own go before a slot is looked for: the oldest of all would be others'."""
+    host.limit = 4 * MIB
+    other, cache = host.new_pool(UUID, SHARED), host.new_pool(b"another of these", SHARED)
+    fill(host, other)
+    host.set_max_bytes(cache, 100 * LENGTH)
+    put_many(host, cache, 100)
+    before = host.pool_stats(other)["evicted"]
+    for index in range(100, 400):
+        assert host.put_page(cache, 0, index, make_page("noise", index))
+    stats = host.pool_stats(cache)
+    assert (stats["pages"], stats["evicted_by_itself"]) == (100, 300)
+    assert host.pool_stats(other)["evicted"] == before
+
+
+def test_limit_of_a_pool_holds_with_interleaved_puts(store: Store) -> None:
+    pools = [store.new_pool(bytes([i + 1]) * 16, SHARED) for i in range(3)]
+    for pool, most in zip(pools, (10, 40, 300), strict=True):
+        store.set_max_bytes(pool, most * LENGTH)
+    for index in range(500):
+        for pool in pools:
+            assert store.put_page(pool, 0, index, make_page("noise", index))
+    for pool, most in zip(pools, (10, 40, 300), strict=True):
+        assert [has(store, pool, i) for i in range(500)] == [i >= 500 - most for i in range(500)]
+
+
+def test_limit_of_a_pool_gives_a_second_chance(store: Store) -> None:
+    cache = store.new_pool(UUID, SHARED)
+    store.set_max_bytes(cache, 100 * LENGTH)
+    put_many(store, cache, 100)
+    assert has(store, cache, 0)
+    assert has(store, cache, 3)
+    for index in range(100, 150):
+        store.put_page(cache, 0, index, make_page("noise", index))
+    gone = [i for i in range(52) if i not in (0, 3)]
+    assert [has(store, cache, i) for i in range(150)] == [i not in gone for i in range(150)]
+
+
+def test_spared_page_of_a_limited_pool_has_one_place(store: Store) -> None:
+    """The newest: not its old one too."""
+    cache = store.new_pool(UUID, SHARED)
+    store.set_max_bytes(cache, 10 * LENGTH)
+    put_many(store, cache, 10)
+    assert has(store, cache, 0)
+    store.put_page(cache, 0, 10, NOISE)  # 0 is spared, 1 goes
+    store.set_max_bytes(cache, 3 * LENGTH)
+    assert [i for i in range(11) if has(store, cache, i)] == [0, 9, 10]
+
+
+def test_limit_of_a_pool_can_be_lowered_and_raised(store: Store) -> None:
+    cache = store.new_pool(UUID, SHARED)
+    put_many(store, cache, 300)
+    store.set_max_bytes(cache, 100 * LENGTH)
+    assert [has(store, cache, i) for i in range(300)] == [i >= 200 for i in range(300)]
+    store.set_max_bytes(cache, 200 * LENGTH)
+    for index in range(300, 400):
+        store.put_page(cache, 0, index, make_page("noise", index))
+    assert store.pool_stats(cache)["evicted"] == 200
+
+
+def test_limit_of_a_pool_too_small_for_a_page_rejects(store: Store) -> None:
+    cache, other = store.new_pool(UUID, SHARED), store.new_pool(flags=0)
+    put_many(store, other, 10)
+    store.set_max_bytes(cache, LENGTH - 1)
+    assert not store.put_page(cache, 0, 0, NOISE)
+    assert store.stats()["evicted_pages"] == 0
+
+
+def test_persistent_pool_has_no_limit_in_bytes(store: Store) -> None:
+    pool = store.new_pool()
+    with pytest.raises(ValueError, match="ephemeral"):
+        store.set_max_bytes(pool, MIB)
+
+
+def test_limit_of_a_pool_is_forgotten_with_it(store: Store) -> None:
+    cache = store.new_pool(UUID, SHARED)
+    store.set_max_bytes(cache, 10 * LENGTH)
+    put_many(store, cache, 20)
+    store.destroy_pool(cache)
+    assert store.new_pool(UUID, SHARED) == cache
+    put_many(store, cache, 50)
+    stats = {"pages": 50, "bytes": 50 * LENGTH, "evicted": 0, "evicted_by_itself": 0}
+    assert store.pool_stats(cache) == stats
+
+
+def test_limited_pools_find_their_pages_among_others(host: Host) -> None:
+    """Whatever is taken, swept out and put before and behind the place where they look."""
+    rng = random.Random(5)
+    uuids = [bytes([i + 1]) * 16 for i in range(3)]
+    model = Model(host.limit)
+    pools = [host.new_pool(uuid, SHARED) for uuid in uuids]
+    assert [model.new_pool(uuid, SHARED) for uuid in uuids] == pools
+    for pool in pools[:2]:
+        host.set_max_bytes(pool, 300 * LENGTH)
+    for n in range(15_000):
+        pool, index = rng.choice(pools), rng.randrange(700)
+        if rng.random() < 0.3:
+            assert host.flush_page(pool, 0, index) == model.flush_page(pool, 0, index)
+            continue
+        assert host.put_page(pool, 0, index, NOISE)
+        gone = host.pool_stats(pool)["evicted_by_itself"]
+        if more := gone - model.find(pool).evicted_by_itself:
+            model.evict_by_itself(pool, more)
+        model.stored(pool, 0, index, NOISE)
+        if n % 2000 == 0:
+            host.maintain(all=True)
+    for pool in pools:
+        assert {i for i in range(700) if has(host, pool, i)} == {
+            i for _, i in model.find(pool).pages
+        }
+    assert all(host.pool_stats(pool)["evicted_by_itself"] > 500 for pool in pools[:2])
+
+
+def test_queue_of_spared_entries_is_bounded(host: Host) -> None:
+    """Each put passes over eight pages, and leaves eight places behind."""
+    other, cache = host.new_pool(UUID, SHARED), host.new_pool(b"another of these", SHARED)
+    for index in range(500):  # at the front: nothing is taken out there
+        host.put_page(other, 0, index, bytes(PAGE))
+    host.set_max_bytes(cache, 500 * 40)
+    for n in range(20_000):
+        host.put_page(cache, 0, n % 700, bytes(PAGE))
+        for back in range(12):
+            has(host, cache, (n - back * 40) % 700)
+    assert host.pool_stats(cache)["evicted_by_itself"] > 1000
+    assert host.stats()["metadata_size"] <= 1000 * 24 + 3 * 1024 * 16
+
+
 def test_evict_all_spares_persistent_pages(store: Store) -> None:
     pool, cache, shared = store.new_pool(), store.new_pool(flags=0), store.new_pool(UUID, SHARED)
     for number in (pool, cache, shared):
@@ -254,7 +397,7 @@ def test_pool_stats_say_whose_pages_went(host: Host) -> None:
     assert 0 < stats["evicted"] == host.stats()["evicted_pages"]
     host.destroy_pool(first)
     assert host.new_pool(flags=0) == first
-    assert host.pool_stats(first) == {"pages": 0, "bytes": 0, "evicted": 0}
+    assert host.pool_stats(first) == {"pages": 0, "bytes": 0, "evicted": 0, "evicted_by_itself": 0}
 
 
 def test_moved_page_keeps_its_second_chance(host: Host) -> None:

@@ -20,11 +20,9 @@ from hypothesis.stateful import (
 
 from preswapd.tmem._tmem import COMPRESS, EXCLUSIVE_GETS, PERSISTENT, SHARED, Host
 from tests.tmem.arena_file import CLASSES
-from tests.tmem.model import COUNTERS, Model
+from tests.tmem.model import COUNTERS, HEADER, Model
 from tests.tmem.pages import KINDS, make_page, read_page
 
-# Of a stored page.
-HEADER = 32
 LIMITS = [0, 80_000, 200_000, 500_000, 1_000_000, 3_000_000]
 OBJECTS = st.sampled_from([0, 1, 256, 2**64 - 1])
 INDEXES = st.sampled_from([0, 1, 2, 255, 256, 65535, 65536, 2**32 - 1, 2**32])
@@ -75,11 +73,17 @@ class StoreAgainstModel(RuleBasedStateMachine):
         assert evicted <= self.model.ephemeral_pages()
         self.model.evict(evicted)
 
+    def learn_evictions_by_itself(self, pool: int) -> None:
+        """The pool's own oldest ones, before any went of all."""
+        evicted = self.host.pool_stats(pool)["evicted_by_itself"]
+        self.model.evict_by_itself(pool, evicted - self.model.find(pool).evicted_by_itself)
+
     def put_one(
         self, pool: int, obj: int, index: int, page: bytes, compress: str, keep_old: bool
     ) -> None:
         must_reject = self.model.must_reject(pool, obj, index)
         stored = self.host.put_page(pool, obj, index, page, compress=compress, keep_old=keep_old)
+        self.learn_evictions_by_itself(pool)
         self.learn_evictions()
         if stored:
             assert not must_reject
@@ -170,6 +174,14 @@ class StoreAgainstModel(RuleBasedStateMachine):
         self.host.set_max_pages(pool, pages)
         self.model.set_max_pages(pool, pages)
 
+    @rule(which=WHICH, size=st.sampled_from([0, 40, 20_000, 100_000, 2**64 - 1]))
+    def set_max_bytes(self, which: int, size: int) -> None:
+        pool = self.pick(which)
+        if self.model.pools[pool].is_ephemeral:
+            self.host.set_max_bytes(pool, size)
+            self.learn_evictions_by_itself(pool)
+            self.model.pools[pool].max_bytes = size
+
     @rule(limit=st.sampled_from(LIMITS))
     def set_limit(self, limit: int) -> None:
         self.host.limit = limit
@@ -246,6 +258,9 @@ class StoreAgainstModel(RuleBasedStateMachine):
         for number, pool in self.model.pools.items():
             found = self.host.pool_stats(number)
             assert found["pages"] == len(pool.pages)
+            assert found["bytes"] <= pool.max_bytes
+            assert found["evicted"] == pool.evicted
+            assert found["evicted_by_itself"] == pool.evicted_by_itself
             assert found["pages"] * HEADER <= found["bytes"] <= found["pages"] * (HEADER + 4096)
         assert stats["ephemeral_bytes"] == sum(
             self.host.pool_stats(number)["bytes"]

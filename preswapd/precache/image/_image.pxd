@@ -31,6 +31,12 @@ cdef extern from "file.h" nogil:
         int64_t mtime_s, mtime_ns, ctime_s, ctime_ns
     int file_attach(file *, int, uint64_t, cbool, cbool)
     int file_look(const file *, identity *)
+    uint64_t file_pages(const file *)
+
+cdef extern from "admission.h" nogil:
+    ctypedef struct admission "struct admission":
+        pass
+    int admission_begin(admission *, uint64_t, uint64_t)
 
 cdef extern from "image.h" nogil:
     const uint32_t NO_POOL
@@ -45,6 +51,7 @@ cdef extern from "image.h" nogil:
         tmem_compress compress
         uint32_t pool
         cbool is_believed
+        admission admission
         flights flights
         int last_error
         image_counters count

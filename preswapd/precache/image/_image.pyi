@@ -21,8 +21,12 @@ class Image:
         is_direct: bool,
         is_writable: bool,
         compress: str,
+        admission_window: int = 0,
     ) -> None:
-        """The descriptor, opened past the page cache or not, is its own from then on."""
+        """The descriptor, opened past the page cache or not, is its own from then on.
+
+        admission_window: pages are cached at their second read, and a first one is remembered for
+        at least so many others that are read from the file; 0: at their first."""
 
     def close(self) -> None:
         """Nothing begins any more, what is in flight ends, and the file is closed."""

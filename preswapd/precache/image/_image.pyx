@@ -28,13 +28,16 @@ cdef class Image:
         image_init(&self.i)
 
     def __init__(self, Host host not None, *, str name not None, int fd, uint64_t size,
-                 bint is_direct, bint is_writable, str compress not None):
+                 bint is_direct, bint is_writable, str compress not None,
+                 uint64_t admission_window=0):
         if self.host is not None:
             raise ValueError("an image is opened once")
         self.i.tmem, self.i.host = host.ops(), host.pointer()
         self.i.compress = <tmem_compress>compress_number(compress)
         self.host, self.name, self.size, self.compress = host, name, size, compress
         check(file_attach(&self.i.file, fd, size, is_direct, is_writable))
+        if admission_window:
+            check(admission_begin(&self.i.admission, file_pages(&self.i.file), admission_window))
         self.is_open = True
 
     def __dealloc__(self):

@@ -35,11 +35,11 @@ void cache_put(struct image *i, uint64_t page, const uint8_t *from)
 		count_up(&i->count.puts);
 }
 
-void cache_drop(struct image *i, uint64_t page)
+bool cache_drop(struct image *i, uint64_t page)
 {
 	struct tmem_handle handle = handle_of(i, page);
 
-	i->tmem->flush(i->host, &handle);
+	return i->tmem->flush(i->host, &handle) == 1;
 }
 
 void cache_drop_all(struct image *i)

@@ -9,7 +9,8 @@
 bool cache_get(struct image *, uint64_t page, uint8_t *to);
 /* It may be rejected; then nothing is cached of the page. */
 void cache_put(struct image *, uint64_t page, const uint8_t *from);
-void cache_drop(struct image *, uint64_t page);
+/* Whether the page was there. */
+bool cache_drop(struct image *, uint64_t page);
 void cache_drop_all(struct image *);
 
 #endif

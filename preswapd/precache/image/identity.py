@@ -21,9 +21,13 @@ class Identity(NamedTuple):
     ctime_s: int
     ctime_ns: int
 
-    def uuid(self) -> bytes:
-        """Of the pool of its pages: 16 bytes, never all zeros but by a chance of 2^-128."""
+    def uuid(self, cache: int | None = None) -> bytes:
+        """Of the pool of its pages: 16 bytes, never all zeros but by a chance of 2^-128.
+
+        A pool has one limit, so images of one file that have others do not share it."""
         text = b"preswapd image" + struct.pack("<3Q4q", *self)
+        if cache is not None:
+            text += struct.pack("<Q", cache)
         return blake2b(text, digest_size=16).digest()
 
     def is_older(self, now: float) -> bool:

@@ -5,6 +5,7 @@ void image_init(struct image *i)
 {
 	*i = (struct image){.pool = NO_POOL};
 	file_init(&i->file);
+	admission_init(&i->admission);
 	marks_init(&i->marks);
 	flights_init(&i->flights);
 }
@@ -12,6 +13,7 @@ void image_init(struct image *i)
 void image_destroy(struct image *i)
 {
 	file_destroy(&i->file);
+	admission_destroy(&i->admission);
 	marks_destroy(&i->marks);
 	flights_destroy(&i->flights);
 }

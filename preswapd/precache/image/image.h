@@ -7,6 +7,7 @@
 #ifndef PRESWAPD_IMAGE_H
 #define PRESWAPD_IMAGE_H
 
+#include "admission.h"
 #include "file.h"
 #include "flights.h"
 #include "latency.h"
@@ -32,6 +33,7 @@ struct image {
 	struct identity believed;
 	uint32_t pool;                 /* or NO_POOL.  These two change while the image is parked only */
 	bool is_believed;              /* false from the first look on that finds another file; atomic */
+	struct admission admission;
 	struct marks marks;
 	struct flights flights;
 	int last_error;                /* of the file, positive errno; atomic */

@@ -76,7 +76,8 @@ static int fill(struct image *i, uint64_t first, uint32_t asked, uint32_t pages,
 		return err;
 	if (image_is_cached(i))
 		for (uint32_t n = 0; n < pages; n++)
-			cache_put(i, first + n, buffer + n * PAGE_BYTES);
+			if (n >= asked || admission_note(&i->admission, first + n))
+				cache_put(i, first + n, buffer + n * PAGE_BYTES);
 	file_forget(&i->file, first, pages);
 	return 0;
 }
@@ -101,9 +102,9 @@ static int fill_run(struct image *i, const struct wanted *w, uint64_t first, uin
 		if (missing) {
 			run++;
 		} else if (run) {
-			uint32_t at = n - run;
-			uint32_t wanted = at < asked ? (uint32_t)min_of(asked - at, run) : 0;
-			err = fill(i, first + at, wanted, run, buffer + at * PAGE_BYTES);
+			uint32_t from = n - run;
+			uint32_t wanted = asked > from ? (uint32_t)min_of(asked - from, run) : 0;
+			err = fill(i, first + from, wanted, run, buffer + from * PAGE_BYTES);
 			run = 0;
 		}
 	}
@@ -113,12 +114,15 @@ static int fill_run(struct image *i, const struct wanted *w, uint64_t first, uin
 	return err;
 }
 
-/* How many pages behind a run are filled with it. */
-static uint32_t more(const struct image *i, uint64_t end, uint32_t run, uint32_t ahead)
+/* How many pages behind a run are filled with it: those that may be cached when they are read next. */
+static uint32_t more(struct image *i, uint64_t end, uint32_t run, uint32_t ahead)
 {
-	uint64_t most = min_of(ahead, RUN_PAGES - run);
+	uint64_t most = min_of(min_of(ahead, RUN_PAGES - run), file_pages(&i->file) - end);
+	uint32_t pages = 0;
 
-	return (uint32_t)min_of(most, file_pages(&i->file) - end);
+	while (pages < most && admission_knows(&i->admission, end + pages))
+		pages++;
+	return pages;
 }
 
 static int read_cached(struct image *i, const struct wanted *w, uint32_t ahead)

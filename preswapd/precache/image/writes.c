@@ -50,6 +50,7 @@ static void drop(struct image *i, uint64_t first, uint64_t pages)
 			cache_drop(i, page);
 }
 
+/* Where pages are cached at their second read only, a write is none: it keeps cached what was. */
 static void replace(struct image *i, uint64_t first, uint64_t pages, const uint8_t *from)
 {
 	if (!image_is_cached(i)) {
@@ -57,7 +58,8 @@ static void replace(struct image *i, uint64_t first, uint64_t pages, const uint8
 		return;
 	}
 	for (uint64_t n = 0; n < pages; n++)
-		cache_put(i, first + n, from + n * PAGE_BYTES);
+		if (!admission_is_on(&i->admission) || cache_drop(i, first + n))
+			cache_put(i, first + n, from + n * PAGE_BYTES);
 }
 
 /* Whole pages; the last one is padded with zeros where the file ends. */

@@ -166,7 +166,9 @@ class ConfigFiles:
     def images(self) -> dict[str, ImageSpec]:
         found = self.named(IMAGE_TABLE, IMAGE, "path")
         return {
-            name: ImageSpec(name, **{**known, "writable": bool(known["writable"])})
+            name: ImageSpec(
+                name, **{key: value for key, value in known.items() if value is not None}
+            )
             for name, known in found.items()
         }
 

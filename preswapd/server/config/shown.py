@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable, Iterator
 
 from preswapd.api.settings import DEVICE, IMAGE, INSTANCE, Place, Setting, said_in
+from preswapd.precache.settings import FIRST_READ, ImageSpec
 from preswapd.server.config.files import DEVICE_TABLE, IMAGE_TABLE
 from preswapd.server.config.merged import Config, Values, in_force
 from preswapd.server.config.toml_lines import At
@@ -26,13 +27,21 @@ def tables(config: Config) -> Iterator[list[str]]:
     named = [
         *((DEVICE_TABLE, DEVICE, spec.name, vars(spec)) for spec in config.settings.devices),
         *(
-            (IMAGE_TABLE, IMAGE, spec.name, {**vars(spec), "writable": spec.writable or None})
+            (IMAGE_TABLE, IMAGE, spec.name, {**vars(spec), **unsaid_defaults(spec)})
             for spec in config.images
         ),
     ]
     for kind, own_settings, name, said in named:
         lines = list(assignments(config, (kind, name), said_in(Place.FILE, own_settings), said))
         yield [f"[{kind}.{json.dumps(name)}]\n", *lines]
+
+
+def unsaid_defaults(spec: ImageSpec) -> Values:
+    """An image's table has only what differs from every other's."""
+    return {
+        "writable": spec.writable or None,
+        "admit": None if spec.admit == FIRST_READ else spec.admit,
+    }
 
 
 def assignments(
