@@ -288,11 +288,11 @@ def said(tmp_path: Path, path: Path, *lines: str) -> Path:
 def test_cache_is_the_most(tmp_path: Path, path: Path, connect: Connect) -> None:
     config = said(tmp_path, path, 'cache = "2M"')
     with RunningServer(tmp_path, {"g1": "64M"}, "32M", [f"--config={config}"]) as server:
-        wait_for(lambda: figures(server)["cached"], bool)
+        wait_for(lambda: server.image("base")["cached"], bool)
         client = connect(server, "base")
         for _ in range(2):
             assert bytes(client.pread(SIZE, 0)) == CONTENT
-            found = figures(server)
+            found = server.image("base")
             assert 2 * MIB - 2 * PAGE < found["cached_bytes"] <= found["cache"] == 2 * MIB
         assert found["evicted"] == found["evicted_by_itself"] > 1000
 
@@ -300,15 +300,15 @@ def test_cache_is_the_most(tmp_path: Path, path: Path, connect: Connect) -> None
 def test_admitted_at_the_second_read(tmp_path: Path, path: Path, connect: Connect) -> None:
     config = said(tmp_path, path, 'admit = "second"')
     with RunningServer(tmp_path, {"g1": "64M"}, "32M", [f"--config={config}"]) as server:
-        wait_for(lambda: figures(server)["cached"], bool)
+        wait_for(lambda: server.image("base")["cached"], bool)
         client = connect(server, "base")
         cached = []
         for _ in range(3):
             assert bytes(client.pread(MIB, 0)) == CONTENT[:MIB]
-            cached.append(figures(server)["cached_pages"])
+            cached.append(server.image("base")["cached_pages"])
         assert cached == [0, 256, 256]
-        assert figures(server)["hits"] == 256
-        assert figures(server)["admit"] == "second"
+        assert server.image("base")["hits"] == 256
+        assert server.image("base")["admit"] == "second"
 
 
 def test_cache_and_admit_are_shown(tmp_path: Path, path: Path) -> None:
