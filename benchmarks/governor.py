@@ -47,6 +47,8 @@ FULL_SHARE = 0.94
 # Where nothing but the arenas needs memory.
 FLOOR = 8 * MIB
 READY_SECONDS = 30.0
+# Without a change of any limit: the governor looks each second.
+SETTLED_SECONDS = 3.0
 # Of each of the loaded ones; patterns.py has 3,000 a second.
 LOAD_SPEED = 1 / 20
 
@@ -177,13 +179,15 @@ def governor(folder: Path, reserve: int, number: int) -> Iterator[Child]:
 
 
 def settled(serving: Sequence[Running]) -> None:
-    """Once it has set a limit for each of them, and has looked again."""
+    """Once no limit has changed for a while; one that is the pool's own is none of the governor's."""
     deadline = time.monotonic() + READY_SECONDS
-    while not all(one.tmem()["governed"] for one in serving):
+    seen, since = limits(serving), time.monotonic()
+    while time.monotonic() < since + SETTLED_SECONDS:
         if time.monotonic() > deadline:
-            raise RuntimeError("the governor does not govern all of them")
+            raise RuntimeError("the governor does not settle")
         time.sleep(LONG_LOOK_SECONDS)
-    time.sleep(1.0)
+        if (now := limits(serving)) != seen:
+            seen, since = now, time.monotonic()
 
 
 def limits(serving: Sequence[Running]) -> list[int]:
