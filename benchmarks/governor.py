@@ -179,7 +179,7 @@ def governor(folder: Path, reserve: int, number: int) -> Iterator[Child]:
 
 
 def settled(serving: Sequence[Running]) -> None:
-    """Once no limit has changed for a while; one that is the pool's own is none of the governor's."""
+    """Once no limit has changed for a while; the pool's own limit is none of the governor's."""
     deadline = time.monotonic() + READY_SECONDS
     seen, since = limits(serving), time.monotonic()
     while time.monotonic() < since + SETTLED_SECONDS:

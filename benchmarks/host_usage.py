@@ -5,7 +5,7 @@ import ctypes
 import mmap
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
@@ -44,30 +44,32 @@ def private_bytes(pid: int) -> int:
     return found["Private_Clean"] + found["Private_Dirty"]
 
 
+def of_threads(pid: int, name: str) -> Iterator[tuple[Path, str]]:
+    """Each thread's folder, and this file in it; one that ends meanwhile is left out."""
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):
+            yield thread, (thread / name).read_text()
+
+
 def run_seconds(pid: int) -> float:
     """As cpu_seconds(), to the nanosecond, of the threads that there are."""
-    threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
-    return sum(int(path.read_text().split()[0]) for path in threads) / 1e9
+    return sum(int(text.split()[0]) for _, text in of_threads(pid, "schedstat")) / 1e9
 
 
 def upkeep_seconds(pid: int) -> float:
     """The same, of what a server of ours does by itself: it writes back, and compresses again."""
-    threads = [
-        task
-        for task in Path(f"/proc/{pid}/task").iterdir()
-        if (task / "comm").read_text().strip() in UPKEEP
-    ]
-    return sum(int((task / "schedstat").read_text().split()[0]) for task in threads) / 1e9
+    keepers = {thread for thread, name in of_threads(pid, "comm") if name.strip() in UPKEEP}
+    schedules = of_threads(pid, "schedstat")
+    return sum(int(text.split()[0]) for thread, text in schedules if thread in keepers) / 1e9
 
 
 def wakeups(pid: int) -> int:
     """How often its threads have waited for something."""
-    threads = Path(f"/proc/{pid}/task").glob("*/status")
-    return sum(number_in(path, "voluntary_ctxt_switches") for path in threads)
+    return sum(number_in(text, "voluntary_ctxt_switches") for _, text in of_threads(pid, "status"))
 
 
-def number_in(path: Path, name: str) -> int:
-    lines = path.read_text().splitlines()
+def number_in(text: str, name: str) -> int:
+    lines = text.splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name + ":"))
 
 
