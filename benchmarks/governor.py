@@ -29,8 +29,8 @@ from benchmarks.servers import Running, end, folders, preswapd, serving_from, st
 from benchmarks.shrinking import FILLED, dd_rate, dd_source
 from benchmarks.text import columns, mib
 from preswapd.demo.server import installed
+from preswapd.govern.readings import Host
 from preswapd.host.children import Child
-from preswapd.host.meminfo import available_memory
 from preswapd.units import PAGE_SIZE, exact_size
 
 MIB = 1 << 20
@@ -140,10 +140,8 @@ def player(one: Running, program: Path, speed: float = 1.0) -> Player:
 
 
 def available() -> int:
-    found = available_memory()
-    if found is None:
-        raise RuntimeError("/proc/meminfo does not say how much memory is available")
-    return found
+    """As the governor counts it."""
+    return Host().available()
 
 
 def look(serving: Sequence[Running], folder: Path) -> Look:

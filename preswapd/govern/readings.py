@@ -17,7 +17,7 @@ from preswapd.api.settings import GOVERNED_LIMIT, POOL_LIMIT
 from preswapd.api.wire import NotKeptError
 from preswapd.errors import PreswapError, RefusedError
 from preswapd.govern.shares import IDLE_SECONDS, WANTS, Pool
-from preswapd.host.meminfo import MEMINFO, available_memory
+from preswapd.host.meminfo import MEMINFO, ZONEINFO, available_memory, listed_memory
 from preswapd.host.pressure import PRESSURE, stalled_seconds
 from preswapd.paths import RuntimePaths
 
@@ -31,18 +31,24 @@ MOST_AT_ONCE = 64
 
 
 class Host:
-    """MemAvailable, and the share of the time since the last look in which a program waited."""
+    """What it could give to programs, and the share of the time since the last look in which one
+    of them waited for memory."""
 
-    def __init__(self, meminfo: Path = MEMINFO, pressure: Path = PRESSURE) -> None:
+    def __init__(
+        self, meminfo: Path = MEMINFO, pressure: Path = PRESSURE, zoneinfo: Path = ZONEINFO
+    ) -> None:
         self.meminfo = meminfo
+        self.zoneinfo = zoneinfo
         self.pressure_file = pressure
         self.before: tuple[float, float] | None = None
 
     def available(self) -> int:
+        """MemAvailable, and what was freed so late that it is not counted there yet: without that
+        the pools would be taken for less than they have given."""
         found = available_memory(self.meminfo)
         if found is None:
             raise RefusedError(f"{self.meminfo} does not say how much memory is available")
-        return found
+        return found + listed_memory(self.zoneinfo)
 
     def pressure(self, now: float) -> float | None:
         """Percent; None where the kernel does not say, and at the first look."""

@@ -82,6 +82,16 @@ def test_this_host_says_what_it_has() -> None:
     assert Host().available() > 0
 
 
+def test_what_was_freed_a_moment_ago_is_available(tmp_path: Path) -> None:
+    """A pool that gives its pages back is seen to have done so at once."""
+    meminfo, zoneinfo = tmp_path / "meminfo", tmp_path / "zoneinfo"
+    meminfo.write_text("MemAvailable:       3072 kB\n")
+    host = Host(meminfo, zoneinfo=zoneinfo)
+    assert host.available() == 3 * MIB
+    zoneinfo.write_text("    cpu: 0\n              count:    512\n")
+    assert host.available() == 5 * MIB
+
+
 def test_nobody_there(governor: Governor) -> None:
     """No directory, or none that holds a server: a governor that is there before its instances."""
     governor.turn()
