@@ -97,6 +97,14 @@ def test_prefetch_fills_the_cache(server: RunningServer, connect: Connect) -> No
     assert server.image("base")["disk_reads"] == before
 
 
+def test_prefetch_may_be_longer_than_a_read(server: RunningServer, connect: Connect) -> None:
+    client = connect(server, "base")
+    client.cache(SIZE - 100, 100)
+    before = server.image("base")["disk_reads"]
+    assert bytes(client.pread(SIZE, 0)) == CONTENT
+    assert server.image("base")["disk_reads"] == before == -(-SIZE // PAGE)
+
+
 def test_copies_are_exact(server: RunningServer, tmp_path: Path) -> None:
     """By several connections at once."""
     copy = tmp_path / "copy"
