@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from preswapd.demo.material import gather
 from preswapd.demo.measured import Figures
 from preswapd.demo.server import TemporaryServer, as_a_shell_reads
+from preswapd.demo.shared_image import add_image, share_image
 from preswapd.demo.stage import Stage
 from preswapd.demo.work import (
     CHECK_SECONDS,
@@ -64,8 +65,9 @@ def start_server(stage: Stage) -> None:
     settings = stage.settings
     server = TemporaryServer(settings.pool_size, settings.device, settings.device_size)
     stage.server = stage.stack.enter_context(server)
+    add_image(stage)
     stage.server.start()
-    stage.screen.command(" ".join(["preswapd serve", *stage.server.arguments()[-2:]]))
+    stage.screen.command(" ".join(["preswapd serve", *stage.server.arguments()[-3:]]))
     stage.screen.detail(" ".join(stage.server.arguments()))
 
 
@@ -319,5 +321,6 @@ STEPS = [
     Step("Every byte is compared", verify),
     Step("The guest frees memory", free_files),
     Step("The disk is turned off", swapoff),
+    Step("Two more guests read one disk image", share_image),
     Step("Looking back", conclude),
 ]
