@@ -272,8 +272,8 @@ TARGETS = (
         unit="s",
     ),
     Target(
-        "  time below the reserve, to dd of what had to move",
-        of_governor(lambda found: found["short"] / found["dd"]),
+        "  time below the reserve, to dd of what had to move, or to the program",
+        of_governor(lambda found: found["short"] / max(found["dd"], governor.taking(found))),
         most=1.2,
     ),
     Target(
