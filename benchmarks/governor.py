@@ -269,7 +269,7 @@ def seconds_below(looks: Sequence[Look], reserve: int) -> float:
     return sum(later.at - one.at for one, later in pairwise(looks) if one.available < reserve)
 
 
-def taking(figures: Figures) -> float:
+def taking(figures: Mapping[str, Any]) -> float:
     """Seconds in which the program takes what was not to spare: no disk is so fast that the host
     could have its reserve before they are over."""
     return float((figures["taken"] - figures["beyond"]) / RATE)
