@@ -19,6 +19,7 @@ SHARES = [
 FIGURES: dict[str, Any] = {
     "reserve": 500 * MIB,
     "taken": 640 * MIB,
+    "beyond": 140 * MIB,
     "first_page": -0.2,
     "short": 3.0,
     "moved": 700 * MIB,
@@ -59,6 +60,14 @@ def test_a_limit_turns_when_it_goes_back(limits: list[int], turns: int) -> None:
     assert governor.reversals(limits) == turns
 
 
+def test_no_disk_is_asked_for_more_than_the_program_takes() -> None:
+    """Two seconds for 500 MiB, and no disk has them back before that."""
+    find = next(one for one in targets.TARGETS if "time below the reserve" in one.name).find
+    assert governor.taking(FIGURES) == 2.0
+    assert find({"governor": {**FIGURES, "dd": 0.1}}) == 1.5
+    assert find({"governor": {**FIGURES, "dd": 6.0}}) == 0.5
+
+
 def test_memory_is_taken_at_that_rate_and_kept() -> None:
     begun = time.monotonic()
     taking = Child([sys.executable, "-m", "benchmarks.taker", str(32 * MIB), str(64 * MIB)])
@@ -81,7 +90,7 @@ def test_tables_say_who_has_what() -> None:
     ("name", "measured", "met"),
     [
         ("a page leaves, once the host has less than its reserve", "-0.20 s", True),
-        ("  time below the reserve, to dd of what had to move", "1.50", False),
+        ("  time below the reserve, to dd of what had to move, or to the program", "1.50", False),
         ("  instances' limits 30 s later, off their shares", "8.3 %", False),
         ("a limit's turns under a constant load", "3", False),
         ("a governor far from its reserve, of one processor", "0.10 %", True),
