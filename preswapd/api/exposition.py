@@ -103,7 +103,9 @@ def families(
 ) -> Iterator[str]:
     for figure in exported(figures):
         values = [
-            (labels, source[figure.key]) for labels, source in sources if figure.key in source
+            (labels, source[figure.key])
+            for labels, source in sources
+            if source.get(figure.key) is not None
         ]
         yield from family(metric(prefix, figure), figure.kind, sentence(figure), values)
 

@@ -80,6 +80,7 @@ PROMISED = [
 ]
 
 PROMISED_OF_IMAGES = [
+    "preswapd_image_cache_bytes",
     "preswapd_image_cached",
     "preswapd_image_cached_bytes",
     "preswapd_image_cached_pages",
@@ -88,6 +89,7 @@ PROMISED_OF_IMAGES = [
     "preswapd_image_disk_errors_total",
     "preswapd_image_disk_reads_total",
     "preswapd_image_disk_writes_total",
+    "preswapd_image_evicted_by_itself_total",
     "preswapd_image_evicted_total",
     "preswapd_image_hits_total",
     "preswapd_image_misses_total",
@@ -187,6 +189,13 @@ def test_promised_names_of_images_stay() -> None:
     images = {name for name in exposed if name.startswith("preswapd_image")}
     assert images == set(PROMISED_OF_IMAGES)
     assert values(parsed(text)["preswapd_image_served"]) == {("vm1", "base"): 1, ("vm1", "late"): 0}
+
+
+def test_a_limit_that_is_not_there_has_no_sample() -> None:
+    figures: dict[str, Any] = {**dict.fromkeys(IMAGE, 1), "latency": {}, "cache": None}
+    text = text_of({**STATS, "images": {"base": figures}})
+    assert "preswapd_image_cache_bytes" not in text
+    assert "preswapd_image_cached_bytes" in text
 
 
 def test_figures_for_developers_are_not_exported() -> None:

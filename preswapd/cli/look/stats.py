@@ -23,6 +23,7 @@ from preswapd.cli.look.columns import (
 from preswapd.cli.look.rows import Figures, Moment, devices_of, pool_of, with_device
 from preswapd.cli.look.sampling import print_json_lines, print_rows
 from preswapd.cli.look.table import (
+    NONE,
     Columns,
     Style,
     TableCommand,
@@ -201,8 +202,9 @@ def print_figures(title: str, figures: Figures, known: Mapping[str, Figure]) -> 
         if key == "latency":
             print_latency(value, width)
             continue
-        size = f"  {format_size(value)}" if key in known and known[key].unit == BYTES else ""
-        click.echo(f"  {key:{width}}  {value!s:>14}{size}")
+        is_size = value is not None and key in known and known[key].unit == BYTES
+        size = f"  {format_size(value)}" if is_size else ""
+        click.echo(f"  {key:{width}}  {NONE if value is None else value!s:>14}{size}")
 
 
 def print_latency(latency: Mapping[str, Latency], width: int) -> None:

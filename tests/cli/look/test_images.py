@@ -150,6 +150,7 @@ def test_figures_are_among_all_figures(images: RunningServer) -> None:
     text = images.ctl("stats").stdout.partition("\nimage base\n")[2]
     assert re.search(rf"^  size +{SIZE}  4M$", text, re.M)
     assert re.search(r"^  state +cached$", text, re.M)
+    assert re.search(r"^  cache +-$", text, re.M)
     assert re.search(r"^  read_p50 ", text, re.M)
 
 
