@@ -73,7 +73,7 @@ install: $(BUILT)  ## APP, links to its commands, units, manual pages and comple
 	install -D -m 644 -t $(TO)/lib/sysusers.d systemd/sysusers.d/preswapd.conf
 	install -D -m 644 -t $(TO)/lib/tmpfiles.d systemd/tmpfiles.d/preswapd.conf
 	install -D -m 644 -t $(SHARE)/doc/preswapd README.md systemd/example.toml systemd/governor.toml \
-	  systemd/images.toml
+	  systemd/images.toml systemd/listen.conf
 	install -D -m 644 systemd/apparmor/libvirt-qemu $(SHARE)/doc/preswapd/apparmor-libvirt-qemu
 	made=$$(mktemp -d) && trap 'rm -rf "$$made"' EXIT && $(BIN)/python tools/man-pages "$$made" && \
 	for shell in bash zsh fish; do for command in preswapd preswapctl; do \

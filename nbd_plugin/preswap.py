@@ -15,9 +15,10 @@ import nbdkit
 gc.disable()
 
 try:
-    from nbd_plugin import _callbacks
+    from nbd_plugin import _callbacks, _peer
     from nbd_plugin._callbacks import extents, flush, pread, pwrite, trim, zero
     from preswapd.block._export import Connection
+    from preswapd.server.arrivals import Arrivals
     from preswapd.server.buffers import LARGEST_REQUEST
     from preswapd.server.exports import Exports
     from preswapd.server.handover import Handover
@@ -38,6 +39,8 @@ PREFETCH_BYTES = 256 << 10
 
 _handover: Handover | None = None
 _exports: Exports
+# Where clients over TCP need TLS.
+_arrivals: Arrivals | None = None
 
 
 def config(key: str, value: str) -> None:
@@ -57,15 +60,24 @@ def thread_model() -> int:
 
 
 def after_fork() -> None:
-    global _exports
+    global _exports, _arrivals
     assert _handover is not None
     # An exception is EIO to the client unless this was called before it.
     _callbacks.set_error = nbdkit.set_error
-    _exports = start(_handover, _callbacks.held)
+    if _handover.is_guarded:
+        _arrivals = Arrivals()
+    _exports = start(_handover, _callbacks.held, _arrivals)
     _callbacks.on_too_long = _exports.tell_too_long
 
 
+def preconnect(readonly: bool) -> None:
+    if _arrivals is not None:
+        _arrivals.arrive(_peer.address())
+
+
 def list_exports(readonly: bool, is_tls: bool) -> list[tuple[str, str]]:
+    if _arrivals is not None:
+        _arrivals.check(_peer.address(), is_tls)
     return [
         *((name, "swap disk") for name in _exports.names()),
         *((name, "disk image") for name in _exports.images_served()),
@@ -73,10 +85,14 @@ def list_exports(readonly: bool, is_tls: bool) -> list[tuple[str, str]]:
 
 
 def default_export(readonly: bool, is_tls: bool) -> str:
+    if _arrivals is not None:
+        _arrivals.check(_peer.address(), is_tls)
     return _exports.default()
 
 
 def open(readonly: bool) -> Connection:
+    if _arrivals is not None:
+        _arrivals.let_in(_peer.address(), _peer.uses_tls())
     return _exports.connect(nbdkit.export_name())
 
 

@@ -344,6 +344,13 @@ class ServerFigures(TypedDict, total=False):
 
     pid: int
     start_time: Annotated[float, gauge("when the server started, in seconds since 1970", SECONDS)]
+    tls_refused: Annotated[
+        int,
+        counter(
+            "clients that came over TCP and were not let in: without TLS, without a certificate or"
+            " key that counts, too slow, or too many at once"
+        ),
+    ]
 
 
 class Statistics(TypedDict):

@@ -42,6 +42,8 @@ LEAST_ROOM, MOST_ROOM = 0.01, 0.5
 SHORTEST_AGE, LONGEST_AGE = 1, 30 * 86400
 # What pages are compressed with that nobody touches: what takes more room than lz4 is no choice.
 RECOMPRESS = ("zstd", "lz4")
+# How TLS clients show who they are: certificates, or keys that both ends have.
+X509, PSK = "x509", "psk"
 
 # At which read a page of an image is cached.
 ADMIT = ("first", "second")
@@ -154,6 +156,12 @@ def check_admit(name: str) -> str:
     return name
 
 
+def check_tls_mode(name: str) -> str:
+    if name not in (X509, PSK):
+        raise ValueError(f"{name!r} is no kind of keys: the choices are {X509}, {PSK}")
+    return name
+
+
 def check_room(share: float) -> float:
     if share and not LEAST_ROOM <= share <= MOST_ROOM:
         most = exact_percent(MOST_ROOM)
@@ -186,15 +194,17 @@ def check_threads(count: int) -> int:
 
 
 def check_listen(text: str) -> str:
-    host, port = split_address(text)
-    if not ipaddress.ip_address(host).is_loopback:
-        raise ValueError(
-            f"{text!r} can be reached from other hosts, which needs TLS: only loopback addresses"
-            " are served (127.0.0.1:PORT)"
-        )
+    """Whether it may be served depends on TLS, which another setting says."""
+    _, port = split_address(text)
     if not 1 <= port <= 65535:
         raise ValueError(f"{port} is not a port")
     return text
+
+
+def is_loopback(text: str) -> bool:
+    """Of ADDR:PORT, whether only this host can reach it."""
+    host, _ = split_address(text)
+    return ipaddress.ip_address(host).is_loopback
 
 
 def split_address(text: str) -> tuple[str, int]:
@@ -311,7 +321,7 @@ def or_word(kind: Kind, word: str, meant: Any) -> Kind:
 
 INSTANCE_NAME = text_kind("name", check_instance_name)
 DIRECTORY = Kind("dir", parse_path, path_value, str, str, path="dir")
-IMAGE_FILE = Kind("file", parse_path, path_value, str, str, path="file")
+FILE = Kind("file", parse_path, path_value, str, str, path="file")
 SIZE = size_kind()
 POOL_SIZE = size_kind(check_pool_size)
 GOVERNED = or_word(POOL_SIZE, OFF, OFF)
@@ -326,6 +336,7 @@ THREADS = Kind(
     lambda value: check_threads(number_value(value)),
 )
 LISTEN = text_kind("addr:port", check_listen)
+TLS_MODE = replace(text_kind("mode", check_tls_mode), choices=(X509, PSK))
 BOOLEAN = Kind("true|false", parse_boolean, boolean_value)
 FLAG = Kind("0|1", parse_flag, lambda value: parse_flag(str(number_value(value))), int, int)
 ROOM = or_word(room_kind(), OFF, 0.0)

@@ -163,3 +163,6 @@ class ServerFacts(Message):
     start_time: float = 0.0  # seconds since 1970
     listen: str | None = None  # the address on which NBD is served over TCP too
     listen_error: str | None = None  # why nobody can connect there yet
+    tls: str | None = None  # "x509" or "psk"; None: clients over TCP speak in the clear
+    tls_keys: str | None = None  # the directory of certificates, or the file of keys
+    tls_refused: int = 0  # clients over TCP that were not let in

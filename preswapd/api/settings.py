@@ -23,9 +23,9 @@ from preswapd.api.kinds import (
     CODEC,
     DEVICE_SIZE,
     DIRECTORY,
+    FILE,
     FLAG,
     GOVERNED,
-    IMAGE_FILE,
     INSTANCE_NAME,
     LISTEN,
     PAGES,
@@ -35,6 +35,7 @@ from preswapd.api.kinds import (
     ROOM,
     SIZE,
     THREADS,
+    TLS_MODE,
     Kind,
     or_word,
 )
@@ -172,6 +173,35 @@ POLICY = (
         table="recompress",
     ),
 )
+# Of clients at `listen` alone; those of the Unix socket need none of it.
+TLS = (
+    Setting(
+        "mode",
+        TLS_MODE,
+        START,
+        "how clients of `listen` show that they may come in: x509, with certificates, or psk, with"
+        " keys; then all they say is encrypted, and any address may be served",
+        "none, and no TLS",
+        table="tls",
+    ),
+    Setting(
+        "certificates",
+        DIRECTORY,
+        START,
+        "with x509 the directory of ca-cert.pem, server-cert.pem, server-key.pem and, if there is"
+        " one, ca-crl.pem; every certificate that the CA has signed lets its owner in",
+        "none",
+        table="tls",
+    ),
+    Setting(
+        "psk-file",
+        FILE,
+        START,
+        "with psk the file of keys, a line NAME:KEY for each client",
+        "none",
+        table="tls",
+    ),
+)
 INSTANCE = (
     Setting(
         "instance",
@@ -240,9 +270,10 @@ INSTANCE = (
         "listen",
         LISTEN,
         START,
-        "an address on which NBD is served over TCP too; only loopback addresses",
+        "an address on which NBD is served over TCP too; only loopback addresses without tls-mode",
         "none",
     ),
+    *TLS,
     POOL_LIMIT,
     GOVERNED_LIMIT,
     FROZEN,
@@ -275,7 +306,7 @@ DEVICE = (
 IMAGE = (
     Setting(
         "path",
-        IMAGE_FILE,
+        FILE,
         Place.FILE,
         "the raw disk image, a file or a block device, that clients read; a multiple of 512 bytes",
     ),

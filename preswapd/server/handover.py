@@ -24,6 +24,7 @@ class Handover:
     control: int  # descriptor of the listening control socket
     own_sockets: tuple[Path, ...]  # to be removed at a clean stop
     listen: str | None
+    is_guarded: bool  # over TCP nobody is served without TLS
     death_signal: int  # as host/prctl.py has it
     stops_at: tuple[int, ...]  # signals
     images: tuple[ImageSpec, ...] = ()
@@ -48,6 +49,7 @@ class Handover:
             control=values["control"],
             own_sockets=tuple(map(path_of, values["own_sockets"])),
             listen=values["listen"],
+            is_guarded=values["is_guarded"],
             death_signal=values["death_signal"],
             stops_at=tuple(values["stops_at"]),
             images=tuple(

@@ -27,6 +27,7 @@ from preswapd.log import ERROR, INFO, WARNING, Throttle, log
 from preswapd.precache.images import Images
 from preswapd.preswap.instance import Instance
 from preswapd.server import stopping
+from preswapd.server.arrivals import Arrivals
 from preswapd.server.buffers import Buffers
 from preswapd.server.exports import Exports
 from preswapd.server.handover import Handover
@@ -38,17 +39,20 @@ from preswapd.server.watch import WATCH_SECONDS, GuestLog
 SWITCH_SECONDS = 0.0001
 
 
-def start(handover: Handover, buffered: Callable[[], int]) -> Exports:
+def start(
+    handover: Handover, buffered: Callable[[], int], arrivals: Arrivals | None = None
+) -> Exports:
     """Opens the instance and starts everything beside NBD; called once nbdkit has its process.
 
-    `buffered` says how much memory nbdkit's worker threads hold by now.
+    `buffered` says how much memory nbdkit's worker threads hold by now; `arrivals` knows the
+    clients over TCP, where they need TLS.
     """
     # nbdkit's workers start later than this.
     stopping.hold_back()
     be_woken()
     set_death_signal(handover.death_signal)
     try:
-        return begin(handover, buffered)
+        return begin(handover, buffered, arrivals)
     except PreswapError as error:
         log(ERROR, f"preswapd: {error}")
         leave(error.exit_status)
@@ -57,7 +61,7 @@ def start(handover: Handover, buffered: Callable[[], int]) -> Exports:
         leave(1)
 
 
-def begin(handover: Handover, buffered: Callable[[], int]) -> Exports:
+def begin(handover: Handover, buffered: Callable[[], int], arrivals: Arrivals | None) -> Exports:
     sys.setswitchinterval(SWITCH_SECONDS)
     for descriptor in (*handover.locks, handover.control):
         os.set_inheritable(descriptor, False)
@@ -97,8 +101,9 @@ def begin(handover: Handover, buffered: Callable[[], int]) -> Exports:
         instance.activity.look,
         exports.keep_room,
         instance.beat,
-        GuestLog(instance, exports).look,
+        GuestLog(instance, exports, arrivals=arrivals).look,
         sockets.look,
+        *([] if arrivals is None else [arrivals.look, telling(arrivals, api)]),
         pause=lambda: time.sleep(WATCH_SECONDS),
     )
     spawn("watch", watch.run)
@@ -119,6 +124,14 @@ def unix_sockets(handover: Handover) -> list[UnixSocket]:
         UnixSocket(paths.nbd_socket, NBD_MODE, handover.nbd, log),
         UnixSocket(paths.control_socket, CONTROL_MODE, handover.control, log),
     ]
+
+
+def telling(arrivals: Arrivals, api: Api) -> Callable[[], None]:
+    def tell_refused() -> None:
+        if arrivals.total != api.facts.tls_refused:
+            api.facts = replace(api.facts, tls_refused=arrivals.total)
+
+    return tell_refused
 
 
 def tcp_sockets(handover: Handover, api: Api) -> list[TcpSocket]:
@@ -142,7 +155,8 @@ def log_recovery(instance: Instance) -> None:
 
 def announce(handover: Handover, exports: Exports) -> None:
     settings, facts = handover.settings, handover.facts
-    also = f" and {handover.listen}" if handover.listen and not facts.listen_error else ""
+    tls = f" with TLS ({facts.tls})" if handover.is_guarded else ""
+    also = f" and {handover.listen}{tls}" if handover.listen and not facts.listen_error else ""
     served = ", ".join(exports.images_served())
     images = f" images {served or 'none'}," if handover.images else ""
     text = (

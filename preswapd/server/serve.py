@@ -29,8 +29,9 @@ from preswapd.log import ERROR, WARNING, log
 from preswapd.paths import InstancePaths
 from preswapd.precache import images
 from preswapd.preswap.opening import check
-from preswapd.server import belonging, directories, locks, sockets, stopping
+from preswapd.server import belonging, directories, keys, locks, sockets, stopping
 from preswapd.server.config.merged import Config
+from preswapd.server.config.reach import TlsKeys
 from preswapd.server.directories import NOBODY_ELSE
 from preswapd.server.handover import Handover
 
@@ -60,10 +61,24 @@ def serve(config: Config) -> NoReturn:
     for conflict in config.conflicts:
         log(WARNING, conflict)
     warn_of_logout()
-    address = split_address(config.listen) if config.listen else None
-    listening = sockets.listen_all(settings.paths, address, passed)
+    tcp = over_tcp(config, found)
+    listening = sockets.listen_all(settings.paths, passed, tcp)
     started.write(settings.paths.last_start)
-    become_nbdkit(config, found, listening, held)
+    become_nbdkit(config, found, listening, tcp, held)
+
+
+def over_tcp(config: Config, found: Nbdkit) -> sockets.Tcp:
+    """Guests at the Unix socket must not lose their swap because a key is missing or damaged."""
+    error = None
+    if config.tls:
+        try:
+            keys.check(config.tls, found.path)
+            for doubt in keys.doubts(config.tls):
+                log(WARNING, doubt)
+        except RefusedError as refused:
+            error = str(refused)
+    address = split_address(config.listen) if config.listen else None
+    return sockets.Tcp(address, config.tls is not None, error)
 
 
 def check_images(config: Config) -> None:
@@ -109,7 +124,11 @@ def this_start(paths: InstancePaths) -> LastStart:
 
 
 def become_nbdkit(
-    config: Config, found: Nbdkit, listening: sockets.Listening, held: list[int]
+    config: Config,
+    found: Nbdkit,
+    listening: sockets.Listening,
+    tcp: sockets.Tcp,
+    held: list[int],
 ) -> NoReturn:
     assert listening.control is not None
     for complaint in listening.complaints:
@@ -124,13 +143,16 @@ def become_nbdkit(
         tcp=sockets.FIRST_PASSED + len(listening.nbd) - 1,
         control=kept(listening.control.fileno()),
         own_sockets=tuple(listening.own),
-        listen=config.listen,
+        listen=config.listen if tcp.error is None else None,
+        is_guarded=tcp.is_guarded,
         death_signal=death_signal(),
         stops_at=tuple(stopping.wanted()),
     )
     pass_on(listening.nbd)
     passing = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(len(listening.nbd))}
-    os.execve(found.path, command(found, facts, handover), {**environment(), **passing})
+    tls = config.tls if tcp.error is None else None
+    own = {**environment(), **passing, **(keys.environment() if tls else {})}
+    os.execve(found.path, command(found, facts, handover, tls), own)
 
 
 def facts_of(config: Config, found: Nbdkit, listen_error: str | None) -> ServerFacts:
@@ -150,10 +172,14 @@ def facts_of(config: Config, found: Nbdkit, listen_error: str | None) -> ServerF
         start_time=round(time.time(), 3),
         listen=config.listen,
         listen_error=listen_error,
+        tls=config.tls_mode,
+        tls_keys=str(config.tls.path) if config.tls else None,
     )
 
 
-def command(found: Nbdkit, facts: ServerFacts, handover: Handover) -> list[str]:
+def command(
+    found: Nbdkit, facts: ServerFacts, handover: Handover, tls: TlsKeys | None
+) -> list[str]:
     return [
         found.path,
         "--foreground",
@@ -162,6 +188,7 @@ def command(found: Nbdkit, facts: ServerFacts, handover: Handover) -> list[str]:
         # the plugin logs itself, once for a burst.
         *([] if os.environ.get(DEBUG_VARIABLE) else ["--log=null"]),
         *([] if facts.structured_replies else ["--no-sr"]),
+        *(keys.options(tls, keys.WHERE_ASKED) if tls else []),
         "python",
         str(PLUGIN),
         f"handover={handover.to_json()}",

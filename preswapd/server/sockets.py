@@ -21,6 +21,8 @@ BACKLOG = 4096
 # sockaddr_un's path, with its final zero.
 LONGEST_PATH = 107
 FIRST_PASSED = 3
+# After so long without a word a client's host is asked whether it is there, so often.
+SILENT_SECONDS, PROBE_SECONDS, PROBES = 60, 10, 6
 
 # QEMU's user may be in the server's group; the directory's mode says whether that counts.
 NBD_MODE = 0o660
@@ -48,11 +50,23 @@ def check_lengths(paths: InstancePaths) -> None:
             )
 
 
+@dataclass(frozen=True)
+class Tcp:
+    """How NBD is served over TCP."""
+
+    address: Address | None = None  # of `listen`; systemd may pass others
+    is_guarded: bool = False  # by TLS, without which only loopback addresses are served
+    error: str | None = None  # why TLS cannot be had: then nobody is served over TCP
+
+
+NO_TCP = Tcp()
+
+
 def listen_all(
-    paths: InstancePaths, address: Address | None, passed: Iterable[socket.socket]
+    paths: InstancePaths, passed: Iterable[socket.socket], tcp: Tcp = NO_TCP
 ) -> Listening:
     """Takes what systemd passed and adds what is missing.  The directory is locked."""
-    found = sort_passed(paths, passed)
+    found = sort_passed(paths, passed, tcp)
     at_path = [sock for sock in found.nbd if is_at(sock, paths.nbd_socket)]
     if at_path and answers(paths.nbd_socket):
         found.nbd.remove(at_path[0])
@@ -68,8 +82,15 @@ def listen_all(
         )
     if found.control is None or not answers(paths.control_socket):
         add_control(found, paths.control_socket)
-    if address is not None:
-        add_tcp(found, address)
+    if tcp.address is not None and tcp.error is None:
+        add_tcp(found, tcp.address)
+    elif tcp.error is not None:
+        found.nbd.append(silent())
+        found.listen_error = tcp.error
+        found.complaints.append(
+            f"{tcp.error}: guests are served at {paths.nbd_socket} alone, and nobody over TCP until"
+            " that is put right and the server is started again, which loses no page"
+        )
     return found
 
 
@@ -113,21 +134,38 @@ def is_silent(descriptor: int) -> bool:
         return sock.type == socket.SOCK_DGRAM
 
 
-def sort_passed(paths: InstancePaths, passed: Iterable[socket.socket]) -> Listening:
+def sort_passed(paths: InstancePaths, passed: Iterable[socket.socket], tcp: Tcp) -> Listening:
     found = Listening()
     for sock in passed:
         if is_at(sock, paths.control_socket):
             found.control = sock
-        elif sock.family == socket.AF_UNIX or is_loopback(sock):
+        elif sock.family == socket.AF_UNIX:
+            found.nbd.append(sock)
+        elif tcp.error is not None:  # told with the rest
+            sock.close()
+        elif is_tcp(sock) and (tcp.is_guarded or is_loopback(sock)):
+            notice_the_dead(sock)
             found.nbd.append(sock)
         else:
             found.complaints.append(
                 f"systemd has passed a socket at {sock.getsockname()[0]}, which other hosts can"
-                " reach, and nobody is served there: only loopback addresses are, so change its"
-                " ListenStream= and restart the socket unit"
+                " reach, and nobody is served there: without tls-mode only loopback addresses are,"
+                " so change its ListenStream= and restart the socket unit"
             )
             sock.close()
     return found
+
+
+def notice_the_dead(sock: socket.socket) -> None:
+    """Of a socket that listens, for all its clients: one whose host has died does not stay
+    connected for ever.  A guest that is only cut off connects again."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, SILENT_SECONDS)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, PROBE_SECONDS)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, PROBES)
+    # The same where an answer of ours is on its way, for which the system would wait much longer.
+    limit = SILENT_SECONDS + PROBE_SECONDS * PROBES
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, limit * 1000)
 
 
 def is_at(sock: socket.socket, path: Path) -> bool:
@@ -147,6 +185,10 @@ def answers(path: Path) -> bool:
         except OSError as error:
             return error.errno == errno.EAGAIN
     return True
+
+
+def is_tcp(sock: socket.socket) -> bool:
+    return sock.family in (socket.AF_INET, socket.AF_INET6)
 
 
 def is_loopback(sock: socket.socket) -> bool:
@@ -182,6 +224,7 @@ def bind_tcp(host: str, port: int) -> socket.socket:
     except OSError as error:  # a host without IPv6
         raise RefusedError(f"{host}, port {port}: {error.strerror}") from None
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    notice_the_dead(sock)
     try:
         sock.bind((host, port))
         sock.listen(BACKLOG)

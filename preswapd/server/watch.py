@@ -14,6 +14,7 @@ from typing import NamedTuple
 from preswapd.api.figures import Statistics
 from preswapd.log import ERROR, INFO, NOTICE, WARNING
 from preswapd.preswap.instance import Instance
+from preswapd.server.arrivals import Arrivals
 from preswapd.server.exports import ClientCount, Exports
 from preswapd.units import format_size
 
@@ -50,9 +51,11 @@ class GuestLog:
         instance: Instance,
         exports: Exports,
         clock: Callable[[], float] = time.monotonic,
+        arrivals: Arrivals | None = None,
     ) -> None:
         self.instance = instance
         self.exports = exports
+        self.arrivals = arrivals
         self.clock = clock
         self.clients: dict[str, ClientCount] = {}
         self.counted: dict[str, int] = {}
@@ -69,6 +72,9 @@ class GuestLog:
         seen, self.counters = self.counters, self.instance.activity.counters()
         if self.bursts or self.counters != seen:
             for trouble in troubles(self.instance.stats()):
+                self.follow(trouble)
+        if self.arrivals is not None:
+            for trouble in of_strangers(self.arrivals):
                 self.follow(trouble)
 
     def tell_clients(self, name: str, before: ClientCount, now: ClientCount) -> None:
@@ -133,6 +139,17 @@ def troubles(stats: Statistics) -> Iterator[Trouble]:
             WARNING,
             f"{name}: a page was read that no guest has written as far as is known: an I/O error",
             f"{name}: {{count}} reads of unknown pages within {{seconds}} s were I/O errors",
+        )
+
+
+def of_strangers(arrivals: Arrivals) -> Iterator[Trouble]:
+    for reason, count, host in arrivals.refusals():
+        yield Trouble(
+            f"refused over TCP: {reason}",
+            count,
+            WARNING,
+            f"a client at {host} was refused: {reason}",
+            f"{{count}} clients were refused within {{seconds}} s: {reason}",
         )
 
 

@@ -19,6 +19,7 @@ from tests.running import RunningServer
 PROMISED = [
     "preswapd_build_info",
     "preswapd_start_time_seconds",
+    "preswapd_tls_refused_total",
     "preswapd_tmem_checksum_errors_total",
     "preswapd_tmem_compr_data_size_bytes",
     "preswapd_tmem_dup_puts_flushed_total",

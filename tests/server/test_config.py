@@ -7,6 +7,7 @@ import re
 import tomllib
 from ast import literal_eval
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -35,6 +36,7 @@ from preswapd.server.config.files import (
 )
 from preswapd.server.config.merged import Config, load
 from preswapd.server.config.options import parse_device, setting_options
+from preswapd.server.config.reach import TlsKeys
 from preswapd.server.config.shown import as_toml
 from tests.running import as_nobody_special
 
@@ -68,7 +70,10 @@ def test_every_key(tmp_path: Path) -> None:
         host-reserve = 1048576
         compress = "zstd"
         threads = 4
-        listen = "127.0.0.1:10809"
+        listen = "0.0.0.0:10809"
+        [tls]
+        mode = "x509"
+        certificates = "/etc/preswapd/tls"
         [writeback]
         room = "7.5%"
         idle = "auto"
@@ -110,8 +115,11 @@ def test_every_key(tmp_path: Path) -> None:
             recompress_codec="lz4",
         ),
         threads=4,
-        listen="127.0.0.1:10809",
+        listen="0.0.0.0:10809",
+        tls_mode="x509",
+        tls_certificates=Path("/etc/preswapd/tls"),
     )
+    assert loaded.tls == TlsKeys("x509", Path("/etc/preswapd/tls"))
 
 
 def test_options_win_over_the_file(tmp_path: Path) -> None:
@@ -285,6 +293,15 @@ def test_drop_in_folder_that_is_none(tmp_path: Path) -> None:
         ('listen = "127.0.0.1:99999"', "99999 is not a port"),
         ('listen = "example.org:1"', "is not ADDR:PORT"),
         ('listen = "127.0.0.1:1_0"', "is not ADDR:PORT"),
+        ('tls.mode = "ssl"', "mode: 'ssl' is no kind of keys: the choices are x509, psk"),
+        ('tls.mode = "x509"', "the mode x509 needs certificates in [tls], or --tls-certificates"),
+        ('tls.mode = "psk"', "the mode psk needs psk-file in [tls], or --tls-psk-file"),
+        (
+            'tls.certificates = "/k"',
+            'without a mode certificates does nothing: say mode = "x509" in [tls]',
+        ),
+        ('tls.psk-file = "/k"', 'without a mode psk-file does nothing: say mode = "psk" in [tls]'),
+        ('tls = { mode = "psk", psk-file = "k" }', "psk-file: 'k' is not an absolute path"),
         ('runtime-dir = "run"', "runtime-dir: 'run' is not an absolute path"),
         ('runtime-dir = "/a\\u0000"', "is not an absolute path"),
         ('instance = "../x"', "instance: '../x' is not an instance name"),
@@ -353,6 +370,30 @@ def test_loopback_addresses(text: str) -> None:
     assert LISTEN.parse(text) == text
 
 
+def test_other_addresses_need_tls() -> None:
+    with pytest.raises(UsageError, match="can be reached from other hosts, which needs TLS"):
+        load(pool_size=32 * MIB, listen="[::]:10809")
+    keys = Path("keys.psk")
+    loaded = load(pool_size=32 * MIB, listen="[::]:10809", tls_mode="psk", tls_psk_file=keys)
+    assert loaded.tls == TlsKeys("psk", keys.absolute())
+    assert load(pool_size=32 * MIB, listen="[::1]:10809").tls is None
+
+
+def test_mode_says_which_keys_count(tmp_path: Path) -> None:
+    drop_in(tmp_path, "a.toml", '[tls]\nmode = "psk"\npsk-file = "/k"')
+    text = 'pool-size = "32M"\n[tls]\nmode = "x509"\ncertificates = "/c"\n'
+    assert load_text(tmp_path, text).tls == TlsKeys("psk", Path("/k"))
+
+
+def test_place_of_what_does_not_fit(tmp_path: Path) -> None:
+    drop_in(tmp_path, "a.toml", '[tls]\nmode = "x509"')
+    said = refusal(tmp_path, 'pool-size = "32M"\n[tls]\nmode = "psk"\npsk-file = "/k"\n')
+    assert said.startswith("vm1.toml.d/a.toml:2: the mode x509 needs certificates in [tls]")
+    (tmp_path / "vm1.toml.d/a.toml").unlink()
+    said = refusal(tmp_path, 'pool-size = "32M"\n[tls]\npsk-file = "/k"\n')
+    assert said.startswith("vm1.toml:3: without a mode psk-file does nothing")
+
+
 # --- --show-config ---
 
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}", fullmatch=True)
@@ -388,6 +429,14 @@ configs = st.builds(
     ),
     threads=st.none() | st.integers(1, MOST_THREADS),
     listen=st.none() | st.just("127.0.0.1:10809"),
+).flatmap(
+    lambda config: st.sampled_from(
+        [
+            config,
+            replace(config, listen="[::]:1", tls_mode="psk", tls_psk_file=Path("/k")),
+            replace(config, tls_mode="x509", tls_certificates=Path("/tls")),
+        ]
+    )
 )
 
 

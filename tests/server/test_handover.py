@@ -39,6 +39,7 @@ def test_round_trip() -> None:
         control=67,
         own_sockets=(Path("/r/nbd.sock"),),
         listen="127.0.0.1:1",
+        is_guarded=True,
         death_signal=9,
         stops_at=(15, 2),
         images=(ImageSpec("a", Path("/a")), ImageSpec("b", Path("/b\udcff"), "zstd")),

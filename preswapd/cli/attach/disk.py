@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import click
 
+from preswapd.cli.attach.remote import Remote
 from preswapd.cli.instances import RunningInstance
 from preswapd.paths import DEFAULT_INSTANCE
 
@@ -59,6 +60,7 @@ class Disk:
     socket: Path
     bus: str = SCSI
     instance: str = DEFAULT_INSTANCE
+    remote: Remote | None = None  # where the guest runs on another host
 
     prefix: ClassVar[str] = "preswap"
     controller_prefix: ClassVar[str] = "pss"
@@ -110,13 +112,28 @@ class Disk:
         return {
             "driver": "nbd",
             "node-name": self.name,
-            "server": {"type": "unix", "path": str(self.socket)},
+            **self.server(),
             "export": self.dev,
             "reconnect-delay": RECONNECT_SECONDS,
             "discard": "unmap",
             "detect-zeroes": "off",
             "cache": {"direct": True, "no-flush": False},
         }
+
+    def server(self) -> Properties:
+        """How its node finds the server."""
+        if self.remote is None:
+            return {"server": {"type": "unix", "path": str(self.socket)}}
+        return self.remote.server(self.keys_name)
+
+    @property
+    def keys_name(self) -> str:
+        """The id of what holds the keys of TLS; one for each disk, as each comes and goes alone."""
+        return self.named("keys", NAME_BYTES)
+
+    def objects(self) -> list[Properties]:
+        """For -object, before its node."""
+        return [] if self.remote is None else self.remote.objects(self.keys_name)
 
     def upper_nodes(self) -> list[Properties]:
         """Those above it, the lower ones first; the disk is the uppermost."""

@@ -46,7 +46,7 @@ class ImageDisk(Disk):
         return {
             "driver": "nbd",
             "node-name": self.base_name,
-            "server": {"type": "unix", "path": str(self.socket)},
+            **self.server(),
             "export": self.dev,
             "reconnect-delay": RECONNECT_SECONDS,
             "read-only": True,

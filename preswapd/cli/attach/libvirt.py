@@ -4,14 +4,17 @@
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import Any
 
 import click
 
+from preswapd.api.kinds import PSK
 from preswapd.cli.attach.disk import RECONNECT_SECONDS, SCSI, VIRTIO, Disk, bus_option
 from preswapd.cli.attach.exported import exported_disk
 from preswapd.cli.attach.image_disk import ImageDisk
 from preswapd.cli.attach.overlay import overlay_option
 from preswapd.cli.attach.qemu_args import as_json, qemu_options
+from preswapd.cli.attach.remote import Way, remote_options
 from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.cli.output import print_json
 from preswapd.commandline import EXPORT, Reader
@@ -54,6 +57,7 @@ TARGET = Reader("name", parse_target)
 @click.argument("dev", type=EXPORT)
 @bus_option
 @overlay_option
+@remote_options
 @click.option(
     "--libvirt", type=VERSION, help="The version of libvirt. Default: the one installed here."
 )
@@ -66,12 +70,14 @@ TARGET = Reader("name", parse_target)
 @pass_invocation
 def libvirt_xml_command(
     invocation: Invocation,
+    /,
     dev: str,
     bus: str,
     overlay: Path | None,
     libvirt: Version | None,
     target: str | None,
     only: str | None,
+    **way: Any,
 ) -> None:
     """Print the XML that gives DEV, or an image, to a guest of libvirt, for virsh edit.
 
@@ -81,6 +87,9 @@ def libvirt_xml_command(
     An image is a read-only disk, and a writable one the guest's own; with --overlay a read-only one
     is the backing store of FILE, as in qemu-args.
 
+    With --tcp the guest runs on another host, whose libvirt has its certificates where
+    nbd_tls_x509_cert_dir in its qemu.conf says; before 9.2.0, where --keys-dir says.
+
     \b
     Examples:
       preswapctl libvirt-xml swap0                      then: virsh edit vm1
@@ -89,7 +98,7 @@ def libvirt_xml_command(
     """
     version = libvirt or first_version(LIBVIRTS)
     check_only(only, bus, version)
-    disk = exported_disk(invocation.instances, dev, bus, overlay)
+    disk = exported_disk(invocation.instances, dev, bus, overlay, Way(**way))
     if version is None:
         click.echo(
             "preswapctl: libvirt is not installed here, so this is for"
@@ -97,6 +106,7 @@ def libvirt_xml_command(
             err=True,
         )
     if version is None or version >= LIBVIRT_RECONNECTS:
+        check_keys(disk, Way(**way))
         text = device_xml(disk, target or TARGETS[bus], only)
     else:
         text = command_line_xml(disk)
@@ -104,6 +114,22 @@ def libvirt_xml_command(
         print_json({"name": dev, "bus": bus, "xml": text})
     else:
         click.echo(text)
+
+
+def check_keys(disk: Disk, way: Way) -> None:
+    """What libvirt takes from its own settings, and what it cannot have at all."""
+    if disk.remote is None:
+        return
+    if disk.remote.tls == PSK:
+        raise UsageError(
+            "libvirt gives QEMU certificates and no keys: serve with mode x509, or give the guest"
+            " its disk with the options of qemu-args"
+        )
+    if way.keys_dir is not None:
+        raise UsageError(
+            "libvirt has the directory of certificates in its own /etc/libvirt/qemu.conf, as"
+            " nbd_tls_x509_cert_dir: leave --keys-dir out"
+        )
 
 
 def check_only(only: str | None, bus: str, version: Version | None) -> None:
@@ -186,7 +212,12 @@ def disk_element(disk: Disk, target: str) -> ET.Element:
 
 def source_element(disk: Disk) -> ET.Element:
     source = ET.Element("source", protocol="nbd", name=disk.dev)
-    ET.SubElement(source, "host", transport="unix", socket=str(disk.socket))
+    if disk.remote is None:
+        ET.SubElement(source, "host", transport="unix", socket=str(disk.socket))
+    else:
+        if disk.remote.tls:
+            source.set("tls", "yes")
+        ET.SubElement(source, "host", name=disk.remote.host, port=str(disk.remote.port))
     ET.SubElement(source, "reconnect", delay=str(RECONNECT_SECONDS))
     return source
 

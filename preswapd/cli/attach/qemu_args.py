@@ -4,12 +4,14 @@
 import json
 import shlex
 from pathlib import Path
+from typing import Any
 
 import click
 
 from preswapd.cli.attach.disk import SCSI, Disk, Properties, bus_option
 from preswapd.cli.attach.exported import exported_disk
 from preswapd.cli.attach.overlay import overlay_option
+from preswapd.cli.attach.remote import Way, remote_options
 from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.cli.output import print_json
 from preswapd.commandline import EXPORT
@@ -22,8 +24,11 @@ OPEN_SECONDS = 30
 @click.argument("dev", type=EXPORT)
 @bus_option
 @overlay_option
+@remote_options
 @pass_invocation
-def qemu_args_command(invocation: Invocation, dev: str, bus: str, overlay: Path | None) -> None:
+def qemu_args_command(
+    invocation: Invocation, /, dev: str, bus: str, overlay: Path | None, **way: Any
+) -> None:
     """Print the options that give DEV, or an image, to a guest of QEMU, ready to paste.
 
     The disk is virtio-scsi and says that it does not rotate: only on such a disk does a guest
@@ -34,12 +39,17 @@ def qemu_args_command(invocation: Invocation, dev: str, bus: str, overlay: Path 
     guest alone. Where it is missing it is made; one that is something else than an overlay of that
     image is refused.
 
+    With --tcp the guest runs on another host, and the options are to be pasted there. They hold no
+    key, only where the keys are.
+
     \b
     Examples:
       eval qemu-system-x86_64 -m 1G ... "$(preswapctl qemu-args swap0)"
       preswapctl qemu-args debian --overlay /srv/vm1.qcow2
+      preswapctl qemu-args swap0 --tcp host1.example.org:10809 --keys-dir /etc/preswapd-guest
     """
-    arguments = qemu_arguments(exported_disk(invocation.instances, dev, bus, overlay))
+    disk = exported_disk(invocation.instances, dev, bus, overlay, Way(**way))
+    arguments = qemu_arguments(disk)
     if invocation.json:
         print_json(arguments)
     else:
@@ -59,7 +69,8 @@ def qemu_options(disk: Disk) -> list[tuple[str, Properties]]:
     controller = [("-device", disk.controller())] if disk.bus == SCSI else []
     node = disk.node() | {"open-timeout": OPEN_SECONDS}
     above = [("-blockdev", upper) for upper in disk.upper_nodes()]
-    return [("-blockdev", node), *above, *controller, ("-device", disk.device())]
+    keys = [("-object", each) for each in disk.objects()]
+    return [*keys, ("-blockdev", node), *above, *controller, ("-device", disk.device())]
 
 
 def as_json(properties: Properties) -> str:

@@ -19,9 +19,10 @@ from preswapd.cli.doctor.host import (
     check_state_directory,
 )
 from preswapd.cli.doctor.images import check_images
+from preswapd.cli.doctor.keys import check_keys
 from preswapd.cli.doctor.reboot import check_sync_unit
 from preswapd.cli.doctor.sharing import Share
-from preswapd.cli.doctor.sockets import check_sockets
+from preswapd.cli.doctor.sockets import check_firewall, check_sockets
 from preswapd.cli.instances import RunningInstance, is_there
 from preswapd.cli.typed import as_root, control
 from preswapd.host.file_locks import holder
@@ -71,6 +72,8 @@ def check_instance(instance: RunningInstance) -> list[Finding]:
         *process(name, facts, here),
         *check_sync_unit(stats["instance"], facts),
         *check_sockets(name, facts),
+        *check_firewall(stats["instance"], facts),
+        *check_keys(name, facts),
         *check_descriptors(name, Path(f"/proc/{here}/limits")),
         *directory_of_pages(shm_dir, f"{name}, shared memory"),
         *check_state_directory(state_dir, f"{name}, disk files"),

@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """doctor's checks of the ways into a running instance: a client can connect, and is greeted."""
 
+import ipaddress
 import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from preswapd.api.kinds import split_address
+from preswapd.api.kinds import is_loopback, split_address
 from preswapd.api.messages import ServerFacts
 from preswapd.cli.doctor.finding import FIX, OK, Finding
+from preswapd.cli.doctor.reboot import UNIT, Ask
+from preswapd.host.systemd import properties
 from preswapd.paths import RuntimePaths
 
 # What every NBD server says first.
@@ -23,7 +26,14 @@ def check_sockets(name: str, facts: ServerFacts) -> Iterator[Finding]:
     paths = RuntimePaths(Path(facts.runtime_dir))
     yield checked(name, str(paths.nbd_socket), lambda: greeting_at(paths.nbd_socket))
     yield checked(name, str(paths.control_socket), lambda: connect_to(paths.control_socket))
-    if facts.listen_error:
+    if facts.listen_error and facts.tls_keys and facts.tls_keys in facts.listen_error:
+        yield Finding(
+            FIX,
+            name,
+            f"guests cannot connect to {facts.listen}: {facts.listen_error}",
+            "put that right, then start the server again, which loses no page",
+        )
+    elif facts.listen_error:
         yield Finding(
             FIX,
             name,
@@ -31,9 +41,41 @@ def check_sockets(name: str, facts: ServerFacts) -> Iterator[Finding]:
             " every few seconds",
             "free the port (`ss -ltnp` shows who has it), or change `listen` in the configuration",
         )
+    elif facts.listen and facts.tls:
+        # To connect and say nothing would be one more client that was refused.
+        yield Finding(OK, name, f"clients with TLS ({facts.tls}) can connect to {facts.listen}")
     elif facts.listen:
         address = split_address(facts.listen)
         yield checked(name, facts.listen, lambda: greeting_from(tcp_socket(address)))
+
+
+def check_firewall(instance: str, facts: ServerFacts, ask: Ask = properties) -> Iterator[Finding]:
+    """The unit lets nobody but this host come, until it is told otherwise."""
+    if not facts.listen or is_loopback(facts.listen):
+        return
+    unit = UNIT.format(name=instance)
+    found = ask(unit, "MainPID", "IPAddressDeny", "IPAddressAllow")
+    if found.get("MainPID") != str(facts.pid) or not found.get("IPAddressDeny"):
+        return
+    allowed = found.get("IPAddressAllow", "").split()
+    if all(map(is_of_this_host, allowed)):
+        folder = f"/etc/systemd/system/{unit}.d"
+        lines = r"[Service]\nIPAddressAllow=NETWORK\n"
+        write = f"mkdir -p {folder} && printf '{lines}' >{folder}/listen.conf"
+        yield Finding(
+            FIX,
+            unit,
+            f"IPAddressDeny= and IPAddressAllow= keep all other hosts from {facts.listen}",
+            f"a drop-in, with the guests' NETWORK, such as 192.0.2.0/24: {write} &&"
+            f" systemctl daemon-reload && systemctl restart {unit}",
+        )
+
+
+def is_of_this_host(network: str) -> bool:
+    try:
+        return ipaddress.ip_network(network).is_loopback
+    except ValueError:
+        return False
 
 
 def checked(name: str, place: str, connect: Callable[[], None]) -> Finding:

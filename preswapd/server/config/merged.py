@@ -19,6 +19,7 @@ from preswapd.paths import (
 from preswapd.precache.settings import MOST_IMAGES, ImageSpec
 from preswapd.preswap.settings import DeviceSpec, Settings
 from preswapd.server.config.files import DEVICE_TABLE, IMAGE_TABLE, ConfigFiles, with_drop_ins
+from preswapd.server.config.reach import WHERE, TlsKeys, check_reach
 from preswapd.server.config.toml_lines import At
 from preswapd.units import exact_size
 
@@ -38,9 +39,17 @@ class Config:
     images: tuple[ImageSpec, ...] = ()
     threads: int | None = None
     listen: str | None = None
+    tls_mode: str | None = None
+    tls_certificates: Path | None = None
+    tls_psk_file: Path | None = None
     origin: Callable[[At], str | None] = field(default=lambda at: None, compare=False, repr=False)
     # Values of a file that do not count, as an option says otherwise: a sentence for each.
     conflicts: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def tls(self) -> TlsKeys | None:
+        """None without TLS."""
+        return TlsKeys(self.tls_mode, vars(self)[WHERE[self.tls_mode]]) if self.tls_mode else None
 
 
 def load(
@@ -65,6 +74,7 @@ def load(
     values = merge(files, given)
     if "pool_size" not in values:
         raise UsageError(f"the pool needs a size: give --pool-size, or pool-size in {path}")
+    check_reach(values, files.place)
     instance = values.setdefault("instance", DEFAULT_INSTANCE)
     settings = Settings(
         paths=merge_paths(instance, values, system),
