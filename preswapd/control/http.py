@@ -252,7 +252,7 @@ class Handler(Exchange):
         # Who serves it need not read it to its end.
         self.close_connection = self.has_upload = True
         self.connection.settimeout(STREAM_SECONDS)
-        return Request(query, {}, Upload(self.rfile, self.headers).read)
+        return Request(query, {}, Upload(self.head, self.headers).read)
 
     def body(self) -> Json:
         """The request's JSON object, empty where there is none."""

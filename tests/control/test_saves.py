@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ TYPE = {"Content-Type": SAVE_TYPE}
 
 
 def asked(
-    server: RunningServer, path: str, body: object = None, headers: Mapping[str, str] = TYPE
+    server: RunningServer, path: str, body: Any = None, headers: Mapping[str, str] = TYPE
 ) -> tuple[int, bytes]:
     connection = UnixConnection(server.control_socket, PATIENCE)
     try:
@@ -152,7 +153,7 @@ def test_chunks_that_are_none(server: RunningServer, body: bytes) -> None:
 
 
 def upload(text: bytes, headers: Mapping[str, str]) -> Upload:
-    return Upload(HeadReader(io.BytesIO(text)), headers)  # type: ignore[arg-type]
+    return Upload(HeadReader(io.BytesIO(text)), headers)
 
 
 CHUNKED = {"transfer-encoding": "chunked"}

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import IO
 
 import nbd
 import pytest
@@ -64,12 +65,13 @@ def let_in(server: RunningServer) -> nbd.NBD | None:
 
 @contextmanager
 def transfer(
-    server: RunningServer, *arguments: str | Path, **options: int
+    server: RunningServer, *arguments: str | Path, stdin: IO[bytes] | int | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A preswapctl beside the test."""
     with subprocess.Popen(
         [PRESWAPCTL, f"--runtime-dir={server.runtime_dir}", *arguments],
-        **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, **options},
+        stdin=subprocess.DEVNULL if stdin is None else stdin,
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as process:
         yield process

@@ -246,7 +246,7 @@ def test_nobody_gets_in_meanwhile(make: Callable[..., Running]) -> None:
     running = make()
     instance = running.instance
     save = saved(running)
-    tried = []
+    tried: list[bool] = []
 
     def read_and_try(length: int) -> bytes:
         if not tried:
@@ -442,9 +442,9 @@ def forged(data: st.DataObject, blocks: list[bytes]) -> Iterator[bytes]:
         counts[1] += kinds.count(1)
     for block in blocks[1:-1]:
         _, length, first, size, _ = HEAD.unpack_from(block)
-        raw = bytearray(size)
-        Unpacker(PREFIX).unpack(block[HEAD.size : HEAD.size + length], raw)
-        yield bytes(room[: packer.packed(ZONE, first, raw, room)])
+        whole = bytearray(size)
+        Unpacker(PREFIX).unpack(block[HEAD.size : HEAD.size + length], whole)
+        yield bytes(room[: packer.packed(ZONE, first, whole, room)])
     yield packer.plain(END, COUNTS.pack(*counts, 0, len(ZONE_PAGES)))
 
 
