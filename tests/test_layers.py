@@ -50,7 +50,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "preswapd.preswap": WORDS
     | {"preswapd.block", "preswapd.tmem", "preswapd.host"}
     # What both ends of the control API agree on, and nothing of how it is carried.
-    | {f"preswapd.api.{name}" for name in ("figures", "kinds", "messages", "settings")},
+    | {
+        f"preswapd.api.{name}" for name in ("figures", "kinds", "messages", "settings", "save_file")
+    },
     "preswapd.precache": WORDS
     | {"preswapd.block", "preswapd.tmem", "preswapd.host"}
     | {f"preswapd.api.{name}" for name in ("figures", "kinds", "messages", "settings")},

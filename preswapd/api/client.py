@@ -4,12 +4,12 @@
 import json
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote
 
-from preswapd.api.exchange import BadAnswerError, Response, request
+from preswapd.api.exchange import BadAnswerError, Response, chunk, request, request_head
 from preswapd.api.figures import DeviceAnswer, Statistics
 from preswapd.api.messages import (
     Advice,
@@ -26,6 +26,7 @@ from preswapd.api.wire import (
     METRICS,
     NOT_KEPT,
     PREFIX,
+    SAVE_TYPE,
     NotFoundError,
     NotKeptError,
     error_from,
@@ -244,6 +245,49 @@ class Client:
         ):
             yield RunningShrink(response)
 
+    # --- pages in a file ---
+
+    @contextmanager
+    def save(self, name: str, *, force: bool = False) -> Iterator[Iterator[bytes]]:
+        """The pieces of a save of the device, as api/save_file.py has it: whoever takes them sees
+        in them how it ends.
+
+        NotFoundError; RefusedError with an NBD client connected or, unless forced, awaited.
+        """
+        path = f"{PREFIX}{device_path(name)}/save{forced(force)}"
+        with (
+            newer_than_the_server(),
+            self._exchange("POST", path, {}, CHANGE_SECONDS) as answer,
+        ):
+            yield answer.response.pieces()
+
+    def restore(self, name: str, pieces: Iterator[bytes], *, force: bool = False) -> Json:
+        """Sends a save into a device of which nothing is known: what the server says of it.
+
+        Ctrl-C before all of it is sent breaks it off, and KeyboardInterrupt comes when nothing is
+        known of the device again.  Afterwards it changes nothing.
+        Errors as of save(), RefusedError also where pages of it are known; PreswapError: nothing is
+        known of it, as before.
+        """
+        path = f"{PREFIX}{device_path(name)}/restore{forced(force)}"
+        head = request_head("POST", path, SAVE_TYPE)
+        with (
+            newer_than_the_server(),
+            self._connection_errors(),
+            socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock,
+        ):
+            sock.settimeout(CHANGE_SECONDS)
+            sock.connect(str(self.socket_path))
+            interrupted = upload(sock, head, pieces)
+            wait_for_answer(sock)
+            with sock.makefile("rb") as stream:
+                response = Response(stream)
+                if interrupted:
+                    raise KeyboardInterrupt
+                if response.status >= 400:
+                    raise failure(response)
+                return cast(Json, decoded(response.read()))
+
     # --- how ---
 
     def _get(self, path: str) -> Json:
@@ -356,9 +400,39 @@ class FollowedSetting:
         return None if result is None else ShrinkResult.from_json(result)
 
 
+def upload(sock: socket.socket, head: bytes, pieces: Iterator[bytes]) -> bool:
+    """To its end, or as far as the server takes it, which says why; whether Ctrl-C came."""
+    try:
+        sock.sendall(head)
+        for piece in pieces:
+            sock.sendall(chunk(piece))
+        sock.sendall(chunk(b""))
+    except (BrokenPipeError, ConnectionResetError):
+        return False
+    except KeyboardInterrupt:
+        sock.shutdown(socket.SHUT_WR)
+        return True
+    return False
+
+
+def wait_for_answer(sock: socket.socket) -> None:
+    """Ctrl-C does not end it: the server is at the end of its work, and nobody would know whether
+    it is done.  A second one does."""
+    with suppress(KeyboardInterrupt):
+        sock.recv(1, socket.MSG_PEEK)
+
+
 def knows_no_wait(error: UsageError) -> bool:
     """The server complains of the field that asks it to tell what becomes of a setting."""
     return str(error).startswith("unknown field 'wait'")
+
+
+# How servers of earlier releases complain of what they do not know.
+NOT_KNOWN = (
+    f"there is no {PREFIX}/",
+    "unknown field 'idle'",
+    "a request's body needs a Content-Length",
+)
 
 
 @contextmanager
@@ -367,7 +441,7 @@ def newer_than_the_server() -> Iterator[None]:
     try:
         yield
     except UsageError as error:
-        if not str(error).startswith((f"there is no {PREFIX}/", "unknown field 'idle'")):
+        if not str(error).startswith(NOT_KNOWN):
             raise
         raise RefusedError(
             "this server is older than preswapctl and cannot do that: restart it, which loses no"

@@ -33,6 +33,17 @@ def request(method: str, path: str, body: bytes | None) -> bytes:
     return f"{head}\r\n".encode() + (body or b"")
 
 
+def request_head(method: str, path: str, content_type: str) -> bytes:
+    """Of a request whose body follows in chunks."""
+    head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\n"
+    return f"{head}Transfer-Encoding: chunked\r\n\r\n".encode()
+
+
+def chunk(piece: bytes) -> bytes:
+    """An empty one is the last."""
+    return b"%x\r\n%b\r\n" % (len(piece), piece)
+
+
 class Response:
     """The answer: its head is read at once, its body when it is asked for."""
 

@@ -148,6 +148,26 @@ class SwapoffResult(Message):
 
 
 @dataclass(frozen=True)
+class SavedDevice(Message):
+    """What a save says of itself."""
+
+    device: str
+    instance: str
+    pages: int  # all that the device has
+    time: float  # seconds since 1970
+    preswapd: str  # the version that has saved it
+
+
+@dataclass(frozen=True)
+class SaveReport(Message):
+    """What was saved or restored, in pages that are not in the scan zone."""
+
+    pages: int  # with what they held
+    zeros: int  # trimmed ones
+    lost: int = 0  # left out of a save, as nobody knows what they held
+
+
+@dataclass(frozen=True)
 class ServerFacts(Message):
     """What the server knows of its own process."""
 

@@ -11,6 +11,8 @@ METRICS = "/metrics"
 JSON_TYPE = "application/json"
 # One JSON object a line: progress lines, then one with the result or an error.
 LINES_TYPE = "application/x-ndjson"
+# What `save` writes and `restore` reads: api/save_file.py.
+SAVE_TYPE = "application/x-preswapd-save"
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 # Why a setting that is in force now would not be after a restart; only where that is so.

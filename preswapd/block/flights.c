@@ -22,11 +22,32 @@ void flights_destroy(struct flights *f)
 
 uint64_t flights_connect(struct flights *f)
 {
+	uint64_t arrival = 0;
+
 	pthread_mutex_lock(&f->mutex);
-	uint64_t arrival = ++f->arrivals;
-	f->connections++;
+	if (!f->is_shut) {
+		arrival = ++f->arrivals;
+		f->connections++;
+	}
 	pthread_mutex_unlock(&f->mutex);
 	return arrival;
+}
+
+bool flights_shut(struct flights *f)
+{
+	pthread_mutex_lock(&f->mutex);
+	bool is_free = f->connections == 0;
+	if (is_free)
+		f->is_shut = true;
+	pthread_mutex_unlock(&f->mutex);
+	return is_free;
+}
+
+void flights_unshut(struct flights *f)
+{
+	pthread_mutex_lock(&f->mutex);
+	f->is_shut = false;
+	pthread_mutex_unlock(&f->mutex);
 }
 
 void flights_note_io(struct flights *f)

@@ -29,14 +29,20 @@ struct flights {
 	uint64_t requests;             /* of clients, that ever began */
 	uint64_t last_io;              /* atomic; ns, CLOCK_MONOTONIC_COARSE; 0: none yet */
 	enum flights_gate gate;
+	bool is_shut;                  /* no connection may open */
 };
 
 #define FLIGHTS_OURS 0u                /* the arrival of work that no client asked for */
 
 void flights_init(struct flights *);
 void flights_destroy(struct flights *);
-/* A connection opens.  Returns its arrival: its number, higher than that of all before it. */
+/* A connection opens.  Returns its arrival: its number, higher than that of all before it; 0: it is
+ * shut, and none opens. */
 uint64_t flights_connect(struct flights *);
+/* From now on no connection opens.  False, and nothing changes: there is one. */
+bool flights_shut(struct flights *);
+/* They may again. */
+void flights_unshut(struct flights *);
 void flights_disconnect(struct flights *);
 /* How many requests of clients have begun: whether anything happens here. */
 uint64_t flights_requests(struct flights *);

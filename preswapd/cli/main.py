@@ -93,6 +93,16 @@ SUBCOMMANDS = [
         "Make zeros of the unknown pages of DEV, as a trim by its guest would.",
     ),
     Subcommand(
+        "save",
+        "preswapd.cli.steer.save:save_command",
+        "Write all pages of DEV to FILE, or for - to standard output.",
+    ),
+    Subcommand(
+        "restore",
+        "preswapd.cli.steer.restore:restore_command",
+        "Read all pages of DEV from FILE, or for - from standard input, as save wrote them.",
+    ),
+    Subcommand(
         "create",
         "preswapd.cli.steer.devices:create_command",
         "Make a new device DEV of SIZE, ready for the guest's swapon.",

@@ -3,12 +3,13 @@
 
 import json
 from collections.abc import Sequence
+from typing import TextIO
 
 import click
 
 
-def print_json(value: object) -> None:
-    click.echo(json.dumps(value, indent=2))
+def print_json(value: object, to: TextIO | None = None) -> None:
+    click.echo(json.dumps(value, indent=2), to)
 
 
 def print_answers(answers: Sequence[object], *, named: bool) -> None:

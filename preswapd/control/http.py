@@ -27,11 +27,13 @@ from preswapd.api.wire import (
     METRICS,
     METRICS_TYPE,
     PROGRESS_SECONDS,
+    SAVE_TYPE,
     error_body,
     error_code,
 )
 from preswapd.control.exchange import Exchange
-from preswapd.control.routes import Api, Followed, Reply, Request, WrongMethodError
+from preswapd.control.routes import Api, Followed, Reply, Request, Streamed, WrongMethodError
+from preswapd.control.upload import Upload
 from preswapd.errors import PreswapError, UsageError, with_place
 from preswapd.log import ERROR, WARNING, Log, Throttle
 from preswapd.preswap.writeback.shrink import Shrink
@@ -46,6 +48,9 @@ CONNECTIONS = 64
 THREAD = "control"
 # A client that sends nothing, or does not read, for this long is disconnected.
 IDLE_SECONDS = 60
+# The same in the middle of a save or a restore: somebody types a password for ssh, say.
+STREAM_SECONDS = 600
+LINGER_SECONDS = 1.0
 HANG_UP_SECONDS = 0.1
 # One that has asked nothing for this long makes way for one more than are served.
 MAKE_WAY_SECONDS = 1.0
@@ -155,6 +160,7 @@ class Handler(Exchange):
     """One connection: requests come in, routes decide, JSON goes out."""
 
     timeout = IDLE_SECONDS
+    has_upload = False
 
     @property
     def control(self) -> ControlServer:
@@ -190,6 +196,18 @@ class Handler(Exchange):
             self.close_connection = True
         except Exception as error:
             self.send_failure(error)
+            self.linger()
+
+    def linger(self) -> None:
+        """Takes what comes of a body that nobody will read: many a client reads no answer before it
+        has sent all."""
+        if self.has_upload:
+            self.wfile.flush()
+            self.connection.shutdown(socket.SHUT_WR)
+            self.connection.settimeout(LINGER_SECONDS)
+            end = time.monotonic() + LINGER_SECONDS
+            while self.connection.recv(LARGEST_BODY) and time.monotonic() < end:
+                pass
 
     def dispatch(self) -> None:
         try:
@@ -203,7 +221,7 @@ class Handler(Exchange):
                 text = metrics_text(self.control.api.all_stats()).encode()
             self.send(200, METRICS_TYPE, text)
             return
-        request = Request(dict(parse_qsl(url.query)), self.body())
+        request = self.whole(dict(parse_qsl(url.query)))
         self.begin()
         if self.command == "GET":
             self.send(*self.look(path, request))
@@ -211,6 +229,8 @@ class Handler(Exchange):
         reply = self.control.api.serve(self.command, path, request)
         if isinstance(reply, Followed):
             self.follow(reply)
+        elif isinstance(reply, Streamed):
+            self.stream(reply)
         else:
             self.send(*as_json(reply))
 
@@ -225,6 +245,14 @@ class Handler(Exchange):
         """The request is whole.  Nothing is done for a client that can't be told of it."""
         if not self.control.idle.remove(self.connection):
             raise ConnectionResetError
+
+    def whole(self, query: Mapping[str, str]) -> Request:
+        if self.headers.get("content-type") != SAVE_TYPE:
+            return Request(query, self.body())
+        # Who serves it need not read it to its end.
+        self.close_connection = self.has_upload = True
+        self.connection.settimeout(STREAM_SECONDS)
+        return Request(query, {}, Upload(self.head, self.headers).read)
 
     def body(self) -> Json:
         """The request's JSON object, empty where there is none."""
@@ -273,6 +301,38 @@ class Handler(Exchange):
             return error_body("failed", where + (error.strerror or str(error)))
         self.control.log(ERROR, f"control request failed: {with_place(error)}")
         return error_body("failed", f"internal error, {type(error).__name__}: {error}")
+
+    def stream(self, streamed: Streamed) -> None:
+        """To the end of the connection, or of its chunks."""
+        self.close_connection = True
+        self.connection.settimeout(STREAM_SECONDS)
+        with streamed.pieces as pieces:
+            self.send_response(200)
+            self.send_header("Content-Type", streamed.content_type)
+            is_chunked = self.request_version != "HTTP/1.0"
+            if is_chunked:
+                self.send_header("Transfer-Encoding", "chunked")
+            self.send_header("Connection", "close")
+            self.end_headers()
+            try:
+                for piece in pieces:
+                    self.write_piece(piece, is_chunked)
+                self.write_piece(b"", is_chunked)
+                self.wfile.flush()
+            except (ConnectionError, TimeoutError):
+                raise
+            except Exception as error:
+                # Its head is sent: that there is no end says that something went wrong.
+                self.failure(error)
+                raise ConnectionResetError from error
+
+    def write_piece(self, piece: bytes | memoryview, is_chunked: bool) -> None:
+        """An empty one ends them."""
+        if is_chunked:
+            self.wfile.write(b"%x\r\n" % len(piece))
+        self.wfile.write(piece)
+        if is_chunked:
+            self.wfile.write(b"\r\n")
 
     # --- shrinks: the answers that take their time ---
 

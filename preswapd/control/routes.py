@@ -3,14 +3,15 @@
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, cast
 
 from preswapd.api.figures import DeviceAnswer, ServerFigures, Statistics
 from preswapd.api.messages import AGES, Parked, ServerFacts, is_an_image
 from preswapd.api.settings import VM_PRESWAP
-from preswapd.api.wire import NOT_KEPT, PREFIX, NotFoundError
+from preswapd.api.wire import NOT_KEPT, PREFIX, SAVE_TYPE, NotFoundError
 from preswapd.errors import UsageError
 from preswapd.precache.images import Images
 from preswapd.preswap.instance import Change, Instance
@@ -32,6 +33,7 @@ class Request:
 
     query: Mapping[str, str]
     body: Json
+    read: Callable[[int], bytes] | None = None  # a save that comes instead
 
 
 class Reply(NamedTuple):
@@ -48,6 +50,16 @@ class Followed(NamedTuple):
     shrink: Shrink | None
     is_owner: bool
     first: Json | None
+
+
+class Streamed(NamedTuple):
+    """An answer of any length: what goes wrong inside `pieces` is said in them."""
+
+    content_type: str
+    pieces: AbstractContextManager[Iterator[bytes | memoryview]]
+
+
+Answer = Reply | Followed | Streamed
 
 
 class WrongMethodError(UsageError):
@@ -67,7 +79,7 @@ class Api:
         self.instance = instance
         self.images = images or Images(instance.host, (), instance.settings.compress, instance.log)
         self.facts = facts
-        self.routes: list[tuple[str, re.Pattern[str], Callable[..., Reply | Followed]]] = [
+        self.routes: list[tuple[str, re.Pattern[str], Callable[..., Answer]]] = [
             ("GET", path("/stats"), self.stats),
             ("GET", path("/devices"), self.devices),
             ("POST", path("/devices"), self.create),
@@ -79,6 +91,8 @@ class Api:
             ("GET", path("/devices/{name}/parked"), self.parked),
             ("PUT", path("/devices/{name}/parked"), self.park),
             ("DELETE", path("/devices/{name}/parked"), self.unpark),
+            ("POST", path("/devices/{name}/save"), self.save),
+            ("POST", path("/devices/{name}/restore"), self.restore),
             ("GET", path("/devices/{name}/ages"), self.ages),
             ("GET", path("/ages"), self.ages),
             ("GET", path("/devices/{name}/advise"), self.advise),
@@ -94,7 +108,7 @@ class Api:
             ("GET", path("/doctor"), self.server),
         ]
 
-    def serve(self, method: str, at: str, request: Request) -> Reply | Followed:
+    def serve(self, method: str, at: str, request: Request) -> Answer:
         allowed = []
         for route_method, pattern, function in self.routes:
             if match := pattern.fullmatch(at):
@@ -217,6 +231,23 @@ class Api:
     def unpark(self, request: Request, name: str) -> Reply:
         self.instance.park(self.known(name), None)
         return self.parked(request, name)
+
+    def save(self, request: Request, name: str) -> Streamed:
+        Body(request.body)
+        return Streamed(SAVE_TYPE, self.saved(self.known(name), is_forced(request)))
+
+    @contextmanager
+    def saved(self, name: str, force: bool) -> Iterator[Iterator[bytes | memoryview]]:
+        with self.instance.transfers.save(name, force=force) as saving:
+            yield saving.blocks()
+
+    def restore(self, request: Request, name: str) -> Reply:
+        known, force = self.known(name), is_forced(request)
+        if request.read is None:
+            raise UsageError(f"a restore needs a save as its body, of the type {SAVE_TYPE}")
+        restored = self.instance.transfers.restore(known, request.read, force=force)
+        saved = asdict(restored.saved)
+        return Reply(200, {"name": name, **asdict(restored.report), "saved": saved})
 
     def set(self, request: Request) -> Reply | Followed:
         body = Body(request.body, "key", "value", "wait")

@@ -37,6 +37,7 @@ class Served:
     entry: Entry
     record: Record
     complaint: str | None = None
+    is_restoring: bool = False  # no map of it is saved
 
 
 class Maker:
@@ -72,7 +73,8 @@ class Maker:
             # One that was touched stays as it is until it is changed: it may be accepted yet.
             if not judged.holds:
                 # Its entry is as new as that: only the disk file bears the one before.
-                sidecar = replace(anew(sidecar, judged), prev=judged.identity.token or 0)
+                sidecar = anew(sidecar, judged)
+                sidecar = replace(sidecar, prev=judged.identity.token or 0, restore="")
             return self.serve(entry, sidecar, judged)
         except (OSError, MemoryError) as error:
             self.undo(entry)

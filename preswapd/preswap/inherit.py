@@ -11,7 +11,8 @@ from dataclasses import replace
 from itertools import groupby
 
 from preswapd.preswap.device._device import EXTENT_PAGES, Device
-from preswapd.preswap.files.disk_file import clear, holes
+from preswapd.preswap.files.disk_file import clear, holes, make_zone
+from preswapd.preswap.files.header import swap_header
 from preswapd.preswap.files.identity import identity, new_token, write_token
 from preswapd.preswap.files.maps import (
     DISK,
@@ -24,7 +25,7 @@ from preswapd.preswap.files.maps import (
     states,
 )
 from preswapd.preswap.files.saved_map import AS_SAVED, reserve_map, saved_pieces
-from preswapd.preswap.files.sidecar import Sidecar
+from preswapd.preswap.files.sidecar import RESTORING_ZONE, Sidecar
 from preswapd.preswap.files.zone import zone
 from preswapd.preswap.record import Record, dirty
 from preswapd.preswap.survey import Judged
@@ -78,6 +79,9 @@ def take_over(record: Record, judged: Judged, map_fd: int) -> None:
             record.disk_fd,
             [rest for part in zone(record.pages) for rest in outside([range(1)], part)],
         )
+        os.fsync(record.disk_fd)
+    if old.restore == RESTORING_ZONE:
+        make_zone(record.disk_fd, swap_header(old.name, old.size), zone(record.pages))
         os.fsync(record.disk_fd)
     if not judged.holds:
         record.renew(record.sidecar)
@@ -143,6 +147,9 @@ def go_on(record: Record, judged: Judged, map_fd: int) -> str | None:
         record.renew(anew(record.sidecar, judged))
     elif judged.identity.token not in (record.sidecar.token, None):
         record.bear_token()
+    if record.sidecar.restore:
+        # Its entry says that it has ended.
+        record.note_restore("")
     return complaint
 
 

@@ -37,6 +37,7 @@ from preswapd.preswap.maintenance import Maintenance
 from preswapd.preswap.opening import POOL, open_instance
 from preswapd.preswap.parking import Parking
 from preswapd.preswap.recompression import Recompression
+from preswapd.preswap.saves.transfers import Transfers
 from preswapd.preswap.settings import (
     DeviceSpec,
     Settings,
@@ -117,6 +118,14 @@ class Instance:
         self.sysctl = Sysctl(settings, opened.host, POOL)
         for complaint in self.sysctl.restore(self.devices, self.refused):
             log(WARNING, complaint)
+        self.transfers = Transfers(
+            self.name,
+            self.changes,
+            self.saving,
+            lambda name: self.unused(name, force=True),
+            lambda name: name in self.clients.awaited,
+            log,
+        )
         self.shrinks = Shrinks(opened.host, log)
         self.fitting = Fitting(self.shrinks, self.limits)
         self.maintenance = Maintenance(self.served, log)
@@ -251,11 +260,13 @@ class Instance:
         self.log(INFO, f"wrote a swap header to {name}")
 
     def unused(self, name: str, force: bool) -> Served:
-        """Unless forced, RefusedError while a client is connected or may be coming back."""
+        """RefusedError: there is none, or it is saved or restored; unless forced, also while a
+        client is connected or may be coming back."""
         self.check_not_refused(name)
         served = self.served.get(name)
         if served is None:
             raise RefusedError(f"there is no device {name} any more")
+        self.transfers.check_free(name)
         if served.device.connections and not force:
             raise RefusedError(
                 f"a client is connected to {name}: detach it first, or force it (--yes)"
@@ -403,6 +414,8 @@ class Instance:
 
     def save_parked(self, served: Served, can_move: bool) -> str | None:
         device = served.device
+        if served.is_restoring:
+            return f"{device.name}: it is being restored"
         for _ in range(PARKS):
             # Now: done a moment later, by itself, it would be a change and make the device dirty.
             with suppress(OSError):
@@ -553,6 +566,8 @@ class Instance:
         device = served.device
         # A stop may find a sync in here.
         with self.saving:
+            if served.is_restoring:
+                return
             if device.is_marked or served.record.is_half_saved:
                 served.record.bear_late()
                 device.sync()

@@ -145,11 +145,23 @@ def adopted(plan: Plan) -> list[Judged]:
 def unsaved(plan: Plan) -> list[str]:
     """What was discarded is of no boot, and not complained of."""
     return [
-        f"the pages of {judged.sidecar.name} were not saved before the host's reboot: reads fail"
-        " until they are written or trimmed"
+        lost_in_restore(judged.sidecar.name)
+        if judged.sidecar.restore
+        else lost_in_reboot(judged.sidecar.name)
         for judged in adopted(plan)
         if not judged.sidecar.clean and judged.sidecar.boot_id
     ]
+
+
+def lost_in_restore(name: str) -> str:
+    return f"a restore of {name} was interrupted: none of its pages is known, restore it again"
+
+
+def lost_in_reboot(name: str) -> str:
+    return (
+        f"the pages of {name} were not saved before the host's reboot: reads fail until they are"
+        " written or trimmed"
+    )
 
 
 def unnoticeable(plan: Plan) -> list[str]:

@@ -76,6 +76,10 @@ class Record:
         self.sidecar.write(self.paths.sidecar(self.sidecar.name))
         self.is_half_saved = False
 
+    def note_restore(self, how_far: str) -> None:
+        """Of a device that is marked; empty: there is none."""
+        self.write(replace(self.sidecar, restore=how_far))
+
     def write(self, sidecar: Sidecar) -> None:
         sidecar.write(self.paths.sidecar(sidecar.name))
         self.sidecar = sidecar

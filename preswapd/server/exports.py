@@ -8,6 +8,7 @@ from preswapd.block._export import Connection
 from preswapd.errors import RefusedError
 from preswapd.log import WARNING, Throttle
 from preswapd.precache.images import Images
+from preswapd.preswap.device._device import Device
 from preswapd.preswap.instance import Instance
 from preswapd.server.buffers import LARGEST_REQUEST, Buffers
 from preswapd.units import format_size
@@ -64,7 +65,16 @@ class Exports:
                     WARNING, f"a client was refused: {asked}: the devices are {choices}{also}"
                 )
             raise RefusedError(asked)
-        return self.admitted(device.connect(), device.connections > 1)
+        return self.admitted(self.connected(device), device.connections > 1)
+
+    def connected(self, device: Device) -> Connection:
+        try:
+            return device.connect()
+        except OSError:
+            why = self.instance.transfers.why_shut(device.name)
+            if self.complaints.passes():
+                self.instance.log(WARNING, f"a client was refused: {why}")
+            raise RefusedError(why) from None
 
     def admitted(self, connection: Connection, has_others: bool) -> Connection:
         """A device's first client is its guest, which is served whatever comes."""

@@ -196,6 +196,33 @@ def test_saved_and_its_server_stopped_in_order(
     assert guest.stops() == []
 
 
+@pytest.mark.parametrize("where", ["elsewhere", "here, after a reboot"])
+def test_saved_and_restored_with_its_swap(
+    start_server: StartServer, boot: Boot, tmp_path: Path, where: str
+) -> None:
+    """As docs/guides/moving.md has it."""
+    first, second = start_server(devices=DEVICES), start_server(devices=DEVICES)
+    guest = boot(first)
+    guest.fill()
+    first.ctl("shrink", "4M", "g1")  # most of it is on disk
+    guest.assert_all_right("w")
+    guest.migrate(f"exec:cat >{tmp_path / 'saved'}")
+    guest.__exit__()
+    first.ctl("save", "g1", str(tmp_path / "swap"), timeout=GUEST_PATIENCE)
+    if where == "elsewhere":
+        there = second
+    else:
+        there = first
+        lose_memory(first)
+    there.ctl("restore", "g1", str(tmp_path / "swap"), timeout=GUEST_PATIENCE)
+    guest = boot(there, incoming=f"exec:cat {tmp_path / 'saved'}")
+    guest.assert_all_right("cwc")
+    assert guest.troubles() == []
+    assert guest.stops() == []
+    assert device(there)["loads"] > 0
+    assert device(there)["unknown_reads"] == 0
+
+
 def test_freshly_booted_guest_sees_no_error(start_server: StartServer, boot: Boot) -> None:
     server = start_server(devices=DEVICES)
     for _ in ("a new device", "one that came up dirty"):

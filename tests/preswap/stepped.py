@@ -2,14 +2,16 @@
 """The program that tests/stepping.py steps through: what is done to an instance's files."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from math import inf
 from pathlib import Path
 
+from preswapd.preswap.saves.transfers import RestoreFailedError
 from preswapd.preswap.writeback.victims import Victims
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.running import Running, read
+from tests.preswap.saves import restore
 from tests.stepping import Operation, Run, serve
 
 
@@ -51,6 +53,9 @@ def run_operation(running: Running, operation: Operation) -> None:
         getattr(running.instance, name)(rest[0], force=True)
     elif name == "sync":
         running.instance.begin_sync().wait()
+    elif name == "restore":
+        with suppress(RestoreFailedError):
+            restore(running, Path(rest[0]).read_bytes())
     elif name == "settle_device":
         running.device.settle()
     elif name == "recompress":

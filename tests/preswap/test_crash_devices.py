@@ -12,6 +12,7 @@ from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.coherence import check_coherence
 from tests.preswap.killing import OPEN, Killer
 from tests.preswap.running import Running, pages_read, read
+from tests.preswap.saves import saved
 from tests.preswap.stepped import text_page
 from tests.stepping import Operation, Stepper
 
@@ -211,3 +212,78 @@ def test_crash_first_change_and_reboot(
     assert kill_everywhere(setup, change, check) >= 1
     for page, found in enumerate(pages_after_reboot(base / "live")[1:], 1):
         assert found in (after.get(page, KEPT[page - 1]), None), f"page {page}"
+
+
+# --- a restore ---
+
+# Trimmed, never written, and in memory or on disk.
+RESTORED: Pages = [text_page(1), ZEROS, None, text_page(4), *UNKNOWN[4:]]
+NEW_DEVICE: list[Operation] = [OPEN, ["swapoff", "g1"]]
+HEADER = b"the saved header".ljust(PAGE - 10) + b"SWAPSPACE2"
+
+
+@pytest.fixture
+def save(tmp_path: Path, base: Path) -> Path:
+    running = Running.small_at(base / "source")
+    running.open(known=False)
+    client = running.connect()
+    for page, found in enumerate([HEADER, *RESTORED]):
+        if found == ZEROS:
+            client.trim(PAGE, page * PAGE, 0)
+        elif found is not None:
+            client.pwrite(found, page * PAGE, 0)
+    client.close()
+    path = tmp_path / "save"
+    path.write_bytes(saved(running))
+    running.kill()
+    return path
+
+
+def first_page(running: Running) -> bytes:
+    return read(running.connect(), 0, PAGE)
+
+
+@pytest.mark.parametrize("most_in_memory", [16, 1])
+def test_crash_restore(kill_everywhere: Kill, save: Path, most_in_memory: int) -> None:
+    """All of it or nothing, and the saved header only with its pages."""
+    seen = set()
+
+    def check(base: Path) -> None:
+        running = opened(base)
+        found, has_header = contents(running), first_page(running) == HEADER
+        assert (found, has_header) in ((RESTORED, True), (UNKNOWN, False))
+        assert running.sidecar().restore == ""
+        seen.add(has_header)
+        running.kill()
+
+    setup = [*NEW_DEVICE, ["max_pages", most_in_memory]]
+    assert kill_everywhere(setup, ["restore", str(save)], check) > 20
+    assert seen == {True, False}
+
+
+def test_crash_restore_and_reboot(kill_everywhere: Kill, save: Path) -> None:
+    """No page of it was synced; the header is the old one, the saved one, or a new one, in full."""
+
+    def check(base: Path) -> None:
+        running = Running.small_at(base)
+        running.reboot()
+        running.open()
+        assert contents(running) == UNKNOWN
+        assert first_page(running).endswith(b"SWAPSPACE2")
+        assert running.sidecar().restore == ""
+        running.kill()
+
+    assert kill_everywhere(NEW_DEVICE, ["restore", str(save)], check) > 5
+
+
+@pytest.mark.parametrize("left_out", [1, 40])
+def test_crash_restore_that_fails(kill_everywhere: Kill, save: Path, left_out: int) -> None:
+    save.write_bytes(save.read_bytes()[:-left_out])
+
+    def check(base: Path) -> None:
+        running = opened(base)
+        assert contents(running) == UNKNOWN
+        assert first_page(running) != HEADER
+        running.kill()
+
+    assert kill_everywhere(NEW_DEVICE, ["restore", str(save)], check) > 20

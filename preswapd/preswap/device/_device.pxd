@@ -29,6 +29,8 @@ cdef extern from "disk.h" nogil:
 cdef extern from "flights.h" nogil:
     ctypedef struct flights "struct flights":
         uint64_t connections
+    cbool flights_shut(flights *)
+    void flights_unshut(flights *)
     void flights_init(flights *)
     void flights_destroy(flights *)
     double flights_seconds_since_io(const flights *)
@@ -158,6 +160,15 @@ cdef extern from "owner.h" nogil:
     ctypedef struct older "struct older":
         double seconds
         uint64_t pages, bytes
+    enum:
+        CONTENTS_SPACE
+    ctypedef struct contents "struct contents":
+        uint64_t first
+        uint32_t pages, bytes, zeros, lost
+        uint8_t *space
+    int owner_read_contents(device *, uint64_t *, cbool, contents *)
+    int owner_write_contents(device *, cbool, contents *, uint64_t)
+    int owner_clear_zone(device *)
     int owner_write_page_zero(device *, const uint8_t *)
     int owner_writeback(device *, uint64_t, double, uint64_t, writeback *)
     int owner_coldest(device *, aged *, size_t *)
@@ -182,7 +193,7 @@ cdef extern from "connection.h" nogil:
         pass
     ctypedef struct transfer "struct transfer":
         pass
-    void connection_open(connection *, device *)
+    int connection_open(connection *, device *)
     void connection_close(connection *)
     int connection_try_read(connection *, transfer *, void *, uint64_t, uint64_t)
     int connection_read(connection *, transfer *, void *, uint64_t, uint64_t)

@@ -11,6 +11,8 @@ from preswapd.tmem._tmem import Host
 
 PAGE_SIZE: int
 EXTENT_PAGES: int
+# Of what read_contents() and write_contents() need; what it has stands behind its first page.
+SPACE_BYTES: int
 # Of requests.
 FLAG_FUA: int
 FLAG_FAST_ZERO: int
@@ -134,7 +136,7 @@ class Device:
         """A number that grows with each request of a client, of any kind, and with each error."""
 
     def connect(self) -> Connection:
-        """Its first request waits until what is in flight now has ended."""
+        """Its first request waits until what is in flight now has ended.  OSError: it is shut."""
 
     def close(self) -> None:
         """No request begins any more; waits for those in flight, then frees what it holds."""
@@ -214,6 +216,33 @@ class Device:
         with a processor, and in all.
         """
 
+    def read_contents(
+        self, page: int, zone: bool, space: Buffer
+    ) -> tuple[int, int, int, int, int, int]:
+        """What the next extent from `page` on holds that has pages of the zone, or outside of it,
+        of which anything is known: see contents.h.
+
+        The page to go on with; the extent's first page, how many it has, 0 where there is none;
+        how many of them are bytes, how many zeros, how many were lost.  Around the end of the first
+        page of `space` stands a byte for each page, what it is, and then the bytes.  OSError.
+        """
+
+    def write_contents(self, first: int, zone: bool, space: Buffer, length: int) -> tuple[int, int]:
+        """That, into an extent of which nothing is known: how many pages were bytes, how many
+        zeros.  ValueError: it does not fit, and nothing was changed; OSError."""
+
+    def extent_pages(self, first: int) -> int:
+        """Pages of the extent that begins with this one.  ValueError: none does."""
+
+    def clear_zone(self) -> None:
+        """All of the zone becomes zeros, the swap header too."""
+
+    def shut(self) -> bool:
+        """From now on no client connects; False, and nothing changes, where one is connected."""
+
+    def unshut(self) -> None:
+        """Clients may connect again."""
+
     def mend(self) -> int | None:
         """Where the disk file was cut off, makes pages behind its end lost: how many, or None."""
 
@@ -238,6 +267,9 @@ class Device:
 
     def resume(self) -> None:
         """What was parked goes on."""
+
+    def ensure_marked(self) -> None:
+        """As before its first change; the caller keeps it from being removed.  OSError."""
 
     def unmark(self) -> None:
         """Parked, and with its map saved: the next change marks it."""

@@ -12,7 +12,7 @@ from mmap import mmap as anonymous_memory
 
 from bitarray import bitarray
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from libc.errno cimport EAGAIN, EBUSY, EIO, ENOENT, ENOMEM, ESHUTDOWN
+from libc.errno cimport EAGAIN, EBUSY, EINVAL, EIO, ENOENT, ENOMEM, ESHUTDOWN
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
@@ -24,6 +24,7 @@ from preswapd.tmem._tmem cimport compress_number
 
 PAGE_SIZE = PAGE_BYTES
 EXTENT_PAGES = EXTENT_PAGES_OF_DEVICE
+SPACE_BYTES = CONTENTS_SPACE
 FLAG_FUA = REQUEST_FUA
 FLAG_FAST_ZERO = REQUEST_FAST_ZERO
 
@@ -89,6 +90,20 @@ cdef int put_zone(zone *z, ranges, uint64_t pages) except -1:
         elif not i:
             z.low_end = part.stop
     return 0
+
+
+cdef int contents_in(uint8_t[::1] space, contents *c) except -1:
+    if space.shape[0] != CONTENTS_SPACE or <size_t>&space[0] % PAGE_BYTES:
+        raise ValueError(f"contents need {CONTENTS_SPACE} bytes, aligned as a page is")
+    memset(c, 0, sizeof(c[0]))
+    c.space = &space[0]
+    return 0
+
+
+cdef int64_t extent_pages(device *d, uint64_t first) except -1:
+    if first % EXTENT_PAGES_OF_DEVICE or first >= d.pages:
+        raise ValueError("no such extent")
+    return min(<uint64_t>EXTENT_PAGES_OF_DEVICE, d.pages - first)
 
 
 cdef class Epochs:
@@ -334,6 +349,9 @@ cdef class Device:
                 device_set_marked(&self.d, True)
         return 0
 
+    def ensure_marked(self):
+        self.mark()
+
     def unmark(self):
         device_set_marked(&self.d, False)
 
@@ -498,6 +516,43 @@ cdef class Device:
         self.check(err)
         return r.next, r.recompressed, r.no_room, r.worked, r.took
 
+    def read_contents(self, uint64_t page, bint zone, uint8_t[::1] space not None):
+        cdef contents c
+        cdef int err
+        contents_in(space, &c)
+        with nogil:
+            err = owner_read_contents(&self.d, &page, zone, &c)
+        self.check(err)
+        return page, c.first, c.pages, c.bytes, c.zeros, c.lost
+
+    def write_contents(self, uint64_t first, bint zone, uint8_t[::1] space not None,
+                       uint64_t length):
+        cdef contents c
+        cdef int err
+        contents_in(space, &c)
+        c.first, c.pages = first, extent_pages(&self.d, first)
+        with nogil:
+            err = owner_write_contents(&self.d, zone, &c, length)
+        if err == -EINVAL:
+            raise ValueError("its pages do not fit")
+        self.check(err)
+        return c.bytes, c.zeros
+
+    def extent_pages(self, uint64_t first):
+        return extent_pages(&self.d, first)
+
+    def clear_zone(self):
+        cdef int err
+        with nogil:
+            err = owner_clear_zone(&self.d)
+        self.check(err)
+
+    def shut(self):
+        return flights_shut(&self.d.flights)
+
+    def unshut(self):
+        flights_unshut(&self.d.flights)
+
     def mend(self):
         cdef int64_t lost
         with nogil:
@@ -561,9 +616,11 @@ cdef class Connection(Export):
     def __init__(self, Device device not None):
         if self.device is not None:
             raise ValueError("a connection is opened once")
-        self.device = device
         self.name, self.size, self.is_writable = device.name, device.size, True
-        connection_open(&self.c, &device.d)
+        cdef int err = connection_open(&self.c, &device.d)
+        if err:
+            raise OSError(-err, f"{device.name} is shut to clients")
+        self.device = device
         self.is_open = True
 
     def close(self):

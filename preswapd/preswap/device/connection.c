@@ -6,9 +6,10 @@
 /* Up to two pages keep the interpreter lock. */
 #define SMALL_BYTES (2u * PAGE_BYTES)
 
-void connection_open(struct connection *c, struct device *d)
+int connection_open(struct connection *c, struct device *d)
 {
 	*c = (struct connection){d, flights_connect(&d->flights)};
+	return c->arrival ? 0 : -EBUSY;
 }
 
 void connection_close(struct connection *c)

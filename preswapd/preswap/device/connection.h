@@ -20,7 +20,8 @@ struct connection {
 	uint64_t arrival;
 };
 
-void connection_open(struct connection *, struct device *);
+/* -EBUSY: the device is shut to clients. */
+int connection_open(struct connection *, struct device *);
 void connection_close(struct connection *);
 
 /* A read or write under way, in its caller's frame. */

@@ -279,6 +279,51 @@ int owner_recompress(struct device *d, struct recompress *r)
 	return 0;
 }
 
+int owner_read_contents(struct device *d, uint64_t *page, bool zone, struct contents *c)
+{
+	struct flight mine;
+	int err;
+
+	do {
+		err = begin(d, &mine);
+		if (err)
+			return err;
+		err = contents_read(d, page, zone, c);
+		end(d, &mine);
+	} while (!err && !c->pages && *page < d->pages);
+	return err;
+}
+
+int owner_write_contents(struct device *d, bool zone, struct contents *c, uint64_t length)
+{
+	struct flight mine;
+	int err = begin(d, &mine);
+
+	if (err)
+		return err;
+	err = device_mark(d);
+	if (!err)
+		err = contents_write(d, zone, c, length);
+	end(d, &mine);
+	return err;
+}
+
+int owner_clear_zone(struct device *d)
+{
+	struct flight mine;
+	int err = begin(d, &mine);
+
+	if (err)
+		return err;
+	err = device_mark(d);
+	for (uint32_t i = 0; !err && i < d->zone.n; i++) {
+		const struct zone_range *r = &d->zone.ranges[i];
+		err = request_zero(d, (r->end - r->first) * PAGE_BYTES, r->first * PAGE_BYTES, 0);
+	}
+	end(d, &mine);
+	return err;
+}
+
 int64_t owner_mend(struct device *d)
 {
 	struct flight mine;

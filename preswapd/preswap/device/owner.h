@@ -8,6 +8,7 @@
 #ifndef PRESWAPD_OWNER_H
 #define PRESWAPD_OWNER_H
 
+#include "contents.h"
 #include "recompress.h"
 #include "weights.h"
 #include "writeback.h"
@@ -49,6 +50,11 @@ int owner_settle(struct device *);
 int owner_recompress(struct device *, struct recompress *);
 /* See mend_disk(). */
 int64_t owner_mend(struct device *);
+/* See contents.h; a call of the first looks until it has found something, or there is nothing. */
+int owner_read_contents(struct device *, uint64_t *page, bool zone, struct contents *);
+int owner_write_contents(struct device *, bool zone, struct contents *, uint64_t length);
+/* All of the zone becomes zeros, without a swap header. */
+int owner_clear_zone(struct device *);
 /* Where a trim left blocks behind. */
 int owner_punch(struct device *);
 /* Wherever the disk file has blocks and no page is on disk. */

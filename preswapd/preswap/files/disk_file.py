@@ -111,6 +111,15 @@ def clear(descriptor: int, parts: Iterable[range]) -> None:
                     write_at(descriptor, piece, at * PAGE_SIZE)
 
 
+def make_zone(descriptor: int, header: bytes, zone: Iterable[range]) -> None:
+    """As a new device's: the header, and zeros; not synced."""
+    clear(descriptor, zone)
+    with mmap.mmap(-1, PAGE_SIZE) as page:
+        page[:] = header
+        with memoryview(page) as view:
+            write_at(descriptor, view, 0)
+
+
 def write_at(descriptor: int, content: bytes | memoryview, offset: int) -> None:
     if os.pwrite(descriptor, content, offset) != len(content):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -16,6 +16,8 @@ FORMAT = 1
 SUFFIX = ".json"
 # All sidecars have the length of a sector, so that one can be written over on a full disk.
 LENGTH = 512
+# How far a restore is: pages only, or the zone, too.
+RESTORING, RESTORING_ZONE = "pages", "zone"
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,9 @@ class Sidecar:
     `clean`: the saved map holds, if the disk file is as it was then, by `token`, `inode` and
     `ctime`; `map` is the map's checksum.  `prev`: the token before it, which the disk file may
     still bear.  `bare`: it bore none, as a block device without room for it does.  `removed`: an
-    operator has said so, and a start finishes it.  `tmem_dirty` is for older releases, which take
+    operator has said so, and a start finishes it.  `restore`: one is under way; after a kill or a
+    reboot nothing is known, and the zone is made anew where it had come to that.
+    `tmem_dirty` is for older releases, which take
     holes for zeros where it is false; they write a sidecar without a token.
     """
 
@@ -44,6 +48,7 @@ class Sidecar:
     map: str = ""
     bare: bool = False
     removed: bool = False
+    restore: str = ""
 
     @property
     def is_of_older_release(self) -> bool:

@@ -34,6 +34,7 @@ class OlderApi(Api):
         super().__init__(running.instance, FACTS)
         newer = [
             *("/v1/server", "/v1/sync", "/v1/devices/g1/trim"),
+            *("/v1/devices/g1/save", "/v1/devices/g1/restore"),
             *(f"/v1{of}/{what}" for of in ("", "/devices/g1") for what in ("ages", "advise")),
         ]
         self.routes = [route for route in self.routes if not any(map(route[1].fullmatch, newer))]
@@ -107,6 +108,10 @@ def test_bad_value_is_told_as_ever(older: Client) -> None:
 def test_what_an_older_server_cannot_do_is_refused(older: Client) -> None:
     with pytest.raises(RefusedError, match="this server is older"):
         older.trim("g1")
+    with pytest.raises(RefusedError, match="this server is older"), older.save("g1"):
+        pass
+    with pytest.raises(RefusedError, match="this server is older"):
+        older.restore("g1", iter([b"preswapd-save 1\n"]))
     with pytest.raises(RefusedError, match="this server is older"), older.sync():
         pass
     with pytest.raises(RefusedError, match="this server is older"):

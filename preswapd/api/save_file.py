@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The file that a save of a device is: docs/save-format.md.
+
+The server makes it and takes it; on its way an operator's end follows how far it is.
+"""
+
+import json
+import struct
+from typing import NamedTuple
+
+from preswapd.api.messages import SavedDevice, SaveReport
+from preswapd.units import PAGE_SIZE
+
+NAME = b"preswapd-save "
+PREFIX = NAME + b"1\n"
+
+# Kind, length of the payload, first page, length of the payload once unpacked, checksum.
+HEAD = struct.Struct("<IIQQQ")
+START, PAGES, ZONE, END, FAILED = (
+    int.from_bytes(word, "little") for word in (b"STRT", b"PAGE", b"ZONE", b"END.", b"FAIL")
+)
+# Pages outside of the zone that hold something, are zeros, were lost; and those of the zone.
+COUNTS = struct.Struct("<QQQQ")
+# Of a block that is not packed; of one that is, the most that 256 pages may be packed to.
+LONGEST_TEXT = 4096
+LONGEST_PACKED = (1 << 20) + (1 << 16)
+
+
+class NoSaveError(Exception):
+    """It cannot be taken for what a server has saved: why not."""
+
+
+class Head(NamedTuple):
+    kind: int
+    length: int
+    first: int
+    raw: int
+    sum: int
+
+    @property
+    def is_packed(self) -> bool:
+        return self.kind in (PAGES, ZONE)
+
+
+def check_prefix(prefix: bytes) -> None:
+    if prefix == PREFIX:
+        return
+    if prefix.startswith(NAME):
+        raise NoSaveError("it was saved by another version of preswapd")
+    raise NoSaveError("it is no save of a device" if prefix else "it is empty")
+
+
+def head_of(text: bytes) -> Head:
+    """NoSaveError for a length that none has."""
+    head = Head(*HEAD.unpack(text))
+    if not 0 < head.length <= (LONGEST_PACKED if head.is_packed else LONGEST_TEXT):
+        raise NoSaveError("it is damaged")
+    return head
+
+
+def saved_device(payload: bytes) -> SavedDevice:
+    """What the first block says.  NoSaveError."""
+    try:
+        found = SavedDevice.from_json(json.loads(payload))
+        if type(found.pages) is not int or type(found.device) is not str:
+            raise ValueError
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        raise NoSaveError("it does not say what was saved") from None
+    return found
+
+
+def saved_counts(payload: bytes) -> tuple[SaveReport, int]:
+    """What the last block says, and how many pages of the zone there are.  NoSaveError."""
+    if len(payload) != COUNTS.size:
+        raise NoSaveError("it is damaged")
+    pages, zeros, lost, in_zone = COUNTS.unpack(payload)
+    return SaveReport(pages, zeros, lost), in_zone
+
+
+class Follower:
+    """Is shown a save piece by piece, and knows how far it is.  Nothing is checked that the server
+    checks."""
+
+    def __init__(self) -> None:
+        self.rest = bytearray()
+        self.skip = 0
+        self.has_prefix = False
+        self.saved: SavedDevice | None = None
+        self.next_page = 0
+        self.page_bytes = 0
+        self.report = SaveReport(0, 0)
+        self.is_complete = False
+
+    def feed(self, piece: bytes) -> None:
+        """NoSaveError: it is no save, or the server says in it why it could not go on."""
+        self.rest += piece
+        while block := self.block():
+            self.note(*block)
+
+    def block(self) -> tuple[Head, bytes] | None:
+        """The next one whose head is there, and with it the payload where that is a text."""
+        if not self.has_prefix:
+            if len(self.rest) < len(PREFIX):
+                return None
+            check_prefix(bytes(self.rest[: len(PREFIX)]))
+            del self.rest[: len(PREFIX)]
+            self.has_prefix = True
+        gone = min(self.skip, len(self.rest))
+        del self.rest[:gone]
+        self.skip -= gone
+        if self.skip or len(self.rest) < HEAD.size:
+            return None
+        head = head_of(bytes(self.rest[: HEAD.size]))
+        if head.is_packed:
+            self.skip = head.length
+            del self.rest[: HEAD.size]
+            return head, b""
+        if len(self.rest) < HEAD.size + head.length:
+            return None
+        payload = bytes(self.rest[HEAD.size : HEAD.size + head.length])
+        del self.rest[: HEAD.size + head.length]
+        return head, payload
+
+    def note(self, head: Head, payload: bytes) -> None:
+        if head.kind == START:
+            self.saved = saved_device(payload)
+        elif head.kind == PAGES:
+            self.next_page = head.first
+            # Behind a byte for each page of the extent.
+            self.page_bytes += head.raw // PAGE_SIZE * PAGE_SIZE
+        elif head.kind == FAILED:
+            raise NoSaveError(payload.decode(errors="replace"))
+        elif head.kind == END:
+            self.report, _ = saved_counts(payload)
+            self.is_complete = True
+
+    @property
+    def share(self) -> float:
+        """How much of the device has been."""
+        pages = self.saved.pages if self.saved else 0
+        return min(1.0, self.next_page / pages) if pages else 0.0
