@@ -135,6 +135,7 @@ $(VENV)/.installed: $(CREATED) pyproject.toml
 	@touch $@
 
 $(VENV)/.built: $(VENV)/.installed $(NATIVE_SOURCES)
+	@rm -rf build/temp.*  # Cython copies headers there: one that has moved since would be found first
 	$(BIN)/python $(KNOWN_EXPERIMENTAL) -c 'import setuptools; setuptools.setup()' --quiet build_ext --inplace --force
 	@$(BIN)/python -m compileall -q preswapd nbd_plugin  # those who may not write here would do it at each start
 	@$(MAKE) --no-print-directory looked-at

@@ -8,7 +8,7 @@ from typing import Any
 import nbd
 
 from preswapd.units import PAGE_SIZE as PAGE
-from tests.running import RunningServer
+from tests.running import RunningServer, wait_until
 
 Connect = Callable[..., Any]
 
@@ -52,6 +52,16 @@ def discard(client: Any) -> Any:
     """
     client.trim(client.get_size() - PAGE, PAGE)
     return client
+
+
+def gone(server: RunningServer, client: Any, device: str = "g1") -> None:
+    """The client hangs up, and the server has noticed: it may be a moment later."""
+    client.shutdown()
+
+    def has_gone() -> bool:
+        return not server.json_stats()["devices"][device]["connections"]
+
+    wait_until(has_gone, f"the client of {device} to be gone")
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from preswapd.control.heads import LARGEST_HEAD, HeadReader
 from preswapd.control.upload import Upload
 from preswapd.errors import UsageError
 from preswapd.units import PAGE_SIZE as PAGE
-from tests.clients import connected
+from tests.clients import connected, gone
 from tests.control.test_api import UnixConnection
 from tests.running import PATIENCE, RunningServer
 
@@ -47,7 +47,7 @@ def save(server: RunningServer) -> bytes:
     """And the device has nothing of it any more."""
     client = connected(server)
     client.pwrite(b"a page".ljust(PAGE), AT)
-    client.shutdown()
+    gone(server, client)
     status, found = asked(server, SAVE, headers={})
     assert status == 200
     server.ctl("swapoff", "g1", "--yes")
@@ -59,7 +59,7 @@ def check_restored(server: RunningServer, answer: tuple[int, bytes]) -> None:
     assert (answer[0], told["name"], told["pages"]) == (200, "g1", 1)
     client = connected(server)
     assert bytes(client.pread(PAGE, AT)) == b"a page".ljust(PAGE)
-    client.shutdown()
+    gone(server, client)
 
 
 def test_with_its_length(server: RunningServer, save: bytes) -> None:
@@ -101,7 +101,7 @@ def test_what_is_refused(server: RunningServer, save: bytes) -> None:
     for path, body in ((SAVE, None), (RESTORE, save)):
         status, said = message(asked(server, path, body, TYPE if body else {}))
         assert (status, said.startswith("a client is connected to g1: ")) == (409, True)
-    client.shutdown()
+    gone(server, client)
     json_type = {"Content-Type": "application/json"}
     assert message(asked(server, RESTORE, "{}", json_type)) == (
         400,
@@ -146,7 +146,7 @@ def test_chunks_that_are_none(server: RunningServer, body: bytes) -> None:
         sock.sendall(f"{head}\r\nTransfer-Encoding: chunked\r\n\r\n".encode() + body)
         assert sock.recv(1000).startswith(b"HTTP/1.1 500 ")
     client = connected(server)
-    client.shutdown()
+    gone(server, client)
 
 
 # --- Upload ---

@@ -14,7 +14,7 @@ import nbd
 import pytest
 
 from preswapd.units import PAGE_SIZE as PAGE
-from tests.clients import Connect, connected
+from tests.clients import Connect, connected, gone
 from tests.conftest import StartServer
 from tests.faults.conftest import MIB, NOISE, counters, error_of, mounted, place
 from tests.faults.injection import Call, Injector
@@ -33,7 +33,7 @@ def fill(server: RunningServer) -> None:
     client.pwrite(CONTENT[: len(CONTENT) // 2], place(0))
     client.pwrite(CONTENT[len(CONTENT) // 2 :], place(PAGES // 2), flags=nbd.CMD_FLAG_FUA)
     client.trim(PAGE, place(PAGES))
-    client.shutdown()
+    gone(server, client)
 
 
 def check_restored(server: RunningServer) -> None:
@@ -41,7 +41,7 @@ def check_restored(server: RunningServer) -> None:
     assert bytes(client.pread(len(CONTENT), place(0))) == CONTENT
     assert bytes(client.pread(PAGE, place(PAGES))) == bytes(PAGE)
     assert error_of(client.pread, PAGE, place(PAGES + 1)) == errno.EIO
-    client.shutdown()
+    gone(server, client)
 
 
 def check_unknown(server: RunningServer) -> None:
@@ -51,7 +51,7 @@ def check_unknown(server: RunningServer) -> None:
     for number in (0, 1, PAGES // 2, PAGES - 1, PAGES):
         assert error_of(client.pread, PAGE, place(number)) == errno.EIO
     assert bytes(client.pread(PAGE, 0)).endswith(b"SWAPSPACE2")
-    client.shutdown()
+    gone(server, client)
     figures = counters(server)
     assert (figures["preswap_pages"], figures["disk_pages"]) == (0, 1)
 

@@ -19,7 +19,7 @@ import pytest
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import connected, discard
 from tests.conftest import StartServer
-from tests.running import RunningServer, run, wait_for
+from tests.running import RunningServer, run, wait_for, wait_until
 from tests.tls import (
     HOST,
     LONG_AGO,
@@ -109,6 +109,11 @@ def is_counted(served: Served, refused: Callable[[], object]) -> None:
         refused()
 
 
+def is_logged(served: Served, text: str) -> None:
+    """Within a second or so: the log is written beside the clients."""
+    wait_until(lambda: text in served.server.log, f"the log to say {text!r}")
+
+
 def fails(client: Any, port: int) -> None:
     with pytest.raises(nbd.Error):
         connected_to(port, client)
@@ -173,7 +178,7 @@ def stranger_without_tls(port: int) -> None:
 def test_client_without_tls(request: pytest.FixtureRequest, mode: str) -> None:
     served = request.getfixturevalue(mode)
     is_counted(served, lambda: stranger_without_tls(served.port))
-    assert "a client at 127.0.0.1 was refused: it does not use TLS" in served.server.log
+    is_logged(served, "a client at 127.0.0.1 was refused: it does not use TLS")
 
 
 def test_client_without_tls_by_the_old_option(x509: Served) -> None:
@@ -226,7 +231,7 @@ def test_certificate_of_another_ca(x509: Served, tmp_path: Path) -> None:
     # It would take the server for its own.
     shutil.copy(x509.keys / "ca-cert.pem", folder)
     is_counted(x509, lambda: fails(with_certificates(folder), x509.port))
-    assert "it shows no certificate or key that counts" in x509.server.log
+    is_logged(x509, "it shows no certificate or key that counts")
 
 
 def test_certificate_that_has_ended(x509: Served, authority: Authority, tmp_path: Path) -> None:

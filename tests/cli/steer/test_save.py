@@ -20,7 +20,7 @@ from preswapd.api.save_file import Follower
 from preswapd.cli.steer.save_files import NewFile
 from preswapd.cli.steer.transfer import Transfer
 from preswapd.units import PAGE_SIZE as PAGE
-from tests.clients import connected
+from tests.clients import connected, gone
 from tests.conftest import StartServer
 from tests.running import PATIENCE, PRESWAPCTL, RunningServer
 
@@ -34,7 +34,7 @@ def filled(server: RunningServer) -> RunningServer:
     client = connected(server)
     client.pwrite(CONTENT, AT)
     client.trim(2 * PAGE, AT + len(CONTENT))
-    client.shutdown()
+    gone(server, client)
     return server
 
 
@@ -46,7 +46,7 @@ def target(start_server: StartServer) -> RunningServer:
 def check_restored(server: RunningServer) -> None:
     client = connected(server)
     assert bytes(client.pread(len(CONTENT) + PAGE, AT)) == CONTENT + bytes(PAGE)
-    client.shutdown()
+    gone(server, client)
 
 
 def test_what_they_say(filled: RunningServer, target: RunningServer, tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_file_stays_as_it_is_where_the_save_fails(filled: RunningServer, tmp_pat
     path.write_text("an older save")
     client = connected(filled)
     done = filled.ctl("save", "g1", str(path), "--yes", check=False)
-    client.shutdown()
+    gone(filled, client)
     assert done.returncode == 4
     assert "a client is connected to g1: save its guest (`virsh save`)" in done.stderr
     assert path.read_text() == "an older save"
@@ -311,4 +311,4 @@ def test_nbd_client_of_another_device_is_none_of_its(start_server: StartServer) 
     server = start_server(devices={"g1": "16M", "g2": "16M"})
     client: nbd.NBD = connected(server, "g2")
     server.ctl("save", "g1", "/dev/null")
-    client.shutdown()
+    gone(server, client, "g2")
