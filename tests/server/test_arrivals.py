@@ -46,6 +46,14 @@ def counts(door: Arrivals) -> dict[str, int]:
     return {found.reason: found.times for found in door.refusals()}
 
 
+def wait_for_end(thread: threading.Thread) -> None:
+    """Also in the kernel, which is a moment after Python's."""
+    thread.join(PATIENCE)
+    number = thread.native_id
+    assert number is not None
+    wait_until(lambda: not arrivals.is_alive(number), "the thread's end")
+
+
 def as_client(*steps: Callable[[], object]) -> None:
     """In a thread of its own, as nbdkit has one for each connection, which ends afterwards."""
 
@@ -55,7 +63,7 @@ def as_client(*steps: Callable[[], object]) -> None:
 
     thread = threading.Thread(target=run)
     thread.start()
-    thread.join(PATIENCE)
+    wait_for_end(thread)
 
 
 class Visit:
@@ -85,7 +93,7 @@ class Visit:
 
     def end(self) -> None:
         self.gone.set()
-        self.thread.join(PATIENCE)
+        wait_for_end(self.thread)
         self.client.close()
         self.served.close()
 
