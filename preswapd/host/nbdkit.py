@@ -74,9 +74,10 @@ def probe() -> Nbdkit:
     return Nbdkit(os.path.abspath(path), version, python)
 
 
-def output_of(*command: str, env: Mapping[str, str] | None = None) -> str:
+def tried(*command: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """How it ended; RefusedError where it has not."""
     try:
-        done = subprocess.run(
+        return subprocess.run(
             command,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -88,14 +89,22 @@ def output_of(*command: str, env: Mapping[str, str] | None = None) -> str:
         )
     except subprocess.TimeoutExpired:
         raise RefusedError(f"{' '.join(command)} gave no answer in {PROBE_SECONDS} s") from None
+
+
+def complaint_of(done: subprocess.CompletedProcess[str]) -> str:
+    """The first line of what it said."""
+    return (done.stderr.strip() or "no message").splitlines()[0]
+
+
+def output_of(*command: str, env: Mapping[str, str] | None = None) -> str:
+    done = tried(*command, env=env)
     if done.returncode:
-        complaint = (done.stderr.strip() or "no message").splitlines()[0]
         hint = (
             ": its Python plugin is not installed (Debian: nbdkit-plugin-python)"
             if "python" in command
             else ""
         )
-        raise RefusedError(f"{' '.join(command)} failed{hint}: {complaint}")
+        raise RefusedError(f"{' '.join(command)} failed{hint}: {complaint_of(done)}")
     return done.stdout
 
 

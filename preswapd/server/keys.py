@@ -4,7 +4,6 @@ would end where it cannot; and how it is told to."""
 
 import os
 import re
-import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -13,7 +12,7 @@ from pathlib import Path
 from preswapd.api.kinds import X509
 from preswapd.errors import RefusedError
 from preswapd.host.certificates import first_end
-from preswapd.host.nbdkit import PROBE_SECONDS
+from preswapd.host.nbdkit import complaint_of, tried
 from preswapd.host.nbdkit import environment as environment_of_nbdkit
 from preswapd.server.config.reach import TlsKeys
 
@@ -99,19 +98,7 @@ def check_lines(path: Path) -> None:
 def try_out(keys: TlsKeys, nbdkit: str) -> None:
     """nbdkit loads keys before it does anything else; its word on them is the one that counts."""
     command = [nbdkit, *options(keys, REQUIRED), "python", "--dump-plugin"]
-    try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            env={**environment_of_nbdkit(), **environment()},
-            timeout=PROBE_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise RefusedError(f"nbdkit has not loaded {keys.path} in {PROBE_SECONDS} s") from None
+    done = tried(*command, env={**environment_of_nbdkit(), **environment()})
     if done.returncode:
-        complaint = (done.stderr.strip() or "no message").splitlines()[0]
-        raise RefusedError(f"{keys.path} cannot be used: {complaint.removeprefix('nbdkit: ')}")
+        complaint = complaint_of(done).removeprefix("nbdkit: ")
+        raise RefusedError(f"{keys.path} cannot be used: {complaint}")
