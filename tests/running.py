@@ -29,6 +29,7 @@ IS_SANITIZED = "san.so" in os.environ.get("LD_PRELOAD", "")
 # A guest under emulation needs more.
 GUEST_PATIENCE = 120.0
 LOOK_SECONDS = 0.02
+LONGEST_PAUSE = 0.3
 NOBODY = 65534
 
 T = TypeVar("T")
@@ -147,7 +148,8 @@ class RunningServer(Server):
 
     def settled_stats(self) -> dict[str, Any]:
         """Once every page is compressed that is still to be."""
-        return wait_for(self.json_stats, lambda stats: not stats["tmem"]["staged_pages"])
+        wait_until(lambda: not self.client.stats()["tmem"]["staged_pages"], "staged pages")
+        return self.json_stats()
 
 
 def run(
@@ -171,14 +173,27 @@ def run(
 def wait_for(look: Callable[[], T], good: Callable[[T], bool], seconds: float = PATIENCE) -> T:
     """Looks again and again until what is seen is good, and returns that."""
     deadline = time.monotonic() + seconds
-    while not good(seen := look()):
-        assert time.monotonic() < deadline, f"after {seconds:.0f} s it is still {seen!r}"
-        time.sleep(LOOK_SECONDS)
-    return seen
+    while True:
+        begun = time.monotonic()
+        if good(seen := look()):
+            return seen
+        now = time.monotonic()
+        assert now < deadline, f"after {seconds:.0f} s it is still {seen!r}"
+        time.sleep(pause_after(now - begun))
 
 
 def wait_until(done: Callable[[], bool], what: str, seconds: float = GUEST_PATIENCE) -> None:
+    """The same, where nothing but yes or no is to be seen."""
     deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline, f"after {seconds:.0f} s still waiting for {what}"
-        time.sleep(LOOK_SECONDS)
+    while True:
+        begun = time.monotonic()
+        if done():
+            return
+        now = time.monotonic()
+        assert now < deadline, f"after {seconds:.0f} s still waiting for {what}"
+        time.sleep(pause_after(now - begun))
+
+
+def pause_after(look_seconds: float) -> float:
+    """A look that starts a process keeps a processor busy, which what is waited for needs too."""
+    return min(max(LOOK_SECONDS, look_seconds), LONGEST_PAUSE)

@@ -121,6 +121,11 @@ def device(server: RunningServer, name: str = "g1") -> dict[str, Any]:
     return counters
 
 
+def glance(server: RunningServer, name: str = "g1") -> dict[str, Any]:
+    """The same without a process, for who waits and looks again and again."""
+    return dict(server.client.stats()["devices"][name])
+
+
 def at_rest(guest: SwappingGuest) -> tuple[dict[str, int], dict[str, Any]]:
     """/proc/vmstat and the device's counters at a moment when no page moves."""
 

@@ -8,7 +8,7 @@ import pytest
 
 from preswapd.guest.kernel import Kernel
 from tests.conftest import StartServer
-from tests.guest.swapping import SwappingGuest, device, disks
+from tests.guest.swapping import SwappingGuest, device, disks, glance
 from tests.running import wait_until
 
 pytestmark = [pytest.mark.guest, pytest.mark.slow, pytest.mark.timeout(500)]
@@ -35,12 +35,12 @@ def test_guest_goes_on_after_the_server_was_away_for_too_long(guest: SwappingGue
     guest.swapon("g1")
     guest.fill()
     load = guest.start_load()
-    wait_until(lambda: device(server)["loads"] > 100, "the load to swap")
+    wait_until(lambda: glance(server)["loads"] > 100, "the load to swap")
     server.kill()
     wait_until(lambda: "STOP" in {event["event"] for event in guest.stops()}, "QEMU to pause it")
     server.start()
     # Its connection comes back, and it asks for nothing.
-    wait_until(lambda: device(server)["connections"] == 1, "QEMU to reconnect")
+    wait_until(lambda: glance(server)["connections"] == 1, "QEMU to reconnect")
     seen = device(server)
     assert (seen["awaited"], seen["read_requests"], seen["write_requests"]) == (False, 0, 0)
     assert seen["away"] > SECONDS

@@ -12,7 +12,8 @@ import pytest
 from preswapd.guest.kernel import Kernel
 from preswapd.qmp import Monitor
 from tests.conftest import StartServer
-from tests.guest.swapping import FILES, SwappingGuest, device
+from tests.guest.swapping import FILES, SwappingGuest
+from tests.guest.test_swapping import is_swapping
 from tests.running import GUEST_PATIENCE, RunningServer, wait_until
 
 pytestmark = [pytest.mark.guest, pytest.mark.slow, pytest.mark.timeout(500)]
@@ -93,11 +94,6 @@ def test_disk_comes_to_a_running_guest_and_goes(guest: SwappingGuest, qmp: Path)
 def appear(guest: SwappingGuest) -> None:
     """The guest's kernel looks for it by itself, and takes a moment."""
     wait_until(lambda: guest.run("findfs LABEL=g1", check=False).status == 0, "the disk to appear")
-
-
-def is_swapping(server: RunningServer) -> bool:
-    before = device(server)["write_requests"]
-    return bool(device(server)["write_requests"] > before)
 
 
 def is_attached(qmp: Path) -> bool:

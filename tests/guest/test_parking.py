@@ -15,6 +15,7 @@ from preswapd.cli.park.policy import SLOW_SECONDS, Action
 from preswapd.guest.kernel import Kernel
 from tests.conftest import StartServer
 from tests.guest.parking import MIB, PARK_SECONDS, IdleGuest
+from tests.guest.swapping import glance
 from tests.running import GUEST_PATIENCE, PRESWAPCTL, wait_for, wait_until
 
 # A minute each, half of it pauses between the steps.
@@ -40,7 +41,7 @@ def command(guest: IdleGuest, *options: str) -> list[str]:
 
 
 def parked(guest: IdleGuest) -> int:
-    return int(guest.server.json_stats()["devices"]["g1"]["parked"])
+    return int(glance(guest.server)["parked"])
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from tests.guest.swapping import (
     SwappingGuest,
     at_rest,
     device,
+    glance,
 )
 from tests.running import RunningServer, wait_until
 
@@ -111,7 +112,7 @@ def test_discards_and_swapoff_give_everything_back(
 
 def kept(server: RunningServer) -> int:
     """Pages that the server holds for the guest, in tmem and on disk."""
-    counters = device(server)
+    counters = glance(server)
     return int(counters["preswap_pages"] + counters["disk_pages"])
 
 
@@ -143,7 +144,7 @@ def test_shrink_to_nothing_under_load(start_server: StartServer, start_guest: St
     load = guest.start_load()
     lows = []
     for _ in range(3):
-        wait_until(lambda: device(server)["preswap_pages"] > 2000, "tmem to fill")
+        wait_until(lambda: glance(server)["preswap_pages"] > 2000, "tmem to fill")
         with Lowest(server.arena) as lowest:
             said = server.ctl("sysctl", "vm.preswap=0").stdout
         assert said == "vm.preswap = 0\n"
@@ -173,9 +174,9 @@ def test_restarts_under_load(
 
 
 def is_swapping(server: RunningServer) -> bool:
-    before = device(server)["write_requests"]
+    before = glance(server)["write_requests"]
     time.sleep(0.05)
-    return bool(device(server)["write_requests"] > before)
+    return bool(glance(server)["write_requests"] > before)
 
 
 def test_pool_that_is_always_full_means_disk_and_no_errors(

@@ -13,7 +13,7 @@ from tests.conftest import StartServer
 from tests.guest import stamped, swapping
 from tests.guest.stamped import ENOUGH, StampedGuest
 from tests.guest.storage_daemon import STILL, StorageDaemon, storage_daemon
-from tests.guest.swapping import SwappingGuest, device
+from tests.guest.swapping import SwappingGuest, device, glance
 from tests.guest.test_swapping import is_swapping
 from tests.running import RunningServer, wait_until
 
@@ -92,7 +92,7 @@ def test_server_that_is_away_for_too_long_is_errors(
         seen.assert_nothing_false()
         assert seen.failed > ENOUGH
         server.start()
-        wait_until(lambda: device(server)["connections"] == 1, "the daemon to reconnect")
+        wait_until(lambda: glance(server)["connections"] == 1, "the daemon to reconnect")
         guest.assert_all_right("cwc")
 
 
