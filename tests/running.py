@@ -26,6 +26,8 @@ PRESWAPCTL = str(BIN / "preswapctl")
 PATIENCE = 30.0
 # Of tools/sanitize.
 IS_SANITIZED = "san.so" in os.environ.get("LD_PRELOAD", "")
+# It ends a shell, and the coroutines of QEMU's tools, when it is preloaded.
+NO_SANITIZER = {"LD_PRELOAD": ""} if IS_SANITIZED else {}
 # A guest under emulation needs more.
 GUEST_PATIENCE = 120.0
 LOOK_SECONDS = 0.02
@@ -159,6 +161,8 @@ def run(
     timeout: float = PATIENCE,
 ) -> subprocess.CompletedProcess[str]:
     """A command without a terminal, its output kept; `env` is added to the environment."""
+    if IS_SANITIZED and command[0].startswith("qemu-"):
+        env = NO_SANITIZER
     return subprocess.run(
         command,
         stdin=subprocess.DEVNULL,
@@ -168,6 +172,11 @@ def run(
         check=False,
         env={**os.environ, **(env or {})},
     )
+
+
+def typed(line: str) -> subprocess.CompletedProcess[str]:
+    """A line as it can be typed in a shell."""
+    return run(["sh", "-c", line], env=NO_SANITIZER)
 
 
 def wait_for(look: Callable[[], T], good: Callable[[T], bool], seconds: float = PATIENCE) -> T:

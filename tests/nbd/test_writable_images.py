@@ -17,7 +17,7 @@ from preswapd.host.disk_locks import FLOCK, lock_of
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import BEHIND_ZONE, Connect, connected, discard
 from tests.precache.running import MIB, content
-from tests.running import PRESWAPD, RunningServer, run, wait_for
+from tests.running import PRESWAPD, RunningServer, run, typed, wait_for
 
 SIZE = 16 * MIB + 512
 CONTENT = content(SIZE)
@@ -286,7 +286,7 @@ def test_replaced_under_its_name(server: RunningServer, connect: Connect, path: 
     assert bytes(client.pread(17, 0)) == b"still the old one"
     assert not any(path.read_bytes())
     (line,) = (line for line in server.lines if "is not the file any more" in line)
-    assert run(["sh", "-c", line.partition("and then ")[2]]).returncode == 0
+    assert typed(line.partition("and then ")[2]).returncode == 0
     assert path.with_name("disk.raw.kept").read_bytes()[:17] == b"still the old one"
 
 
@@ -326,8 +326,9 @@ def test_shown_options(tmp_path: Path, path: Path) -> None:
 
 
 def test_file_that_may_not_be_written(tmp_path: Path, path: Path) -> None:
-    if run(["chattr", "+i", str(path)]).returncode:
-        pytest.skip("no file can be made immutable here")
+    made = run(["chattr", "+i", str(path)])
+    if made.returncode:
+        pytest.skip(f"no file can be made immutable here: {made.stderr}")
     try:
         with RunningServer(tmp_path, {"g1": "64M"}, "32M", options(path)) as server:
             refused = server.json_stats()["refused_images"]["disk"]
@@ -361,8 +362,9 @@ def test_block_device_that_the_host_uses(tmp_path: Path) -> None:
         assert run(["mkfs.ext4", "-q", "-F", str(device)]).returncode == 0
         mount = tmp_path / "mnt"
         mount.mkdir()
-        if run(["mount", str(device), str(mount)]).returncode:
-            pytest.skip("nothing can be mounted here")
+        made = run(["mount", str(device), str(mount)])
+        if made.returncode:
+            pytest.skip(f"it cannot be mounted here: {made.stderr}")
         try:
             with RunningServer(tmp_path, {"g1": "64M"}, "32M", options(device)) as server:
                 refused = server.json_stats()["refused_images"]["disk"]

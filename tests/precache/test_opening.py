@@ -16,7 +16,7 @@ from preswapd.precache.opening import open_image, why_not_opened
 from preswapd.precache.settings import ImageSpec
 from preswapd.tmem import Host
 from tests.precache.running import MIB
-from tests.running import as_nobody_special, run
+from tests.running import as_nobody_special, run, typed
 
 
 def refusal(path: Path) -> str:
@@ -33,7 +33,7 @@ def test_missing(tmp_path: Path) -> None:
     given = tmp_path / "given.qcow2"
     assert run(["qemu-img", "create", "-f", "qcow2", str(given), "1M"]).returncode == 0
     command = text.partition(" is made by ")[2].replace("FILE", f"{given}")
-    assert run(["sh", "-c", command]).returncode == 0
+    assert typed(command).returncode == 0
     open_image(path).close()
 
 
@@ -56,7 +56,7 @@ def test_not_readable(tmp_path: Path) -> None:
     assert f"{path} cannot be read: Permission denied: " in text
     assert text.endswith(" keeps user nobody out")
     command = text.partition("denied: ")[2].partition(" shows")[0]
-    assert "secret.raw" in run(["sh", "-c", command]).stdout
+    assert "secret.raw" in typed(command).stdout
 
 
 def test_not_writable_names_the_way_out(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_no_multiple_of_512_names_the_way_out(tmp_path: Path) -> None:
     path.write_bytes(bytes(4097))
     text = refusal(path)
     command = text.partition(" as disks are: ")[2].partition(" makes it")[0]
-    assert run(["sh", "-c", command]).returncode == 0
+    assert typed(command).returncode == 0
     open_image(path).close()
     assert path.stat().st_size == 4608
 
@@ -99,7 +99,7 @@ def test_other_formats_name_the_way_out(tmp_path: Path, kind: str) -> None:
     text = refusal(path)
     assert f"is a {kind} image" in text
     command = text.partition(" are served: ")[2].partition(", and give")[0]
-    assert run(["sh", "-c", command]).returncode == 0
+    assert typed(command).returncode == 0
     open_image(Path(f"{path}.raw")).close()
 
 

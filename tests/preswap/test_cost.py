@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.compiling import BLOCK, DEVICE, INCLUDES, LIBRARIES, TMEM, sources
+from tests.running import IS_SANITIZED
 
 HERE = Path(__file__).parent
 NOBODY, SOME = 63, 4  # as powers of two: of so many pages one is followed
@@ -41,6 +42,7 @@ def a_page(program: Path, folder: Path, shift: int, operation: str) -> float:
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind counts them")
+@pytest.mark.skipif(IS_SANITIZED, reason="valgrind does not run under a sanitizer")
 @pytest.mark.parametrize("operation", ["read", "write"])
 def test_following_pages_costs_hardly_anything(program: Path, base: Path, operation: str) -> None:
     """In /dev/shm: valgrind has no room for an arena that may grow as large as a disk."""

@@ -18,7 +18,7 @@ from preswapd.host.container import HOSTS, Mount, ends_with_us, engine, mount_of
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import BEHIND_ZONE, connected
 from tests.faults.test_memory import LIMIT, memory_cgroup  # noqa: F401 - a fixture
-from tests.running import PRESWAPCTL, RunningServer, run
+from tests.running import IS_SANITIZED, PRESWAPCTL, RunningServer, run
 
 NAMESPACES = ("--mount", "--pid", "--ipc")
 needs_namespaces = pytest.mark.skipif(
@@ -162,6 +162,7 @@ def test_doctor_outside_looks_at_the_right_process(stack: ExitStack, tmp_path: P
 
 
 @needs_namespaces
+@pytest.mark.skipif(IS_SANITIZED, reason="a sanitizer needs more than the cgroup's limit")
 def test_doctor_is_content_with_a_directory_of_the_hosts(
     stack: ExitStack,
     tmp_path: Path,
