@@ -17,7 +17,7 @@ from typing import NamedTuple
 from preswapd.guest.faults import GuestError, GuestTimeoutError
 from preswapd.guest.initramfs import INIT
 from preswapd.guest.kernel import Kernel
-from preswapd.guest.machine import Guest, Hardware, Software
+from preswapd.guest.machine import COMMAND_SECONDS, Guest, Hardware, Software
 from preswapd.guest.memory import memory_leaving
 from preswapd.units import PAGE_SIZE
 from tests.guest.swapping import MIB
@@ -32,16 +32,21 @@ PAGES = STAMPED * MIB // PAGE_SIZE
 AVAILABLE = 160 * MIB
 IMAGE = 500 * MIB
 ENOUGH = 100  # pages, for a test to mean something
+# MiB that reclaim leaves it, nearly one of them for the program and what it knows of its pages: how
+# far Linux goes below a cgroup's limit is its own affair.
+KEPT = 3
 
 ASK, SAID = "/run/ask", "/run/said"
 RESTING = "/dev/vda"
 RESUMING = "/run/resuming"
 RESUME = "cat /sys/block/vda/dev >/sys/power/resume"
+# The limit is that of the outer one, as what a cgroup itself is to keep does not count there.
 SWAPS = "/cgroup/swaps"
+STAMPED_IN = f"{SWAPS}/stamped"
 STAMPS = f"""
-echo 0 >{SWAPS}/cgroup.procs
+echo 0 >{STAMPED_IN}/cgroup.procs
 echo -1000 >/proc/self/oom_score_adj
-exec /bin/stamps {STAMPED} <>{ASK} >{SAID}
+exec /bin/stamps {{mib}} <>{ASK} >{SAID}
 """
 
 
@@ -93,9 +98,12 @@ class StampedGuest(Guest):
         rest: Path | None = None,
         incoming: str = "",
         hardware: Sequence[str] | None = None,
+        stamped: int = STAMPED,
+        memory: int = MEMORY,
     ) -> None:
-        """`hardware` takes the place of the disk."""
+        """`hardware` takes the place of the disk; MiB that are stamped, and that may stay."""
         self.server = server
+        self.stamped, self.memory = stamped, memory
         files = {
             "/init": (HERE / "still.sh").read_bytes(),
             "/init.commands": INIT.read_bytes(),
@@ -117,12 +125,22 @@ class StampedGuest(Guest):
     def fill(self) -> None:
         """Swap turned on by label, and more memory stamped than there is for it."""
         self.swapon("g1")
-        # Not memory.max: with a slow swap disk Linux says rather that it is out of memory.
-        self.run(f"mkdir {SWAPS} && echo {MEMORY}M >{SWAPS}/memory.high")
-        self.run(f"mkfifo {ASK}; touch {SAID}")
-        self.start("stamps", STAMPS)
-        self.assert_all_right("wc")
+        self.stamp(f"{self.memory}M")
         assert device_writes(self.server) > ENOUGH
+
+    def stamp(self, high: str = "max") -> None:
+        """For the first time."""
+        # Not memory.max: with a slow swap disk Linux says rather that it is out of memory.
+        self.run(f"mkdir {SWAPS} && echo {high} >{SWAPS}/memory.high")
+        self.run(f"echo +memory >{SWAPS}/cgroup.subtree_control; mkdir {STAMPED_IN}")
+        self.keep(KEPT)
+        self.run(f"mkfifo {ASK}; touch {SAID}")
+        self.start("stamps", STAMPS.format(mib=self.stamped))
+        self.assert_all_right("wc")
+
+    def keep(self, mib: int) -> None:
+        """So much of it stays in memory, whoever wants some."""
+        self.run(f"for each in {SWAPS} {STAMPED_IN}; do echo {mib}M >$each/memory.min; done")
 
     def order(self, orders: str) -> None:
         """Rounds of writes (w) and checks (c), one after the other."""
@@ -132,9 +150,9 @@ class StampedGuest(Guest):
         """For one that may be paused before it could answer."""
         self.run(f"(sleep 1; printf {orders} >{ASK}) >/dev/null 2>&1 &")
 
-    def seen(self) -> list[Seen]:
+    def seen(self, timeout: float = COMMAND_SECONDS) -> list[Seen]:
         """The rounds that have ended."""
-        lines = self.run(f"cat {SAID}").output.splitlines()
+        lines = self.run(f"cat {SAID}", timeout).output.splitlines()
         return [Seen(words[0], *map(int, words[1:])) for words in map(str.split, lines)]
 
     def rounds(self, orders: str) -> list[Seen]:
@@ -145,12 +163,15 @@ class StampedGuest(Guest):
         return wait_for(self.seen, lambda seen: len(seen) >= whole, 2 * GUEST_PATIENCE)[before:]
 
     def assert_all_right(self, orders: str) -> None:
-        assert self.rounds(orders) == [Seen(order, PAGES, 0, 0, 0, 0) for order in orders]
+        pages = self.stamped * MIB // PAGE_SIZE
+        assert self.rounds(orders) == [Seen(order, pages, 0, 0, 0, 0) for order in orders]
 
     def assert_nothing_false(self, orders: str) -> list[Seen]:
         """Each page is right or an I/O error, and there are enough of both."""
-        # Thousands of errors take minutes to say, and each would take its neighbours with it.
+        # Thousands of errors take minutes to say, and each would take its neighbours with it; and
+        # with a limit, what is in memory still would make room for pages that are read in vain.
         self.run("dmesg -n 1; echo 0 >/proc/sys/vm/page-cluster")
+        self.run(f"echo max >{SWAPS}/memory.high")
         rounds = self.rounds(orders)
         for seen in rounds:
             seen.assert_nothing_false()
@@ -160,8 +181,9 @@ class StampedGuest(Guest):
         return rounds
 
     def swap_out(self) -> None:
-        """All of what is stamped, as far as the kernel can."""
-        self.run(f"echo {MEMORY}M >{SWAPS}/memory.reclaim", check=False)
+        """All of what is stamped, as far as the kernel can; what was read in vain goes first."""
+        self.keep(0)
+        self.run(f"echo {2 * self.stamped}M >{SWAPS}/memory.reclaim", check=False)
 
     # --- QEMU ---
 

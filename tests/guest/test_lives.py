@@ -5,17 +5,15 @@ Never zeros, never an older page, and never an error where the server does know.
 """
 
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from preswapd.guest.kernel import Kernel
 from preswapd.preswap.files.zone import zone
 from tests.conftest import StartServer
-from tests.guest.stamped import ENOUGH, RESUME, StampedGuest, rest_disk
+from tests.guest.conftest import Boot
+from tests.guest.stamped import ENOUGH, RESUME, rest_disk
 from tests.guest.swapping import device
 from tests.running import GUEST_PATIENCE, RunningServer
 
@@ -25,20 +23,6 @@ DISK = 256 << 20
 DEVICES = {"g1": str(DISK)}
 
 REPORTING: dict[str, Any] = {"bus": "virtio", "report": True}
-
-Boot = Callable[..., StampedGuest]
-
-
-@pytest.fixture
-def boot(kernel: Kernel, guest_cache: Path, tmp_path: Path) -> Iterator[Boot]:
-    """Starts a guest on a server; each is ended at the latest after the test."""
-    with ExitStack() as stack:
-
-        def start(server: RunningServer, **options: Any) -> StampedGuest:
-            guest = StampedGuest(server, kernel, guest_cache, tmp_path, **options)
-            return stack.enter_context(guest)
-
-        yield start
 
 
 @pytest.fixture
