@@ -40,7 +40,7 @@ LIFE_SECONDS = 1800.0
 READ_SECONDS = 600.0
 # Of reads from the file, for all guests, to those for one.
 SHARED = 1.1
-POOL, SMALL_POOL = "256M", "24M"
+POOL = "256M"
 
 FIND = """for d in /sys/block/vd*; do [ "$(cat $d/serial)" = image ] && disk=/dev/${{d##*/}}; done
 """
@@ -177,8 +177,8 @@ def farm(path: Path, tmp: Path, kernel: Kernel, cache: Path) -> Iterator[Farm]:
         yield made
 
 
-def limit_pool(server: RunningServer, size: str) -> None:
-    """Returns once the pool is no larger."""
+def limit_pool(server: RunningServer, size: int) -> None:
+    """In bytes.  Returns once the pool is no larger."""
     server.ctl("sysctl", f"preswap.default.pool_limit={size}", timeout=GUEST_PATIENCE)
 
 
@@ -243,12 +243,14 @@ def all_steps(farmed: Farm, number: int, folder: Path, alone: int) -> None:
         farmed.check(guests)
         note("what each writes to its overlay, no other sees")
 
-        limit_pool(server, SMALL_POOL)
+        # How much a guest swaps differs with its kernel.
+        limit = server.json_stats()["tmem"]["mem_used_total"] * 2 // 3
+        limit_pool(server, limit)
         swapping = guests[0]
         assert isinstance(swapping, SwappingGuest)
         load = swapping.start_load()
         farmed.check(guests)
-        note(f"a pool of {SMALL_POOL}: {farmed.figures()['evicted']} pages made room")
+        note(f"a pool of {limit // MIB} MiB: {farmed.figures()['evicted']} pages made room")
 
         lines = len(server.lines)
         farmed.change(1)

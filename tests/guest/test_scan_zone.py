@@ -69,8 +69,8 @@ def test_guest_reads_in_the_zone_only(kernel: Kernel, guest_cache: Path, tmp_pat
         assert guest.stops() == []
         for disk in disks:
             assert {request.kind for request in disk.requests()} == {"Read"}
-            # All of that, so that it would be noticed if nothing had been read or logged.
-            assert disk.reads()[0] >= Span(0, 512 * KIB + PAGE_SIZE)
+            # So much at least, so that it would be noticed if nothing had been read or logged.
+            assert disk.reads()[0] >= Span(0, 256 * KIB)
             assert outside_zone(disk.reads(), disk.shape.size) == []
 
 

@@ -77,10 +77,11 @@ def test_nbdinfo_can(module_server: RunningServer, what: str) -> None:
 
 
 def test_nbdinfo_map(module_server: RunningServer) -> None:
-    """Without structured replies there is none; with them all but the header is a hole."""
+    """Without structured replies there is none; with them what was trimmed is a hole."""
+    discard(connected(module_server)).shutdown()
     done = run(["nbdinfo", "--map", "--json", module_server.nbd_uri()])
     if module_server.json_stats()["server"]["structured_replies"]:
-        assert json.loads(done.stdout)[-1]["type"] == 3
+        assert {0, 3} <= {extent["type"] for extent in json.loads(done.stdout)}
     else:
         assert done.returncode == 1
         assert "base:allocation" in done.stderr
