@@ -3,8 +3,9 @@
 
 import os
 import platform
+import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
@@ -37,6 +38,19 @@ settings.register_profile(
     suppress_health_check=SLOW_IS_FINE,
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "short"))
+
+
+def pytest_configure() -> None:
+    """What is started in a script's background ignores Ctrl-C, and after nohup(1) a hang-up, as do
+    all that it starts: programs that are to be interrupted would not notice.  A handler of ours is
+    none of theirs; a hang-up is to be nothing to us still."""
+    handlers: dict[int, Callable[..., object]] = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGHUP: lambda number, frame: None,
+    }
+    for number, handler in handlers.items():
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 class StartServer(Protocol):

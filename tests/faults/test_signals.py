@@ -76,6 +76,26 @@ def end_during(
     server.start()
 
 
+def wait_until_told(process: subprocess.Popen[str], lines: int = 1) -> None:
+    """By so many lines of progress: the first one says that it is begun, or set."""
+    assert process.stderr is not None
+    for _ in range(lines):
+        assert "moved" in process.stderr.readline()
+
+
+def interrupt(process: subprocess.Popen[str], injector: Injector) -> None:
+    """Ctrl-C where its report is waited for, and an end of what the injector holds.
+
+    Not at once: nothing but lines that come later shows that the server has seen it.  Two may have
+    been on their way, and before each of the others it looks.
+    """
+    injector.wait()
+    wait_until_told(process)
+    process.send_signal(signal.SIGINT)
+    wait_until_told(process, 4)
+    injector.end()
+
+
 # --- preswapctl ---
 
 
@@ -90,12 +110,10 @@ def test_interrupted_shrink_ends_with_5_and_goes_on_when_run_again(
 ) -> None:
     injector.hold(Call.WRITE, IMAGE)
     with running(filled, "shrink", "0") as shrink:
-        injector.wait()
-        shrink.send_signal(signal.SIGINT)
+        interrupt(shrink, injector)
         _, said = shrink.communicate(timeout=30)
-    injector.end()
     assert shrink.returncode == 5
-    assert "interrupted; run it again to go on" in said
+    assert "still in tmem (interrupted); run it again to go on" in said
     shrink_again(filled)
     assert content(connect(filled)) == CONTENT
 
@@ -171,12 +189,6 @@ def test_killed_preswapctl_stops_no_fit(
     injector.end()
     quota_is_kept(filled, 100)
     assert content(connect(filled)) == CONTENT
-
-
-def wait_until_told(setting: subprocess.Popen[str]) -> None:
-    """By its first line of progress, that it is set."""
-    assert setting.stderr is not None
-    assert "moved" in setting.stderr.readline()
 
 
 def test_stopped_fit_says_so_to_whoever_waits(

@@ -12,7 +12,8 @@ import signal
 import subprocess
 import threading
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from tests.clients import Connect, connected
 from tests.conftest import StartServer
 from tests.faults.conftest import MIB, NOISE, counters, error_of, mounted
 from tests.faults.injection import Call, Injector
-from tests.faults.test_signals import running
+from tests.faults.test_signals import interrupt, running
 from tests.running import PATIENCE, RunningServer, run, wait_for
 
 # Behind all but the end of the scan zone.
@@ -171,24 +172,25 @@ def test_sync_while_its_guest_writes(filled: RunningServer, connect: Connect) ->
     """It ends under load, and what is quiet when a further one ends is safe."""
     client = connect(filled)
     written: dict[int, bytes] = {}
+    writes = 0
     enough = threading.Event()
 
     def write() -> None:
-        for number in range(1 << 30):
-            if enough.is_set():
-                return
-            page, content = number * 7 % PAGES, number.to_bytes(8, "little") * (PAGE // 8)
+        nonlocal writes
+        while not enough.is_set():
+            page, content = writes * 7 % PAGES, writes.to_bytes(8, "little") * (PAGE // 8)
             client.pwrite(content, AT + page * PAGE)
             written[page] = content
+            writes += 1
 
     guest = threading.Thread(target=write)
     guest.start()
     try:
         wait_for(lambda: len(written), lambda pages: pages > PAGES // 2)
-        before = len(written)
+        before = writes
         for _ in range(3):
             filled.ctl("sync")
-        assert len(written) > before
+        assert writes > before
     finally:
         enough.set()
         guest.join()
@@ -283,10 +285,7 @@ def test_interrupted_sync_goes_on_when_run_again(
 ) -> None:
     injector.hold(Call.WRITE, IMAGE)
     with running(filled, "sync") as process:
-        injector.wait()
-        process.send_signal(signal.SIGINT)
-        # Only now: its answer waits for the writes that are under way.
-        injector.end()
+        interrupt(process, injector)
         _, said = process.communicate(timeout=30)
     assert (process.returncode, "interrupted" in said) == (5, True)
     assert filled.ctl("sync").returncode == 0
@@ -417,12 +416,12 @@ def test_signal_ends_sync_and_exit_between_two_writes(
 ) -> None:
     filled.stop()
     injector.hold(Call.WRITE, IMAGE)
-    command = [*filled.command(), "--sync-and-exit"]
-    with subprocess.Popen(
-        command, env=filled.env, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with telling(filled) as process:
+        # Then it is ready for a signal.
+        line_of(process, "sync: ")
         injector.wait()
         process.send_signal(number)
+        line_of(process, "stopped")
         injector.end()
         _, said = process.communicate(timeout=30)
     assert process.returncode == 5
@@ -431,32 +430,51 @@ def test_signal_ends_sync_and_exit_between_two_writes(
     assert content(connect(filled)) == CONTENT
 
 
-# With lines that come sooner than an operator wants them.
-SOON = """
+# With lines that come sooner than an operator wants them, and one when a signal has come.
+TELLING = """
 import sys
 from preswapd.__main__ import main
+from preswapd.preswap.writeback.shrink import Shrink
 from preswapd.server import syncing
 syncing.TOLD_SECONDS = 0.02
+stop = Shrink.stop
+def stop_and_tell(shrink):
+    stop(shrink)
+    sys.stderr.write("stopped\\n")
+    sys.stderr.flush()
+Shrink.stop = stop_and_tell
 main()
 """
+
+
+@contextmanager
+def telling(server: RunningServer) -> Iterator[subprocess.Popen[str]]:
+    python = str(Path(server.command()[0]).with_name("python"))
+    with subprocess.Popen(
+        [python, "-c", TELLING, "serve", *server.arguments(), "--sync-and-exit"],
+        env=server.env,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        yield process
+
+
+def line_of(process: subprocess.Popen[str], begin: str) -> str:
+    """The next line that begins so."""
+    assert process.stderr is not None
+    said = ""
+    while not said.startswith(begin):
+        said = process.stderr.readline()
+        assert said
+    return said
 
 
 def test_sync_and_exit_tells_how_far_it_is(filled: RunningServer, injector: Injector) -> None:
     filled.stop()
     injector.hold(Call.WRITE, IMAGE)
-    arguments = ["-c", SOON, "serve", *filled.arguments(), "--sync-and-exit"]
-    with subprocess.Popen(
-        [str(Path(filled.command()[0]).with_name("python")), *arguments],
-        env=filled.env,
-        stdin=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stderr is not None
-        said = ""
-        while not said.startswith("sync: "):
-            said = process.stderr.readline()
-            assert said
+    with telling(filled) as process:
+        said = line_of(process, "sync: ")
         injector.end()
         process.communicate(timeout=30)
     assert said == f"sync: 0 pages (0B) moved, {PAGES} left, target 0\n"

@@ -5,6 +5,7 @@ import errno
 import random
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +18,9 @@ from tests.conftest import StartServer
 from tests.nbd.conftest import MIB
 from tests.running import PRESWAPCTL, RunningServer
 
-PAGES = 1024
+# More of each writer than a server lives to see, however busy its machine is.
+PAGES = 4096
+STOP_AT, SLOW_FROM = 340, 680
 
 
 @pytest.fixture(params=["32M", "4M"], ids=["ample", "full"])
@@ -66,12 +69,19 @@ class Writer:
 
 
 def written_until_stop(server: RunningServer, number: int) -> list[Writer]:
-    """Two writers, with the signal in their midst."""
+    """Two writers, with the signal in their midst.
+
+    What comes later goes slowly: a busy machine may take long to tell the server of it.
+    """
     writers = [Writer(server, first) for first in (1, 1 + PAGES)]
     runs = [writer.run() for writer in writers]
     for step in range(PAGES + 1):
-        if step == PAGES // 3:
+        if all(writer.client.aio_is_dead() for writer in writers):
+            break
+        if step == STOP_AT:
             server.running.send_signal(number)
+        if step > SLOW_FROM:
+            time.sleep(0.01)
         for running in runs:
             next(running, None)
     return writers
@@ -108,6 +118,7 @@ def test_stop_while_a_shrink_runs(loaded: RunningServer, connect: Connect) -> No
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as shrink:
+        loaded.wait_for_line("shrink from ")
         assert loaded.stop() == 0
         assert shrink.wait(30) in {0, 3}
     loaded.start()
