@@ -22,6 +22,10 @@ export PYTHONNOUSERSITE := 1
 # setuptools announces at every build that it calls two tables of pyproject.toml experimental: its version is pinned for that.
 KNOWN_EXPERIMENTAL := -W 'ignore:`[tool.'
 
+# Of `make test`: one more than processors, as tests wait for disks, clocks and guests a good part of their time.  Each of them
+# reads all tests first, which takes a quarter of the time where an earlier run has left their bytecode.
+WORKERS ?= $(shell echo $$(($$(nproc) + 1)))
+
 NATIVE_SOURCES := $(foreach folder,nbd_plugin preswapd/* preswapd/*/*,$(wildcard $(addprefix $(folder)/*.,c h pyx pxd)))
 CYTHON_SOURCES := $(filter %.pyx %.pxd,$(NATIVE_SOURCES))
 
@@ -35,7 +39,7 @@ build: $(VENV)/.built  ## make .venv with preswapd and preswapctl in .venv/bin (
 dev: $(VENV)/.packages-test build $(VENV)/.dev  ## set up what tests and checks need, and run none
 
 test: $(VENV)/.packages-test build check  ## run every check and every test
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
 demo: $(VENV)/.packages-demo build  ## boot a Linux guest that swaps through preswapd
 	$(BIN)/preswapd demo

@@ -7,6 +7,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -51,6 +52,33 @@ def pytest_configure() -> None:
     for number, handler in handlers.items():
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, handler)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items[:] = spread(items)
+
+
+def spread(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Slow guests one by one between the other files, and none of them among the last ones.
+
+    In a row all workers would be in guests at once, which then wait for each other's processors;
+    and each of them takes as long as a hundred other tests, so that the last one would be waited
+    for.
+    """
+    guests = [item for item in items if is_slow_guest(item)]
+    others = [item for item in items if not is_slow_guest(item)]
+    files = [list(found) for _, found in groupby(others, key=lambda item: item.path)]
+    room = len(files) * 4 // 5 or 1
+    found: list[pytest.Item] = []
+    for number, file in enumerate(files):
+        begin, end = (len(guests) * min(at, room) // room for at in (number, number + 1))
+        found += guests[begin:end] + file
+    return found if files else guests
+
+
+def is_slow_guest(item: pytest.Item) -> bool:
+    return all(item.get_closest_marker(name) for name in ("guest", "slow"))
 
 
 class StartServer(Protocol):
