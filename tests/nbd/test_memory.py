@@ -46,9 +46,9 @@ def private_memory(server: RunningServer) -> int:
 
 def at_once(clients: list[Any], server: RunningServer, *, write: bool, length: int) -> int:
     """All that all workers can have in flight; the most memory that was seen meanwhile."""
+    buffer = nbd.Buffer.from_bytearray(bytearray(b"x" * length))  # of all: nobody looks at it
     for client in clients:
         for number in range(THREADS):
-            buffer = nbd.Buffer.from_bytearray(bytearray(b"x" * length))
             offset = PAGE + number * MIB
             send = client.aio_pwrite if write else client.aio_pread
             send(buffer, offset, completion=lambda error: 1)

@@ -375,7 +375,11 @@ def test_stop_with_a_request_in_flight_stays_dirty(running: Running, held_up: He
     assert not running.sidecar().clean
 
 
-def test_sync_of_a_device_that_is_busy_says_so(running: Running, held_up: HeldUp) -> None:
+def test_sync_of_a_device_that_is_busy_says_so(
+    running: Running, held_up: HeldUp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It tries as often as elsewhere, where each time is a second."""
+    monkeypatch.setattr("preswapd.preswap.instance.PARK_MILLISECONDS", 50)
     result = running.instance.begin_sync().wait()
     assert (result.complete, result.reason) == (False, "g1: its requests take too long")
     held_up.release()
