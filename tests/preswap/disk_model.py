@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What a disk must return: the reference that the devices are compared with."""
 
+import random
+
 from preswapd.units import PAGE_SIZE as PAGE
 
 
@@ -57,12 +59,7 @@ def page_of(tag: int) -> bytes:
             return word * (PAGE // 8)
         case 1:
             return (word + bytes(56)) * (PAGE // 64)
-    out = bytearray()
-    state = tag + 1
-    while len(out) < PAGE:
-        state = state * 6364136223846793005 + 1442695040888963407 & (1 << 64) - 1
-        out += (state >> 16).to_bytes(6, "little")
-    return bytes(out[:PAGE])
+    return random.Random(tag).randbytes(PAGE)
 
 
 def pages_of(tag: int, count: int) -> bytes:

@@ -19,21 +19,38 @@ ROUNDS = {
 WORKED = {"hammer": "the mover", "swings": "eviction"}
 
 
-def build(source: Path, program: Path, flags: list[str]) -> None:
-    files = [source, *sorted(TMEM.glob("*.c"))]
-    command = ["cc", "-std=gnu11", "-g", "-O1", *flags, *INCLUDES, "-o", str(program)]
-    command += [*map(str, files), *LIBRARIES]
-    built = subprocess.run(command, capture_output=True, text=True)
+@pytest.fixture(
+    scope="module",
+    # Those who need the same objects get them from one worker.
+    params=[pytest.param(s, marks=pytest.mark.xdist_group(f"hammered-{s}")) for s in SANITIZERS],
+)
+def sanitizer(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def objects(tmp_path_factory: pytest.TempPathFactory, sanitizer: str) -> list[Path]:
+    """The page store, compiled once for all programs."""
+    folder = tmp_path_factory.mktemp(sanitizer)
+    compile_by(SANITIZERS[sanitizer], "-c", *map(str, sorted(TMEM.glob("*.c"))), cwd=folder)
+    return sorted(folder.glob("*.o"))
+
+
+def compile_by(flags: list[str], *arguments: str, cwd: Path) -> None:
+    command = ["cc", "-std=gnu11", "-g", "-O1", *flags, *INCLUDES, *arguments]
+    built = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
     if built.returncode and flags and "cannot find" in built.stderr:
         pytest.skip(f"this compiler has no {flags[0]}")
     assert built.returncode == 0, built.stderr
 
 
-@pytest.mark.parametrize("sanitizer", SANITIZERS)
 @pytest.mark.parametrize("name", ROUNDS)
-def test_hammered(tmp_path: Path, shm: Path, name: str, sanitizer: str) -> None:
+def test_hammered(
+    tmp_path: Path, shm: Path, objects: list[Path], name: str, sanitizer: str
+) -> None:
     program = tmp_path / name
-    build(HERE / f"{name}.c", program, SANITIZERS[sanitizer])
+    files = [HERE / f"{name}.c", *objects]
+    compile_by(SANITIZERS[sanitizer], *map(str, files), *LIBRARIES, "-o", str(program), cwd=HERE)
     is_long = os.environ.get("HYPOTHESIS_PROFILE") == "long"
     rounds = ROUNDS[name][sanitizer] * (20 if is_long else 1)
     command = [str(program), str(shm / "arena"), str(rounds)]

@@ -1,15 +1,21 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """`park` and `unpark`, on a QEMU that runs nothing but its firmware: what is looked at before
 anything is done, what is kept, and who is told what.  tests/guest/test_parking.py has real guests.
+
+But for test_guest_without_a_driver_keeps_all, `park` does not wait as long as it does elsewhere
+(hasty.py), and where it must lose its patience, it has less (hasty_rules).
 """
 
 import json
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from itertools import count
+from pathlib import Path
 
 import nbd
 import pytest
@@ -22,18 +28,19 @@ from preswapd.cli.park.interrupts import Interrupts
 from preswapd.cli.park.machine import Machine as ParkedMachine
 from preswapd.cli.park.machine import named
 from preswapd.cli.park.park import Parker
-from preswapd.cli.park.policy import Action, Rules, Seen, State
+from preswapd.cli.park.policy import Action, Rules, Seen, State, rules_for
 from preswapd.cli.park.unpark import give_back
 from preswapd.errors import PartialError, RefusedError, UnreachableError
 from preswapd.qmp import Monitor
 from tests.cli.conftest import Machine, StartMachine
 from tests.clients import BEHIND_ZONE, connected
 from tests.conftest import StartServer
-from tests.running import PATIENCE, PRESWAPCTL, RunningServer, wait_until
+from tests.running import PATIENCE, RunningServer, run, wait_until
 
 MIB = 1 << 20
 WHOLE = 32 * MIB  # of start_machine
 PAGES = 256
+HASTY = (sys.executable, str(Path(__file__).with_name("hasty.py")))
 Two = tuple[RunningServer, Machine, Machine]
 
 
@@ -48,13 +55,34 @@ def machine(server: RunningServer, start_machine: StartMachine) -> Machine:
     return start_machine(*OPTION.split(), *disk(server))
 
 
+@pytest.fixture
+def hasty_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a Parker of this process: test_policy.py has the patience of others."""
+    monkeypatch.setattr("preswapd.cli.park.balloon.STATS_SECONDS", 0.2)
+
+    def rules(has: int, floor: int) -> Rules:
+        return rules_for(has, floor)._replace(window=0.5, patience=2.0)
+
+    monkeypatch.setattr("preswapd.cli.park.park.rules_for", rules)
+
+
 def left(server: RunningServer) -> int:
     return int(server.json_stats()["devices"]["g1"]["parked"])
 
 
+def hasty_command(server: RunningServer, *arguments: str) -> list[str]:
+    return [*HASTY, f"--runtime-dir={server.runtime_dir}", *arguments]
+
+
+def hasty(server: RunningServer, *arguments: str) -> subprocess.CompletedProcess[str]:
+    done = run(hasty_command(server, *arguments))
+    assert done.returncode == 0, done.stderr
+    return done
+
+
 def refused(server: RunningServer, status: int, *arguments: str) -> str:
     """The one line that it says."""
-    done = server.ctl(*arguments, check=False)
+    done = run(hasty_command(server, *arguments))
     assert (done.returncode, done.stdout) == (status, ""), done.stderr
     assert done.stderr.count("\n") == 1
     return done.stderr
@@ -72,12 +100,12 @@ def noted(server: RunningServer, machine: Machine) -> None:
 
 def test_dry_run_changes_nothing(server: RunningServer, machine: Machine) -> None:
     command = ("park", "g1", f"--qmp={machine.qmp}", "--floor=8M", "--dry-run")
-    done = server.ctl(*command)
+    done = hasty(server, *command)
     assert done.stdout.splitlines() == [
         "g1 would be left with 8M of 32M, in steps of 16M",
         f"its guest may swap out 24M; there is room for {done.stdout.split()[-1]}",
     ]
-    plan = json.loads(server.ctl("--json", *command).stdout)
+    plan = json.loads(hasty(server, "--json", *command).stdout)
     assert 24 * MIB <= plan.pop("room") <= 64 * MIB
     assert plan == {
         "name": "g1",
@@ -94,7 +122,9 @@ def test_dry_run_changes_nothing(server: RunningServer, machine: Machine) -> Non
 
 def test_instance_is_as_good_a_name(server: RunningServer, machine: Machine) -> None:
     options = (f"--qmp={machine.qmp}", "--floor=8M", "--dry-run")
-    assert server.ctl("park", "default", *options).stdout.startswith("default would be left with")
+    assert hasty(server, "park", "default", *options).stdout.startswith(
+        "default would be left with"
+    )
 
 
 def test_qemu_without_a_balloon(server: RunningServer, start_machine: StartMachine) -> None:
@@ -125,7 +155,7 @@ def test_balloon_that_gives_nothing_back(
     machine = start_machine("-device", "virtio-balloon-pci", *disk(server))
     command = ("park", "g1", f"--qmp={machine.qmp}", "--floor=8M", "--dry-run")
     assert OPTION in refused(server, 4, *command)
-    server.ctl(*command, "--force")
+    hasty(server, *command, "--force")
 
 
 def test_paused_guest(server: RunningServer, start_machine: StartMachine) -> None:
@@ -142,7 +172,7 @@ def test_missing_room_is_named(start_server: StartServer, start_machine: StartMa
     assert "its guest may swap out 24M, and there is room for 16" in said
     floor = said.split("(--floor ")[1].split()[0]
     # What it says works, and a little less does not.
-    server.ctl(*command, f"--floor={floor}")
+    hasty(server, *command, f"--floor={floor}")
     assert "is missing" in refused(server, 4, *command, f"--floor={int(floor[:-1]) - 1}M")
 
 
@@ -220,6 +250,7 @@ def test_park_that_is_killed_is_known(
     assert left(server) == 0
 
 
+@pytest.mark.usefixtures("hasty_rules")
 def test_step_that_cannot_be_kept_is_not_made(server: RunningServer, machine: Machine) -> None:
     """Of the first one nothing was changed then, of a later one it is known how far it was."""
     kept = server.runtime_dir / "parked.json"
@@ -238,6 +269,7 @@ def test_step_that_cannot_be_kept_is_not_made(server: RunningServer, machine: Ma
     assert left(server) == 16 * MIB
 
 
+@pytest.mark.usefixtures("hasty_rules")
 def test_machine_that_is_paused_meanwhile(server: RunningServer, machine: Machine) -> None:
     """As after an I/O error: it gives no more, and that is not its guest's doing."""
     with closing(Monitor.at(machine.qmp)) as monitor:
@@ -298,6 +330,7 @@ def test_qemu_that_runs_on_without_a_server(server: RunningServer, machine: Mach
     assert left(server) == 0
 
 
+@pytest.mark.usefixtures("hasty_rules")
 def test_server_that_does_not_come_back(
     server: RunningServer, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -314,6 +347,7 @@ def test_server_that_does_not_come_back(
     assert left(server) == 16 * MIB
 
 
+@pytest.mark.usefixtures("hasty_rules")
 def test_patience_begins_anew_with_another_server(
     server: RunningServer, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -333,6 +367,7 @@ def test_patience_begins_anew_with_another_server(
     assert first == second < third
 
 
+@pytest.mark.usefixtures("hasty_rules")
 def test_device_that_is_removed_meanwhile(server: RunningServer, machine: Machine) -> None:
     with closing(Monitor.at(machine.qmp)) as monitor:
         parker = Parker(parts(server, monitor, machine), Balloon(monitor))
@@ -370,12 +405,12 @@ def test_each_of_two_is_parked_for_itself(two: Two) -> None:
     """The instance's name means both: what is said names the one that was parked."""
     server, one, other = two
     client = Client(server.control_socket)
-    said = server.ctl("park", "default", f"--qmp={one.qmp}", "--floor=32M").stdout
+    said = hasty(server, "park", "default", f"--qmp={one.qmp}", "--floor=32M").stdout
     assert said.startswith("g1 is parked, with 32M of 32M")
     assert list(parked_of(client)) == ["g1"]
     assert "g2 of default not attached" in refused(server, 4, "park", "g2", f"--qmp={one.qmp}")
 
-    server.ctl("park", "default", f"--qmp={other.qmp}", "--floor=32M")
+    hasty(server, "park", "default", f"--qmp={other.qmp}", "--floor=32M")
     assert list(parked_of(client)) == ["g1", "g2"]
     said = refused(server, 2, "unpark", "default")
     assert "several virtual machines of default are parked" in said
@@ -402,10 +437,10 @@ def test_unpark_while_park_is_at_it(server: RunningServer, machine: Machine) -> 
     with stepping(server, machine) as process:
         # It would end by itself, as its guest gives nothing.
         process.send_signal(signal.SIGSTOP)
-        said = refused(server, 1, "unpark", "g1")
-        assert "Ctrl-C where `preswapctl park` is still at it" in said
-        said = refused(server, 1, "park", "g1", f"--qmp={machine.qmp}")
-        assert "Ctrl-C where `preswapctl park` is still at it" in said
+        others = (("unpark", "g1"), ("park", "g1", f"--qmp={machine.qmp}"))
+        with ThreadPoolExecutor() as pool:  # each waits for QEMU's monitor
+            for said in pool.map(lambda words: refused(server, 1, *words), others):
+                assert "Ctrl-C where `preswapctl park` is still at it" in said
         assert left(server) == 16 * MIB
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGCONT)
@@ -418,7 +453,7 @@ def test_unpark_while_park_is_at_it(server: RunningServer, machine: Machine) -> 
 
 def test_park_of_what_is_parked(server: RunningServer, machine: Machine) -> None:
     for _ in range(2):
-        done = server.ctl("park", "g1", f"--qmp={machine.qmp}", "--floor=32M")
+        done = hasty(server, "park", "g1", f"--qmp={machine.qmp}", "--floor=32M")
         assert done.stdout.startswith("g1 is parked, with 32M of 32M")
         assert left(server) == WHOLE
 
@@ -426,7 +461,7 @@ def test_park_of_what_is_parked(server: RunningServer, machine: Machine) -> None
 def test_park_of_what_is_nearly_there(server: RunningServer, machine: Machine) -> None:
     """QEMU was told the floor by one that was killed; the guest is on the last bit of the way."""
     noted(server, machine)
-    server.ctl("park", "g1", f"--qmp={machine.qmp}", f"--floor={WHOLE - MIB // 2}")
+    hasty(server, "park", "g1", f"--qmp={machine.qmp}", f"--floor={WHOLE - MIB // 2}")
     assert left(server) == WHOLE - MIB // 2
 
 
@@ -465,7 +500,7 @@ def test_unpark_by_the_instance(server: RunningServer, machine: Machine) -> None
 @contextmanager
 def watching(server: RunningServer, machine: Machine) -> Iterator[subprocess.Popen[str]]:
     """Of a machine that is parked, as it has no more than the floor."""
-    command = [PRESWAPCTL, f"--runtime-dir={server.runtime_dir}", "park", "g1", "--watch"]
+    command = hasty_command(server, "park", "g1", "--watch")
     with subprocess.Popen(
         [*command, f"--qmp={machine.qmp}", "--floor=32M"],
         stderr=subprocess.PIPE,
@@ -552,8 +587,7 @@ def test_interrupt_right_behind_the_first_line(
     server: RunningServer, machine: Machine, options: list[str]
 ) -> None:
     """It is parked, and is not watched yet: that is the same to who has pressed Ctrl-C."""
-    directory = f"--runtime-dir={server.runtime_dir}"
-    command = [PRESWAPCTL, directory, *options, "park", "g1", "--watch"]
+    command = hasty_command(server, *options, "park", "g1", "--watch")
     with subprocess.Popen(
         [*command, f"--qmp={machine.qmp}", "--floor=32M"],
         stderr=subprocess.PIPE,
@@ -581,7 +615,7 @@ def test_interrupt_leaves_it_parked(server: RunningServer, machine: Machine) -> 
 @contextmanager
 def stepping(server: RunningServer, machine: Machine) -> Iterator[subprocess.Popen[str]]:
     """Its first step has been made, and its guest does not follow."""
-    command = [PRESWAPCTL, f"--runtime-dir={server.runtime_dir}", "park", "g1", "--floor=8M"]
+    command = hasty_command(server, "park", "g1", "--floor=8M")
     with subprocess.Popen(
         [*command, f"--qmp={machine.qmp}"], stderr=subprocess.PIPE, text=True
     ) as process:
