@@ -13,8 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "codec.h"
 #include "owner.h"
@@ -22,22 +20,9 @@
 #include "promotion.h"
 #include "requests.h"
 
-#define CHECK(what) check((what), #what)
 #define PAGES 256u
 #define PAGE 5u                        /* the one that is met */
-
-static struct device d;
-static struct epochs epochs;
-static struct sampler sampler;
-static uint8_t in_tmem[PAGES / 8];
-
-static void check(bool right, const char *what)
-{
-	if (!right)
-		fprintf(stderr, "not so: %s\n", what);
-	if (!right)
-		_Exit(1);
-}
+#include "lone_device.h"
 
 /* --- a page in versions, all of one size; 0 is zeros --- */
 
@@ -421,46 +406,19 @@ static const struct {
 	{"refaults", refaults},
 };
 
-static int no_mark(void *owner)
+static int opened(const char *folder)
 {
-	(void)owner;
-	return 0;
-}
-
-/* A device of PAGES zeros, in a pool of its own; `folder` holds its files. */
-static void begin(const char *folder)
-{
-	static const uint8_t uuid[16];
 	char path[4096];
-	int map = memfd_create("map", 0), disk;
-	struct tmem_host *host;
 
-	snprintf(path, sizeof path, "%s/arena", folder);
-	CHECK(!tmem_create(path, "", &host));
-	tmem_set_limit(host, 64u << 20);
 	snprintf(path, sizeof path, "%s/disk", folder);
-	disk = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
-	CHECK(disk >= 0 && !ftruncate(disk, PAGES * PAGE_BYTES));
-	CHECK(map >= 0 && !ftruncate(map, PAGE_BYTES));
-	CHECK(!epochs_init(&epochs) && !sampler_init(&sampler, 0));
-	d = (struct device){.tmem = &tmem_ops, .host = host, .pages = PAGES, .epochs = &epochs,
-			    .sampler = &sampler, .in_tmem = in_tmem, .mark = no_mark, .is_marked = true};
-	d.pool = (uint32_t)tmem_new_pool(host, uuid, TMEM_PERSISTENT);
-	d.zone = (struct zone){.n = 1, .low_end = 1, .high_first = PAGES, .ranges = {{0, 1}}};
-	marks_init(&d.marks);
-	flights_init(&d.flights);
-	device_set_max_pages(&d, UINT64_MAX);
-	CHECK(!device_map(&d, map));
-	disk_init(&d.disk);
-	disk_attach(&d.disk, disk, PAGES * PAGE_BYTES);
-	device_attach(&d);
+	return open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
 }
 
 int main(int argc, char **argv)
 {
 	if (argc != 4)
 		return 2;
-	begin(argv[1]);
+	begin(argv[1], opened(argv[1]), 0);
 	way = (unsigned)atoi(argv[3]);
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
 		if (!strcmp(cases[i].name, argv[2])) {
