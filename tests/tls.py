@@ -89,11 +89,6 @@ def write_keys(path: Path, *names: str) -> Path:
     return path
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
 def with_certificates(folder: Path, *, verify: bool = True) -> Any:
     """A client of libnbd, not connected."""
     client = nbd.NBD()

@@ -17,6 +17,7 @@ from preswapd.server.arrivals import MOST_STRANGERS
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import connected, discard
 from tests.faults.conftest import MIB, NOISE
+from tests.ports import free_port
 from tests.running import PATIENCE, RunningServer, wait_for, wait_until
 from tests.tls import (
     HOST,
@@ -27,7 +28,6 @@ from tests.tls import (
     Stranger,
     connected_to,
     context_of,
-    free_port,
     needs_openssl,
     relay,
     with_certificates,

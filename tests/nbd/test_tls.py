@@ -19,6 +19,7 @@ import pytest
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import connected, discard
 from tests.conftest import StartServer
+from tests.ports import free_port
 from tests.running import RunningServer, run, wait_for, wait_until
 from tests.tls import (
     HOST,
@@ -31,7 +32,6 @@ from tests.tls import (
     Stranger,
     connected_to,
     context_of,
-    free_port,
     needs_openssl,
     relay,
     with_certificates,

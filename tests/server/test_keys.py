@@ -16,11 +16,11 @@ from preswapd.server.config.reach import TlsKeys
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import connected, discard
 from tests.conftest import StartServer
+from tests.ports import free_port
 from tests.tls import (
     LONG_AGO,
     Authority,
     connected_to,
-    free_port,
     needs_openssl,
     with_certificates,
     write_keys,

@@ -13,8 +13,9 @@ from preswapd.cli.attach.remote import parse_host
 from tests.cli.conftest import Machine, StartMachine
 from tests.clients import connected, discard
 from tests.conftest import StartServer
+from tests.ports import free_port
 from tests.running import RunningServer, wait_for
-from tests.tls import HOST, Authority, free_port, needs_openssl, write_keys
+from tests.tls import HOST, Authority, needs_openssl, write_keys
 
 needs_qemu = pytest.mark.skipif(
     shutil.which("qemu-system-x86_64") is None, reason="qemu-system-x86_64 is not installed"

@@ -14,12 +14,12 @@ from preswapd.cli.doctor.finding import FIX, NOTE, OK, Finding
 from preswapd.cli.doctor.keys import SOON, check_keys
 from preswapd.cli.doctor.sockets import check_firewall, check_sockets
 from tests.conftest import StartServer
+from tests.ports import free_port
 from tests.tls import (
     LONG_AGO,
     Authority,
     Stranger,
     connected_to,
-    free_port,
     needs_openssl,
     with_certificates,
     write_keys,
