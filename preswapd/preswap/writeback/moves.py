@@ -23,6 +23,8 @@ from preswapd.tmem import Host
 MOST_ROUNDS = 100
 # A disk with a bad spot takes what lies elsewhere; one that has failed so often takes nothing.
 MOST_FAILURES = 8
+# And one that is full or fails is not asked at every turn.
+RETRY_SECONDS = 60.0
 # A search keeps the interpreter lock, which guests' requests need, to its end.
 SEARCHED_PAGES = 1 << 20
 INTERRUPTED = "interrupted"

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from preswapd.preswap.device._device import Device, Epochs
 from preswapd.preswap.policy import Policy
+from preswapd.preswap.writeback.moves import RETRY_SECONDS
 from preswapd.preswap.writeback.victims import Victims
 from preswapd.tmem import Host
 
@@ -26,8 +27,6 @@ WORK_SECONDS = 0.1
 # It goes to work for this part of the room at least: page by page, as a guest writes them, a third
 # of its time went to finding out what is to be done.
 BURSTS = 8
-# A disk that is full or fails is not asked at every turn.
-RETRY_SECONDS = 60.0
 # Where all that might go was touched meanwhile, or may not go now: longer each time, as it takes
 # 100 ms to weigh a million pages.
 PAUSE_SECONDS, LONGEST_PAUSE = 0.05, 1.0
@@ -157,11 +156,14 @@ class Room:
     # --- either ---
 
     def move(self, within: Within, devices: Sequence[Device], pages: int, free: float) -> int:
-        """Moves at least so many, if there are, and time; how many it moved."""
+        """Moves at least so many, if there are, and time; how many it moved.
+
+        A shrink that begins meanwhile moves the rest: together they would move twice as many.
+        """
         until = time.monotonic() + WORK_SECONDS
         moved = 0
         weighed = False
-        while moved < pages:
+        while moved < pages and self.may_move():
             if not within.victims.are_there:
                 if weighed or not devices:
                     break
