@@ -5,7 +5,7 @@ import errno
 import os
 import random
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -43,6 +43,29 @@ def test_blocks_that_are_to_go_back_go_before_the_map_is_saved(filled: Running) 
     filled.reboot()
     filled.open()
     assert read(filled.connect(), PAGE, len(NOISE)) == bytes(64 * PAGE) + NOISE[64 * PAGE :]
+
+
+@pytest.mark.parametrize("call", [Device.punch, Device.punch_unused])
+def test_blocks_stay_where_a_sync_came_first(
+    filled: Running, call: Callable[[Device], None]
+) -> None:
+    """Maintenance has seen that the device is not clean, and then waits until the map is saved."""
+    filled.instance.shrink(0)
+    filled.connect().trim(64 * PAGE, PAGE)
+    device = filled.device
+    assert device.park(1000)
+    upkeep = threading.Thread(target=call, args=(device,))
+    upkeep.start()
+    filled.instance.save(filled.instance.served["g1"])
+    device.resume()
+    upkeep.join(PATIENCE)
+    assert not device.is_marked
+    assert filled.sidecar().clean
+    # Nothing is forgotten: it is done as soon as a guest changes something.
+    blocks = filled.paths.disk_file("g1").stat().st_blocks
+    filled.connect().pwrite(NOISE[:PAGE], PAGE)
+    call(device)
+    assert filled.paths.disk_file("g1").stat().st_blocks < blocks
 
 
 def test_map_of_what_could_not_move_is_saved_too(filled: Running) -> None:

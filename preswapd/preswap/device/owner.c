@@ -336,6 +336,19 @@ int64_t owner_mend(struct device *d)
 	return lost;
 }
 
+/* -ECANCELED: the map was saved.  Whoever asked may have looked before that, and waited since: giving blocks
+ * back is not worth that the next reboot loses all pages. */
+static int begin_upkeep(struct device *d, struct flight *mine)
+{
+	int err = begin(d, mine);
+
+	if (!err && !device_is_marked(d)) {
+		end(d, mine);
+		return -ECANCELED;
+	}
+	return err;
+}
+
 int owner_punch(struct device *d)
 {
 	struct flight mine;
@@ -343,12 +356,10 @@ int owner_punch(struct device *d)
 
 	for (uint64_t first = 0; !err && first < d->pages && count_of(&d->to_punch_pages);
 	     first += PUNCH_AT_ONCE) {
-		err = begin(d, &mine);
+		err = begin_upkeep(d, &mine);
 		if (err)
-			return err;
-		err = device_mark(d);
-		if (!err)
-			err = punch_range(d, first, piece(d, first, PUNCH_AT_ONCE), false);
+			return err == -ECANCELED ? 0 : err;
+		err = punch_range(d, first, piece(d, first, PUNCH_AT_ONCE), false);
 		end(d, &mine);
 	}
 	return err;
@@ -360,12 +371,10 @@ int owner_punch_unused(struct device *d)
 	int err = 0;
 
 	for (uint64_t at = 0; !err && at < d->pages;) {
-		err = begin(d, &mine);
+		err = begin_upkeep(d, &mine);
 		if (err)
-			return err;
-		err = device_mark(d);
-		if (!err)
-			err = punch_unused(d, &at, PUNCH_AT_ONCE);
+			return err == -ECANCELED ? 0 : err;
+		err = punch_unused(d, &at, PUNCH_AT_ONCE);
 		end(d, &mine);
 	}
 	return err;

@@ -55,7 +55,7 @@ int owner_read_contents(struct device *, uint64_t *page, bool zone, struct conte
 int owner_write_contents(struct device *, bool zone, struct contents *, uint64_t length);
 /* All of the zone becomes zeros, without a swap header. */
 int owner_clear_zone(struct device *);
-/* Where a trim left blocks behind. */
+/* Where a trim left blocks behind.  This and the next one leave a clean device as it is. */
 int owner_punch(struct device *);
 /* Wherever the disk file has blocks and no page is on disk. */
 int owner_punch_unused(struct device *);
