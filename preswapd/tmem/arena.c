@@ -272,6 +272,11 @@ int arena_reserve(const struct arena *a, uint32_t slab, uint32_t from, uint32_t 
 	return reserve_range(a->fd, base + from, base + to);
 }
 
+void arena_touch(const struct arena *a, uint32_t slab)
+{
+	madvise(a->base + (uint64_t)slab * SLAB_BYTES, SLAB_BYTES, MADV_POPULATE_WRITE);
+}
+
 int arena_punch(const struct arena *a, uint64_t from, uint64_t to)
 {
 	if (from >= to)

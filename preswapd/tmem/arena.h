@@ -90,6 +90,8 @@ uint64_t arena_pool_check(const struct arena *, const struct pool_entry *, uint3
 
 /* Memory of a slab: reserved before its first touch, given back as a hole. */
 int arena_reserve(const struct arena *, uint32_t slab, uint32_t from, uint32_t to);
+/* Reserved memory is mapped in one go: whoever fills it slot by slot meets no page faults. */
+void arena_touch(const struct arena *, uint32_t slab);
 int arena_punch(const struct arena *, uint64_t from, uint64_t to);
 /* The first slab at or after `slab` whose front was ever written, or `slabs`. */
 uint32_t arena_next_slab(const struct arena *, uint32_t slab);

@@ -109,34 +109,46 @@ int slots_alloc_shorter(struct slabs *s, unsigned length, unsigned class, uint32
 	return err;
 }
 
-/* A whole slab at a time: its pages come in a burst, and one fallocate is cheaper than four. */
-static int carve_staging(struct slabs *s, enum tmem_compress compress, unsigned flags)
+/* So few pages are put with more locks held than ours: who fills a whole slab touches it himself. */
+#define FEW_PAGES 2u
+
+/* A whole slab at a time: its pages come in a burst, and one fallocate is cheaper than four.  Where
+ * it held no memory it is `*fresh`. */
+static int carve_staging(struct slabs *s, enum tmem_compress compress, unsigned flags,
+			 uint32_t *fresh)
 {
-	uint64_t slab_and_copies = 2ull * SLAB_BYTES;
+	uint64_t slab_and_copies = 2ull * SLAB_BYTES, before = s->used_bytes;
 
 	/* The last 1 % is too little for staging: there a put over a page compresses it at once. */
 	if (!slabs_within_limit(s, slab_and_copies + STAGING_SPARES,
 				flags & ~(unsigned)SLOTS_REPLACE))
 		return -ENOSPC;
-	return slabs_carve(s, CLASS_RAW, (uint8_t)(compress + 1), SLAB_BYTES, flags);
+	int err = slabs_carve(s, CLASS_RAW, (uint8_t)(compress + 1), SLAB_BYTES, flags);
+	if (!err && s->used_bytes > before)
+		*fresh = s->staging[compress].first;
+	return err;
 }
 
 int slots_alloc_staged(struct slabs *s, enum tmem_compress compress, unsigned n, unsigned flags,
 		       uint32_t *refs)
 {
 	struct list *open = &s->staging[compress];
+	uint32_t fresh = 0;
 	int got = 0, err = slabs_lock(s, flags);
 
 	if (err)
 		return err;
 	while ((unsigned)got < n && s->used_bytes <= s->limit) {
-		if (!open->first && (err = carve_staging(s, compress, flags)))
+		if (!open->first && (err = carve_staging(s, compress, flags, &fresh)))
 			break;
 		uint32_t slab = open->first, slot = slab_lowest_free(&s->slab[slab]);
 		take(s, slab, slot);
 		refs[got++] = ref_of(slab, slot);
 	}
 	pthread_mutex_unlock(&s->mutex);
+	/* A slot of it is taken and not live yet, so that it stays what it is. */
+	if (fresh && got && n <= FEW_PAGES)
+		arena_touch(s->arena, fresh);
 	return !got && err == -EAGAIN ? err : got;
 }
 

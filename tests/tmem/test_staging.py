@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Pages taken at the speed of a copy, and compressed afterwards."""
 
+import resource
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,6 +58,20 @@ def test_staged_then_compressed(staging: Host, compress: str) -> None:
     staging.maintain(all=True)
     assert staging.stats()["mem_used_total"] < before["mem_used_total"] / 3
     check(staging, 0, 100)
+
+
+def test_who_begins_a_slab_for_single_pages_maps_all_of_it(staging: Host) -> None:
+    """The others come under the server's interpreter lock: all would wait for a first touch."""
+    slabs = 16
+    held_up = []
+    for i, page in enumerate([make_page("text", i) for i in range(slabs * RAW_IN_A_SLAB)]):
+        before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+        assert staging.put_page(0, 0, i, page, compress="lz4")
+        if resource.getrusage(resource.RUSAGE_THREAD).ru_minflt > before:
+            held_up.append(i)
+    assert staged(staging) == slabs * RAW_IN_A_SLAB
+    # The interpreter may meet one of its own now and then.
+    assert len(held_up) < 2 * slabs
 
 
 def test_codecs_are_kept_apart(staging: Host, shm: Path) -> None:
