@@ -79,26 +79,26 @@ static ZSTD_CCtx *zstd_cctx(struct scratch *s)
 }
 
 void codec_pack(struct scratch *s, enum tmem_compress compress, const void *page, unsigned most,
-		uint8_t out[TMEM_PAGE], struct packed *to)
+		uint8_t out[TMEM_PAGE], struct tmem_packed *to)
 {
 	size_t n = 0;
 
 	if (codec_same_filled(page)) {
-		*to = (struct packed){page, 8, CODEC_SAME};
+		*to = (struct tmem_packed){page, 8, CODEC_SAME};
 		return;
 	}
 	if (compress == TMEM_LZ4) {
 		n = (size_t)LZ4_compress_fast_extState(s->lz4, page, (char *)out, TMEM_PAGE,
 						       (int)most, 1);
-		*to = (struct packed){out, (uint16_t)n, CODEC_LZ4};
+		*to = (struct tmem_packed){out, (uint16_t)n, CODEC_LZ4};
 	} else if (compress == TMEM_ZSTD && zstd_cctx(s)) {
 		n = ZSTD_compress2(s->cctx, out, most, page, TMEM_PAGE);
 		if (ZSTD_isError(n))
 			n = 0;
-		*to = (struct packed){out, (uint16_t)n, CODEC_ZSTD};
+		*to = (struct tmem_packed){out, (uint16_t)n, CODEC_ZSTD};
 	}
 	if (n == 0)
-		*to = (struct packed){page, TMEM_PAGE, CODEC_RAW};
+		*to = (struct tmem_packed){page, TMEM_PAGE, CODEC_RAW};
 }
 
 int codec_unpack(struct scratch *s, uint8_t codec, const void *bytes, unsigned length, void *page)

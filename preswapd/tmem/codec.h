@@ -9,13 +9,6 @@
  * a remote key. */
 enum codec { CODEC_SAME = 1, CODEC_RAW = 2, CODEC_LZ4 = 3, CODEC_ZSTD = 4 };
 
-/* What a page became: `bytes` points into `out`, or at the page itself when raw or same-filled. */
-struct packed {
-	const void *bytes;
-	uint16_t length;
-	uint8_t codec;
-};
-
 struct scratch;
 
 /* The calling thread's scratch, freed when it ends; NULL without memory. */
@@ -23,9 +16,10 @@ struct scratch *scratch_of_thread(void);
 
 /* Whether the page repeats one word of 8 bytes. */
 bool codec_same_filled(const void *page);
-/* A compressed page longer than `most` is kept raw. */
+/* A compressed page longer than `most` is kept raw.  What it became points into `out`, or at the page
+ * itself when raw or same-filled. */
 void codec_pack(struct scratch *, enum tmem_compress, const void *page, unsigned most,
-		uint8_t out[TMEM_PAGE], struct packed *);
+		uint8_t out[TMEM_PAGE], struct tmem_packed *);
 /* 0; -EIO: the bytes are not such a page; -ENOMEM: no memory for zstd's own. */
 int codec_unpack(struct scratch *, uint8_t codec, const void *bytes, unsigned length, void *page);
 

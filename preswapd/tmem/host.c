@@ -40,6 +40,7 @@ static int host_put(struct tmem_host *h, const struct tmem_handle *handle, const
 const struct tmem_ops tmem_ops = {
 	.stage = room_stage,
 	.build = room_build,
+	.build_packed = room_build_packed,
 	.abandon = page_abandon,
 	.lock = page_lock,
 	.trylock = page_trylock,
@@ -53,6 +54,8 @@ const struct tmem_ops tmem_ops = {
 	.release = page_release,
 	.release_all = page_release_all,
 	.open = page_open,
+	.open_packed = page_open_packed,
+	.unpack = page_unpack,
 	.count_get = page_count_get,
 	.count_flush = page_count_flush,
 	.reserve_index = host_reserve_index,

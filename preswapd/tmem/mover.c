@@ -144,7 +144,7 @@ bool mover_pack(struct tmem_host *h)
 enum settled { GONE, STAYS, LATER, NO_ROOM };
 
 /* The copy, its bytes already in the slot `to`, becomes the page. */
-static bool publish_packed(struct tmem_host *h, struct moving *m, const struct packed *p,
+static bool publish_packed(struct tmem_host *h, struct moving *m, const struct tmem_packed *p,
 			   uint32_t to)
 {
 	m->copy.packing = packing_of(p->length, p->codec);
@@ -160,7 +160,7 @@ static enum settled pack(struct tmem_host *h, struct moving *m, enum tmem_compre
 {
 	struct scratch *scratch = scratch_of_thread();
 	uint8_t out[TMEM_PAGE];
-	struct packed p;
+	struct tmem_packed p;
 	uint32_t to;
 
 	if (!scratch)
@@ -289,7 +289,7 @@ int mover_recompress(struct tmem_host *h, const struct tmem_handle *handle,
 	struct scratch *scratch = scratch_of_thread();
 	uint8_t page[TMEM_PAGE], out[TMEM_PAGE];
 	struct moving m;
-	struct packed p;
+	struct tmem_packed p;
 	uint32_t to;
 
 	if (!scratch)

@@ -7,6 +7,8 @@
 #include "codec.h"
 #include "slots.h"
 
+_Static_assert(TMEM_CODEC_RAW == CODEC_RAW && TMEM_CODEC_LZ4 == CODEC_LZ4, "one number each");
+
 void page_fill(struct tmem_host *h, uint32_t ref, const struct tmem_handle *handle,
 	       uint16_t packing, const void *bytes)
 {
@@ -224,6 +226,23 @@ int page_open(struct tmem_host *h, const struct tmem_copy *c, void *page)
 	if (err == -EIO)
 		count_up(&h->count.checksum_errors);
 	return err;
+}
+
+int page_open_packed(struct tmem_host *h, const struct tmem_copy *c, struct tmem_packed *p)
+{
+	if (!page_is_intact(h, c)) {
+		count_up(&h->count.checksum_errors);
+		return -EIO;
+	}
+	*p = (struct tmem_packed){c->bytes, (uint16_t)length_of(c->packing), codec_of(c->packing)};
+	return 0;
+}
+
+int page_unpack(const struct tmem_packed *p, void *page)
+{
+	struct scratch *scratch = scratch_of_thread();
+
+	return scratch ? codec_unpack(scratch, p->codec, p->bytes, p->length, page) : -ENOMEM;
 }
 
 void page_count_get(struct tmem_host *h, bool found)

@@ -33,6 +33,8 @@ void page_release(struct tmem_host *, uint32_t ref);
 void page_release_all(struct tmem_host *, const uint32_t *refs, unsigned n);
 void page_abandon(struct tmem_host *, const struct tmem_fresh *);
 int page_open(struct tmem_host *, const struct tmem_copy *, void *page);
+int page_open_packed(struct tmem_host *, const struct tmem_copy *, struct tmem_packed *);
+int page_unpack(const struct tmem_packed *, void *page);
 void page_count_get(struct tmem_host *, bool found);
 void page_count_flush(struct tmem_host *, bool found);
 uint64_t page_next_seq(const struct tmem_host *);

@@ -86,7 +86,7 @@ static int alloc_for(struct tmem_host *h, struct pool *pool, unsigned length, un
 /* Hashes the copy and not the source: it is in the cache now.  The source would take a fourth more
  * (25 instead of 20 us for 32 raw pages, copying included). */
 static void fill_fresh(struct tmem_host *h, const struct tmem_handle *handle,
-		       const struct packed *p, struct tmem_fresh *fresh)
+		       const struct tmem_packed *p, struct tmem_fresh *fresh)
 {
 	unsigned class = slab_class(&h->slabs, fresh->ref);
 
@@ -101,28 +101,53 @@ static int reject(struct tmem_host *h, unsigned flags, uint64_t *why)
 	return flags & TMEM_SPARE ? -ENOSPC : page_reject(h, why);
 }
 
-int room_build(struct tmem_host *h, const struct tmem_handle *handle, const void *page,
-	       enum tmem_compress compress, unsigned flags, struct tmem_fresh *fresh)
+/* Early and cheap: a rejected put of a full pool should cost next to nothing. */
+static int begin(struct tmem_host *h, const struct tmem_handle *handle, unsigned flags,
+		 struct tmem_fresh *fresh)
 {
-	struct scratch *scratch = scratch_of_thread();
-	uint8_t out[TMEM_PAGE];
-	struct packed p;
-
 	fresh->generation = pool_generation(&h->pools[handle->pool]);
-	/* Early and cheap: a rejected put of a full pool should cost next to nothing. */
 	if (!(flags & TMEM_REPLACE) && pool_is_full(&h->pools[handle->pool]))
 		return reject(h, flags, &h->count.pool_limit_hit);
-	if (!scratch)
-		return reject(h, flags, &h->count.reject_alloc_fail);
-	codec_pack(scratch, compress, page, arena_longest_packed(), out, &p);
-	int err = alloc_for(h, &h->pools[handle->pool], p.length, flags, &fresh->ref);
+	return 0;
+}
+
+static int fill_slot(struct tmem_host *h, const struct tmem_handle *handle,
+		     const struct tmem_packed *p, unsigned flags, struct tmem_fresh *fresh)
+{
+	int err = alloc_for(h, &h->pools[handle->pool], p->length, flags, &fresh->ref);
+
 	if (err == -EAGAIN)
 		return err;
 	if (err)
 		return reject(h, flags, err == -ENOSPC ? &h->count.pool_limit_hit :
 							 &h->count.reject_alloc_fail);
-	fill_fresh(h, handle, &p, fresh);
+	fill_fresh(h, handle, p, fresh);
 	return 0;
+}
+
+int room_build(struct tmem_host *h, const struct tmem_handle *handle, const void *page,
+	       enum tmem_compress compress, unsigned flags, struct tmem_fresh *fresh)
+{
+	struct scratch *scratch = scratch_of_thread();
+	uint8_t out[TMEM_PAGE];
+	struct tmem_packed p;
+	int err = begin(h, handle, flags, fresh);
+
+	if (err)
+		return err;
+	if (!scratch)
+		return reject(h, flags, &h->count.reject_alloc_fail);
+	codec_pack(scratch, compress, page, arena_longest_packed(), out, &p);
+	return fill_slot(h, handle, &p, flags, fresh);
+}
+
+int room_build_packed(struct tmem_host *h, const struct tmem_handle *handle,
+		      const struct tmem_packed *p, unsigned flags, struct tmem_fresh *fresh)
+{
+	if (p->codec == CODEC_RAW || p->length > arena_longest_packed())
+		return -EINVAL;
+	int err = begin(h, handle, flags, fresh);
+	return err ? err : fill_slot(h, handle, p, flags, fresh);
 }
 
 /* More would only be rejected when they are published, and counted twice. */
@@ -165,7 +190,7 @@ int room_stage(struct tmem_host *h, const struct tmem_handle *handles, const voi
 		wanted++;
 	int got = slots_for_whole_pages(h, &h->pools[handles->pool], wanted, compress, flags, refs);
 	for (int i = 0; i < got; i++) {
-		struct packed raw = {page + (unsigned)i * TMEM_PAGE, TMEM_PAGE, CODEC_RAW};
+		struct tmem_packed raw = {page + (unsigned)i * TMEM_PAGE, TMEM_PAGE, CODEC_RAW};
 		fresh[i].generation = generation;
 		fresh[i].ref = refs[i];
 		fill_fresh(h, &handles[i], &raw, &fresh[i]);

@@ -5,10 +5,12 @@
 
 #include "parts.h"
 
-/* Both as in struct tmem_ops. */
+/* As in struct tmem_ops. */
 int room_stage(struct tmem_host *, const struct tmem_handle *, const void *pages, unsigned n,
 	       enum tmem_compress, unsigned flags, struct tmem_fresh *);
 int room_build(struct tmem_host *, const struct tmem_handle *, const void *page,
 	       enum tmem_compress, unsigned flags, struct tmem_fresh *);
+int room_build_packed(struct tmem_host *, const struct tmem_handle *, const struct tmem_packed *,
+		      unsigned flags, struct tmem_fresh *);
 
 #endif

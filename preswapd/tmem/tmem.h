@@ -70,6 +70,16 @@ struct tmem_copy {
 	uint8_t bytes[TMEM_PAGE];
 };
 
+/* A page as a slot holds it. */
+struct tmem_packed {
+	const void *bytes;
+	uint16_t length;
+	uint8_t codec;                 /* a number of the arena format: docs/arena-format.md */
+};
+
+#define TMEM_CODEC_RAW 2u              /* it is not compressed */
+#define TMEM_CODEC_LZ4 3u
+
 struct tmem_stats {
 	uint64_t mem_limit, mem_used_total, mem_used_max, metadata_size;
 	uint64_t stored_pages, same_filled_pages, huge_pages, compr_data_size, live_slot_bytes;
@@ -107,6 +117,10 @@ struct tmem_ops {
 	 * -EAGAIN: under TMEM_NOWAIT, it would have to wait. */
 	int (*build)(struct tmem_host *, const struct tmem_handle *, const void *page,
 		     enum tmem_compress, unsigned flags, struct tmem_fresh *);
+	/* The same of a page that is compressed already, and that unpack() takes.  Also -EINVAL, not counted: no slot holds
+	 * such a page as it is. */
+	int (*build_packed)(struct tmem_host *, const struct tmem_handle *, const struct tmem_packed *,
+			    unsigned flags, struct tmem_fresh *);
 	/* Gives up a page that was built or staged, and will not be published. */
 	void (*abandon)(struct tmem_host *, const struct tmem_fresh *);
 
@@ -135,6 +149,10 @@ struct tmem_ops {
 	void (*release_all)(struct tmem_host *, const uint32_t *refs, unsigned n);
 	/* Checks and decompresses.  -EIO (counted): the page is damaged. */
 	int (*open)(struct tmem_host *, const struct tmem_copy *, void *page);
+	/* Checks it too, and leaves it compressed: what is found points into the copy. */
+	int (*open_packed)(struct tmem_host *, const struct tmem_copy *, struct tmem_packed *);
+	/* Decompresses what may have come from anywhere.  -EIO: it is no page; -ENOMEM. */
+	int (*unpack)(const struct tmem_packed *, void *page);
 	void (*count_get)(struct tmem_host *, bool found);
 	void (*count_flush)(struct tmem_host *, bool found);
 	/* Allocates the upper levels of an object's index for pages 0..last. */

@@ -151,12 +151,12 @@ int __wrap_disk_write(const struct disk *disk, uint64_t first, uint32_t pages, c
 static void (*meet_packing)(void);
 
 void __real_codec_pack(struct scratch *, enum tmem_compress, const void *, unsigned, uint8_t *,
-		       struct packed *);
+		       struct tmem_packed *);
 void __wrap_codec_pack(struct scratch *, enum tmem_compress, const void *, unsigned, uint8_t *,
-		       struct packed *);
+		       struct tmem_packed *);
 
 void __wrap_codec_pack(struct scratch *s, enum tmem_compress compress, const void *page,
-		       unsigned longest, uint8_t *out, struct packed *p)
+		       unsigned longest, uint8_t *out, struct tmem_packed *p)
 {
 	__real_codec_pack(s, compress, page, longest, out, p);
 	if (meet_packing) {

@@ -107,10 +107,10 @@ static void mover_meets_nobody(void)
 static void (*while_packing)(void);
 
 void __real_codec_pack(struct scratch *, enum tmem_compress, const void *, unsigned, uint8_t *,
-		       struct packed *);
+		       struct tmem_packed *);
 
 void __wrap_codec_pack(struct scratch *s, enum tmem_compress compress, const void *from,
-		       unsigned most, uint8_t *out, struct packed *p)
+		       unsigned most, uint8_t *out, struct tmem_packed *p)
 {
 	void (*others)(void) = while_packing;
 
