@@ -12,12 +12,15 @@ from preswapd.api.messages import SavedDevice, SaveReport
 from preswapd.units import PAGE_SIZE
 
 NAME = b"preswapd-save "
-PREFIX = NAME + b"1\n"
+PREFIX = NAME + b"2\n"
+# Those that are read: the first one had no pages as they are compressed in memory.
+PREFIXES = (NAME + b"1\n", PREFIX)
 
 # Kind, length of the payload, first page, length of the payload once unpacked, checksum.
 HEAD = struct.Struct("<IIQQQ")
-START, PAGES, ZONE, END, FAILED = (
-    int.from_bytes(word, "little") for word in (b"STRT", b"PAGE", b"ZONE", b"END.", b"FAIL")
+START, PACKED, PAGES, ZONE, END, FAILED = (
+    int.from_bytes(word, "little")
+    for word in (b"STRT", b"PACK", b"PAGE", b"ZONE", b"END.", b"FAIL")
 )
 # Pages outside of the zone that hold something, are zeros, were lost; and those of the zone.
 COUNTS = struct.Struct("<QQQQ")
@@ -39,14 +42,17 @@ class Head(NamedTuple):
 
     @property
     def is_packed(self) -> bool:
-        return self.kind in (PAGES, ZONE)
+        return self.kind in (PACKED, PAGES, ZONE)
 
 
 def check_prefix(prefix: bytes) -> None:
-    if prefix == PREFIX:
+    if prefix in PREFIXES:
         return
     if prefix.startswith(NAME):
-        raise NoSaveError("it was saved by another version of preswapd")
+        raise NoSaveError(
+            "its format is that of another version of preswapd: upgrade preswapd here, or restore"
+            " it where that version runs"
+        )
     raise NoSaveError("it is no save of a device" if prefix else "it is empty")
 
 
@@ -124,7 +130,7 @@ class Follower:
     def note(self, head: Head, payload: bytes) -> None:
         if head.kind == START:
             self.saved = saved_device(payload)
-        elif head.kind == PAGES:
+        elif head.kind in (PACKED, PAGES):
             self.next_page = head.first
             # Behind a byte for each page of the extent.
             self.page_bytes += head.raw // PAGE_SIZE * PAGE_SIZE

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A device's pages in a file: what is restored is what was saved, or nothing is known at all."""
 
+import math
 import random
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
@@ -13,10 +15,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preswapd.api.save_file import COUNTS, END, HEAD, PAGES, PREFIX, START, ZONE
+from preswapd.api.save_file import (
+    COUNTS,
+    END,
+    HEAD,
+    NAME,
+    PACKED,
+    PAGES,
+    PREFIX,
+    START,
+    ZONE,
+)
 from preswapd.errors import RefusedError
 from preswapd.preswap.device._blocks import Packer, Unpacker
-from preswapd.preswap.device._device import FLAG_FUA, Device
+from preswapd.preswap.device._device import EXTENT_PAGES, FLAG_FUA, Device
 from preswapd.preswap.files.maps import DISK, HOLE, LOST, TMEM, UNKNOWN
 from preswapd.preswap.files.zone import zone
 from preswapd.preswap.saves.transfers import RestoreFailedError
@@ -25,6 +37,7 @@ from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.coherence import check_coherence
 from tests.preswap.running import MIB, Running, pages_read, read
 from tests.preswap.saves import restore, saved
+from tests.tmem.pages import make_page
 
 # Large enough for a scan zone of its own.
 SIZE = 9 * MIB
@@ -309,7 +322,8 @@ def test_what_is_no_save(make: Callable[..., Running], save: bytes) -> None:
     target = make()
     check_fails(target, b"", "it is empty")
     check_fails(target, b"# Domain save\n" * 100, "it is no save of a device")
-    check_fails(target, save.replace(PREFIX, b"preswapd-save 2\n", 1), "another version")
+    newer = save.replace(PREFIX, b"preswapd-save 9\n", 1)
+    check_fails(target, newer, "another version of preswapd: upgrade preswapd here")
     check_fails(target, save[: len(PREFIX)], "it ends too early")
     check_fails(target, save[:-1], "it ends too early")
     check_fails(target, save + b"\0", "there is more behind its end")
@@ -446,6 +460,193 @@ def forged(data: st.DataObject, blocks: list[bytes]) -> Iterator[bytes]:
         Unpacker(PREFIX).unpack(block[HEAD.size : HEAD.size + length], whole)
         yield bytes(room[: packer.packed(ZONE, first, whole, room)])
     yield packer.plain(END, COUNTS.pack(*counts, 0, len(ZONE_PAGES)))
+
+
+Taken = list[tuple[int, int, bytes]]  # kind, first page, what is in it
+
+
+def taken_apart(save: bytes) -> Taken:
+    found = []
+    for block in blocks_of(save):
+        kind, _, first, size, _ = HEAD.unpack_from(block)
+        content = block[HEAD.size :]
+        if kind in (PAGES, ZONE):
+            whole = bytearray(size)
+            Unpacker(PREFIX).unpack(content, whole)
+            content = bytes(whole)
+        found.append((kind, first, content))
+    return found
+
+
+def put_together(blocks: Taken, prefix: bytes = PREFIX) -> bytes:
+    """With checksums that are right."""
+    packer, room = Packer(prefix), bytearray(1 << 21)
+    text = prefix
+    for kind, first, content in blocks:
+        if kind in (PAGES, ZONE):
+            text += room[: packer.packed(kind, first, content, room)]
+        elif kind == PACKED:
+            room[HEAD.size : HEAD.size + len(content)] = content
+            text += room[: packer.stored(kind, first, raw_of(content), room, len(content))]
+        else:
+            text += packer.plain(kind, content)
+    return text
+
+
+def raw_of(packed: bytes) -> int:
+    codecs = packed[:EXTENT_PAGES]
+    return EXTENT_PAGES + (len(codecs) - codecs.count(0)) * PAGE
+
+
+def test_save_of_the_first_format(make: Callable[..., Running]) -> None:
+    """All pages in it are bytes."""
+    source, target = make(compress="none"), make()
+    kinds = {page: kind for page, kind in ALL_KINDS.items() if kind not in ("zeros", "same")}
+    filled(source, kinds)
+    blocks = taken_apart(saved(source))
+    assert PACKED not in {kind for kind, _, _ in blocks}
+    restore(target, put_together(blocks, NAME + b"1\n"))
+    assert outside(target) == expected(kinds)
+
+
+@pytest.mark.parametrize("to", ["lz4", "zstd", "none"])
+@pytest.mark.parametrize("codec", ["lz4", "zstd"])
+def test_pages_stay_as_they_are_compressed(
+    make: Callable[..., Running], codec: str, to: str
+) -> None:
+    """Unless the device that they come to is to have them denser, or not compressed."""
+    source, target, written = make(compress=codec), make(compress=to), make(compress=to)
+    kinds = dict.fromkeys(OUTSIDE[:40], "text")
+    filled(source, kinds)
+    filled(written, kinds)
+    save = saved(source)
+    assert [kind for kind, _, _ in taken_apart(save)][1] == PACKED
+    restore(target, save)
+    as_is = (codec, to) in (("lz4", "lz4"), ("zstd", "zstd"), ("zstd", "lz4"))
+    like = source if as_is else written
+    for figure in ("compr_data_size", "huge_pages", "stored_pages"):
+        assert target.instance.host.stats()[figure] == like.instance.host.stats()[figure]
+    assert outside(target) == expected(kinds)
+
+
+def test_quota_of_what_is_compressed(make: Callable[..., Running]) -> None:
+    source, target = make(), make()
+    kinds = dict.fromkeys(OUTSIDE[:400], "text")
+    filled(source, kinds)
+    target.instance.set("preswap.test.g1.quota", "100")
+    restore(target, saved(source))
+    assert target.device.preswap_pages == 100
+    assert target.device.disk_pages == 1 + 300
+    assert outside(target) == expected(kinds)
+    check_coherence(target.instance)
+
+
+def test_damaged_page_is_left_out(make: Callable[..., Running]) -> None:
+    source, target = make(), make()
+    kinds = dict.fromkeys(OUTSIDE[:3], "text")
+    filled(source, kinds)
+    source.kill()
+    text = f"page {OUTSIDE[1]} ".encode()
+    with source.paths.arena.open("r+b") as file:
+        at = file.read(32 * MIB).index(text)
+        file.seek(at)
+        file.write(b"PAGE")
+    source.open()
+    restored = restore(target, saved(source))
+    assert (restored.report.pages, restored.report.lost) == (2, 1)
+    assert outside(target) == expected({**kinds, OUTSIDE[1]: "lost"})
+
+
+def test_pages_that_become_smaller_and_move_meanwhile(make: Callable[..., Running]) -> None:
+    """Between any two blocks, and while one is made."""
+    source, target = make(), make(compress="zstd")
+    client = source.connect()
+    for page in OUTSIDE:
+        client.pwrite(make_page("letters", page), page * PAGE, 0)
+    client.close()
+    device, taken = source.device, bytearray()
+
+    def recompress() -> None:
+        page = 0
+        while page < WHOLE:
+            page = device.recompress("zstd", page, since=0, before=math.inf, nanoseconds=10**9)[0]
+
+    with ThreadPoolExecutor() as pool, source.instance.transfers.save("g1") as saving:
+        recompressing = pool.submit(recompress)
+        for block in saving.blocks():
+            taken += block
+            source.instance.shrink(max(0, device.preswap_pages - 100))
+        recompressing.result()
+    assert device.preswap_pages < len(OUTSIDE) - 500
+    kinds = {kind for kind, _, _ in taken_apart(bytes(taken))}
+    assert kinds == {START, PACKED, PAGES, ZONE, END}
+    restore(target, bytes(taken))
+    assert outside(target) == [make_page("letters", page) for page in OUTSIDE]
+
+
+def test_length_that_is_not_that_of_its_pages(
+    make: Callable[..., Running], save: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever follows a restore is shown it."""
+    monkeypatch.setattr("tests.preswap.test_saves.raw_of", lambda packed: 1 << 63)
+    check_fails(make(), put_together(taken_apart(save)), "it is damaged")
+
+
+def test_page_that_comes_twice(make: Callable[..., Running]) -> None:
+    source, target = make(), make()
+    filled(source, {OUTSIDE[0]: "text", OUTSIDE[1]: "noise"})
+    start, packed, bare, *rest, end = taken_apart(saved(source))
+    assert (packed[0], bare[0]) == (PACKED, PAGES)
+    first = packed[1]
+    kinds = bytearray(bare[2][:EXTENT_PAGES])
+    kinds[OUTSIDE[0] - first] = 2
+    twice = (PAGES, first, bytes(kinds) + bytes(2 * PAGE))
+    counts = COUNTS.unpack(end[2])
+    wrong = (END, 0, COUNTS.pack(counts[0] + 1, *counts[1:]))
+    check_fails(target, put_together([start, packed, twice, *rest, wrong]), "it is damaged")
+
+
+@given(st.data())
+def test_forged_compressed_pages(data: st.DataObject) -> None:
+    """Whatever is said to be a compressed page is one, or nothing is known."""
+    with a_device(data.draw(st.sampled_from([MIB, 32 * MIB]))) as running:
+        blocks = taken_apart(saved(running))
+        codecs, pieces, right = bytearray(EXTENT_PAGES), b"", {}
+        for page in sorted(data.draw(st.sets(st.integers(0, EXTENT_PAGES - 1), max_size=5))):
+            codec, piece, whole = data.draw(st.sampled_from(PIECES))
+            codecs[page] = codec
+            length = len(piece) + data.draw(st.sampled_from([0, 0, 0, 0, 1, -1, 60000]))
+            pieces += max(0, length).to_bytes(2, "little") + piece
+            right[page] = whole if length == len(piece) else None
+        first = data.draw(st.sampled_from([3, 5, 0, 4])) * EXTENT_PAGES
+        packed = bytes(codecs) + pieces + data.draw(st.sampled_from([b"", b"", b"more"]))
+        end = (END, 0, COUNTS.pack(len(right), 0, 0, len(ZONE_PAGES)))
+        save = put_together([blocks[0], (PACKED, first, packed), *blocks[1:-1], end])
+        try:
+            restore(running, save)
+        except RestoreFailedError:
+            assert set(states(running.device)) == {UNKNOWN}
+        else:
+            assert len(packed) == EXTENT_PAGES + len(pieces)
+            assert outside(running) == [right.get(page - first) for page in OUTSIDE]
+            assert None not in right.values()
+        check_coherence(running.instance)
+
+
+# Codec, bytes, and the page that they are, if they are one.
+PIECES = [
+    (1, b"8 bytes.", b"8 bytes." * (PAGE // 8)),
+    (1, b"7 bytes", None),
+    (2, b"r" * PAGE, b"r" * PAGE),
+    (2, b"r" * 100, None),
+    # A literal, a match of 4090 bytes, 5 literals.
+    (3, b"\x1fz\x01\x00" + b"\xff" * 15 + b"\xf6" + b"\x50zzzzz", b"z" * PAGE),
+    (3, b"\x1fz\x01\x00" + b"\xff" * 15 + b"\xf5" + b"\x50zzzzz", None),
+    (3, b"", None),
+    (4, b"no zstd", None),
+    (5, b"8 bytes.", None),
+    (200, b"", None),
+]
 
 
 def a_device(pool_size: int) -> Running:

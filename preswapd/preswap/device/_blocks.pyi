@@ -19,6 +19,9 @@ class Packer:
     def packed(self, kind: int, first: int, raw: Buffer, room: Buffer) -> int:
         """Makes one in `room`, of HEAD_BYTES and bound() bytes: its length."""
 
+    def stored(self, kind: int, first: int, raw: int, room: Buffer, length: int) -> int:
+        """Makes one whose payload stands in `room` already, HEAD_BYTES behind its start."""
+
 class Unpacker:
     """Checks the blocks of one save, in order, and unpacks them.  MemoryError."""
 

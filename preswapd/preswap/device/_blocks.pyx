@@ -36,14 +36,19 @@ def bound(size_t raw):
     return blocks_bound(raw)
 
 
+cdef uint64_t sum_of(const uint8_t[::1] prefix) except? 0:
+    """Of what comes before all blocks."""
+    cdef block_head h
+    h.kind, h.length, h.first, h.raw = 0, <uint32_t>prefix.shape[0], 0, 0
+    return blocks_sum(0, &h, &prefix[0])
+
+
 cdef class Packer:
     cdef ZSTD_CCtx *ctx
     cdef uint64_t sum
 
     def __cinit__(self, const uint8_t[::1] prefix not None):
-        cdef block_head h
-        h.kind, h.length, h.first, h.raw = 0, <uint32_t>prefix.shape[0], 0, 0
-        self.sum = blocks_sum(0, &h, &prefix[0])
+        self.sum = sum_of(prefix)
         self.ctx = ZSTD_createCCtx()
         if self.ctx == NULL:
             raise MemoryError()
@@ -72,6 +77,15 @@ cdef class Packer:
             raise MemoryError()
         return sizeof(block_head) + length
 
+    def stored(self, uint32_t kind, uint64_t first, uint64_t raw, uint8_t[::1] room not None,
+               uint32_t length):
+        if not 0 < length <= room.shape[0] - <Py_ssize_t>sizeof(block_head):
+            raise ValueError("a payload of another length")
+        cdef uint8_t *to = &room[0]
+        with nogil:
+            self.put_head(to, kind, first, length, raw)
+        return sizeof(block_head) + length
+
     cdef void put_head(self, uint8_t *to, uint32_t kind, uint64_t first, size_t length,
                        size_t raw) noexcept nogil:
         cdef block_head h
@@ -85,9 +99,7 @@ cdef class Unpacker:
     cdef uint64_t sum
 
     def __cinit__(self, const uint8_t[::1] prefix not None):
-        cdef block_head h
-        h.kind, h.length, h.first, h.raw = 0, <uint32_t>prefix.shape[0], 0, 0
-        self.sum = blocks_sum(0, &h, &prefix[0])
+        self.sum = sum_of(prefix)
         self.ctx = ZSTD_createDCtx()
         if self.ctx == NULL:
             raise MemoryError()

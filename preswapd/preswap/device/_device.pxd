@@ -161,13 +161,15 @@ cdef extern from "owner.h" nogil:
         double seconds
         uint64_t pages, bytes
     enum:
-        CONTENTS_SPACE
+        CONTENTS_SPACE, CONTENTS_PACKED
     ctypedef struct contents "struct contents":
         uint64_t first
-        uint32_t pages, bytes, zeros, lost
+        uint32_t pages, bytes, zeros, lost, packed, packed_length
         uint8_t *space
+        uint8_t *packed_space
     int owner_read_contents(device *, uint64_t *, cbool, contents *)
     int owner_write_contents(device *, cbool, contents *, uint64_t)
+    int owner_write_packed(device *, contents *)
     int owner_clear_zone(device *)
     int owner_write_page_zero(device *, const uint8_t *)
     int owner_writeback(device *, uint64_t, double, uint64_t, writeback *)

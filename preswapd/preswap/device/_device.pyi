@@ -13,6 +13,7 @@ PAGE_SIZE: int
 EXTENT_PAGES: int
 # Of what read_contents() and write_contents() need; what it has stands behind its first page.
 SPACE_BYTES: int
+PACKED_BYTES: int
 # Of requests.
 FLAG_FUA: int
 FLAG_FAST_ZERO: int
@@ -217,19 +218,24 @@ class Device:
         """
 
     def read_contents(
-        self, page: int, zone: bool, space: Buffer
-    ) -> tuple[int, int, int, int, int, int]:
+        self, page: int, zone: bool, space: Buffer, packed: Buffer | None = None
+    ) -> tuple[int, int, int, int, int, int, int, int]:
         """What the next extent from `page` on holds that has pages of the zone, or outside of it,
         of which anything is known: see contents.h.
 
         The page to go on with; the extent's first page, how many it has, 0 where there is none;
-        how many of them are bytes, how many zeros, how many were lost.  Around the end of the first
-        page of `space` stands a byte for each page, what it is, and then the bytes.  OSError.
+        how many of them are bytes, how many zeros, how many were lost; how many others stand in
+        `packed`, of PACKED_BYTES, as they are compressed in memory, in how many bytes.  Around the
+        end of the first page of `space` stands a byte for each page, what it is, and then the
+        bytes.  OSError.
         """
 
     def write_contents(self, first: int, zone: bool, space: Buffer, length: int) -> tuple[int, int]:
         """That, into an extent of which nothing is known: how many pages were bytes, how many
         zeros.  ValueError: it does not fit, and nothing was changed; OSError."""
+
+    def write_packed(self, first: int, space: Buffer, packed: Buffer) -> int:
+        """The same with what read_contents() has left in `packed`: how many pages it was."""
 
     def extent_pages(self, first: int) -> int:
         """Pages of the extent that begins with this one.  ValueError: none does."""

@@ -25,6 +25,7 @@ from preswapd.tmem._tmem cimport compress_number
 PAGE_SIZE = PAGE_BYTES
 EXTENT_PAGES = EXTENT_PAGES_OF_DEVICE
 SPACE_BYTES = CONTENTS_SPACE
+PACKED_BYTES = CONTENTS_PACKED
 FLAG_FUA = REQUEST_FUA
 FLAG_FAST_ZERO = REQUEST_FAST_ZERO
 
@@ -516,14 +517,19 @@ cdef class Device:
         self.check(err)
         return r.next, r.recompressed, r.no_room, r.worked, r.took
 
-    def read_contents(self, uint64_t page, bint zone, uint8_t[::1] space not None):
+    def read_contents(self, uint64_t page, bint zone, uint8_t[::1] space not None,
+                      uint8_t[::1] packed=None):
         cdef contents c
         cdef int err
         contents_in(space, &c)
+        if packed is not None:
+            if packed.shape[0] < CONTENTS_PACKED:
+                raise ValueError(f"packed contents need {CONTENTS_PACKED} bytes")
+            c.packed_space = &packed[0]
         with nogil:
             err = owner_read_contents(&self.d, &page, zone, &c)
         self.check(err)
-        return page, c.first, c.pages, c.bytes, c.zeros, c.lost
+        return page, c.first, c.pages, c.bytes, c.zeros, c.lost, c.packed, c.packed_length
 
     def write_contents(self, uint64_t first, bint zone, uint8_t[::1] space not None,
                        uint64_t length):
@@ -537,6 +543,23 @@ cdef class Device:
             raise ValueError("its pages do not fit")
         self.check(err)
         return c.bytes, c.zeros
+
+    def write_packed(self, uint64_t first, uint8_t[::1] space not None,
+                     const uint8_t[::1] packed not None):
+        cdef contents c
+        cdef int err
+        contents_in(space, &c)
+        c.first, c.pages = first, extent_pages(&self.d, first)
+        if not 0 < packed.shape[0] <= CONTENTS_PACKED:
+            raise ValueError("its pages do not fit")
+        # It is read only.
+        c.packed_space, c.packed_length = <uint8_t *>&packed[0], <uint32_t>packed.shape[0]
+        with nogil:
+            err = owner_write_packed(&self.d, &c)
+        if err == -EINVAL:
+            raise ValueError("its pages do not fit")
+        self.check(err)
+        return c.packed
 
     def extent_pages(self, uint64_t first):
         return extent_pages(&self.d, first)

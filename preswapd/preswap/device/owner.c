@@ -308,6 +308,20 @@ int owner_write_contents(struct device *d, bool zone, struct contents *c, uint64
 	return err;
 }
 
+int owner_write_packed(struct device *d, struct contents *c)
+{
+	struct flight mine;
+	int err = begin(d, &mine);
+
+	if (err)
+		return err;
+	err = device_mark(d);
+	if (!err)
+		err = contents_write_packed(d, c);
+	end(d, &mine);
+	return err;
+}
+
 int owner_clear_zone(struct device *d)
 {
 	struct flight mine;

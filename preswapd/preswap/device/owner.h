@@ -53,6 +53,7 @@ int64_t owner_mend(struct device *);
 /* See contents.h; a call of the first looks until it has found something, or there is nothing. */
 int owner_read_contents(struct device *, uint64_t *page, bool zone, struct contents *);
 int owner_write_contents(struct device *, bool zone, struct contents *, uint64_t length);
+int owner_write_packed(struct device *, struct contents *);
 /* All of the zone becomes zeros, without a swap header. */
 int owner_clear_zone(struct device *);
 /* Where a trim left blocks behind.  This and the next one leave a clean device as it is. */

@@ -13,6 +13,7 @@ from preswapd.api.save_file import (
     END,
     FAILED,
     HEAD,
+    PACKED,
     PAGES,
     PREFIX,
     START,
@@ -34,6 +35,8 @@ from preswapd.units import PAGE_SIZE, exact_size
 
 # So many bytes of what comes, or fewer at its end only.
 Read = Callable[[int], bytes]
+# Of a block: its extent, of which what is compressed as in memory comes first.
+Place = tuple[int, bool]
 
 CUT = "it ends too early"
 DAMAGED = "it is damaged"
@@ -108,17 +111,15 @@ class Restoring:
         self.check_fits(blocks.next())
         block = blocks.next()
         with space() as view:
-            last = -1
-            while block.head.kind == PAGES:
-                self.check_follows(block, last)
-                last = block.head.first
+            last: Place = (-1, False)
+            while block.head.kind in (PACKED, PAGES):
+                last = self.place_behind(last, block)
                 held, zeros = self.write(blocks, block, view)
                 self.report = SaveReport(self.report.pages + held, self.report.zeros + zeros)
                 block = blocks.next()
-            last = -1
+            last = (-1, False)
             while block.head.kind == ZONE:
-                self.check_follows(block, last)
-                last = block.head.first
+                last = self.place_behind(last, block)
                 self.of_zone.append(block)
                 block = blocks.next()
             if block.head.kind != END:
@@ -148,15 +149,21 @@ class Restoring:
             raise NoSaveError(ANOTHER_ZONE)
         self.report = report
 
-    def check_follows(self, block: Block, last: int) -> None:
-        first = block.head.first
-        if first <= last or first >= self.device.pages:
+    def place_behind(self, last: Place, block: Block) -> Place:
+        place = (block.head.first, block.head.kind != PACKED)
+        if place <= last or block.head.first >= self.device.pages:
             raise NoSaveError(DAMAGED)
+        return place
 
     def write(self, blocks: Blocks, block: Block, view: memoryview) -> tuple[int, int]:
         first, length, is_zone = block.head.first, block.head.raw, block.head.kind == ZONE
         try:
             pages = self.device.extent_pages(first)
+            if block.head.kind == PACKED:
+                held = self.device.write_packed(first, view, block.payload)
+                if length != pages + held * PAGE_SIZE:
+                    raise NoSaveError(DAMAGED)
+                return held, 0
             if not pages <= length <= pages * (1 + PAGE_SIZE):
                 raise NoSaveError(DAMAGED)
             with content(view, pages, length) as raw:

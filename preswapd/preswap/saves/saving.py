@@ -7,10 +7,20 @@ from collections.abc import Iterator
 from dataclasses import asdict
 
 from preswapd.api.messages import SavedDevice, SaveReport
-from preswapd.api.save_file import COUNTS, END, FAILED, LONGEST_TEXT, PAGES, PREFIX, START, ZONE
+from preswapd.api.save_file import (
+    COUNTS,
+    END,
+    FAILED,
+    LONGEST_TEXT,
+    PACKED,
+    PAGES,
+    PREFIX,
+    START,
+    ZONE,
+)
 from preswapd.preswap.device._blocks import HEAD_BYTES, Packer, bound
-from preswapd.preswap.device._device import SPACE_BYTES, Device
-from preswapd.preswap.saves.space import content, space
+from preswapd.preswap.device._device import PACKED_BYTES, SPACE_BYTES, Device
+from preswapd.preswap.saves.space import content, room, space
 from preswapd.units import PAGE_SIZE
 from preswapd.version import VERSION
 
@@ -31,9 +41,9 @@ class Saving:
         yield PREFIX
         yield packer.plain(START, self.about())
         try:
-            yield from self.pages(packer, PAGES)
+            yield from self.pages(packer)
             outside = self.report
-            yield from self.pages(packer, ZONE)
+            yield from self.zone(packer)
         except OSError as error:
             self.failure = f"{self.device.name} cannot be read: {error.strerror}"
             yield packer.plain(FAILED, self.failure.encode()[:LONGEST_TEXT])
@@ -48,18 +58,32 @@ class Saving:
             asdict(SavedDevice(name, self.instance, pages, time.time(), VERSION))
         ).encode()
 
-    def pages(self, packer: Packer, kind: int) -> Iterator[memoryview]:
-        room = bytearray(HEAD_BYTES + bound(SPACE_BYTES))
+    def pages(self, packer: Packer) -> Iterator[memoryview]:
+        """Of each extent what is compressed in memory, as it is there, and then the others."""
         page = 0
-        with space() as view, memoryview(room) as packed:
+        with space() as view, room(PACKED_BYTES) as stored, room(bound(SPACE_BYTES)) as packed:
             while page < self.device.pages:
-                page, first, pages, held, zeros, lost = self.device.read_contents(
-                    page, kind == ZONE, view
+                page, first, pages, held, zeros, lost, as_is, length = self.device.read_contents(
+                    page, False, view, stored[HEAD_BYTES:]
                 )
-                self.add(held, zeros, lost)
+                self.add(held + as_is, zeros, lost)
+                if as_is:
+                    raw = pages + as_is * PAGE_SIZE
+                    yield stored[: packer.stored(PACKED, first, raw, stored, length)]
                 if held or zeros:
-                    with content(view, pages, pages + held * PAGE_SIZE) as raw:
-                        length = packer.packed(kind, first, raw, packed)
+                    with content(view, pages, pages + held * PAGE_SIZE) as bare:
+                        length = packer.packed(PAGES, first, bare, packed)
+                    yield packed[:length]
+
+    def zone(self, packer: Packer) -> Iterator[memoryview]:
+        page = 0
+        with space() as view, room(bound(SPACE_BYTES)) as packed:
+            while page < self.device.pages:
+                page, first, pages, held, *_ = self.device.read_contents(page, True, view)
+                self.add(held, 0, 0)
+                if held:
+                    with content(view, pages, pages + held * PAGE_SIZE) as bare:
+                        length = packer.packed(ZONE, first, bare, packed)
                     yield packed[:length]
 
     def add(self, held: int, zeros: int, lost: int) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from mmap import mmap as anonymous_memory
 
+from preswapd.preswap.device._blocks import HEAD_BYTES
 from preswapd.preswap.device._device import SPACE_BYTES
 from preswapd.units import PAGE_SIZE
 
@@ -13,6 +14,13 @@ from preswapd.units import PAGE_SIZE
 def space() -> Iterator[memoryview]:
     """Aligned as a page is; it goes back to the system at once."""
     with anonymous_memory(-1, SPACE_BYTES) as memory, memoryview(memory) as view:
+        yield view
+
+
+@contextmanager
+def room(payload: int) -> Iterator[memoryview]:
+    """For a block: its head, and so many bytes at most."""
+    with memoryview(bytearray(HEAD_BYTES + payload)) as view:
         yield view
 
 

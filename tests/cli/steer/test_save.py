@@ -16,7 +16,7 @@ from pathlib import Path
 import nbd
 import pytest
 
-from preswapd.api.save_file import Follower
+from preswapd.api.save_file import PREFIX, Follower
 from preswapd.cli.steer.save_files import NewFile
 from preswapd.cli.steer.transfer import Transfer
 from preswapd.units import PAGE_SIZE as PAGE
@@ -94,7 +94,7 @@ def test_json_beside_standard_output(filled: RunningServer) -> None:
     done = subprocess.run(command, capture_output=True, timeout=PATIENCE, check=True)
     told = json.loads(done.stderr)
     assert (told["file"], told["bytes"]) == (None, len(done.stdout))
-    assert done.stdout.startswith(b"preswapd-save 1\n")
+    assert done.stdout.startswith(PREFIX)
 
 
 def test_file_is_its_owners_alone_and_nothing_is_left_beside_it(
@@ -119,7 +119,7 @@ def test_file_that_is_there(filled: RunningServer, tmp_path: Path, option: str) 
     )
     assert path.read_text() == "somebody's"
     filled.ctl("save", "g1", str(path), option)
-    assert path.read_bytes().startswith(b"preswapd-save 1\n")
+    assert path.read_bytes().startswith(PREFIX)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert os.listdir(path.parent) == ["save"]
 
@@ -132,7 +132,7 @@ def test_file_that_a_link_leads_to(filled: RunningServer, tmp_path: Path) -> Non
     assert filled.ctl("save", "g1", str(link), check=False).returncode == 4
     filled.ctl("save", "g1", str(link), "--yes")
     assert link.is_symlink()
-    assert path.read_bytes().startswith(b"preswapd-save 1\n")
+    assert path.read_bytes().startswith(PREFIX)
 
 
 def test_file_stays_as_it_is_where_the_save_fails(filled: RunningServer, tmp_path: Path) -> None:
