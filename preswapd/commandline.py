@@ -25,6 +25,10 @@ SHORTEST_SECONDS, LONGEST_SECONDS = 0.05, 86400.0
 
 T = TypeVar("T")
 
+# Of standard input, output and errors those that the caller had closed: what is more than talk is
+# not to go there.
+closed: set[int] = set()
+
 
 def run(command: click.Command, name: str) -> NoReturn:
     """Runs the command; whatever goes wrong is one line on stderr and an exit status."""
@@ -64,6 +68,7 @@ def fill_standard_streams() -> None:
     """
     opened = os.open(os.devnull, os.O_RDWR)
     while opened <= 2:
+        closed.add(opened)
         os.set_inheritable(opened, True)
         opened = os.open(os.devnull, os.O_RDWR)
     os.close(opened)

@@ -8,6 +8,7 @@ import json
 import struct
 from typing import NamedTuple
 
+from preswapd.api.kinds import LARGEST_DEVICE
 from preswapd.api.messages import SavedDevice, SaveReport
 from preswapd.units import PAGE_SIZE
 
@@ -27,6 +28,8 @@ COUNTS = struct.Struct("<QQQQ")
 # Of a block that is not packed; of one that is, the most that 256 pages may be packed to.
 LONGEST_TEXT = 4096
 LONGEST_PACKED = (1 << 20) + (1 << 16)
+# Seconds since 1970: the year 10000, which no clock shows.
+END_OF_TIME = 253_402_300_800
 
 
 class NoSaveError(Exception):
@@ -68,11 +71,29 @@ def saved_device(payload: bytes) -> SavedDevice:
     """What the first block says.  NoSaveError."""
     try:
         found = SavedDevice.from_json(json.loads(payload))
-        if type(found.pages) is not int or type(found.device) is not str:
+        if not is_sound(found):
             raise ValueError
     except (ValueError, TypeError, AttributeError, RecursionError):
         raise NoSaveError("it does not say what was saved") from None
     return found
+
+
+def is_sound(saved: SavedDevice) -> bool:
+    """Of the kinds that a save has, and fit for a terminal and a log."""
+    words = (saved.device, saved.instance, saved.preswapd)
+    return (
+        all(type(word) is str and word.isprintable() for word in words)
+        and type(saved.pages) is int
+        and 0 < saved.pages <= LARGEST_DEVICE // PAGE_SIZE
+        and type(saved.time) in (int, float)
+        and 0 <= saved.time < END_OF_TIME
+    )
+
+
+def failure_in(payload: bytes) -> NoSaveError:
+    """Why the server that saved it could not go on, as its last block says."""
+    text = payload.decode(errors="replace")
+    return NoSaveError("".join(one if one.isprintable() else "?" for one in text))
 
 
 def saved_counts(payload: bytes) -> tuple[SaveReport, int]:
@@ -135,7 +156,7 @@ class Follower:
             # Behind a byte for each page of the extent.
             self.page_bytes += head.raw // PAGE_SIZE * PAGE_SIZE
         elif head.kind == FAILED:
-            raise NoSaveError(payload.decode(errors="replace"))
+            raise failure_in(payload)
         elif head.kind == END:
             self.report, _ = saved_counts(payload)
             self.is_complete = True

@@ -305,6 +305,24 @@ def test_full_disk(start_server: StartServer, stack: ExitStack, tmp_path: Path, 
     check_unknown(target)
 
 
+@pytest.mark.parametrize("over", [False, True])
+def test_full_disk_of_the_file(
+    source: RunningServer, stack: ExitStack, tmp_path: Path, over: bool
+) -> None:
+    """What was there is there still, and the device can be used at once."""
+    small = tmp_path / "small"
+    mounted(stack, small, "-t", "tmpfs", "-o", "size=1M", "none")
+    path = small / "save"
+    if over:
+        path.write_text("an older save")
+    done = source.ctl("save", "g1", str(path), "--yes", check=False)
+    assert (done.returncode, done.stderr) == (1, f"preswapctl: {path}: No space left on device\n")
+    assert os.listdir(small) == (["save"] if over else [])
+    assert not over or path.read_text() == "an older save"
+    source.wait_for_line("save of g1 was broken off by its client")
+    check_restored(source)
+
+
 def test_mark_that_cannot_be_noted(faulty: RunningServer, injector: Injector, save: Path) -> None:
     injector.fail(Call.RENAME, "/g1.json", errno.EIO)
     done = faulty.ctl("restore", "g1", str(save), check=False)

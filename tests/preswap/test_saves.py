@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A device's pages in a file: what is restored is what was saved, or nothing is known at all."""
 
+import json
 import math
 import random
 import tempfile
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from preswapd.api.save_file import (
     COUNTS,
     END,
+    FAILED,
     HEAD,
     NAME,
     PACKED,
@@ -647,6 +649,74 @@ PIECES = [
     (5, b"8 bytes.", None),
     (200, b"", None),
 ]
+
+
+def test_zone_that_is_counted_and_not_there(make: Callable[..., Running], save: bytes) -> None:
+    """It would be of two devices."""
+    target = make()
+    blocks = taken_apart(save)
+    assert put_together(blocks) == save
+    at = next(at for at, block in enumerate(blocks) if block[0] == ZONE)
+    wrong = put_together(blocks[:at] + blocks[at + 1 :])
+    with pytest.raises(RestoreFailedError, match="it is damaged; none of its pages is known"):
+        restore(target, wrong)
+    assert set(states(target.device)) == {UNKNOWN}
+    assert in_zone(target)[0].endswith(b"SWAPSPACE2")
+    restore(target, save)
+
+
+def test_zone_where_there_is_none(make: Callable[..., Running], save: bytes) -> None:
+    """What is kept to the end has a bound: it is refused before anything behind it is read."""
+    target = make()
+    blocks = taken_apart(save)
+    at = next(at for at, block in enumerate(blocks) if block[0] == ZONE)
+    extent = next(
+        first
+        for first in range(0, WHOLE, EXTENT_PAGES)
+        if not set(range(first, first + EXTENT_PAGES)) & set(ZONE_PAGES)
+    )
+    more = (ZONE, extent, bytes([2]) * EXTENT_PAGES + NOISE.randbytes(EXTENT_PAGES * PAGE))
+    start = put_together([*blocks[:at], more])
+    stream = BytesIO(start + bytes(MIB))
+    with pytest.raises(RestoreFailedError, match="which has another scan zone"):
+        target.instance.transfers.restore("g1", stream.read)
+    assert stream.tell() == len(start)
+    assert set(states(target.device)) == {UNKNOWN}
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"time": 1e300},
+        {"time": float("nan")},
+        {"time": float("inf")},
+        {"time": -1},
+        {"time": "now"},
+        {"device": "\x1b[2Jg1"},
+        {"device": 1},
+        {"instance": ["vm1"]},
+        {"instance": "vm1\nrestored"},
+        {"preswapd": None},
+        {"pages": 0},
+        {"pages": -5},
+        {"pages": 1 << 70},
+        {"pages": True},
+    ],
+)
+def test_what_no_save_says_of_itself(
+    make: Callable[..., Running], save: bytes, lie: dict[str, object]
+) -> None:
+    """Nobody is told that it was restored, and then fails to say when."""
+    blocks = taken_apart(save)
+    start = json.dumps({**json.loads(blocks[0][2]), **lie}).encode()
+    wrong = put_together([(START, 0, start), *blocks[1:]])
+    check_fails(make(), wrong, "it does not say what was saved")
+
+
+def test_reason_is_fit_for_a_log(make: Callable[..., Running], save: bytes) -> None:
+    blocks = taken_apart(save)
+    wrong = put_together([blocks[0], (FAILED, 0, b"g1:\n\x1b[2J\xff error")])
+    check_fails(make(), wrong, r"g1:\?\?\[2J\ufffd error; none")
 
 
 def a_device(pool_size: int) -> Running:

@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from preswapd.commandline import closed
 from preswapd.errors import PreswapError, RefusedError, UsageError
 
 PIPE = Path("-")
+STANDARD_INPUT, STANDARD_OUTPUT = 0, 1
 READ_BYTES = 1 << 20
 # What a file system answers that knows of no file without a name.
 NAMELESS_UNKNOWN = {errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL}
@@ -122,6 +124,8 @@ def is_there(path: Path) -> bool:
     if path == PIPE:
         if os.isatty(sys.stdout.fileno()):
             raise UsageError("a save is no text: name a file, or a pipe behind the -")
+        if STANDARD_OUTPUT in closed:
+            raise UsageError("standard output is closed: name a file, or a pipe behind the -")
         return False
     with failures(path):
         if not os.path.lexists(path):
@@ -169,6 +173,8 @@ def input_of(path: Path) -> Iterator[Iterator[bytes]]:
     if path == PIPE:
         if os.isatty(sys.stdin.fileno()):
             raise UsageError("a save comes from a file or a pipe: nobody types one")
+        if STANDARD_INPUT in closed:
+            raise UsageError("standard input is closed: name a file, or a pipe behind the -")
         yield pieces(path, sys.stdin.fileno())
         return
     with failures(path):

@@ -21,12 +21,14 @@ from preswapd.api.save_file import (
     Head,
     NoSaveError,
     check_prefix,
+    failure_in,
     head_of,
     saved_counts,
     saved_device,
 )
 from preswapd.preswap.creation import Served
 from preswapd.preswap.device._blocks import Unpacker
+from preswapd.preswap.device._device import EXTENT_PAGES, Device
 from preswapd.preswap.files.header import swap_header
 from preswapd.preswap.files.sidecar import RESTORING, RESTORING_ZONE
 from preswapd.preswap.files.zone import zone
@@ -40,7 +42,16 @@ Place = tuple[int, bool]
 
 CUT = "it ends too early"
 DAMAGED = "it is damaged"
-ANOTHER_ZONE = "it was saved by another version of preswapd, which has another scan zone"
+ANOTHER_ZONE = (
+    "it was saved by another version of preswapd, which has another scan zone: restore it where"
+    " that version runs"
+)
+
+
+def known_pages(device: Device) -> int:
+    """Outside of the zone; lost ones are known to be so."""
+    unknown = device.stats()["unknown_pages"]
+    return device.pages - sum(map(len, zone(device.pages))) - unknown
 
 
 class Block(NamedTuple):
@@ -65,7 +76,7 @@ class Blocks:
         if not self.unpacker.follows(text, payload):
             raise NoSaveError(DAMAGED)
         if head.kind == FAILED:
-            raise NoSaveError(payload.decode(errors="replace"))
+            raise failure_in(payload)
         return Block(head, payload)
 
     def exactly(self, length: int) -> bytes:
@@ -120,13 +131,13 @@ class Restoring:
             last = (-1, False)
             while block.head.kind == ZONE:
                 last = self.place_behind(last, block)
+                self.check_touches_zone(block)
                 self.of_zone.append(block)
                 block = blocks.next()
             if block.head.kind != END:
                 raise NoSaveError(DAMAGED)
             blocks.check_end()
-            self.check_whole(block)
-            self.commit(blocks, view)
+            self.commit(blocks, view, self.in_zone(block))
 
     def check_fits(self, block: Block) -> None:
         if block.head.kind != START:
@@ -141,19 +152,33 @@ class Restoring:
                 f" create NAME {theirs}` makes one that it goes into"
             )
 
-    def check_whole(self, end: Block) -> None:
+    def in_zone(self, end: Block) -> int:
+        """So many pages of the zone are in it; all others have been written."""
         report, in_zone = saved_counts(end.payload)
         if (report.pages, report.zeros) != (self.report.pages, self.report.zeros):
+            raise NoSaveError(DAMAGED)
+        # No page was in it twice.
+        if known_pages(self.device) != report.pages + report.zeros:
             raise NoSaveError(DAMAGED)
         if in_zone != sum(map(len, zone(self.device.pages))):
             raise NoSaveError(ANOTHER_ZONE)
         self.report = report
+        return in_zone
 
     def place_behind(self, last: Place, block: Block) -> Place:
         place = (block.head.first, block.head.kind != PACKED)
         if place <= last or block.head.first >= self.device.pages:
             raise NoSaveError(DAMAGED)
         return place
+
+    def check_touches_zone(self, block: Block) -> None:
+        """These are kept until the end: there are a few of them, whatever the file says."""
+        extent = range(block.head.first, block.head.first + EXTENT_PAGES)
+        if not any(
+            part.start < extent.stop and extent.start < part.stop
+            for part in zone(self.device.pages)
+        ):
+            raise NoSaveError(ANOTHER_ZONE)
 
     def write(self, blocks: Blocks, block: Block, view: memoryview) -> tuple[int, int]:
         first, length, is_zone = block.head.first, block.head.raw, block.head.kind == ZONE
@@ -174,12 +199,13 @@ class Restoring:
 
     # --- its end ---
 
-    def commit(self, blocks: Blocks, view: memoryview) -> None:
+    def commit(self, blocks: Blocks, view: memoryview, in_zone: int) -> None:
         """The zone is a plain file, and comes last: a save that is damaged has not changed it."""
         self.record.note_restore(RESTORING_ZONE)
         self.zone_is_changed = True
-        for block in self.of_zone:
-            self.write(blocks, block, view)
+        written = sum(self.write(blocks, block, view)[0] for block in self.of_zone)
+        if written != in_zone:
+            raise NoSaveError(DAMAGED)
         self.device.sync()
         self.served.entry.set_state("served")
         self.record.note_restore("")

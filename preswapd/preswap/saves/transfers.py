@@ -13,8 +13,7 @@ from preswapd.errors import PreswapError, RefusedError, with_place
 from preswapd.log import ERROR, INFO, WARNING, Log
 from preswapd.preswap.creation import Served
 from preswapd.preswap.device._device import Device
-from preswapd.preswap.files.zone import zone
-from preswapd.preswap.saves.restoring import Read, Restoring
+from preswapd.preswap.saves.restoring import Read, Restoring, known_pages
 from preswapd.preswap.saves.saving import Saving
 from preswapd.units import format_pages
 
@@ -130,9 +129,7 @@ class Transfers:
             return Restored(restoring.saved, report)
 
     def check_blank(self, device: Device) -> None:
-        unknown = device.stats()["unknown_pages"]
-        known = device.pages - sum(map(len, zone(device.pages))) - unknown
-        if known:
+        if known := known_pages(device):
             raise RefusedError(
                 f"{format_pages(known)} of {device.name} are known already, or lost: a restore is"
                 " for a device that is new or has lost its memory; `preswapctl swapoff"

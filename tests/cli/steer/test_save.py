@@ -22,7 +22,7 @@ from preswapd.cli.steer.transfer import Transfer
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import connected, gone
 from tests.conftest import StartServer
-from tests.running import PATIENCE, PRESWAPCTL, RunningServer
+from tests.running import PATIENCE, PRESWAPCTL, RunningServer, run
 
 AT = 8 << 20
 CONTENT = b"saved page".ljust(PAGE) * 64
@@ -185,6 +185,20 @@ def test_input_that_is_none(server: RunningServer, tmp_path: Path) -> None:
         1,
         "preswapctl: g1 was not restored: it is empty; none of its pages is known\n",
     )
+
+
+@pytest.mark.parametrize(
+    ("command", "closed", "why"),
+    [
+        ("save", ">&-", "standard output is closed: name a file, or a pipe behind the -"),
+        ("restore", "<&-", "standard input is closed: name a file, or a pipe behind the -"),
+    ],
+)
+def test_stream_that_is_closed(server: RunningServer, command: str, closed: str, why: str) -> None:
+    """Nobody is told that it was saved, and it went nowhere."""
+    line = f'"$0" --runtime-dir={server.runtime_dir} {command} g1 - {closed}'
+    done = run(["sh", "-c", line, PRESWAPCTL])
+    assert (done.returncode, done.stderr) == (2, f"preswapctl: {why}\n")
 
 
 @pytest.mark.parametrize("command", ["save", "restore"])
