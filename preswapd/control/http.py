@@ -317,7 +317,6 @@ class Handler(Exchange):
             try:
                 for piece in pieces:
                     self.write_piece(piece, is_chunked)
-                self.write_piece(b"", is_chunked)
                 self.wfile.flush()
             except (ConnectionError, TimeoutError):
                 raise
@@ -325,6 +324,9 @@ class Handler(Exchange):
                 # Its head is sent: that there is no end says that something went wrong.
                 self.failure(error)
                 raise ConnectionResetError from error
+        # Whoever has seen the end may use at once what was in use: a guest starts.
+        self.write_piece(b"", is_chunked)
+        self.wfile.flush()
 
     def write_piece(self, piece: bytes | memoryview, is_chunked: bool) -> None:
         """An empty one ends them."""

@@ -34,18 +34,21 @@ class Upload:
 
     def read(self, length: int) -> bytes:
         """So many bytes, or fewer at its end only.  ConnectionError: the client hung up."""
-        found = bytearray()
-        while len(found) < length and not self.has_ended:
+        pieces: list[bytes] = []
+        missing = length
+        while missing and not self.has_ended:
             if not self.left and not self.next_chunk():
                 break
-            piece = self.stream.read(min(self.left, length - len(found)))
+            piece = self.stream.read(min(self.left, missing))
             if not piece:
                 raise ConnectionResetError("its client hung up")
-            found += piece
+            pieces.append(piece)
+            missing -= len(piece)
             self.left -= len(piece)
             if not self.left:
                 self.end_piece()
-        return bytes(found)
+        # Mostly there is one, which is not copied then.
+        return b"".join(pieces)
 
     def end_piece(self) -> None:
         if not self.is_chunked:

@@ -5,15 +5,17 @@ import io
 import json
 import socket
 import subprocess
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from preswapd.api.wire import SAVE_TYPE
 from preswapd.control.heads import LARGEST_HEAD, HeadReader
+from preswapd.control.http import Handler
+from preswapd.control.routes import Streamed
 from preswapd.control.upload import Upload
 from preswapd.errors import UsageError
 from preswapd.units import PAGE_SIZE as PAGE
@@ -133,6 +135,26 @@ def test_damaged(server: RunningServer, save: bytes) -> None:
         500,
         "g1 was not restored: it is damaged; none of its pages is known",
     )
+
+
+def test_end_comes_when_nobody_is_kept_out_any_more() -> None:
+    """A guest that is started as soon as its swap is saved gets in."""
+    sent: list[bytes] = []
+    handler = Handler.__new__(Handler)
+    handler.wfile = io.BytesIO()
+    handler.request_version = "HTTP/1.1"
+
+    @contextmanager
+    def pieces() -> Iterator[Iterator[bytes]]:
+        yield iter([b"a save"])
+        sent.append(cast(io.BytesIO, handler.wfile).getvalue())
+
+    here, there = socket.socketpair()
+    with here, there:
+        handler.connection = here
+        handler.stream(Streamed(SAVE_TYPE, pieces()))
+    assert sent[0].endswith(b"\r\n6\r\na save\r\n")
+    assert handler.wfile.getvalue() == sent[0] + b"0\r\n\r\n"
 
 
 @pytest.mark.parametrize(
