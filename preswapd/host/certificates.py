@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""When a certificate ends, which its owner has to know, read without a library."""
+"""When certificates end, which their owner has to know, read without a library."""
 
 import binascii
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
-BLOCK = re.compile(r"-----BEGIN CERTIFICATE-----(.+?)-----END CERTIFICATE-----", re.DOTALL)
+from preswapd.host import plain_files
+
+BLOCK = re.compile(
+    r"-----BEGIN (?:X509 )?CERTIFICATE-----(.+?)-----END (?:X509 )?CERTIFICATE-----", re.DOTALL
+)
 
 # Tags of DER (X.690).
 SEQUENCE, VERSION, UTC_TIME, GENERALIZED_TIME = 0x30, 0xA0, 0x17, 0x18
@@ -14,12 +19,17 @@ SEQUENCE, VERSION, UTC_TIME, GENERALIZED_TIME = 0x30, 0xA0, 0x17, 0x18
 BEFORE_THE_TIMES = 3
 
 
-def first_end(text: str) -> datetime:
-    """Of all certificates in the text of a PEM file; ValueError where there is none."""
-    ends = [end_of(binascii.a2b_base64(found)) for found in BLOCK.findall(text)]
-    if not ends:
+def ends_in(path: Path) -> list[datetime]:
+    """Of all certificates in a PEM file, the first one first; OSError, or ValueError where there is
+    none."""
+    return ends(plain_files.read(path).decode(errors="replace"))
+
+
+def ends(text: str) -> list[datetime]:
+    found = sorted(end_of(binascii.a2b_base64(block)) for block in BLOCK.findall(text))
+    if not found:
         raise ValueError("it holds no certificate")
-    return min(ends)
+    return found
 
 
 def end_of(certificate: bytes) -> datetime:

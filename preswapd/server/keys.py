@@ -3,7 +3,6 @@
 would end where it cannot; and how it is told to."""
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -11,13 +10,16 @@ from pathlib import Path
 
 from preswapd.api.kinds import X509
 from preswapd.errors import RefusedError
-from preswapd.host.certificates import first_end
+from preswapd.host import plain_files, psk_file
+from preswapd.host.certificates import ends_in
 from preswapd.host.nbdkit import complaint_of, tried
 from preswapd.host.nbdkit import environment as environment_of_nbdkit
 from preswapd.server.config.reach import TlsKeys
 
 # What nbdkit loads from the directory of certificates.
 CERTIFICATES = ("ca-cert.pem", "server-cert.pem", "server-key.pem")
+# Which of them do not count any more; it may be missing.
+REVOKED = "ca-crl.pem"
 # How much nbdkit itself asks for: of the Unix socket's clients nothing, and those over TCP are
 # looked at by server/arrivals.py.  Where it is required, nbdkit fails without keys.
 WHERE_ASKED, REQUIRED = "on", "require"
@@ -26,10 +28,6 @@ WHERE_ASKED, REQUIRED = "on", "require"
 POLICY = Path(__file__).with_name("gnutls.conf")
 POLICY_VARIABLE = "GNUTLS_SYSTEM_PRIORITY_FILE"
 SYSTEM_POLICY = Path("/etc/gnutls/config")
-
-KEY_LINE = re.compile(r"[^:\s][^:]*:(?:[0-9a-fA-F]{2})+")
-# 128 bits.
-FEWEST_DIGITS = 32
 
 
 def options(keys: TlsKeys, tls: str) -> list[str]:
@@ -50,24 +48,36 @@ def check(keys: TlsKeys, nbdkit: str) -> None:
     if keys.mode == X509:
         for name in CERTIFICATES:
             read(keys.path / name)
+        # One that it cannot read nbdkit takes for none: those that were revoked would come in.
+        if os.path.lexists(keys.path / REVOKED):
+            read(keys.path / REVOKED)
     else:
         check_lines(keys.path)
     try_out(keys, nbdkit)
 
 
 def doubts(keys: TlsKeys) -> Iterator[str]:
-    """Of keys that can be used, what keeps all clients away nevertheless."""
+    """Of keys that can be used, what keeps clients away nevertheless."""
     if keys.mode == X509:
-        for name in CERTIFICATES[:2]:
-            with suppress(OSError, ValueError):
-                end = first_end((keys.path / name).read_text(errors="replace"))
-                if end <= datetime.now(UTC):
-                    yield f"{keys.path / name} ended on {end:%Y-%m-%d}: no guest gets in over TCP"
+        ca, server, _ = (keys.path / name for name in CERTIFICATES)
+        with suppress(OSError, ValueError):
+            yield from of_end(server, ends_in(server)[0])
+        # While a new CA takes the place of an old one both are there, and either will do.
+        with suppress(OSError, ValueError):
+            yield from of_end(ca, ends_in(ca)[-1])
+    else:
+        for name in psk_file.names_twice(text_of(keys.path)):
+            yield f"{keys.path} has the name {name} twice: the first line counts alone"
+
+
+def of_end(path: Path, end: datetime) -> Iterator[str]:
+    if end <= datetime.now(UTC):
+        yield f"{path} ended on {end:%Y-%m-%d}: no guest gets in over TCP"
 
 
 def read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return plain_files.read(path)
     except OSError as error:
         hint = ""
         if isinstance(error, PermissionError):
@@ -76,23 +86,13 @@ def read(path: Path) -> bytes:
 
 
 def check_lines(path: Path) -> None:
-    """GnuTLS finds a line that is wrong only when its client comes."""
-    lines = read(path).decode(errors="replace").split("\n")
-    found = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
-    found = [(number, line) for number, line in found if not line.startswith("#")]
-    if not found:
-        raise RefusedError(f"{path} has no key: write a line NAME:KEY for each client")
-    for number, line in found:
-        # No word of the line: it holds a key.
-        if not KEY_LINE.fullmatch(line):
-            raise RefusedError(
-                f"{path}:{number}: a line is NAME:KEY, and KEY an even number of hexadecimal digits"
-            )
-        if len(line.rpartition(":")[2]) < FEWEST_DIGITS:
-            raise RefusedError(
-                f"{path}:{number}: the key is too short to keep anybody out: make one with"
-                " openssl rand -hex 32"
-            )
+    fault = psk_file.fault_in(text_of(path))
+    if fault:
+        raise RefusedError(f"{path}{fault}")
+
+
+def text_of(path: Path) -> str:
+    return read(path).decode(errors="replace")
 
 
 def try_out(keys: TlsKeys, nbdkit: str) -> None:

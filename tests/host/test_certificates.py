@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preswapd.host.certificates import GENERALIZED_TIME, end_of, first_end, moment
+from preswapd.host.certificates import GENERALIZED_TIME, end_of, ends, ends_in, moment
 from tests.tls import LONG_AGO, Authority, needs_openssl
 
 
@@ -26,15 +26,18 @@ def test_end(authority: Authority, tmp_path: Path, ends: str) -> None:
     """Both ways to write a time."""
     authority.sign(tmp_path, "server", ends=ends)
     expected = datetime.strptime(ends, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC)
-    assert first_end((tmp_path / "server-cert.pem").read_text()) == expected
+    assert ends_in(tmp_path / "server-cert.pem") == [expected]
 
 
 @needs_openssl
-def test_first_end_of_several(authority: Authority, tmp_path: Path) -> None:
+def test_ends_of_several(authority: Authority, tmp_path: Path) -> None:
     authority.sign(tmp_path, "server", ends=LONG_AGO)
     both = authority.certificate.read_text() + (tmp_path / "server-cert.pem").read_text()
-    assert first_end(both) == datetime(2020, 2, 1, tzinfo=UTC)
-    assert first_end(authority.certificate.read_text()) > datetime(2040, 1, 1, tzinfo=UTC)
+    first, last = ends(both)
+    assert first == datetime(2020, 2, 1, tzinfo=UTC)
+    assert last > datetime(2040, 1, 1, tzinfo=UTC)
+    old_name = both.replace(" CERTIFICATE-----", " X509 CERTIFICATE-----")
+    assert ends(old_name) == [first, last]
 
 
 def test_century_of_two_digits() -> None:
@@ -46,14 +49,14 @@ def test_century_of_two_digits() -> None:
 @pytest.mark.parametrize("text", ["", "no certificate", "-----BEGIN CERTIFICATE-----"])
 def test_no_certificate(text: str) -> None:
     with pytest.raises(ValueError, match="it holds no certificate"):
-        first_end(text)
+        ends(text)
 
 
 @given(st.text(max_size=200))
 def test_nonsense_is_a_value_error(text: str) -> None:
     """And no other error."""
     with pytest.raises(ValueError, match=r".+"):
-        first_end(f"-----BEGIN CERTIFICATE-----{text}-----END CERTIFICATE-----")
+        ends(f"-----BEGIN CERTIFICATE-----{text}-----END CERTIFICATE-----")
 
 
 @needs_openssl

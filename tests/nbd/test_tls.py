@@ -422,7 +422,7 @@ GUIDE = Path(__file__).parents[2] / "docs/guides/network.md"
 
 def block_of(name: str) -> str:
     """The commands below a mark in the guide."""
-    found = re.search(rf"<!-- {name} -->\n```\n(.+?)```", GUIDE.read_text(), re.DOTALL)
+    found = re.search(rf"<!-- {name} -->\s+```\n(.+?)```", GUIDE.read_text(), re.DOTALL)
     assert found is not None
     return found[1].replace("host1.example.org", HOST)
 
@@ -440,6 +440,30 @@ def test_certificates_of_the_guide(start_server: StartServer, tmp_path: Path) ->
     options = [f"--listen=127.0.0.1:{port}", "--tls-mode=x509", f"--tls-certificates={keys}"]
     start_server(extra=options)
     connected_to(port, with_certificates(keys)).shutdown()
+
+
+def test_revoked_as_in_the_guide(start_server: StartServer, tmp_path: Path) -> None:
+    keys, port = made_by("certificates", tmp_path / "keys"), free_port()
+    options = [f"--listen=127.0.0.1:{port}", "--tls-mode=x509", f"--tls-certificates={keys}"]
+    server = start_server(extra=options)
+    connected_to(port, with_certificates(keys)).shutdown()
+    done = run(["/bin/sh", "-ec", f"cd {keys}\n{block_of('revoke')}"])
+    assert done.returncode == 0, done.stderr
+    assert server.stop() == 0
+    server.start()
+    fails(with_certificates(keys), port)
+    # Others still come in.
+    again = "sign client DNS:host3.example.org"
+    done = run(["/bin/sh", "-ec", f"cd {keys}\n{functions_of('certificates')}\n{again}"])
+    assert done.returncode == 0, done.stderr
+    connected_to(port, with_certificates(keys)).shutdown()
+
+
+def functions_of(name: str) -> str:
+    """Of a block."""
+    found = re.search(r"^sign\(\) {\n.+?^}", block_of(name), re.DOTALL | re.MULTILINE)
+    assert found is not None
+    return found[0]
 
 
 def test_keys_of_the_guide(start_server: StartServer, tmp_path: Path) -> None:

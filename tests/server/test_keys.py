@@ -10,6 +10,7 @@ import pytest
 
 from preswapd.api.kinds import PSK, X509
 from preswapd.errors import RefusedError
+from preswapd.host import plain_files
 from preswapd.host.nbdkit import probe
 from preswapd.server import keys
 from preswapd.server.config.reach import TlsKeys
@@ -87,6 +88,39 @@ def test_one_that_has_ended_is_told(folder: Path, authority: Authority, nbdkit: 
 
 
 @needs_openssl
+def test_one_ca_of_two_has_ended(folder: Path, authority: Authority) -> None:
+    """The other one's guests come in."""
+    ended = authority.sign(folder.with_name("old"), "server", ends=LONG_AGO) / "server-cert.pem"
+    ca = folder / "ca-cert.pem"
+    ca.write_bytes(ended.read_bytes() + ca.read_bytes())
+    assert list(keys.doubts(TlsKeys(X509, folder))) == []
+    ca.write_bytes(ended.read_bytes())
+    assert [f"{ca} ended on" in each for each in keys.doubts(TlsKeys(X509, folder))] == [True]
+
+
+@needs_openssl
+def test_list_of_the_revoked_that_cannot_be_read(folder: Path, nbdkit: str) -> None:
+    """nbdkit takes it for none, and lets them in."""
+    path = folder / keys.REVOKED
+    path.symlink_to(folder / "nothing")
+    said = complaint(TlsKeys(X509, folder), nbdkit)
+    assert said == f"{path}: No such file or directory"
+    path.unlink()
+    path.touch()
+    assert "ca-crl.pem" in complaint(TlsKeys(X509, folder), nbdkit)
+
+
+@needs_openssl
+@pytest.mark.parametrize("name", [*keys.CERTIFICATES, keys.REVOKED])
+def test_pipe_in_the_place_of_one(folder: Path, nbdkit: str, name: str) -> None:
+    """Guests of the Unix socket would wait with it for its other end."""
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    said = complaint(TlsKeys(X509, folder), nbdkit)
+    assert said == f"{folder / name}: it is no file"
+
+
+@needs_openssl
 def test_key_of_another_certificate(folder: Path, authority: Authority, nbdkit: str) -> None:
     other = authority.sign(folder / "other", "server")
     shutil.copy(other / "server-key.pem", folder)
@@ -129,13 +163,38 @@ def test_file_of_keys_that_is_missing(tmp_path: Path, nbdkit: str) -> None:
     assert complaint(TlsKeys(PSK, path), nbdkit) == f"{path}: No such file or directory"
 
 
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "long"])
+def test_file_of_keys_that_is_none(tmp_path: Path, nbdkit: str, kind: str) -> None:
+    path = tmp_path / "keys.psk"
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "device":
+            path.symlink_to("/dev/zero")
+        case "folder":
+            path.mkdir()
+        case "long":
+            path.touch()
+            os.truncate(path, 1 << 40)
+    said = complaint(TlsKeys(PSK, path), nbdkit)
+    assert said.removeprefix(f"{path}: ") in ("it is no file", "Is a directory", "it is too long")
+
+
+def test_name_that_is_there_twice(tmp_path: Path, nbdkit: str) -> None:
+    path = write_keys(tmp_path / "keys.psk", "vm1", "vm2", "vm1")
+    keys.check(TlsKeys(PSK, path), nbdkit)
+    assert list(keys.doubts(TlsKeys(PSK, path))) == [
+        f"{path} has the name vm1 twice: the first line counts alone"
+    ]
+
+
 def test_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_keys(tmp_path / "keys.psk", "vm1")
 
     def denied(path: Path) -> bytes:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_bytes", denied)
+    monkeypatch.setattr(plain_files, "read", denied)
     said = complaint(TlsKeys(PSK, path), "nbdkit")
     assert said == f"{path}: Permission denied: let user {os.geteuid()} read it, and nobody else"
 

@@ -25,11 +25,15 @@ def check_readable(root: Path) -> list[Finding]:
         return []
     if user.pw_uid == 0 or not program.startswith("/"):
         return []
-    others = (group.gr_gid for group in grp.getgrall() if user.pw_name in group.gr_mem)
     own = root / program.lstrip("/")
     needed = (own, *own.parents[1].glob("lib/python3*/site-packages/preswapd/__main__.py"))
     files = (*needed, *configuration(root / "etc/preswapd"))
-    return list(findings(root, files, user.pw_uid, {user.pw_gid, *others}))
+    return list(findings(root, files, user.pw_uid, groups_of(user)))
+
+
+def groups_of(user: pwd.struct_passwd) -> set[int]:
+    others = (group.gr_gid for group in grp.getgrall() if user.pw_name in group.gr_mem)
+    return {user.pw_gid, *others}
 
 
 def configuration(folder: Path) -> Iterator[Path]:

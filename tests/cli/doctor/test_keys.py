@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""doctor tells when a certificate ends, who can read a key, and what keeps other hosts away."""
+"""doctor tells when a certificate ends, who can get at keys, and what keeps other hosts away."""
 
 import os
-from collections.abc import Mapping
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +18,7 @@ from preswapd.cli.doctor.keys import SOON, check_keys
 from preswapd.cli.doctor.sockets import check_firewall, check_sockets
 from tests.conftest import StartServer
 from tests.ports import free_port
+from tests.running import NOBODY, run, wait_until
 from tests.tls import (
     LONG_AGO,
     Authority,
@@ -90,12 +94,23 @@ def test_end_of_the_ca(facts: ServerFacts) -> None:
 
 
 @needs_openssl
+def test_end_of_the_ca_that_is_being_replaced(facts: ServerFacts) -> None:
+    """Guests of the new one come in."""
+    path = Path(str(facts.tls_keys), "ca-cert.pem")
+    ended = Path(str(facts.tls_keys), "server-cert.pem").read_text()
+    path.write_text(ended + path.read_text())
+    assert of(found(facts, END + timedelta(days=1)), "ca-cert.pem").status == OK
+
+
+@needs_openssl
 def test_certificate_that_is_gone_or_none(facts: ServerFacts) -> None:
     path = Path(str(facts.tls_keys), "server-cert.pem")
     path.write_text("none")
     assert of(found(facts), "server-cert.pem").text == f"{path}: it holds no certificate"
     path.unlink()
     assert of(found(facts), "server-cert.pem").status == FIX
+    os.mkfifo(path)
+    assert of(found(facts), "server-cert.pem").text == f"{path}: it is no file"
 
 
 @needs_openssl
@@ -108,26 +123,123 @@ def test_files_that_are_newer_than_the_server(facts: ServerFacts) -> None:
     assert "server-cert.pem" in finding.text
 
 
-# --- who can read a key ---
+@needs_openssl
+def test_file_that_was_made_before_and_put_there_after(facts: ServerFacts) -> None:
+    path = Path(str(facts.tls_keys), "ca-crl.pem")
+    made = path.with_name("new")
+    made.touch()
+    os.utime(made, (NOW.timestamp(),) * 2)
+    start = time.time()
+    later = replace(facts, start_time=start)
+    assert not any("after the server's start" in each.text for each in found(later))
+    wait_until(lambda: clock_of(path.parent) > start, "the file system's clock")
+    made.rename(path)
+    assert of(found(later), "after the server's start").text.startswith(f"{path} was changed")
+
+
+def clock_of(folder: Path) -> float:
+    """It goes in steps."""
+    (folder / "now").touch()
+    return (folder / "now").stat().st_ctime
+
+
+# --- who can read or change a key ---
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """Where every user gets."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def copied(facts: ServerFacts, open_folder: Path) -> Path:
+    folder = Path(shutil.copytree(str(facts.tls_keys), open_folder / "keys"))
+    folder.chmod(0o755)
+    return folder
 
 
 @needs_openssl
-def test_key_of_the_certificate(facts: ServerFacts) -> None:
-    path = Path(str(facts.tls_keys), "server-key.pem")
-    assert not any("can read" in each.text for each in found(facts))
+def test_key_of_the_certificate(facts: ServerFacts, open_folder: Path) -> None:
+    folder = copied(facts, open_folder)
+    there = replace(facts, tls_keys=str(folder))
+    assert not any("every user" in each.text for each in found(there))
+    path = folder / "server-key.pem"
     path.chmod(0o644)
-    finding = of(found(facts), "every user of this host can read")
+    finding = of(found(there), "every user of this host can read")
     assert finding.status == FIX
     assert finding.command is not None
     assert f"chmod o= {path}" in finding.command
+    # Nobody gets there.
+    open_folder.chmod(0o750)
+    assert not any("every user" in each.text for each in found(there))
 
 
-def test_file_of_keys(tmp_path: Path) -> None:
-    path = write_keys(tmp_path / "keys.psk", "vm1")
+@needs_openssl
+@pytest.mark.parametrize("name", ["", "ca-cert.pem", "server-cert.pem"])
+def test_what_everybody_can_change(facts: ServerFacts, open_folder: Path, name: str) -> None:
+    """Who can put another CA there lets in whom he likes."""
+    folder = copied(facts, open_folder)
+    path = folder / name
+    path.chmod(0o757)
+    finding = of(found(replace(facts, tls_keys=str(folder))), "every user of this host can change")
+    assert (finding.status, str(path) in finding.text) == (FIX, True)
+
+
+@needs_openssl
+def test_what_the_next_start_would_miss(facts: ServerFacts) -> None:
+    """A restart is a bad moment to find out."""
+    folder = Path(str(facts.tls_keys))
+    (folder / "server-key.pem").rename(folder / "aside")
+    said = of(found(facts), "server-key.pem").text
+    assert said.endswith(
+        "No such file or directory: from the server's next start on nobody is served over TCP"
+    )
+    (folder / "aside").rename(folder / "server-key.pem")
+    (folder / "ca-crl.pem").symlink_to("nothing")
+    assert "No such file or directory: from the" in of(found(facts), "ca-crl.pem").text
+
+
+@needs_openssl
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory to somebody else")
+def test_key_that_the_user_who_serves_cannot_read(
+    facts: ServerFacts, open_folder: Path, tmp_path: Path
+) -> None:
+    """As one that root has put there."""
+    folder = copied(facts, open_folder)
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    os.chown(run_dir, NOBODY, -1)
+    there = replace(facts, tls_keys=str(folder), runtime_dir=str(run_dir))
+    (folder / "server-key.pem").chmod(0o600)
+    finding = of(found(there), "who serves, cannot read")
+    assert f"cannot read {folder}/server-key.pem" in finding.text
+    assert finding.command is not None
+    assert run(["sh", "-ec", finding.command]).returncode == 0
+    assert not any("who serves, cannot read" in each.text for each in found(there))
+
+
+def test_file_of_keys(open_folder: Path) -> None:
+    path = write_keys(open_folder / "keys.psk", "vm1")
     facts = replace(FACTS, tls="psk", tls_keys=str(path))
     assert found(facts) == []
     path.chmod(0o604)
     assert [each.status for each in found(facts)] == [FIX]
+
+
+def test_file_of_keys_that_has_become_wrong(tmp_path: Path) -> None:
+    path = write_keys(tmp_path / "keys.psk", "vm1", "vm1")
+    facts = replace(FACTS, tls="psk", tls_keys=str(path))
+    (twice,) = found(facts)
+    assert twice.status == NOTE
+    assert f"{path} has the name vm1 twice" in twice.text
+    path.write_text("vm1 0011\n")
+    (wrong,) = found(facts)
+    assert (wrong.status, f"{path}:1: a line is NAME:KEY" in wrong.text) == (FIX, True)
+    path.unlink()
+    (missing,) = found(facts)
+    assert missing.text == f"{path}: No such file or directory: no guest gets in over TCP"
 
 
 # --- the rest ---
