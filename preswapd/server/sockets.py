@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from preswapd.errors import RefusedError, UsageError
+from preswapd.host.addresses import where_to_look
 from preswapd.paths import InstancePaths
 
 Address = tuple[str, int]
@@ -118,8 +119,8 @@ def add_tcp(found: Listening, address: Address) -> None:
             found.listen_error = str(error)
             found.complaints.append(
                 f"{error}: guests are served at {path.getsockname()} alone, and it is tried again"
-                f" every few seconds; `ss -ltnp sport = :{address[1]}` shows who has the port, and"
-                " `listen` in the configuration names another one"
+                f" every few seconds; {where_to_look(str(error), address[1])}, and `listen` in the"
+                " configuration names another one"
             )
     found.nbd = [path, *others, sock]
 

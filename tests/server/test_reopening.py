@@ -12,9 +12,10 @@ import pytest
 
 from preswapd.server.sockets import bind_tcp
 from preswapd.units import PAGE_SIZE as PAGE
-from tests.clients import connected
+from tests.clients import connected, discard
 from tests.conftest import StartServer
 from tests.running import RunningServer, wait_until
+from tests.tls import connected_to, with_key, write_keys
 
 DATA = b"page" * 1024
 
@@ -85,6 +86,34 @@ def test_port_that_is_taken_is_told_and_had_later(
     assert bytes(over_tcp(port).pread(PAGE, PAGE)) == DATA
     assert server.client.facts().listen_error is None
     assert f"clients can connect to 127.0.0.1:{port}" in server.ctl("doctor", check=False).stdout
+
+
+def test_port_that_is_had_later_has_tls(
+    start_server: StartServer, taken: socket.socket, tmp_path: Path
+) -> None:
+    port, path = taken.getsockname()[1], write_keys(tmp_path / "keys.psk", "vm1")
+    keys = ["--tls-mode=psk", f"--tls-psk-file={path}"]
+    server = start_server(extra=[f"--listen=127.0.0.1:{port}", *keys])
+    discard(connected(server)).pwrite(DATA, 8 << 20)
+    server.wait_for_line(f"127.0.0.1, port {port}: Address already in use")
+    taken.close()
+    server.wait_for_line(f"127.0.0.1, port {port}: guests can connect there now")
+    client = connected_to(port, with_key(path, "vm1"))
+    assert bytes(client.pread(len(DATA), 8 << 20)) == DATA
+    client.shutdown()
+    with pytest.raises(nbd.Error):
+        over_tcp(port)
+
+
+def test_address_that_is_not_there(start_server: StartServer, tmp_path: Path) -> None:
+    """Who has its port is not the question."""
+    keys = ["--tls-mode=psk", f"--tls-psk-file={write_keys(tmp_path / 'keys.psk', 'vm1')}"]
+    server = start_server(extra=["--listen=192.0.2.1:10809", *keys])
+    complaint = server.wait_for_line("192.0.2.1, port 10809: Cannot assign requested address")
+    assert "`ip address` shows which addresses this host has" in complaint
+    doctor = server.ctl("doctor", check=False).stdout
+    assert "-> `ip address` shows which addresses this host has; or change `listen`" in doctor
+    assert "ss -ltnp" not in complaint + doctor
 
 
 def test_address_that_systemd_passes_is_not_bound_again(

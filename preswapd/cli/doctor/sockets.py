@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """doctor's checks of the ways into a running instance: a client can connect, and is greeted."""
 
+import errno
 import ipaddress
 import socket
 import time
@@ -11,6 +12,7 @@ from preswapd.api.kinds import is_loopback, split_address
 from preswapd.api.messages import ServerFacts
 from preswapd.cli.doctor.finding import FIX, OK, Finding
 from preswapd.cli.doctor.reboot import UNIT, Ask
+from preswapd.host.addresses import where_to_look
 from preswapd.host.systemd import properties
 from preswapd.paths import RuntimePaths
 
@@ -34,19 +36,33 @@ def check_sockets(name: str, facts: ServerFacts) -> Iterator[Finding]:
             "put that right, then start the server again, which loses no page",
         )
     elif facts.listen_error:
+        _, port = split_address(facts.listen or "")
         yield Finding(
             FIX,
             name,
             f"guests cannot connect to {facts.listen}: {facts.listen_error}; it is tried again"
             " every few seconds",
-            "free the port (`ss -ltnp` shows who has it), or change `listen` in the configuration",
+            f"{where_to_look(facts.listen_error, port)}; or change `listen` in the configuration",
         )
     elif facts.listen and facts.tls:
-        # To connect and say nothing would be one more client that was refused.
-        yield Finding(OK, name, f"clients with TLS ({facts.tls}) can connect to {facts.listen}")
+        yield check_guarded(name, facts, *split_address(facts.listen))
     elif facts.listen:
         address = split_address(facts.listen)
         yield checked(name, facts.listen, lambda: greeting_from(tcp_socket(address)))
+
+
+def check_guarded(name: str, facts: ServerFacts, host: str, port: int) -> Finding:
+    """To connect and say nothing would be one more client that was refused."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as trial:
+        try:
+            trial.bind((host, 0))
+        except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                text = f"nobody can connect to {facts.listen}: this host has no such address now"
+                mend = "give it back (`ip address` shows which there are): a restart is not needed"
+                return Finding(FIX, name, text, mend)
+    return Finding(OK, name, f"clients with TLS ({facts.tls}) can connect to {facts.listen}")
 
 
 def check_firewall(instance: str, facts: ServerFacts, ask: Ask = properties) -> Iterator[Finding]:

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from preswapd.api.kinds import split_address
 from preswapd.api.messages import ServerFacts
 from preswapd.cli.doctor.finding import FIX, NOTE, OK, Finding
 from preswapd.cli.doctor.keys import SOON, check_keys
-from preswapd.cli.doctor.sockets import check_firewall, check_sockets
+from preswapd.cli.doctor.sockets import check_firewall, check_guarded, check_sockets
 from tests.conftest import StartServer
 from tests.ports import free_port
 from tests.running import NOBODY, run, wait_until
@@ -279,6 +280,24 @@ def test_unit_that_lets_nobody_in(listen: str, answer: Mapping[str, str], is_wro
     assert [each.status for each in findings] == [FIX] * is_wrong
     if is_wrong:
         assert "preswapd@vm1.service.d/listen.conf" in str(findings[0].advice)
+
+
+@pytest.mark.parametrize(
+    ("listen", "is_here"),
+    [
+        ("127.0.0.1:1", True),
+        ("0.0.0.0:1", True),
+        ("192.0.2.1:1", False),
+        ("[2001:db8::1]:1", False),
+    ],
+)
+def test_address_that_is_gone(listen: str, is_here: bool) -> None:
+    """The server still listens there, and does not notice."""
+    facts = replace(FACTS, listen=listen)
+    finding = check_guarded("vm1", facts, *split_address(listen))
+    assert (finding.status, "no such address now" in finding.text) == (
+        (OK, False) if is_here else (FIX, True)
+    )
 
 
 @needs_openssl
