@@ -6,7 +6,9 @@ import shutil
 import socket
 import ssl
 import struct
+import subprocess
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ needs_openssl = pytest.mark.skipif(
 
 HOST = "localhost"
 BEGIN, NEVER, LONG_AGO = "20200101000000Z", "20991231000000Z", "20200201000000Z"
+RSA = ["-newkey", "rsa:2048", "-nodes"]
 ELLIPTIC = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
 
 CONFIGURATION = """
@@ -65,11 +68,13 @@ class Authority:
     def certificate(self) -> Path:
         return self.folder / "ca-cert.pem"
 
-    def sign(self, folder: Path, kind: str, ends: str = NEVER) -> Path:
+    def sign(
+        self, folder: Path, kind: str, ends: str = NEVER, kind_of_key: Sequence[str] = ELLIPTIC
+    ) -> Path:
         """Makes what nbdkit (`kind` server) or a client wants to find in a directory."""
         folder.mkdir(parents=True, exist_ok=True)
         request, key, cert = (folder / f"{kind}-{each}" for each in ("req", "key.pem", "cert.pem"))
-        openssl("req", *ELLIPTIC, "-keyout", key, "-out", request, "-subj", f"/CN={kind}")
+        openssl("req", *kind_of_key, "-keyout", key, "-out", request, "-subj", f"/CN={kind}")
         times = ["-startdate", BEGIN, "-enddate", ends]
         config = ["-batch", "-notext", "-config", self.folder / "openssl.cnf"]
         openssl("ca", *config, *times, "-in", request, "-out", cert)
@@ -163,6 +168,21 @@ class Stranger:
         self.sock = self.ask_for_tls().sock
         self.sock = context.wrap_socket(self.sock, server_hostname=HOST)
         return self
+
+
+def hello_of(*options: str) -> bytes:
+    """What openssl, with options of its s_client, says first."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        where = ["-connect", f"127.0.0.1:{listening.getsockname()[1]}"]
+        with subprocess.Popen(
+            ["openssl", "s_client", *where, *options],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ):
+            client, _ = listening.accept()
+            with client:
+                return client.recv(1 << 16)
 
 
 def context_of(

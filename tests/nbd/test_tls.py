@@ -28,10 +28,12 @@ from tests.tls import (
     OPT_STARTTLS,
     REP_ACK,
     REP_ERROR,
+    RSA,
     Authority,
     Stranger,
     connected_to,
     context_of,
+    hello_of,
     needs_openssl,
     relay,
     with_certificates,
@@ -272,6 +274,61 @@ def test_old_versions_of_tls(x509: Served, version: ssl.TLSVersion, comes_in: bo
         with counted(x509), pytest.raises((ssl.SSLError, ConnectionError)):
             stranger.secure(context)
     stranger.close()
+
+
+def is_begun(port: int, *options: str) -> bool:
+    """Whether the server takes up what openssl's s_client offers with these options."""
+    stranger = Stranger(port).ask_for_tls()
+    stranger.sock.sendall(hello_of(*options))
+    said = stranger.receive(1)
+    stranger.close()
+    return said == b"\x16"  # a handshake
+
+
+@pytest.mark.parametrize("mode", ["x509", "psk"])
+@pytest.mark.parametrize(
+    ("group", "comes_far"), [("ffdhe2048", False), ("ffdhe8192", False), ("P-256", True)]
+)
+def test_what_would_be_costly_is_not_begun(
+    request: pytest.FixtureRequest, mode: str, group: str, comes_far: bool
+) -> None:
+    """One kilobyte of a stranger's would cost the server up to 0.4 s of processor."""
+    served = request.getfixturevalue(mode)
+    with counted(served):
+        assert is_begun(served.port, "-groups", group) == comes_far
+
+
+PSK_1_2 = ["-tls1_2", "-psk", "00" * 16, "-psk_identity", "vm1", "-cipher"]
+
+
+@pytest.mark.parametrize(
+    ("cipher", "comes_far"),
+    [
+        ("PSK-AES128-GCM-SHA256", False),
+        ("DHE-PSK-AES128-GCM-SHA256", False),
+        ("ECDHE-PSK-AES128-CBC-SHA256:ECDHE-PSK-CHACHA20-POLY1305", True),
+    ],
+)
+def test_key_that_is_taken_later_opens_no_recording(
+    psk: Served, cipher: str, comes_far: bool
+) -> None:
+    with counted(psk):
+        assert is_begun(psk.port, *PSK_1_2, cipher) == comes_far
+
+
+def test_certificate_of_rsa(
+    start_server: StartServer, authority: Authority, tmp_path: Path
+) -> None:
+    """It counts, and is used to sign alone."""
+    for kind in ("server", "client"):
+        authority.sign(tmp_path / "keys", kind, kind_of_key=RSA)
+    keys, port = tmp_path / "keys", free_port()
+    options = [f"--listen=127.0.0.1:{port}", "--tls-mode=x509", f"--tls-certificates={keys}"]
+    start_server(extra=options)
+    connected_to(port, with_certificates(keys)).shutdown()
+    assert is_begun(port, "-tls1_2", "-cipher", "ECDHE-RSA-AES128-GCM-SHA256")
+    assert not is_begun(port, "-tls1_2", "-cipher", "AES128-GCM-SHA256")
+    assert not is_begun(port, "-tls1_2", "-cipher", "DHE-RSA-AES128-GCM-SHA256")
 
 
 def test_keys_that_the_file_has_not(psk: Served, tmp_path: Path) -> None:
