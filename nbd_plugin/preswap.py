@@ -21,6 +21,7 @@ try:
     from preswapd.server.arrivals import Arrivals
     from preswapd.server.buffers import LARGEST_REQUEST
     from preswapd.server.exports import Exports
+    from preswapd.server.gate import Gate
     from preswapd.server.handover import Handover
     from preswapd.server.lifecycle import start
 except ImportError as error:
@@ -65,14 +66,21 @@ def after_fork() -> None:
     # An exception is EIO to the client unless this was called before it.
     _callbacks.set_error = nbdkit.set_error
     if _handover.is_guarded:
-        _arrivals = Arrivals()
+        _arrivals = Arrivals(Gate(range(_handover.nbd, _handover.tcp + 1)))
     _exports = start(_handover, _callbacks.held, _arrivals)
     _callbacks.on_too_long = _exports.tell_too_long
 
 
 def preconnect(readonly: bool) -> None:
-    if _arrivals is not None:
-        _arrivals.arrive(_peer.address())
+    if _arrivals is None:
+        return
+    try:
+        address = _peer.address()
+    except ConnectionError:
+        # No error: nbdkit takes long to put one into words.
+        _arrivals.miss()
+    else:
+        _arrivals.arrive(address)
 
 
 def list_exports(readonly: bool, is_tls: bool) -> list[tuple[str, str]]:

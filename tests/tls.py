@@ -121,8 +121,10 @@ def connected_to(port: int, client: Any) -> Any:
 class Stranger:
     """The protocol by hand, over TCP, and TLS by OpenSSL where nbdkit's is GnuTLS."""
 
-    def __init__(self, port: int) -> None:
-        self.sock: socket.socket = socket.create_connection(("127.0.0.1", port), PATIENCE)
+    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
+        """`host`: the address that it comes from."""
+        place = ("127.0.0.1", port)
+        self.sock: socket.socket = socket.create_connection(place, PATIENCE, (host, 0))
 
     def close(self) -> None:
         self.sock.close()

@@ -3,10 +3,13 @@
 
 nbdkit waits for a stranger as long as that likes, and says nothing of those with whom TLS fails.
 So strangers are noted here as they come, get little time and room, and are counted when they go.
+How fast they come is up to gate.py.
 """
 
+import ipaddress
 import os
 import socket
+import stat
 import struct
 import threading
 import time
@@ -16,6 +19,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from preswapd.errors import RefusedError
+from preswapd.server.gate import Gate
 
 # A host and port.
 Address = tuple[str, int]
@@ -24,16 +28,24 @@ Address = tuple[str, int]
 PATIENCE_SECONDS = 10.0
 # At a time.  After a restart all guests come at once, and those that find no room come again.
 MOST_STRANGERS = 256
+# So that no single host keeps all others out.
+MOST_OF_A_HOST = 64
 PAUSE_SECONDS = 0.1
 # What one may say: nbdkit keeps up to 64 MiB of an option for it.  Certificates are a few KiB.
-MOST_BYTES = 1 << 20
+MOST_BYTES = 256 << 10
+# Until it is noticed one can say as much as comes over the wire.
+LOOK_SECONDS = 0.05
 
 PLAIN = "it does not use TLS"
 FAILED = "it shows no certificate or key that counts, speaks an old TLS, or has hung up"
 SLOW = f"after {PATIENCE_SECONDS:g} s it has not opened an export"
 TALKATIVE = "it sends a lot and opens no export"
 CROWDED = f"{MOST_STRANGERS} others are on their way in"
-REASONS = (PLAIN, FAILED, SLOW, TALKATIVE, CROWDED)
+CROWDED_HOST = f"{MOST_OF_A_HOST} others of its host are on their way in"
+REASONS = (PLAIN, FAILED, SLOW, TALKATIVE, CROWDED, CROWDED_HOST)
+
+# Of one that has hung up before it was asked.
+UNKNOWN = ("an unknown address", 0)
 
 # The field bytes_received of Linux' struct tcp_info.
 BYTES_RECEIVED_AT = 128
@@ -52,6 +64,7 @@ class Stranger:
     """One connection, which nbdkit serves in a thread of its own."""
 
     address: Address
+    network: str
     thread: int
     since: float
     is_told: bool = False  # its end says no more
@@ -60,9 +73,13 @@ class Stranger:
 class Arrivals:
     """The strangers of one server."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, gate: Gate | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.gate = gate or Gate()
         self.clock = clock
         self.lock = threading.Lock()
+        self.is_needed = threading.Event()  # whether there is anything to look at
         self.strangers: dict[int, Stranger] = {}
         self.refused: dict[str, Refusals] = {}
         self.last_end = -PAUSE_SECONDS
@@ -73,17 +90,27 @@ class Arrivals:
         """Before a word is said; RefusedError where there is no room.  None: not over TCP."""
         if address is None:
             return
-        thread = threading.get_native_id()
+        thread, network = threading.get_native_id(), network_of(address[0])
         with self.lock:
+            self.is_needed.set()
+            self.gate.note()
             before = self.strangers.pop(thread, None)
             if before is not None:
                 self.end(before)
-            if len(self.strangers) >= MOST_STRANGERS:
+            if self.why_no_room(network) is not None:
                 self.end_those_who_went()
-            if len(self.strangers) >= MOST_STRANGERS:
-                self.count(CROWDED, address)
-                raise RefusedError(CROWDED)
-            self.strangers[thread] = Stranger(address, thread, self.clock())
+            reason = self.why_no_room(network)
+            if reason is not None:
+                self.count(reason, address)
+                raise RefusedError(reason)
+            self.strangers[thread] = Stranger(address, network, thread, self.clock())
+
+    def miss(self) -> None:
+        """One that has come and gone: nbdkit will find out for itself."""
+        with self.lock:
+            self.is_needed.set()
+            self.gate.note()
+            self.count(FAILED, UNKNOWN)
 
     def check(self, address: Address | None, uses_tls: bool) -> None:
         """Where it asks what there is: RefusedError where it must not know."""
@@ -105,11 +132,18 @@ class Arrivals:
             with self.lock:
                 self.strangers.pop(threading.get_native_id(), None)
 
-    # --- once a second ---
+    # --- in a thread of its own, while there are strangers ---
+
+    def wait(self) -> None:
+        self.is_needed.wait()
+        time.sleep(LOOK_SECONDS)
 
     def look(self) -> None:
         with self.lock:
+            self.gate.look()
             found = list(self.strangers.values())
+            if not found and not self.gate.is_shut:
+                self.is_needed.clear()
         if not found:
             return
         connected = sockets_of({stranger.address for stranger in found})
@@ -147,6 +181,12 @@ class Arrivals:
 
     # --- what is counted ---
 
+    def why_no_room(self, network: str) -> str | None:
+        if len(self.strangers) >= MOST_STRANGERS:
+            return CROWDED
+        others = sum(stranger.network == network for stranger in self.strangers.values())
+        return CROWDED_HOST if others >= MOST_OF_A_HOST else None
+
     def end_those_who_went(self) -> None:
         """Since the last look; not for each of a crowd, as that takes a while."""
         now = self.clock()
@@ -175,6 +215,14 @@ class Arrivals:
         return sum(found.times for found in self.refusals())
 
 
+def network_of(host: str) -> str:
+    """What one host may have: of IPv6, all addresses that begin with the same 64 bits."""
+    found = ipaddress.ip_address(host)
+    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is None:
+        return found.exploded[:19]
+    return host
+
+
 def is_alive(thread: int) -> bool:
     return os.path.exists(f"/proc/self/task/{thread}")
 
@@ -184,16 +232,30 @@ def sockets_of(addresses: set[Address]) -> dict[Address, socket.socket]:
     with the number, a copy stays what it is."""
     found: dict[Address, socket.socket] = {}
     for name in os.listdir("/proc/self/fd"):
-        with suppress(OSError):
-            if not os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
-                continue
-            sock = socket.socket(fileno=os.dup(int(name)))
-            address = peer_of(sock)
-            if address in addresses and address not in found:
-                found[address] = sock
-            else:
-                sock.close()
+        sock = copy_of(int(name))
+        if sock is None:
+            continue
+        address = peer_of(sock)
+        if address in addresses and address not in found:
+            found[address] = sock
+        else:
+            sock.close()
     return found
+
+
+def copy_of(descriptor: int) -> socket.socket | None:
+    """None where it is no socket; it may be closed, and the number another one's, at any time."""
+    try:
+        if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+            return None
+        copy = os.dup(descriptor)
+    except OSError:
+        return None
+    try:
+        return socket.socket(fileno=copy)
+    except OSError:
+        os.close(copy)
+        return None
 
 
 def peer_of(sock: socket.socket) -> Address | None:

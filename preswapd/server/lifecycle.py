@@ -103,10 +103,12 @@ def begin(handover: Handover, buffered: Callable[[], int], arrivals: Arrivals | 
         instance.beat,
         GuestLog(instance, exports, arrivals=arrivals).look,
         sockets.look,
-        *([] if arrivals is None else [arrivals.look, telling(arrivals, api)]),
+        *([] if arrivals is None else [telling(arrivals, api)]),
         pause=lambda: time.sleep(WATCH_SECONDS),
     )
     spawn("watch", watch.run)
+    if arrivals is not None:
+        spawn("arrivals", Background(arrivals.look, pause=arrivals.wait).run)
     announce(handover, exports)
     return exports
 

@@ -16,6 +16,7 @@ from preswapd.log import ERROR, INFO, NOTICE, WARNING
 from preswapd.preswap.instance import Instance
 from preswapd.server.arrivals import Arrivals
 from preswapd.server.exports import ClientCount, Exports
+from preswapd.server.gate import A_SECOND
 from preswapd.units import format_size
 
 WATCH_SECONDS = 1.0
@@ -151,6 +152,14 @@ def of_strangers(arrivals: Arrivals) -> Iterator[Trouble]:
             f"a client at {host} was refused: {reason}",
             f"{{count}} clients were refused within {{seconds}} s: {reason}",
         )
+    yield Trouble(
+        "held up over TCP",
+        arrivals.gate.times_full,
+        WARNING,
+        f"clients over TCP come faster than they are taken, {A_SECOND} a second: they wait, and"
+        " guests that connect now among them",
+        "clients over TCP came faster than they were taken, for {seconds} s",
+    )
 
 
 def clients(number: int) -> str:

@@ -12,13 +12,16 @@ from preswapd.errors import RefusedError
 from preswapd.server import arrivals
 from preswapd.server.arrivals import (
     CROWDED,
+    CROWDED_HOST,
     FAILED,
     MOST_BYTES,
+    MOST_OF_A_HOST,
     PATIENCE_SECONDS,
     PLAIN,
     SLOW,
     TALKATIVE,
     Arrivals,
+    network_of,
 )
 from tests.running import PATIENCE, wait_until
 
@@ -39,7 +42,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def door(clock: Clock) -> Arrivals:
-    return Arrivals(clock)
+    return Arrivals(clock=clock)
 
 
 def counts(door: Arrivals) -> dict[str, int]:
@@ -162,6 +165,13 @@ def test_next_client_of_the_same_thread_ends_the_one_before(door: Arrivals) -> N
     assert counts(door) == {FAILED: 1}
 
 
+def test_client_that_has_gone_before_it_was_asked_is_counted(door: Arrivals) -> None:
+    door.miss()
+    assert [(found.reason, found.host) for found in door.refusals()] == [
+        (FAILED, "an unknown address")
+    ]
+
+
 # --- little time, little room ---
 
 
@@ -225,6 +235,51 @@ def test_crowd_is_kept_out(
     clock.now += 1
     as_client(lambda: door.arrive(HERE), lambda: door.let_in(HERE, True))
     assert counts(door) == {CROWDED: 2, FAILED: 1}
+
+
+def test_one_host_keeps_no_other_out(door: Arrivals, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also with all addresses that IPv6 gives it."""
+    monkeypatch.setattr(arrivals, "is_alive", lambda thread: True)
+    # Each in a thread of its own number.
+    numbers = iter(range(1, 1000))
+    monkeypatch.setattr(threading, "get_native_id", lambda: next(numbers))
+    for number in range(MOST_OF_A_HOST):
+        door.arrive((f"2001:db8::{number:x}", 4711))
+    with pytest.raises(RefusedError, match="others of its host"):
+        door.arrive(("2001:db8::ffff", 4711))
+    door.arrive(("2001:db8:0:1::1", 4711))
+    door.arrive(HERE)
+    assert counts(door) == {CROWDED_HOST: 1}
+
+
+@pytest.mark.parametrize(
+    ("host", "network"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "::ffff:192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:0db8:0001:0002"),
+        ("fe80::1", "fe80:0000:0000:0000"),
+    ],
+)
+def test_what_one_host_may_have(host: str, network: str) -> None:
+    assert network_of(host) == network
+
+
+def test_nothing_is_looked_at_where_nobody_is(door: Arrivals, visit: Visit) -> None:
+    """An idle server sleeps."""
+    assert door.is_needed.is_set()
+    door.look()
+    assert door.is_needed.is_set()
+    visit.end()
+    door.look()
+    door.look()
+    assert not door.is_needed.is_set()
+
+
+def test_descriptor_that_is_no_socket() -> None:
+    with open("/dev/null") as file:
+        assert arrivals.copy_of(file.fileno()) is None
+    assert arrivals.copy_of(1 << 20) is None
 
 
 def test_client_that_is_let_in_while_it_is_looked_at(
