@@ -3,12 +3,14 @@
 # outlives them.
 #   boot.sh ROOT CHECKOUT       out of this host's /usr, in ROOT, an empty directory; CHECKOUT is there under its own path, and
 #                               as /opt/preswapd
+#   boot.sh ROOT CHECKOUT KEPT  the same, with /var/lib in the folder KEPT, as of a host that starts again
 #   boot.sh ROOT '' SYSTEM      of the system in that folder, which it changes
 # SPDX-License-Identifier: BSD-3-Clause
 set -eu
 root=$1
 checkout=$2
-system=${3:-}
+system= kept=
+if [ "$checkout" ]; then kept=${3:-}; else system=$3; fi
 
 mount --make-rprivate /
 if [ "$system" ]; then
@@ -36,6 +38,12 @@ mount -t sysfs sysfs sys
 # The cgroup namespace began in a cgroup of ours, so this shows only what is below it.
 mount -t cgroup2 cgroup2 sys/fs/cgroup
 mount -t tmpfs -o mode=755 tmpfs run
+if [ "$kept" ]; then
+  mount --bind "$kept" var/lib
+  # Each start has a boot id of its own, as a host has.  Units do not see it by themselves: they have a /proc of their own.
+  cat proc/sys/kernel/random/uuid > run/boot_id
+  mount --bind run/boot_id proc/sys/kernel/random/boot_id
+fi
 mount -t tmpfs -o mode=755 tmpfs dev
 for node in null zero full random urandom tty; do
   : > "dev/$node"

@@ -13,9 +13,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.running import PATIENCE, run, wait_for
+from tests.running import GUEST_PATIENCE, PATIENCE, run, wait_for
 
 CHECKOUT = Path(__file__).parents[2]
+REBOOT = "reboot.target"
 NAMESPACES = ("--mount", "--pid", "--cgroup", "--uts", "--ipc", "--net")
 
 
@@ -24,14 +25,14 @@ class NotPossibleError(Exception):
 
 
 class Booted:
-    """It runs while the `with` block does, and leaves nothing behind."""
+    """It runs while the `with` block does, and leaves nothing behind but `kept`, its /var/lib."""
 
-    def __init__(self, system: Path | None = None) -> None:
+    def __init__(self, system: Path | None = None, kept: Path | None = None) -> None:
         self.check()
         self.cgroup = Path(tempfile.mkdtemp(prefix="preswapd-test-", dir=own_cgroup()))
         self.cgroup.chmod(0o755)  # as the root of them all, whose files any service may read
         self.root = Path(tempfile.mkdtemp(prefix="preswapd-test-"))
-        arguments = ["", system] if system else [CHECKOUT]
+        arguments = ["", system] if system else [CHECKOUT, kept or ""]
         boot = ["sh", str(Path(__file__).with_name("boot.sh")), *map(str, [self.root, *arguments])]
         # It ends with us, even if we are killed.
         unshare = ["setpriv", "--pdeathsig", "KILL", "unshare", "--fork", "--kill-child"]
@@ -85,7 +86,8 @@ class Booted:
         return self.run("journalctl", "--output=cat", "--unit", unit, *options).splitlines()
 
     def __enter__(self) -> Self:
-        deadline = time.monotonic() + PATIENCE
+        # A minute and more on a busy machine is no reason to leave tests out.
+        deadline = time.monotonic() + GUEST_PATIENCE
         try:
             while self.state() not in {"running", "degraded"}:
                 if self.outer.poll() is not None:
@@ -108,6 +110,11 @@ class Booted:
             self.run("systemd-run", "--wait", "--quiet", *options, "true")
         except AssertionError as error:
             raise NotPossibleError(f"systemd cannot confine a service here: {error}") from None
+
+    def reboot(self) -> None:
+        """All stops in its order, and nothing runs afterwards: the next one is another Booted."""
+        self.run("systemctl", "--no-block", "--job-mode=replace-irreversibly", "start", REBOOT)
+        self.outer.wait(PATIENCE)
 
     def state(self) -> str:
         with suppress(OSError, IndexError):
