@@ -207,6 +207,12 @@ class DeviceFigures(TypedDict):
             " is an I/O error until one does"
         ),
     ]
+    pending_pages: NotRequired[
+        Annotated[
+            int,
+            gauge("pages to be fetched from the host that the guest came from"),
+        ]
+    ]
     quarantined: Annotated[bool, gauge("always false: unknown_pages has replaced the quarantine")]
     succ_stores: Annotated[int, counter("pages written to tmem")]
     failed_stores: Annotated[
@@ -237,6 +243,12 @@ class DeviceFigures(TypedDict):
     ]
     promoted_pages: NotRequired[
         Annotated[int, counter("pages read from disk and taken back into tmem")]
+    ]
+    fetched_pages: NotRequired[
+        Annotated[int, counter("pages fetched from the host that the guest came from")]
+    ]
+    fetch_errors: NotRequired[
+        Annotated[int, counter("reads of pages that could not be fetched, which were I/O errors")]
     ]
     quarantined_reads: NotRequired[
         Annotated[int, counter("always 0: unknown_reads has replaced the quarantine")]

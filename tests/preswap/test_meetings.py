@@ -40,7 +40,7 @@ PLACE_IS = "place_is(d, page, handle, &on_disk) &&"
 IS_UNCHANGED = "bool unchanged = place_is(d, page, &handle, noted);"
 IS_SAME_SEQ = " && slot.seq == noted->slot.seq"
 READ_MARK = "\tmarks_take(&d->marks, &mark, first, pages, false);\n\tfor"
-DROPPED = "\t}\n\tmarks_drop(&d->marks, &mark);\n\treturn err;\n}\n\n/* At an error"
+DROPPED = "\t}\n\tmarks_drop(&d->marks, &mark);\n\treturn err;\n}\n\n/* So many of"
 SINCE = "!epochs_is_since(d->epochs, epochs_number(&d->touched[page]), d->weighed)"
 FAULTS = {
     "what_comes_back_is_published_unseen": (
@@ -58,7 +58,7 @@ FAULTS = {
     "what_comes_back_is_read_without_the_mark": (
         [
             ("requests.c", READ_MARK, "\tfor"),
-            ("requests.c", DROPPED, "\t}\n\t(void)mark;\n\treturn err;\n}\n\n/* At an error"),
+            ("requests.c", DROPPED, "\t}\n\t(void)mark;\n\treturn err;\n}\n\n/* So many of"),
         ],
         "read_meets_a_put_and_its_writeback",
     ),

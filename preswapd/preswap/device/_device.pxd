@@ -98,13 +98,18 @@ cdef extern from "latency.h" nogil:
 cdef extern from "device.h" nogil:
     enum:
         DISK
+        UNKNOWN
+        PENDING
+        GUEST_HERE
+        GUEST_COMING
+        GUEST_GONE
         EXTENT_PAGES_OF_DEVICE "EXTENT_PAGES"
     ctypedef struct device_counters "struct device_counters":
-        uint64_t preswap_pages, disk_pages, lost_pages, unknown_pages
+        uint64_t preswap_pages, disk_pages, lost_pages, unknown_pages, pending_pages
         uint64_t loads, succ_stores, failed_stores, invalidates, lost_reads, unknown_reads
         uint64_t disk_reads, disk_writes, disk_errors, punched_pages
         uint64_t trims, written_back_pages, written_back_room, written_back_idle
-        uint64_t refaults, promoted_pages
+        uint64_t refaults, promoted_pages, fetched_pages, fetch_errors
         uint64_t read_requests, write_requests, trim_requests
     ctypedef struct device "struct device":
         const tmem_ops_t *tmem
@@ -123,6 +128,9 @@ cdef extern from "device.h" nogil:
         uint64_t max_pages
         zone zone
         int (*mark)(void *) noexcept nogil
+        int (*take)(void *) noexcept nogil
+        int (*fetch)(void *, uint64_t, uint32_t, uint8_t *) noexcept nogil
+        uint64_t life
         void *owner
         int last_error
         device_counters count
@@ -133,6 +141,10 @@ cdef extern from "device.h" nogil:
     void device_set_promoted_below(device *, uint64_t)
     cbool device_is_marked(const device *)
     void device_set_marked(device *, cbool)
+    int device_guest(const device *)
+    void device_set_guest(device *, int, uint64_t)
+    void device_set_life(device *, uint64_t)
+    void device_renew(device *, int)
     uint8_t device_state(const device *, uint64_t)
     int device_map(device *, int)
     void device_release(device *)
@@ -184,6 +196,9 @@ cdef extern from "owner.h" nogil:
     int owner_forget_left(device *)
     int owner_forget(device *)
     int64_t owner_make_known(device *)
+    int owner_keep(device *, uint64_t, uint64_t, const uint8_t *)
+    int owner_take_states(device *, uint64_t, uint64_t, const uint8_t *)
+    int owner_give_up(device *)
     int owner_settle(device *)
     int owner_recompress(device *, recompress *)
     int64_t owner_mend(device *)
@@ -196,6 +211,7 @@ cdef extern from "connection.h" nogil:
     ctypedef struct transfer "struct transfer":
         pass
     int connection_open(connection *, device *)
+    void connection_pull(connection *, uint64_t, uint64_t)
     void connection_close(connection *)
     int connection_try_read(connection *, transfer *, void *, uint64_t, uint64_t)
     int connection_read(connection *, transfer *, void *, uint64_t, uint64_t)
@@ -236,10 +252,15 @@ cdef class Device:
     cdef bint is_released
     cdef object on_mark
     cdef object mark_lock
+    cdef public object on_take
+    cdef public object on_fetch
     cdef int release(self) except -1
     cdef int mark(self) except 1
+    cdef int take(self) except 1
+    cdef int fetch(self, uint64_t first, uint32_t pages, uint8_t *to) except 1
     cdef int check(self, int err) except -1
     cdef int check_attached(self) except -1
+    cdef int check_range(self, uint64_t first, uint64_t pages) except -1
 
 
 cdef class Connection(Export):

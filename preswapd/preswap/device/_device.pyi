@@ -81,6 +81,11 @@ class Device:
     # A page read from disk comes back where it weighs less; 0, as at first: none does; None: where
     # there is room.
     promoted_below: int | None
+    life: int  # whoever pulls names it; 0: nobody may
+    # Called before the first change of a guest that is coming, and for pages that are PENDING
+    # (first page, how many); OSError: the request fails.
+    on_take: Callable[[], None] | None
+    on_fetch: Callable[[int, int], bytes] | None
     def __init__(
         self,
         host: Host,
@@ -276,6 +281,35 @@ class Device:
 
     def ensure_marked(self) -> None:
         """As before its first change; the caller keeps it from being removed.  OSError."""
+
+    def note_marked(self) -> None:
+        """Its sidecar says so already."""
+
+    @property
+    def guest(self) -> str:
+        """Where its guest is: here; coming, as long as it has changed nothing here; or gone, when
+        another host has taken the device."""
+
+    def set_guest(self, where: str, taker: int = 0) -> None:
+        """Parked, unless nobody is connected.  taker: the arrival that may pull from it then."""
+
+    def pull(self, life: int, taker: int) -> Connection:
+        """A client that reads for the arrival `taker` on another host, as long as this life of the
+        device lasts: ESHUTDOWN afterwards, or when another one has taken it."""
+
+    def renew(self, *, pending: bool) -> None:
+        """Parked: drops all pages; they are PENDING, or UNKNOWN and the zone on disk."""
+
+    def keep(self, first: int, content: Buffer) -> None:
+        """Pages that were asked for after the guest had come take the place of those that are
+        PENDING still."""
+
+    def take_states(self, first: int, states: Buffer) -> None:
+        """State bytes of the other host: PENDING pages that it has nothing of become what it says,
+        but those of the zone."""
+
+    def give_up(self) -> None:
+        """PENDING pages become LOST, those of the zone what the disk file has."""
 
     def unmark(self) -> None:
         """Parked, and with its map saved: the next change marks it."""

@@ -14,7 +14,7 @@ from bitarray import bitarray
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.errno cimport EAGAIN, EBUSY, EINVAL, EIO, ENOENT, ENOMEM, ESHUTDOWN
 from libc.stdlib cimport calloc, free
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from preswapd.block._export cimport REQUEST_FAST_ZERO, REQUEST_FUA, nbd_extent
 from preswapd.block._export cimport Connection as Export
@@ -28,6 +28,8 @@ SPACE_BYTES = CONTENTS_SPACE
 PACKED_BYTES = CONTENTS_PACKED
 FLAG_FUA = REQUEST_FUA
 FLAG_FAST_ZERO = REQUEST_FAST_ZERO
+# As in device.h.
+GUESTS = ("here", "coming", "gone")
 
 
 def least_weight(uint8_t step):
@@ -70,6 +72,27 @@ cdef object zeroes(uint64_t pages):
 cdef int mark_owner(void *owner) noexcept with gil:
     try:
         return (<Device>owner).mark()
+    except OSError as error:
+        return -error.errno if error.errno else -EIO
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        return -EIO
+
+
+# The same, of a guest's first change; what the other host does not answer in time is an error.
+cdef int take_owner(void *owner) noexcept with gil:
+    try:
+        return (<Device>owner).take()
+    except OSError as error:
+        return -error.errno if error.errno else -EIO
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        return -EIO
+
+
+cdef int fetch_owner(void *owner, uint64_t first, uint32_t pages, uint8_t *to) noexcept with gil:
+    try:
+        return (<Device>owner).fetch(first, pages, to)
     except OSError as error:
         return -error.errno if error.errno else -EIO
     except BaseException:
@@ -192,8 +215,10 @@ cdef class Device:
         self.sampler, self.d.sampler = sampler, &sampler.s
         self.configured_compress = compress
         self.on_mark = on_mark
-        self.mark_lock = threading.Lock()
+        # Who takes it may have to give its pages up, which marks it.
+        self.mark_lock = threading.RLock()
         self.d.mark, self.d.owner = mark_owner, <void *>self
+        self.d.take, self.d.fetch = take_owner, fetch_owner
         device_set_marked(&self.d, is_marked)
         put_zone(&self.d.zone, zone, pages)
         self.d.pool, self.d.type, self.d.pages = pool, entry.type, pages
@@ -343,6 +368,14 @@ cdef class Device:
     def connect(self):
         return Connection(self)
 
+    def pull(self, uint64_t life, uint64_t taker):
+        if not life:
+            raise ValueError("whoever pulls names a life")
+        cdef Connection connection = Connection(self)
+        connection.is_writable = False
+        connection_pull(&connection.c, life, taker)
+        return connection
+
     cdef int mark(self) except 1:
         with self.mark_lock:
             if not device_is_marked(&self.d):
@@ -352,6 +385,81 @@ cdef class Device:
 
     def ensure_marked(self):
         self.mark()
+
+    cdef int take(self) except 1:
+        with self.mark_lock:
+            if device_guest(&self.d) == GUEST_COMING:
+                if self.on_take is None:
+                    raise OSError(EIO, os.strerror(EIO))
+                self.on_take()
+                device_set_marked(&self.d, True)
+                device_set_guest(&self.d, GUEST_HERE, 0)
+        return 0
+
+    cdef int fetch(self, uint64_t first, uint32_t pages, uint8_t *to) except 1:
+        if self.on_fetch is None:
+            raise OSError(EIO, os.strerror(EIO))
+        cdef const uint8_t[::1] found = self.on_fetch(first, pages)
+        if found.shape[0] != pages * PAGE_BYTES:
+            raise OSError(EIO, os.strerror(EIO))
+        memcpy(to, &found[0], found.shape[0])
+        return 0
+
+    def note_marked(self):
+        device_set_marked(&self.d, True)
+
+    @property
+    def guest(self):
+        return GUESTS[device_guest(&self.d)]
+
+    def set_guest(self, str where not None, uint64_t taker=0):
+        device_set_guest(&self.d, GUESTS.index(where), taker)
+
+    @property
+    def life(self):
+        return self.d.life
+
+    @life.setter
+    def life(self, uint64_t life):
+        device_set_life(&self.d, life)
+
+    def renew(self, *, bint pending):
+        self.check_attached()
+        with nogil:
+            device_renew(&self.d, PENDING if pending else UNKNOWN)
+
+    def keep(self, uint64_t first, const uint8_t[::1] content not None):
+        cdef uint64_t pages = content.shape[0] // PAGE_BYTES
+        cdef int err
+        self.check_range(first, pages)
+        if not pages:
+            return
+        cdef const uint8_t *at = &content[0]
+        with nogil:
+            err = owner_keep(&self.d, first, pages, at)
+        self.check(err)
+
+    def take_states(self, uint64_t first, const uint8_t[::1] states not None):
+        cdef uint64_t pages = states.shape[0]
+        cdef int err
+        self.check_range(first, pages)
+        if not pages:
+            return
+        cdef const uint8_t *at = &states[0]
+        with nogil:
+            err = owner_take_states(&self.d, first, pages, at)
+        self.check(err)
+
+    def give_up(self):
+        cdef int err
+        with nogil:
+            err = owner_give_up(&self.d)
+        self.check(err)
+
+    cdef int check_range(self, uint64_t first, uint64_t pages) except -1:
+        if first > self.d.pages or pages > self.d.pages - first:
+            raise ValueError("no such page")
+        return 0
 
     def unmark(self):
         device_set_marked(&self.d, False)

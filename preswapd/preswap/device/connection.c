@@ -8,8 +8,14 @@
 
 int connection_open(struct connection *c, struct device *d)
 {
-	*c = (struct connection){d, flights_connect(&d->flights)};
+	*c = (struct connection){.device = d, .arrival = flights_connect(&d->flights)};
 	return c->arrival ? 0 : -EBUSY;
+}
+
+void connection_pull(struct connection *c, uint64_t life, uint64_t taker)
+{
+	c->life = life;
+	c->taker = taker;
 }
 
 void connection_close(struct connection *c)
@@ -24,6 +30,20 @@ static int check_range(const struct connection *c, uint64_t count, uint64_t offs
 	return offset > size || count > size - offset ? -EINVAL : 0;
 }
 
+/* In flight: the device changes hands only while nothing is.  Who pulls reads on when the guest has gone,
+ * and nobody else does; another life of the device is no business of theirs. */
+static int admit(const struct connection *c)
+{
+	const struct device *d = c->device;
+	bool is_gone = device_guest(d) == GUEST_GONE;
+
+	if (!c->life)
+		return is_gone ? -EIO : 0;
+	if (__atomic_load_n(&d->life, __ATOMIC_ACQUIRE) != c->life)
+		return -ESHUTDOWN;
+	return is_gone && __atomic_load_n(&d->taker, __ATOMIC_ACQUIRE) != c->taker ? -ESHUTDOWN : 0;
+}
+
 /* Requests are counted here and not in requests.c, which the server itself writes through too:
  * mkswap is no client's. */
 
@@ -31,7 +51,8 @@ static int check_range(const struct connection *c, uint64_t count, uint64_t offs
 
 static void note_io(struct connection *c, const struct transfer *t, uint64_t count)
 {
-	flights_note_io(&c->device->flights);
+	if (!c->life)
+		flights_note_io(&c->device->flights);
 	epochs_count(c->device->epochs, (count + PAGE_BYTES - 1) / PAGE_BYTES, t->since);
 }
 
@@ -51,6 +72,11 @@ static int try_begin(struct connection *c, struct transfer *t, uint64_t count, u
 	err = flights_try_begin(flights, &t->flight, c->arrival);
 	if (err)
 		return err;
+	err = admit(c);
+	if (err) {
+		flights_end(flights, &t->flight);
+		return err;
+	}
 	t->in_flight = true;
 	note_io(c, t, count);
 	return 0;
@@ -63,13 +89,21 @@ static int begin(struct connection *c, struct transfer *t, uint64_t count)
 	if (t->in_flight)
 		return 0;
 	int err = flights_begin(flights, &t->flight, c->arrival);
-	if (!err)
+	if (err)
+		return err;
+	err = admit(c);
+	if (err)
+		flights_end(flights, &t->flight);
+	else
 		note_io(c, t, count);
 	return err;
 }
 
 static int end_read(struct connection *c, struct transfer *t, int err)
 {
+	/* A life ends also while its pages are read. */
+	if (!err && c->life)
+		err = admit(c);
 	flights_end(&c->device->flights, &t->flight);
 	count_up(&c->device->count.read_requests);
 	latency_note(&c->device->reads, t->since);
@@ -109,11 +143,11 @@ int connection_read(struct connection *c, struct transfer *t, void *to, uint64_t
 int connection_try_write(struct connection *c, struct transfer *t, const void *from, uint64_t count,
 			 uint64_t offset, unsigned flags)
 {
-	int err = try_begin(c, t, count, offset);
+	int err = c->life ? -EROFS : try_begin(c, t, count, offset);
 
 	if (err)
 		return err;
-	if (!device_is_marked(c->device))
+	if (!device_is_open_to_changes(c->device))
 		return -EAGAIN;
 	err = request_write(c->device, from, count, offset, flags | REQUEST_NOWAIT, &t->progress);
 	return err == -EAGAIN ? err : end_write(c, t, err);
@@ -126,7 +160,7 @@ int connection_write(struct connection *c, struct transfer *t, const void *from,
 
 	if (err)
 		return err;
-	err = device_mark(c->device);
+	err = device_change(c->device);
 	if (!err)
 		err = request_write(c->device, from, count, offset, flags, &t->progress);
 	return end_write(c, t, err);
@@ -149,23 +183,29 @@ int connection_flush(struct connection *c)
 /* A flush and a query of extents do not count as the guest's I/O, see flights.h. */
 static int begin_io(struct connection *c, struct flight *mine, uint64_t count, uint64_t offset)
 {
+	struct flights *flights = &c->device->flights;
 	int err = check_range(c, count, offset);
 
 	if (!err)
-		err = flights_begin(&c->device->flights, mine, c->arrival);
-	if (!err)
-		flights_note_io(&c->device->flights);
+		err = flights_begin(flights, mine, c->arrival);
+	if (err)
+		return err;
+	err = admit(c);
+	if (err)
+		flights_end(flights, mine);
+	else
+		flights_note_io(flights);
 	return err;
 }
 
 int connection_trim(struct connection *c, uint64_t count, uint64_t offset, unsigned flags)
 {
 	struct flight mine;
-	int err = begin_io(c, &mine, count, offset);
+	int err = c->life ? -EROFS : begin_io(c, &mine, count, offset);
 
 	if (err)
 		return err;
-	err = device_mark(c->device);
+	err = device_change(c->device);
 	if (!err)
 		err = request_trim(c->device, count, offset, flags);
 	count_up(&c->device->count.trim_requests);
@@ -176,11 +216,11 @@ int connection_trim(struct connection *c, uint64_t count, uint64_t offset, unsig
 int connection_zero(struct connection *c, uint64_t count, uint64_t offset, unsigned flags)
 {
 	struct flight mine;
-	int err = begin_io(c, &mine, count, offset);
+	int err = c->life ? -EROFS : begin_io(c, &mine, count, offset);
 
 	if (err)
 		return err;
-	err = device_mark(c->device);
+	err = device_change(c->device);
 	if (!err)
 		err = request_zero(c->device, count, offset, flags);
 	if (err != -EOPNOTSUPP)
@@ -199,7 +239,8 @@ int connection_extents(struct connection *c, uint64_t count, uint64_t offset, st
 		err = flights_begin(&c->device->flights, &mine, c->arrival);
 	if (err)
 		return err;
-	size_t found = request_extents(c->device, count, offset, to, most);
+	err = admit(c);
+	size_t found = err ? 0 : request_extents(c->device, count, offset, to, most);
 	flights_end(&c->device->flights, &mine);
-	return (int)found;
+	return err ? err : (int)found;
 }

@@ -18,10 +18,13 @@
 struct connection {
 	struct device *device;
 	uint64_t arrival;
+	uint64_t life, taker;          /* 0: of a guest */
 };
 
 /* -EBUSY: the device is shut to clients. */
 int connection_open(struct connection *, struct device *);
+/* Not a guest's: it reads for the arrival `taker` on another host, as long as this life lasts. */
+void connection_pull(struct connection *, uint64_t life, uint64_t taker);
 void connection_close(struct connection *);
 
 /* A read or write under way, in its caller's frame. */

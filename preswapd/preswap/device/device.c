@@ -92,6 +92,7 @@ static bool is_damaged(const struct device *d, uint64_t page)
 	case DISK:
 	case LOST:
 	case UNKNOWN:
+	case PENDING:
 		return false;
 	case TMEM:
 		return !(d->in_tmem[page / 8] >> page % 8 & 1);
@@ -100,7 +101,7 @@ static bool is_damaged(const struct device *d, uint64_t page)
 	}
 }
 
-/* A live slot beats P (R2); TMEM without a slot, or a byte that is none of the five, is damage. */
+/* A live slot beats P (R2); TMEM without a slot, or a byte that is none of the six, is damage. */
 void device_attach(struct device *d)
 {
 	for (uint64_t page = 0; page < d->pages; page++)
@@ -168,6 +169,28 @@ void device_drop(struct device *d, uint64_t first, uint64_t pages, enum page_sta
 	}
 }
 
+void device_settle_pending(struct device *d, uint64_t first, uint64_t pages, enum page_state state)
+{
+	static const struct noted pending = {.state = PENDING};
+
+	for (uint64_t page = first; page < first + pages; page++)
+		if (device_state(d, page) == PENDING)
+			place_change(d, page, &pending, zone_has(&d->zone, page) ? DISK : state);
+}
+
+void device_renew(struct device *d, enum page_state state)
+{
+	for (uint64_t page = 0, n; page < d->pages; page += n) {
+		n = zone_run(&d->zone, page, d->pages - page);
+		if (!zone_has(&d->zone, page)) {
+			device_drop(d, page, n, state);
+			continue;
+		}
+		for (uint64_t i = page; i < page + n; i++)
+			place_become(d, i, state == PENDING ? PENDING : DISK);
+	}
+}
+
 uint64_t device_make_known(struct device *d, uint64_t first, uint64_t pages)
 {
 	static const struct noted unknown = {.state = UNKNOWN};
@@ -211,6 +234,13 @@ int device_mark(struct device *d)
 	int err = device_is_marked(d) ? 0 : d->mark(d->owner);
 
 	return err ? device_disk_error(d, err) : 0;
+}
+
+int device_change(struct device *d)
+{
+	int err = device_guest(d) == GUEST_COMING ? d->take(d->owner) : 0;
+
+	return err ? as_nbd_has_it(err) : device_mark(d);
 }
 
 int device_disk_error(struct device *d, int err)

@@ -24,19 +24,27 @@
 #include "tmem.h"
 #include "zone.h"
 
-/* UNKNOWN: no guest has written or trimmed it as far as this server knows.  Any two differ in four
- * bits at least. */
-enum page_state { HOLE = 0x00, DISK = 0x0f, UNKNOWN = 0x3c, TMEM = 0xf0, LOST = 0xff };
+/* UNKNOWN: no guest has written or trimmed it as far as this server knows.  PENDING: another host has
+ * it, and it is to be fetched from there.  Any two differ in four bits at least. */
+enum page_state {
+	HOLE = 0x00, DISK = 0x0f, PENDING = 0x33, UNKNOWN = 0x3c, TMEM = 0xf0, LOST = 0xff
+};
+
+/* Where the device's guest is as far as this server knows, see docs/moving.md.  COMING: it has changed
+ * nothing here yet, and may be on the other host still.  GONE: another host has taken the device. */
+enum device_guest { GUEST_HERE, GUEST_COMING, GUEST_GONE };
 
 /* Pages that are moved to disk together, under one mark and in at most one transfer. */
 #define EXTENT_PAGES DISK_RUN_PAGES
 
 struct device_counters {
 	uint64_t preswap_pages, disk_pages, lost_pages, unknown_pages;      /* gauges */
+	uint64_t pending_pages;                                             /* a gauge */
 	uint64_t loads, succ_stores, failed_stores, invalidates, lost_reads, unknown_reads;
 	uint64_t disk_reads, disk_writes, disk_errors, punched_pages;       /* pages; events */
 	uint64_t trims, written_back_pages, written_back_room, written_back_idle;     /* pages */
-	uint64_t refaults, promoted_pages;                                  /* pages */
+	uint64_t refaults, promoted_pages, fetched_pages;                   /* pages */
+	uint64_t fetch_errors;
 	uint64_t read_requests, write_requests, trim_requests;
 };
 
@@ -67,6 +75,12 @@ struct device {
 	struct zone zone;
 	bool is_marked;                /* the saved map does not hold any more; atomic */
 	int (*mark)(void *owner);      /* makes it known on disk; 0 or a negative errno */
+	uint8_t guest;                 /* enum device_guest; atomic */
+	uint64_t life;                 /* who pulls must name it; 0: nobody may; atomic */
+	uint64_t taker;                /* of GUEST_GONE: the arrival that may pull; atomic */
+	int (*take)(void *owner);      /* GUEST_COMING becomes GUEST_HERE; as mark() */
+	/* Reads pages from the other host; as mark(). */
+	int (*fetch)(void *owner, uint64_t first, uint32_t pages, uint8_t *to);
 	void *owner;
 	int last_error;                /* of the disk, positive errno; atomic */
 	struct device_counters count;  /* atomic */
@@ -116,6 +130,29 @@ static inline void device_set_marked(struct device *d, bool marked)
 	__atomic_store_n(&d->is_marked, marked, __ATOMIC_RELEASE);
 }
 
+static inline enum device_guest device_guest(const struct device *d)
+{
+	return (enum device_guest)__atomic_load_n(&d->guest, __ATOMIC_ACQUIRE);
+}
+
+/* GUEST_GONE and its end only while the flights are parked. */
+static inline void device_set_guest(struct device *d, enum device_guest guest, uint64_t taker)
+{
+	__atomic_store_n(&d->taker, taker, __ATOMIC_RELEASE);
+	__atomic_store_n(&d->guest, (uint8_t)guest, __ATOMIC_RELEASE);
+}
+
+static inline void device_set_life(struct device *d, uint64_t life)
+{
+	__atomic_store_n(&d->life, life, __ATOMIC_RELEASE);
+}
+
+/* A page may change without a look at anything else first. */
+static inline bool device_is_open_to_changes(const struct device *d)
+{
+	return device_is_marked(d) && device_guest(d) == GUEST_HERE;
+}
+
 static inline bool device_over_quota(const struct device *d)
 {
 	return count_of(&d->count.preswap_pages) >= count_of(&d->max_pages);
@@ -135,6 +172,8 @@ static inline void device_touch(struct device *d, uint64_t page, bool is_read)
 /* Rule K2: before P or the disk file of a clean device changes, in flight and without a lock.  An
  * error: nothing may change. */
 int device_mark(struct device *);
+/* The same before a guest's change, which takes the device from the host that it comes from. */
+int device_change(struct device *);
 
 /* --- device.c: the device as a whole --- */
 
@@ -153,6 +192,10 @@ int device_empty(struct device *);
 /* Drops pages from tmem and disk, none of the zone: they read as zeros afterwards (HOLE), or not at
  * all (UNKNOWN). */
 void device_drop(struct device *, uint64_t first, uint64_t pages, enum page_state);
+/* PENDING pages of a range become another state, those of the zone DISK. */
+void device_settle_pending(struct device *, uint64_t first, uint64_t pages, enum page_state);
+/* Whatever the pages were: they are PENDING, or UNKNOWN and the zone on disk.  While it is parked. */
+void device_renew(struct device *, enum page_state);
 /* UNKNOWN pages of a range become zeros.  Returns how many. */
 uint64_t device_make_known(struct device *, uint64_t first, uint64_t pages);
 /* Compresses those of the pages that tmem still holds uncompressed: the process before this one

@@ -2,6 +2,7 @@
 #include "owner.h"
 
 #include "clock.h"
+#include "fetch.h"
 #include "mend.h"
 #include "places.h"
 #include "punch.h"
@@ -22,17 +23,28 @@ static void end(struct device *d, struct flight *mine)
 	flights_end(&d->flights, mine);
 }
 
-int owner_write_page_zero(struct device *d, const uint8_t *page)
+/* For what changes pages. */
+static int begin_change(struct device *d, struct flight *mine)
 {
-	struct progress progress = {0};
-	struct flight mine;
-	int err = begin(d, &mine);
+	int err = begin(d, mine);
 
 	if (err)
 		return err;
 	err = device_mark(d);
-	if (!err)
-		err = request_write(d, page, PAGE_BYTES, 0, REQUEST_FUA, &progress);
+	if (err)
+		end(d, mine);
+	return err;
+}
+
+int owner_write_page_zero(struct device *d, const uint8_t *page)
+{
+	struct progress progress = {0};
+	struct flight mine;
+	int err = begin_change(d, &mine);
+
+	if (err)
+		return err;
+	err = request_write(d, page, PAGE_BYTES, 0, REQUEST_FUA, &progress);
 	end(d, &mine);
 	return err;
 }
@@ -214,18 +226,17 @@ int owner_coldest(struct device *d, struct aged *to, size_t *extents)
 int owner_forget(struct device *d)
 {
 	struct flight mine;
-	int err = begin(d, &mine);
+	int err = begin_change(d, &mine);
 
 	if (err)
 		return err;
-	err = device_mark(d);
-	for (uint64_t page = 0, n; !err && page < d->pages; page += n) {
+	for (uint64_t page = 0, n; page < d->pages; page += n) {
 		n = zone_run(&d->zone, page, d->pages - page);
 		if (!zone_has(&d->zone, page))
 			device_drop(d, page, n, UNKNOWN);
 	}
 	end(d, &mine);
-	return err;
+	return 0;
 }
 
 int64_t owner_make_known(struct device *d)
@@ -234,17 +245,59 @@ int64_t owner_make_known(struct device *d)
 	uint64_t made = 0;
 
 	for (uint64_t first = 0; first < d->pages; first += PUNCH_AT_ONCE) {
-		int err = begin(d, &mine);
+		int err = begin_change(d, &mine);
 		if (err)
 			return err;
-		err = device_mark(d);
-		if (!err)
-			made += device_make_known(d, first, piece(d, first, PUNCH_AT_ONCE));
+		made += device_make_known(d, first, piece(d, first, PUNCH_AT_ONCE));
 		end(d, &mine);
-		if (err)
-			return err;
 	}
 	return (int64_t)made;
+}
+
+int owner_keep(struct device *d, uint64_t first, uint64_t pages, const uint8_t *from)
+{
+	struct flight mine;
+	int err = begin(d, &mine);
+
+	if (err)
+		return err;
+	err = fetch_keep(d, first, pages, from);
+	end(d, &mine);
+	return err;
+}
+
+/* In the zone a page is fetched, whatever it is there. */
+static bool has_nothing(const struct device *d, uint64_t page, uint8_t there)
+{
+	return !zone_has(&d->zone, page) && (there == HOLE || there == UNKNOWN || there == LOST);
+}
+
+int owner_take_states(struct device *d, uint64_t first, uint64_t pages, const uint8_t *states)
+{
+	struct flight mine;
+	int err = begin_change(d, &mine);
+
+	if (err)
+		return err;
+	for (uint64_t i = 0; i < pages; i++)
+		if (has_nothing(d, first + i, states[i]))
+			device_settle_pending(d, first + i, 1, (enum page_state)states[i]);
+	end(d, &mine);
+	return 0;
+}
+
+int owner_give_up(struct device *d)
+{
+	struct flight mine;
+
+	for (uint64_t first = 0; first < d->pages; first += PUNCH_AT_ONCE) {
+		int err = begin_change(d, &mine);
+		if (err)
+			return err;
+		device_settle_pending(d, first, piece(d, first, PUNCH_AT_ONCE), LOST);
+		end(d, &mine);
+	}
+	return 0;
 }
 
 int owner_settle(struct device *d)
@@ -297,13 +350,11 @@ int owner_read_contents(struct device *d, uint64_t *page, bool zone, struct cont
 int owner_write_contents(struct device *d, bool zone, struct contents *c, uint64_t length)
 {
 	struct flight mine;
-	int err = begin(d, &mine);
+	int err = begin_change(d, &mine);
 
 	if (err)
 		return err;
-	err = device_mark(d);
-	if (!err)
-		err = contents_write(d, zone, c, length);
+	err = contents_write(d, zone, c, length);
 	end(d, &mine);
 	return err;
 }
@@ -311,13 +362,11 @@ int owner_write_contents(struct device *d, bool zone, struct contents *c, uint64
 int owner_write_packed(struct device *d, struct contents *c)
 {
 	struct flight mine;
-	int err = begin(d, &mine);
+	int err = begin_change(d, &mine);
 
 	if (err)
 		return err;
-	err = device_mark(d);
-	if (!err)
-		err = contents_write_packed(d, c);
+	err = contents_write_packed(d, c);
 	end(d, &mine);
 	return err;
 }
@@ -325,11 +374,10 @@ int owner_write_packed(struct device *d, struct contents *c)
 int owner_clear_zone(struct device *d)
 {
 	struct flight mine;
-	int err = begin(d, &mine);
+	int err = begin_change(d, &mine);
 
 	if (err)
 		return err;
-	err = device_mark(d);
 	for (uint32_t i = 0; !err && i < d->zone.n; i++) {
 		const struct zone_range *r = &d->zone.ranges[i];
 		err = request_zero(d, (r->end - r->first) * PAGE_BYTES, r->first * PAGE_BYTES, 0);

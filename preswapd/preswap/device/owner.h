@@ -45,6 +45,12 @@ int owner_coldest(struct device *, struct aged *to, size_t *extents);
 int owner_forget(struct device *);
 /* UNKNOWN pages become zeros.  How many, or a negative errno. */
 int64_t owner_make_known(struct device *);
+/* See fetch.h. */
+int owner_keep(struct device *, uint64_t first, uint64_t pages, const uint8_t *from);
+/* What the other host says of pages that are PENDING: those that it has nothing of become what it says. */
+int owner_take_states(struct device *, uint64_t first, uint64_t pages, const uint8_t *states);
+/* PENDING pages become LOST. */
+int owner_give_up(struct device *);
 int owner_settle(struct device *);
 /* A pass goes on until it has had a processor for its budget, or is at its end. */
 int owner_recompress(struct device *, struct recompress *);

@@ -46,7 +46,7 @@ void place_punched(struct device *d, uint64_t page)
 
 static bool is_empty(enum page_state state)
 {
-	return state == HOLE || state == UNKNOWN;
+	return state == HOLE || state == UNKNOWN || state == PENDING;
 }
 
 /* A page that leaves the disk keeps its blocks there: only a trim gives them up, even where the page
@@ -55,7 +55,8 @@ static void note_blocks(struct device *d, uint64_t page, uint8_t before, enum pa
 {
 	if (before == DISK && state == TMEM)
 		set_bit(d->shadowed, page);
-	else if (is_empty(state) && (clear_bit(d->shadowed, page) || before == DISK))
+	else if (is_empty(state) && !zone_has(&d->zone, page) &&
+		 (clear_bit(d->shadowed, page) || before == DISK))
 		place_to_punch(d, page);
 	else if (state == DISK)
 		clear_bit(d->shadowed, page);
@@ -116,6 +117,8 @@ static uint64_t *gauge_of(struct device *d, uint64_t page, uint8_t state)
 		return &d->count.lost_pages;
 	case UNKNOWN:
 		return &d->count.unknown_pages;
+	case PENDING:
+		return &d->count.pending_pages;
 	default:
 		return NULL;
 	}

@@ -4,11 +4,13 @@
 #include <errno.h>
 #include <string.h>
 
+#include "fetch.h"
+#include "keep.h"
 #include "places.h"
 #include "promotion.h"
 #include "punch.h"
 
-enum found { IN_MEMORY, ON_DISK };
+enum found { IN_MEMORY, ON_DISK, ON_SOURCE };
 
 static uint64_t min_of(uint64_t a, uint64_t b)
 {
@@ -24,7 +26,8 @@ static int missing_page_error(struct device *d, uint8_t state)
 
 /* --- Reading ---------------------------------------------------------------------------------- */
 
-/* A page without its disk: IN_MEMORY (`to` is filled), ON_DISK, or an error. */
+/* A page without its disk: IN_MEMORY (`to` is filled), ON_DISK, ON_SOURCE (it is PENDING), or an
+ * error. */
 static int read_memory(struct device *d, uint64_t page, uint8_t *to, unsigned flags)
 {
 	struct noted noted;
@@ -41,6 +44,8 @@ static int read_memory(struct device *d, uint64_t page, uint8_t *to, unsigned fl
 	}
 	if (noted.state == DISK)
 		return ON_DISK;
+	if (noted.state == PENDING)
+		return ON_SOURCE;
 	if (noted.state != HOLE)
 		return missing_page_error(d, noted.state);
 	memset(to, 0, PAGE_BYTES);
@@ -85,10 +90,26 @@ static int read_run(struct device *d, uint64_t first, uint64_t pages, uint8_t *t
 			note_read(d, first + i - run, run, buffer);
 			run = 0;
 		}
-		if (found < 0)
-			err = found;
+		/* What was on disk becomes PENDING only while nothing is in flight. */
+		if (found < 0 || found == ON_SOURCE)
+			err = found < 0 ? found : -EIO;
 	}
 	marks_drop(&d->marks, &mark);
+	return err;
+}
+
+/* So many of the first pages, PENDING a moment ago, come from the other host.  Where one was
+ * fetched, written or trimmed meanwhile, that counts, also where the other host has dropped its pages since:
+ * *again. */
+static int read_source(struct device *d, uint64_t first, uint64_t pages, uint8_t *to,
+		       uint64_t *n, bool *again)
+{
+	*again = false;
+	for (*n = 1; *n < pages && *n < FETCH_PAGES && device_state(d, first + *n) == PENDING;)
+		++*n;
+	int err = fetch_pages(d, first, *n, to);
+	for (uint64_t i = 0; err && i < *n; i++)
+		*again |= device_state(d, first + i) != PENDING;
 	return err;
 }
 
@@ -104,17 +125,23 @@ static int read_pages(struct device *d, uint64_t first, uint64_t pages, uint8_t 
 		*done = i - run;
 		if (found < 0)
 			return found;
-		if (found == ON_DISK) {
-			if (flags & REQUEST_NOWAIT)
-				return -EAGAIN;
-			run++;
-		}
+		if (found != IN_MEMORY && flags & REQUEST_NOWAIT)
+			return -EAGAIN;
+		run += found == ON_DISK;
 		if (run && (found != ON_DISK || run == DISK_RUN_PAGES)) {
 			uint64_t end = found == ON_DISK ? i + 1 : i;
 			int err = read_run(d, first + end - run, run, to + (end - run) * PAGE_BYTES);
 			if (err)
 				return err;
 			run = 0;
+		}
+		if (found == ON_SOURCE) {
+			uint64_t n;
+			bool again;
+			int err = read_source(d, first + i, pages - i, to + i * PAGE_BYTES, &n, &again);
+			if (err && !again)
+				return err;
+			i += err ? (uint64_t)-1 : n - 1;      /* once more, or behind them */
 		}
 	}
 	return 0;
@@ -359,48 +386,6 @@ static int read_noted(struct device *d, uint64_t page, struct noted *noted, uint
 	return 0;
 }
 
-/* 0: stored.  1: rejected.  -ESTALE: the page changed meanwhile. */
-static int put_noted(struct device *d, uint64_t page, const struct noted *noted,
-		     const uint8_t *from)
-{
-	struct tmem_handle handle = device_handle(d, page);
-	struct tmem_fresh fresh;
-	uint32_t old = 0;
-
-	if (!noted->slot.ref && device_over_quota(d))
-		return 1;
-	if (d->tmem->build(d->host, &handle, from, device_compress(d),
-			   noted->slot.ref ? TMEM_REPLACE : 0, &fresh))
-		return 1;
-	d->tmem->lock(d->host, &handle);
-	int err = !place_is(d, page, &handle, noted) ? -ESTALE :
-		  place_publish(d, page, &handle, &fresh, &old) ? 1 : 0;
-	d->tmem->unlock(d->host, &handle);
-	if (err) {
-		d->tmem->abandon(d->host, &fresh);
-		return err;
-	}
-	device_touch(d, page, false);
-	d->tmem->release(d->host, old);
-	count_up(&d->count.succ_stores);
-	return 0;
-}
-
-/* 0: it is on disk.  -ESTALE as above. */
-static int disk_write_noted(struct device *d, uint64_t page, const struct noted *noted,
-			    const uint8_t *from, bool sync)
-{
-	int err = disk_write(&d->disk, page, 1, from);
-
-	if (!err && sync)
-		err = disk_sync(&d->disk);
-	if (err)
-		return device_disk_error(d, err);
-	count_up(&d->count.disk_writes);
-	device_touch(d, page, false);
-	return place_change(d, page, noted, DISK) ? 0 : -ESTALE;
-}
-
 /* A part of one page: read, merged and written under the page's mark, again from the read when a
  * put or trim came between.  `from` NULL writes zeros. */
 static int write_part(struct device *d, uint64_t offset, uint64_t count, const uint8_t *from,
@@ -414,6 +399,9 @@ static int write_part(struct device *d, uint64_t offset, uint64_t count, const u
 
 	if (!merged)
 		return -ENOMEM;
+	err = fetch_page(d, page);
+	if (err)
+		return err;
 	marks_take(&d->marks, &mark, page, 1, true);
 	do {
 		err = read_noted(d, page, &noted, merged);
@@ -423,11 +411,11 @@ static int write_part(struct device *d, uint64_t offset, uint64_t count, const u
 			memcpy(merged + offset % PAGE_BYTES, from, count);
 		else
 			memset(merged + offset % PAGE_BYTES, 0, count);
-		err = bypasses(d, page, flags) ? 1 : put_noted(d, page, &noted, merged);
+		err = bypasses(d, page, flags) ? 1 : keep_in_tmem(d, page, &noted, merged);
 		if (err == 1) {
 			if (!bypasses(d, page, flags))
 				count_up(&d->count.failed_stores);
-			err = disk_write_noted(d, page, &noted, merged, is_durable(page, flags));
+			err = keep_on_disk(d, page, &noted, merged, is_durable(page, flags));
 		}
 	} while (err == -ESTALE);
 	marks_drop(&d->marks, &mark);

@@ -9,7 +9,7 @@ from preswapd.errors import RefusedError
 from preswapd.preswap.files.durable import fresh_name
 from preswapd.units import PAGE_SIZE
 
-HOLE, DISK, UNKNOWN, TMEM, LOST = 0x00, 0x0F, 0x3C, 0xF0, 0xFF
+HOLE, DISK, PENDING, UNKNOWN, TMEM, LOST = 0x00, 0x0F, 0x33, 0x3C, 0xF0, 0xFF
 PIECE_PAGES = 1 << 20
 
 
@@ -26,6 +26,11 @@ def born(pages: int, zone: Iterable[range]) -> Iterator[bytes]:
         yield from filled(DISK, len(part))
         at = part.stop
     yield from filled(UNKNOWN, pages - at)
+
+
+def pending(pages: int) -> Iterator[bytes]:
+    """Of a device whose pages are on another host."""
+    return filled(PENDING, pages)
 
 
 def filled(state: int, pages: int) -> Iterator[bytes]:
