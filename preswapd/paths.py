@@ -113,6 +113,10 @@ class StatePaths:
         """What each page was at the last clean stop."""
         return self.state_dir / f"{device}.map"
 
+    def source(self, device: str) -> Path:
+        """Where the pages of a device are that came from another host."""
+        return self.state_dir / f"{device}.source"
+
     def sidecar(self, device: str) -> Path:
         """What must be known of the device after a reboot."""
         return self.state_dir / f"{device}.json"

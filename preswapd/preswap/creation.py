@@ -16,7 +16,7 @@ from preswapd.preswap.device._device import Device, Epochs, Sampler
 from preswapd.preswap.device._table import Entry, Table
 from preswapd.preswap.files.disk_file import open_disk_file
 from preswapd.preswap.files.durable import remove_file
-from preswapd.preswap.files.maps import born, create_map, open_map
+from preswapd.preswap.files.maps import born, create_map, open_map, pending
 from preswapd.preswap.files.removing import remove_state
 from preswapd.preswap.files.saved_map import saved_pieces
 from preswapd.preswap.files.sidecar import Sidecar
@@ -24,6 +24,7 @@ from preswapd.preswap.files.zone import zone
 from preswapd.preswap.footprint import check_room
 from preswapd.preswap.inherit import anew, move_zone_to_disk, put_right
 from preswapd.preswap.record import Record
+from preswapd.preswap.renewal import finish
 from preswapd.preswap.survey import WITNESS, Judged
 from preswapd.tmem._tmem import Host
 from preswapd.units import PAGE_SIZE
@@ -66,15 +67,24 @@ class Maker:
         try:
             if judged.is_believed:
                 pieces = saved_pieces(self.paths.saved_map(old.name), pages)
+            elif old.guest == "coming":
+                # Nothing has changed here yet: all as it was announced.
+                pieces = pending(pages)
             else:
                 pieces = born(pages, zone(pages))
             create_map(self.paths.map(old.name), old.size, pieces)
             sidecar = replace(old, type=entry.type, arena=self.host.uuid, boot_id=self.boot_id)
             # One that was touched stays as it is until it is changed: it may be accepted yet.
+            if not judged.is_believed:
+                # Whoever was told of the pages that are not known any more must not get others.
+                sidecar = replace(sidecar, life=0)
             if not judged.holds:
                 # Its entry is as new as that: only the disk file bears the one before.
                 sidecar = anew(sidecar, judged)
-                sidecar = replace(sidecar, prev=judged.identity.token or 0, restore="")
+                prev = judged.identity.token or 0
+                # Of a guest that has gone the zone would be its past.
+                is_past = old.renewing or old.moved != 0
+                sidecar = replace(sidecar, prev=prev, moved=0, renewing=is_past, restore="")
             return self.serve(entry, sidecar, judged)
         except (OSError, MemoryError) as error:
             self.undo(entry)
@@ -120,6 +130,10 @@ class Maker:
         try:
             device.reserve_index()
             move_zone_to_disk(device)
+            if record.sidecar.renewing:
+                finish(device, record)
+            device.set_guest(record.sidecar.guest, record.sidecar.moved)
+            device.life = record.sidecar.life
         except BaseException:
             device.close()
             raise

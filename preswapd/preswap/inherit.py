@@ -18,6 +18,7 @@ from preswapd.preswap.files.maps import (
     DISK,
     HOLE,
     LOST,
+    PENDING,
     PIECE_PAGES,
     UNKNOWN,
     change_states,
@@ -50,8 +51,26 @@ def put_right(record: Record, judged: Judged, map_fd: int) -> str | None:
     record.is_half_saved = not judged.holds
     if record.entry.state == "adopting":
         take_over(record, judged, map_fd)
-        return touched(record, judged) if judged.was_touched and not judged.is_accepted else None
-    return go_on(record, judged, map_fd)
+        is_doubted = judged.was_touched and not judged.is_accepted
+        complaint = touched(record, judged) if is_doubted else None
+    else:
+        complaint = go_on(record, judged, map_fd)
+    give_up_orphans(record, map_fd)
+    return complaint
+
+
+def give_up_orphans(record: Record, map_fd: int) -> None:
+    """A saved map that is accepted late may still have pages that were given up since."""
+    if record.sidecar.source:
+        return
+    places = zone(record.pages)
+    lost = sum(
+        change_states(map_fd, part, {PENDING: LOST})
+        for part in outside(places, range(record.pages))
+    )
+    lost += sum(change_states(map_fd, part, {PENDING: DISK}) for part in places)
+    if lost and record.sidecar.clean:
+        record.mark()
 
 
 def touched(record: Record, judged: Judged) -> str:

@@ -269,7 +269,7 @@ def renew(paths: InstancePaths, sidecars: Sequence[Sidecar]) -> None:
     for old in sidecars:
         remove_disk_file(paths.disk_file(old.name))
         token = new_token()
-        makings.append(Making(paths, replace(dirty(old, token), prev=token, boot_id="")))
+        makings.append(Making(paths, replace(dirty(old.settled(), token), prev=token, boot_id="")))
     make_files(makings)
     for making in makings:
         if making.error is not None:

@@ -164,7 +164,7 @@ REFUSALS: dict[str, tuple[Harm, str]] = {
         r"g1\.json cannot be read: Is a directory",
     ),
     "sidecar of another version": (
-        lambda r: edit_sidecar(r, format=2),
+        lambda r: edit_sidecar(r, format=3),
         r"g1\.json was written by another version of preswapd",
     ),
     "sidecar of another device": (

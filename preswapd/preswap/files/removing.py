@@ -16,6 +16,7 @@ def remove_state(paths: StatePaths, name: str) -> None:
     say_so(paths, name)
     remove_disk_file(paths.disk_file(name))
     remove_file(paths.saved_map(name))
+    remove_file(paths.source(name))
     sync_directory(paths.state_dir)
     remove_file(paths.sidecar(name))
     sync_directory(paths.state_dir)
@@ -31,4 +32,4 @@ def say_so(paths: StatePaths, name: str) -> None:
         sync_directory(paths.state_dir)
         return
     # Dirty, for an older release, which takes it for a device.
-    replace(sidecar, removed=True, clean=False, tmem_dirty=True).write(path)
+    replace(sidecar.settled(), removed=True, clean=False, tmem_dirty=True).write(path)

@@ -3,7 +3,7 @@
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,9 +13,13 @@ from preswapd.paths import check_device_name
 from preswapd.preswap.files.durable import sync_directory, write_file
 
 FORMAT = 1
+# Of a device that is moving from one host to another, or has been named to another.  A release that
+# does not know what that means would serve a guest its past: it refuses this number.
+MOVING_FORMAT = 2
 SUFFIX = ".json"
 # All sidecars have the length of a sector, so that one can be written over on a full disk.
 LENGTH = 512
+MOVING = ("life", "source", "arrival", "taken", "moved", "renewing")
 # How far a restore is: pages only, or the zone, too.
 RESTORING, RESTORING_ZONE = "pages", "zone"
 
@@ -29,8 +33,15 @@ class Sidecar:
     still bear.  `bare`: it bore none, as a block device without room for it does.  `removed`: an
     operator has said so, and a start finishes it.  `restore`: one is under way; after a kill or a
     reboot nothing is known, and the zone is made anew where it had come to that.
-    `tmem_dirty` is for older releases, which take
-    holes for zeros where it is false; they write a sidecar without a token.
+
+    `life`: what another host has been told that it may pull from (docs/moving.md); 0: nobody was
+    told, since the device was made or its pages were dropped.  `source`: the life of another host's
+    device that PENDING pages come from; `arrival`: the number under which it knows this one;
+    `taken`: it knows that its guest is here.  `moved`: the arrival that has taken this one.
+    `renewing`: all pages are being dropped, and a start finishes it.
+
+    `tmem_dirty` is for older releases, which take holes for zeros where it is false; they write a
+    sidecar without a token.
     """
 
     name: str
@@ -49,14 +60,42 @@ class Sidecar:
     bare: bool = False
     removed: bool = False
     restore: str = ""
+    life: int = 0
+    source: int = 0
+    arrival: int = 0
+    taken: bool = False
+    moved: int = 0
+    renewing: bool = False
 
     @property
     def is_of_older_release(self) -> bool:
         return self.token == 0
 
+    @property
+    def is_moving(self) -> bool:
+        return any(getattr(self, name) for name in MOVING)
+
+    @property
+    def guest(self) -> str:
+        """Where it is, as a device has it."""
+        if self.moved:
+            return "gone"
+        return "coming" if self.source and not self.taken else "here"
+
+    def settled(self) -> "Sidecar":
+        """Nobody has been told of it, it comes from nowhere, and nothing is half done."""
+        return replace(
+            self, life=0, source=0, arrival=0, taken=False, moved=0, renewing=False, restore=""
+        )
+
     def content(self) -> bytes:
-        body = {"format": FORMAT, **asdict(self)}
-        return json.dumps(body, indent=1).encode().ljust(LENGTH - 1) + b"\n"
+        body = {"format": MOVING_FORMAT if self.is_moving else FORMAT, **asdict(self)}
+        for name in (*MOVING, "restore"):
+            if not body[name]:
+                del body[name]
+        # Without blanks there is room for all that may be in it at once.
+        text = json.dumps(body, separators=(",", ":"))
+        return text.encode().ljust(LENGTH - 1) + b"\n"
 
     def write(self, path: Path) -> None:
         write_file(path, self.content())
@@ -66,12 +105,14 @@ class Sidecar:
         """RefusedError when it is not what write() wrote."""
         try:
             body = json.loads(synced(path))
-            if body.pop("format") != FORMAT:
+            if body.pop("format") not in (FORMAT, MOVING_FORMAT):
                 raise RefusedError(f"{path} was written by another version of preswapd")
             kinds = cls.__annotations__
             known = {name: body[name] for name in kinds if name in body}
             found = cls(**known)
             if any(type(known[name]) is not kinds[name] for name in known):
+                raise ValueError
+            if any(not 0 <= getattr(found, name) < 1 << 64 for name in MOVING):
                 raise ValueError
             check_device_name(found.name)
             check_device_size(found.size)
