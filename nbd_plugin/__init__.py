@@ -4,3 +4,5 @@
 from preswapd.server.putting_off import put_off
 
 put_off("inspect")
+# With it OpenSSL, for the one that pulls a device over TLS.
+put_off("preswapd.preswap.moving.tls")

@@ -213,6 +213,20 @@ class DeviceFigures(TypedDict):
             gauge("pages to be fetched from the host that the guest came from"),
         ]
     ]
+    source: NotRequired[
+        Annotated[str, Figure(TEXT, "the device over there, an NBD URI; empty: none")]
+    ]
+    guest: NotRequired[
+        Annotated[
+            str,
+            Figure(
+                TEXT,
+                "where its guest is: here; coming, when it has changed nothing here and its pages"
+                " are another host's; gone, when another host has taken the device: all but that"
+                " host get I/O errors",
+            ),
+        ]
+    ]
     quarantined: Annotated[bool, gauge("always false: unknown_pages has replaced the quarantine")]
     succ_stores: Annotated[int, counter("pages written to tmem")]
     failed_stores: Annotated[

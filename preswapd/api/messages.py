@@ -139,6 +139,19 @@ class Advice(Message):
 
 
 @dataclass(frozen=True)
+class PullStatus(Message):
+    """A device whose pages come from another host; in pages."""
+
+    source: str  # its NBD URI
+    taken: bool  # the guest has changed something here, and the source serves this device alone
+    pending: int  # still there
+    fetched: int  # since the server's start
+    rate: int = 0  # bytes a second at most; 0: no limit
+    complete: bool = False  # all is here; the source may still have to hear of it
+    trouble: str | None = None  # why nothing comes now
+
+
+@dataclass(frozen=True)
 class SwapoffResult(Message):
     """What a swapoff dropped, in pages."""
 

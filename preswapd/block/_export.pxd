@@ -31,3 +31,7 @@ cdef class Connection:
     cdef int clear(self, uint64_t count, uint64_t offset, unsigned flags) noexcept
     cdef int list_extents(self, uint64_t count, uint64_t offset, nbd_extent *to,
                           unsigned most) noexcept
+
+
+cdef class Content(Connection):
+    cdef object read_bytes

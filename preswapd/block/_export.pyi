@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
+from collections.abc import Callable
+
 from typing_extensions import Buffer
 
 # Of requests.
@@ -27,3 +29,9 @@ class Connection:
     def zero(self, count: int, offset: int, flags: int = 0) -> None: ...
     def extents(self, count: int, offset: int) -> list[tuple[int, int, bool]]:
         """(offset, length, whether it is a hole), at most 512, from offset on."""
+
+class Content(Connection):
+    """What a function says, read-only: read(offset, count) returns so many bytes, or raises
+    OSError."""
+
+    def __init__(self, name: str, size: int, read: Callable[[int, int], bytes]) -> None: ...

@@ -4,7 +4,7 @@
 
 import os
 
-from libc.errno cimport EOPNOTSUPP, EROFS
+from libc.errno cimport EINVAL, EIO, EOPNOTSUPP, EROFS
 
 FLAG_FUA = REQUEST_FUA
 FLAG_FAST_ZERO = REQUEST_FAST_ZERO
@@ -68,3 +68,29 @@ cdef class Connection:
         cdef int n = self.list_extents(count, offset, found, EXTENTS_AT_ONCE)
         check(n)
         return [(found[i].offset, found[i].length, bool(found[i].hole)) for i in range(n)]
+
+
+cdef class Content(Connection):
+    """What a function says: read(offset, count) returns so many bytes, or raises OSError."""
+
+    def __init__(self, str name not None, uint64_t size, read not None):
+        self.name, self.size, self.is_writable = name, size, False
+        self.read_bytes = read
+
+    def close(self):
+        pass
+
+    cdef int read(self, buf, uint64_t offset) except 1:
+        cdef uint64_t count = len(buf)
+        if offset > self.size or count > self.size - offset:
+            return -EINVAL
+        try:
+            memoryview(buf).cast("B")[:] = self.read_bytes(offset, count)
+        except OSError as error:
+            return -error.errno if error.errno else -EIO
+        return 0
+
+    cdef int list_extents(self, uint64_t count, uint64_t offset, nbd_extent *to,
+                          unsigned most) noexcept:
+        to[0].offset, to[0].length, to[0].hole = offset, count, False
+        return 1

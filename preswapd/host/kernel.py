@@ -4,11 +4,20 @@
 from pathlib import Path
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+MACHINE_ID = Path("/etc/machine-id")
 
 
 def boot_id() -> str:
     """The host's boot id: another one after each boot."""
     return BOOT_ID.read_text().strip()
+
+
+def machine_id() -> str:
+    """The host's own, the same after each boot (machine-id(5)); empty where it has none."""
+    try:
+        return MACHINE_ID.read_text().strip()
+    except OSError:
+        return ""
 
 
 def is_on(parameter: Path) -> bool:

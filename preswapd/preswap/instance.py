@@ -15,6 +15,7 @@ from preswapd.api.messages import (
     Advice,
     Age,
     Parked,
+    PullStatus,
     ShrinkProgress,
     ShrinkResult,
     SwapoffResult,
@@ -34,6 +35,8 @@ from preswapd.preswap.files.header import swap_header
 from preswapd.preswap.files.maps import PIECE_PAGES
 from preswapd.preswap.footprint import check_shared_memory
 from preswapd.preswap.maintenance import Maintenance
+from preswapd.preswap.moving.moves import Moves, Source, announced
+from preswapd.preswap.moving.origin import Origin, home_of
 from preswapd.preswap.opening import POOL, open_instance
 from preswapd.preswap.parking import Parking
 from preswapd.preswap.recompression import Recompression
@@ -50,7 +53,7 @@ from preswapd.preswap.writeback.idle import Idle
 from preswapd.preswap.writeback.moves import by_offset
 from preswapd.preswap.writeback.room import Room
 from preswapd.preswap.writeback.shrink import Shrink, Shrinks
-from preswapd.units import PAGE_SIZE, format_size
+from preswapd.units import PAGE_SIZE, exact_size, format_size
 from preswapd.version import VERSION
 
 # How long a clean stop waits for requests that wait for a slow disk.  A stop without them is as
@@ -85,7 +88,8 @@ def moved_rest(device: Device) -> bool:
 
 def held_pages(figures: DeviceFigures) -> int:
     """All but page 0, which is always on disk, and which swapoff keeps."""
-    return max(0, figures["preswap_pages"] + figures["disk_pages"] - 1)
+    pending = figures.get("pending_pages", 0)
+    return max(0, figures["preswap_pages"] + figures["disk_pages"] + pending - 1)
 
 
 class Instance:
@@ -122,10 +126,21 @@ class Instance:
             self.name,
             self.changes,
             self.saving,
-            lambda name: self.unused(name, force=True),
+            self.whole,
             lambda name: name in self.clients.awaited,
             log,
         )
+        self.moves = Moves(self.served, self.resume, log)
+        self.origin = Origin(
+            self.served,
+            home_of(settings),
+            self.changes,
+            self.transfers.what_is_done,
+            self.resume,
+            log,
+        )
+        for served in list(self.served.values()):
+            self.moves.go_on(served)
         self.shrinks = Shrinks(opened.host, log)
         self.fitting = Fitting(self.shrinks, self.limits)
         self.maintenance = Maintenance(self.served, log)
@@ -206,6 +221,9 @@ class Instance:
         tmem["governed"] = self.sysctl.is_governed
         tmem["frozen"] = self.sysctl.frozen
         for name, device in devices.items():
+            status = self.moves.status(name)
+            figures[name]["source"] = status.source if status else ""
+            figures[name]["guest"] = device.guest
             figures[name]["quota"] = min(device.pages, self.sysctl.quota_of(device))
         return {
             "version": VERSION,
@@ -219,42 +237,100 @@ class Instance:
 
     # --- devices come and go ---
 
-    def create(self, name: str, size: int, compress: str | None = None) -> None:
-        """UsageError for a bad value, RefusedError when it cannot be made."""
+    def create(
+        self,
+        name: str,
+        size: int,
+        compress: str | None = None,
+        *,
+        source: str | None = None,
+        force: bool = False,
+    ) -> None:
+        """UsageError for a bad value, RefusedError when it cannot be made.
+
+        With a source, the NBD URI of another host's device, its pages are those, and a device that
+        is there is made anew, unless it has a client (`force`: that may be coming back); it keeps
+        its settings, but for a compression that is named.
+        """
         check_device_name(name)
         check_device_size(size)
         codec = check_compress(compress or self.settings.compress)
+        announcement = announced(source, size) if source is not None else None
         with self.changes:
-            self.check_not_refused(name)
-            if name in self.served:
-                raise RefusedError(f"there is a device {name} already")
-            if name in self.reserved:
-                raise RefusedError(f"{name} is an image's name already: choose another")
-            check_number_of_devices(len(self.served) + len(self.refused) + 1)
-            check_shared_memory(self.settings, name, size)
-            served = create(self.maker, DeviceSpec(name, size), codec)
-            self.sysctl.keep_quota(served.device)
-            self.served[name] = served
-            self.forget_clients(name)
+            is_new = announcement is None or name not in self.served
+            if is_new:
+                self.make(name, size, codec)
+            try:
+                if announcement is not None:
+                    named = None if is_new else compress
+                    self.make_anew(name, size, announcement, named, force)
+            except RefusedError:
+                if is_new:
+                    self.take_away(self.served[name])
+                raise
         self.log(INFO, f"created device {name} of {format_size(size)}")
+
+    def make_anew(
+        self, name: str, size: int, source: Source, compress: str | None, force: bool
+    ) -> None:
+        served = self.unused(name, force)
+        if served.device.connections:
+            raise RefusedError(f"a client is connected to {name}: detach it first")
+        if served.device.size != size:
+            raise RefusedError(
+                f"there is a device {name} of {exact_size(served.device.size)} already"
+            )
+        try:
+            if compress:
+                self.set_compress(served, compress)
+            self.moves.arrive(served, source)
+        except OSError as error:
+            raise RefusedError(f"{name} cannot be made anew: {error.strerror}") from None
+        self.forget_clients(name)
+
+    def set_compress(self, served: Served, codec: str) -> None:
+        """OSError: it is what it was."""
+        served.record.note(compress=codec)
+        served.device.configured_compress = codec
+        self.sysctl.set_compress(served.device, codec)
+
+    def make(self, name: str, size: int, codec: str) -> None:
+        self.check_not_refused(name)
+        if name in self.served:
+            raise RefusedError(f"there is a device {name} already")
+        if name in self.reserved:
+            raise RefusedError(f"{name} is an image's name already: choose another")
+        check_number_of_devices(len(self.served) + len(self.refused) + 1)
+        check_shared_memory(self.settings, name, size)
+        served = create(self.maker, DeviceSpec(name, size), codec)
+        self.sysctl.keep_quota(served.device)
+        self.served[name] = served
+        self.forget_clients(name)
 
     def remove(self, name: str, *, force: bool = False) -> None:
         """Removes it with all its pages.  RefusedError with a client, see unused()."""
         with self.changes:
             served = self.unused(name, force)
-            del self.served[name]
-            try:
-                self.maker.remove(served)
-            finally:
-                self.sysctl.forget(served.device)
-                self.forget_clients(name)
-            self.host.give_back()
+            self.moves.drop(name)
+            self.take_away(served)
         self.log(INFO, f"removed device {name}")
+
+    def take_away(self, served: Served) -> None:
+        name = served.device.name
+        del self.served[name]
+        try:
+            self.maker.remove(served)
+        finally:
+            self.sysctl.forget(served.device)
+            self.forget_clients(name)
+        self.host.give_back()
 
     def mkswap(self, name: str, *, force: bool = False) -> None:
         """Writes a fresh swap header.  RefusedError with a client, see unused()."""
         with self.changes:
-            device = self.unused(name, force).device
+            served = self.unused(name, force)
+            self.let_go(served)
+            device = served.device
             device.write_page_zero(swap_header(name, device.size))
             device.forget()
         self.log(INFO, f"wrote a swap header to {name}")
@@ -273,7 +349,28 @@ class Instance:
             )
         if name in self.clients.awaited and not force:
             raise RefusedError(f"{name}: {AWAITED}; if its guest has ended, force it (--force)")
+        if served.device.guest == "gone" and not force:
+            raise RefusedError(
+                f"another host has taken {name}, and may still fetch its pages; if its guest has"
+                " ended, force it (--force)"
+            )
         return served
+
+    def whole(self, name: str) -> Served:
+        """One that is to be saved or restored: all of it is here, and nobody else's."""
+        served = self.unused(name, force=True)
+        self.moves.check_here(served)
+        return served
+
+    def let_go(self, served: Served) -> None:
+        """Before its pages are dropped: nobody pulls them, or what follows them.  OSError."""
+        self.moves.check_no_source(served)
+        if served.device.guest == "gone":
+            self.moves.release(served)
+        elif served.device.life:
+            served.device.life = 0
+            served.record.change(life=0)
+            served.device.note_marked()
 
     def forget_clients(self, name: str) -> None:
         self.clients.forget(name)
@@ -317,11 +414,13 @@ class Instance:
         were dropped stay dropped, blocks of the disk file come back later.
         """
         with self.changes:
-            device = self.unused(name, force=True).device
+            served = self.unused(name, force=True)
+            device = served.device
             header = device.is_on_disk(0)
             result = SwapoffResult(
                 device.preswap_pages, device.disk_pages - header, device.seconds_since_io
             )
+            self.let_go(served)
             device.forget()
             device.punch()
             device.punch_unused()
@@ -336,9 +435,29 @@ class Instance:
         Never a page that was lost.  RefusedError when there is no such device any more.
         """
         with self.changes:
-            made = self.unused(name, force=True).device.make_known()
+            served = self.unused(name, force=True)
+            if served.device.guest != "here":
+                raise RefusedError(f"{name}: its guest is on another host")
+            made = served.device.make_known()
         self.log(INFO, f"trim of {name}: {made} unknown pages are zeros now")
         return made
+
+    def abandon(self, name: str) -> int:
+        """Pages of it that are on another host are lost: how many."""
+        with self.changes:
+            lost = self.moves.abandon(self.unused(name, force=True))
+        self.log(WARNING, f"{name}: {lost} pages on another host are given up")
+        return lost
+
+    def pull_status(self, name: str) -> PullStatus:
+        """Also where there is none."""
+        status = self.moves.status(name)
+        return status or PullStatus("", taken=True, pending=0, fetched=0, complete=True)
+
+    def set_pull_rate(self, name: str, rate: int) -> None:
+        """Bytes a second, 0 without a limit, while this server runs."""
+        if name in self.moves.pulls:
+            self.moves.pulls[name].rate = rate
 
     # --- memory ---
 

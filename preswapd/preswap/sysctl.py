@@ -239,6 +239,11 @@ class Sysctl:
         self.keep()
         return found.shown()
 
+    def set_compress(self, device: Device, codec: str) -> None:
+        of_it = self.of_device(device)
+        [key] = (key for key, found in of_it.items() if found.setting.name == "compress")
+        self.set(key, codec, {device.name: device})
+
     def forget(self, device: Device) -> None:
         """The device was removed; another one of its name begins with the defaults."""
         self.quotas.pop(device.name, None)

@@ -10,6 +10,7 @@ from preswapd.log import WARNING, Throttle
 from preswapd.precache.images import Images
 from preswapd.preswap.device._device import Device
 from preswapd.preswap.instance import Instance
+from preswapd.preswap.moving.names import Wanted, parse
 from preswapd.server.buffers import LARGEST_REQUEST, Buffers
 from preswapd.units import format_size
 
@@ -37,6 +38,7 @@ class Exports:
         self.too_long = Throttle()
         self.counting = threading.Lock()
         self.clients: dict[str, ClientCount] = {}
+        self.pulling: set[Connection] = set()
 
     def names(self) -> list[str]:
         return sorted(self.instance.devices)
@@ -51,6 +53,9 @@ class Exports:
         return names[0] if len(names) == 1 and not self.instance.refused else ""
 
     def connect(self, name: str) -> Connection:
+        wanted = parse(name)
+        if wanted is not None:
+            return self.pulled(wanted._replace(device=wanted.device or self.default()))
         image = self.images.connect(name)
         if image is not None:
             return self.admitted(image, self.images.served[name].image.connections > 1)
@@ -75,6 +80,21 @@ class Exports:
             if self.complaints.passes():
                 self.instance.log(WARNING, f"a client was refused: {why}")
             raise RefusedError(why) from None
+
+    def pulled(self, wanted: Wanted) -> Connection:
+        """Another host's server asks for a guest there: it is served whatever comes."""
+        try:
+            connection = self.instance.origin.connect(wanted)
+        except OSError as error:
+            if self.complaints.passes():
+                self.instance.log(
+                    WARNING, f"another host was refused {wanted.word} of {wanted.device}: {error}"
+                )
+            raise
+        with self.counting:
+            self.pulling.add(connection)
+        self.keep_room()
+        return connection
 
     def admitted(self, connection: Connection, has_others: bool) -> Connection:
         """A device's first client is its guest, which is served whatever comes."""
@@ -117,7 +137,11 @@ class Exports:
 
     def disconnect(self, connection: Connection) -> None:
         connection.close()
-        self.count(connection.name, went=1)
+        with self.counting:
+            was_pulling = connection in self.pulling
+            self.pulling.discard(connection)
+        if not was_pulling:
+            self.count(connection.name, went=1)
         self.keep_room()
 
     def count(self, name: str, came: int = 0, went: int = 0) -> None:

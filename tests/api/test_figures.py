@@ -49,6 +49,8 @@ ADDED = {
         "stale_pages",
         "latency",
         "quota",
+        "guest",
+        "source",
     },
 }
 FIGURES = [*TMEM.values(), *DEVICE.values(), *SERVER.values()]

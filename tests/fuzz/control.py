@@ -13,6 +13,7 @@ from preswapd.control.http import ControlServer
 from preswapd.control.routes import Api
 from preswapd.errors import RefusedError
 from preswapd.preswap.instance import Instance
+from preswapd.preswap.moving.client import parse_uri
 from preswapd.preswap.settings import DeviceSpec
 from preswapd.units import PAGE_SIZE
 from tests.fuzz.answers import Wrong, statuses
@@ -28,9 +29,21 @@ CHANGES = re.compile(rb"POST|DELETE")
 class SmallInstance(Instance):
     """A device of terabytes is possible, and takes its time."""
 
-    def create(self, name: str, size: int, compress: str | None = None) -> None:
+    def create(
+        self,
+        name: str,
+        size: int,
+        compress: str | None = None,
+        *,
+        source: str | None = None,
+        force: bool = False,
+    ) -> None:
         if size > MIB:
             raise RefusedError("too large for a test")
+        # Whom it names is not to be asked.
+        if source is not None:
+            parse_uri(source)
+            raise RefusedError("nobody answers there")
         super().create(name, size, compress)
 
 

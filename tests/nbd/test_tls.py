@@ -16,6 +16,9 @@ from typing import Any, NamedTuple
 import nbd
 import pytest
 
+from preswapd.errors import RefusedError
+from preswapd.preswap.files.sidecar import Sidecar
+from preswapd.preswap.moving.moves import announced
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import connected, discard
 from tests.conftest import StartServer
@@ -202,6 +205,15 @@ def test_client_without_tls_is_not_told_what_there_is(x509: Served) -> None:
         stranger.close()
 
     is_counted(x509, ask)
+
+
+def test_server_of_another_host_without_tls_is_told_no_life(x509: Served) -> None:
+    def ask() -> None:
+        with pytest.raises(RefusedError, match=r"does not give 'g1\?life'"):
+            announced(f"nbd://127.0.0.1:{x509.port}/g1", 64 << 20)
+
+    is_counted(x509, ask)
+    assert Sidecar.read(x509.server.paths.sidecar("g1")).life == 0
 
 
 def test_whoever_asks_too_early_may_still_use_tls(x509: Served) -> None:

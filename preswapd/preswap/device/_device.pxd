@@ -243,7 +243,7 @@ cdef class Device:
     cdef Epochs epochs
     cdef Sampler sampler
     cdef readonly str name
-    cdef readonly str configured_compress
+    cdef public str configured_compress
     cdef readonly uint64_t size
     cdef readonly object preswap_map
     cdef str codec

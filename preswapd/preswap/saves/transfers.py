@@ -35,8 +35,9 @@ class Restored(NamedTuple):
 
 
 class Transfers:
-    """Of one instance.  `find`: a device that is served and free, or RefusedError; `is_awaited`:
-    its client may be coming back.  `changes` and `saving` are the instance's locks."""
+    """Of one instance.  `find`: a device that is served and free, with all of its pages here, or
+    RefusedError; `is_awaited`: its client may be coming back.  `changes` and `saving` are the
+    instance's locks."""
 
     def __init__(
         self,
@@ -57,12 +58,16 @@ class Transfers:
 
     def check_free(self, name: str) -> None:
         """RefusedError while it is saved or restored."""
-        if what := self.under_way.get(name):
+        if what := self.what_is_done(name):
             raise RefusedError(f"{name} {what}")
+
+    def what_is_done(self, name: str) -> str | None:
+        """To it now, as a sentence goes on; None: it is neither saved nor restored."""
+        return self.under_way.get(name)
 
     def why_shut(self, name: str) -> str:
         """For a client that was not let in."""
-        return f"{name} {self.under_way.get(name, 'was shut to clients a moment ago')}"
+        return f"{name} {self.what_is_done(name) or 'was shut to clients a moment ago'}"
 
     @contextmanager
     def shut(self, name: str, what: str, force: bool) -> Iterator[Served]:
