@@ -15,6 +15,7 @@ from preswapd.api.messages import (
     Advice,
     Age,
     Parked,
+    PullStatus,
     ServerFacts,
     ShrinkProgress,
     ShrinkResult,
@@ -114,14 +115,44 @@ class Client:
 
     # --- changing ---
 
-    def create(self, name: str, size: int, compress: str | None = None) -> DeviceAnswer:
+    def create(
+        self,
+        name: str,
+        size: int,
+        compress: str | None = None,
+        *,
+        source: str | None = None,
+        force: bool = False,
+    ) -> DeviceAnswer:
         """Creates a device and returns it as device() shows it.  `size`: bytes, a multiple of 4096.
 
         UsageError for a bad name, size or codec; RefusedError where there is one of that name, or
-        no room for it.
+        no room for it.  With a source, the NBD URI of another server's device, one that is there is
+        made anew (`force`: although it holds pages, or its client may be coming back).
         """
-        body = {"name": name, "size": size, "compress": compress}
-        return cast(DeviceAnswer, self._change("POST", "/devices", body))
+        body: Json = {"name": name, "size": size, "compress": compress}
+        if source is None:
+            return cast(DeviceAnswer, self._change("POST", "/devices", body))
+        with newer_than_the_server():
+            body |= {"from": source, "force": force}
+            return cast(DeviceAnswer, self._change("POST", "/devices", body))
+
+    def pull_status(self, name: str) -> PullStatus:
+        """How far a device is whose pages come from another host."""
+        with newer_than_the_server():
+            return PullStatus.from_json(self._get(f"{device_path(name)}/pull"))
+
+    def pull(self, name: str, rate: int) -> PullStatus:
+        """At most so many bytes a second, 0: without a limit, while the server runs."""
+        with newer_than_the_server():
+            return PullStatus.from_json(
+                self._change("POST", f"{device_path(name)}/pull", {"rate": rate})
+            )
+
+    def abandon(self, name: str) -> int:
+        """Pages that are still on another host are given up: how many."""
+        with newer_than_the_server():
+            return int(self._change("DELETE", f"{device_path(name)}/pull", None)["pages"])
 
     def remove(self, name: str, *, force: bool = False) -> None:
         """Removes it with all its pages.  NotFoundError; RefusedError with an NBD client connected,
@@ -431,6 +462,7 @@ def knows_no_wait(error: UsageError) -> bool:
 NOT_KNOWN = (
     f"there is no {PREFIX}/",
     "unknown field 'idle'",
+    "unknown field 'from'",
     "a request's body needs a Content-Length",
 )
 

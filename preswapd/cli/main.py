@@ -58,6 +58,11 @@ SUBCOMMANDS = [
         "Print the figures of all instances in Prometheus' text format.",
     ),
     Subcommand(
+        "pull",
+        "preswapd.cli.steer.pull:pull_command",
+        "Wait until all pages of DEV are here that another host has (`create --from`).",
+    ),
+    Subcommand(
         "sysctl",
         "preswapd.cli.steer.sysctl:sysctl_command",
         "Print or set named values of a running server.",

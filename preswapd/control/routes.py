@@ -88,6 +88,9 @@ class Api:
             ("POST", path("/devices/{name}/mkswap"), self.mkswap),
             ("POST", path("/devices/{name}/swapoff"), self.swapoff),
             ("POST", path("/devices/{name}/trim"), self.trim),
+            ("GET", path("/devices/{name}/pull"), self.pull_status),
+            ("POST", path("/devices/{name}/pull"), self.pull),
+            ("DELETE", path("/devices/{name}/pull"), self.abandon),
             ("GET", path("/devices/{name}/parked"), self.parked),
             ("PUT", path("/devices/{name}/parked"), self.park),
             ("DELETE", path("/devices/{name}/parked"), self.unpark),
@@ -191,9 +194,15 @@ class Api:
     # --- changing ---
 
     def create(self, request: Request) -> Reply:
-        body = Body(request.body, "name", "size", "compress")
+        body = Body(request.body, "name", "size", "compress", "from", "force")
         name = body.text("name")
-        self.instance.create(name, body.number("size", parse_size), body.optional_text("compress"))
+        self.instance.create(
+            name,
+            body.number("size", parse_size),
+            body.optional_text("compress"),
+            source=body.optional_text("from"),
+            force=body.flag("force") or is_forced(request),
+        )
         return Reply(201, self.answer(name))
 
     def remove(self, request: Request, name: str) -> Reply:
@@ -213,6 +222,18 @@ class Api:
     def trim(self, request: Request, name: str) -> Reply:
         Body(request.body)
         return Reply(200, {"name": name, "pages": self.instance.trim(self.known(name))})
+
+    def pull_status(self, request: Request, name: str) -> Reply:
+        return Reply(200, asdict(self.instance.pull_status(self.known(name))))
+
+    def pull(self, request: Request, name: str) -> Reply:
+        body = Body(request.body, "rate")
+        if body.has("rate"):
+            self.instance.set_pull_rate(self.known(name), body.number("rate", parse_size))
+        return self.pull_status(request, name)
+
+    def abandon(self, request: Request, name: str) -> Reply:
+        return Reply(200, {"name": name, "pages": self.instance.abandon(self.known(name))})
 
     def parked(self, request: Request, name: str) -> Reply:
         parked = self.instance.parking.of(self.known(name))

@@ -4,7 +4,7 @@
 import click
 
 from preswapd.api.client import Client
-from preswapd.api.figures import Statistics
+from preswapd.api.figures import DeviceFigures, Statistics
 from preswapd.cli.instances import all_images, ask_all, complain
 from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.cli.look.columns import DEVICE_COLUMNS, DEVICE_DEFAULT, PARKED, parked
@@ -18,6 +18,7 @@ from preswapd.cli.look.table import (
     table_options,
 )
 from preswapd.cli.output import print_answers
+from preswapd.units import format_pages
 
 
 class ListCommand(TableCommand):
@@ -57,12 +58,29 @@ def list_command(
     for stats in answers:
         for name, why in stats.get("refused", {}).items():
             click.echo(f"preswapctl: {stats['instance']}: {name} is not served: {why}", err=True)
+        for name, device in stats["devices"].items():
+            if (line := moving(name, device)) is not None:
+                click.echo(f"preswapctl: {stats['instance']}: {line}", err=True)
         if not stats["devices"] and all_images(stats):
             name = stats["instance"]
             text = f"instance {name} has images: `preswapctl images` shows them"
             click.echo(f"preswapctl: {text}", err=True)
     invocation.instances.warn_of_stopped()
     complain(errors)
+
+
+def moving(name: str, device: DeviceFigures) -> str | None:
+    """Of one that has something to do with another host."""
+    if device.get("guest") == "gone":
+        return (
+            f"another host has taken {name}: its pages wait here to be fetched; if that host will"
+            f" never do it, `preswapctl swapoff {name}` drops them"
+        )
+    if source := device.get("source"):
+        if not (pending := device.get("pending_pages", 0)):
+            return f"{name} has all its pages, and {source} keeps them until it is told"
+        return f"{format_pages(pending)} of {name} are still on {source}: `preswapctl pull {name}`"
+    return None
 
 
 def device_list(stats: Statistics) -> dict[str, object]:

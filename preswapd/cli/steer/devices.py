@@ -8,7 +8,7 @@ from preswapd.cli.instances import RunningInstance
 from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.cli.output import print_json
 from preswapd.cli.steer.asking import confirm, force_option, yes_option
-from preswapd.cli.steer.in_use import at_stake, check_not_awaited
+from preswapd.cli.steer.in_use import at_stake, check_not_awaited, check_not_taken
 from preswapd.codecs import COMPRESS
 from preswapd.commandline import DEVICE, SIZE
 from preswapd.errors import RefusedError
@@ -23,17 +23,44 @@ from preswapd.units import format_size
     type=click.Choice(COMPRESS),
     help="How its pages are compressed. Default: as the instance's.",
 )
+@click.option(
+    "--from",
+    "source",
+    metavar="URI",
+    help="Its pages are those of another host's device, whose guest comes here.",
+)
+@yes_option
+@force_option
 @pass_invocation
-def create_command(invocation: Invocation, dev: str, size: int, compress: str | None) -> None:
+def create_command(
+    invocation: Invocation,
+    dev: str,
+    size: int,
+    compress: str | None,
+    source: str | None,
+    yes: bool,
+    force: bool,
+) -> None:
     """Make a new device DEV of SIZE, ready for the guest's swapon.
 
     It stays until it is removed, also over restarts.
 
+    With --from its pages are those of another server's device, named by its NBD URI, for a guest
+    that is migrated here: make it before the guest comes. Until the guest changes something here,
+    reads go through to the other host and nothing is kept. Then the other host serves this device
+    alone, and the pages come over (`preswapctl pull`). A DEV that is there already is made anew,
+    with its settings: it asks when it holds pages.
+
     \b
-    Example:
+    Examples:
       preswapctl create swap1 8G --compress zstd
+      preswapctl create swap0 8G --from 'nbd+unix:///swap0?socket=/run/a.sock'
+      preswapctl create swap0 8G --from 'nbds://hosta/swap0?tls-certificates=/etc/keys'
     """
-    device = invocation.instances.only().client.create(dev, size, compress)
+    instance = invocation.instances.only()
+    if source is not None and not force:
+        force = agree_anew(instance, dev, yes)
+    device = instance.client.create(dev, size, compress, source=source, force=force)
     if invocation.json:
         print_json(device)
     else:
@@ -49,7 +76,7 @@ def remove_command(invocation: Invocation, dev: str, yes: bool, force: bool) -> 
     """Remove the device DEV with everything in it, in tmem and on disk.
 
     Asks when it holds pages or a client is connected. Refused while the client that was connected
-    when the server ended has not come back.
+    when the server ended has not come back, or another host has taken it (`create --from`).
 
     \b
     Example:
@@ -81,6 +108,21 @@ def mkswap_command(invocation: Invocation, dev: str, yes: bool, force: bool) -> 
     done(invocation, "wrote a swap header to", dev)
 
 
+def agree_anew(instance: RunningInstance, dev: str, yes: bool) -> bool:
+    """What is there already goes, if somebody agrees."""
+    device = instance.client.stats()["devices"].get(dev)
+    lost = (
+        at_stake({**device, "name": dev, "seconds_since_io": None}, instance.name)
+        if device
+        else None
+    )
+    if lost is None:
+        return False
+    if not yes:
+        confirm(lost, "Make it anew, without these?")
+    return True
+
+
 def agree(instance: RunningInstance, dev: str, question: str, yes: bool, force: bool) -> bool:
     """Whether somebody has agreed to what is lost; False where nothing is, as far as is known.
 
@@ -89,6 +131,7 @@ def agree(instance: RunningInstance, dev: str, question: str, yes: bool, force: 
     device = instance.client.device(dev)
     if not force:
         check_not_awaited(device)
+        check_not_taken(device)
     lost = at_stake(device, instance.name)
     if lost is not None and not (yes or force):
         confirm(lost, question)

@@ -10,7 +10,12 @@ from preswapd.units import format_pages
 RECENT_SECONDS = 10.0
 
 
+TAKEN = "another host has taken it, and may still fetch its pages"
+
+
 def in_use(device: DeviceAnswer) -> str | None:
+    if device.get("guest") == "gone":
+        return TAKEN
     if device.get("awaited"):
         return f"{AWAITED}. Is it still in use as swap?"
     return recent_io(device)
@@ -29,6 +34,12 @@ def check_not_awaited(device: DeviceAnswer) -> None:
         raise RefusedError(
             f"{device['name']}: {AWAITED}; if that guest has ended, --force goes ahead"
         )
+
+
+def check_not_taken(device: DeviceAnswer) -> None:
+    """RefusedError: nobody can tell from here whether that host's guest goes on."""
+    if device.get("guest") == "gone":
+        raise RefusedError(f"{device['name']}: {TAKEN}; if its guest has ended, --force goes ahead")
 
 
 def kept_pages(device: DeviceFigures) -> int:

@@ -30,9 +30,10 @@ def restore_command(invocation: Invocation, dev: str, file: Path, force: bool) -
     """Read all pages of DEV from FILE, or for - from standard input, as save wrote them.
 
     Only into a device of the same size of which nothing is known: a new one, or one that has lost
-    its pages by a reboot. It is refused while a client is connected, and no client gets in until
-    it has ended: start the guest afterwards. The pages go to memory as if a guest had written
-    them, or to disk where the pool has no room.
+    its pages by a reboot; not into one that waits for a guest from another host, or was taken by
+    one (create --from). It is refused while a client is connected, and no client gets in until it
+    has ended: start the guest afterwards. The pages go to memory as if a guest had written them,
+    or to disk where the pool has no room.
 
     All or nothing: if FILE is damaged, cut or of another size, at Ctrl-C, if the disk is full, if
     the server is killed, nothing is known of DEV, as before, and it can be restored again. Keep

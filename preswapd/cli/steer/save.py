@@ -28,9 +28,9 @@ def save_command(invocation: Invocation, dev: str, file: Path, yes: bool, force:
     """Write all pages of DEV to FILE, or for - to standard output.
 
     For a guest that was saved (virsh save), and goes on at another host or after a reboot of this
-    one: restore brings its pages back. It is refused while a client is connected, and no client
-    gets in until it has ended. DEV keeps its pages; if a guest goes on with them, the file is
-    out of date.
+    one: restore brings its pages back. It is refused while a client is connected or pages of DEV
+    are on another host (pull), and no client gets in until it has ended. DEV keeps its pages; if a
+    guest goes on with them, the file is out of date.
 
     FILE is compressed, has a checksum, holds what was in the guest's memory, and can be read by
     its owner only. It gets its name when all of it is on disk. If there is one already, it asks.
