@@ -79,6 +79,7 @@ install: $(BUILT)  ## APP, links to its commands, units, manual pages and comple
 	install -D -m 644 -t $(SHARE)/doc/preswapd README.md systemd/example.toml systemd/governor.toml \
 	  systemd/images.toml systemd/listen.conf
 	install -D -m 644 systemd/apparmor/libvirt-qemu $(SHARE)/doc/preswapd/apparmor-libvirt-qemu
+	install -D -m 644 contrib/libvirt/hook.py $(SHARE)/doc/preswapd/libvirt-hook
 	made=$$(mktemp -d) && trap 'rm -rf "$$made"' EXIT && $(BIN)/python tools/man-pages "$$made" && \
 	for shell in bash zsh fish; do for command in preswapd preswapctl; do \
 	  variable=_$$(echo $$command | tr a-z A-Z)_COMPLETE; \

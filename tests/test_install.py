@@ -30,6 +30,7 @@ share/doc/preswapd/apparmor-libvirt-qemu
 share/doc/preswapd/example.toml
 share/doc/preswapd/governor.toml
 share/doc/preswapd/images.toml
+share/doc/preswapd/libvirt-hook
 share/doc/preswapd/listen.conf
 share/fish/vendor_completions.d/preswapctl.fish
 share/fish/vendor_completions.d/preswapd.fish

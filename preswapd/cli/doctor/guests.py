@@ -20,6 +20,9 @@ from preswapd.paths import runtime_root
 QEMUS = ("qemu-system-x86_64", "qemu-system-aarch64", "qemu-kvm", "/usr/libexec/qemu-kvm")
 # What a host adds to libvirt's profile.
 LOCAL = Path("etc/apparmor.d/local/abstractions/libvirt-qemu")
+# Where libvirt looks for hooks, and where `make install` and the Debian package leave ours.
+HOOKS = Path("etc/libvirt/hooks")
+OURS = [Path(f"usr/{prefix}share/doc/preswapd/libvirt-hook") for prefix in ("local/", "")]
 # What `preswapctl qemu-args` prints needs open-timeout, the newest of its options.
 OLDEST_QEMU: Version = (7, 0)
 
@@ -30,6 +33,7 @@ def check_guests() -> list[Finding]:
         *check_qemu(first_version(QEMUS)),
         *check_libvirt(libvirt),
         *(check_apparmor(Path("/"), runtime_root()) if libvirt else []),
+        *(check_hook(Path("/")) if libvirt else []),
         *check_managed_save(),
     ]
 
@@ -105,6 +109,32 @@ def allows_sockets(profile: Path, sockets: Path) -> bool:
     return any(line.strip().startswith(f"{sockets}/") for line in lines)
 
 
+def check_hook(root: Path) -> list[Finding]:
+    """It keeps guests from coming here without their swap."""
+    hooks = [root / HOOKS / "qemu", *(root / HOOKS / "qemu.d").glob("*")]
+    if any(mentions_us(path) for path in hooks):
+        return [Finding(OK, "libvirt", "lets no guest come here without its swapped pages")]
+    ours = next((path for path in OURS if (root / path).exists()), None)
+    return [
+        Finding(
+            NOTE,
+            "libvirt",
+            "a guest that is migrated here meets I/O errors, unless its device was made here before"
+            " (`preswapctl create --from`)",
+            "a hook refuses such a guest; restart libvirtd or virtqemud then"
+            " (docs/guides/libvirt.md, Migrate it)",
+            as_root(f"install -D -m 755 /{ours} /{HOOKS}/qemu.d/preswapd") if ours else None,
+        )
+    ]
+
+
+def mentions_us(path: Path) -> bool:
+    try:
+        return "preswapd" in path.read_text(errors="replace")
+    except OSError:
+        return False
+
+
 def check_managed_save() -> list[Finding]:
     if shutil.which("virsh") is None:
         return []
@@ -112,7 +142,8 @@ def check_managed_save() -> list[Finding]:
         Finding(
             NOTE,
             "libvirt",
-            "a guest that is saved, restored or migrated loses its swapped pages",
-            "swapoff in the guest first; set ON_SHUTDOWN=shutdown in /etc/default/libvirt-guests",
+            "a guest that is saved or migrated leaves its swapped pages behind",
+            "take them along: preswapctl save, or create --from (docs/guides/moving.md); for the"
+            " host's shutdown set ON_SHUTDOWN=shutdown in /etc/default/libvirt-guests",
         )
     ]

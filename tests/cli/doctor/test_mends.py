@@ -344,6 +344,24 @@ def test_apparmors_line_comes_in(tmp_path: Path, before: str | None) -> None:
     assert (root / LOCAL).read_text().startswith(f"{before or ''}\n")
 
 
+@pytest.mark.parametrize("prefix", ["usr/local", "usr"])
+def test_libvirts_hook_comes_in(tmp_path: Path, prefix: str) -> None:
+    hook = (Path(__file__).parents[3] / "contrib/libvirt/hook.py").read_text()
+    root = laid(tmp_path, {f"{prefix}/share/doc/preswapd/libvirt-hook": hook})
+    (found,) = guests.check_hook(root)
+    assert found.status == NOTE
+    assert found.command is not None
+    typed_at(root, found.command.replace(f"/{prefix}/", f"{root}/{prefix}/"))
+    (found,) = guests.check_hook(root)
+    assert found.status == OK
+    assert os.access(root / "etc/libvirt/hooks/qemu.d/preswapd", os.X_OK)
+
+
+def test_somebody_elses_hook_is_none_of_ours(tmp_path: Path) -> None:
+    (found,) = guests.check_hook(laid(tmp_path, {"etc/libvirt/hooks/qemu": "#!/bin/sh\n"}))
+    assert (found.status, found.command) == (NOTE, None)
+
+
 def test_logind_keeps_shared_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "etc/systemd/logind.conf.d"
     monkeypatch.setattr(logind, "FILES", ())
