@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from preswapd.guest import accelerator, initramfs
 from preswapd.guest.channel import Channel, ChannelClosedError, Outcome
@@ -35,6 +35,8 @@ MOVE_LIMITS = {"max-bandwidth": 1 << 30, "downtime-limit": 30_000}
 CONSOLE_LINES = 30
 LOCKUP = "soft lockup"
 PANIC = re.compile(r"Kernel panic[^\n]*")
+# QEMU's answer to query-migrate.
+Migration = dict[str, Any]
 
 KERNEL_OPTIONS = (
     "console=ttyS0",
@@ -240,30 +242,58 @@ class Guest:
         """I/O errors that QEMU saw: with werror=stop it pauses the guest, which then sees none."""
         return self._monitor.events("BLOCK_IO_ERROR", "STOP", "RESET", "GUEST_PANICKED")
 
+    def state(self) -> str:
+        """QEMU's word for it: running, paused, io-error."""
+        return str(self._execute("query-status")["status"])
+
+    def pause(self) -> None:
+        self._execute("stop")
+
     def resume(self) -> None:
         """Goes on where an I/O error has paused it: what failed is tried again."""
-        try:
-            self._monitor.execute("cont")
-        except MonitorError as error:
-            raise GuestError(str(error)) from error
+        self._execute("cont")
 
     # --- to another QEMU ---
 
-    def migrate(self, to: str) -> None:
+    def migrate(self, to: str) -> Migration:
         """Sends it to the guest with this `incoming`, or into a file with "exec:cat >FILE".
 
         Here it is paused then; `resume` has it go on here.
         """
+        self.begin_to_migrate(to)
+        return self.migrated()
+
+    def begin_to_migrate(self, to: str, **limits: int) -> None:
+        """Returns while the guest still runs here; `limits` as QEMU names them."""
+        self.limit_migration(**(limits or MOVE_LIMITS))
+        self._execute("migrate", uri=to)
+
+    def limit_migration(self, **limits: int) -> None:
+        """Also of one under way."""
+        self._execute("migrate-set-parameters", **limits)
+
+    def cancel_migration(self) -> None:
+        self._execute("migrate_cancel")
+
+    def migration(self) -> Migration:
+        """What QEMU says of it."""
+        found: Migration = self._execute("query-migrate")
+        return found
+
+    def migrated(self) -> Migration:
+        """Once it has; GuestError where it has failed or was cancelled."""
+        deadline = time.monotonic() + MOVE_SECONDS
+        while (seen := self.migration()).get("status") != "completed":
+            if seen.get("status") in ("failed", "cancelled"):
+                raise GuestError(f"the guest did not move: {seen}")
+            if time.monotonic() > deadline:
+                raise GuestTimeoutError(f"the guest did not move: {seen}")
+            time.sleep(POLL_SECONDS)
+        return seen
+
+    def _execute(self, command: str, **arguments: object) -> Any:
         try:
-            self._monitor.execute("migrate-set-parameters", **MOVE_LIMITS)
-            self._monitor.execute("migrate", uri=to)
-            deadline = time.monotonic() + MOVE_SECONDS
-            while (seen := self._monitor.execute("query-migrate"))["status"] != "completed":
-                if seen["status"] in ("failed", "cancelled"):
-                    raise GuestError(f"the guest did not move to {to}: {seen}")
-                if time.monotonic() > deadline:
-                    raise GuestTimeoutError(f"the guest did not move to {to}: {seen}")
-                time.sleep(POLL_SECONDS)
+            return self._monitor.execute(command, **arguments)
         except MonitorError as error:
             raise GuestError(str(error)) from error
 
