@@ -43,15 +43,3 @@ def test_all_tests_of_faults_are_named() -> None:
     files = set(Path(__file__).parent.glob("test_*.py")) - {Path(__file__)}
     unnamed = [name for path in files for name in names_in(path) if (path, name) not in named]
     assert unnamed == []
-
-
-MOVING = TESTS.parent / "docs" / "guides" / "moving.md"
-
-
-def test_what_survives_what_is_a_test_each() -> None:
-    lines = [line for line in MOVING.read_text().splitlines() if line.startswith("|")][2:]
-    assert len(lines) > 15
-    for line in lines:
-        named = NAMED.findall(line.split("|")[3])
-        assert named, line
-        assert [name for file, name in named if name not in names_in(TESTS / file)] == []
