@@ -6,6 +6,7 @@ from pathlib import Path
 from shlex import quote
 from typing import NamedTuple
 
+from preswapd.api.client import Client
 from preswapd.api.figures import DeviceFigures, TmemFigures
 from preswapd.api.last_start import LastStart
 from preswapd.api.messages import ServerFacts
@@ -20,6 +21,7 @@ from preswapd.cli.doctor.host import (
 )
 from preswapd.cli.doctor.images import check_images
 from preswapd.cli.doctor.keys import check_keys
+from preswapd.cli.doctor.moving import check_moving
 from preswapd.cli.doctor.reboot import check_sync_unit
 from preswapd.cli.doctor.sharing import Share
 from preswapd.cli.doctor.sockets import check_firewall, check_sockets
@@ -83,7 +85,10 @@ def check_instance(instance: RunningInstance) -> list[Finding]:
         *(
             finding
             for device, figures in stats["devices"].items()
-            for finding in check_device(place, device, figures)
+            for finding in [
+                *check_device(place, device, figures),
+                *check_moves(place, instance.client, device, figures),
+            ]
         ),
         *(
             Finding(
@@ -237,6 +242,18 @@ def check_device(place: Place, device: str, figures: DeviceFigures) -> Iterator[
             *reading_its_log(place.runtime_dir),
         )
     yield from check_client(name, figures)
+
+
+def check_moves(
+    place: Place, client: Client, device: str, figures: DeviceFigures
+) -> Iterator[Finding]:
+    status = client.pull_status(device) if figures.get("source") else None
+    yield from check_moving(
+        f"{place.name}, device {device}",
+        figures,
+        status,
+        lambda word, *options: place.control(word, device, *options),
+    )
 
 
 def check_trims(name: str, figures: DeviceFigures, attaching: str) -> Iterator[Finding]:
