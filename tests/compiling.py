@@ -6,9 +6,10 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "preswapd"
 TMEM = PACKAGE / "tmem"
 BLOCK = PACKAGE / "block"
+REMOTE = PACKAGE / "remote"
 DEVICE = PACKAGE / "preswap" / "device"
 IMAGE = PACKAGE / "precache" / "image"
-INCLUDES = [f"-I{folder}" for folder in (PACKAGE / "native", TMEM, BLOCK, DEVICE, IMAGE)]
+INCLUDES = [f"-I{folder}" for folder in (PACKAGE / "native", TMEM, BLOCK, REMOTE, DEVICE, IMAGE)]
 LIBRARIES = ["-llz4", "-lzstd", "-lxxhash", "-lpthread"]
 
 
