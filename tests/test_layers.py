@@ -45,17 +45,20 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {f"preswapd.server.{name}" for name in ("directories", "sockets")},
     "preswapd.server": WORDS
     | {"preswapd.control", "preswapd.api", "preswapd.preswap", "preswapd.precache"}
-    | {"preswapd.block", "preswapd.host"},
+    | {"preswapd.block", "preswapd.remote", "preswapd.host"},
     "preswapd.control": WORDS | {"preswapd.api", "preswapd.preswap", "preswapd.precache"},
     "preswapd.preswap": WORDS
-    | {"preswapd.block", "preswapd.tmem", "preswapd.host"}
+    | {"preswapd.block", "preswapd.tmem", "preswapd.remote", "preswapd.host"}
     # What both ends of the control API agree on, and nothing of how it is carried.
     | {
         f"preswapd.api.{name}" for name in ("figures", "kinds", "messages", "settings", "save_file")
     },
     "preswapd.precache": WORDS
-    | {"preswapd.block", "preswapd.tmem", "preswapd.host"}
+    | {"preswapd.block", "preswapd.tmem", "preswapd.remote", "preswapd.host"}
     | {f"preswapd.api.{name}" for name in ("figures", "kinds", "messages", "settings")},
+    "preswapd.remote": WORDS
+    | {"preswapd.block", "preswapd.tmem", "preswapd.host"}
+    | {f"preswapd.api.{name}" for name in ("figures", "messages")},
     "preswapd.block": {"preswapd.api.figures"},
     "preswapd.tmem": {"preswapd.codecs", "preswapd.errors", "preswapd.units"},
     "preswapd.api": WORDS,

@@ -1,0 +1,64 @@
+# cython: language_level=3
+# SPDX-License-Identifier: BSD-3-Clause
+from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t, uint64_t
+
+from preswapd.tmem._tmem cimport cbool
+
+
+cdef extern from "remote.h" nogil:
+    ctypedef struct remote_ops_t "struct remote_ops":
+        pass
+    const char *REMOTE_CAPSULE
+    ctypedef struct remote_handle "struct remote_handle":
+        const remote_ops_t *ops
+        remote *remote
+    ctypedef struct remote_counters "struct remote_counters":
+        uint64_t reads, misses, late, away, wrong
+
+cdef extern from "latency.h" nogil:
+    enum:
+        LATENCY_BUCKETS
+    ctypedef struct latency "struct latency":
+        uint64_t counts[LATENCY_BUCKETS]
+        uint64_t nanoseconds
+
+cdef extern from "tier.h" nogil:
+    enum:
+        SEAL_KEY_BYTES
+        SEAL_SESSION_BYTES
+    ctypedef struct versions "struct versions":
+        pass
+    ctypedef struct courier_counters "struct courier_counters":
+        uint64_t sets, sets_dropped, sets_refused, heard
+    ctypedef struct courier "struct courier":
+        courier_counters count
+    ctypedef struct remote "struct remote":
+        versions versions
+        courier courier
+        cbool is_enabled
+        remote_counters count
+        latency gets
+    const remote_ops_t remote_ops
+    int remote_init(remote *, const uint8_t *, const uint8_t *)
+    void remote_destroy(remote *)
+    void remote_set_timeout(remote *, uint64_t)
+    void remote_set_enabled(remote *, cbool)
+    int remote_connect(remote *, int)
+    cbool remote_is_open(const remote *)
+    void remote_tick(remote *)
+    void versions_set_most(versions *, uint64_t, uint64_t)
+    void versions_alive(versions *, uint64_t *, uint64_t *)
+    cbool courier_is_there(const courier *)
+    void courier_disconnect(courier *)
+    const char *courier_serve(courier *)
+    size_t courier_status(courier *, uint8_t *, size_t)
+
+
+cdef class Remote:
+    cdef remote *r
+    cdef readonly bytes session
+    cdef uint64_t max_bytes
+    cdef uint64_t ttl_s
+    cdef remote_handle of_it
+    cdef int set_most(self) except -1

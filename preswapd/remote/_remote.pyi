@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: BSD-3-Clause
+from preswapd.api.figures import Latency
+
+KEY_BYTES: int
+
+class Remote:
+    """The copies of pages that a store beside this host has, of all devices of an instance.
+
+    It speaks to the store through a courier, a process at the other end of a socket.  Without one,
+    and with one that is hung, reads find nothing here and nothing is set.  From any thread.
+    """
+
+    enabled: bool
+    def __init__(self, key: bytes, timeout_ms: float, max_bytes: int, ttl_s: int) -> None:
+        """key: KEY_BYTES bytes, the instance's.  max_bytes: of values that the store may have, 0:
+        any.  ttl_s: how long it keeps them.  ValueError."""
+
+    @property
+    def session(self) -> bytes:
+        """Drawn at random: what an earlier one has sealed does not open in this one."""
+
+    def handle(self) -> object:
+        """For the layer above, which keeps this object alive meanwhile."""
+
+    def connect(self, fd: int) -> None:
+        """A new courier, at the other end of this socket, which is closed by disconnect().
+        ValueError: there is one already."""
+
+    def disconnect(self) -> None:
+        """The courier is given up, and serve() returns; nothing where there is none."""
+
+    @property
+    def connected(self) -> bool:
+        """A courier is there, and it has done nothing wrong."""
+
+    def serve(self) -> str:
+        """Takes what the courier answers, until it is gone: why.  In a thread of its own."""
+
+    def set_timeout(self, timeout_ms: float) -> None: ...
+    def set_max(self, max_bytes: int) -> None: ...
+    def set_ttl(self, ttl_s: int) -> None: ...
+    def figures(self) -> dict[str, int]:
+        """Counters since the start, the gauges remote_pages and remote_bytes, and remote_open: 1
+        while nothing is asked, as three reads in a row got no answer in time."""
+
+    def latency(self) -> Latency:
+        """How long what was asked for took, as of other requests."""
+
+    def status(self) -> bytes:
+        """What the courier last said of the store, JSON; empty: nothing yet."""
+
+    @property
+    def heard(self) -> int:
+        """How often it has said that."""
+
+    def tick(self) -> None:
+        """Once a second: what is too old, or too much, is forgotten and deleted in the store."""

@@ -1,0 +1,148 @@
+# cython: language_level=3, binding=False
+# SPDX-License-Identifier: BSD-3-Clause
+"""The remote tier as Python sees it: who owns its memory, and when the interpreter lock is held.
+
+What it does is in C, see tier.h.
+"""
+
+import os
+
+from cpython.pycapsule cimport PyCapsule_New
+from libc.errno cimport EBUSY
+from libc.stdlib cimport calloc, free
+
+from preswapd.block.latency import summary
+
+KEY_BYTES = SEAL_KEY_BYTES
+
+
+cdef class Remote:
+    def __cinit__(self):
+        self.r = NULL
+
+    def __init__(self, bytes key not None, double timeout_ms, uint64_t max_bytes, uint64_t ttl_s):
+        if self.r != NULL:
+            raise ValueError("a remote tier is made once")
+        if len(key) != KEY_BYTES:
+            raise ValueError(f"a key has {KEY_BYTES} bytes")
+        self.session = os.urandom(SEAL_SESSION_BYTES)
+        cdef remote *r = <remote *>calloc(1, sizeof(remote))
+        if r == NULL:
+            raise MemoryError()
+        if remote_init(r, key, self.session):
+            remote_destroy(r)
+            free(r)
+            raise MemoryError()
+        self.r = r
+        self.set_timeout(timeout_ms)
+        self.max_bytes, self.ttl_s = max_bytes, ttl_s
+        self.set_most()
+
+    def __dealloc__(self):
+        if self.r != NULL:
+            with nogil:
+                remote_destroy(self.r)
+            free(self.r)
+
+    def handle(self):
+        self.of_it.ops, self.of_it.remote = &remote_ops, self.r
+        return PyCapsule_New(&self.of_it, REMOTE_CAPSULE, NULL)
+
+    # --- its courier ---
+
+    def connect(self, int fd):
+        cdef int err
+        with nogil:
+            err = remote_connect(self.r, fd)
+        if err == -EBUSY:
+            raise ValueError("it has a courier")
+        if err:
+            raise OSError(-err, os.strerror(-err))
+
+    def disconnect(self):
+        with nogil:
+            courier_disconnect(&self.r.courier)
+
+    @property
+    def connected(self):
+        return bool(courier_is_there(&self.r.courier))
+
+    def serve(self):
+        cdef const char *why
+        with nogil:
+            why = courier_serve(&self.r.courier)
+        return (<bytes>why).decode(errors="replace")
+
+    # --- its settings ---
+
+    @property
+    def enabled(self):
+        return bool(self.r.is_enabled)
+
+    @enabled.setter
+    def enabled(self, bint on):
+        remote_set_enabled(self.r, on)
+
+    def set_timeout(self, double timeout_ms):
+        if not 0 < timeout_ms <= 60_000:
+            raise ValueError("a timeout is between 0 and a minute")
+        remote_set_timeout(self.r, <uint64_t>(timeout_ms * 1e6))
+
+    cdef int set_most(self) except -1:
+        with nogil:
+            versions_set_most(&self.r.versions, self.max_bytes, self.ttl_s * 1_000_000_000)
+        return 0
+
+    def set_max(self, uint64_t max_bytes):
+        self.max_bytes = max_bytes
+        self.set_most()
+
+    def set_ttl(self, uint64_t ttl_s):
+        if not 0 < ttl_s <= 10 ** 9:
+            raise ValueError("a time to live is a second at least")
+        self.ttl_s = ttl_s
+        self.set_most()
+
+    # --- what is known of it ---
+
+    def figures(self):
+        cdef uint64_t pages, some_bytes
+        with nogil:
+            versions_alive(&self.r.versions, &pages, &some_bytes)
+        return {
+            "remote_reads": self.r.count.reads,
+            "remote_misses": self.r.count.misses,
+            "remote_late": self.r.count.late,
+            "remote_away": self.r.count.away,
+            "remote_wrong": self.r.count.wrong,
+            "remote_sets": self.r.courier.count.sets,
+            "remote_sets_dropped": self.r.courier.count.sets_dropped,
+            "remote_sets_refused": self.r.courier.count.sets_refused,
+            "remote_pages": pages,
+            "remote_bytes": some_bytes,
+            "remote_open": int(remote_is_open(self.r)),
+        }
+
+    def latency(self):
+        return summary(self.r.gets.counts, self.r.gets.nanoseconds)
+
+    def status(self):
+        cdef size_t room = 0, there
+        cdef uint8_t[::1] space
+        cdef uint8_t *to
+        while True:
+            space = bytearray(room + 1)
+            to = &space[0]
+            with nogil:
+                there = courier_status(&self.r.courier, to, room)
+            if there <= room:
+                return bytes(space[:there])
+            room = there
+
+    @property
+    def heard(self):
+        return self.r.courier.count.heard
+
+    def tick(self):
+        with nogil:
+            remote_tick(self.r)

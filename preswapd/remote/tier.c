@@ -1,0 +1,324 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "tier.h"
+
+#include <errno.h>
+
+#include "clock.h"
+#include "stores.h"
+
+#define IN_VAIN_MOST 3u
+/* For how many timeouts nothing is asked, and for how long at most: a hiccup costs little, and so does it to ask
+ * a store that stays away. */
+#define OPEN_TIMEOUTS 20u
+#define OPEN_MOST_NS 10000000000ull
+/* Deleted in a second, where nothing is set: a courier has other things to do. */
+#define DELETED_MOST 2048u
+
+int remote_init(struct remote *r, const uint8_t key[SEAL_KEY_BYTES],
+		const uint8_t session[SEAL_SESSION_BYTES])
+{
+	int err = courier_init(&r->courier);
+
+	if (!err)
+		err = versions_init(&r->versions);
+	if (!err)
+		err = seal_init(&r->seal, key, "session", session, SEAL_SESSION_BYTES);
+	r->is_enabled = true;
+	return err;
+}
+
+void remote_destroy(struct remote *r)
+{
+	courier_destroy(&r->courier);
+	versions_destroy(&r->versions);
+	seal_destroy(&r->seal);
+}
+
+void remote_set_timeout(struct remote *r, uint64_t ns)
+{
+	__atomic_store_n(&r->timeout, ns, __ATOMIC_RELAXED);
+}
+
+void remote_set_enabled(struct remote *r, bool on)
+{
+	__atomic_store_n(&r->is_enabled, on, __ATOMIC_RELAXED);
+}
+
+/* --- The breaker -------------------------------------------------------------------------------- */
+
+bool remote_is_open(const struct remote *r)
+{
+	return count_of(&r->open_until);
+}
+
+static bool is_on(const struct remote *r)
+{
+	return __atomic_load_n(&r->is_enabled, __ATOMIC_RELAXED) && courier_is_there(&r->courier);
+}
+
+/* Whether it may be tried again: its time is over, or the courier has something new to say of the store. */
+static bool is_over(const struct remote *r, uint64_t until, uint64_t now)
+{
+	return now >= until || count_of(&r->courier.count.heard) != count_of(&r->heard);
+}
+
+static void note_heard(struct remote *r)
+{
+	__atomic_store_n(&r->heard, count_of(&r->courier.count.heard), __ATOMIC_RELAXED);
+}
+
+/* While it is open one get is let through each time that it may be tried again. */
+static bool may_ask(struct remote *r, uint64_t now)
+{
+	uint64_t until = count_of(&r->open_until);
+
+	if (!is_on(r) || (until && !is_over(r, until, now)))
+		return false;
+	if (!until)
+		return true;
+	bool is_ours = __atomic_compare_exchange_n(&r->open_until, &until, now + OPEN_MOST_NS, false,
+						   __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+	if (is_ours)
+		note_heard(r);
+	return is_ours;
+}
+
+static void close_breaker(struct remote *r)
+{
+	if (count_of(&r->in_vain))
+		__atomic_store_n(&r->in_vain, 0, __ATOMIC_RELAXED);
+	if (count_of(&r->open_until))
+		__atomic_store_n(&r->open_until, 0, __ATOMIC_RELAXED);
+}
+
+/* The third one, and each that was let through then. */
+static uint64_t open_for(const struct remote *r, uint64_t in_vain)
+{
+	uint64_t ns = OPEN_TIMEOUTS * count_of(&r->timeout);
+
+	while (in_vain-- > IN_VAIN_MOST && ns < OPEN_MOST_NS)
+		ns *= 2;
+	return ns < OPEN_MOST_NS ? ns : OPEN_MOST_NS;
+}
+
+/* Gets that waited at the same time were in vain once: many threads meet one hiccup together. */
+static void note_in_vain(struct remote *r, uint64_t begun)
+{
+	uint64_t now = monotonic_ns(), before = count_of(&r->in_vain_at);
+
+	if (begun < before || !__atomic_compare_exchange_n(&r->in_vain_at, &before, now, false,
+							    __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+		return;
+	uint64_t n = __atomic_add_fetch(&r->in_vain, 1, __ATOMIC_RELAXED);
+	if (n < IN_VAIN_MOST)
+		return;
+	note_heard(r);
+	__atomic_store_n(&r->open_until, now + open_for(r, n), __ATOMIC_RELAXED);
+}
+
+static void note_ask(struct remote *r, uint64_t begun, unsigned answered)
+{
+	if (answered)
+		close_breaker(r);
+	else
+		note_in_vain(r, begun);
+}
+
+int remote_connect(struct remote *r, int fd)
+{
+	int err = courier_connect(&r->courier, fd);
+
+	if (!err)
+		close_breaker(r);
+	return err;
+}
+
+/* --- Deleting ----------------------------------------------------------------------------------- */
+
+/* Some of what is to be deleted: how many.  By one thread at a time. */
+static unsigned delete_names(struct remote *r)
+{
+	uint64_t versions[COURIER_DELETED], first;
+	uint8_t names[COURIER_DELETED * NAME_BYTES];
+	unsigned n = 0, some;
+
+	if (!courier_has_room(&r->courier))
+		return 0;
+	while (n < COURIER_DELETED && versions_next_gone(&r->versions, &first, &some)) {
+		for (; some && n < COURIER_DELETED; some--)
+			versions[n++] = first++;
+		if (some)
+			versions_return_gone(&r->versions, first, some);
+	}
+	if (!n || seal_names(&r->seal, versions, n, names) || !courier_delete(&r->courier, names, n))
+		return 0;
+	return n;
+}
+
+static void delete_some(struct remote *r, unsigned most)
+{
+	if (__atomic_exchange_n(&r->is_deleting, true, __ATOMIC_ACQUIRE))
+		return;
+	for (unsigned n = 0, some = 1; some && n < most; n += some)
+		some = delete_names(r);
+	__atomic_store_n(&r->is_deleting, false, __ATOMIC_RELEASE);
+}
+
+/* --- Setting ------------------------------------------------------------------------------------ */
+
+/* Also when an open breaker may be tried again: the get that is let through then is one of a page that the
+ * store should have, and there may be none left. */
+bool remote_takes(struct remote *r)
+{
+	uint64_t until = count_of(&r->open_until);
+
+	return is_on(r) && (!until || is_over(r, until, coarse_ns()));
+}
+
+static void seal(struct remote *r, const uint8_t device[REMOTE_DEVICE_BYTES], uint64_t page,
+		 const struct tmem_packed *packed, struct remote_set *to)
+{
+	to->word = 0;
+	if (!courier_has_room(&r->courier)) {
+		count_up(&r->courier.count.sets_dropped);
+		return;
+	}
+	struct seal_of of = {device, page, versions_draw(&r->versions, coarse_ns()), NULL};
+	uint8_t *name = to->frame + FRAME_HEAD_BYTES, *value = name + NAME_BYTES;
+	uint32_t bytes = REMOTE_SEAL_BYTES + packed->length;
+
+	frame_put(to->frame, FRAME_SET, of.version, NAME_BYTES + bytes);
+	to->length = FRAME_HEAD_BYTES + NAME_BYTES + bytes;
+	if (!seal_names(&r->seal, &of.version, 1, name) &&
+	    !seal_page(&r->seal, &of, packed, value, value + REMOTE_SEAL_BYTES))
+		to->word = version_word(of.version, bytes);
+}
+
+static bool set(struct remote *r, const struct remote_set *s)
+{
+	if (!s->word || !versions_note(&r->versions, s->word))
+		return false;
+	if (courier_set(&r->courier, s->frame, s->length))
+		return true;
+	versions_forget(&r->versions, s->word, false);
+	return false;
+}
+
+/* About as many go as came. */
+static void push(struct remote *r)
+{
+	delete_some(r, COURIER_DELETED);
+	courier_push(&r->courier);
+}
+
+static void forget(struct remote *r, uint64_t word)
+{
+	versions_forget(&r->versions, word, true);
+}
+
+/* --- Getting ------------------------------------------------------------------------------------ */
+
+bool remote_ask(struct remote *r, struct remote_want **wants, unsigned n, const uint8_t *names,
+		unsigned head)
+{
+	uint64_t begun = monotonic_ns();
+
+	if (!may_ask(r, begun))
+		return false;
+	note_ask(r, begun, courier_ask(&r->courier, wants, n, names, head, begun + count_of(&r->timeout)));
+	return true;
+}
+
+bool remote_has_value(struct remote_want *w, struct remote_counters *count)
+{
+	switch (w->status) {
+	case FRAME_DONE:
+		return true;
+	case FRAME_MISS:
+		count_up(&count->misses);
+		w->is_gone = true;
+		break;
+	case WANT_BROKEN:
+		count_up(&count->wrong);
+		w->is_gone = true;
+		break;
+	case WANT_OPEN:
+		count_up(&count->late);
+		break;
+	default:
+		count_up(&count->away);
+	}
+	return false;
+}
+
+void remote_opened(struct remote_want *w, int err, struct remote_counters *count)
+{
+	w->is_there = !err;
+	w->is_gone = err && err != -ENOMEM;
+	count_up(w->is_there ? &count->reads : w->is_gone ? &count->wrong : &count->away);
+}
+
+static void open_value(struct remote *r, const uint8_t *device, struct remote_want *w,
+		       int (*unpack)(const struct tmem_packed *, void *page))
+{
+	struct seal_of of = {device, w->page, version_of(w->word), NULL};
+	uint8_t plain[TMEM_PAGE];
+	struct tmem_packed packed;
+	int err = seal_open(&r->seal, &of, w->head, w->to, w->length, plain, &packed);
+
+	remote_opened(w, err ? err : unpack(&packed, w->to), &r->count);
+}
+
+/* Those whose versions are still some. */
+static unsigned choose(struct remote *r, struct remote_want *wants, unsigned n,
+		       struct remote_want **chosen, uint64_t *versions)
+{
+	unsigned m = 0;
+
+	for (unsigned i = 0; i < n; i++) {
+		wants[i].is_there = false;
+		wants[i].is_gone = !version_is_alive(&r->versions, wants[i].word);
+		if (wants[i].is_gone)
+			continue;
+		versions[m] = version_of(wants[i].word);
+		chosen[m++] = &wants[i];
+	}
+	return m;
+}
+
+static unsigned get(struct remote *r, const uint8_t device[REMOTE_DEVICE_BYTES], struct remote_want *wants,
+		    unsigned n, int (*unpack)(const struct tmem_packed *, void *page))
+{
+	struct remote_want *chosen[REMOTE_WANTS_MOST];
+	uint64_t versions[REMOTE_WANTS_MOST], begun = monotonic_ns();
+	uint8_t names[REMOTE_WANTS_MOST * NAME_BYTES];
+	unsigned m = choose(r, wants, n, chosen, versions), there = 0;
+
+	if (!m)
+		return 0;
+	if (seal_names(&r->seal, versions, m, names) ||
+	    !remote_ask(r, chosen, m, names, REMOTE_SEAL_BYTES)) {
+		count_add(&r->count.away, m);
+		return 0;
+	}
+	for (unsigned i = 0; i < m; i++) {
+		if (remote_has_value(chosen[i], &r->count))
+			open_value(r, device, chosen[i], unpack);
+		there += chosen[i]->is_there;
+	}
+	latency_note(&r->gets, begun);
+	return there;
+}
+
+void remote_tick(struct remote *r)
+{
+	versions_tick(&r->versions, monotonic_ns());
+	if (!is_on(r))
+		return;
+	delete_some(r, DELETED_MOST);
+	courier_tick(&r->courier, coarse_ns());
+}
+
+const struct remote_ops remote_ops = {
+	.takes = remote_takes, .seal = seal, .set = set, .push = push, .forget = forget, .get = get,
+};

@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Eight threads ask a courier for pages at once; it is slow now and then, forgets some answers, and is gone and replaced
+ * twenty times meanwhile.  Who has waited for a page must have that one, in its own buffer, and no other thread's.
+ * Ends with 0 when all was right; the sanitizers say the rest. */
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "clock.h"
+#include "courier.h"
+#include "frames.h"
+
+#define ASKERS 8u
+#define COURIERS 20u
+#define ASKS 200u              /* answered by each courier at least */
+#define TIMEOUT_NS 3000000ull
+#define VALUE_BYTES (4u * NAME_BYTES)
+
+static struct courier courier;
+static bool is_over;
+static unsigned long whole, part, wrong;
+
+#define CHECK(what)                                                                    \
+	do {                                                                           \
+		if (!(what)) {                                                         \
+			fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #what); \
+			exit(1);                                                       \
+		}                                                                      \
+	} while (0)
+
+static unsigned long seen(const unsigned long *count)
+{
+	return __atomic_load_n(count, __ATOMIC_RELAXED);
+}
+
+static void one_more(unsigned long *count)
+{
+	__atomic_add_fetch(count, 1, __ATOMIC_RELAXED);
+}
+
+/* --- The other end ------------------------------------------------------------------------------ */
+
+/* A page's value is its name, four times. */
+static void answer(int fd, uint64_t id, unsigned index, const uint8_t *name, unsigned *seed)
+{
+	uint8_t out[FRAME_HEAD_BYTES + REMOTE_SEAL_BYTES + VALUE_BYTES] = {0};
+	unsigned luck = (unsigned)rand_r(seed) % 2000;
+
+	if (!luck)
+		return;
+	if (luck == 1)
+		usleep(2 * TIMEOUT_NS / 1000);
+	frame_put(out, FRAME_VALUE, id, sizeof out - FRAME_HEAD_BYTES);
+	out[offsetof(struct frame, index)] = (uint8_t)index;
+	for (unsigned i = 0; i < VALUE_BYTES; i++)
+		out[FRAME_HEAD_BYTES + REMOTE_SEAL_BYTES + i] = name[i % NAME_BYTES];
+	send(fd, out, sizeof out, MSG_NOSIGNAL);
+}
+
+static void *answers(void *arg)
+{
+	int fd = *(int *)arg;
+	unsigned seed = (unsigned)fd;
+	uint8_t in[1 << 16];
+	size_t end = 0;
+	ssize_t n;
+
+	while ((n = recv(fd, in + end, sizeof in - end, 0)) > 0) {
+		size_t at = 0;
+		end += (size_t)n;
+		while (end - at >= FRAME_HEAD_BYTES) {
+			struct frame f = frame_at(in + at);
+			if (end - at < FRAME_HEAD_BYTES + f.bytes)
+				break;
+			for (unsigned i = 0; i < f.bytes / NAME_BYTES; i++)
+				answer(fd, f.id, i, in + at + FRAME_HEAD_BYTES + i * NAME_BYTES, &seed);
+			at += FRAME_HEAD_BYTES + f.bytes;
+		}
+		memmove(in, in + at, end - at);
+		end -= at;
+	}
+	close(fd);
+	return NULL;
+}
+
+/* --- Who asks ----------------------------------------------------------------------------------- */
+
+static bool is_page(const uint8_t *page, const uint8_t *name)
+{
+	for (unsigned i = 0; i < VALUE_BYTES; i++)
+		if (page[i] != name[i % NAME_BYTES])
+			return false;
+	return true;
+}
+
+static void ask(unsigned *seed)
+{
+	unsigned n = rand_r(seed) % 8 ? 1 : 1 + (unsigned)rand_r(seed) % REMOTE_WANTS_MOST, there = 0;
+	struct remote_want wants[REMOTE_WANTS_MOST], *pointers[REMOTE_WANTS_MOST];
+	uint8_t names[REMOTE_WANTS_MOST * NAME_BYTES];
+	static __thread uint8_t pages[REMOTE_WANTS_MOST][REMOTE_VALUE_MOST];
+
+	for (unsigned i = 0; i < n * NAME_BYTES; i++)
+		names[i] = (uint8_t)rand_r(seed);
+	for (unsigned i = 0; i < n; i++) {
+		wants[i] = (struct remote_want){.to = pages[i]};
+		pointers[i] = &wants[i];
+	}
+	unsigned answered = courier_ask(&courier, pointers, n, names, REMOTE_SEAL_BYTES, monotonic_ns() + TIMEOUT_NS);
+	for (unsigned i = 0; i < n; i++)
+		if (wants[i].status == FRAME_DONE && ++there && !is_page(pages[i], names + i * NAME_BYTES))
+			one_more(&wrong);
+	if (there != answered)
+		one_more(&wrong);
+	one_more(answered == n ? &whole : &part);
+}
+
+static void *asks(void *arg)
+{
+	unsigned seed = *(unsigned *)arg;
+
+	while (!__atomic_load_n(&is_over, __ATOMIC_RELAXED)) {
+		if (courier_is_there(&courier))
+			ask(&seed);
+		else
+			usleep(100);
+	}
+	return NULL;
+}
+
+/* --- One courier after the other ---------------------------------------------------------------- */
+
+static void *serves(void *arg)
+{
+	(void)arg;
+	courier_serve(&courier);
+	return NULL;
+}
+
+static void one_courier(void)
+{
+	unsigned long before = seen(&whole);
+	pthread_t answering, serving;
+	int ends[2];
+
+	CHECK(!socketpair(AF_UNIX, SOCK_STREAM, 0, ends));
+	CHECK(!pthread_create(&answering, NULL, answers, &ends[1]));
+	CHECK(!courier_connect(&courier, ends[0]));
+	CHECK(!pthread_create(&serving, NULL, serves, NULL));
+	while (seen(&whole) < before + ASKS)
+		usleep(1000);
+	courier_disconnect(&courier);
+	pthread_join(serving, NULL);
+	pthread_join(answering, NULL);
+}
+
+int main(void)
+{
+	pthread_t threads[ASKERS];
+	unsigned seeds[ASKERS];
+
+	CHECK(!courier_init(&courier));
+	for (unsigned i = 0; i < ASKERS; i++) {
+		seeds[i] = i + 1;
+		CHECK(!pthread_create(&threads[i], NULL, asks, &seeds[i]));
+	}
+	for (unsigned i = 0; i < COURIERS; i++)
+		one_courier();
+	__atomic_store_n(&is_over, true, __ATOMIC_RELAXED);
+	for (unsigned i = 0; i < ASKERS; i++)
+		pthread_join(threads[i], NULL);
+	courier_destroy(&courier);
+	printf("%lu asks were answered, %lu in part or not, %lu wrong\n", whole, part, wrong);
+	return wrong != 0;
+}

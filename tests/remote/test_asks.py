@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Threads that wait for a courier's answers at once, played by asks.c under sanitizers."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.compiling import INCLUDES, REMOTE
+
+SANITIZERS = {"plain": [], "thread": ["-fsanitize=thread"], "address": ["-fsanitize=address"]}
+FLAGS = ["-std=gnu11", "-g", "-O1", "-Wall", "-Wextra"]
+# Some kernels place programs where the thread sanitizer cannot look.
+IN_PLACE = ["setarch", "-R"]
+
+
+@pytest.mark.parametrize("kind", SANITIZERS)
+def test_each_page_comes_to_who_asked(kind: str, tmp_path: Path) -> None:
+    program = tmp_path / "asks"
+    files = [str(Path(__file__).parent / "asks.c"), str(REMOTE / "courier.c")]
+    command = ["cc", *FLAGS, *SANITIZERS[kind], *INCLUDES, "-o", str(program), *files, "-lpthread"]
+    subprocess.run(command, check=True)
+    done = subprocess.run([*IN_PLACE, str(program)], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 wrong" in done.stdout
