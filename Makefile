@@ -136,7 +136,7 @@ $(CREATED): $(VENV)/.packages-build
 $(VENV)/.installed: $(CREATED) pyproject.toml
 	$(PIP) install $$($(BIN)/python -c 'import tomllib; \
 	  [print(r.replace(" ", "")) for r in tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"]]')
-	$(PIP) install --no-build-isolation --editable .
+	$(PIP) install --no-build-isolation --editable ".[remote]"
 	@touch $@
 
 $(VENV)/.built: $(VENV)/.installed $(NATIVE_SOURCES)

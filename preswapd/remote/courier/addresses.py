@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Where a store is: redis://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]...][/DATABASE], rediss:// with
+TLS, unix://PATH."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
+
+DEFAULT_PORT = 6379
+
+
+class UrlError(ValueError):
+    """Not an address of a store."""
+
+
+class Address(NamedTuple):
+    """Of one node; port 0: a Unix socket's path."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        if not self.port:
+            return self.host
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class StoreUrl:
+    """An address of a store, taken apart."""
+
+    addresses: tuple[Address, ...]
+    secure: bool
+    username: str | None
+    password: str | None
+    database: int
+    # As it may be shown: without the password.
+    shown: str
+
+
+def parse(url: str) -> StoreUrl:
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise UrlError(f"{error}") from None
+    credentials, _, hosts = parts.netloc.rpartition("@")
+    if parts.query or parts.fragment:
+        raise UrlError("a store's URL has nothing behind its path")
+    user, _, password = credentials.partition(":")
+    shown = f"{parts.scheme}://{user}{'@' if user else ''}{hosts}{parts.path}"
+    if parts.scheme == "unix":
+        if hosts or not parts.path.startswith("/"):
+            raise UrlError("a Unix socket's URL is unix:///PATH")
+        addresses: tuple[Address, ...] = (Address(unquote(parts.path), 0),)
+        database = 0
+    elif parts.scheme in ("redis", "rediss"):
+        addresses = tuple(address_of(host) for host in hosts.split(","))
+        database = database_of(parts.path)
+    else:
+        raise UrlError("a store's URL begins with redis://, rediss:// or unix://")
+    return StoreUrl(
+        addresses,
+        parts.scheme == "rediss",
+        unquote(user) or None,
+        unquote(password) or None,
+        database,
+        shown,
+    )
+
+
+def address_of(text: str) -> Address:
+    """HOST, HOST:PORT, [IPV6] or [IPV6]:PORT."""
+    try:
+        parts = urlsplit(f"//{text}")
+        port = DEFAULT_PORT if parts.port is None else parts.port
+    except ValueError:
+        raise UrlError(f"not a host and port: {text}") from None
+    if not parts.hostname or not port:
+        raise UrlError(f"not a host and port: {text or 'nothing'}")
+    return Address(unquote(parts.hostname), port)
+
+
+def database_of(path: str) -> int:
+    text = path.strip("/")
+    if text and not (text.isascii() and text.isdecimal()):
+        raise UrlError(f"not the number of a database: {text}")
+    return int(text or "0")

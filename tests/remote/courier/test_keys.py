@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Passwords and TLS, right ones and wrong ones."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.ports import free_port
+from tests.remote.courier.carried import AWAY, STORED, name_of
+from tests.remote.courier.conftest import StartCourier
+from tests.remote.stores import StoreServer, needs_store
+from tests.tls import Authority, needs_openssl
+
+pytestmark = [needs_store, needs_openssl]
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[StoreServer]:
+    """It wants a password."""
+    with StoreServer(tmp_path / "guarded", "--requirepass", "open/sesame") as server:
+        yield server
+
+
+def test_the_password(guarded: StoreServer, start_courier: StartCourier) -> None:
+    courier = start_courier(guarded.url, password="open/sesame").ready()
+    assert courier.set(name_of(1), b"x") == STORED
+
+
+def test_the_password_in_the_url(guarded: StoreServer, start_courier: StartCourier) -> None:
+    courier = start_courier(f"redis://:open%2Fsesame@127.0.0.1:{guarded.port}").ready()
+    assert courier.set(name_of(1), b"x") == STORED
+    assert "sesame" not in str(courier.statuses)
+
+
+@pytest.mark.parametrize("given", [{}, {"password": "wrong"}, {"username": "no", "password": "x"}])
+def test_no_password_or_a_wrong_one(
+    guarded: StoreServer, start_courier: StartCourier, given: dict[str, str]
+) -> None:
+    courier = start_courier(guarded.url, **given)
+    courier.wait_for(lambda status: bool(status["error"]), "error")
+    assert courier.statuses[-1]["state"] == "away"
+    assert any(
+        word in courier.statuses[-1]["error"].lower() for word in ("authentication", "password")
+    )
+    assert courier.status_of(name_of(1)) == AWAY
+
+
+def test_a_user_who_may_not_get(guarded: StoreServer, start_courier: StartCourier) -> None:
+    with guarded.client(password="open/sesame") as client:
+        client.execute_command("ACL", "SETUSER", "guest", "on", ">guest", "+ping", "+select")
+    courier = start_courier(guarded.url, username="guest", password="guest")
+    courier.wait_for_error("NOPERM")
+    assert courier.status_of(name_of(1)) == AWAY
+
+
+def test_a_user_who_may_only_what_is_needed(
+    guarded: StoreServer, start_courier: StartCourier
+) -> None:
+    with guarded.client(password="open/sesame") as client:
+        client.execute_command(
+            *("ACL", "SETUSER", "guest", "on", ">guest", "~preswapd:*", "+get", "+set", "+del")
+        )
+    courier = start_courier(guarded.url, username="guest", password="guest").ready()
+    assert courier.set(name_of(1), b"x") == STORED
+    assert courier.value(name_of(1)) == b"x"
+
+
+# --- TLS ---
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path / "authority")
+
+
+@pytest.fixture
+def secured(tmp_path: Path, authority: Authority) -> Iterator[StoreServer]:
+    """It speaks TLS only, and wants a certificate."""
+    keys = authority.sign(tmp_path / "store-keys", "server")
+    port = free_port()
+    with StoreServer(
+        tmp_path / "secured",
+        *("--port", "0", "--tls-port", str(port)),
+        *("--tls-cert-file", str(keys / "server-cert.pem")),
+        *("--tls-key-file", str(keys / "server-key.pem")),
+        *("--tls-ca-cert-file", str(keys / "ca-cert.pem")),
+        port=port,
+    ) as server:
+        yield server
+
+
+def client_keys(authority: Authority, folder: Path) -> dict[str, str]:
+    keys = authority.sign(folder, "client")
+    return {
+        "ca": str(keys / "ca-cert.pem"),
+        "cert": str(keys / "client-cert.pem"),
+        "key": str(keys / "client-key.pem"),
+    }
+
+
+def test_tls(
+    secured: StoreServer, authority: Authority, tmp_path: Path, start_courier: StartCourier
+) -> None:
+    keys = client_keys(authority, tmp_path / "keys")
+    courier = start_courier(f"rediss://localhost:{secured.port}", tls=keys).ready()
+    names = [name_of(number) for number in range(200)]
+    for name in names:
+        assert courier.set(name, name * 250) == STORED
+    for begin in range(0, 200, 25):
+        answers = courier.get(*names[begin : begin + 25])
+        assert [a.payload for a in answers] == [n * 250 for n in names[begin : begin + 25]]
+
+
+def test_an_authority_that_did_not_sign(
+    secured: StoreServer, tmp_path: Path, start_courier: StartCourier
+) -> None:
+    keys = client_keys(Authority(tmp_path / "other"), tmp_path / "keys")
+    courier = start_courier(f"rediss://localhost:{secured.port}", tls=keys)
+    courier.wait_for_error("CERTIFICATE_VERIFY_FAILED")
+    assert courier.status_of(name_of(1)) == AWAY
+
+
+def test_a_name_that_is_not_in_the_certificate(
+    secured: StoreServer, authority: Authority, tmp_path: Path, start_courier: StartCourier
+) -> None:
+    keys = client_keys(authority, tmp_path / "keys")
+    courier = start_courier(f"rediss://127.0.0.2:{secured.port}", tls=keys)
+    courier.wait_for(lambda status: bool(status["error"]), "error")
+    assert courier.statuses[-1]["state"] == "away"
+
+
+def test_no_certificate_where_one_is_wanted(
+    secured: StoreServer, authority: Authority, start_courier: StartCourier
+) -> None:
+    tls = {"ca": str(authority.certificate)}
+    courier = start_courier(f"rediss://localhost:{secured.port}", tls=tls)
+    courier.wait_for(lambda status: bool(status["error"]), "error")
+    assert courier.statuses[-1]["state"] == "away"
+
+
+def test_tls_where_none_is_spoken(
+    store: StoreServer, authority: Authority, start_courier: StartCourier
+) -> None:
+    tls = {"ca": str(authority.certificate)}
+    courier = start_courier(f"rediss://localhost:{store.port}", tls=tls)
+    courier.wait_for(lambda status: bool(status["error"]), "error")
+    assert courier.status_of(name_of(1)) == AWAY
+
+
+def test_files_that_are_not_there(secured: StoreServer, start_courier: StartCourier) -> None:
+    courier = start_courier(f"rediss://localhost:{secured.port}", tls={"ca": "/nowhere.pem"})
+    courier.wait_for_error("No such file")
