@@ -358,6 +358,61 @@ class ImageFigures(TypedDict):
     ]
 
 
+class RemoteFigures(TypedDict):
+    """The remote tier, which all devices of a server share; all counts are pages where nothing
+    else is said."""
+
+    remote_used: Annotated[bool, gauge("whether the remote tier is used: vm.remote")]
+    remote_nodes: Annotated[int, gauge("nodes of the store that the server knows of")]
+    remote_nodes_up: Annotated[int, gauge("nodes of the store that answer")]
+    remote_open: Annotated[
+        bool,
+        gauge(
+            "whether the store is left alone for a moment, as three reads in a row got no answer in"
+            " time"
+        ),
+    ]
+    remote_pages: Annotated[int, gauge("pages that the store should have")]
+    remote_bytes: Annotated[
+        int, gauge("those pages as the store has them, compressed and sealed", BYTES)
+    ]
+    remote_reads: Annotated[
+        int, counter("pages read from the store, and so not from the disk file")
+    ]
+    remote_misses: Annotated[
+        int, counter("pages that the store had dropped when they were read: read from disk")
+    ]
+    remote_late: Annotated[
+        int, counter("pages that the store did not send in time: read from disk")
+    ]
+    remote_away: Annotated[
+        int, counter("pages of which the store's node was known to be away: read from disk")
+    ]
+    remote_wrong: Annotated[
+        int,
+        counter(
+            "answers of the store that were not the page that was set: damaged, exchanged or"
+            " forged; read from disk"
+        ),
+    ]
+    remote_sets: Annotated[
+        int,
+        counter(
+            "pages that the store took: when they went to disk, or of an image that hosts share"
+        ),
+    ]
+    remote_sets_dropped: Annotated[
+        int, counter("pages that were not sent, as the store was away or too slow")
+    ]
+    remote_sets_refused: Annotated[
+        int, counter("pages that the store did not take, as it is full or read-only, say")
+    ]
+    remote_courier_starts: Annotated[int, counter("starts of the process that speaks to the store")]
+    latency: Annotated[
+        dict[str, Latency], Figure(HISTOGRAM, "how long reads of the store took", SECONDS)
+    ]
+
+
 class DeviceAnswer(DeviceFigures):
     """The answer to `GET /v1/devices/NAME`."""
 
@@ -406,6 +461,6 @@ def said(hint: object) -> Iterator[Figure]:
     yield from (found for found in getattr(hint, "__metadata__", ()) if isinstance(found, Figure))
 
 
-TMEM, DEVICE, IMAGE, SERVER = map(
-    catalogue, (TmemFigures, DeviceFigures, ImageFigures, ServerFigures)
+TMEM, DEVICE, IMAGE, REMOTE, SERVER = map(
+    catalogue, (TmemFigures, DeviceFigures, ImageFigures, RemoteFigures, ServerFigures)
 )

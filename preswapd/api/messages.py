@@ -181,6 +181,26 @@ class SaveReport(Message):
 
 
 @dataclass(frozen=True)
+class RemoteStatus(Message):
+    """The remote tier of an instance: what it is told, and how it is with its store."""
+
+    url: str | None = None  # None: there is none
+    used: bool = False  # as vm.remote says
+    error: str | None = None  # why it does nothing, until the server is started again
+    key_file: str = ""
+    image_key_file: str | None = None
+    image_error: str | None = None  # why images are not shared, though that is wanted
+    timeout: float = 0.0  # milliseconds that a read waits for it
+    max: int = 0  # bytes that it may have; 0: no limit
+    ttl: int = 0  # seconds that it keeps a page
+    open: bool = False  # it is left alone for a moment, as it did not answer in time
+    courier: int | None = None  # the process that speaks to it
+    courier_starts: int = 0
+    courier_error: str | None = None  # why the last one ended
+    store: Mapping[str, Any] | None = None  # what the courier said last; None: nothing yet
+
+
+@dataclass(frozen=True)
 class ServerFacts(Message):
     """What the server knows of its own process."""
 

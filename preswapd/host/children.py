@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,23 +26,28 @@ class ChildError(PreswapError):
 
 
 class Child:
-    """A program, started at once; what it says goes to the end of the file `output`.
+    """A program, started at once; what it says goes to the end of the file `output`, or, with None,
+    to where this process says what it does.
 
     A session of its own keeps a Ctrl-C from it: who started it ends it, in an order of their own.
+    `ends_by_itself`: it asks the kernel itself to be killed with us, and so needs no setpriv, which
+    a service's filter of system calls may not let run.
     """
 
     def __init__(
         self,
         command: Sequence[str],
-        output: Path = NOWHERE,
+        output: Path | None = NOWHERE,
         *,
+        stdin: int = subprocess.DEVNULL,
         pass_fds: Sequence[int] = (),
         env: Mapping[str, str] | None = None,
+        ends_by_itself: bool = False,
     ) -> None:
-        with output.open("ab") as log:
+        with output.open("ab") if output else nullcontext() as log:
             self._process = subprocess.Popen(
-                [*DIES_WITH_US, *command],
-                stdin=subprocess.DEVNULL,
+                [*(() if ends_by_itself else DIES_WITH_US), *command],
+                stdin=stdin,
                 stdout=log,
                 stderr=log,
                 pass_fds=pass_fds,

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What is said of the remote tier, from what a courier has said."""
+
+import json
+import re
+import tomllib
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from preswapd.remote.settings import StoreSettings
+from preswapd.remote.tier import CLIENT, Tier, lacking_client, parsed
+
+ROOT = Path(__file__).parents[2]
+
+
+class Said(Tier):
+    """One whose courier says what the test wants it to."""
+
+    def __init__(self, folder: Path) -> None:
+        self.lines: list[str] = []
+        settings = StoreSettings("redis://h", folder / "key")
+        super().__init__(settings, "python3", lambda priority, text: self.lines.append(text))
+
+    def say(self, **store: Any) -> None:
+        self.courier_said = json.dumps(store).encode()
+        self.look()
+
+    def read(self) -> None:
+        self.store = parsed(self.courier_said)
+
+
+@pytest.fixture
+def tier(tmp_path: Path) -> Said:
+    return Said(tmp_path)
+
+
+def test_log_tells_of_changes_and_not_again_and_again(tier: Said) -> None:
+    tier.say()
+    assert tier.lines == []
+    for _ in range(3):
+        tier.say(state="ok", nodes=[{"up": True}])
+    assert tier.lines == ["the store of the remote tier answers: redis://h"]
+    # It comes and goes: a complaint in a minute.
+    for _ in range(3):
+        tier.say(state="away", error="Connection refused", nodes=[{"up": False}])
+        tier.say(state="ok", nodes=[{"up": True}])
+    assert tier.lines[1:] == [
+        "the store of the remote tier is away, Connection refused: pages come from disk",
+        "the store of the remote tier answers: redis://h",
+    ]
+
+
+def test_nodes_are_counted(tier: Said) -> None:
+    tier.say(state="partly", nodes=[{"up": True}, {"up": False}, {"up": True}])
+    figures = tier.figures()
+    assert (figures["remote_nodes"], figures["remote_nodes_up"]) == (3, 2)
+    status = tier.status()
+    assert status.store is not None
+    assert status.store["state"] == "partly"
+
+
+@pytest.mark.parametrize(
+    "said", [b"", b"{", b"7", b'"x"', b'{"nodes": 7}', b'{"nodes": [7]}', b"[" * 5000, b"\xff"]
+)
+def test_what_no_courier_says_is_nothing(tier: Said, said: bytes) -> None:
+    tier.courier_said = said
+    tier.look()
+    assert tier.figures()["remote_nodes"] == 0
+    assert tier.status().store is None
+
+
+def test_what_a_store_says_moves_no_terminal(tier: Said) -> None:
+    """Errors, versions and names of nodes come from there, and are logged and shown."""
+    tier.say(state="away", error="no\x1b[2J", nodes=[{"up": False, "address": "\x1b]0;h\x07:1"}])
+    assert tier.lines == ["the store of the remote tier is away, no?[2J: pages come from disk"]
+    store = tier.status().store
+    assert store is not None
+    assert store["nodes"][0]["address"] == "?]0;h?:1"
+
+
+def test_oldest_client_is_the_one_that_the_project_asks_for() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = project["optional-dependencies"]["remote"]
+    for name, oldest in CLIENT.items():
+        least = ".".join(map(str, oldest))
+        assert any(re.match(rf"{name}(\[\w+\])? >= {least},", line) for line in asked)
+
+
+@pytest.mark.parametrize(
+    ("redis", "hiredis", "lacking"),
+    [
+        ("7.0.0", "3.2.0", None),
+        ("8.1", "3.10.1", None),
+        ("4.3.4", "3.2.0", "the store's client is too old (redis 4.3.4, 7 or newer will do)"),
+        ("7.1.0", "2.0.0", "the store's client is too old (hiredis 2.0.0, 3.2 or newer will do)"),
+        ("7.1.0", None, "the store's client is not installed (hiredis)"),
+    ],
+)
+def test_client_that_will_not_do_is_named(
+    redis: str, hiredis: str | None, lacking: str | None
+) -> None:
+    """A distribution's own is found, too, where the packages of the system are seen."""
+
+    def version(name: str) -> str:
+        found = {"redis": redis, "hiredis": hiredis}[name]
+        if found is None:
+            raise PackageNotFoundError(name)
+        return found
+
+    assert lacking_client(version) == lacking
