@@ -258,6 +258,11 @@ class DeviceFigures(TypedDict):
     promoted_pages: NotRequired[
         Annotated[int, counter("pages read from disk and taken back into tmem")]
     ]
+    remote_reads: NotRequired[
+        Annotated[
+            int, counter("pages read from the store of the remote tier instead of the disk file")
+        ]
+    ]
     fetched_pages: NotRequired[
         Annotated[int, counter("pages fetched from the host that the guest came from")]
     ]

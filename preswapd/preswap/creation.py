@@ -8,6 +8,7 @@ start: a creation or removal is undone, an adoption leaves the disk file and sid
 import os
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from preswapd.errors import RefusedError
 from preswapd.host.disk_locks import lock_disk_file
@@ -29,6 +30,9 @@ from preswapd.preswap.survey import WITNESS, Judged
 from preswapd.tmem._tmem import Host
 from preswapd.units import PAGE_SIZE
 
+if TYPE_CHECKING:
+    from preswapd.remote._remote import Remote
+
 
 @dataclass
 class Served:
@@ -45,13 +49,20 @@ class Maker:
     """Serves and removes the devices of one arena."""
 
     def __init__(
-        self, host: Host, table: Table, pool: int, paths: InstancePaths, boot_id: str
+        self,
+        host: Host,
+        table: Table,
+        pool: int,
+        paths: InstancePaths,
+        boot_id: str,
+        remote: "Remote | None" = None,
     ) -> None:
         self.host = host
         self.table = table
         self.pool = pool
         self.paths = paths
         self.boot_id = boot_id
+        self.remote = remote
         self.epochs = Epochs()
         self.sampler = Sampler()
 
@@ -129,6 +140,8 @@ class Maker:
             raise
         try:
             device.reserve_index()
+            if self.remote is not None:
+                device.use_remote(self.remote)
             move_zone_to_disk(device)
             if record.sidecar.renewing:
                 finish(device, record)

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from typing import NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from preswapd.api.figures import DeviceFigures, Statistics, TmemFigures
 from preswapd.api.kinds import check_compress, check_device_size
@@ -56,6 +56,9 @@ from preswapd.preswap.writeback.shrink import Shrink, Shrinks
 from preswapd.units import PAGE_SIZE, exact_size, format_size
 from preswapd.version import VERSION
 
+if TYPE_CHECKING:
+    from preswapd.remote._remote import Remote
+
 # How long a clean stop waits for requests that wait for a slow disk.  A stop without them is as
 # safe, but the device counts as dirty at the next start.
 PARK_MILLISECONDS = 1000
@@ -98,8 +101,8 @@ class Instance:
     `changes` keeps operators apart; requests of guests never wait for it.
     """
 
-    def __init__(self, settings: Settings, log: Log) -> None:
-        opened = open_instance(settings)
+    def __init__(self, settings: Settings, log: Log, remote: "Remote | None" = None) -> None:
+        opened = open_instance(settings, remote)
         self.name = settings.instance
         self.settings = settings
         self.log = log

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from preswapd.api.kinds import LARGEST_POOL
 from preswapd.errors import RefusedError
@@ -29,6 +30,9 @@ from preswapd.preswap.settings import Settings
 from preswapd.preswap.survey import WITNESS, Found, Judged, Plan, missing, survey
 from preswapd.tmem._tmem import Host
 from preswapd.units import PAGE_SIZE, exact_size
+
+if TYPE_CHECKING:
+    from preswapd.remote._remote import Remote
 
 # All devices of an instance share its one pool, as swap types do in the kernel's preswap.
 POOL = 0
@@ -77,7 +81,7 @@ def found_in(host: Host) -> Found:
     return Found(host.uuid, host.boot_id, Table(host).entries())
 
 
-def open_instance(settings: Settings) -> Opened:
+def open_instance(settings: Settings, remote: "Remote | None" = None) -> Opened:
     """RefusedError and its kin when it must not start."""
     if settings.discard_state:
         discard(settings)
@@ -92,7 +96,7 @@ def open_instance(settings: Settings) -> Opened:
         in_memory = [entry for entry, _ in plan.keep] + plan.refused_in_memory
         found = {} if is_new else recover(host, POOL, in_memory)
         open_pool(host)
-        maker = Maker(host, table, POOL, settings.paths, boot_id())
+        maker = Maker(host, table, POOL, settings.paths, boot_id(), remote)
         finish(maker, plan)
         keep = [(entry.name, (entry, judged)) for entry, judged in plan.keep]
         devices = serve_all(lambda one: maker.keep(*one), keep, plan.refused)

@@ -69,6 +69,7 @@ PROMISED = [
     "preswapd_device_quarantined_reads_total",
     "preswapd_device_read_requests_total",
     "preswapd_device_refaults_total",
+    "preswapd_device_remote_reads_total",
     "preswapd_device_request_duration_seconds_bucket",
     "preswapd_device_request_duration_seconds_count",
     "preswapd_device_request_duration_seconds_sum",

@@ -3,8 +3,9 @@
  * tests, a case a run.
  *
  * Reads of the disk file and writes to it are stopped, and, where a case says so, what compresses a
- * page: the linker makes them calls of __wrap_disk_read() and so on.  Another thread does then what the case says, and ends,
- * or waits for a busy mark and ends later.  Ends with 0 when all was right.
+ * page: the linker makes them calls of __wrap_disk_read() and so on.  So are gets and sets of a store that
+ * has copies of pages.  Another thread does then what the case says, and ends, or waits for a busy mark and ends
+ * later.  Ends with 0 when all was right.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -15,6 +16,7 @@
 #include <string.h>
 
 #include "codec.h"
+#include "copies.h"
 #include "owner.h"
 #include "places.h"
 #include "promotion.h"
@@ -382,6 +384,155 @@ static void refaults(void)
 	CHECK(reads(2) && count_of(&d.count.refaults) == 1);
 }
 
+/* --- copies, in a store that has whatever it was given --- */
+
+#define COPIES 8u
+
+static uint8_t copied[COPIES][PAGE_BYTES];
+static uint64_t copies_set, asked;
+static bool takes_none;
+static void (*meet_set)(void);
+
+static bool takes(struct remote *r)
+{
+	(void)r;
+	return !takes_none;
+}
+
+static void seal(struct remote *r, const uint8_t *id, uint64_t page, const struct tmem_packed *packed,
+		 struct remote_set *to)
+{
+	(void)r, (void)id, (void)page;
+	uint64_t number = copies_set++ % COPIES;
+
+	CHECK(!d.tmem->unpack(packed, copied[number]));
+	*to = (struct remote_set){.word = 1 + number};
+}
+
+static bool set(struct remote *r, const struct remote_set *s)
+{
+	(void)r, (void)s;
+	if (meet_set) {
+		meet = meet_set;
+		meet_set = NULL;
+		let_meet();
+	}
+	return true;
+}
+
+static void push(struct remote *r)
+{
+	(void)r;
+}
+
+static void forget(struct remote *r, uint64_t word)
+{
+	(void)r;
+	CHECK(word && word <= COPIES);
+}
+
+static unsigned get(struct remote *r, const uint8_t *id, struct remote_want *wants, unsigned n,
+		    int (*unpack)(const struct tmem_packed *, void *page))
+{
+	(void)r, (void)id, (void)unpack;
+	for (unsigned i = 0; i < n; i++) {
+		memcpy(wants[i].to, copied[wants[i].word - 1], PAGE_BYTES);
+		wants[i].is_there = true;
+	}
+	asked += n;
+	let_meet();
+	return n;
+}
+
+static const struct remote_ops played_store = {takes, seal, set, push, forget, get};
+
+/* Version 1 is on disk, and copied. */
+static void copy_1(void)
+{
+	static const uint8_t id[REMOTE_DEVICE_BYTES];
+
+	CHECK(!copies_use(&d, &played_store, NULL, id));
+	put(1);
+	CHECK(write_back() == 1 && copies_set == 1);
+}
+
+static void copy_meets_nobody(void)
+{
+	copy_1();
+	CHECK(reads(1) && asked == 1 && count_of(&d.count.disk_reads) == 0);
+	d.promoted_below = PROMOTE_ALL;
+	CHECK(reads(1) && promoted() == 1 && reads(1) && asked == 2);
+}
+
+static void read_copy_and_meet(void (*what)(void))
+{
+	copy_1();
+	d.promoted_below = PROMOTE_ALL;
+	meet = what;
+	CHECK(reads(1) && asked == 1);
+	join();
+}
+
+static void copy_meets_a_put(void)
+{
+	read_copy_and_meet(put_2);
+	CHECK(promoted() == 0 && reads(2));
+}
+
+static void copy_meets_a_trim(void)
+{
+	read_copy_and_meet(trim);
+	CHECK(promoted() == 0 && reads(0));
+}
+
+static void copy_meets_a_put_and_its_writeback(void)
+{
+	read_copy_and_meet(put_2_and_write_it_back);
+	CHECK(reads(2) && reads(2));
+}
+
+static void copy_meets_a_write_to_disk(void)
+{
+	read_copy_and_meet(write_2_to_disk);
+	CHECK(reads(2) && reads(2));
+}
+
+/* What is moved next is not copied, as the store takes nothing. */
+static void copy_goes_with_its_page(void)
+{
+	copy_1();
+	takes_none = true;
+	put_2_and_write_it_back();
+	CHECK(device_state(&d, PAGE) == DISK && reads(2) && asked == 0);
+}
+
+static void copy_goes_with_a_write_to_disk(void)
+{
+	copy_1();
+	write_to_disk(2);
+	CHECK(reads(2) && asked == 0);
+}
+
+/* Its page is written to disk while it is noted: after that. */
+static void copy_that_is_noted_meets_a_write_to_disk(void)
+{
+	meet_set = write_2_to_disk;
+	copy_1();
+	join();
+	CHECK(reads(2) && asked == 0);
+}
+
+/* The page is in memory then, and what is noted of it stays until it goes to disk again. */
+static void copy_that_is_noted_meets_a_put(void)
+{
+	meet_set = put_2;
+	copy_1();
+	join();
+	CHECK(reads(2) && asked == 0);
+	takes_none = true;
+	CHECK(write_back() == 1 && reads(2) && asked == 0);
+}
+
 /* --- cases --- */
 
 static const struct {
@@ -404,6 +555,15 @@ static const struct {
 	{"writeback_meets_a_write_to_disk", writeback_meets_a_write_to_disk},
 	{"weighed_page_is_read", weighed_page_is_read},
 	{"refaults", refaults},
+	{"copy_meets_nobody", copy_meets_nobody},
+	{"copy_meets_a_put", copy_meets_a_put},
+	{"copy_meets_a_trim", copy_meets_a_trim},
+	{"copy_meets_a_put_and_its_writeback", copy_meets_a_put_and_its_writeback},
+	{"copy_meets_a_write_to_disk", copy_meets_a_write_to_disk},
+	{"copy_goes_with_its_page", copy_goes_with_its_page},
+	{"copy_goes_with_a_write_to_disk", copy_goes_with_a_write_to_disk},
+	{"copy_that_is_noted_meets_a_write_to_disk", copy_that_is_noted_meets_a_write_to_disk},
+	{"copy_that_is_noted_meets_a_put", copy_that_is_noted_meets_a_put},
 };
 
 static int opened(const char *folder)

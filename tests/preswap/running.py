@@ -17,6 +17,7 @@ from preswapd.preswap.files.disk_file import data_ranges
 from preswapd.preswap.files.sidecar import Sidecar
 from preswapd.preswap.instance import Instance
 from preswapd.preswap.settings import DeviceSpec, Settings
+from preswapd.remote._remote import Remote
 from preswapd.units import PAGE_SIZE
 from tests.running import PATIENCE
 
@@ -80,11 +81,16 @@ class Running:
             self.settings = replace(self.settings, devices=devices)
         settings = replace(self.settings, discard_state=discard, accept_moved=accept_moved)
         found = {path.stem for path in self.paths.state_dir.glob("*.json")}
-        self.opened = Instance(settings, lambda level, text: self.log.append(text))
+        said = self.log
+        self.opened = Instance(settings, lambda level, text: said.append(text), self.remote())
         for name, device in self.opened.devices.items():
             if known and (discard or name not in found):
                 device.make_known()
         return self.opened
+
+    def remote(self) -> Remote | None:
+        """The next one's remote tier: none."""
+        return None
 
     def stop(self) -> None:
         """A clean stop."""

@@ -10,9 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.compiling import BLOCK, DEVICE, LIBRARIES, PACKAGE, TMEM, sources
+from tests.compiling import BLOCK, DEVICE, LIBRARIES, PACKAGE, REMOTE, TMEM, sources
 
 HERE = Path(__file__).parent
+COPIES = (
+    "copy_goes_with_a_write_to_disk",
+    "copy_goes_with_its_page",
+    "copy_meets_a_put",
+    "copy_meets_a_put_and_its_writeback",
+    "copy_meets_a_trim",
+    "copy_meets_a_write_to_disk",
+    "copy_meets_nobody",
+    "copy_that_is_noted_meets_a_put",
+    "copy_that_is_noted_meets_a_write_to_disk",
+)
 READS = (
     "read_meets_a_put",
     "read_meets_a_put_and_a_trim",
@@ -34,13 +45,23 @@ WRITEBACKS = (
     "writeback_meets_nobody",
 )
 WAYS = ("shrink", "idle", "heavy")
-CASES = [(case, 0) for case in READS] + [(case, way) for case in WRITEBACKS for way in range(3)]
+CASES = [(case, 0) for case in (*READS, *COPIES)]
+CASES += [(case, way) for case in WRITEBACKS for way in range(3)]
 # A file, what is left out of it, what stands there instead, and the case that finds it.
 PLACE_IS = "place_is(d, page, handle, &on_disk) &&"
 IS_UNCHANGED = "bool unchanged = place_is(d, page, &handle, noted);"
 IS_SAME_SEQ = " && slot.seq == noted->slot.seq"
 READ_MARK = "\tmarks_take(&d->marks, &mark, first, pages, false);\n\tfor"
 DROPPED = "\t}\n\tmarks_drop(&d->marks, &mark);\n\treturn err;\n}\n\n/* So many of"
+UNMARKED = [
+    ("requests.c", READ_MARK, "\tfor"),
+    ("requests.c", DROPPED, "\t}\n\t(void)mark;\n\treturn err;\n}\n\n/* So many of"),
+]
+NOTED = "\tif (copies)\n\t\tcopies_note(copies, page);\n"
+SENT = "\tif (copies)\n\t\tcopies_end(copies);\n"
+NOTED_LATER = (
+    "\tfor (uint64_t i = 0; copies && i < pages; i++)\n\t\tcopies_note(copies, first + i);\n"
+)
 SINCE = "!epochs_is_since(d->epochs, epochs_number(&d->touched[page]), d->weighed)"
 FAULTS = {
     "what_comes_back_is_published_unseen": (
@@ -56,11 +77,17 @@ FAULTS = {
         "read_meets_a_sync",
     ),
     "what_comes_back_is_read_without_the_mark": (
-        [
-            ("requests.c", READ_MARK, "\tfor"),
-            ("requests.c", DROPPED, "\t}\n\t(void)mark;\n\treturn err;\n}\n\n/* So many of"),
-        ],
+        UNMARKED,
         "read_meets_a_put_and_its_writeback",
+    ),
+    "a_copy_is_read_without_the_mark": (UNMARKED, "copy_meets_a_put_and_its_writeback"),
+    "a_copy_outlives_its_page": (
+        [("places.c", "\tcopies_forget(d, page);\n", "")],
+        "copy_goes_with_its_page",
+    ),
+    "a_copy_is_noted_after_the_mark": (
+        [("writeback.c", NOTED, "\t(void)copies;\n"), ("writeback.c", SENT, NOTED_LATER + SENT)],
+        "copy_that_is_noted_meets_a_write_to_disk",
     ),
     "writeback_does_not_look_again": (
         [("places.c", IS_UNCHANGED, "bool unchanged = true; (void)noted;")],
@@ -80,7 +107,7 @@ WRAPPED = [f"-Wl,--wrap={name}" for name in ("disk_read", "disk_write", "codec_p
 
 def built(folder: Path, tmem: list[str], device: Path = DEVICE) -> Path:
     program = folder / "meetings"
-    includes = [f"-I{path}" for path in (PACKAGE / "native", TMEM, BLOCK, device)]
+    includes = [f"-I{path}" for path in (PACKAGE / "native", TMEM, BLOCK, REMOTE, device)]
     files = [str(HERE / "meetings.c"), *sources(BLOCK, device), *tmem]
     command = ["cc", *FLAGS, *WRAPPED, *includes, "-o", str(program), *files, *LIBRARIES]
     subprocess.run(command, check=True)

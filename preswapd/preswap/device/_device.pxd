@@ -109,7 +109,7 @@ cdef extern from "device.h" nogil:
         uint64_t loads, succ_stores, failed_stores, invalidates, lost_reads, unknown_reads
         uint64_t disk_reads, disk_writes, disk_errors, punched_pages
         uint64_t trims, written_back_pages, written_back_room, written_back_idle
-        uint64_t refaults, promoted_pages, fetched_pages, fetch_errors
+        uint64_t refaults, promoted_pages, fetched_pages, remote_reads, fetch_errors
         uint64_t read_requests, write_requests, trim_requests
     ctypedef struct device "struct device":
         const tmem_ops_t *tmem
@@ -152,6 +152,20 @@ cdef extern from "device.h" nogil:
     void device_attach(device *)
     int device_reserve_index(device *)
     int device_empty(device *)
+
+cdef extern from "copies.h" nogil:
+    enum:
+        REMOTE_DEVICE_BYTES
+    const char *REMOTE_CAPSULE
+    ctypedef struct remote "struct remote":
+        pass
+    ctypedef struct remote_ops_t "struct remote_ops":
+        pass
+    ctypedef struct remote_handle "struct remote_handle":
+        const remote_ops_t *ops
+        remote *remote
+    int copies_use(device *, const remote_ops_t *, remote *, const uint8_t *)
+    void copies_stop(device *)
 
 cdef extern from "owner.h" nogil:
     ctypedef struct writeback "struct writeback":
@@ -248,6 +262,7 @@ cdef class Device:
     cdef readonly object preswap_map
     cdef str codec
     cdef Py_buffer tmem_bits
+    cdef object remote
     cdef bint is_attached
     cdef bint is_released
     cdef object on_mark

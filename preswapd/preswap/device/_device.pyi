@@ -7,6 +7,7 @@ from typing_extensions import Buffer
 from preswapd.api.figures import DeviceFigures
 from preswapd.block._export import Connection as Export
 from preswapd.preswap.device._table import Entry
+from preswapd.remote._remote import Remote
 from preswapd.tmem._tmem import Host
 
 PAGE_SIZE: int
@@ -140,6 +141,10 @@ class Device:
     @property
     def events(self) -> int:
         """A number that grows with each request of a client, of any kind, and with each error."""
+
+    def use_remote(self, remote: Remote | None) -> None:
+        """What goes to disk from now on goes there too, and is looked for there first; None: no
+        more.  ValueError: it had another one before.  MemoryError."""
 
     def connect(self) -> Connection:
         """Its first request waits until what is in flight now has ended.  OSError: it is shut."""

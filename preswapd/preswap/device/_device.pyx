@@ -12,6 +12,7 @@ from mmap import mmap as anonymous_memory
 
 from bitarray import bitarray
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.errno cimport EAGAIN, EBUSY, EINVAL, EIO, ENOENT, ENOMEM, ESHUTDOWN
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
@@ -364,6 +365,21 @@ cdef class Device:
         return device_metadata_bytes(&self.d)
 
     # --- what its owner does with it ---
+
+    def use_remote(self, remote):
+        if remote is None:
+            copies_stop(&self.d)
+            return
+        if self.remote is not None and remote is not self.remote:
+            raise ValueError("a device has one remote tier in its life")
+        self.check_attached()
+        # Kept for good: who is in flight may be at it.
+        self.remote = remote
+        cdef bytes identity = os.urandom(REMOTE_DEVICE_BYTES)
+        cdef object capsule = remote.handle()
+        cdef remote_handle *handle = <remote_handle *>PyCapsule_GetPointer(capsule, REMOTE_CAPSULE)
+        if copies_use(&self.d, handle.ops, handle.remote, identity):
+            raise MemoryError()
 
     def connect(self):
         return Connection(self)

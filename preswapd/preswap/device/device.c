@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "copies.h"
 #include "places.h"
 
 static size_t bitmap_bytes(const struct device *d)
@@ -56,6 +57,7 @@ void device_release(struct device *d)
 	if (d->weights)
 		munmap(d->weights, uses_bytes(d));
 	free(d->shadowed);
+	copies_release(d);
 	if (d->disk.fd >= 0)
 		close(d->disk.fd);
 	d->map = d->shadowed = d->to_punch = d->left[0] = d->left[1] = d->weights = NULL;
@@ -66,7 +68,7 @@ void device_release(struct device *d)
 
 size_t device_metadata_bytes(const struct device *d)
 {
-	return map_bytes(d) + 5 * bitmap_bytes(d) + uses_bytes(d);
+	return map_bytes(d) + 5 * bitmap_bytes(d) + uses_bytes(d) + copies_bytes(d);
 }
 
 struct attaching {

@@ -18,6 +18,7 @@
 #include "latency.h"
 #include "marks.h"
 #include "page_size.h"
+#include "remote.h"
 #include "sampler.h"
 #include "stores.h"
 #include "swizzle.h"
@@ -43,9 +44,18 @@ struct device_counters {
 	uint64_t loads, succ_stores, failed_stores, invalidates, lost_reads, unknown_reads;
 	uint64_t disk_reads, disk_writes, disk_errors, punched_pages;       /* pages; events */
 	uint64_t trims, written_back_pages, written_back_room, written_back_idle;     /* pages */
-	uint64_t refaults, promoted_pages, fetched_pages;                   /* pages */
+	uint64_t refaults, promoted_pages, fetched_pages, remote_reads;     /* pages */
 	uint64_t fetch_errors;
 	uint64_t read_requests, write_requests, trim_requests;
+};
+
+/* What a store beside this host has of a device, see remote.h. */
+struct device_remote {
+	uint64_t *words;               /* of each page; NULL: it never had any; atomic */
+	bool is_on;                    /* atomic; what follows stays as it is from its first time on */
+	const struct remote_ops *ops;
+	struct remote *remote;
+	uint8_t id[REMOTE_DEVICE_BYTES];
 };
 
 struct device {
@@ -68,6 +78,7 @@ struct device {
 	uint64_t promoted_below;       /* weight of a page that a read brings back; atomic */
 	uint8_t *left[2];              /* pages that were written back lately, and before that */
 	uint32_t left_now;             /* which of them is the later; atomic */
+	struct device_remote remote;
 	struct disk disk;
 	struct marks marks;
 	struct flights flights;

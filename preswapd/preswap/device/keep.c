@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "keep.h"
 
-#include "disk.h"
-#include "places.h"
+#include "copies.h"
 
 int keep_in_tmem(struct device *d, uint64_t page, const struct noted *noted, const uint8_t *from)
 {
@@ -32,6 +31,8 @@ int keep_in_tmem(struct device *d, uint64_t page, const struct noted *noted, con
 int keep_on_disk(struct device *d, uint64_t page, const struct noted *noted, const uint8_t *from,
 		 bool sync)
 {
+	/* A write that fails leaves either page there, or a piece of each. */
+	copies_forget(d, page);
 	int err = disk_write(&d->disk, page, 1, from);
 
 	if (!err && sync)

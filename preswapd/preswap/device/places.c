@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "places.h"
 
+#include "copies.h"
+
 /* Both return whether the bit was set before. */
 static bool set_bit(uint8_t *bits, uint64_t page)
 {
@@ -145,6 +147,8 @@ static void store_state(struct device *d, uint64_t page, enum page_state state)
 {
 	uint8_t before = device_state(d, page);
 
+	/* First: whoever sees DISK takes its word for that of what is there. */
+	copies_forget(d, page);
 	store_release_byte(&d->map[page], (uint8_t)state);
 	note_place(d, page, before, state);
 	note_blocks(d, page, before, state);

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "copies.h"
 #include "fetch.h"
 #include "keep.h"
 #include "places.h"
@@ -52,14 +53,40 @@ static int read_memory(struct device *d, uint64_t page, uint8_t *to, unsigned fl
 	return IN_MEMORY;
 }
 
-/* They were read from disk, under the mark. */
-static void note_read(struct device *d, uint64_t first, uint64_t pages, const uint8_t *from)
+/* What is on disk was read, there or where a copy of it is.  Under the mark. */
+static void note_read(struct device *d, uint64_t page, const uint8_t *from)
 {
+	count_add(&d->count.refaults, place_has_left(d, page));
+	promotion_consider(d, page, from);
+	device_touch(d, page, true);
+}
+
+/* Under the mark. */
+static int read_disk(struct device *d, uint64_t first, uint64_t pages, uint8_t *to, uint8_t *buffer)
+{
+	int err = disk_read(&d->disk, first, (uint32_t)pages, buffer);
+
+	if (err)
+		return device_disk_error(d, err);
+	memcpy(to, buffer, pages * PAGE_BYTES);
 	count_add(&d->count.disk_reads, pages);
+	for (uint64_t i = 0; i < pages; i++)
+		note_read(d, first + i, buffer + i * PAGE_BYTES);
+	return 0;
+}
+
+/* Those that are on disk, from the copies of them that there are.  Under the mark. */
+static void read_copies(struct device *d, uint64_t first, uint64_t pages, uint8_t *to, bool *on_disk)
+{
+	bool wanted[DISK_RUN_PAGES];
+
+	memcpy(wanted, on_disk, pages * sizeof *wanted);
+	copies_read(d, first, pages, to, on_disk);
 	for (uint64_t i = 0; i < pages; i++) {
-		count_add(&d->count.refaults, place_has_left(d, first + i));
-		promotion_consider(d, first + i, from + i * PAGE_BYTES);
-		device_touch(d, first + i, true);
+		if (!wanted[i] || on_disk[i])
+			continue;
+		count_up(&d->count.remote_reads);
+		note_read(d, first + i, to + i * PAGE_BYTES);
 	}
 }
 
@@ -68,31 +95,25 @@ static void note_read(struct device *d, uint64_t first, uint64_t pages, const ui
 static int read_run(struct device *d, uint64_t first, uint64_t pages, uint8_t *to)
 {
 	uint8_t *buffer = buffer_of_thread();
+	bool on_disk[DISK_RUN_PAGES];
 	struct mark mark;
-	uint64_t run = 0;
 	int err = buffer ? 0 : -ENOMEM;
 
 	marks_take(&d->marks, &mark, first, pages, false);
-	for (uint64_t i = 0; !err && i <= pages; i++) {
-		int found = i == pages ? IN_MEMORY : read_memory(d, first + i,
-								 to + i * PAGE_BYTES, 0);
-		if (found == ON_DISK) {
-			run++;
-			continue;
-		}
-		if (run) {
-			err = disk_read(&d->disk, first + i - run, (uint32_t)run, buffer);
-			if (err) {
-				err = device_disk_error(d, err);
-				break;
-			}
-			memcpy(to + (i - run) * PAGE_BYTES, buffer, run * PAGE_BYTES);
-			note_read(d, first + i - run, run, buffer);
-			run = 0;
-		}
+	for (uint64_t i = 0; !err && i < pages; i++) {
+		int found = read_memory(d, first + i, to + i * PAGE_BYTES, 0);
+		on_disk[i] = found == ON_DISK;
 		/* What was on disk becomes PENDING only while nothing is in flight. */
 		if (found < 0 || found == ON_SOURCE)
 			err = found < 0 ? found : -EIO;
+	}
+	if (!err && copies_are_on(d))
+		read_copies(d, first, pages, to, on_disk);
+	for (uint64_t i = 0, n; !err && i < pages; i += n) {
+		for (n = 1; i + n < pages && on_disk[i + n] == on_disk[i];)
+			n++;
+		if (on_disk[i])
+			err = read_disk(d, first + i, n, to + i * PAGE_BYTES, buffer);
 	}
 	marks_drop(&d->marks, &mark);
 	return err;
@@ -296,6 +317,9 @@ static int write_run(struct device *d, uint64_t first, uint64_t pages, const uin
 		return -ENOMEM;
 	memcpy(buffer, from, pages * PAGE_BYTES);
 	marks_take(&d->marks, &mark, first, pages, true);
+	/* A write that fails leaves either page there, or a piece of each. */
+	for (uint64_t page = first; page < first + pages; page++)
+		copies_forget(d, page);
 	int err = disk_write(&d->disk, first, (uint32_t)pages, buffer);
 	if (!err && sync)
 		err = disk_sync(&d->disk);

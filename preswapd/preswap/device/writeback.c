@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "copies.h"
 #include "places.h"
 #include "runs.h"
 #include "weights.h"
@@ -15,7 +16,7 @@
 /* Copies one page of tmem into the buffer and notes it; slot.ref is 0 where there is none, and for
  * a damaged page: it leaves tmem as lost. */
 static int take(struct device *d, uint64_t page, uint8_t *to, struct noted *noted,
-		struct writeback *w)
+		struct copies *copies, struct writeback *w)
 {
 	struct tmem_copy copy;
 
@@ -23,6 +24,8 @@ static int take(struct device *d, uint64_t page, uint8_t *to, struct noted *note
 	if (!noted->slot.ref)
 		return 0;
 	int err = d->tmem->open(d->host, &copy, to);
+	if (!err && copies)
+		copies_seal(copies, page, &copy);
 	if (err != -EIO)
 		return err;                    /* a lack of memory is not damage */
 	w->lost += place_change(d, page, noted, LOST);
@@ -50,11 +53,14 @@ static uint64_t end_of(const bool *chosen)
 }
 
 /* On disk, and not in tmem any more, unless it changed meanwhile. */
-static void leave(struct device *d, uint64_t page, const struct noted *noted, struct writeback *w)
+static void leave(struct device *d, uint64_t page, const struct noted *noted, struct copies *copies,
+		  struct writeback *w)
 {
 	if (!place_change(d, page, noted, DISK))
 		return;
 	place_leave(d, page);
+	if (copies)
+		copies_note(copies, page);
 	w->moved++;
 }
 
@@ -89,11 +95,12 @@ static void move(struct device *d, uint64_t extent, const bool chosen[EXTENT_PAG
 	w->err = buffer ? device_mark(d) : -ENOMEM;
 	if (w->err)
 		return;
+	struct copies *copies = copies_begin(d, first, pages);
 	marks_take(&d->marks, &mark, first, pages, true);
 	for (uint64_t i = 0, n = 0; !w->err && i < pages; i++) {
 		noted[i].slot.ref = 0;
 		if (n < most && chosen[from + i])
-			w->err = take(d, first + i, buffer + i * PAGE_BYTES, &noted[i], w);
+			w->err = take(d, first + i, buffer + i * PAGE_BYTES, &noted[i], copies, w);
 		n += noted[i].slot.ref != 0;
 	}
 	size_t number = w->err ? 0 : runs_of(noted, first, pages, buffer, runs);
@@ -106,9 +113,11 @@ static void move(struct device *d, uint64_t extent, const bool chosen[EXTENT_PAG
 			continue;
 		count_add(&d->count.disk_writes, r->pages);
 		for (uint64_t page = r->first; page < r->first + r->pages; page++)
-			leave(d, page, &noted[page - first], w);
+			leave(d, page, &noted[page - first], copies, w);
 	}
 	marks_drop(&d->marks, &mark);
+	if (copies)
+		copies_end(copies);
 	count_add(&d->count.written_back_pages, w->moved);
 }
 
