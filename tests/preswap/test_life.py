@@ -75,7 +75,10 @@ class Lives(RuleBasedStateMachine):
     def host(self) -> Running:
         tmp = self.stack.enter_context(tempfile.TemporaryDirectory(prefix="preswapd-test-"))
         specs = [DeviceSpec("g1", PAGES * PAGE), DeviceSpec("g2", PAGES * PAGE)]
-        return self.stack.enter_context(Running(Path(tmp), specs, LIMITS[-1]))
+        return self.stack.enter_context(self.new_host(Path(tmp), specs))
+
+    def new_host(self, tmp: Path, specs: list[DeviceSpec]) -> Running:
+        return Running(tmp, specs, LIMITS[-1])
 
     @initialize()
     def begin(self) -> None:
