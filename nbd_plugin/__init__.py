@@ -6,3 +6,5 @@ from preswapd.server.putting_off import put_off
 put_off("inspect")
 # With it OpenSSL, for the one that pulls a device over TLS.
 put_off("preswapd.preswap.moving.tls")
+# Only where a store is configured.
+put_off("preswapd.remote.tier")

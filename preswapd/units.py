@@ -12,6 +12,9 @@ LARGEST = (1 << 63) - 1
 
 DURATION = re.compile(r"([0-9]{1,12})(?:\.([0-9]{1,6}))?\s*(s|m|min|h|d)?")
 SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+# Of waits that are shorter than what people call a duration: their unit is never guessed.
+MILLISECONDS = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)\s*(us|ms|s)")
+IN_MILLISECONDS = {"us": 0.001, "ms": 1.0, "s": 1000.0}
 PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,2})?)\s*%?")
 
 
@@ -94,6 +97,19 @@ def exact_duration(seconds: int) -> str:
 def format_duration(seconds: float) -> str:
     """The same, also of a part of a second."""
     return exact_duration(int(seconds)) if seconds == int(seconds) else f"{seconds:g}s"
+
+
+def parse_milliseconds(text: str) -> float:
+    """Of "5ms", "2.5ms", "500us" or "1s"."""
+    match = MILLISECONDS.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is not a short time: write it like 5ms or 500us")
+    return round(float(match.group(1)) * IN_MILLISECONDS[match.group(2)], 3)
+
+
+def exact_milliseconds(milliseconds: float) -> str:
+    """A text that parse_milliseconds reads back as the same number, where it came from there."""
+    return f"{milliseconds:.3f}".rstrip("0").rstrip(".") + "ms"
 
 
 def parse_percent(text: str) -> float:

@@ -16,6 +16,7 @@ from preswapd.api.messages import (
     Age,
     Parked,
     PullStatus,
+    RemoteStatus,
     ServerFacts,
     ShrinkProgress,
     ShrinkResult,
@@ -107,6 +108,12 @@ class Client:
             # A server that was not restarted when its package was: it knows the older name.
             found = self._get("/doctor")
         return ServerFacts.from_json(found)
+
+    def remote(self) -> RemoteStatus:
+        """How it is with the store of the remote tier; RefusedError from a server that is too old
+        to have one."""
+        with newer_than_the_server():
+            return RemoteStatus.from_json(self._get("/remote"))
 
     def metrics(self) -> str:
         """The statistics in Prometheus' text format."""

@@ -450,6 +450,7 @@ class Statistics(TypedDict):
     refused: NotRequired[dict[str, str]]
     images: NotRequired[dict[str, ImageFigures]]
     refused_images: NotRequired[dict[str, str]]
+    remote: NotRequired[RemoteFigures]
     sysctl: NotRequired[dict[str, int | str]]
     server: NotRequired[ServerFigures]
 

@@ -6,6 +6,7 @@ size is the same size, and refused with the same sentence, wherever it is said.
 """
 
 import ipaddress
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,9 +18,11 @@ from preswapd.paths import check_instance_name, parse_path
 from preswapd.units import (
     PAGE_SIZE,
     exact_duration,
+    exact_milliseconds,
     exact_percent,
     exact_size,
     parse_duration,
+    parse_milliseconds,
     parse_pages,
     parse_percent,
     parse_size,
@@ -44,6 +47,14 @@ SHORTEST_AGE, LONGEST_AGE = 1, 30 * 86400
 RECOMPRESS = ("zstd", "lz4")
 # How TLS clients show who they are: certificates, or keys that both ends have.
 X509, PSK = "x509", "psk"
+# How long a read waits for a store before the disk is asked, in milliseconds: what a network needs
+# at the least, and what a guest notices.
+SHORTEST_WAIT, LONGEST_WAIT = 0.1, 1000.0
+# Of a store over TCP: one node, several, or some of a cluster, which know the others.
+STORE = re.compile(
+    r"(?P<scheme>rediss?)://(?:(?P<user>[^@/?#]*)@)?(?P<hosts>[^/?#@]*)(?:/(?P<number>[0-9]{0,4}))?"
+)
+HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?")
 
 # At which read a page of an image is cached.
 ADMIT = ("first", "second")
@@ -86,6 +97,12 @@ def size_value(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise ValueError('a size is expected, like "512M"')
     return str(value)
+
+
+def short_time_value(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError('a short time is expected, like "5ms"')
+    return value
 
 
 def duration_value(value: Any) -> str:
@@ -178,6 +195,35 @@ def check_age(seconds: int) -> int:
             f" {exact_duration(LONGEST_AGE)}"
         )
     return seconds
+
+
+def check_wait(milliseconds: float) -> float:
+    if not SHORTEST_WAIT <= milliseconds <= LONGEST_WAIT:
+        raise ValueError(
+            f"{exact_milliseconds(milliseconds)} is out of range: from"
+            f" {exact_milliseconds(SHORTEST_WAIT)} to {exact_milliseconds(LONGEST_WAIT)}"
+        )
+    return milliseconds
+
+
+def check_store(text: str) -> str:
+    """A password in it would be shown wherever the settings are; no word of it is said here."""
+    if re.fullmatch(r"unix:///[^?#]+", text):
+        return text
+    found = STORE.fullmatch(text)
+    if found is None:
+        raise ValueError("it is not the URL of a store, like redis://10.0.0.1:6379")
+    if ":" in (found["user"] or ""):
+        raise ValueError(
+            "a password in it would be shown by ps and --show-config: write it into a file that"
+            " the server alone can read, and name that with password-file"
+        )
+    hosts = found["hosts"].split(",")
+    for host in hosts:
+        match = HOST.fullmatch(host)
+        if match is None or not 1 <= int(match["port"] or 6379) <= 65535:
+            raise ValueError(f"{host!r} is not HOST or HOST:PORT, like 10.0.0.1:6379")
+    return text
 
 
 def check_rate(size: int) -> int:
@@ -275,6 +321,21 @@ def age_kind() -> Kind:
     return Kind("duration", parse, lambda value: parse(duration_value(value)), exact_duration)
 
 
+def wait_kind() -> Kind:
+    """Milliseconds."""
+
+    def parse(text: str) -> float:
+        return check_wait(parse_milliseconds(text))
+
+    return Kind(
+        "time",
+        parse,
+        lambda value: parse(short_time_value(value)),
+        exact_milliseconds,
+        exact_milliseconds,
+    )
+
+
 def room_kind() -> Kind:
     """A share.  As text everywhere: of a number nobody knows whether 1 is all or a hundredth."""
 
@@ -341,6 +402,9 @@ BOOLEAN = Kind("true|false", parse_boolean, boolean_value)
 FLAG = Kind("0|1", parse_flag, lambda value: parse_flag(str(number_value(value))), int, int)
 ROOM = or_word(room_kind(), OFF, 0.0)
 AGE = or_word(age_kind(), OFF, OFF)
+TIME_TO_LIVE = age_kind()
+STORE_URL = text_kind("url", check_store)
+WAIT = wait_kind()
 AGE_OR_AUTO = or_word(or_word(age_kind(), AUTO, AUTO), OFF, OFF)
 RATE = or_word(rate_kind(), OFF, OFF)
 RECOMPRESS_CODEC = or_word(codec_kind(RECOMPRESS), OFF, OFF)

@@ -34,8 +34,11 @@ from preswapd.api.kinds import (
     RECOMPRESS_CODEC,
     ROOM,
     SIZE,
+    STORE_URL,
     THREADS,
+    TIME_TO_LIVE,
     TLS_MODE,
+    WAIT,
     Kind,
     or_word,
 )
@@ -47,6 +50,8 @@ PREFIX = "preswap."
 DEFAULT = "default"
 # What an operator sets and reads is a number of pages, of all devices or of vm.preswap.DEVICE.
 VM_PRESWAP = "vm.preswap"
+# Whether the remote tier is used, where there is one.
+VM_REMOTE = "vm.remote"
 # Of a device's quota: more pages than any device has.
 UNLIMITED = "unlimited"
 NO_LIMIT = (1 << 64) - 1
@@ -74,6 +79,7 @@ class Setting:
     meaning: str  # a sentence without its capital letter and its full stop
     default: str = ""  # in words; none: it must be given
     table: str = ""  # in which table of a file the key stands
+    sysctl: str = ""  # sysctl's key, where that is not made of the instance's name
 
     @property
     def at(self) -> tuple[str, ...]:
@@ -96,6 +102,8 @@ class Setting:
         return f"{self.meaning[0].upper()}{self.meaning[1:]}. {default}"
 
     def sysctl_key(self, instance: str, device: str | None = None) -> str:
+        if self.sysctl:
+            return self.sysctl
         owner = instance if device is None else f"{instance}.{device}"
         return f"{PREFIX}{owner}.{self.parameter}"
 
@@ -202,6 +210,95 @@ TLS = (
         table="tls",
     ),
 )
+# A store in memory of other hosts, beside the disk files: a read cache of what is in them.
+REMOTE = (
+    Setting(
+        "url",
+        STORE_URL,
+        START,
+        "the store of the remote tier: redis:// or rediss:// (with TLS) and [USER@]HOST[:PORT],"
+        " several hosts separated by commas, of a cluster some of them; or unix://PATH",
+        "none, and no remote tier",
+        table="remote",
+    ),
+    Setting(
+        "password-file",
+        FILE,
+        START,
+        "the file of the store's password, which others cannot read",
+        "none",
+        table="remote",
+    ),
+    Setting(
+        "key-file",
+        FILE,
+        START,
+        "the file of the key that pages in the store are sealed with, 32 bytes that others cannot"
+        " read; it is made where it is missing",
+        "remote.key in state-dir",
+        table="remote",
+    ),
+    Setting(
+        "image-key-file",
+        FILE,
+        START,
+        "the file of the key that pages of read-only images are shared with, 32 bytes that others"
+        " cannot read, the same on all hosts that share them; it is not made",
+        "none, and images are not shared",
+        table="remote",
+    ),
+    Setting(
+        "ca",
+        FILE,
+        START,
+        "with rediss:// the certificate of whoever has signed the store's",
+        "those that the host trusts",
+        table="remote",
+    ),
+    Setting(
+        "cert",
+        FILE,
+        START,
+        "with rediss:// the certificate that the store asks of its clients",
+        "none",
+        table="remote",
+    ),
+    Setting("key", FILE, START, "the key of that certificate", "none", table="remote"),
+    Setting(
+        "timeout",
+        WAIT,
+        START,
+        "how long a read waits for the store before it goes to the disk file, from 0.1ms to 1s",
+        "5ms",
+        table="remote",
+    ),
+    Setting(
+        "max",
+        SIZE,
+        START,
+        "the most bytes of the store that pages may take, as far as the server knows; 0: no limit"
+        " but the store's own",
+        "0",
+        table="remote",
+    ),
+    Setting(
+        "ttl",
+        TIME_TO_LIVE,
+        START,
+        "how long the store keeps a page",
+        "1d",
+        table="remote",
+    ),
+)
+REMOTE_USED = Setting(
+    "remote",
+    FLAG,
+    Place.SYSCTL,
+    "1: pages that move to disk are also set in the store of the remote tier, and are read from"
+    " there; 0: they are not",
+    "1, or 0 without a store",
+    sysctl=VM_REMOTE,
+)
 INSTANCE = (
     Setting(
         "instance",
@@ -274,6 +371,8 @@ INSTANCE = (
         "none",
     ),
     *TLS,
+    *REMOTE,
+    REMOTE_USED,
     POOL_LIMIT,
     GOVERNED_LIMIT,
     FROZEN,

@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, cast
 
-from preswapd.api.figures import DeviceAnswer, ServerFigures, Statistics
-from preswapd.api.messages import AGES, Parked, ServerFacts, is_an_image
+from preswapd.api.figures import DeviceAnswer, RemoteFigures, ServerFigures, Statistics
+from preswapd.api.messages import AGES, Parked, RemoteStatus, ServerFacts, is_an_image
 from preswapd.api.settings import VM_PRESWAP
 from preswapd.api.wire import NOT_KEPT, PREFIX, SAVE_TYPE, NotFoundError
 from preswapd.errors import UsageError
@@ -62,6 +62,14 @@ class Streamed(NamedTuple):
 Answer = Reply | Followed | Streamed
 
 
+class RemoteTier(Protocol):
+    """What is said of the remote tier, where there is one."""
+
+    def figures(self) -> RemoteFigures: ...
+
+    def status(self) -> RemoteStatus: ...
+
+
 class WrongMethodError(UsageError):
     """The path exists, but not with this method."""
 
@@ -74,11 +82,16 @@ class Api:
     """The paths of the API, each with the method of this class that serves it."""
 
     def __init__(
-        self, instance: Instance, facts: ServerFacts, images: Images | None = None
+        self,
+        instance: Instance,
+        facts: ServerFacts,
+        images: Images | None = None,
+        remote: RemoteTier | None = None,
     ) -> None:
         self.instance = instance
         self.images = images or Images(instance.host, (), instance.settings.compress, instance.log)
         self.facts = facts
+        self.remote = remote
         self.routes: list[tuple[str, re.Pattern[str], Callable[..., Answer]]] = [
             ("GET", path("/stats"), self.stats),
             ("GET", path("/devices"), self.devices),
@@ -106,6 +119,7 @@ class Api:
             ("POST", path("/shrink"), self.shrink),
             ("DELETE", path("/shrink"), self.stop_shrink),
             ("POST", path("/sync"), self.sync),
+            ("GET", path("/remote"), self.remote_status),
             ("GET", path("/server"), self.server),
             # The older name, kept.  The findings that it promises are made by `preswapctl`.
             ("GET", path("/doctor"), self.server),
@@ -127,12 +141,15 @@ class Api:
     def all_stats(self) -> Statistics:
         """What `preswapctl --json stats` prints."""
         server = cast(ServerFigures, asdict(self.facts))
-        return {
+        stats: Statistics = {
             **self.instance.stats(),
             "images": self.images.stats(),
             "refused_images": dict(self.images.refused),
             "server": server,
         }
+        if self.remote is not None:
+            stats["remote"] = self.remote.figures()
+        return stats
 
     def stats(self, request: Request) -> Reply:
         return Reply(200, self.all_stats())
@@ -156,6 +173,10 @@ class Api:
         pages = {f"{VM_PRESWAP}.{name}": device.preswap_pages for name, device in devices.items()}
         settings = self.instance.sysctl.values(devices)
         return Reply(200, {VM_PRESWAP: self.instance.pages_in_tmem(), **pages, **settings})
+
+    def remote_status(self, request: Request) -> Reply:
+        found = RemoteStatus() if self.remote is None else self.remote.status()
+        return Reply(200, asdict(found))
 
     def server(self, request: Request) -> Reply:
         return Reply(200, asdict(self.facts))

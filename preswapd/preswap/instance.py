@@ -122,7 +122,7 @@ class Instance:
         self.parking = Parking(settings.paths, opened.host.boot_id, self.clients.awaited, log)
         for complaint in opened.complaints:
             log(ERROR, complaint)
-        self.sysctl = Sysctl(settings, opened.host, POOL)
+        self.sysctl = Sysctl(settings, opened.host, POOL, remote)
         for complaint in self.sysctl.restore(self.devices, self.refused):
             log(WARNING, complaint)
         self.transfers = Transfers(

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from preswapd.api.kinds import LARGEST_POOL, OFF
 from preswapd.api.settings import (
@@ -61,13 +61,22 @@ class Changeable:
         self.effect.set(self.effect.default() if text == DEFAULT else parse(text))
 
 
+class Tier(Protocol):
+    """The remote tier, as far as an operator switches it."""
+
+    enabled: bool
+
+
 class Sysctl:
     """The settings of one instance and its devices, by key."""
 
-    def __init__(self, settings: Settings, host: Host, pool: int) -> None:
+    def __init__(
+        self, settings: Settings, host: Host, pool: int, remote: Tier | None = None
+    ) -> None:
         self.settings = settings
         self.host = host
         self.pool = pool
+        self.remote = remote
         self.path = settings.paths.kept_settings
         self.frozen = False
         # What an operator lets the pool take, and what the governor does: the lower one holds.
@@ -95,6 +104,7 @@ class Sysctl:
 
     def all(self, devices: Mapping[str, Device]) -> dict[str, Changeable]:
         effects = {
+            "remote": self.remote_tier(),
             "pool-limit": self.pool_limit(),
             "governed-limit": self.governed_limit(),
             "frozen": self.freezing(),
@@ -164,6 +174,19 @@ class Sysctl:
             self.frozen = frozen
 
         return Effect(lambda: self.frozen, change, lambda: False)
+
+    def remote_tier(self) -> Effect:
+        remote = self.remote
+
+        def change(used: bool) -> None:
+            if remote is not None:
+                remote.enabled = used
+            elif used:
+                raise UsageError("no store is in use: see url in [remote], and the server's log")
+
+        return Effect(
+            lambda: remote is not None and remote.enabled, change, lambda: remote is not None
+        )
 
     def of_policy(self, parameter: str) -> Effect:
         def change(value: Any) -> None:

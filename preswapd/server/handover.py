@@ -5,11 +5,13 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from preswapd.api.messages import ServerFacts
 from preswapd.paths import InstancePaths
 from preswapd.precache.settings import ImageSpec
 from preswapd.preswap.settings import DeviceSpec, Settings
+from preswapd.remote.settings import StoreSettings
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Handover:
     death_signal: int  # as host/prctl.py has it
     stops_at: tuple[int, ...]  # signals
     images: tuple[ImageSpec, ...] = ()
+    store: StoreSettings | None = None  # of the remote tier
+    python: str = ""  # the interpreter that its courier is run with
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), default=text_of)
@@ -40,6 +44,7 @@ class Handover:
             **{name: path_of(path) for name, path in settings["paths"].items()}
         )
         settings["devices"] = tuple(DeviceSpec(**spec) for spec in settings["devices"])
+        store = values["store"]
         return cls(
             settings=Settings(**settings),
             facts=ServerFacts(**values["facts"]),
@@ -55,7 +60,17 @@ class Handover:
             images=tuple(
                 ImageSpec(**{**spec, "path": path_of(spec["path"])}) for spec in values["images"]
             ),
+            store=None if store is None else StoreSettings(**with_paths(store)),
+            python=values["python"],
         )
+
+
+PATHS_OF_STORE = ("key_file", "image_key_file", "password_file", "ca", "cert", "key")
+
+
+def with_paths(store: dict[str, Any]) -> dict[str, Any]:
+    found = {name: store[name] for name in PATHS_OF_STORE if store[name] is not None}
+    return {**store, **{name: path_of(text) for name, text in found.items()}}
 
 
 # As bytes: nbdkit's Python may take the locale's word for how names are written, as it was embedded

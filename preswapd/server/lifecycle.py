@@ -26,6 +26,7 @@ from preswapd.host.sd_notify import notify
 from preswapd.log import ERROR, INFO, WARNING, Throttle, log
 from preswapd.precache.images import Images
 from preswapd.preswap.instance import Instance
+from preswapd.remote import tier as remote_tier
 from preswapd.server import stopping
 from preswapd.server.arrivals import Arrivals
 from preswapd.server.buffers import Buffers
@@ -69,7 +70,8 @@ def begin(handover: Handover, buffered: Callable[[], int], arrivals: Arrivals | 
     # Before the instance is there a stop has nothing to write.
     stop = Stop(handover, [one for one in unix if one.path in handover.own_sockets])
     spawn("signals", stop.wait)
-    instance = Instance(handover.settings, log=log)
+    tier = tier_of(handover)
+    instance = Instance(handover.settings, log=log, remote=tier.remote if tier else None)
     stop.instance = instance
     log_recovery(instance)
     spawn("maintenance", Background(instance.maintain, pause=instance.activity.pause).run)
@@ -88,7 +90,7 @@ def begin(handover: Handover, buffered: Callable[[], int], arrivals: Arrivals | 
     instance.reserved = images.names
     if handover.images:
         spawn("images", images_thread(instance, images).run)
-    api = Api(instance, handover.facts, images)
+    api = Api(instance, handover.facts, images, tier)
     ControlServer(listening, api, log).start()
     # What lives now lives on: a full collection would hold requests up for nothing.
     gc.collect()
@@ -104,13 +106,23 @@ def begin(handover: Handover, buffered: Callable[[], int], arrivals: Arrivals | 
         GuestLog(instance, exports, arrivals=arrivals).look,
         sockets.look,
         *([] if arrivals is None else [telling(arrivals, api)]),
+        *([] if tier is None else [tier.look]),
         pause=lambda: time.sleep(WATCH_SECONDS),
     )
     spawn("watch", watch.run)
     if arrivals is not None:
         spawn("arrivals", Background(arrivals.look, pause=arrivals.wait).run)
+    if tier is not None and tier.keeper is not None:
+        spawn("courier", tier.keeper.run)
     announce(handover, exports)
     return exports
+
+
+def tier_of(handover: Handover) -> "remote_tier.Tier | None":
+    """None where no store is configured: then nothing of it is loaded."""
+    if handover.store is None:
+        return None
+    return remote_tier.Tier(handover.store, handover.python, log)
 
 
 def images_thread(instance: Instance, images: Images) -> "Background":
@@ -160,9 +172,10 @@ def announce(handover: Handover, exports: Exports) -> None:
     tls = f" with TLS ({facts.tls})" if handover.is_guarded else ""
     also = f" and {handover.listen}{tls}" if handover.listen and not facts.listen_error else ""
     served = ", ".join(exports.images_served())
-    images = f" images {served or 'none'}," if handover.images else ""
+    beside = f" images {served or 'none'}," if handover.images else ""
+    beside += f" remote tier at {handover.store.url}," if handover.store else ""
     text = (
-        f"instance {settings.instance}, devices {', '.join(exports.names()) or 'none'},{images}"
+        f"instance {settings.instance}, devices {', '.join(exports.names()) or 'none'},{beside}"
         f" NBD at {settings.paths.nbd_socket}{also}, control at {settings.paths.control_socket},"
         f" nbdkit {facts.nbdkit}, worker threads: {facts.threads}"
     )

@@ -147,6 +147,8 @@ def become_nbdkit(
         is_guarded=tcp.is_guarded,
         death_signal=death_signal(),
         stops_at=tuple(stopping.wanted()),
+        store=config.store,
+        python=sys.executable,
     )
     pass_on(listening.nbd)
     passing = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(len(listening.nbd))}

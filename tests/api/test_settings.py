@@ -24,6 +24,7 @@ from preswapd.api.kinds import (
     RECOMPRESS_CODEC,
     ROOM,
     SIZE,
+    WAIT,
     Kind,
     or_word,
 )
@@ -32,7 +33,9 @@ from preswapd.api.settings import (
     DEVICE,
     INSTANCE,
     POLICY,
+    REMOTE_USED,
     START,
+    VM_REMOTE,
     Place,
     Setting,
     said_in,
@@ -71,6 +74,10 @@ def test_meaning_reads_as_part_of_a_table(setting: Setting) -> None:
     assert "|" not in setting.meaning + setting.default
 
 
+def test_key_of_its_own() -> None:
+    assert REMOTE_USED.sysctl_key("vm1") == VM_REMOTE == "vm.remote"
+
+
 # --- kinds ---
 
 
@@ -95,6 +102,12 @@ def test_pages_of_a_file_are_those_of_sysctl() -> None:
 @pytest.mark.parametrize(("text", "value"), [("64M", 64 << 20), ("64M/s", 64 << 20), ("off", OFF)])
 def test_rate(text: str, value: int | str) -> None:
     assert RATE.parse(text) == RATE.from_toml(text) == value
+
+
+@pytest.mark.parametrize("text", ["5ms", "5 ms", "0.005s", "5000us"])
+def test_short_time(text: str) -> None:
+    assert WAIT.parse(text) == WAIT.from_toml(text) == 5.0
+    assert WAIT.to_toml(5.0) == "5ms"
 
 
 @pytest.mark.parametrize("said", ["0", "0%", 0, 0.0, "off"])
@@ -123,6 +136,8 @@ def test_room(said: Any) -> None:
         (AGE_OR_AUTO, True, 'a duration is expected, like "30m", or "auto", or "off"'),
         (RATE, "32", "32 bytes a second is less than a page: at least 4K, like 32M, or off"),
         (RATE, "fast", "'fast' is not a size: write it like 512M, 4G, 1GiB or 4096, or off"),
+        (WAIT, "50us", "0.05ms is out of range: from 0.1ms to 1000ms"),
+        (WAIT, "fast", "'fast' is not a short time: write it like 5ms or 500us"),
         (RECOMPRESS_CODEC, "none", "'none' is not a codec: the choices are zstd, lz4, or off"),
         (RECOMPRESS_CODEC, 1, 'a string in quotes is expected, or "off"'),
     ],

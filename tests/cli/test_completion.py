@@ -84,13 +84,14 @@ KEYS = [
     "preswap.default.writeback_room",
     "vm.preswap",
     "vm.preswap.g1",
+    "vm.remote",
 ]
 
 
 def test_sysctl_keys(module_server: RunningServer) -> None:
     words = f"preswapctl --runtime-dir={module_server.runtime_dir} sysctl"
     assert offered(f"{words} ") == KEYS
-    assert offered(f"{words} -w vm.") == KEYS[-2:]
+    assert offered(f"{words} -w vm.") == KEYS[-3:]
     assert offered(f"{words} vm.preswap preswap.default.g1.q") == ["preswap.default.g1.quota"]
     # For what comes behind -p the shell completes files.
     assert offered(f"{words} -p ") == [""]

@@ -7,13 +7,13 @@ import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from preswapd.api.messages import ShrinkProgress
-from preswapd.api.settings import NO_LIMIT
+from preswapd.api.settings import NO_LIMIT, VM_REMOTE
 from preswapd.errors import RefusedError, UsageError
 from preswapd.preswap.policy import AUTO, Policy
 from preswapd.preswap.settings import DeviceSpec
@@ -50,6 +50,7 @@ def write_all(running: Running, tag: int) -> None:
 
 def test_defaults(opened: Running) -> None:
     assert values(opened) == {
+        VM_REMOTE: 0,
         LIMIT: 8 * MIB,
         GOVERNED: "off",
         FROZEN: 0,
@@ -104,6 +105,32 @@ def test_restart_keeps_the_policy(opened: Running, end: str) -> None:
     opened.open()
     assert opened.instance.sysctl.policy == Policy(writeback_idle=1800, recompress_after=None)
     assert (values(opened)[IDLE], values(opened)[CODEC]) == (1800, "off")
+
+
+@dataclass
+class Switch:
+    """Of the remote tier, all that an operator sets."""
+
+    enabled: bool = True
+
+
+def test_remote_tier_is_switched(opened: Running) -> None:
+    instance, tier = opened.instance, Switch()
+    instance.sysctl.remote = tier
+    assert values(opened)[VM_REMOTE] == 1
+    assert instance.set(VM_REMOTE, "0") == (0, None, None)
+    assert not tier.enabled
+    instance.set(VM_REMOTE, "default")
+    assert tier.enabled
+
+
+def test_remote_tier_that_is_not_there(opened: Running) -> None:
+    with pytest.raises(UsageError, match=r"vm\.remote: no store is in use"):
+        opened.instance.set(VM_REMOTE, "1")
+    assert opened.instance.set(VM_REMOTE, "0").value == 0
+    opened.stop()
+    opened.open()
+    assert values(opened)[VM_REMOTE] == 0
 
 
 def test_quota_sends_the_rest_to_disk(opened: Running) -> None:

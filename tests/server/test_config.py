@@ -26,6 +26,7 @@ from preswapd.host.meminfo import SMALLEST_RESERVE
 from preswapd.host.nbdkit import THREADS
 from preswapd.paths import InstancePaths
 from preswapd.preswap.settings import MOST_DEVICES, DeviceSpec, Settings
+from preswapd.remote.settings import StoreSettings
 from preswapd.server.config.files import (
     DEVICE_KEYS,
     DEVICE_TABLE,
@@ -74,6 +75,17 @@ def test_every_key(tmp_path: Path) -> None:
         [tls]
         mode = "x509"
         certificates = "/etc/preswapd/tls"
+        [remote]
+        url = "rediss://swap@10.0.0.1:7000,[fd00::1]:7001,node3"
+        password-file = "/etc/preswapd/password"
+        key-file = "/etc/preswapd/key"
+        image-key-file = "/etc/preswapd/images.key"
+        ca = "/etc/preswapd/ca.pem"
+        cert = "/etc/preswapd/cert.pem"
+        key = "/etc/preswapd/key.pem"
+        timeout = "2.5ms"
+        max = "8G"
+        ttl = "2h"
         [writeback]
         room = "7.5%"
         idle = "auto"
@@ -118,6 +130,16 @@ def test_every_key(tmp_path: Path) -> None:
         listen="0.0.0.0:10809",
         tls_mode="x509",
         tls_certificates=Path("/etc/preswapd/tls"),
+        remote_url="rediss://swap@10.0.0.1:7000,[fd00::1]:7001,node3",
+        remote_password_file=Path("/etc/preswapd/password"),
+        remote_key_file=Path("/etc/preswapd/key"),
+        remote_image_key_file=Path("/etc/preswapd/images.key"),
+        remote_ca=Path("/etc/preswapd/ca.pem"),
+        remote_cert=Path("/etc/preswapd/cert.pem"),
+        remote_key=Path("/etc/preswapd/key.pem"),
+        remote_timeout=2.5,
+        remote_max=8 << 30,
+        remote_ttl=7200,
     )
     assert loaded.tls == TlsKeys("x509", Path("/etc/preswapd/tls"))
 
@@ -302,6 +324,23 @@ def test_drop_in_folder_that_is_none(tmp_path: Path) -> None:
         ),
         ('tls.psk-file = "/k"', 'without a mode psk-file does nothing: say mode = "psk" in [tls]'),
         ('tls = { mode = "psk", psk-file = "k" }', "psk-file: 'k' is not an absolute path"),
+        ('remote.url = "http://h"', "url: it is not the URL of a store, like redis://10.0.0.1"),
+        ('remote.url = "redis://h/x"', "url: it is not the URL of a store"),
+        ('remote.url = "redis://"', "url: '' is not HOST or HOST:PORT, like 10.0.0.1:6379"),
+        ('remote.url = "redis://a,b c"', "url: 'b c' is not HOST or HOST:PORT"),
+        ('remote.url = "redis://a:0"', "url: 'a:0' is not HOST or HOST:PORT"),
+        ('remote.url = "redis://a:65536"', "url: 'a:65536' is not HOST or HOST:PORT"),
+        ('remote.url = "redis://:s3cret@h"', "write it into a file that the server alone can read"),
+        ('remote.url = "redis://me:s3cret@h"', "and name that with password-file"),
+        ('remote.ttl = "1h"', "remote-ttl: without a url it does nothing: say url in [remote]"),
+        ('remote.key-file = "/k"', "remote-key-file: without a url it does nothing"),
+        ('remote = { url = "redis://h", ca = "/c" }', "remote-ca: it is for TLS, and the url does"),
+        ('remote = { url = "rediss://h", cert = "/c" }', "remote-cert: it needs key in [remote]"),
+        ('remote = { url = "rediss://h", key = "/c" }', "or --remote-cert"),
+        ('remote = { url = "redis://h", timeout = 5 }', 'a short time is expected, like "5ms"'),
+        ('remote = { url = "redis://h", timeout = "5" }', "write it like 5ms or 500us"),
+        ('remote = { url = "redis://h", timeout = "2s" }', "2000ms is out of range: from 0.1ms to"),
+        ('remote = { url = "redis://h", ttl = "31d" }', "31d is out of range: from 1s to 30d"),
         ('runtime-dir = "run"', "runtime-dir: 'run' is not an absolute path"),
         ('runtime-dir = "/a\\u0000"', "is not an absolute path"),
         ('instance = "../x"', "instance: '../x' is not an instance name"),
@@ -333,6 +372,11 @@ def test_too_much_for_the_parser(tmp_path: Path, value: str) -> None:
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="No such file"):
         load(config=tmp_path / "none.toml")
+
+
+def test_secret_in_a_url_is_not_repeated(tmp_path: Path) -> None:
+    said = refusal(tmp_path, '[remote]\nurl = "redis://me:s3cret@h"', pool_size=32 * MIB)
+    assert "s3cret" not in said
 
 
 def test_root_is_no_file() -> None:
@@ -394,6 +438,37 @@ def test_place_of_what_does_not_fit(tmp_path: Path) -> None:
     assert said.startswith("vm1.toml:3: without a mode psk-file does nothing")
 
 
+def test_store_by_its_url_alone() -> None:
+    loaded = load(instance="vm1", pool_size=32 * MIB, remote_url="redis://h", system=True)
+    key_file = Path("/var/lib/preswapd/vm1/remote.key")
+    assert loaded.store == StoreSettings("redis://h", key_file)
+    shown = as_toml(loaded)
+    assert '[remote]\nurl = "redis://h"  # --remote-url\n' in shown
+    assert f'key-file = "{key_file}"  # default\n' in shown
+    assert 'timeout = "5ms"  # default\n' in shown
+
+
+def test_store_at_a_unix_socket(tmp_path: Path) -> None:
+    url = "unix:///run/valkey/valkey.sock"
+    loaded = load_text(tmp_path, f'pool-size = "32M"\nremote.url = "{url}"')
+    assert loaded.remote_url == url
+    assert "not the URL of a store" in refusal(tmp_path, 'remote.url = "unix://x"', pool_size=MIB)
+
+
+def test_without_a_store_nothing_is_said_of_one() -> None:
+    loaded = load(pool_size=32 * MIB)
+    assert loaded.store is None
+    assert "remote" not in as_toml(loaded)
+
+
+def test_place_of_a_setting_without_a_store(tmp_path: Path) -> None:
+    drop_in(tmp_path, "a.toml", '[remote]\nmax = "1G"')
+    said = refusal(tmp_path, 'pool-size = "32M"\n')
+    assert said.startswith("vm1.toml.d/a.toml:2: remote-max: without a url")
+    with pytest.raises(UsageError, match=r"^remote-max: without a url"):
+        load(pool_size=32 * MIB, remote_max=1)
+
+
 # --- --show-config ---
 
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}", fullmatch=True)
@@ -435,6 +510,15 @@ configs = st.builds(
             config,
             replace(config, listen="[::]:1", tls_mode="psk", tls_psk_file=Path("/k")),
             replace(config, tls_mode="x509", tls_certificates=Path("/tls")),
+            replace(
+                config,
+                remote_url="rediss://h:1",
+                remote_key_file=Path("/key"),
+                remote_ca=Path("/ca"),
+                remote_timeout=0.125,
+                remote_max=0,
+                remote_ttl=1,
+            ),
         ]
     )
 )

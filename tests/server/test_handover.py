@@ -10,6 +10,7 @@ from preswapd.api.messages import ServerFacts
 from preswapd.paths import InstancePaths
 from preswapd.precache.settings import ImageSpec
 from preswapd.preswap.settings import DeviceSpec, Settings
+from preswapd.remote.settings import StoreSettings
 from preswapd.server.handover import Handover, path_of, text_of
 from tests.running import run
 
@@ -43,6 +44,15 @@ def test_round_trip() -> None:
         death_signal=9,
         stops_at=(15, 2),
         images=(ImageSpec("a", Path("/a")), ImageSpec("b", Path("/b\udcff"), "zstd")),
+        store=StoreSettings(
+            "redis://h",
+            Path("/k\udcff"),
+            image_key_file=Path("/i"),
+            ca=Path("/ca"),
+            timeout=2.5,
+            max=7,
+        ),
+        python="/usr/bin/python3",
     )
     assert Handover.from_json(handed.to_json()) == handed
 

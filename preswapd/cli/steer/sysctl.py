@@ -11,7 +11,7 @@ from click.shell_completion import CompletionItem
 
 from preswapd.api.client import Client
 from preswapd.api.messages import is_an_image
-from preswapd.api.settings import DEFAULT, FROZEN, PREFIX, VM_PRESWAP, sysctl_rows
+from preswapd.api.settings import DEFAULT, FROZEN, PREFIX, VM_PRESWAP, VM_REMOTE, sysctl_rows
 from preswapd.api.wire import NotKeptError
 from preswapd.cli.instances import (
     Instances,
@@ -213,7 +213,7 @@ class Change(NamedTuple):
         key, value = assignment.key, assignment.value
         instance = owner(instances, key)
         known(instance, key)
-        if value is None or key.startswith(PREFIX):
+        if value is None or key.startswith(PREFIX) or key == VM_REMOTE:
             return cls(instance, assignment, None)
         try:
             return cls(instance, assignment, parse_pages(value))
@@ -247,7 +247,7 @@ def owner(instances: Instances, key: str) -> RunningInstance:
     device = device_of(key)
     if device is not None:
         return instances.having(device)
-    if key == VM_PRESWAP or instances.named:
+    if key in (VM_PRESWAP, VM_REMOTE) or instances.named:
         return instances.only()
     found = instances.running()
     owners = those(found, lambda client: key in client.sysctl())

@@ -18,8 +18,10 @@ from preswapd.paths import (
 )
 from preswapd.precache.settings import MOST_IMAGES, ImageSpec
 from preswapd.preswap.settings import DeviceSpec, Settings
+from preswapd.remote.settings import StoreSettings
 from preswapd.server.config.files import DEVICE_TABLE, IMAGE_TABLE, ConfigFiles, with_drop_ins
 from preswapd.server.config.reach import WHERE, TlsKeys, check_reach
+from preswapd.server.config.remote import check_remote, said
 from preswapd.server.config.toml_lines import At
 from preswapd.units import exact_size
 
@@ -42,6 +44,16 @@ class Config:
     tls_mode: str | None = None
     tls_certificates: Path | None = None
     tls_psk_file: Path | None = None
+    remote_url: str | None = None
+    remote_password_file: Path | None = None
+    remote_key_file: Path | None = None
+    remote_image_key_file: Path | None = None
+    remote_ca: Path | None = None
+    remote_cert: Path | None = None
+    remote_key: Path | None = None
+    remote_timeout: float | None = None  # milliseconds
+    remote_max: int | None = None  # bytes
+    remote_ttl: int | None = None  # seconds
     origin: Callable[[At], str | None] = field(default=lambda at: None, compare=False, repr=False)
     # Values of a file that do not count, as an option says otherwise: a sentence for each.
     conflicts: tuple[str, ...] = field(default=(), compare=False)
@@ -50,6 +62,11 @@ class Config:
     def tls(self) -> TlsKeys | None:
         """None without TLS."""
         return TlsKeys(self.tls_mode, vars(self)[WHERE[self.tls_mode]]) if self.tls_mode else None
+
+    @property
+    def store(self) -> StoreSettings | None:
+        """None without a remote tier."""
+        return StoreSettings(**said(vars(self))) if self.remote_url else None
 
 
 def load(
@@ -76,8 +93,10 @@ def load(
         raise UsageError(f"the pool needs a size: give --pool-size, or pool-size in {path}")
     check_reach(values, files.place)
     instance = values.setdefault("instance", DEFAULT_INSTANCE)
+    paths = merge_paths(instance, values, system)
+    check_remote(values, files.place, paths.state_dir)
     settings = Settings(
-        paths=merge_paths(instance, values, system),
+        paths=paths,
         devices=merge_devices(files.devices(), devices),
         discard_state=discard_state,
         accept_moved=accept_moved,

@@ -44,6 +44,7 @@ def test_all_keys(start_server: StartServer) -> None:
         "vm.preswap",
         "vm.preswap.g1",
         "vm.preswap.g2",
+        "vm.remote",
         "preswap.default.pool_limit",
         "preswap.default.governed_limit",
         "preswap.default.frozen",
