@@ -8,3 +8,5 @@ put_off("inspect")
 put_off("preswapd.preswap.moving.tls")
 # Only where a store is configured.
 put_off("preswapd.remote.tier")
+put_off("preswapd.precache.digests")
+put_off("preswapd.precache.sharing")

@@ -113,6 +113,10 @@ class StatePaths:
         """What each page was at the last clean stop."""
         return self.state_dir / f"{device}.map"
 
+    def image_sums(self, image: str) -> Path:
+        """Digests of what the image's file holds, and what that file was then."""
+        return self.state_dir / f"{image}.sums"
+
     def source(self, device: str) -> Path:
         """Where the pages of a device are that came from another host."""
         return self.state_dir / f"{device}.source"

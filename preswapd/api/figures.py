@@ -336,10 +336,26 @@ class ImageFigures(TypedDict):
     replaced: Annotated[
         bool, gauge("whether another file has its path now; the one that was opened is served")
     ]
+    shared: NotRequired[
+        Annotated[
+            bool, gauge("whether pages are shared with other hosts through the store of [remote]")
+        ]
+    ]
+    digest: NotRequired[
+        Annotated[
+            str | None,
+            Figure(TEXT, "SHA-256 of the file, as which its pages are shared; null: they are not"),
+        ]
+    ]
     connections: Annotated[int, gauge("NBD clients connected now")]
     reads: Annotated[int, counter("pages that clients read")]
     hits: Annotated[int, counter("pages that clients read and that were cached")]
-    misses: Annotated[int, counter("pages that clients read and that were read from the file")]
+    misses: Annotated[
+        int,
+        counter(
+            "pages that clients read and that came from the file, or from the store of [remote]"
+        ),
+    ]
     puts: Annotated[int, counter("pages that were cached")]
     writes: Annotated[int, counter("pages that its client wrote")]
     evicted: Annotated[int, counter("pages that were dropped from the cache to make room")]
@@ -355,6 +371,35 @@ class ImageFigures(TypedDict):
     ]
     disk_writes: Annotated[int, counter("pages written to the file")]
     disk_errors: Annotated[int, counter("reads and writes of the file that failed")]
+    remote_reads: NotRequired[
+        Annotated[
+            int,
+            counter("pages that came from the store, also those that were read ahead of a client"),
+        ]
+    ]
+    remote_misses: NotRequired[
+        Annotated[int, counter("pages that the store was asked for and did not have")]
+    ]
+    remote_late: NotRequired[
+        Annotated[int, counter("pages that did not come from the store in time")]
+    ]
+    remote_away: NotRequired[
+        Annotated[
+            int, counter("pages that the store was not asked for, or could not give, as it is away")
+        ]
+    ]
+    remote_wrong: NotRequired[
+        Annotated[
+            int,
+            counter("pages from the store that were not what the file has; they are read from it"),
+        ]
+    ]
+    remote_sets: NotRequired[
+        Annotated[int, counter("pages read from the file that were given to the store")]
+    ]
+    remote_sets_dropped: NotRequired[
+        Annotated[int, counter("pages that were not, as others were still on their way to it")]
+    ]
     read_requests: Annotated[int, counter("NBD read requests")]
     write_requests: Annotated[int, counter("NBD write requests")]
     latency: Annotated[

@@ -3,7 +3,7 @@
 
 import time
 from collections.abc import Callable, Collection, Sequence
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from preswapd.api.figures import ImageFigures
 from preswapd.errors import RefusedError
@@ -13,6 +13,9 @@ from preswapd.precache.opening import beneath, open_image
 from preswapd.precache.settings import ImageSpec
 from preswapd.precache.watched import Watched
 from preswapd.tmem import Host
+
+if TYPE_CHECKING:
+    from preswapd.precache.sharing import Sharing
 
 # One that cannot be served is tried again so often.
 RETRY_SECONDS = 5.0
@@ -29,6 +32,7 @@ class Images:
         log: Log,
         taken: Callable[[], Collection[str]] = tuple,
         clock: Callable[[], float] = time.monotonic,
+        sharing: "Sharing | None" = None,
     ) -> None:
         """taken: names of swap devices, whose clients must not get an image."""
         self.host = host
@@ -36,6 +40,7 @@ class Images:
         self.log = log
         self.taken = taken
         self.clock = clock
+        self.sharing = sharing
         self.specs = {spec.name: spec for spec in specs}
         self.served: dict[str, Watched] = {}
         self.refused: dict[str, str] = {}
@@ -54,7 +59,9 @@ class Images:
                 raise RefusedError("a swap device has that name: give it another one")
             self.check_alone(spec)
             opened = open_image(spec.path, spec.writable)
-            self.served[spec.name] = Watched(self.host, spec, self.compress, opened, self.log)
+            self.served[spec.name] = Watched(
+                self.host, spec, self.compress, opened, self.log, self.sharing
+            )
         except RefusedError as error:
             if self.refused.get(spec.name) != str(error):
                 self.log(ERROR, f"the image {spec.name} is not served: {error}")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from preswapd.log import ERROR, NOTICE, WARNING, Log, Throttle
 from preswapd.precache.image._image import Connection, Image
@@ -16,6 +16,9 @@ from preswapd.precache.opening import Opened, which
 from preswapd.precache.settings import SECOND_READ, ImageSpec
 from preswapd.tmem import SHARED, Host
 from preswapd.units import PAGE_SIZE
+
+if TYPE_CHECKING:
+    from preswapd.precache.sharing import Sharing
 
 # A look that finds requests in flight for so long tries again at the next one.
 PARK_MILLISECONDS = 100
@@ -31,12 +34,14 @@ class Watched:
         compress: str,
         opened: Opened,
         log: Log,
+        sharing: "Sharing | None" = None,
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.host = host
         self.spec = spec
         self.log = log
+        self.sharing = sharing
         self.now = now
         self.clock = clock
         self.image = Image(
@@ -52,6 +57,8 @@ class Watched:
         self.which = which(opened.descriptor)
         self.seen: Identity | None = None
         self.seen_at = 0.0
+        self.believed: Identity | None = None  # what is cached is of this
+        self.digest: bytes | None = None  # of that, while its pages are shared
         self.is_told = False  # of a change, until it has settled
         self.is_replaced = False
         self.has_no_pool = False  # the arena's are all taken
@@ -98,6 +105,7 @@ class Watched:
             self.drop()
         if self.image.pool is None and (settled := self.settled()) is not None:
             self.cache(settled)
+        self.share()
         self.freeze(frozen)
         self.tell_replaced()
         self.tell_errors()
@@ -153,9 +161,21 @@ class Watched:
             parked = self.image.park(PARK_MILLISECONDS)
             if parked:
                 self.image.believe(pool, identity)
+                self.believed = None if pool is None else identity
+                self.digest = None
             return parked
         finally:
             self.image.resume()
+
+    def share(self) -> None:
+        """With other hosts, once the digest is known of what is cached."""
+        if self.sharing is None or self.believed is None or self.digest is not None:
+            return
+        share = self.sharing.of(self.path, self.image, self.believed)
+        if share is not None:
+            self.image.share(share)
+            self.digest = share.digest
+            self.log(NOTICE, f"{self.name}: its pages are shared as SHA-256 {self.digest.hex()}")
 
     def freeze(self, frozen: bool) -> None:
         if self.image.pool is not None and frozen != self.is_frozen:
@@ -214,6 +234,8 @@ class Watched:
             "state": self.state,
             "direct": self.image.is_direct,
             "replaced": self.is_replaced,
+            "shared": self.digest is not None,
+            "digest": None if self.digest is None else self.digest.hex(),
             "connections": self.image.connections,
             **found,
             "evicted": self.evicted + pages["evicted"],

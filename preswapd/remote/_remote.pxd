@@ -13,8 +13,20 @@ cdef extern from "remote.h" nogil:
     ctypedef struct remote_handle "struct remote_handle":
         const remote_ops_t *ops
         remote *remote
+    ctypedef struct share_ops_t "struct share_ops":
+        pass
     ctypedef struct remote_counters "struct remote_counters":
         uint64_t reads, misses, late, away, wrong
+    const char *SHARE_CAPSULE
+    ctypedef struct share "struct share":
+        pass
+    ctypedef struct share_handle "struct share_handle":
+        const share_ops_t *ops
+        share *share
+
+cdef extern from "page_size.h" nogil:
+    enum:
+        PAGE_BYTES
 
 cdef extern from "latency.h" nogil:
     enum:
@@ -54,6 +66,27 @@ cdef extern from "tier.h" nogil:
     const char *courier_serve(courier *)
     size_t courier_status(courier *, uint8_t *, size_t)
 
+cdef extern from "share.h" nogil:
+    enum:
+        SHARE_DIGEST_BYTES
+        SHARE_SUM_BYTES
+    const share_ops_t share_ops
+    int share_init(share *, remote *, const uint8_t *, const uint8_t *, int, uint64_t)
+    int share_sum(const uint8_t *, uint8_t *)
+    void share_destroy(share *)
+
+cdef extern from "openssl/evp.h" nogil:
+    ctypedef struct EVP_MD_CTX:
+        pass
+    ctypedef struct EVP_MD:
+        pass
+    EVP_MD_CTX *EVP_MD_CTX_new()
+    void EVP_MD_CTX_free(EVP_MD_CTX *)
+    const EVP_MD *EVP_sha256()
+    int EVP_DigestInit_ex(EVP_MD_CTX *, const EVP_MD *, void *)
+    int EVP_DigestUpdate(EVP_MD_CTX *, const void *, size_t)
+    int EVP_DigestFinal_ex(EVP_MD_CTX *, uint8_t *, unsigned *)
+
 
 cdef class Remote:
     cdef remote *r
@@ -62,3 +95,14 @@ cdef class Remote:
     cdef uint64_t ttl_s
     cdef remote_handle of_it
     cdef int set_most(self) except -1
+
+
+cdef class Share:
+    cdef share *s
+    cdef Remote remote
+    cdef readonly bytes digest
+    cdef share_handle of_it
+
+
+cdef class Digest:
+    cdef EVP_MD_CTX *context

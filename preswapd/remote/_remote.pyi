@@ -1,7 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
+from mmap import mmap
+
 from preswapd.api.figures import Latency
 
 KEY_BYTES: int
+DIGEST_BYTES: int
+SUM_BYTES: int
+Buffer = bytes | bytearray | memoryview | mmap
 
 class Remote:
     """The copies of pages that a store beside this host has, of all devices of an instance.
@@ -55,3 +60,31 @@ class Remote:
 
     def tick(self) -> None:
         """Once a second: what is too old, or too much, is forgotten and deleted in the store."""
+
+class Share:
+    """The pages of one image, which every host has that has the image and the key.
+
+    What has the digest never changes, so they have no versions: a page is named by its number, and
+    named, sealed and opened with keys that are drawn from the key and the digest.
+    """
+
+    digest: bytes
+    def __init__(self, remote: Remote, key: bytes, digest: bytes, sums: int, sums_at: int) -> None:
+        """key: KEY_BYTES bytes, the same on all hosts.  digest: DIGEST_BYTES bytes, the file's
+        SHA-256.  sums: a descriptor, its own from then on, of a file that has the sums of all
+        pages from sums_at on.  ValueError, and the descriptor is the caller's."""
+
+    def handle(self) -> object:
+        """For the layer above, which keeps this object alive meanwhile."""
+
+def page_sums(pages: Buffer) -> bytes:
+    """The sum of each page, SUM_BYTES bytes.  Without the interpreter lock."""
+
+class Digest:
+    """SHA-256 of what comes in pieces."""
+
+    def update(self, data: Buffer) -> None:
+        """Without the interpreter lock."""
+
+    def finish(self) -> bytes:
+        """Once."""

@@ -14,6 +14,8 @@ from libc.stdlib cimport calloc, free
 from preswapd.block.latency import summary
 
 KEY_BYTES = SEAL_KEY_BYTES
+DIGEST_BYTES = SHARE_DIGEST_BYTES
+SUM_BYTES = SHARE_SUM_BYTES
 
 
 cdef class Remote:
@@ -146,3 +148,77 @@ cdef class Remote:
     def tick(self):
         with nogil:
             remote_tick(self.r)
+
+
+cdef class Share:
+    def __cinit__(self):
+        self.s = NULL
+
+    def __init__(self, Remote remote not None, bytes key not None, bytes digest not None,
+                 int sums, uint64_t sums_at):
+        if self.s != NULL:
+            raise ValueError("a share is made once")
+        if len(key) != KEY_BYTES or len(digest) != DIGEST_BYTES:
+            raise ValueError(f"a key has {KEY_BYTES} bytes, and a digest {DIGEST_BYTES}")
+        cdef share *s = <share *>calloc(1, sizeof(share))
+        if s == NULL:
+            raise MemoryError()
+        if share_init(s, remote.r, key, digest, sums, sums_at):
+            share_destroy(s)
+            free(s)
+            raise MemoryError()
+        self.s, self.remote, self.digest = s, remote, digest
+
+    def __dealloc__(self):
+        if self.s != NULL:
+            share_destroy(self.s)
+            free(self.s)
+
+    def handle(self):
+        self.of_it.ops, self.of_it.share = &share_ops, self.s
+        return PyCapsule_New(&self.of_it, SHARE_CAPSULE, NULL)
+
+
+def page_sums(const uint8_t[::1] pages not None):
+    cdef size_t count = <size_t>pages.shape[0] // PAGE_BYTES, i
+    cdef bytearray sums = bytearray(count * SHARE_SUM_BYTES)
+    cdef uint8_t *to = sums
+    cdef int err = 0
+    if not count:
+        return b""
+    cdef const uint8_t *first = &pages[0]
+    with nogil:
+        for i in range(count):
+            err |= share_sum(first + i * PAGE_BYTES, to + i * SHARE_SUM_BYTES)
+    if err:
+        raise MemoryError()
+    return bytes(sums)
+
+
+cdef class Digest:
+    """SHA-256 by libcrypto, which is here anyhow: hashlib would load more of it."""
+
+    def __cinit__(self):
+        self.context = EVP_MD_CTX_new()
+        if self.context == NULL or EVP_DigestInit_ex(self.context, EVP_sha256(), NULL) != 1:
+            raise MemoryError()
+
+    def __dealloc__(self):
+        EVP_MD_CTX_free(self.context)
+
+    def update(self, const uint8_t[::1] data not None):
+        cdef size_t n = <size_t>data.shape[0]
+        cdef int done
+        if not n:
+            return
+        cdef const uint8_t *first = &data[0]
+        with nogil:
+            done = EVP_DigestUpdate(self.context, first, n)
+        if done != 1:
+            raise MemoryError()
+
+    def finish(self):
+        cdef uint8_t found[SHARE_DIGEST_BYTES]
+        if EVP_DigestFinal_ex(self.context, found, NULL) != 1:
+            raise ValueError("a digest is finished once")
+        return found[:SHARE_DIGEST_BYTES]

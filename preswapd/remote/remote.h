@@ -78,9 +78,35 @@ struct remote_handle {
 	struct remote *remote;
 };
 
+/* --- Pages that other hosts have too ------------------------------------------------------------ */
+
+/* The pages of one image, by its digest: hosts that have the key and the image name and seal them alike.
+ * They have no versions, as what has the digest never changes. */
+struct share;
+
 /* Pages that were asked for, by what came; atomic. */
 struct remote_counters {
 	uint64_t reads, misses, late, away, wrong;
+};
+
+struct share_ops {
+	/* Whether sets are taken at the moment. */
+	bool (*takes)(struct share *);
+	/* It is to be sent: false, it is not going to be.  Never waits. */
+	bool (*set)(struct share *, uint64_t page, const uint8_t *from, enum tmem_compress,
+		    int (*pack)(enum tmem_compress, const void *page, uint8_t out[TMEM_PAGE],
+				struct tmem_packed *));
+	void (*push)(struct share *);
+	/* As in remote_ops, without words. */
+	unsigned (*get)(struct share *, struct remote_want *, unsigned n,
+			int (*unpack)(const struct tmem_packed *, void *page), struct remote_counters *);
+};
+
+#define SHARE_CAPSULE "preswapd.share"
+
+struct share_handle {
+	const struct share_ops *ops;
+	struct share *share;
 };
 
 #endif

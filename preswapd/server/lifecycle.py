@@ -24,6 +24,7 @@ from preswapd.errors import PreswapError, with_place
 from preswapd.host.prctl import name_thread, set_death_signal
 from preswapd.host.sd_notify import notify
 from preswapd.log import ERROR, INFO, WARNING, Throttle, log
+from preswapd.precache import digests, sharing
 from preswapd.precache.images import Images
 from preswapd.preswap.instance import Instance
 from preswapd.remote import tier as remote_tier
@@ -86,10 +87,13 @@ def begin(handover: Handover, buffered: Callable[[], int], arrivals: Arrivals | 
         instance.settings.compress,
         log,
         lambda: {*instance.devices, *instance.refused},
+        sharing=sharing_of(handover, tier),
     )
     instance.reserved = images.names
     if handover.images:
         spawn("images", images_thread(instance, images).run)
+    if images.sharing is not None:
+        spawn("digests", Background(images.sharing.digests.work).run)
     api = Api(instance, handover.facts, images, tier)
     ControlServer(listening, api, log).start()
     # What lives now lives on: a full collection would hold requests up for nothing.
@@ -123,6 +127,14 @@ def tier_of(handover: Handover) -> "remote_tier.Tier | None":
     if handover.store is None:
         return None
     return remote_tier.Tier(handover.store, handover.python, log)
+
+
+def sharing_of(handover: Handover, tier: "remote_tier.Tier | None") -> "sharing.Sharing | None":
+    """None where hosts do not share their images, or there are none."""
+    if tier is None or tier.remote is None or tier.image_key is None or not handover.images:
+        return None
+    kept = digests.Digests(handover.settings.paths.image_sums, log)
+    return sharing.Sharing(tier.remote, tier.image_key, kept)
 
 
 def images_thread(instance: Instance, images: Images) -> "Background":

@@ -55,6 +55,7 @@ const struct tmem_ops tmem_ops = {
 	.release_all = page_release_all,
 	.open = page_open,
 	.open_packed = page_open_packed,
+	.pack = page_pack,
 	.unpack = page_unpack,
 	.count_get = page_count_get,
 	.count_flush = page_count_flush,

@@ -238,6 +238,17 @@ int page_open_packed(struct tmem_host *h, const struct tmem_copy *c, struct tmem
 	return 0;
 }
 
+int page_pack(enum tmem_compress compress, const void *page, uint8_t out[TMEM_PAGE],
+	      struct tmem_packed *p)
+{
+	struct scratch *scratch = scratch_of_thread();
+
+	if (!scratch)
+		return -ENOMEM;
+	codec_pack(scratch, compress, page, arena_longest_packed(), out, p);
+	return 0;
+}
+
 int page_unpack(const struct tmem_packed *p, void *page)
 {
 	struct scratch *scratch = scratch_of_thread();

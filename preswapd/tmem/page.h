@@ -34,6 +34,7 @@ void page_release_all(struct tmem_host *, const uint32_t *refs, unsigned n);
 void page_abandon(struct tmem_host *, const struct tmem_fresh *);
 int page_open(struct tmem_host *, const struct tmem_copy *, void *page);
 int page_open_packed(struct tmem_host *, const struct tmem_copy *, struct tmem_packed *);
+int page_pack(enum tmem_compress, const void *page, uint8_t out[TMEM_PAGE], struct tmem_packed *);
 int page_unpack(const struct tmem_packed *, void *page);
 void page_count_get(struct tmem_host *, bool found);
 void page_count_flush(struct tmem_host *, bool found);

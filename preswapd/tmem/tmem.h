@@ -151,6 +151,8 @@ struct tmem_ops {
 	int (*open)(struct tmem_host *, const struct tmem_copy *, void *page);
 	/* Checks it too, and leaves it compressed: what is found points into the copy. */
 	int (*open_packed)(struct tmem_host *, const struct tmem_copy *, struct tmem_packed *);
+	/* Compresses a page for whoever has the same unpack(): into `out`, or where `page` lies.  -ENOMEM. */
+	int (*pack)(enum tmem_compress, const void *page, uint8_t out[TMEM_PAGE], struct tmem_packed *);
 	/* Decompresses what may have come from anywhere.  -EIO: it is no page; -ENOMEM. */
 	int (*unpack)(const struct tmem_packed *, void *page);
 	void (*count_get)(struct tmem_host *, bool found);

@@ -15,6 +15,7 @@ from typing import Any
 from preswapd.precache.image._image import Connection
 from preswapd.precache.opening import open_image
 from preswapd.precache.settings import ImageSpec
+from preswapd.precache.sharing import Sharing
 from preswapd.precache.watched import Watched
 from preswapd.tmem import Host
 from preswapd.units import PAGE_SIZE as PAGE
@@ -91,6 +92,7 @@ def watched(
     compress: str,
     log: list[str],
     clock: list[float],
+    sharing: Sharing | None = None,
     **said: Any,
 ) -> Watched:
     spec = ImageSpec("base", path, **said)
@@ -100,6 +102,7 @@ def watched(
         compress,
         open_image(path, spec.writable),
         lambda priority, text: log.append(text),
+        sharing,
         now=lambda: 0.0,
         clock=lambda: clock[0],
     )
@@ -107,7 +110,8 @@ def watched(
 
 @contextmanager
 def shown(path: Path, limit: int = 32 * MIB, compress: str = "lz4", **said: Any) -> Iterator[Shown]:
-    """The file is served as an image, cached from the beginning; `said`: fields of ImageSpec."""
+    """The file is served as an image, cached from the beginning; `said`: fields of ImageSpec, and
+    `sharing`."""
     base = Path(tempfile.mkdtemp(prefix="preswapd-test-", dir="/dev/shm"))
     host = Host(base / "arena", limit, create=True)
     log: list[str] = []

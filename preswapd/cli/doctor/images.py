@@ -117,6 +117,13 @@ def check_image(subject: str, figures: ImageFigures) -> Iterator[Finding]:
         cached = format_pages(figures["cached_pages"])
         own = ", writable" if figures.get("writable") else ""
         yield Finding(OK, subject, f"{format_size(figures['size'])}{own}, {cached} cached")
+    if wrong := figures.get("remote_wrong"):
+        text = f"{wrong} pages from the store were not what {path} has, and were read from that"
+        mend = (
+            "look at the hosts that have the key of its pages (image-key-file): one has a damaged"
+            " copy of it, or has been broken into"
+        )
+        yield Finding(NOTE, subject, text, mend)
     if not figures.get("direct", True):
         text = f"{path} cannot be read past the host's page cache, which may keep it a second time"
         mend = "move it to a file system that knows O_DIRECT (ext4, XFS, Btrfs)"

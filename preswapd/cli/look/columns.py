@@ -102,7 +102,8 @@ def image_ratio(row: Subject) -> float | None:
 def image_state(row: Subject) -> str | None:
     """None from a server that is too old to say."""
     state = row.figures.get("state")
-    return f"{state},replaced" if state and row.figures.get("replaced") else state
+    also = [word for word in ("replaced", "shared") if row.figures.get(word)]
+    return ",".join([state, *also]) if state else state
 
 
 def is_writable(row: Subject) -> str:
@@ -246,12 +247,19 @@ IMAGE_COLUMNS = (
     plain("DISKREADS", IMAGE["disk_reads"]),
     plain("DISKWRITES", IMAGE["disk_writes"]),
     plain("ERRORS", IMAGE["disk_errors"]),
+    plain("STOREREADS", IMAGE["remote_reads"]),
+    plain("STOREMISSES", IMAGE["remote_misses"]),
+    plain("STORELATE", IMAGE["remote_late"]),
+    plain("STOREAWAY", IMAGE["remote_away"]),
+    plain("STOREWRONG", IMAGE["remote_wrong"]),
+    plain("STORESETS", IMAGE["remote_sets"]),
     plain("READS", IMAGE["read_requests"]),
     plain("COMPRESS", IMAGE["compress"]),
     *LATENCIES,
     Column(
         "STATE",
-        f"{IMAGE['state'].meaning}; replaced: another file has its path now",
+        f"{IMAGE['state'].meaning}; replaced: another file has its path now; shared: its pages are,"
+        " with other hosts",
         Kind.TEXT,
         image_state,
     ),

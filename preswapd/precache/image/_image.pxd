@@ -38,12 +38,25 @@ cdef extern from "admission.h" nogil:
         pass
     int admission_begin(admission *, uint64_t, uint64_t)
 
+cdef extern from "remote.h" nogil:
+    const char *SHARE_CAPSULE
+    ctypedef struct remote_counters "struct remote_counters":
+        uint64_t reads, misses, late, away, wrong
+    ctypedef struct share "struct share":
+        pass
+    ctypedef struct share_ops_t "struct share_ops":
+        pass
+    ctypedef struct share_handle "struct share_handle":
+        const share_ops_t *ops
+        share *share
+
 cdef extern from "image.h" nogil:
     const uint32_t NO_POOL
     ctypedef struct image_counters "struct image_counters":
         uint64_t reads, hits, misses, puts, writes
         uint64_t disk_reads, disk_writes, disk_errors
         uint64_t read_requests, write_requests
+        uint64_t remote_sets, remote_sets_dropped
     ctypedef struct image "struct image":
         const tmem_ops_t *tmem
         tmem_host *host
@@ -55,10 +68,13 @@ cdef extern from "image.h" nogil:
         flights flights
         int last_error
         image_counters count
+        remote_counters remote
+        share *share
         latency read_latency, write_latency
     void image_init(image *)
     void image_destroy(image *)
     void image_believe(image *, uint32_t, const identity *)
+    void image_share(image *, const share_ops_t *, share *)
     cbool image_is_cached(image *)
 
 cdef extern from "client.h" nogil:
@@ -77,6 +93,7 @@ cdef extern from "client.h" nogil:
 cdef class Image:
     cdef image i
     cdef Host host
+    cdef object shared
     cdef readonly str name
     cdef readonly uint64_t size
     cdef readonly str compress

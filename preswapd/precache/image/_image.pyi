@@ -3,6 +3,7 @@ from typing import Any
 
 from preswapd.block._export import Connection as Export
 from preswapd.precache.image.identity import Identity
+from preswapd.remote._remote import Share
 from preswapd.tmem._tmem import Host
 
 class Image:
@@ -59,6 +60,13 @@ class Image:
 
     def believe(self, pool: int | None, it: Identity) -> None:
         """While it is parked: pages go into that pool from now on, as long as the file is that."""
+
+    @property
+    def is_shared(self) -> bool: ...
+    def share(self, share: Share) -> None:
+        """Its pages are shared with other hosts, until believe() is called.
+
+        The digest is that of the file that is believed.  ValueError: they are."""
 
     def park(self, milliseconds: int) -> bool:
         """Requests that begin now wait.  Whether those in flight have ended in time."""

@@ -8,6 +8,7 @@ What they do is in C, see image.h, reads.h and client.h.
 import os
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.errno cimport EROFS
 
 from preswapd.block.latency import summary
@@ -114,6 +115,20 @@ cdef class Image:
         cdef identity known = identity(it.device, it.inode, it.size, it.mtime_s, it.mtime_ns,
                                        it.ctime_s, it.ctime_ns)
         image_believe(&self.i, number, &known)
+        self.shared = None
+
+    @property
+    def is_shared(self):
+        return self.i.share != NULL
+
+    def share(self, share not None):
+        if self.i.share != NULL:
+            raise ValueError("it is shared")
+        cdef object capsule = share.handle()
+        cdef share_handle *handle = <share_handle *>PyCapsule_GetPointer(capsule, SHARE_CAPSULE)
+        # Until it is parked: who is in flight may be at it.
+        self.shared = share
+        image_share(&self.i, handle.ops, handle.share)
 
     def park(self, unsigned milliseconds):
         cdef bint ended
@@ -126,6 +141,8 @@ cdef class Image:
 
     def stats(self):
         counters = dict(self.i.count)
+        for name, count in dict(self.i.remote).items():
+            counters[f"remote_{name}"] = count
         counters["latency"] = {
             "read": summary(self.i.read_latency.counts, self.i.read_latency.nanoseconds),
             "write": summary(self.i.write_latency.counts, self.i.write_latency.nanoseconds),

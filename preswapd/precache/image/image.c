@@ -22,7 +22,14 @@ void image_believe(struct image *i, uint32_t pool, const struct identity *identi
 {
 	i->pool = pool;
 	i->believed = *identity;
+	i->share = NULL;
 	__atomic_store_n(&i->is_believed, pool != NO_POOL, __ATOMIC_RELEASE);
+}
+
+void image_share(struct image *i, const struct share_ops *ops, struct share *share)
+{
+	i->share_ops = ops;
+	__atomic_store_n(&i->share, share, __ATOMIC_RELEASE);
 }
 
 bool image_is_cached(struct image *i)

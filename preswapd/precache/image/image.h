@@ -12,6 +12,7 @@
 #include "flights.h"
 #include "latency.h"
 #include "marks.h"
+#include "remote.h"
 #include "stores.h"
 #include "tmem.h"
 
@@ -23,6 +24,7 @@ struct image_counters {
 	uint64_t reads, hits, misses, puts, writes;    /* pages */
 	uint64_t disk_reads, disk_writes, disk_errors; /* pages; events */
 	uint64_t read_requests, write_requests;
+	uint64_t remote_sets, remote_sets_dropped;     /* pages */
 };
 
 struct image {
@@ -33,18 +35,24 @@ struct image {
 	struct identity believed;
 	uint32_t pool;                 /* or NO_POOL.  These two change while the image is parked only */
 	bool is_believed;              /* false from the first look on that finds another file; atomic */
+	/* What other hosts share of it, NULL: nothing.  It becomes another while the image is parked only; atomic */
+	struct share *share;
+	const struct share_ops *share_ops;
 	struct admission admission;
 	struct marks marks;
 	struct flights flights;
 	int last_error;                /* of the file, positive errno; atomic */
 	struct image_counters count;   /* atomic */
+	struct remote_counters remote;
 	struct latency read_latency, write_latency;
 };
 
 void image_init(struct image *);
 void image_destroy(struct image *);
-/* While it is parked: what is cached from now on, and as long as the file is this. */
+/* While it is parked: what is cached from now on, and as long as the file is this.  Nothing is shared then. */
 void image_believe(struct image *, uint32_t pool, const struct identity *);
+/* Of the file that is believed now: its pages are shared, until another one is. */
+void image_share(struct image *, const struct share_ops *, struct share *);
 /* In flight: whether it may be cached.  Looks at the file. */
 bool image_is_cached(struct image *);
 int image_read_file(struct image *, uint64_t first, uint32_t pages, uint8_t *buffer);

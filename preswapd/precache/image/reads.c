@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "cache.h"
+#include "shared.h"
 
 /* What a client wants, in bytes, and where to put it. */
 struct wanted {
@@ -61,24 +62,75 @@ static int read_past_cache(struct image *i, const struct wanted *w)
 	return err;
 }
 
-/* Under the mark, pages that are not cached now, `asked` of which somebody wants: what is wrong with those
- * behind them is nobody's error yet.  The identity is asked once more, after the file was read: whoever
- * changes it changes that first, and then the bytes. */
-static int fill(struct image *i, uint64_t first, uint32_t asked, uint32_t pages, uint8_t *buffer)
-{
-	int err = image_read_file(i, first, pages, buffer);
+_Static_assert(RUN_PAGES <= SHARED_MOST, "a run is asked for at once");
 
-	if (err && asked < pages) {
-		pages = asked;
-		err = pages ? image_read_file(i, first, pages, buffer) : 0;
+/* Pages side by side that were not cached: `asked` of them somebody wants, and what is wrong with those
+ * behind is nobody's error yet. */
+struct run {
+	uint64_t first;
+	uint32_t asked, pages;
+	uint8_t *buffer;
+	uint64_t shared;               /* a bit for each that other hosts had */
+};
+
+static bool is_shared(const struct run *r, uint32_t n)
+{
+	return r->shared >> n & 1;
+}
+
+static int read_piece(struct image *i, const struct run *r, uint32_t from, uint32_t end)
+{
+	return image_read_file(i, r->first + from, end - from, r->buffer + from * PAGE_BYTES);
+}
+
+/* What others had is there.  The run ends where pages that nobody wants cannot be read. */
+static int read_rest(struct image *i, struct run *r)
+{
+	int err = 0;
+
+	for (uint32_t n = 0, end; !err && n < r->pages; n = end) {
+		for (end = n; end < r->pages && is_shared(r, end) == is_shared(r, n);)
+			end++;
+		if (is_shared(r, n))
+			continue;
+		err = read_piece(i, r, n, end);
+		if (err && end > r->asked) {
+			r->pages = end = n < r->asked ? r->asked : n;
+			err = n < end ? read_piece(i, r, n, end) : 0;
+		}
 	}
+	return err;
+}
+
+static void keep(struct image *i, const struct run *r)
+{
+	bool sets = shared_takes(i);
+
+	for (uint32_t n = 0; n < r->pages; n++) {
+		const uint8_t *page = r->buffer + n * PAGE_BYTES;
+		if (n < r->asked && !admission_note(&i->admission, r->first + n))
+			continue;
+		cache_put(i, r->first + n, page);
+		if (sets && !is_shared(r, n))
+			shared_set(i, r->first + n, page);
+	}
+	if (sets)
+		shared_push(i);
+}
+
+/* Under the mark.  The identity is asked once more, after other hosts had pages, and after the file was read:
+ * whoever changes it changes that first, and then the bytes. */
+static int fill(struct image *i, struct run *r)
+{
+	r->shared = shared_get(i, r->first, r->pages, r->buffer);
+	if (r->shared && !image_is_cached(i))
+		r->shared = 0;
+	int err = read_rest(i, r);
 	if (err)
 		return err;
 	if (image_is_cached(i))
-		for (uint32_t n = 0; n < pages; n++)
-			if (n >= asked || admission_note(&i->admission, first + n))
-				cache_put(i, first + n, buffer + n * PAGE_BYTES);
-	file_forget(&i->file, first, pages);
+		keep(i, r);
+	file_forget(&i->file, r->first, r->pages);
 	return 0;
 }
 
@@ -104,7 +156,8 @@ static int fill_run(struct image *i, const struct wanted *w, uint64_t first, uin
 		} else if (run) {
 			uint32_t from = n - run;
 			uint32_t wanted = asked > from ? (uint32_t)min_of(asked - from, run) : 0;
-			err = fill(i, first + from, wanted, run, buffer + from * PAGE_BYTES);
+			struct run r = {first + from, wanted, run, buffer + from * PAGE_BYTES, 0};
+			err = fill(i, &r);
 			run = 0;
 		}
 	}

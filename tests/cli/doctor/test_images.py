@@ -68,6 +68,7 @@ def test_healthy() -> None:
         ({"disk_errors": 3}, [FIX, OK]),
         ({"disk_errors": 3, "state": "shrunk"}, [FIX]),
         ({"direct": False}, [OK, NOTE]),
+        ({"remote_wrong": 3}, [OK, NOTE]),
         ({"limit": 32 * MIB}, [OK, NOTE]),
         ({"hits": 100, "misses": 1 << 16, "evicted": 1}, [OK, NOTE]),
         ({"hits": 100, "misses": 1 << 16, "evicted": 0}, [OK]),
