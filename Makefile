@@ -77,7 +77,7 @@ install: $(BUILT)  ## APP, links to its commands, units, manual pages and comple
 	install -D -m 644 -t $(TO)/lib/sysusers.d systemd/sysusers.d/preswapd.conf
 	install -D -m 644 -t $(TO)/lib/tmpfiles.d systemd/tmpfiles.d/preswapd.conf
 	install -D -m 644 -t $(SHARE)/doc/preswapd README.md systemd/example.toml systemd/governor.toml \
-	  systemd/images.toml systemd/listen.conf
+	  systemd/images.toml systemd/listen.conf systemd/remote.conf
 	install -D -m 644 systemd/apparmor/libvirt-qemu $(SHARE)/doc/preswapd/apparmor-libvirt-qemu
 	install -D -m 644 contrib/libvirt/hook.py $(SHARE)/doc/preswapd/libvirt-hook
 	made=$$(mktemp -d) && trap 'rm -rf "$$made"' EXIT && $(BIN)/python tools/man-pages "$$made" && \

@@ -32,6 +32,7 @@ share/doc/preswapd/governor.toml
 share/doc/preswapd/images.toml
 share/doc/preswapd/libvirt-hook
 share/doc/preswapd/listen.conf
+share/doc/preswapd/remote.conf
 share/fish/vendor_completions.d/preswapctl.fish
 share/fish/vendor_completions.d/preswapd.fish
 share/man/man5/preswapd-governor.toml.5

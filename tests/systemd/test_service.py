@@ -15,6 +15,7 @@ import pytest
 from preswapd.log import ERROR, INFO
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import BEHIND_ZONE
+from tests.remote.stores import needs_store, server_program
 from tests.running import wait_for
 from tests.systemd.booted import CHECKOUT, Booted, NotPossibleError
 
@@ -315,3 +316,34 @@ def test_governor_as_a_service(host: Booted, vm: str) -> None:
     finally:
         path.unlink()
         host.run("systemctl", "disable", "--now", unit)
+
+
+@needs_store
+def test_remote_tier(host: Booted, vm: str) -> None:
+    """Its courier runs in the unit, within what that allows, and ends with it."""
+    host.run("ip", "link", "set", "lo", "up")
+    options = "--port 6379 --bind 127.0.0.1 --save ''"
+    store = f"exec -a redis-server {server_program()} {options}"
+    host.run("systemd-run", "--unit=store", "bash", "-c", store)
+    host.path(f"/etc/preswapd/{vm}.toml").write_text(
+        f'{CONFIG}[remote]\nurl = "redis://127.0.0.1"\ntimeout = "1s"\n'
+    )
+    host.run("systemctl", "restart", f"preswapd@{vm}")
+
+    def status() -> dict[str, Any]:
+        socket = f"/run/preswapd/{vm}/control.sock"
+        url = "http://localhost/v1/remote"
+        found: dict[str, Any] = json.loads(host.run("curl", "-s", "--unix-socket", socket, url))
+        return found
+
+    found = wait_for(status, lambda said: (said["store"] or {}).get("state") == "ok")
+    group = host.path(f"/proc/{found['courier']}/cgroup").read_text()
+    assert group == host.path(f"/proc/{server_pid(host, vm)}/cgroup").read_text()
+    client(host, vm).pwrite(NOISE, BEHIND_ZONE)
+    ctl = ("/opt/preswapd/bin/preswapctl", "--instance", vm, "--json")
+    host.run(*ctl, "shrink", "0")
+    assert bytes(client(host, vm).pread(len(NOISE), BEHIND_ZONE)) == NOISE
+    assert json.loads(host.run(*ctl, "stats"))["remote"]["remote_reads"] == 64
+    host.run("systemctl", "stop", f"preswapd@{vm}.socket", f"preswapd@{vm}")
+    assert not host.path(f"/proc/{found['courier']}").exists()
+    host.run("systemctl", "stop", "store")
