@@ -117,3 +117,10 @@ def test_who_syncs_at_a_shutdown(
         status,
     )
     assert all(line.endswith(" --sync-and-exit") for line in made if WITHOUT in line)
+
+
+@pytest.mark.parametrize(("name", "guide"), [("listen.conf", "network"), ("remote.conf", "store")])
+def test_drop_in_is_what_its_guide_says(name: str, guide: str) -> None:
+    text = (CHECKOUT / f"docs/guides/{guide}.md").read_text()
+    [block] = re.findall(r"```ini\n(\[Service\]\nIPAddressAllow=.*?)```", text, re.S)
+    assert (UNITS / name).read_text().endswith(block)
