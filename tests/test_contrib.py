@@ -44,26 +44,27 @@ LABELS = {"instance", "exported_instance", "device", "image", "file"}
 
 
 @pytest.fixture(scope="module")
-def with_image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+def with_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     folder = tmp_path_factory.mktemp("server")
     base = folder / "base.raw"
     base.write_bytes(bytes(1 << 20))
-    with RunningServer(folder, extra=[f"--image=base={base}"]) as server:
+    extra = [f"--image=base={base}", "--remote-url=redis://127.0.0.1:9"]
+    with RunningServer(folder, extra=extra) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def metrics(with_image: RunningServer) -> dict[str, str]:
+def metrics(with_all: RunningServer) -> dict[str, str]:
     """Every metric of a real server, and its type."""
     governor = Governor(
         Config(Rules(1 << 30), ()),
         Host(),
-        Instances(with_image.runtime_dir.parent, Host().available),
+        Instances(with_all.runtime_dir.parent, Host().available),
         silent,
     )
     governor.turn()
     governor.instances.threads.shutdown()
-    text = Client(with_image.control_socket).metrics() + governor_text(governor.status())
+    text = Client(with_all.control_socket).metrics() + governor_text(governor.status())
     return {
         sample.name: metric.type
         for metric in text_string_to_metric_families(text)

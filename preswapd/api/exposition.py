@@ -9,6 +9,7 @@ from preswapd.api.figures import (
     DEVICE,
     GAUGE,
     IMAGE,
+    REMOTE,
     SERVER,
     TMEM,
     Figure,
@@ -21,6 +22,7 @@ Labels = dict[str, str]
 Sample = tuple[Labels, float]
 
 LATENCY = "preswapd_device_request_duration_seconds"
+REMOTE_LATENCY = "preswapd_remote_request_duration_seconds"
 IMAGE_LATENCY = "preswapd_image_request_duration_seconds"
 
 
@@ -67,6 +69,10 @@ def lines(instances: tuple[Statistics, ...]) -> Iterator[str]:
     yield from families("preswapd_device", DEVICE, devices)
     yield from histogram(LATENCY, sentence(DEVICE["latency"]), latencies(devices))
     yield from of_images(labelled)
+    # Nothing where there is none.
+    remote = [(labels, stats["remote"]) for labels, stats in labelled if "remote" in stats]
+    yield from families("preswapd", REMOTE, remote)
+    yield from histogram(REMOTE_LATENCY, sentence(REMOTE["latency"]), latencies(remote))
 
 
 def of_images(labelled: list[tuple[Labels, Statistics]]) -> Iterator[str]:

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from preswapd.api.client import Client
 from preswapd.api.exposition import LATENCY, escaped, exported, metric, metrics_text
-from preswapd.api.figures import DEVICE, IMAGE, SERVER, TMEM, Statistics
+from preswapd.api.figures import DEVICE, IMAGE, REMOTE, SERVER, TMEM, Statistics
 from tests.running import RunningServer
 
 # What dashboards and alerts of others may go by: these names stay.
@@ -117,6 +117,27 @@ PROMISED_OF_IMAGES = [
     "preswapd_image_writes_total",
 ]
 
+PROMISED_OF_REMOTE = [
+    "preswapd_remote_away_total",
+    "preswapd_remote_bytes",
+    "preswapd_remote_courier_starts_total",
+    "preswapd_remote_late_total",
+    "preswapd_remote_misses_total",
+    "preswapd_remote_nodes",
+    "preswapd_remote_nodes_up",
+    "preswapd_remote_open",
+    "preswapd_remote_pages",
+    "preswapd_remote_reads_total",
+    "preswapd_remote_request_duration_seconds_bucket",
+    "preswapd_remote_request_duration_seconds_count",
+    "preswapd_remote_request_duration_seconds_sum",
+    "preswapd_remote_sets_dropped_total",
+    "preswapd_remote_sets_refused_total",
+    "preswapd_remote_sets_total",
+    "preswapd_remote_used",
+    "preswapd_remote_wrong_total",
+]
+
 STATS: dict[str, Any] = {
     "version": "0.1.0",
     "instance": "vm1",
@@ -202,6 +223,15 @@ def test_promised_names_of_images_stay() -> None:
     images = {name for name in exposed if name.startswith("preswapd_image")}
     assert images == set(PROMISED_OF_IMAGES)
     assert values(parsed(text)["preswapd_image_served"]) == {("vm1", "base"): 1, ("vm1", "late"): 0}
+
+
+def test_promised_names_of_the_remote_tier_stay() -> None:
+    latency = {"get": {"count": 1, "sum": 0.5, "buckets": [(0.002, 1)]}}
+    text = text_of({**STATS, "remote": {**dict.fromkeys(REMOTE, 1), "latency": latency}})
+    exposed = {line.split("{")[0] for line in text.splitlines() if not line.startswith("#")}
+    assert {name for name in exposed if "_remote_" in name} == set(PROMISED_OF_REMOTE)
+    assert values(parsed(text)["preswapd_remote_reads"]) == {("vm1",): 1}
+    assert "remote" not in text_of(STATS)
 
 
 def test_a_limit_that_is_not_there_has_no_sample() -> None:

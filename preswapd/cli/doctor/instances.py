@@ -10,7 +10,7 @@ from preswapd.api.client import Client
 from preswapd.api.figures import DeviceFigures, TmemFigures
 from preswapd.api.last_start import LastStart
 from preswapd.api.messages import ServerFacts
-from preswapd.api.settings import GOVERNED_LIMIT, QUOTA, UNLIMITED
+from preswapd.api.settings import GOVERNED_LIMIT, QUOTA, UNLIMITED, VM_REMOTE
 from preswapd.cli.doctor.clients import check_client
 from preswapd.cli.doctor.container import check_places
 from preswapd.cli.doctor.finding import FIX, NOTE, OK, Finding
@@ -25,6 +25,7 @@ from preswapd.cli.doctor.moving import check_moving
 from preswapd.cli.doctor.reboot import check_sync_unit
 from preswapd.cli.doctor.sharing import Share
 from preswapd.cli.doctor.sockets import check_firewall, check_sockets
+from preswapd.cli.doctor.store import check_remote
 from preswapd.cli.instances import RunningInstance, is_there
 from preswapd.cli.typed import as_root, control
 from preswapd.host.file_locks import holder
@@ -100,6 +101,7 @@ def check_instance(instance: RunningInstance) -> list[Finding]:
             for device, why in stats.get("refused", {}).items()
         ),
         *check_images(name, place.runtime_dir, stats),
+        *check_remote(name, instance.client, place.control("sysctl", f"{VM_REMOTE}=1")),
     ]
 
 

@@ -12,7 +12,7 @@ its devices and the CACHED of all of its images; in the host's memory: LIMIT = U
 from collections.abc import Callable
 from datetime import datetime
 
-from preswapd.api.figures import BYTES, DEVICE, IMAGE, TEXT, TMEM, Figure
+from preswapd.api.figures import BYTES, DEVICE, IMAGE, REMOTE, TEXT, TMEM, Figure
 from preswapd.cli.look.rows import Subject
 from preswapd.cli.look.table import Column, Kind, Value
 from preswapd.units import PAGE_SIZE, format_duration
@@ -84,7 +84,7 @@ def ratio(row: Subject) -> float | None:
 
 def hits(row: Subject) -> float | None:
     source = row.figures if row.rates is None else row.rates
-    reads = source["loads"] + source["disk_reads"]
+    reads = source["loads"] + source["disk_reads"] + source.get("remote_reads", 0)
     return 100 * source["loads"] / reads if reads else None
 
 
@@ -158,6 +158,8 @@ QUOTA = Column(
 # Shown unasked where one is parked.
 PARKED = Column("PARKED", DEVICE["parked"].meaning, Kind.SIZE, parked)
 
+STORE = plain("STORE", REMOTE["remote_bytes"], "; - without a remote tier")
+
 # Only from servers that measure it.
 LATENCIES = (
     Column(
@@ -210,6 +212,7 @@ DEVICE_COLUMNS = (
     plain("REJECTS", DEVICE["failed_stores"]),
     plain("LOADS", DEVICE["loads"]),
     plain("DISKREADS", DEVICE["disk_reads"]),
+    plain("STOREREADS", DEVICE["remote_reads"]),
     plain("DISKWRITES", DEVICE["disk_writes"]),
     plain("ERRORS", DEVICE["disk_errors"]),
     plain("TRIMS", DEVICE["trims"]),
@@ -346,6 +349,11 @@ POOL_COLUMNS = (
     plain("REFAULTS", DEVICE["refaults"], OF_ALL),
     plain("BACK", DEVICE["promoted_pages"], OF_ALL),
     plain("SAVED", TMEM["recompress_saved"]),
+    STORE,
+    plain("STOREREADS", REMOTE["remote_reads"]),
+    plain("STOREMISSES", REMOTE["remote_misses"]),
+    plain("STORELATE", REMOTE["remote_late"]),
+    plain("STORESETS", REMOTE["remote_sets"]),
     HITS,
 )
 POOL_DEFAULT = (
@@ -420,6 +428,8 @@ POOL_RATES = (
     per_second("MOVED/S", DEVICE["written_back_pages"], OF_ALL),
     per_second("REFAULTS/S", DEVICE["refaults"], OF_ALL),
     per_second("BACK/S", DEVICE["promoted_pages"], OF_ALL),
+    per_second("STORER/S", REMOTE["remote_reads"]),
+    per_second("STOREW/S", REMOTE["remote_sets"]),
 )
 DEVICE_WATCH = (
     "TIME",

@@ -87,7 +87,9 @@ def pool_figures(stats: Statistics) -> Figures:
     # What an older server does not count has no value, and not the value 0.
     known = [key for key in SUMMED if all(key in device for device in devices)]
     sums = {key: sum(device[key] for device in devices) for key in known}
-    return {**stats["tmem"], **sums, "devices": len(devices)}
+    remote: Figures = stats.get("remote", {})
+    counts = {key: value for key, value in remote.items() if key != "latency"}
+    return {**stats["tmem"], **sums, **counts, "devices": len(devices)}
 
 
 def devices_of(now: Moment, before: Moment | None = None) -> list[Subject]:

@@ -7,7 +7,7 @@ from functools import partial
 import click
 
 from preswapd.api.client import Client
-from preswapd.api.figures import BYTES, DEVICE, IMAGE, TMEM, Figure, Latency, Statistics
+from preswapd.api.figures import BYTES, DEVICE, IMAGE, REMOTE, TMEM, Figure, Latency, Statistics
 from preswapd.cli.instances import Instances, RunningInstance, ask_all, complain
 from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.cli.look.columns import (
@@ -192,6 +192,8 @@ def print_stats(stats: Statistics) -> None:
         print_figures(f"device {name}", figures, DEVICE)
     for name, image in stats.get("images", {}).items():
         print_figures(f"image {name}", image, IMAGE)
+    if "remote" in stats:
+        print_figures("remote tier", stats["remote"], REMOTE)
 
 
 def print_figures(title: str, figures: Figures, known: Mapping[str, Figure]) -> None:

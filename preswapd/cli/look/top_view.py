@@ -71,6 +71,8 @@ POOL_NAMES = (
     "MOVED/S",
     "REFAULTS/S",
 )
+# Where there is a remote tier.
+STORE_NAMES = ("STORER/S", "STOREW/S", "STORE", "STOREMISSES", "STORELATE")
 
 # Of the bar, and of what is beside it.
 BAR_WIDTHS = range(10, 41)
@@ -139,6 +141,8 @@ class View:
         yield Text.assemble((watched.name, "bold cyan"), f"  {about(now)}", notice)
         yield self.bar(pool)
         yield self.rates(pool)
+        if "remote_reads" in pool.figures:
+            yield self.store(pool)
         cached = images_of(now, before)
         if now.stats["devices"] or not cached:
             yield from written(devices, devices_of(now, before))
@@ -173,6 +177,18 @@ class View:
     def rates(self, pool: Subject) -> Text:
         columns = choose((*POOL_RATES, *POOL_COLUMNS), POOL_NAMES, None)
         return Text("  " + "  ".join(f"{column.name} {column.text(pool)}" for column in columns))
+
+    def store(self, pool: Subject) -> Text:
+        figures = pool.figures
+        columns = choose((*POOL_RATES, *POOL_COLUMNS), STORE_NAMES, None)
+        text = "  ".join(f"{column.name} {column.text(pool)}" for column in columns)
+        up, nodes = figures["remote_nodes_up"], figures["remote_nodes"]
+        line = Text("  store: ")
+        if not figures["remote_used"]:
+            return line.append("not used", "bold yellow")
+        is_well = up == nodes > 0 and not figures["remote_open"]
+        line.append(f"{up} of {nodes} nodes", "" if is_well else "bold red")
+        return line.append(f"  {text}")
 
     # --- the tables of devices and of images ---
 

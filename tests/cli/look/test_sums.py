@@ -10,7 +10,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from preswapd.cli.look.columns import DEVICE_COLUMNS, PARKED, POOL_COLUMNS, QUOTA
+from preswapd.cli.look.columns import DEVICE_COLUMNS, PARKED, POOL_COLUMNS, QUOTA, STORE
 from preswapd.cli.look.rows import Moment, Subject, devices_of, pool_of
 from preswapd.cli.look.table import Columns, Kind
 from preswapd.preswap.device._device import FLAG_FUA, Device
@@ -23,7 +23,7 @@ from tests.preswap.running import Running
 # More than two extents, so that a shrink has a choice.
 PAGES = {"g1": 600, "g2": 40}
 # Null where there is none.
-NULL = (QUOTA, PARKED)
+NULL = (QUOTA, PARKED, STORE)
 POOL = 8_000_000
 
 OPERATOR = ("shrink", "shrink all", "limit", "stage", "compress", "swapoff")

@@ -84,6 +84,31 @@ def test_pool_and_device_with_rates() -> None:
     assert (cells["LOADS/S"], cells["DISKR/S"], cells["HIT%"]) == ("200", "50", "80.0")
 
 
+def with_store(name: str, clock: float, reads: int, **more: object) -> Moment:
+    found = moment(name, clock)
+    remote = {
+        "remote_used": True,
+        "remote_nodes": 3,
+        "remote_nodes_up": 3,
+        "remote_open": False,
+        "remote_bytes": 5 * MIB,
+        "remote_reads": reads,
+        "remote_misses": 7,
+        "remote_late": 0,
+        "remote_sets": 0,
+        **more,
+    }
+    return found._replace(stats=cast(Statistics, {**found.stats, "remote": remote}))
+
+
+def test_store_of_the_remote_tier() -> None:
+    text = drawn(watched("vm1", with_store("vm1", 12.0, 400), with_store("vm1", 10.0, 0)))
+    assert "  store: 3 of 3 nodes  STORER/S 200  STOREW/S 0  STORE 5M  STOREMISSES 7" in text
+    text = drawn(watched("vm1", with_store("vm1", 12.0, 0, remote_used=False)))
+    assert "  store: not used\n" in text
+    assert "store" not in drawn(watched("vm1", moment("vm1", 12.0)))
+
+
 def test_what_leaves_memory_and_what_comes_back_soon() -> None:
     before = moment("vm1", 10.0, written_back_pages=40, refaults=0)
     now = moment("vm1", 12.0, written_back_pages=100, refaults=10)

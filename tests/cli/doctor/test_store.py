@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""doctor tells what is wrong with the store of the remote tier, and what mends it."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from preswapd.api.messages import RemoteStatus
+from preswapd.cli.doctor.finding import FIX, NOTE, OK, Finding
+from preswapd.cli.doctor.store import check_store
+from tests.conftest import StartServer
+from tests.remote.stores import StoreServer, needs_store
+from tests.running import typed, wait_until
+
+USE_IT = "preswapctl --instance vm1 sysctl vm.remote=1"
+NODE: dict[str, Any] = {
+    "address": "10.0.0.1:6379",
+    "up": True,
+    "error": None,
+    "latency_us": 250,
+    "server": "valkey",
+    "version": "8.1.0",
+    "maxmemory": 8 << 30,
+    "used_memory": 5 << 30,
+    "policy": "allkeys-lru",
+    "evicted_keys": 0,
+}
+
+
+@pytest.fixture
+def status(tmp_path: Path) -> RemoteStatus:
+    """Of one that is well."""
+    key = tmp_path / "remote.key"
+    key.touch(mode=0o600)
+    return RemoteStatus(
+        url="redis://10.0.0.1",
+        used=True,
+        key_file=str(key),
+        timeout=5.0,
+        courier=4711,
+        store={"state": "ok", "error": None, "nodes": [NODE]},
+    )
+
+
+def findings(status: RemoteStatus) -> list[Finding]:
+    return list(check_store("instance vm1, store", status, USE_IT))
+
+
+def with_node(status: RemoteStatus, **said: Any) -> list[Finding]:
+    """What is found besides how the node is."""
+    found = findings(replace(status, store={"nodes": [{**NODE, **said}]}))
+    return [finding for finding in found if finding.status != OK]
+
+
+def test_one_that_is_well(status: RemoteStatus) -> None:
+    assert [finding.as_text() for finding in findings(status)] == [
+        "ok    instance vm1, store: 10.0.0.1:6379, valkey 8.1.0, 5G in use, answers in 0.25ms"
+    ]
+
+
+def test_node_that_is_away(status: RemoteStatus) -> None:
+    [found] = with_node(status, up=False, error="Connection refused")
+    assert found.status == FIX
+    assert found.text == "10.0.0.1:6379 is away, Connection refused: pages come from disk"
+    [found] = findings(replace(status, store={"error": "no such host", "nodes": []}))
+    assert found.text == "redis://10.0.0.1 is away, no such host: pages come from disk"
+
+
+@pytest.mark.parametrize(
+    ("why", "mend"),
+    [
+        ("NOAUTH Authentication required", "password-file"),
+        ("invalid username-password pair or user is disabled", "password-file"),
+        ("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed", "ca, cert and key"),
+        ("Error 111 connecting to 10.0.0.1:6379. Connection refused", "drop-in"),
+    ],
+)
+def test_what_brings_a_node_back(status: RemoteStatus, why: str, mend: str) -> None:
+    [found] = with_node(status, up=False, error=why)
+    assert found.mend is not None
+    assert mend in found.mend
+
+
+def test_node_that_evicts_nothing(status: RemoteStatus) -> None:
+    [found] = with_node(status, policy="noeviction")
+    assert found.status == FIX
+    assert found.command == (
+        "valkey-cli -h 10.0.0.1 -p 6379 config set maxmemory-policy allkeys-lru"
+    )
+
+
+def test_node_without_a_bound(status: RemoteStatus) -> None:
+    status = replace(status, url="rediss://10.0.0.1")
+    [found] = with_node(status, maxmemory=0)
+    assert found.status == FIX
+    assert found.command == "valkey-cli -h 10.0.0.1 -p 6379 --tls config set maxmemory 8gb"
+    [found] = with_node(status, maxmemory=0, server="redis")
+    assert found.command == "redis-cli -h 10.0.0.1 -p 6379 --tls config set maxmemory 8gb"
+
+
+def test_node_that_does_not_tell(status: RemoteStatus) -> None:
+    """As where its ACL does not let us ask."""
+    unknown = dict.fromkeys(("maxmemory", "policy", "version", "used_memory", "latency_us"))
+    assert with_node(status, **unknown) == []
+    [found] = findings(replace(status, store={"nodes": [{**NODE, "latency_us": None}]}))
+    assert found.text == "10.0.0.1:6379, valkey 8.1.0, 5G in use, answers"
+
+
+def test_node_that_is_slow(status: RemoteStatus) -> None:
+    [found] = with_node(status, latency_us=2600)
+    assert found.status == NOTE
+    assert "takes 2.6ms for an answer, and a read waits for 5ms at most" in found.text
+
+
+def test_node_that_is_old(status: RemoteStatus) -> None:
+    [found] = with_node(status, server="redis", version="5.0.14")
+    assert "10.0.0.1:6379 is Redis 5.0.14" in found.text
+    assert with_node(status, server="redis", version="7.0.15") == []
+
+
+def test_key_that_others_can_read(status: RemoteStatus) -> None:
+    Path(status.key_file).chmod(0o644)
+    found = findings(status)[0]
+    assert found.status == FIX
+    assert found.command is not None
+    assert typed(found.command).returncode == 0
+    assert findings(status)[0].status == OK
+
+
+def test_tier_that_is_off(status: RemoteStatus) -> None:
+    [found] = findings(replace(status, error="the key is bad"))
+    assert (found.status, found.text) == (FIX, "it is not used: the key is bad")
+    found = findings(replace(status, used=False))[0]
+    assert (found.text, found.command) == ("it is switched off: vm.remote is 0", USE_IT)
+    [found] = findings(replace(status, courier=None, courier_error="it ended with status 2"))
+    assert found.text == "there is no courier to it now, it ended with status 2"
+    [found] = findings(replace(status, store=None))
+    assert found.text == "redis://10.0.0.1 is being looked for"
+
+
+def test_images_that_are_not_shared(status: RemoteStatus) -> None:
+    (finding, *others) = findings(replace(status, image_error="/k is missing: make one"))
+    assert finding.status == FIX
+    assert "images are not shared: /k is missing: make one" in finding.as_text()
+    assert {other.status for other in others} == {OK}
+
+
+@needs_store
+def test_doctor_looks_at_the_store(start_server: StartServer, tmp_path: Path) -> None:
+    """And what it says to type mends it."""
+    with StoreServer(tmp_path / "store") as store:
+        server = start_server(extra=[f"--remote-url={store.url}"])
+        wait_until(lambda: server.client.remote().store is not None, "a word of the courier")
+        said = server.ctl("doctor", check=False).stdout
+        lines = [line.strip() for line in said.splitlines()]
+        mends = [line.partition(": ")[2] for line in lines if "-cli -h " in line]
+        assert len(mends) == 2
+        for mend in mends:
+            assert typed(mend).stdout == "OK\n"
+        assert store("CONFIG", "GET", "maxmemory*")
+        assert "allkeys-lru" in str(store("CONFIG", "GET", "maxmemory-policy"))
