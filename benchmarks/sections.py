@@ -23,7 +23,7 @@ Progress = Callable[[str], None]
 # In the order in which they run.
 NAMES = (
     *("loads", "pages", "memory", "recovery", "many", "giving_back", "guests", "aging"),
-    *("governor", "images", "moving"),
+    *("governor", "images", "moving", "remote"),
 )
 
 

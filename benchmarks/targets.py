@@ -22,6 +22,7 @@ from benchmarks.groups import (
 from benchmarks.images import found as images
 from benchmarks.load import Load
 from benchmarks.ratios import load_of, ratio
+from benchmarks.remote import found as remote
 from benchmarks.text import MIB, columns
 
 # All figures of a run, by section.
@@ -312,6 +313,18 @@ TARGETS = (
     Target("a miss, depth 1, time to nbdkit file", images.misses, most=1.1),
     Target("  a hit", images.hits),
     Target("pages rejected in a burst of swap", images.rejected, most=0, digits=0),
+    *(
+        Target(f"reads with a store, depth {depth}, to the disk's", remote.reads(depth), least=5)
+        for depth in (16, 32)
+    ),
+    Target(
+        "  a read at depth 1, to the client's GET", remote.latency(remote.CLUSTER_GET), most=1.5
+    ),
+    Target("  the same, to a GET of a client of one node", remote.latency(remote.GET)),
+    *(
+        Target(f"  p99 after {fault}, to the disk's", remote.p99_after(fault), most=1.1)
+        for fault in remote.FAULTS
+    ),
 )
 
 

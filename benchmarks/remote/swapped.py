@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A server whose pages were moved to a slow disk, and are in the store too."""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from benchmarks import load
+from benchmarks.host_usage import cpu_seconds
+from benchmarks.images.disks import disk_of_its_own
+from benchmarks.remote.cluster import Cluster
+from benchmarks.servers import DISKS, Running, folders, prepare, preswapd, started
+from benchmarks.storing import START
+from preswapd.api.client import Client
+from preswapd.guest.faults import SetupError
+from preswapd.units import PAGE_SIZE
+
+# QEMU has as many requests under way; nbdkit before 1.33.10 gets one thread where nobody asks.
+THREADS = 16
+# Of a network volume, or of a few hard disks.
+REQUESTS = 3000
+# Pages that leave at once: what the courier does not take as fast is not set.
+AT_ONCE = 512
+STEADY_SECONDS = 0.03
+START_SECONDS = 30.0
+# Room for what comes later.
+MORE_PAGES = 4096
+
+
+class Swapped:
+    def __init__(self, serving: Running, cluster: Cluster, size: int, limited: bool) -> None:
+        """`size`: bytes of pages, which begin where a load has them.  `limited`: the disk is."""
+        assert serving.server.control is not None
+        self.serving = serving
+        self.cluster = cluster
+        self.size = size
+        self.limited = limited
+        self.client = Client(serving.folder / serving.server.control)
+
+    # --- what is where ---
+
+    def fill(self, at_once: int = AT_ONCE) -> None:
+        """All pages are on disk, and those of them in the store that it takes."""
+        self.use_store(True)
+        self.client.set("preswap.default.frozen", "0")
+        load.fio(self.serving.uri, load.FILL, None, str(self.size))
+        self.serving.settle()
+        # What is read from disk would come back to memory.
+        self.client.set("preswap.default.frozen", "1")
+        for left in range(self.client.preswap_pages() - at_once, -at_once, -at_once):
+            self.shrink(max(left, 0))
+            self.wait_for_sets()
+
+    def shrink(self, pages: int) -> None:
+        with self.client.shrink(pages) as moving:
+            moving.wait(lambda step: None)
+
+    def take_in(self, pages: int) -> None:
+        """So many more lie in memory, behind those that are on disk."""
+        self.client.set("preswap.default.frozen", "0")
+        job = load.Load("more", "write", "--bs=128k", 4, start=str(START + self.size))
+        load.fio(self.serving.uri, job, None, str(pages * PAGE_SIZE))
+        self.serving.settle()
+        self.client.set("preswap.default.frozen", "1")
+
+    def wait_for_sets(self) -> None:
+        before, now = -1, self.remote()["remote_sets"]
+        while now != before:
+            time.sleep(STEADY_SECONDS)
+            before, now = now, self.remote()["remote_sets"]
+
+    @property
+    def stored(self) -> float:
+        """The share of all pages that the store has, as far as the server knows."""
+        return float(self.remote()["remote_pages"]) / (self.size / PAGE_SIZE)
+
+    @property
+    def reads(self) -> int:
+        """Pages read so far that were not in memory."""
+        return int(self.serving.device()["disk_reads"]) + int(self.remote()["remote_reads"])
+
+    def use_store(self, used: bool) -> None:
+        self.client.set("vm.remote", str(int(used)))
+
+    # --- what it costs ---
+
+    def remote(self) -> dict[str, Any]:
+        return dict(self.client.stats()["remote"])
+
+    def cpu(self) -> dict[str, float]:
+        """Seconds of processor time so far, of each who has a part in a read but its client."""
+        courier = self.client.remote().courier
+        nodes = [node.child.pid for node in self.cluster.nodes if node.child is not None]
+        return {
+            "server": cpu_seconds(self.serving.process),
+            "courier": cpu_seconds(courier) if courier else 0.0,
+            "nodes": sum(map(cpu_seconds, nodes)),
+        }
+
+    def wait_for_store(self) -> None:
+        """Asked again, and found well."""
+        deadline = time.monotonic() + START_SECONDS
+        while self.remote()["remote_nodes_up"] < len(self.cluster.nodes):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"the store is not found: {self.client.remote().store}")
+            time.sleep(STEADY_SECONDS)
+
+
+@contextmanager
+def swapped(cluster: Cluster, size: int, *options: str) -> Iterator[Swapped]:
+    """With a disk of REQUESTS a second, where there can be one."""
+    server = preswapd(
+        "lz4",
+        pool=str(2 * size + MORE_PAGES * PAGE_SIZE),
+        size=str(size + MORE_PAGES * PAGE_SIZE + 2 * START),
+        options=(f"--threads={THREADS}", f"--remote-url={cluster.url}", *options),
+    )
+    with ExitStack() as stack:
+        memory, disk = stack.enter_context(folders())
+        limited = True
+        try:
+            disk = stack.enter_context(
+                disk_of_its_own(2 * size + MORE_PAGES * PAGE_SIZE, DISKS, REQUESTS)
+            )
+        except SetupError:
+            limited = False
+        prepare(server, memory, disk)
+        serving = stack.enter_context(started(server, memory, disk))
+        found = Swapped(serving, cluster, size, limited)
+        found.wait_for_store()
+        yield found

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The section `remote`: its store, what is reckoned, and all of it at the smallest size."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import remote, targets
+from benchmarks.remote import faults
+from benchmarks.remote.cluster import NODES, store
+from benchmarks.remote.found import CLUSTER_GET, FAULTS, GET
+from benchmarks.remote.swapped import REQUESTS
+from tests.remote.stores import needs_store
+
+
+def run(iops: float, median: float, store: float) -> dict[str, Any]:
+    cpu = {"client": 10.0, "server": 30.0, "courier": 20 * store, "nodes": 14 * store}
+    times = {"iops": iops, "median": median, "p99": 9000.0}
+    return times | {"from_store": store, "late": 0.001, "cpu": cpu}
+
+
+DISKS = [run(3000, 800, 0), run(2000, 800, 0), run(3000, 800, 0)]
+STORES = [run(16500, 95, 1), run(11000, 90, 1), run(6000, 100, 1)]
+FIGURES: dict[str, Any] = {
+    "bytes": 64 << 20,
+    "store": "7.0.15",
+    "limited": True,
+    "reads": {
+        "stored": 0.998,
+        "stored_at_once": 0.41,
+        "value_bytes": 2101.0,
+        "reads": {depth: {"disk": DISKS, "store": STORES} for depth in ("1", "16", "32")},
+        "gets": {CLUSTER_GET: [50.0, 60.0, 100.0], GET: [38.0, 40.0, 50.0]},
+    },
+    "faults": {
+        fault: {"disk": [80e3, 40e3], "store": [72e3, 48e3], "before": [9e3, 10e3]}
+        for fault in FAULTS
+    },
+}
+
+
+def shown(figures: dict[str, Any], name: str) -> targets.Row:
+    [row] = [row for row in targets.rows({"remote": figures}) if row.name == name]
+    return row
+
+
+def test_rounds_are_compared_with_themselves() -> None:
+    assert shown(FIGURES, "reads with a store, depth 16, to the disk's").measured == "5.50"
+    assert shown(FIGURES, "  a read at depth 1, to the client's GET").measured == "1.50"
+    assert shown(FIGURES, "  the same, to a GET of a client of one node").met is None
+    assert shown(FIGURES, "  p99 after network cut, to the disk's").measured == "1.05"
+
+
+def test_a_disk_without_a_limit_is_no_target() -> None:
+    figures = copy.deepcopy(FIGURES) | {"limited": False}
+    for row in targets.rows({"remote": figures}):
+        assert row.measured == "not measured", row
+    assert "no limit" in remote.table(figures)
+
+
+def test_tables_say_it_all() -> None:
+    table = remote.table(FIGURES)
+    assert f"{REQUESTS:,} reads a second" in table
+    for words in ("2101 bytes", "41 %", "network cut", CLUSTER_GET, "courier", "5.50"):
+        assert words in table
+
+
+def test_only_reads_that_began_later_count_after_a_fault() -> None:
+    begun, took = faults.parsed("1764415000500, 2000000, 0, 4096, 8388608, 0")
+    assert begun == pytest.approx(1764415000.498)
+    assert took == 2000
+    # So that one that had waited before it is not taken for one that waits after it.
+    seen = [faults.Seen(at / 1000, 500.0) for at in range(0, 1000, 100)]
+    before, after = faults.around(seen, 0.45)
+    assert [one.begun for one in before] == [0.0, 0.1, 0.2, 0.3, 0.4]
+    assert [one.begun for one in after] == [0.6, 0.7, 0.8, 0.9]
+
+
+def test_tail_of_a_hundred() -> None:
+    assert faults.p99([faults.Seen(0, took) for took in range(1, 1001)]) == pytest.approx(990.99)
+    assert faults.p99([]) == 0
+
+
+@needs_store
+def test_a_store_that_something_befell_is_whole_again(tmp_path: Path) -> None:
+    with store() as cluster:
+        first, *_, last = cluster.nodes
+        last.kill()
+        cluster.cut()
+        cluster.mend()
+        assert len(first("CLUSTER", "SLOTS")) == NODES
+        assert last("PING")
+        cluster.limit("1mb")
+        cluster.mend()
+        assert first("CONFIG", "GET", "maxmemory") == {b"maxmemory": b"0"}
+
+
+@pytest.mark.slow
+@needs_store
+def test_all_of_it_at_the_smallest_size() -> None:
+    figures = remote.measure(lambda text: None, quick=True)
+    assert figures["reads"]["stored"] > 0.5
+    for depth, ways in figures["reads"]["reads"].items():
+        assert all(run["iops"] > 0 for runs in ways.values() for run in runs), depth
+        assert all(not run["from_store"] for run in ways["disk"]), depth
+    assert all(took > 0 for found in figures["faults"].values() for took in found["store"])
+    assert "with the store" in remote.table(figures)
