@@ -15,7 +15,8 @@ clean stop only those that were in memory are errors, and the scan zone never is
 A third disk is a writable image.  What was answered of it is in its file when the server is gone,
 before the next one starts, and no reboot takes any of it.  Two more are base images that are only
 read; now and then their files are changed while no server runs.  With `--image-alone` no swap
-device has a part of the pool.
+device has a part of the pool.  With `--remote` a real store beside the server has copies of what is
+on disk, of every life of the server's before, and none of them may ever be read again.
 
 Exit status 1 at the first wrong page or answer, with the seed.  The same seed sends the same
 requests, but the moments of the kills differ from run to run.
@@ -35,6 +36,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, cast
 
 import nbd
 
@@ -48,7 +50,8 @@ from tests.crash.load import Load, connected
 from tests.crash.operating import Operator
 from tests.crash.reading import Readers
 from tests.precache.running import content
-from tests.running import RunningServer
+from tests.remote.stores import StoreServer
+from tests.running import RunningServer, wait_until
 
 DEVICES = {"g1": "8M", "g2": "4M"}
 IMAGE, IMAGE_BYTES = "g3", 6 << 20
@@ -57,6 +60,11 @@ POOL = 4 << 20
 # The allocator cannot use the last per cent for new pages.
 FULL = POOL * 97 // 100
 POLL_SECONDS = 0.0005
+# Of the remote tier's figures.
+REMOTE = ("reads", "sets", "misses", "late", "away", "wrong")
+# Of the lives that begin with it; others have only begun to look for it.
+STORE_SHARE = 0.7
+REMOTE_OPTIONS = ("--remote-timeout=100ms", "--writeback-room=25%")
 
 SIGTERM_SHARE = 0.1
 AGAIN_SHARE = 0.15
@@ -80,6 +88,7 @@ class Record:
     base_pages: int = 0
     full: int = 0
     reboots: int = 0
+    remote: Counter[str] = field(default_factory=Counter)
     recovered: list[int] = field(default_factory=list)
     away: list[float] = field(default_factory=list)
 
@@ -104,8 +113,15 @@ class Record:
             f"  requests: {requests}; {self.base_pages} pages of base images read\n"
             f"  pages with a write in flight at a kill: {self.uncertain_pages};"
             f" pool full at {100 * self.full // max(1, self.kills)} % of the kills;"
-            f" longest kill to serving {max(self.away, default=0):.2f} s\n  no page was wrong"
+            f" longest kill to serving {max(self.away, default=0):.2f} s\n{self.of_the_store()}"
+            "  no page was wrong"
         )
+
+    def of_the_store(self) -> str:
+        if not self.remote:
+            return ""
+        counts = ", ".join(f"{self.remote[name]} {name}" for name in REMOTE)
+        return f"  pages of the store, as far as it was seen before a kill: {counts}\n"
 
 
 class Harness:
@@ -117,11 +133,13 @@ class Harness:
         seed: int,
         images: Mapping[str, Path] = {},
         bases: Mapping[str, Path] = {},
+        has_store: bool = False,
     ) -> None:
-        """Those that are written to, and those that are not."""
+        """Those that are written to, and those that are not; whether there is a remote tier."""
         self.server = server
         self.files, self.base_files = images, bases
         self.bases = {name: path.read_bytes() for name, path in bases.items()}
+        self.has_store = has_store
         self.random = random.Random(seed)
         self.record = Record()
         self.seq = 0
@@ -205,9 +223,13 @@ class Harness:
         exports = [*self.devices, *self.images]
         load = Load(exports, self.server.nbd_uri, self.random, self.seq)
         readers = Readers(self.bases, self.server.nbd_uri, self.seq)
+        if self.has_store and self.random.random() < STORE_SHARE:
+            wait_until(self.has_found_store, "the server to find its store")
         operator.start()
 
         def end() -> None:
+            if self.has_store:
+                self.note_remote()
             operator.killed.set()
             self.server.running.send_signal(number)
 
@@ -220,6 +242,18 @@ class Harness:
             raise DirtyRecoveryError(f"{number.name} ended the server with status {status}")
         self.seq = load.seq
         self.note(load)
+
+    def has_found_store(self) -> bool:
+        store = self.server.client.remote().store
+        return store is not None and store["state"] == "ok"
+
+    def note_remote(self) -> None:
+        """What this life has had of the store: its figures end with it."""
+        figures = cast(Mapping[str, Any], self.server.client.stats())["remote"]
+        seen = {name: figures[f"remote_{name}"] for name in REMOTE}
+        if seen["wrong"]:
+            raise WrongPageError(f"the store, which never lies, has said what is wrong: {seen}")
+        self.record.remote += Counter(seen)
 
     def operator_delay(self) -> float | None:
         if self.random.random() < OPERATOR_SHARE:
@@ -305,7 +339,7 @@ def has_opened(proc: Path, arena: Path) -> bool:
         return False
 
 
-def run(kills: int, seed: int, every: int, image_alone: bool) -> int:
+def run(kills: int, seed: int, every: int, image_alone: bool, remote: bool = False) -> int:
     """The exit status."""
     print(f"seed {seed}, {kills} kills", flush=True)
     with tempfile.TemporaryDirectory() as tmp, ExitStack() as stack:
@@ -320,8 +354,11 @@ def run(kills: int, seed: int, every: int, image_alone: bool) -> int:
             "".join(f'[image.{name}]\npath = "{bases[name]}"\n{BASES[name]}\n' for name in BASES)
         )
         options = [f"--config={config}", f"--image={IMAGE}={path}", f"--writable={IMAGE}"]
+        if remote:
+            store = stack.enter_context(StoreServer(Path(tmp, "store")))
+            options += [f"--remote-url={store.url}", *REMOTE_OPTIONS]
         server = stack.enter_context(RunningServer(Path(tmp), devices, str(POOL), options))
-        harness = Harness(server, seed, {IMAGE: path}, bases)
+        harness = Harness(server, seed, {IMAGE: path}, bases, remote)
         record = harness.record
         shown = 0
         try:
@@ -347,11 +384,12 @@ def main() -> int:
     parser.add_argument(
         "--image-alone", action="store_true", help="no swap disks beside the images"
     )
+    parser.add_argument("--remote", action="store_true", help="with a store beside the server")
     given = parser.parse_args()
     # Like Ctrl-C, so that the server and its directories go too.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     seed = random.SystemRandom().randrange(1 << 32) if given.seed is None else given.seed
-    return run(given.kills, seed, given.every, given.image_alone)
+    return run(given.kills, seed, given.every, given.image_alone, given.remote)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from tests.crash.expected import WrongPageError
 from tests.crash.harness import DEVICES, POOL, DirtyRecoveryError, Harness, main
 from tests.crash.load import WrongAnswerError, connected
 from tests.precache.running import content
+from tests.remote.stores import needs_store
 from tests.running import RunningServer
 
 
@@ -29,6 +30,16 @@ def test_no_kill_takes_anything_of_an_image(
 ) -> None:
     """With the pool to itself: what is read is cached, or evicted a moment ago."""
     monkeypatch.setattr("sys.argv", ["harness", "--kills=12", "--every=5", "--image-alone"])
+    assert main() == 0, capsys.readouterr().out
+
+
+@needs_store
+@pytest.mark.slow
+def test_no_kill_believes_a_store_that_remembers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What earlier lives have set is there, and none of it is read."""
+    monkeypatch.setattr("sys.argv", ["harness", "--kills=6", "--every=3", "--remote"])
     assert main() == 0, capsys.readouterr().out
 
 
