@@ -103,7 +103,9 @@ def test_half_an_answer(fake: FakeStore, courier: RunningCourier) -> None:
     wait_until(lambda: is_right(courier), "right answers")
 
 
-def test_an_answer_without_an_end(fake: FakeStore, courier: RunningCourier) -> None:
+def test_an_answer_without_an_end(fake: FakeStore, start_courier: StartCourier) -> None:
+    """It is not given up for being late: on a busy machine so much takes seconds."""
+    courier = start_courier(fake.url, timeout_ms=30_000).ready()
     fake.answer = on_get(b"$500000000\r\n" + bytes(9 << 20))
     assert {answer.status for answer in courier.get(*NAMES)} == {AWAY}
     courier.wait_for_error("does not end")
