@@ -6,7 +6,8 @@
 Three masters and three replicas, each at a host of its own: a network namespace, so it needs root.
 Four clients write, trim and read a device that has far more pages than its pool has room for; now
 and then all of it goes to disk, and so to the store.  Meanwhile nodes are killed, stopped, cut off,
-promoted without what they should have, filled up and emptied, slots move, and the courier dies.
+promoted without what they should have, filled up and emptied, come back with nothing or with what
+they had long ago, slots move, and the courier dies.
 Each page that is read is compared with what was acknowledged last, and while a fault lasts all of
 them are read: no read may wait for its end.
 
@@ -24,18 +25,19 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Self, cast
 
 from preswapd.api.messages import ShrinkProgress
-from preswapd.remote.courier.slots import slot_of
+from preswapd.remote.courier.slots import SLOTS, slot_of
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import BEHIND_ZONE, connected
 from tests.crash.contents import ZEROS, Kind, difference, page_content
 from tests.remote.moving_slots import begin_to_move, end_move, move_all, move_keys
 from tests.remote.networks import Network, NoNetworkError
-from tests.remote.stores import Cluster, StoreServer, seen_by, server_program
+from tests.remote.stores import Cluster, StoreServer, seen_as_itself, seen_by, server_program
 from tests.running import RunningServer, wait_until
 
 SIZE, POOL = "24M", "4M"
@@ -45,8 +47,6 @@ CLIENTS = 4
 LENGTHS = (1, 1, 1, 2, 8, 32)
 # Between two requests, so that servers, nodes and courier come to their turn on a small machine.
 PAUSE_SECONDS = 0.003
-# A cluster that is well again has found its slots by then.
-LOST_SECONDS = 15.0
 # A read that hangs, on any machine.  How long those of a fault took is in the figures.
 LONGEST_READ = 10.0
 SLOTS_MOVED = 40
@@ -165,7 +165,6 @@ class Course:
     ) -> None:
         self.server, self.cluster, self.network = server, cluster, network
         self.random = random.Random(seed)
-        self.lost_since: float | None = None
         self.swappers = [Swapper(server, number, seed) for number in range(CLIENTS)]
         for swapper in self.swappers:
             swapper.write_all()
@@ -225,6 +224,14 @@ class Course:
 
         self.wait_until(has_grown, f"{name} to grow by {more}")
 
+    def look_while(self, step: Callable[[], None]) -> None:
+        """Again and again, while another thread does that."""
+        with ThreadPoolExecutor(1) as pool:
+            stepping = pool.submit(step)
+            while not stepping.done():
+                self.look()
+            stepping.result()
+
     # --- what is said of it ---
 
     def counter(self, name: str) -> int:
@@ -266,7 +273,7 @@ class Course:
     def wait_for_promotion(self, node: StoreServer) -> None:
         """It has slots of its own, and the server reads from it."""
         self.wait_until(
-            lambda: any(seen.is_myself and seen.has_slots for seen in seen_by(node)),
+            lambda: seen_as_itself(node).has_slots,
             "a replica to take over",
         )
         address = f"{node.host}:{node.port}"
@@ -291,29 +298,15 @@ class Course:
         for node in self.cluster.nodes:
             node("CONFIG", "SET", "maxmemory", 0)
         try:
-            self.wait_until(self.is_whole, "the cluster")
+            self.wait_until(self.cluster.is_whole, "the cluster")
         except AssertionError as error:
             views = [seen_by(node) for node in self.cluster.nodes]
             lost = sorted(self.cluster.lost_slots(views))
-            error.add_note(f"it has lost {len(lost)} slots, {lost[:9]}: {views[0]}")
+            moving = sorted(self.cluster.moving_slots(views))
+            error.add_note(f"{len(lost)} slots are lost, {lost[:9]}, {len(moving)} on their way")
+            error.add_note(f"it says {views[0]}")
             raise
         self.wait_for_all_nodes()
-
-    def is_whole(self) -> bool:
-        """A slot that one node takes for nobody's, whatever the others say for a long time, is
-        settled as an operator would."""
-        if self.cluster.is_whole():
-            return True
-        lost = self.cluster.lost_slots([seen_by(node) for node in self.cluster.nodes])
-        if not lost:
-            self.lost_since = None
-        elif self.lost_since is None:
-            self.lost_since = time.monotonic()
-        elif time.monotonic() > self.lost_since + LOST_SECONDS:
-            print(f"settled: {len(lost)} slots that were moved, {sorted(lost)[:9]}", flush=True)
-            self.cluster.settle(lost)
-            self.lost_since = None
-        return False
 
     def suffer(self, fault: "Fault") -> Figures:
         """It happens, is seen through, and mended; what came of it."""
@@ -369,18 +362,22 @@ def slots_moved(course: Course) -> None:
     source, target = course.random.sample(course.masters(), 2)
     masters = course.masters()
     course.look_until("remote_sets", ENOUGH)
-    first, *slots = sorted({slot_of(key) for key in keys_of(source)})[:SLOTS_MOVED]
+    first, *slots = slots_with_keys(source)
     begin_to_move(first, source, target)
     course.look()
     move_keys(first, source, target)
     course.look()
-    end_move(first, target, masters)
-    mover = threading.Thread(target=move_all, args=(slots, source, target, masters))
-    mover.start()
-    while mover.is_alive():
-        course.look()
-    mover.join()
+    end_move(first, source, target, masters)
+    course.look_while(lambda: move_all(slots, source, target, masters))
     assert all(not source("CLUSTER", "COUNTKEYSINSLOT", slot) for slot in slots)
+
+
+def slots_with_keys(node: StoreServer) -> list[int]:
+    return sorted({slot_of(key) for key in keys_of(node)})[:SLOTS_MOVED]
+
+
+def unknown_to(node: StoreServer) -> set[int]:
+    return set(range(SLOTS)).difference(*(each.slots for each in seen_by(node)))
 
 
 def link_down(course: Course) -> None:
@@ -458,6 +455,31 @@ def all_gone(course: Course) -> None:
     course.look_until("remote_reads", ENOUGH)
 
 
+def all_back_with_old_files(course: Course) -> None:
+    """One of the nodes has keys of slots that were moved away since.  Redis 7 says that it imports
+    them, and once their master has changed that they are nobody's; Valkey drops such keys."""
+    pairs = course.cluster.pairs()
+    (source, _), (target, heir) = course.random.sample(pairs, 2)
+    course.look_until("remote_sets", ENOUGH)
+    source("SAVE")
+    slots = slots_with_keys(source)
+    course.look_while(lambda: move_all(slots, source, target, [master for master, _ in pairs]))
+    for node in course.cluster.nodes:
+        node.kill()
+    course.wait_until(lambda: course.state() == "away", "the server to see it")
+    for node in course.cluster.nodes:
+        node.launch(with_file=True)
+    course.wait_for_all_nodes()
+    course.look()
+    target.kill()
+    course.wait_for_promotion(heir)
+    target.launch()
+    if "valkey_version" not in source("INFO"):
+        course.wait_until(lambda: bool(unknown_to(source) & {*slots}), "it to know nobody's slots")
+    course.look()
+    course.cluster.stop_moving()
+
+
 def courier_killed(course: Course) -> None:
     pid = course.server.client.remote().courier
     assert pid is not None
@@ -493,6 +515,7 @@ FAULTS: tuple[Fault, ...] = (
     # After it nothing comes from the store for up to ten seconds, while there is no news of that.
     courier_stopped,
     all_gone,
+    all_back_with_old_files,
 )
 
 

@@ -10,7 +10,7 @@ def move_all(
     for number in slots:
         begin_to_move(number, source, target)
         move_keys(number, source, target)
-        end_move(number, target, masters)
+        end_move(number, source, target, masters)
 
 
 def begin_to_move(number: int, source: StoreServer, target: StoreServer) -> None:
@@ -24,6 +24,9 @@ def move_keys(number: int, source: StoreServer, target: StoreServer) -> None:
             client.migrate(target.host, target.port, keys, 0, 10_000, replace=True)
 
 
-def end_move(number: int, target: StoreServer, masters: list[StoreServer]) -> None:
-    for node in [target, *masters]:
+def end_move(
+    number: int, source: StoreServer, target: StoreServer, masters: list[StoreServer]
+) -> None:
+    """Who has it says so first, or there would be nobody for a moment."""
+    for node in [target, source, *(each for each in masters if each not in (source, target))]:
         node("CLUSTER", "SETSLOT", number, "NODE", node_id(target))

@@ -5,6 +5,7 @@ import shutil
 import signal
 import socket
 import subprocess
+from collections.abc import Iterable
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -67,9 +68,12 @@ class StoreServer:
         wait_until(self.is_there, f"a store in {self.folder}")
         return self
 
-    def launch(self) -> None:
+    def launch(self, *, with_file: bool = False) -> None:
+        """It has nothing, or what its file has: a replica keeps the one that its master sent it."""
         program = server_program()
         assert program is not None
+        if not with_file:
+            (self.folder / "dump.rdb").unlink(missing_ok=True)
         # It looks at its name to know what it is.
         name = "valkey-server" if "valkey" in program else "redis-server"
         listening = ["--bind", self.host, "--port", str(self.port)]
@@ -199,12 +203,13 @@ class Cluster:
         ]
 
     def is_whole(self) -> bool:
-        """All see the same: each slot has a master, and each master a replica that has all."""
+        """All see the same: each slot has a master and stays there, and each master has a replica
+        that has all."""
         views = [seen_by(node) for node in self.nodes]
         roles = {frozenset((each.id, each.master) for each in view) for view in views}
         if len(roles) > 1 or any(each.has_failed for view in views for each in view):
             return False
-        if self.lost_slots(views):
+        if self.lost_slots(views) or self.moving_slots(views):
             return False
         masters = {each.id for each in views[0] if each.has_slots}
         followed = {each.master for each in views[0] if each.master}
@@ -222,21 +227,14 @@ class Cluster:
         known = [set().union(*(each.slots for each in view)) for view in views]
         return set(range(SLOTS)) - own.intersection(*known)
 
-    def settle(self, slots: set[int]) -> None:
-        """Every master is told whose they are, by who takes them for its own."""
-        own = {
-            slot: each.id
-            for node in self.nodes
-            for each in seen_by(node)
-            if each.is_myself
-            for slot in each.slots & slots
-        }
+    def moving_slots(self, views: list[list["Seen"]]) -> set[int]:
+        return set().union(*(each.moving for view in views for each in view))
+
+    def stop_moving(self) -> None:
+        """What is on its way stays where it is, as after `redis-cli --cluster fix`."""
         for node in self.nodes:
-            for slot, owner in own.items():
-                # Replicas are not told, but by their masters.
-                with suppress(redis.ResponseError):
-                    node("CLUSTER", "SETSLOT", slot, "STABLE")
-                    node("CLUSTER", "SETSLOT", slot, "NODE", owner)
+            for slot in self.moving_slots([seen_by(node)]):
+                node("CLUSTER", "SETSLOT", slot, "STABLE")
 
     def __enter__(self) -> Self:
         try:
@@ -258,6 +256,8 @@ class Seen(NamedTuple):
     flags: list[str]
     master: str | None
     slots: frozenset[int]
+    # On their way to it, or from it.  A node tells of its own alone.
+    moving: frozenset[int]
 
     @property
     def has_slots(self) -> bool:
@@ -275,15 +275,24 @@ class Seen(NamedTuple):
 def seen_by(node: StoreServer) -> list[Seen]:
     lines = [line.split() for line in text(node("CLUSTER", "NODES")).splitlines()]
     return [
-        Seen(id_, flags.split(","), None if master == "-" else master, slots_in(ranges))
+        Seen(
+            *(id_, flags.split(","), None if master == "-" else master),
+            slots_in(each for each in ranges if not each.startswith("[")),
+            # "[93-<-ID]" or "[93->-ID]"
+            frozenset(int(each[1:].partition("-")[0]) for each in ranges if each.startswith("[")),
+        )
         for id_, _, flags, master, _, _, _, _, *ranges in lines
     ]
 
 
-def slots_in(ranges: list[str]) -> frozenset[int]:
-    """Of "0-5460" and "7000"; in brackets are those that are just moving."""
+def seen_as_itself(node: StoreServer) -> Seen:
+    return next(each for each in seen_by(node) if each.is_myself)
+
+
+def slots_in(ranges: Iterable[str]) -> frozenset[int]:
+    """Of "0-5460" and "7000"."""
     found: set[int] = set()
-    for first, _, last in (each.partition("-") for each in ranges if not each.startswith("[")):
+    for first, _, last in (each.partition("-") for each in ranges):
         found.update(range(int(first), int(last or first) + 1))
     return frozenset(found)
 

@@ -139,7 +139,7 @@ def test_a_key_in_a_slot_that_is_just_moving(cluster: Cluster, start_courier: St
         assert courier.value(name) == b"value of " + name
     assert courier.set(name, b"new") == STORED
     assert courier.value(name) == b"new"
-    end_move(slot(name), target, cluster.masters)
+    end_move(slot(name), source, target, cluster.masters)
     assert courier.value(name) == b"new"
 
 
