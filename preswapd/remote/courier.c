@@ -126,13 +126,16 @@ static void end_ask(struct courier *c, struct ask *a)
 
 /* --- Who reads ---------------------------------------------------------------------------------- */
 
-/* Whether the serving thread is woken by what comes: not while another thread reads. */
-static void arm(struct courier *c, bool on)
+/* The serving thread is woken by what comes, unless another thread reads that, and by room for what did not
+ * go out: whoever reads sleeps already when the socket becomes full. */
+static void arm(struct courier *c)
 {
 	struct epoll_event e = {.events = EPOLLONESHOT};
 
-	if (on)
-		e.events |= EPOLLIN | (c->is_full ? (uint32_t)EPOLLOUT : 0);
+	if (!c->is_read)
+		e.events |= EPOLLIN;
+	if (c->is_full)
+		e.events |= EPOLLOUT;
 	if (c->is_served)
 		epoll_ctl(c->epoll, EPOLL_CTL_MOD, c->fd, &e);
 }
@@ -146,7 +149,7 @@ static void pass_on(struct courier *c)
 		c->heir = c->asks;
 		c->is_read = c->heir->reads = true;
 	} else {
-		arm(c, true);
+		arm(c);
 	}
 }
 
@@ -178,8 +181,7 @@ static size_t send_some(struct courier *c, const uint8_t *from, size_t bytes)
 		give_up(c, strerror(errno));
 	if (n < (ssize_t)bytes && !c->is_full) {
 		c->is_full = true;
-		if (!c->is_read)
-			arm(c, true);
+		arm(c);
 	}
 	return n < 0 ? 0 : (size_t)n;
 }
@@ -455,7 +457,7 @@ static void read_some(struct courier *c)
 /* False: the time is over.  With the mutex before and after, and without it between. */
 static bool read_until(struct courier *c, uint64_t deadline)
 {
-	struct pollfd p = {.fd = c->fd, .events = (short)(POLLIN | (c->is_full ? POLLOUT : 0))};
+	struct pollfd p = {.fd = c->fd, .events = POLLIN};
 	uint64_t now = monotonic_ns(), left = deadline > now ? deadline - now : 0;
 	struct timespec t = {.tv_sec = (time_t)(left / 1000000000u), .tv_nsec = (long)(left % 1000000000u)};
 
@@ -474,8 +476,8 @@ static void begin_reading(struct courier *c, struct ask *a)
 {
 	if (c->is_read || !c->is_there)
 		return;
-	arm(c, false);
 	c->is_read = a->reads = true;
+	arm(c);
 }
 
 /* With the mutex, and without it afterwards. */
@@ -615,9 +617,14 @@ static void serve(struct courier *c)
 		unlock(c);
 		int n = epoll_wait(c->epoll, &e, 1, -1);
 		pthread_mutex_lock(&c->mutex);
-		/* Whoever reads now passes it on. */
-		if (n <= 0 || c->is_read || !c->is_there)
+		if (n <= 0 || !c->is_there)
 			continue;
+		if (c->is_read) {
+			/* Whoever reads now passes it on. */
+			if (c->is_full)
+				push_rest(c);
+			continue;
+		}
 		c->is_read = true;
 		unlock(c);
 		read_some(c);
@@ -632,7 +639,7 @@ const char *courier_serve(struct courier *c)
 	if (c->is_there && !c->is_served) {
 		c->users++;
 		c->is_served = true;
-		pass_on(c);
+		arm(c);
 		serve(c);
 		c->is_served = false;
 		if (!--c->users)

@@ -373,7 +373,9 @@ def slots_moved(course: Course) -> None:
 
 
 def slots_with_keys(node: StoreServer) -> list[int]:
-    return sorted({slot_of(key) for key in keys_of(node)})[:SLOTS_MOVED]
+    """Of its own: it may have keys of an old file, of slots that are not."""
+    own = seen_as_itself(node).slots
+    return sorted(own.intersection(slot_of(key) for key in keys_of(node)))[:SLOTS_MOVED]
 
 
 def unknown_to(node: StoreServer) -> set[int]:

@@ -59,10 +59,14 @@ class Played:
     on_set: Callable[[int, bytes, bytes], bytes] | None = None
     deletes: list[bytes] = field(default_factory=list)
     gets: int = 0
+    # What goes out to it and is not read yet is so much at most, as the kernel counts it.
+    room: int | None = None
     why: str | None = None
 
     def __enter__(self) -> Self:
         near, self.far = socket.socketpair()
+        if self.room is not None:
+            near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.room)
         self.sending = threading.Lock()  # or what two threads send would mix
         self.held = threading.Event()  # while it is clear, nothing is answered
         self.held.set()

@@ -459,6 +459,35 @@ def test_sets_wait_for_nobody(running: Running, remote: Remote, courier: Played)
     assert read_all(running) == ALL
 
 
+def test_sets_go_out_when_there_is_room_again_while_a_read_waits(
+    running: Running, remote: Remote
+) -> None:
+    """Though nothing is answered that would wake who waits."""
+    remote.set_timeout(60_000)  # longer than this test waits
+    taken: list[int] = []
+
+    def take(ident: int, name: bytes, value: bytes) -> bytes:
+        taken.append(ident)
+        return b""
+
+    with Played(remote, room=1) as courier:
+        running.instance.shrink(0)
+        wait_for(lambda: remote.figures()["remote_sets"], lambda sets: sets == len(PAGES))
+        courier.on_get = lambda get: b""
+        courier.on_set = take
+        connection = running.connect()
+        waiting = threading.Thread(target=read, args=(connection, PAGE, PAGE))
+        waiting.start()
+        wait_until(lambda: courier.gets == 1, "the read")
+        for page in PAGES[1:]:
+            connection.pwrite(page_of(page), page * PAGE)
+        running.instance.shrink(0)
+        # As many as may go out before the first of them is answered.
+        wait_for(lambda: len(taken), lambda sets: sets == 32)
+    waiting.join(PATIENCE)
+    assert not waiting.is_alive()
+
+
 def test_sets_that_are_refused_are_counted(
     running: Running, remote: Remote, courier: Played
 ) -> None:
