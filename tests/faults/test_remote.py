@@ -14,5 +14,6 @@ def test_no_wrong_answer_makes_a_wrong_page(seed: int) -> None:
     figures = found.remote.figures()
     assert figures["remote_reads"] > 100
     assert figures["remote_wrong"] > 100
-    # What is wrong, missing or overwritten was deleted, but for what couriers took with them.
-    assert len(found.store) < 1000
+    # What is wrong, missing or overwritten was deleted, but for what couriers took with them, of
+    # which there are more where the machine is busy.
+    assert len(found.store) < figures["remote_sets"] / 4
