@@ -4,6 +4,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 from benchmarks import load
@@ -43,14 +44,17 @@ class Swapped:
     def fill(self, at_once: int = AT_ONCE) -> None:
         """All pages are on disk, and those of them in the store that it takes."""
         self.use_store(True)
+        self.take_all_in()
+        for left in range(self.client.preswap_pages() - at_once, -at_once, -at_once):
+            self.shrink(max(left, 0))
+            self.wait_for_sets()
+
+    def take_all_in(self) -> None:
         self.client.set("preswap.default.frozen", "0")
         load.fio(self.serving.uri, load.FILL, None, str(self.size))
         self.serving.settle()
         # What is read from disk would come back to memory.
         self.client.set("preswap.default.frozen", "1")
-        for left in range(self.client.preswap_pages() - at_once, -at_once, -at_once):
-            self.shrink(max(left, 0))
-            self.wait_for_sets()
 
     def shrink(self, pages: int) -> None:
         with self.client.shrink(pages) as moving:
@@ -108,14 +112,18 @@ class Swapped:
 
 
 @contextmanager
-def swapped(cluster: Cluster, size: int, *options: str) -> Iterator[Swapped]:
-    """With a disk of REQUESTS a second, where there can be one."""
+def swapped(
+    cluster: Cluster, size: int, *options: str, program: str | None = None
+) -> Iterator[Swapped]:
+    """With a disk of REQUESTS a second, where there can be one.  `program`: another `preswapd`."""
     server = preswapd(
         "lz4",
         pool=str(2 * size + MORE_PAGES * PAGE_SIZE),
         size=str(size + MORE_PAGES * PAGE_SIZE + 2 * START),
         options=(f"--threads={THREADS}", f"--remote-url={cluster.url}", *options),
     )
+    if program is not None:
+        server = replace(server, command=(program, *server.command[1:]))
     with ExitStack() as stack:
         memory, disk = stack.enter_context(folders())
         limited = True

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -18,8 +19,17 @@
 
 /* So much is sent in one call of what is queued. */
 #define PUSH_MOST 65536u
+/* Of the queue, while it is empty. */
+#define KEPT_BYTES (256u << 10)
+/* Places of frames in the queue, by their ids: those of some 8,000 sets, as a rule. */
+#define QUEUE_PLACES 16384u
+/* So long after a get the next one is expected. */
+#define QUIET_NS 100000000ull
 /* A courier answers each set, and has limits of its own. */
 #define PATIENCE_NS 10000000000ull
+
+_Static_assert(!(COURIER_QUEUE_BYTES & (COURIER_QUEUE_BYTES - 1)), "positions wrap in the ring");
+_Static_assert(COURIER_QUEUE_BYTES > KEPT_BYTES, "there is something to give back");
 
 /* What who waits is told.  After ASK_ENDED nobody looks at its ask, and it needs no mutex. */
 enum ask_told { ASK_WAITS, ASK_READS, ASK_ENDED };
@@ -45,20 +55,146 @@ int courier_init(struct courier *c)
 	memset(c, 0, sizeof *c);
 	c->fd = c->epoll = -1;
 	pthread_mutex_init(&c->mutex, NULL);
+	pthread_mutex_init(&c->adding, NULL);
 	pthread_cond_init(&c->left, NULL);
-	c->queue = malloc(COURIER_QUEUE_BYTES);
 	c->in = malloc(FRAME_HEAD_BYTES + FRAME_MOST);
-	return c->queue && c->in ? 0 : -ENOMEM;
+	c->places = calloc(QUEUE_PLACES, sizeof *c->places);
+	/* It takes memory where it is written. */
+	c->queue = mmap(NULL, COURIER_QUEUE_BYTES, PROT_READ | PROT_WRITE,
+			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (c->queue == MAP_FAILED)
+		c->queue = NULL;
+	return c->queue && c->in && c->places ? 0 : -ENOMEM;
 }
 
 void courier_destroy(struct courier *c)
 {
 	courier_disconnect(c);
-	free(c->queue);
+	if (c->queue)
+		munmap(c->queue, COURIER_QUEUE_BYTES);
 	free(c->in);
+	free(c->places);
 	free(c->status);
 	pthread_cond_destroy(&c->left);
 	pthread_mutex_destroy(&c->mutex);
+	pthread_mutex_destroy(&c->adding);
+}
+
+/* A value, as it came. */
+static void take_page(struct remote_want *w, const uint8_t *value, size_t bytes, unsigned head)
+{
+	if (bytes < head || bytes > head + TMEM_PAGE) {
+		w->status = WANT_BROKEN;
+		return;
+	}
+	w->status = FRAME_DONE;
+	w->length = (uint16_t)(bytes - head);
+	memcpy(w->head, value, head);
+	memcpy(w->to, value + head, w->length);
+}
+
+/* --- The queue ---------------------------------------------------------------------------------- */
+
+/* Where a position lies in the ring. */
+static size_t queue_at(uint64_t position)
+{
+	return position % COURIER_QUEUE_BYTES;
+}
+
+static size_t queue_used(const struct courier *c)
+{
+	return __atomic_load_n(&c->tail, __ATOMIC_ACQUIRE) - __atomic_load_n(&c->head, __ATOMIC_ACQUIRE);
+}
+
+bool courier_has_room(const struct courier *c)
+{
+	return queue_used(c) + 2 * REMOTE_SET_MOST < COURIER_QUEUE_BYTES;
+}
+
+/* What does not fit before the ring's end begins at its beginning, and a head of zeros says so. */
+static bool queue_add(struct courier *c, const uint8_t *frame, size_t bytes)
+{
+	size_t at = queue_at(c->tail), rest = COURIER_QUEUE_BYTES - at, skipped = rest < bytes ? rest : 0;
+
+	if (!courier_is_there(c) || queue_used(c) + skipped + bytes > COURIER_QUEUE_BYTES)
+		return false;
+	if (skipped >= FRAME_HEAD_BYTES)
+		memset(c->queue + at, 0, FRAME_HEAD_BYTES);
+	if (skipped)
+		at = 0;
+	memcpy(c->queue + at, frame, bytes);
+	c->places[frame_at(frame).id % QUEUE_PLACES] = (uint32_t)at;
+	__atomic_store_n(&c->tail, c->tail + skipped + bytes, __ATOMIC_RELEASE);
+	return true;
+}
+
+static bool queue_frame(struct courier *c, const uint8_t *frame, size_t bytes)
+{
+	pthread_mutex_lock(&c->adding);
+	bool added = queue_add(c, frame, bytes);
+	pthread_mutex_unlock(&c->adding);
+	return added;
+}
+
+/* Whether the frames in a row end here. */
+static bool is_end(const struct courier *c, size_t at)
+{
+	return at + FRAME_HEAD_BYTES > COURIER_QUEUE_BYTES || !frame_at(c->queue + at).op;
+}
+
+/* All of it is forgotten, and its memory given back. */
+static void empty_queue(struct courier *c)
+{
+	if (c->tail > KEPT_BYTES)
+		madvise(c->queue + KEPT_BYTES, COURIER_QUEUE_BYTES - KEPT_BYTES, MADV_DONTNEED);
+	__atomic_store_n(&c->head, 0, __ATOMIC_RELEASE);
+	__atomic_store_n(&c->tail, 0, __ATOMIC_RELEASE);
+}
+
+/* The memory of a queue that was long, once it is empty. */
+static void shorten_queue(struct courier *c)
+{
+	pthread_mutex_lock(&c->adding);
+	if (!queue_used(c) && c->tail > KEPT_BYTES)
+		empty_queue(c);
+	pthread_mutex_unlock(&c->adding);
+}
+
+/* The set of that id, which has not gone out; NULL: there is none.  What stands in its place may have been
+ * overwritten, in whatever way. */
+static const uint8_t *queued_set(const struct courier *c, uint64_t id)
+{
+	uint64_t head = __atomic_load_n(&c->head, __ATOMIC_ACQUIRE);
+	size_t at = c->places[id % QUEUE_PLACES];
+
+	if (queue_at(at - head) >= c->tail - head || is_end(c, at))
+		return NULL;
+	struct frame f = frame_at(c->queue + at);
+	bool is_it = f.op == FRAME_SET && f.id == id && f.bytes > NAME_BYTES && f.bytes <= REMOTE_SET_MOST &&
+		     at + FRAME_HEAD_BYTES + f.bytes <= COURIER_QUEUE_BYTES;
+	return is_it ? c->queue + at : NULL;
+}
+
+bool courier_take_queued(struct courier *c, uint64_t id, unsigned head, struct remote_want *w)
+{
+	pthread_mutex_lock(&c->adding);
+	const uint8_t *set = queued_set(c, id);
+	if (set)
+		take_page(w, set + FRAME_HEAD_BYTES + NAME_BYTES, frame_at(set).bytes - NAME_BYTES, head);
+	pthread_mutex_unlock(&c->adding);
+	return set;
+}
+
+static unsigned most_unanswered(const struct courier *c)
+{
+	bool is_asked = c->asks || coarse_ns() < c->asked + QUIET_NS;
+
+	return is_asked ? COURIER_UNANSWERED : COURIER_UNANSWERED_ALONE;
+}
+
+static bool may_push(const struct courier *c)
+{
+	return queue_used(c) && c->unanswered < most_unanswered(c);
 }
 
 /* --- Who waits ---------------------------------------------------------------------------------- */
@@ -134,7 +270,7 @@ static void arm(struct courier *c)
 
 	if (!c->is_read)
 		e.events |= EPOLLIN;
-	if (c->is_full)
+	if (c->is_full || (!c->is_read && may_push(c)))
 		e.events |= EPOLLOUT;
 	if (c->is_served)
 		epoll_ctl(c->epoll, EPOLL_CTL_MOD, c->fd, &e);
@@ -200,35 +336,21 @@ static bool send_whole(struct courier *c, const uint8_t *from, size_t bytes)
 	return n;
 }
 
-/* The ring: frames from head to tail, or from head to wrap and from 0 to tail. */
-static uint8_t *queue_room(struct courier *c, size_t bytes)
-{
-	if (c->tail >= c->head) {
-		if (COURIER_QUEUE_BYTES - c->tail >= bytes)
-			return c->queue + c->tail;
-		if (bytes >= c->head)
-			return NULL;
-		c->wrap = c->tail;
-		c->tail = 0;
-		return c->queue;
-	}
-	return c->head - c->tail > bytes ? c->queue + c->tail : NULL;
-}
-
-static size_t queue_run(struct courier *c)
-{
-	if (c->tail < c->head && c->head == c->wrap)
-		c->head = 0;
-	return (c->tail < c->head ? c->wrap : c->tail) - c->head;
-}
-
 /* Whole frames at the queue's head, as many as may go out now: their bytes. */
 static size_t next_queued(struct courier *c)
 {
-	size_t run = queue_run(c), bytes = 0;
+	size_t used = queue_used(c), at = queue_at(c->head), bytes = 0;
+	unsigned most = most_unanswered(c);
 
-	for (unsigned sets = c->unanswered; bytes < run && bytes < PUSH_MOST && sets < COURIER_UNANSWERED;) {
-		struct frame f = frame_at(c->queue + c->head + bytes);
+	if (used && is_end(c, at)) {
+		__atomic_store_n(&c->head, c->head + COURIER_QUEUE_BYTES - at, __ATOMIC_RELEASE);
+		used -= COURIER_QUEUE_BYTES - at;
+		at = 0;
+	}
+	for (unsigned sets = c->unanswered; bytes < used && bytes < PUSH_MOST && sets < most;) {
+		if (is_end(c, at + bytes))
+			break;
+		struct frame f = frame_at(c->queue + at + bytes);
 		bytes += FRAME_HEAD_BYTES + f.bytes;
 		sets += f.op == FRAME_SET;
 	}
@@ -238,30 +360,39 @@ static size_t next_queued(struct courier *c)
 /* The frames that have gone out, the last of them perhaps in part, leave the queue. */
 static void queued_went(struct courier *c, size_t sent)
 {
+	const uint8_t *from = c->queue + queue_at(c->head);
 	size_t bytes = 0;
 
 	while (bytes < sent) {
-		struct frame f = frame_at(c->queue + c->head + bytes);
+		struct frame f = frame_at(from + bytes);
 		bytes += FRAME_HEAD_BYTES + f.bytes;
 		c->unanswered += f.op == FRAME_SET;
 	}
 	if (bytes > sent) {
 		c->rest_at = 0;
 		c->rest_end = bytes - sent;
-		memcpy(c->rest, c->queue + c->head + sent, bytes - sent);
+		memcpy(c->rest, from + sent, bytes - sent);
 	}
-	c->head += bytes;
+	__atomic_store_n(&c->head, c->head + bytes, __ATOMIC_RELEASE);
+}
+
+/* One send of what is queued.  False: nothing went, or may go now. */
+static bool push_some(struct courier *c)
+{
+	size_t bytes = c->is_there && !c->is_full ? next_queued(c) : 0;
+
+	if (!bytes)
+		return false;
+	if (!c->unanswered)
+		c->answered = monotonic_ns();
+	queued_went(c, send_some(c, c->queue + queue_at(c->head), bytes));
+	return true;
 }
 
 static void push(struct courier *c)
 {
-	size_t bytes;
-
-	while (c->is_there && !c->is_full && (bytes = next_queued(c))) {
-		if (!c->unanswered)
-			c->answered = monotonic_ns();
-		queued_went(c, send_some(c, c->queue + c->head, bytes));
-	}
+	while (push_some(c))
+		;
 }
 
 /* The socket has room again. */
@@ -271,26 +402,6 @@ static void push_rest(struct courier *c)
 	if (c->rest_at < c->rest_end)
 		c->rest_at += send_some(c, c->rest + c->rest_at, c->rest_end - c->rest_at);
 	push(c);
-}
-
-bool courier_has_room(struct courier *c)
-{
-	pthread_mutex_lock(&c->mutex);
-	size_t used = c->tail >= c->head ? c->tail - c->head : c->wrap - c->head + c->tail;
-	pthread_mutex_unlock(&c->mutex);
-	return used + 2 * REMOTE_SET_MOST < COURIER_QUEUE_BYTES;
-}
-
-static bool queue_frame(struct courier *c, const uint8_t *frame, size_t bytes)
-{
-	pthread_mutex_lock(&c->mutex);
-	uint8_t *to = c->is_there ? queue_room(c, bytes) : NULL;
-	if (to) {
-		memcpy(to, frame, bytes);
-		c->tail += bytes;
-	}
-	pthread_mutex_unlock(&c->mutex);
-	return to;
 }
 
 bool courier_set(struct courier *c, const uint8_t *frame, size_t bytes)
@@ -305,7 +416,10 @@ bool courier_set(struct courier *c, const uint8_t *frame, size_t bytes)
 void courier_push(struct courier *c)
 {
 	pthread_mutex_lock(&c->mutex);
-	push(c);
+	if (!c->unanswered)
+		push_some(c);
+	if (!c->is_read)
+		arm(c);
 	unlock(c);
 }
 
@@ -324,6 +438,7 @@ void courier_tick(struct courier *c, uint64_t now)
 	if (c->unanswered && now > c->answered + PATIENCE_NS)
 		c->unanswered = 0;
 	push(c);
+	shorten_queue(c);
 	unlock(c);
 }
 
@@ -351,13 +466,8 @@ static void take_value(struct courier *c, const struct frame *f, const uint8_t *
 	if (!w)
 		return;
 	w->status = f->status;
-	if (f->status == FRAME_DONE && (f->bytes < a->head || f->bytes > a->head + TMEM_PAGE)) {
-		w->status = WANT_BROKEN;
-	} else if (f->status == FRAME_DONE) {
-		w->length = (uint16_t)(f->bytes - a->head);
-		memcpy(w->head, payload, a->head);
-		memcpy(w->to, payload + a->head, w->length);
-	}
+	if (f->status == FRAME_DONE)
+		take_page(w, payload, f->bytes, a->head);
 	if (!--a->left)
 		end_ask(c, a);
 }
@@ -529,6 +639,7 @@ static void begin_ask(struct courier *c, struct ask *a)
 {
 	for (unsigned i = 0; i < a->n; i++)
 		a->wants[i]->status = WANT_OPEN;
+	c->asked = coarse_ns();
 	a->first_id = c->next_id;
 	c->next_id += frames_of(a);
 	a->next = c->asks;
@@ -583,7 +694,10 @@ int courier_connect(struct courier *c, int fd)
 	pthread_mutex_lock(&c->mutex);
 	c->fd = fd;
 	c->epoll = epoll;
-	c->rest_at = c->rest_end = c->head = c->tail = c->wrap = c->in_end = 0;
+	pthread_mutex_lock(&c->adding);
+	empty_queue(c);
+	pthread_mutex_unlock(&c->adding);
+	c->rest_at = c->rest_end = c->in_end = 0;
 	c->is_full = false;
 	c->unanswered = 0;
 	c->status_bytes = 0;

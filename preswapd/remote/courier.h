@@ -20,9 +20,15 @@
 #include "frames.h"
 #include "remote.h"
 
-#define COURIER_QUEUE_BYTES (2u << 20)
-/* Sets that go out before the first of them is answered: 64 KiB, of pages that compress. */
+/* What leaves memory faster than a store takes it waits here: a burst of some 8,000 pages, in memory that is given
+ * back once they have gone.  A test has a shorter one. */
+#ifndef COURIER_QUEUE_BYTES
+#define COURIER_QUEUE_BYTES (16u << 20)
+#endif
+/* Sets that go out before the first of them is answered.  While pages are read 64 KiB of them, as a get stands
+ * behind them; else so many that who carries them hardly ever waits. */
 #define COURIER_UNANSWERED 32u
+#define COURIER_UNANSWERED_ALONE 256u
 /* Names in a frame of those that are deleted. */
 #define COURIER_DELETED 256u
 /* The longest piece that is not sent in part, as far as others see: the gets of a run. */
@@ -52,11 +58,14 @@ struct courier {
 	uint8_t rest[COURIER_REST_BYTES];      /* of what has gone out in part */
 	size_t rest_at, rest_end;
 	bool is_full;                  /* the socket takes no more */
+	pthread_mutex_t adding;        /* to the queue; taken behind the other, or alone */
 	uint8_t *queue;                /* sets and deletes, as frames: a ring, in which none is broken in two */
-	size_t head, tail, wrap;       /* wrap: where the ring ends, while tail < head */
+	uint32_t *places;              /* where in it a frame of such an id was put last */
+	uint64_t head, tail;           /* bytes that have left it, and that were added; atomic */
 	unsigned unanswered;           /* sets */
 	uint64_t answered;             /* ns, when the last of them was */
 	uint64_t next_id;              /* of gets */
+	uint64_t asked;                /* ns, when the last of them was begun */
 	/* in */
 	struct ask *asks;              /* who waits */
 	struct ask *ended, *heir;      /* who is to be told so, and that it reads, once the mutex is free */
@@ -88,9 +97,11 @@ static inline bool courier_is_there(const struct courier *c)
 unsigned courier_ask(struct courier *, struct remote_want **, unsigned n, const uint8_t *names,
 		     unsigned head, uint64_t deadline);
 /* Whether there may be room for one more set. */
-bool courier_has_room(struct courier *);
+bool courier_has_room(const struct courier *);
 /* A frame is to go out; false: dropped. */
 bool courier_set(struct courier *, const uint8_t *frame, size_t bytes);
+/* The value of the set with this id, which is still queued, as if it had been asked for.  False: it is not. */
+bool courier_take_queued(struct courier *, uint64_t id, unsigned head, struct remote_want *);
 /* What is queued goes out, as far as it may. */
 void courier_push(struct courier *);
 /* Names to be deleted, COURIER_DELETED at most, behind the sets before.  False: dropped. */

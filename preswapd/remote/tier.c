@@ -286,6 +286,32 @@ static unsigned choose(struct remote *r, struct remote_want *wants, unsigned n,
 	return m;
 }
 
+/* Those that are still on their way to the store are here: the others are left. */
+static unsigned take_queued(struct remote *r, const uint8_t *device, struct remote_want **wants, uint64_t *versions,
+			    unsigned n, int (*unpack)(const struct tmem_packed *, void *page))
+{
+	unsigned left = 0;
+
+	for (unsigned i = 0; i < n; i++) {
+		if (is_on(r) && courier_take_queued(&r->courier, versions[i], REMOTE_SEAL_BYTES, wants[i])) {
+			open_value(r, device, wants[i], unpack);
+			continue;
+		}
+		wants[left] = wants[i];
+		versions[left++] = versions[i];
+	}
+	return left;
+}
+
+/* Of those that were asked for. */
+static void open_values(struct remote *r, const uint8_t *device, struct remote_want **wants, unsigned n,
+			int (*unpack)(const struct tmem_packed *, void *page))
+{
+	for (unsigned i = 0; i < n; i++)
+		if (remote_has_value(wants[i], &r->count))
+			open_value(r, device, wants[i], unpack);
+}
+
 static unsigned get(struct remote *r, const uint8_t device[REMOTE_DEVICE_BYTES], struct remote_want *wants,
 		    unsigned n, int (*unpack)(const struct tmem_packed *, void *page))
 {
@@ -294,19 +320,16 @@ static unsigned get(struct remote *r, const uint8_t device[REMOTE_DEVICE_BYTES],
 	uint8_t names[REMOTE_WANTS_MOST * NAME_BYTES];
 	unsigned m = choose(r, wants, n, chosen, versions), there = 0;
 
-	if (!m)
-		return 0;
-	if (seal_names(&r->seal, versions, m, names) ||
-	    !remote_ask(r, chosen, m, names, REMOTE_SEAL_BYTES)) {
+	m = take_queued(r, device, chosen, versions, m, unpack);
+	if (m && !seal_names(&r->seal, versions, m, names) &&
+	    remote_ask(r, chosen, m, names, REMOTE_SEAL_BYTES)) {
+		open_values(r, device, chosen, m, unpack);
+		latency_note(&r->gets, begun);
+	} else {
 		count_add(&r->count.away, m);
-		return 0;
 	}
-	for (unsigned i = 0; i < m; i++) {
-		if (remote_has_value(chosen[i], &r->count))
-			open_value(r, device, chosen[i], unpack);
-		there += chosen[i]->is_there;
-	}
-	latency_note(&r->gets, begun);
+	for (unsigned i = 0; i < n; i++)
+		there += wants[i].is_there;
 	return there;
 }
 

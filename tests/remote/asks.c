@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Eight threads ask a courier for pages at once; it is slow now and then, forgets some answers, and is gone and replaced
- * twenty times meanwhile.  Who has waited for a page must have that one, in its own buffer, and no other thread's.
- * Ends with 0 when all was right; the sanitizers say the rest. */
+/* Eight threads ask a courier for pages at once, and two set some; it is slow now and then, forgets some answers, and
+ * is gone and replaced twenty times meanwhile.  Who has waited for a page must have that one, in its own buffer, and no
+ * other thread's; and what is set comes whole and in order, or, while it is queued, is found there.  Ends with 0 when all was right; the sanitizers say the rest. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <stdio.h>
@@ -15,6 +15,7 @@
 #include "frames.h"
 
 #define ASKERS 8u
+#define SETTERS 2u
 #define COURIERS 20u
 #define ASKS 200u              /* answered by each courier at least */
 #define TIMEOUT_NS 3000000ull
@@ -22,7 +23,7 @@
 
 static struct courier courier;
 static bool is_over;
-static unsigned long whole, part, wrong;
+static unsigned long whole, part, wrong, came, found;
 
 #define CHECK(what)                                                                    \
 	do {                                                                           \
@@ -40,6 +41,72 @@ static unsigned long seen(const unsigned long *count)
 static void one_more(unsigned long *count)
 {
 	__atomic_add_fetch(count, 1, __ATOMIC_RELAXED);
+}
+
+/* --- What is set -------------------------------------------------------------------------------- */
+
+/* Of who sets it first, then which of its sets it is. */
+#define SETTER_BITS 32u
+#define PUSHED_AT_ONCE 64u
+
+static unsigned set_bytes(uint64_t id)
+{
+	return REMOTE_SEAL_BYTES + (unsigned)(id * 2654435761u % TMEM_PAGE);
+}
+
+static uint8_t set_byte(uint64_t id, unsigned i)
+{
+	return (uint8_t)(id * 31 + i);
+}
+
+static bool is_value(uint64_t id, unsigned from, const uint8_t *value, unsigned bytes)
+{
+	for (unsigned i = 0; i < bytes; i++)
+		if (value[i] != set_byte(id, from + i))
+			return false;
+	return true;
+}
+
+static bool set_one(uint64_t id)
+{
+	uint8_t frame[REMOTE_SET_MOST];
+	unsigned bytes = set_bytes(id);
+
+	frame_put(frame, FRAME_SET, id, NAME_BYTES + bytes);
+	memset(frame + FRAME_HEAD_BYTES, 0, NAME_BYTES);
+	for (unsigned i = 0; i < bytes; i++)
+		frame[FRAME_HEAD_BYTES + NAME_BYTES + i] = set_byte(id, i);
+	return courier_set(&courier, frame, FRAME_HEAD_BYTES + NAME_BYTES + bytes);
+}
+
+static void find_one(uint64_t id)
+{
+	uint8_t page[TMEM_PAGE];
+	struct remote_want w = {.to = page};
+
+	if (!courier_take_queued(&courier, id, REMOTE_SEAL_BYTES, &w))
+		return;
+	one_more(&found);
+	if (w.status != FRAME_DONE || w.length + REMOTE_SEAL_BYTES != set_bytes(id) ||
+	    !is_value(id, 0, w.head, REMOTE_SEAL_BYTES) || !is_value(id, REMOTE_SEAL_BYTES, page, w.length))
+		one_more(&wrong);
+}
+
+static void *sets(void *arg)
+{
+	unsigned seed = *(unsigned *)arg;
+	uint64_t id = (uint64_t)seed << SETTER_BITS;
+
+	while (!__atomic_load_n(&is_over, __ATOMIC_RELAXED)) {
+		if (set_one(id))
+			id++;
+		else
+			usleep(100);
+		find_one(id - 1 - (unsigned)rand_r(&seed) % PUSHED_AT_ONCE);
+		if (id % PUSHED_AT_ONCE == 0)
+			courier_push(&courier);
+	}
+	return NULL;
 }
 
 /* --- The other end ------------------------------------------------------------------------------ */
@@ -61,9 +128,25 @@ static void answer(int fd, uint64_t id, unsigned index, const uint8_t *name, uns
 	send(fd, out, sizeof out, MSG_NOSIGNAL);
 }
 
+/* `last`: what came last of each who sets. */
+static void take_set(int fd, const struct frame *f, const uint8_t *payload, uint64_t last[SETTERS + 1])
+{
+	uint8_t out[FRAME_HEAD_BYTES];
+	uint64_t *before = &last[f->id >> SETTER_BITS];
+
+	if (f->id <= *before || f->bytes != NAME_BYTES + set_bytes(f->id) ||
+	    !is_value(f->id, 0, payload + NAME_BYTES, f->bytes - NAME_BYTES))
+		one_more(&wrong);
+	*before = f->id;
+	one_more(&came);
+	frame_put(out, FRAME_SET, f->id, 0);
+	send(fd, out, sizeof out, MSG_NOSIGNAL);
+}
+
 static void *answers(void *arg)
 {
 	int fd = *(int *)arg;
+	uint64_t last[SETTERS + 1] = {0};
 	unsigned seed = (unsigned)fd;
 	uint8_t in[1 << 16];
 	size_t end = 0;
@@ -76,7 +159,9 @@ static void *answers(void *arg)
 			struct frame f = frame_at(in + at);
 			if (end - at < FRAME_HEAD_BYTES + f.bytes)
 				break;
-			for (unsigned i = 0; i < f.bytes / NAME_BYTES; i++)
+			if (f.op == FRAME_SET)
+				take_set(fd, &f, in + at + FRAME_HEAD_BYTES, last);
+			for (unsigned i = 0; f.op == FRAME_GET && i < f.bytes / NAME_BYTES; i++)
 				answer(fd, f.id, i, in + at + FRAME_HEAD_BYTES + i * NAME_BYTES, &seed);
 			at += FRAME_HEAD_BYTES + f.bytes;
 		}
@@ -151,8 +236,10 @@ static void one_courier(void)
 	CHECK(!pthread_create(&answering, NULL, answers, &ends[1]));
 	CHECK(!courier_connect(&courier, ends[0]));
 	CHECK(!pthread_create(&serving, NULL, serves, NULL));
-	while (seen(&whole) < before + ASKS)
+	while (seen(&whole) < before + ASKS) {
 		usleep(1000);
+		courier_tick(&courier, coarse_ns());
+	}
 	courier_disconnect(&courier);
 	pthread_join(serving, NULL);
 	pthread_join(answering, NULL);
@@ -160,20 +247,21 @@ static void one_courier(void)
 
 int main(void)
 {
-	pthread_t threads[ASKERS];
-	unsigned seeds[ASKERS];
+	pthread_t threads[ASKERS + SETTERS];
+	unsigned seeds[ASKERS + SETTERS];
 
 	CHECK(!courier_init(&courier));
-	for (unsigned i = 0; i < ASKERS; i++) {
-		seeds[i] = i + 1;
-		CHECK(!pthread_create(&threads[i], NULL, asks, &seeds[i]));
+	for (unsigned i = 0; i < ASKERS + SETTERS; i++) {
+		seeds[i] = 1 + (i < ASKERS ? i : i - ASKERS);
+		CHECK(!pthread_create(&threads[i], NULL, i < ASKERS ? asks : sets, &seeds[i]));
 	}
 	for (unsigned i = 0; i < COURIERS; i++)
 		one_courier();
 	__atomic_store_n(&is_over, true, __ATOMIC_RELAXED);
-	for (unsigned i = 0; i < ASKERS; i++)
+	for (unsigned i = 0; i < ASKERS + SETTERS; i++)
 		pthread_join(threads[i], NULL);
 	courier_destroy(&courier);
-	printf("%lu asks were answered, %lu in part or not, %lu wrong\n", whole, part, wrong);
-	return wrong != 0;
+	printf("%lu asks were answered, %lu in part or not; %lu sets came, and %lu were found in the queue; %lu wrong\n",
+	       whole, part, came, found, wrong);
+	return wrong || !came || !found;
 }

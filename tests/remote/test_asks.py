@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Threads that wait for a courier's answers at once, played by asks.c under sanitizers."""
+"""Threads that wait for a courier's answers at once, and set, played by asks.c under sanitizers."""
 
 import subprocess
 from pathlib import Path
@@ -9,13 +9,15 @@ import pytest
 from tests.compiling import INCLUDES, REMOTE
 
 SANITIZERS = {"plain": [], "thread": ["-fsanitize=thread"], "address": ["-fsanitize=address"]}
-FLAGS = ["-std=gnu11", "-g", "-O1", "-Wall", "-Wextra"]
+# A queue that is soon full, and whose end is often reached.
+QUEUE = "-DCOURIER_QUEUE_BYTES=(512u<<10)"
+FLAGS = ["-std=gnu11", "-g", "-O1", "-Wall", "-Wextra", QUEUE]
 # Some kernels place programs where the thread sanitizer cannot look.
 IN_PLACE = ["setarch", "-R"]
 
 
 @pytest.mark.parametrize("kind", SANITIZERS)
-def test_each_page_comes_to_who_asked(kind: str, tmp_path: Path) -> None:
+def test_each_page_comes_to_who_asked_and_each_set_whole(kind: str, tmp_path: Path) -> None:
     program = tmp_path / "asks"
     files = [str(Path(__file__).parent / "asks.c"), str(REMOTE / "courier.c")]
     command = ["cc", *FLAGS, *SANITIZERS[kind], *INCLUDES, "-o", str(program), *files, "-lpthread"]
