@@ -192,9 +192,10 @@ static unsigned most_unanswered(const struct courier *c)
 	return is_asked ? COURIER_UNANSWERED : COURIER_UNANSWERED_ALONE;
 }
 
+/* Not for each answer: what goes out together costs all who carry it less. */
 static bool may_push(const struct courier *c)
 {
-	return queue_used(c) && c->unanswered < most_unanswered(c);
+	return queue_used(c) && c->unanswered <= most_unanswered(c) / 2;
 }
 
 /* --- Who waits ---------------------------------------------------------------------------------- */
@@ -391,8 +392,8 @@ static bool push_some(struct courier *c)
 
 static void push(struct courier *c)
 {
-	while (push_some(c))
-		;
+	for (bool goes_on = may_push(c); goes_on;)
+		goes_on = push_some(c);
 }
 
 /* The socket has room again. */

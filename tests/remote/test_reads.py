@@ -515,7 +515,9 @@ def test_what_is_still_queued_is_read_from_there(
     assert device_counters(running)["disk_reads"] == len(PAGES)
 
 
-def test_so_many_sets_are_under_way(running: Running, remote: Remote, courier: Played) -> None:
+def test_so_many_sets_are_under_way_at_most(
+    running: Running, remote: Remote, courier: Played
+) -> None:
     came: list[bytes] = []
 
     def take(_ident: int, name: bytes, _value: bytes) -> bytes:
@@ -524,11 +526,13 @@ def test_so_many_sets_are_under_way(running: Running, remote: Remote, courier: P
 
     courier.on_set = take
     set_often(running, UNANSWERED_ALONE // len(PAGES) + 2)
-    wait_for(lambda: len(came), lambda sets: sets == UNANSWERED_ALONE)
+    wait_for(lambda: len(came), lambda sets: sets > UNANSWERED_ALONE // 2)
     remote.tick()
     courier.say(state="ok")
     wait_for(lambda: remote.heard, bool)
-    assert len(came) == UNANSWERED_ALONE
+    # A get goes out behind what has gone.
+    assert read_all(running) == ALL
+    assert len(came) <= UNANSWERED_ALONE
 
 
 def test_a_long_queue_gives_its_memory_back(
