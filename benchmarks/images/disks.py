@@ -14,19 +14,27 @@ from pathlib import Path
 
 from preswapd.guest.faults import SetupError
 
-LIMIT = Path("/sys/fs/cgroup/blkio/blkio.throttle.read_iops_device")
+THROTTLE = "/sys/fs/cgroup/blkio/blkio.throttle"
+READS = Path(f"{THROTTLE}.read_iops_device")
+WRITES = Path(f"{THROTTLE}.write_bps_device")
 SLACK = 64 << 20
 # What Linux reads ahead on a disk that says nothing else; some virtual ones have it at 8 MiB.
 READ_AHEAD_KIB = 128
 
 
 @contextmanager
-def disk_of_its_own(size: int, folder: Path, requests: int | None = None) -> Iterator[Path]:
-    """The folder of a file system there, with room for files of `size`, while the block lasts."""
+def disk_of_its_own(
+    size: int, folder: Path, requests: int | None = None, written: int | None = None
+) -> Iterator[Path]:
+    """The folder of a file system there, with room for files of `size`, while the block lasts.
+
+    It answers so many reads a second, and takes so many bytes, at most.
+    """
     if os.geteuid() != 0:
         raise SetupError("a disk of its own takes root")
-    if requests and not LIMIT.exists():
-        raise SetupError(f"no disk can be limited here: there is no {LIMIT}")
+    limits = [(READS, requests), (WRITES, written)]
+    if any(most and not limit.exists() for limit, most in limits):
+        raise SetupError(f"no disk can be limited here: there is no {READS}")
     with ExitStack() as stack:
         place = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=folder)))
         image, mounted = place / "disk", place / "mounted"
@@ -41,10 +49,11 @@ def disk_of_its_own(size: int, folder: Path, requests: int | None = None) -> Ite
         (device / "queue/read_ahead_kb").write_text(str(READ_AHEAD_KIB))
         command("mount", "-o", "noatime", loop, str(mounted))
         stack.callback(command, "umount", str(mounted))
-        if requests:
-            number = (device / "dev").read_text().strip()
-            LIMIT.write_text(f"{number} {requests}")
-            stack.callback(LIMIT.write_text, f"{number} 0")
+        number = (device / "dev").read_text().strip()
+        for limit, most in limits:
+            if most:
+                limit.write_text(f"{number} {most}")
+                stack.callback(limit.write_text, f"{number} 0")
         yield mounted
 
 

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """How many of the pages that leave memory at once reach the store, here and in another checkout.
 
-    python -m benchmarks.remote.sets FOLDER [--rounds N] [--mib N]
+    python -m benchmarks.remote.sets FOLDER [--rounds N] [--mib N] [--disk N]
 
 FOLDER is a checkout in which `make build` was run.  The servers of both use one store and take
-turns, in a new order in each round; of each the same pages leave without a store as well.
+turns, in a new order in each round; of each the same pages leave without a store as well.  A disk
+takes so many MiB a second, as a network volume does: a faster one leaves store and courier, which
+are on this host too, no processor.
 """
 
 import argparse
@@ -23,7 +25,8 @@ from benchmarks.text import columns
 from preswapd.demo.server import installed
 from preswapd.units import PAGE_SIZE
 
-ROUNDS, MEBIBYTES = 15, 64
+ROUNDS, MEBIBYTES = 5, 192
+DISK_MEBIBYTES = 250
 RATES = ("pages/s", "stored %", "sets/s")
 # Who spends, and on what: pages that left, or those of them that were set.
 SPENT = {"server": "pages", "courier": "sets", "nodes": "sets"}
@@ -33,13 +36,13 @@ Seen = Mapping[str, float]
 
 def main() -> None:
     arguments = parsed()
-    size = arguments.mib << 20
+    size, disk = arguments.mib << 20, arguments.disk << 20
     found: dict[str, list[Seen]] = defaultdict(list)
     with store() as cluster, ExitStack() as stack:
         before = str((arguments.folder / ".venv/bin/preswapd").resolve())
         ways = []
         for name, program in (("before", before), ("after", installed("preswapd"))):
-            one = stack.enter_context(swapped(cluster, size, program=program))
+            one = stack.enter_context(swapped(cluster, size, program=program, written=disk))
             ways += [(name, one, True), (f"{name}, no store", one, False)]
         for number in range(arguments.rounds):
             print(f"round {number + 1} of {arguments.rounds}", file=sys.stderr)
@@ -56,6 +59,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--mib", type=int, default=MEBIBYTES, help="of pages")
+    parser.add_argument("--disk", type=int, default=DISK_MEBIBYTES, help="0: as fast as it is")
     return parser.parse_args()
 
 
@@ -95,11 +99,13 @@ def table(found: Mapping[str, Sequence[Seen]]) -> str:
 
 def row(name: str, seen: Sequence[Seen]) -> list[str]:
     rates = (statistics.median(one[rate] for one in seen) for rate in RATES)
-    spent = (
-        1e6 * sum(one[who] for one in seen) / max(sum(one[what] for one in seen), 1)
-        for who, what in SPENT.items()
-    )
-    return [name, *(f"{rate:.0f}" for rate in rates), *(f"{one:.1f}" for one in spent)]
+    spent = (mean_cost(seen, who, what) for who, what in SPENT.items())
+    return [name, *(f"{rate:.0f}" for rate in rates), *spent]
+
+
+def mean_cost(seen: Sequence[Seen], who: str, what: str) -> str:
+    many = sum(one[what] for one in seen)
+    return f"{1e6 * sum(one[who] for one in seen) / many:.1f}" if many else ""
 
 
 if __name__ == "__main__":

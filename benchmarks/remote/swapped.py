@@ -113,9 +113,16 @@ class Swapped:
 
 @contextmanager
 def swapped(
-    cluster: Cluster, size: int, *options: str, program: str | None = None
+    cluster: Cluster,
+    size: int,
+    *options: str,
+    program: str | None = None,
+    written: int | None = None,
 ) -> Iterator[Swapped]:
-    """With a disk of REQUESTS a second, where there can be one.  `program`: another `preswapd`."""
+    """With a disk of REQUESTS a second, where there can be one, that takes so many bytes a second.
+
+    `program`: another `preswapd`.
+    """
     server = preswapd(
         "lz4",
         pool=str(2 * size + MORE_PAGES * PAGE_SIZE),
@@ -129,7 +136,7 @@ def swapped(
         limited = True
         try:
             disk = stack.enter_context(
-                disk_of_its_own(2 * size + MORE_PAGES * PAGE_SIZE, DISKS, REQUESTS)
+                disk_of_its_own(2 * size + MORE_PAGES * PAGE_SIZE, DISKS, REQUESTS, written)
             )
         except SetupError:
             limited = False

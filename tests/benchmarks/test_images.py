@@ -14,7 +14,7 @@ from benchmarks import targets
 from benchmarks.host_usage import drop_from_page_cache, in_page_cache
 from benchmarks.images import misses, player, shown
 from benchmarks.images.contenders import CACHED, CONTENDERS, DIRECT, NBDKIT, OURS
-from benchmarks.images.disks import LIMIT, disk_of_its_own
+from benchmarks.images.disks import READS, disk_of_its_own
 from benchmarks.images.recording import (
     LARGEST,
     UNIT,
@@ -166,7 +166,7 @@ def test_page_cache_of_a_file(tmp_path: Path) -> None:
 
 @pytest.fixture
 def limited(tmp_path: Path) -> Iterator[Path]:
-    if os.geteuid() != 0 or not LIMIT.exists():
+    if os.geteuid() != 0 or not READS.exists():
         pytest.skip("it takes root, and the blkio controller of cgroup v1")
     with disk_of_its_own(4 * MIB, tmp_path, 200) as folder:
         yield folder

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks import remote, targets
-from benchmarks.remote import faults
+from benchmarks.remote import faults, sets
 from benchmarks.remote.cluster import NODES, store
 from benchmarks.remote.found import CLUSTER_GET, FAULTS, GET
 from benchmarks.remote.swapped import REQUESTS
@@ -65,6 +65,16 @@ def test_tables_say_it_all() -> None:
     assert f"{REQUESTS:,} reads a second" in table
     for words in ("2101 bytes", "41 %", "network cut", CLUSTER_GET, "courier", "5.50"):
         assert words in table
+
+
+def test_processor_time_of_sets_is_that_of_all_rounds() -> None:
+    rates = {"pages/s": 60e3, "stored %": 75.0, "sets/s": 30e3}
+    shrunk = rates | {"pages": 1000, "server": 0.006, "courier": 0.0, "nodes": 0.0}
+    rounds = [shrunk | {"sets": 700, "courier": 0.01}, shrunk | {"sets": 800}]
+    table = sets.table({"after": rounds, "after, no store": [shrunk | {"sets": 0}]})
+    [stored, alone] = [line.split() for line in table.splitlines() if "after" in line]
+    assert stored == ["after", "60000", "75", "30000", "6.0", "6.7", "0.0"]
+    assert alone[-1] == "6.0"
 
 
 def test_only_reads_that_began_later_count_after_a_fault() -> None:
