@@ -695,9 +695,6 @@ int courier_connect(struct courier *c, int fd)
 	pthread_mutex_lock(&c->mutex);
 	c->fd = fd;
 	c->epoll = epoll;
-	pthread_mutex_lock(&c->adding);
-	empty_queue(c);
-	pthread_mutex_unlock(&c->adding);
 	c->rest_at = c->rest_end = c->in_end = 0;
 	c->is_full = false;
 	c->unanswered = 0;
@@ -721,6 +718,9 @@ void courier_disconnect(struct courier *c)
 		close(c->fd);
 	}
 	c->fd = c->epoll = -1;
+	pthread_mutex_lock(&c->adding);
+	empty_queue(c);
+	pthread_mutex_unlock(&c->adding);
 	pthread_mutex_unlock(&c->mutex);
 }
 

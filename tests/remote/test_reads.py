@@ -535,24 +535,36 @@ def test_so_many_sets_are_under_way_at_most(
     assert len(came) <= UNANSWERED_ALONE
 
 
+def fill_queue(running: Running, remote: Remote, courier: Played) -> int:
+    """Until it takes no more: how many sets lie in it, or are under way."""
+    courier.on_set = lambda ident, name, value: frame(b"s", ident)
+    courier.held.clear()
+    sets = 0
+    while not remote.figures()["remote_sets_dropped"]:
+        set_often(running, 1)
+        sets += len(PAGES)
+    return sets - remote.figures()["remote_sets_dropped"]
+
+
 def test_a_long_queue_gives_its_memory_back(
     running: Running, remote: Remote, courier: Played
 ) -> None:
-    courier.on_set = lambda ident, name, value: frame(b"s", ident)
-    courier.held.clear()
-    sets, figures = 0, remote.figures()
-    while not figures["remote_sets_dropped"]:
-        set_often(running, 1)
-        sets += len(PAGES)
-        figures = remote.figures()
+    queued = fill_queue(running, remote, courier)
     courier.held.set()
-    wait_for(
-        lambda: remote.figures()["remote_sets"],
-        lambda n: n == sets - figures["remote_sets_dropped"],
-    )
+    wait_for(lambda: remote.figures()["remote_sets"], lambda sets: sets == queued)
     before = private_bytes()
     remote.tick()
     assert private_bytes() < before - QUEUE_BYTES * 3 // 4
+
+
+def test_so_does_that_of_a_courier_that_is_gone(
+    running: Running, remote: Remote, courier: Played
+) -> None:
+    fill_queue(running, remote, courier)
+    before = private_bytes()
+    remote.disconnect()
+    assert private_bytes() < before - QUEUE_BYTES * 3 // 4
+    assert read_all(running) == ALL
 
 
 def private_bytes() -> int:
