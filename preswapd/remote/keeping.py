@@ -16,7 +16,6 @@ from preswapd.errors import RefusedError, with_place
 from preswapd.host import plain_files
 from preswapd.host.children import Child
 from preswapd.host.inherited import without_chance
-from preswapd.host.secret_files import read_secret
 from preswapd.log import WARNING, Log
 from preswapd.remote.settings import StoreSettings
 
@@ -140,7 +139,7 @@ def told(settings: StoreSettings) -> int:
             "url": settings.url,
             "ttl_s": settings.ttl,
             "timeout_ms": settings.timeout,
-            "password": password_in(settings),
+            "password_file": settings.password_file and str(settings.password_file),
             "tls": tls_of(settings),
         }
     )
@@ -149,19 +148,13 @@ def told(settings: StoreSettings) -> int:
         # Nobody reads yet: what does not fit into the pipe would wait for ever.
         os.set_blocking(writing, False)
         if os.write(writing, said.encode()) < len(said):
-            raise RefusedError("what the courier is to be told is too long: see password-file")
+            raise RefusedError("what the courier is to be told is too long: see [remote]")
     except BaseException:
         os.close(reading)
         raise
     finally:
         os.close(writing)
     return reading
-
-
-def password_in(settings: StoreSettings) -> str | None:
-    if settings.password_file is None:
-        return None
-    return read_secret(settings.password_file).decode("utf-8", "surrogateescape").rstrip("\r\n")
 
 
 def tls_of(settings: StoreSettings) -> dict[str, str] | None:

@@ -6,6 +6,7 @@ or a client that is not installed are said in the log, in GET /v1/remote and by 
 """
 
 import json
+import re
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, cast
@@ -24,6 +25,7 @@ from preswapd.remote.settings import StoreSettings
 CLIENT = {"redis": (7,), "hiredis": (3, 2)}
 COURIER = "preswapd.remote.courier"
 UP, PARTLY = "ok", "partly"
+NUMBERS = re.compile(r"[0-9.]+")
 
 
 class Tier:
@@ -40,7 +42,7 @@ class Tier:
         self.image_error: str | None = None
         self.said = b""
         self.store: dict[str, Any] = {}
-        self.told: str | None = None
+        self.told: tuple[str, str] | None = None
         self.complaints = Throttle()
         try:
             self.remote = opened(settings)
@@ -69,12 +71,16 @@ class Tier:
         self.remote.tick()
         self.keeper.look()
         self.read()
-        state = self.store.get("state")
+        if "state" not in self.store:
+            return
+        state = str(self.store["state"])
+        why = "" if state == UP else str(self.store.get("error") or "no answer")
+        # Away as before, and for another reason, is news; another number of milliseconds is none.
+        news = (state, NUMBERS.sub("", why))
         # One that comes and goes has a complaint each minute, and a word that it is back behind it.
-        changed = state is not None and state != self.told
-        if changed and (state == UP or self.complaints.passes()):
-            self.told = state
-            self.tell(str(state))
+        if news != self.told and (state == UP or self.complaints.passes()):
+            self.told = news
+            self.tell(state, why)
 
     def read(self) -> None:
         """What the courier said last."""
@@ -83,12 +89,11 @@ class Tier:
             self.said = said
             self.store = parsed(said)
 
-    def tell(self, state: str) -> None:
+    def tell(self, state: str, why: str) -> None:
         if state == UP:
             self.log(INFO, f"the store of the remote tier answers: {self.settings.url}")
         else:
             which = "a part of the store" if state == PARTLY else "the store"
-            why = self.store.get("error") or "no answer"
             self.log(WARNING, f"{which} of the remote tier is away, {why}: pages come from disk")
 
     # --- what is said of it ---

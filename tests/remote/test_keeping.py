@@ -139,7 +139,7 @@ def test_what_it_is_told(start: Start) -> None:
         "url": "redis://h",
         "ttl_s": 60,
         "timeout_ms": 2.5,
-        "password": None,
+        "password_file": None,
         "tls": None,
     }
 
@@ -236,18 +236,17 @@ def test_who_looks_does_not_wait_for_the_end_of_one_that_hangs(
 
 
 def test_one_that_cannot_be_started(start: Start, tmp_path: Path) -> None:
-    """As its password is missing; it is there when the next one is started."""
-    password = tmp_path / "password"
-    settings = StoreSettings("redis://h", Path("/k"), password_file=password)
+    """As a certificate is missing; it is there when the next one is started."""
+    ca = tmp_path / "ca.pem"
+    settings = StoreSettings("rediss://h", Path("/k"), ca=ca)
     kept = start(pauses=2, settings=settings)
     kept.thread.join()
     assert kept.keeper.starts == 0
-    assert kept.keeper.error == f"as it could not be started: {password}: No such file or directory"
-    password.touch(mode=0o600)
-    password.write_text("s3cret\n")
+    assert kept.keeper.error == f"as it could not be started: ca {ca}: No such file or directory"
+    ca.touch()
     said = start(settings=settings).said()
     assert isinstance(said["told"], dict)
-    assert said["told"]["password"] == "s3cret"
+    assert said["told"]["tls"] == {"ca": str(ca)}
 
 
 def test_one_that_cannot_be_connected_is_ended(
@@ -300,24 +299,19 @@ def test_one_whose_end_takes_too_long_is_not_the_last(
 
 
 @pytest.mark.timeout(30)
-def test_password_that_is_too_long_is_not_waited_for(tmp_path: Path) -> None:
-    """As another file is named: nobody would read the rest of it out of the pipe."""
-    password = tmp_path / "password"
-    password.touch(mode=0o600)
-    password.write_bytes(b"x" * (1 << 20))
+def test_settings_that_are_too_long_are_not_waited_for() -> None:
+    """Nobody would read the rest of them out of the pipe."""
     before = set(os.listdir("/proc/self/fd"))
-    with pytest.raises(RefusedError, match="too long: see password-file"):
-        told(StoreSettings("redis://h", Path("/k"), password_file=password))
+    with pytest.raises(RefusedError, match=r"too long: see \[remote\]"):
+        told(StoreSettings("redis://" + "h," * (1 << 20), Path("/k")))
     assert set(os.listdir("/proc/self/fd")) == before
 
 
-def test_password_that_others_can_read(tmp_path: Path) -> None:
+def test_password_is_read_by_the_courier_alone(tmp_path: Path) -> None:
+    """Again before each connection; that of a file which is not there yet, too."""
     password = tmp_path / "password"
-    password.write_text("s3cret")
-    password.chmod(0o644)
-    with pytest.raises(RefusedError, match="can be read or changed by others") as refused:
-        told(StoreSettings("redis://h", Path("/k"), password_file=password))
-    assert "s3cret" not in str(refused.value)
+    with open(told(StoreSettings("redis://h", Path("/k"), password_file=password)), "rb") as file:
+        assert json.load(file)["password_file"] == str(password)
 
 
 def test_files_of_tls_are_named_where_there_is_tls(tmp_path: Path) -> None:

@@ -300,6 +300,27 @@ def test_store_with_a_password(start_server: StartServer, tmp_path: Path) -> Non
         assert "s3cret" not in str(server.client.remote())
 
 
+def test_password_that_is_mended(start_server: StartServer, tmp_path: Path) -> None:
+    """A word about it, and neither server nor courier has to be started again."""
+    password = tmp_path / "password"
+    password.touch(mode=0o600)
+    password.write_text("s3cre\n")
+    with StoreServer(tmp_path / "store", "--requirepass", "s3cret") as store:
+        url, file = f"--remote-url={store.url}", f"--remote-password-file={password}"
+        server = start_server(extra=[url, file, PATIENT])
+        wrong = "invalid username-password pair"
+        wait_until(lambda: wrong in server.log, "a word about the password")
+        password.write_text("s3cret\n")
+        found(server)
+        assert server.log.count(wrong) == 1
+        assert server.client.remote().courier_starts == 1
+        client = guest_of(server)
+        data = write(client, 1)
+        to_store(server)
+        assert read(client) == data
+        assert remote(server)["remote_reads"] == PAGES
+
+
 def test_key_that_others_can_read(start_server: StartServer, store: StoreServer) -> None:
     """Guests have their swap; the tier is off until it is mended."""
     server = start_server(extra=[f"--remote-url={store.url}", PATIENT])

@@ -53,6 +53,18 @@ def test_log_tells_of_changes_and_not_again_and_again(tier: Said) -> None:
     ]
 
 
+def test_log_tells_of_another_reason(tier: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a store comes back with another password; not of another number."""
+    monkeypatch.setattr(tier.complaints, "passes", lambda: True)
+    for milliseconds in (12.5, 7, 10.25):
+        tier.say(state="away", error=f"it answers after {milliseconds} ms")
+    tier.say(state="away", error="NOAUTH")
+    assert tier.lines == [
+        "the store of the remote tier is away, it answers after 12.5 ms: pages come from disk",
+        "the store of the remote tier is away, NOAUTH: pages come from disk",
+    ]
+
+
 def test_nodes_are_counted(tier: Said) -> None:
     tier.say(state="partly", nodes=[{"up": True}, {"up": False}, {"up": True}])
     figures = tier.figures()

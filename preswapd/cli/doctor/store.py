@@ -23,7 +23,7 @@ MUCH = 0.5
 OLDEST = (6, 2)
 GUIDE = "docs/guides/store.md"
 # In what stores and OpenSSL say.
-OF_PASSWORDS = ("NOAUTH", "WRONGPASS", "username-password")
+OF_PASSWORDS = ("NOAUTH", "WRONGPASS", "username-password", "password-file")
 OF_TLS = ("SSL", "X509", "TLS")
 
 
@@ -103,7 +103,7 @@ def away(name: str, address: str, why: str) -> Finding:
 
 def way_back(why: str) -> str:
     if any(word in why for word in OF_PASSWORDS):
-        return "put its password into password-file of [remote], and restart the server"
+        return "put its password into password-file of [remote]: it is read before each attempt"
     if any(word in why for word in OF_TLS):
         return f"see the url and ca, cert and key of [remote]: {GUIDE}"
     return f"bring it, or the way to it, back; a unit needs a drop-in to reach it, {GUIDE}"

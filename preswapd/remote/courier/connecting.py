@@ -71,25 +71,27 @@ class Connector:
         return found
 
     def _attempt(self, token: Any, address: Address) -> None:
+        password = None
         try:
-            outcome = Outcome(token, self._pair(address), "")
+            password = self._settings.find_password()
+            outcome = Outcome(token, self._pair(address, password), "")
         except Exception as error:
             # Whatever it is: who has no outcome waits for one, and does not try again.
-            outcome = Outcome(token, None, why(error, self._settings.password))
+            outcome = Outcome(token, None, why(error, password))
         self._outcomes.append(outcome)
         os.eventfd_write(self.fd, 1)
 
-    def _pair(self, address: Address) -> tuple[Joined, Joined]:
+    def _pair(self, address: Address, password: str | None) -> tuple[Joined, Joined]:
         """One for gets, which never stand behind sets, and one for the rest."""
-        first = self._join(address)
+        first = self._join(address, password)
         try:
-            return first, self._join(address)
+            return first, self._join(address, password)
         except BaseException:
             first.connection.disconnect()
             raise
 
-    def _join(self, address: Address) -> Joined:
-        connection = connection_to(address, self._settings)
+    def _join(self, address: Address, password: str | None) -> Joined:
+        connection = connection_to(address, self._settings, password)
         connection.connect()
         try:
             sock = connection._sock
@@ -113,7 +115,7 @@ def why(error: Exception, password: str | None) -> str:
     return LINE_OF_SOURCE.sub("", " ".join(text.split())).rstrip(".") or type(error).__name__
 
 
-def connection_to(address: Address, settings: Settings) -> Any:
+def connection_to(address: Address, settings: Settings, password: str | None) -> Any:
     """A client library's, which knows how to greet any version of a store.
 
     It says no types of what it makes.
@@ -124,8 +126,7 @@ def connection_to(address: Address, settings: Settings) -> Any:
     options: dict[str, Any] = {
         "db": settings.store.database,
         "username": settings.username,
-        # What is no UTF-8 in a file came here as Python reads file names.
-        "password": settings.password and settings.password.encode("utf-8", "surrogateescape"),
+        "password": password and password.encode("utf-8", "surrogateescape"),
         # With the third a store may say things that were not asked for.
         "protocol": 2,
         "socket_timeout": PATIENCE_SECONDS,

@@ -3,14 +3,17 @@
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from preswapd.errors import RefusedError
+from preswapd.host.secret_files import read_secret
 from preswapd.remote.courier.addresses import StoreUrl, UrlError, parse
 
 DEFAULT_PREFIX = "preswapd:"
 PROBE_SECONDS = 10.0
 KNOWN = {
-    *("url", "username", "password", "tls"),
+    *("url", "username", "password", "password_file", "tls"),
     *("ttl_s", "timeout_ms", "prefix", "probe_s"),
 }
 
@@ -39,9 +42,21 @@ class Settings:
     tls: Tls
     username: str | None
     password: str | None
+    password_file: Path | None
     # How long a node that is away is left alone between two probes, and one that is there between
     # two looks at how it is.
     probe: float
+
+    def find_password(self) -> str | None:
+        """As the file says now: it may be mended while a store is away.  RefusedError."""
+        if self.password is not None or self.password_file is None:
+            return self.password
+        try:
+            secret = read_secret(self.password_file)
+        except RefusedError as error:
+            raise RefusedError(f"password-file {error}") from None
+        # What is no UTF-8 is read as Python reads file names.
+        return secret.decode("utf-8", "surrogateescape").rstrip("\r\n")
 
 
 def read_settings(text: str) -> Settings:
@@ -57,6 +72,7 @@ def read_settings(text: str) -> Settings:
 
 def from_object(given: dict[str, Any]) -> Settings:
     store = parse(given["url"])
+    password_file = given.get("password_file")
     settings = Settings(
         store,
         ttl_ms=int(given.get("ttl_s") or 0) * 1000,
@@ -65,6 +81,7 @@ def from_object(given: dict[str, Any]) -> Settings:
         tls=Tls(**(given.get("tls") or {})),
         username=store.username or given.get("username"),
         password=store.password or given.get("password"),
+        password_file=None if password_file is None else Path(password_file),
         probe=float(given.get("probe_s", PROBE_SECONDS)),
     )
     if settings.timeout <= 0 or settings.probe <= 0 or settings.ttl_ms < 0:

@@ -73,6 +73,7 @@ def test_node_that_is_away(status: RemoteStatus) -> None:
     [
         ("NOAUTH Authentication required", "password-file"),
         ("invalid username-password pair or user is disabled", "password-file"),
+        ("password-file /p can be read or changed by others: chmod o=,g-w /p", "password-file"),
         ("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed", "ca, cert and key"),
         ("Error 111 connecting to 10.0.0.1:6379. Connection refused", "drop-in"),
     ],

@@ -33,6 +33,58 @@ def test_the_password_in_the_url(guarded: StoreServer, start_courier: StartCouri
     assert "sesame" not in str(courier.statuses)
 
 
+@pytest.fixture
+def password(tmp_path: Path) -> Path:
+    """A file of a password that is not the store's."""
+    file = tmp_path / "password"
+    file.touch(mode=0o600)
+    file.write_text("open/barley\n")
+    return file
+
+
+def test_the_password_in_a_file_that_is_mended(
+    guarded: StoreServer, start_courier: StartCourier, password: Path
+) -> None:
+    courier = start_courier(guarded.url, password_file=str(password))
+    courier.wait_for_error("invalid username-password pair")
+    password.write_text("open/sesame\n")
+    courier.ready()
+    assert courier.set(name_of(1), b"x") == STORED
+
+
+def test_the_password_of_the_store_changes(
+    guarded: StoreServer, start_courier: StartCourier, password: Path
+) -> None:
+    """And connections end that it was still good for."""
+    password.write_text("open/sesame\n")
+    courier = start_courier(guarded.url, password_file=str(password)).ready()
+    with guarded.client(password="open/sesame") as client:
+        client.config_set("requirepass", "open/barley")
+        client.client_kill_filter(skipme=True, _type="normal")
+    courier.wait_for_error("invalid username-password pair")
+    password.write_text("open/barley\n")
+    courier.ready()
+    assert courier.set(name_of(1), b"x") == STORED
+
+
+def test_the_file_of_the_password_is_of_no_use(
+    guarded: StoreServer, start_courier: StartCourier, password: Path
+) -> None:
+    """It is not there, others can read it, it is no text: each is said, and none is the end."""
+    password.unlink()
+    courier = start_courier(guarded.url, password_file=str(password))
+    courier.wait_for_error(f"password-file {password}: No such file or directory")
+    password.write_text("open/sesame")
+    password.chmod(0o644)
+    courier.wait_for_error(f"password-file {password} can be read or changed by others: chmod")
+    password.write_bytes(b"\xff\x00" * 100)
+    password.chmod(0o600)
+    courier.wait_for_error("invalid username-password pair")
+    password.write_text("open/sesame")
+    courier.ready()
+    assert "sesame" not in str(courier.statuses)
+
+
 @pytest.mark.parametrize("given", [{}, {"password": "wrong"}, {"username": "no", "password": "x"}])
 def test_no_password_or_a_wrong_one(
     guarded: StoreServer, start_courier: StartCourier, given: dict[str, str]
