@@ -190,6 +190,10 @@ class RemoteStatus(Message):
     key_file: str = ""
     image_key_file: str | None = None
     image_error: str | None = None  # why images are not shared, though that is wanted
+    password_file: str | None = None
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
     timeout: float = 0.0  # milliseconds that a read waits for it
     max: int = 0  # bytes that it may have; 0: no limit
     ttl: int = 0  # seconds that it keeps a page

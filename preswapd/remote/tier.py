@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, cast
 
 from preswapd.api.figures import REMOTE, RemoteFigures
@@ -125,8 +126,12 @@ class Tier:
             used=self.is_used,
             error=self.error,
             key_file=str(settings.key_file),
-            image_key_file=str(settings.image_key_file) if settings.image_key_file else None,
+            image_key_file=shown(settings.image_key_file),
             image_error=self.image_error,
+            password_file=shown(settings.password_file),
+            ca=shown(settings.ca),
+            cert=shown(settings.cert),
+            key=shown(settings.key),
             timeout=settings.timeout,
             max=settings.max,
             ttl=settings.ttl,
@@ -136,6 +141,10 @@ class Tier:
             courier_error=None if keeper is None else keeper.error,
             store=self.store if "state" in self.store else None,
         )
+
+
+def shown(path: Path | None) -> str | None:
+    return None if path is None else str(path)
 
 
 def parsed(said: bytes) -> dict[str, Any]:

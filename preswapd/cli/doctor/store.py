@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from shlex import quote
 from typing import Any
+from urllib.parse import unquote
 
 from preswapd.api.client import Client
 from preswapd.api.messages import RemoteStatus
@@ -156,9 +157,30 @@ def check_memory(
 
 def set_in(node: Mapping[str, Any], status: RemoteStatus, key: str, value: str) -> str:
     """Until that node ends; its configuration file says it for good."""
-    address = str(node["address"])
-    host, colon, port = address.rpartition(":")
-    where = f"-h {quote(host.strip('[]'))} -p {port}" if colon else f"-s {quote(address)}"
-    tls = " --tls" if str(status.url).startswith("rediss://") else ""
-    program = "valkey-cli" if node.get("server") == "valkey" else "redis-cli"
-    return f"{program} {where}{tls} config set {key} {value}"
+    words = ["valkey-cli" if node.get("server") == "valkey" else "redis-cli"]
+    words += [*place_of(str(node["address"])), *greeting(status), "config", "set", key, value]
+    line = " ".join(map(quote, words))
+    if status.password_file is not None:
+        # Valkey's knows that name, too; as an option ps would show the password.
+        line = f"REDISCLI_AUTH=$(cat {quote(status.password_file)}) {line}"
+    # Such files are not for everybody.
+    return as_root(line) if status.password_file or status.key else line
+
+
+def place_of(address: str) -> list[str]:
+    if address.startswith("/"):
+        return ["-s", address]
+    host, _, port = address.rpartition(":")
+    return ["-h", host.strip("[]"), "-p", port]
+
+
+def greeting(status: RemoteStatus) -> Iterator[str]:
+    """How it lets us in, but for the password."""
+    scheme, _, rest = str(status.url).partition("://")
+    if user := rest.partition("/")[0].rpartition("@")[0]:
+        yield from ("--user", unquote(user))
+    if scheme == "rediss":
+        yield "--tls"
+        for option, path in (("cacert", status.ca), ("cert", status.cert), ("key", status.key)):
+            if path is not None:
+                yield from (f"--{option}", path)

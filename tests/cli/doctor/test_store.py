@@ -11,8 +11,10 @@ from preswapd.api.messages import RemoteStatus
 from preswapd.cli.doctor.finding import FIX, NOTE, OK, Finding
 from preswapd.cli.doctor.store import check_store
 from tests.conftest import StartServer
+from tests.remote.secured import SecuredStore, client_keys
 from tests.remote.stores import StoreServer, needs_store
-from tests.running import typed, wait_until
+from tests.running import RunningServer, typed, wait_for, wait_until
+from tests.tls import Authority, needs_openssl
 
 USE_IT = "preswapctl --instance vm1 sysctl vm.remote=1"
 NODE: dict[str, Any] = {
@@ -101,6 +103,39 @@ def test_node_without_a_bound(status: RemoteStatus) -> None:
     assert found.command == "redis-cli -h 10.0.0.1 -p 6379 --tls config set maxmemory 8gb"
 
 
+@pytest.mark.parametrize(
+    ("said", "command"),
+    [
+        ({"url": "unix:///run/s:1"}, "-s /run/s:1 config"),
+        ({"url": "redis://[fd00::1]:7"}, "-h fd00::1 -p 7 config"),
+        ({"url": "redis://me%20@h:7"}, "-h h -p 7 --user 'me ' config"),
+        ({"url": "rediss://h:7"}, "-h h -p 7 --tls config"),
+        (
+            {"url": "rediss://h:7", "ca": "/a b", "cert": "/c", "key": "/k"},
+            "-h h -p 7 --tls --cacert '/a b' --cert /c --key /k config",
+        ),
+    ],
+)
+def test_how_a_node_is_told(
+    status: RemoteStatus, monkeypatch: pytest.MonkeyPatch, said: dict[str, Any], command: str
+) -> None:
+    monkeypatch.setattr("preswapd.cli.typed.is_root", lambda: True)
+    address = said["url"].partition("//")[2].rpartition("@")[2]
+    [found] = with_node(replace(status, **said), address=address, policy="noeviction")
+    assert found.command == f"valkey-cli {command} set maxmemory-policy allkeys-lru"
+
+
+def test_who_may_not_read_the_password_asks_root(
+    status: RemoteStatus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("preswapd.cli.typed.is_root", lambda: False)
+    [found] = with_node(replace(status, password_file="/p"), policy="noeviction")
+    assert found.command == (
+        "sudo sh -c 'REDISCLI_AUTH=$(cat /p) valkey-cli -h 10.0.0.1 -p 6379"
+        " config set maxmemory-policy allkeys-lru'"
+    )
+
+
 def test_node_that_does_not_tell(status: RemoteStatus) -> None:
     """As where its ACL does not let us ask."""
     unknown = dict.fromkeys(("maxmemory", "policy", "version", "used_memory", "latency_us"))
@@ -154,11 +189,37 @@ def test_doctor_looks_at_the_store(start_server: StartServer, tmp_path: Path) ->
     with StoreServer(tmp_path / "store") as store:
         server = start_server(extra=[f"--remote-url={store.url}"])
         wait_until(lambda: server.client.remote().store is not None, "a word of the courier")
-        said = server.ctl("doctor", check=False).stdout
-        lines = [line.strip() for line in said.splitlines()]
-        mends = [line.partition(": ")[2] for line in lines if "-cli -h " in line]
+        mends = told_to_type(server)
         assert len(mends) == 2
         for mend in mends:
             assert typed(mend).stdout == "OK\n"
         assert store("CONFIG", "GET", "maxmemory*")
         assert "allkeys-lru" in str(store("CONFIG", "GET", "maxmemory-policy"))
+
+
+@needs_store
+@needs_openssl
+def test_doctor_speaks_to_a_guarded_store(start_server: StartServer, tmp_path: Path) -> None:
+    """With TLS, a certificate and a password, which is in none of its words."""
+    password = tmp_path / "password"
+    password.touch(mode=0o600)
+    password.write_text("open sesame\n")
+    authority = Authority(tmp_path / "authority")
+    with SecuredStore(tmp_path / "store", authority, "--requirepass", "open sesame") as store:
+        keys = client_keys(authority, tmp_path / "keys")
+        options = [f"--remote-{name}={path}" for name, path in keys.items()]
+        options += [f"--remote-url={store.url}", f"--remote-password-file={password}"]
+        server = start_server(extra=[*options, "--remote-timeout=1s"])
+        mends = wait_for(lambda: told_to_type(server), bool)
+        assert len(mends) == 2
+        for mend in mends:
+            assert "sesame" not in mend
+            assert typed(mend).stdout == "OK\n"
+        with store.client(password="open sesame") as client:
+            assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "allkeys-lru"}
+            assert client.config_get("maxmemory") == {"maxmemory": str(8 << 30)}
+
+
+def told_to_type(server: RunningServer) -> list[str]:
+    lines = server.ctl("doctor", check=False).stdout.splitlines()
+    return [line.strip().partition(": ")[2] for line in lines if "-cli -h " in line]

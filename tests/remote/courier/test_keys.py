@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.ports import free_port
 from tests.remote.courier.carried import AWAY, STORED, name_of
 from tests.remote.courier.conftest import StartCourier
+from tests.remote.secured import SecuredStore, client_keys
 from tests.remote.stores import StoreServer, needs_store
 from tests.tls import Authority, needs_openssl
 
@@ -129,33 +129,15 @@ def authority(tmp_path: Path) -> Authority:
 @pytest.fixture
 def secured(tmp_path: Path, authority: Authority) -> Iterator[StoreServer]:
     """It speaks TLS only, and wants a certificate."""
-    keys = authority.sign(tmp_path / "store-keys", "server")
-    port = free_port()
-    with StoreServer(
-        tmp_path / "secured",
-        *("--port", "0", "--tls-port", str(port)),
-        *("--tls-cert-file", str(keys / "server-cert.pem")),
-        *("--tls-key-file", str(keys / "server-key.pem")),
-        *("--tls-ca-cert-file", str(keys / "ca-cert.pem")),
-        port=port,
-    ) as server:
+    with SecuredStore(tmp_path / "secured", authority) as server:
         yield server
-
-
-def client_keys(authority: Authority, folder: Path) -> dict[str, str]:
-    keys = authority.sign(folder, "client")
-    return {
-        "ca": str(keys / "ca-cert.pem"),
-        "cert": str(keys / "client-cert.pem"),
-        "key": str(keys / "client-key.pem"),
-    }
 
 
 def test_tls(
     secured: StoreServer, authority: Authority, tmp_path: Path, start_courier: StartCourier
 ) -> None:
     keys = client_keys(authority, tmp_path / "keys")
-    courier = start_courier(f"rediss://localhost:{secured.port}", tls=keys).ready()
+    courier = start_courier(secured.url, tls=keys).ready()
     names = [name_of(number) for number in range(200)]
     for name in names:
         assert courier.set(name, name * 250) == STORED
@@ -168,7 +150,7 @@ def test_an_authority_that_did_not_sign(
     secured: StoreServer, tmp_path: Path, start_courier: StartCourier
 ) -> None:
     keys = client_keys(Authority(tmp_path / "other"), tmp_path / "keys")
-    courier = start_courier(f"rediss://localhost:{secured.port}", tls=keys)
+    courier = start_courier(secured.url, tls=keys)
     courier.wait_for_error("CERTIFICATE_VERIFY_FAILED")
     assert courier.status_of(name_of(1)) == AWAY
 
@@ -186,7 +168,7 @@ def test_no_certificate_where_one_is_wanted(
     secured: StoreServer, authority: Authority, start_courier: StartCourier
 ) -> None:
     tls = {"ca": str(authority.certificate)}
-    courier = start_courier(f"rediss://localhost:{secured.port}", tls=tls)
+    courier = start_courier(secured.url, tls=tls)
     courier.wait_for(lambda status: bool(status["error"]), "error")
     assert courier.statuses[-1]["state"] == "away"
 
@@ -201,5 +183,5 @@ def test_tls_where_none_is_spoken(
 
 
 def test_files_that_are_not_there(secured: StoreServer, start_courier: StartCourier) -> None:
-    courier = start_courier(f"rediss://localhost:{secured.port}", tls={"ca": "/nowhere.pem"})
+    courier = start_courier(secured.url, tls={"ca": "/nowhere.pem"})
     courier.wait_for_error("No such file")
