@@ -15,8 +15,10 @@ from tests.clients import BEHIND_ZONE, connected, discard
 from tests.conftest import StartServer
 from tests.ports import free_port
 from tests.preswap.disk_model import pages_of
+from tests.remote.secured import SecuredStore, client_keys
 from tests.remote.stores import StoreServer, needs_store
 from tests.running import RunningServer, wait_for, wait_until
+from tests.tls import Authority, needs_openssl
 
 pytestmark = needs_store
 
@@ -316,6 +318,52 @@ def test_password_that_is_mended(start_server: StartServer, tmp_path: Path) -> N
         assert server.client.remote().courier_starts == 1
         client = guest_of(server)
         data = write(client, 1)
+        to_store(server)
+        assert read(client) == data
+        assert remote(server)["remote_reads"] == PAGES
+
+
+@needs_openssl
+def test_store_with_tls(start_server: StartServer, tmp_path: Path) -> None:
+    """And with a password, and certificates of both: from a write to a read of all of it."""
+    authority, password = Authority(tmp_path / "authority"), tmp_path / "password"
+    password.touch(mode=0o600)
+    password.write_text("s3cret")
+    with SecuredStore(tmp_path / "store", authority, "--requirepass", "s3cret") as store:
+        keys = client_keys(authority, tmp_path / "keys")
+        options = [f"--remote-{name}={path}" for name, path in keys.items()]
+        options += [f"--remote-url={store.url}", f"--remote-password-file={password}"]
+        server = start_server(extra=[*options, PATIENT])
+        found(server)
+        client = guest_of(server)
+        data = write(client, 1)
+        to_store(server)
+        before = disk_reads(server)
+        assert read(client) == data
+        assert remote(server)["remote_reads"] == PAGES
+        assert disk_reads(server) == before
+
+
+@needs_openssl
+def test_store_that_another_authority_has_signed(start_server: StartServer, tmp_path: Path) -> None:
+    """It is told nothing, the log tells it once, and `ca` that is put right is enough."""
+    authority, other = Authority(tmp_path / "authority"), Authority(tmp_path / "other")
+    with SecuredStore(tmp_path / "store", authority, "--tls-auth-clients", "no") as store:
+        ca = tmp_path / "ca.pem"
+        ca.write_bytes(other.certificate.read_bytes())
+        server = start_server(extra=[f"--remote-url={store.url}", f"--remote-ca={ca}", PATIENT])
+        refused = "CERTIFICATE_VERIFY_FAILED"
+        wait_until(lambda: refused in server.log, "a word about the certificate")
+        client = guest_of(server)
+        data = write(client, 1)
+        to_disk(server)
+        assert read(client) == data
+        assert remote(server)["remote_sets"] == 0
+        assert store("DBSIZE") == 0
+        ca.write_bytes(authority.certificate.read_bytes())
+        found(server)
+        assert server.log.count(refused) == 1
+        data = write(client, 2)
         to_store(server)
         assert read(client) == data
         assert remote(server)["remote_reads"] == PAGES
