@@ -92,6 +92,15 @@ def test_alerts_name_metrics_that_exist(metrics: dict[str, str]) -> None:
     assert used <= metrics.keys()
 
 
+def test_pages_of_images_in_the_store_are_watched(metrics: dict[str, str]) -> None:
+    """Figures of the store itself count devices' pages alone, but for what was set."""
+    theirs = {name for name in metrics if name.startswith("preswapd_image_remote_")}
+    assert len(theirs) == 7
+    assert theirs <= named(*QUERIES)
+    late_and_wrong = {f"preswapd_image_remote_{what}_total" for what in ("late", "wrong")}
+    assert late_and_wrong <= named(*(rule["expr"] for rule in RULES))
+
+
 @pytest.mark.parametrize("query", [*QUERIES, *(rule["expr"] for rule in RULES)])
 def test_queries_are_promql(query: str) -> None:
     promql_parser.parse(INTERVAL.sub("5m", query))
