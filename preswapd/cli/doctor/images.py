@@ -11,6 +11,7 @@ from shlex import quote
 from preswapd.api.figures import ImageFigures, Statistics
 from preswapd.cli.doctor.finding import FIX, NOTE, OK, Finding
 from preswapd.cli.typed import as_root
+from preswapd.paths import DEVICE_NAME
 from preswapd.units import format_pages, format_size
 
 # What units with ProtectHome=yes do not see.
@@ -18,6 +19,8 @@ HOMES = [Path(name) for name in ("/home", "/root", "/run/user")]
 HIDDEN = re.compile(r"(/.+?) (?:is missing|cannot be (?:read|written to))\b.*")
 # What units with ProtectSystem=strict do not write to, but for their own directories.
 READ_ONLY = re.compile(r"(/.+?) cannot be written to: Read-only file system\b.*")
+# NAME.sums in the state directory, and what was not finished of one.
+SUMS = re.compile(rf"(?P<image>{DEVICE_NAME.pattern})\.sums(?:\.new)?")
 # A boot reads a few hundred MiB of a system of a few GiB: of a pool below that nobody gains much.
 LITTLE = 1 / 32
 # Reads of the first clients are misses: so many tell nothing.
@@ -35,6 +38,23 @@ def check_images(name: str, runtime_dir: Path, stats: Statistics) -> Iterator[Fi
         yield from check_image(f"{name}, image {image}", figures)
     if images:
         yield from check_pool(name, stats)
+
+
+def check_sums(name: str, state_dir: Path, stats: Statistics) -> Iterator[Finding]:
+    """Digests of images that the configuration does not have any more: nobody else removes them.
+
+    An image that is only left out for a while would have to be read for them again.
+    """
+    known = {*stats.get("images", {}), *stats.get("refused_images", {})}
+    with suppress(OSError):  # others may not look into the directory
+        for path in sorted(state_dir.iterdir()):
+            match = SUMS.fullmatch(path.name)
+            if match is None or match["image"] in known:
+                continue
+            size = format_size(path.lstat().st_size)
+            text = f"{path}, {size}, is of an image that it does not have"
+            mend = "if that does not come back"
+            yield Finding(NOTE, name, text, mend, as_root(f"rm {quote(str(path))}"))
 
 
 def refused(subject: str, runtime_dir: Path, why: str) -> Finding:

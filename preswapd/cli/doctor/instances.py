@@ -19,7 +19,7 @@ from preswapd.cli.doctor.host import (
     check_shared_memory,
     check_state_directory,
 )
-from preswapd.cli.doctor.images import check_images
+from preswapd.cli.doctor.images import check_images, check_sums
 from preswapd.cli.doctor.keys import check_keys
 from preswapd.cli.doctor.moving import check_moving
 from preswapd.cli.doctor.reboot import check_sync_unit
@@ -101,6 +101,7 @@ def check_instance(instance: RunningInstance) -> list[Finding]:
             for device, why in stats.get("refused", {}).items()
         ),
         *check_images(name, place.runtime_dir, stats),
+        *check_sums(name, state_dir, stats),
         *check_remote(name, instance.client, place.control("sysctl", f"{VM_REMOTE}=1")),
     ]
 

@@ -11,10 +11,10 @@ import pytest
 from preswapd.api.figures import Statistics
 from preswapd.cli.doctor import images as checks
 from preswapd.cli.doctor.finding import FIX, NOTE, OK, Finding
-from preswapd.cli.doctor.images import check_images
+from preswapd.cli.doctor.images import check_images, check_sums
 from preswapd.paths import SYSTEM_RUNTIME_ROOT
 from tests.precache.running import MIB, content
-from tests.running import PRESWAPCTL, RunningServer, run, wait_for
+from tests.running import PRESWAPCTL, RunningServer, run, typed, wait_for
 
 GIB = 1 << 30
 HEALTHY = {
@@ -44,6 +44,24 @@ def found(limit: int = GIB, why: str | None = None, **image: Any) -> list[Findin
 
 def statuses(**image: Any) -> list[str]:
     return [finding.status for finding in found(**image)]
+
+
+def test_digests_of_images_that_are_gone(tmp_path: Path) -> None:
+    """Are named with the line that removes them; not those of an image that is not served now."""
+    names = ["gone.sums", "gone.sums.new", "base.sums", "base.sums.new", "late.sums", "gone.img"]
+    for name in [*names, ".sums", "a\nb.sums"]:
+        (tmp_path / name).write_bytes(bytes(5000))
+    stats = {"images": {"base": HEALTHY}, "refused_images": {"late": "it is missing"}}
+    findings = list(check_sums("instance images", tmp_path, cast(Statistics, stats)))
+    assert findings[0].text == f"{tmp_path}/gone.sums, 4.9K, is of an image that it does not have"
+    assert len(findings) == 2
+    for finding in findings:
+        assert finding.status == NOTE
+        assert finding.command is not None
+        assert typed(finding.command).returncode == 0
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {*names, ".sums", "a\nb.sums"} - {"gone.sums", "gone.sums.new"}
+    assert list(check_sums("instance images", tmp_path / "missing", cast(Statistics, stats))) == []
 
 
 def test_nothing_without_images() -> None:
@@ -167,6 +185,9 @@ def test_real_server(tmp_path: Path) -> None:
                 if one["subject"].startswith(subject)
             }
 
+        sums = server.state_dir / "gone.sums"
+        sums.touch()
+        assert f"rm {sums}" in server.ctl("doctor", check=False).stdout
         before = told()
         assert (before["base"]["status"], before["late"]["status"]) == (OK, FIX)
         text = f"it is not served: {base}.late is missing: "
