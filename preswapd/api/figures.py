@@ -422,7 +422,7 @@ class RemoteFigures(TypedDict):
             " time"
         ),
     ]
-    remote_pages: Annotated[int, gauge("pages that the store should have")]
+    remote_pages: Annotated[int, gauge("pages of devices that the store should have")]
     remote_bytes: Annotated[
         int, gauge("those pages as the store has them, compressed and sealed", BYTES)
     ]

@@ -195,7 +195,7 @@ class RemoteStatus(Message):
     cert: str | None = None
     key: str | None = None
     timeout: float = 0.0  # milliseconds that a read waits for it
-    max: int = 0  # bytes that it may have; 0: no limit
+    max: int = 0  # bytes of devices' pages that it may have; 0: no limit
     ttl: int = 0  # seconds that it keeps a page
     open: bool = False  # it is left alone for a moment, as it did not answer in time
     courier: int | None = None  # the process that speaks to it

@@ -276,8 +276,8 @@ REMOTE = (
         "max",
         SIZE,
         START,
-        "the most bytes of the store that pages may take, as far as the server knows; 0: no limit"
-        " but the store's own",
+        "the most bytes of the store that devices' pages may take, as far as the server knows;"
+        " pages of shared images are not counted; 0: no limit but the store's own",
         "0",
         table="remote",
     ),

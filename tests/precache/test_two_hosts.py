@@ -41,7 +41,7 @@ def new_key(path: Path) -> Path:
 
 
 @contextmanager
-def host(folder: Path, store: StoreServer, key: Path) -> Iterator[RunningServer]:
+def host(folder: Path, store: StoreServer, key: Path, *more: str) -> Iterator[RunningServer]:
     """With a copy of the image, and a key of its own for its devices."""
     folder.mkdir(exist_ok=True)
     path = folder / "base.raw"
@@ -52,6 +52,7 @@ def host(folder: Path, store: StoreServer, key: Path) -> Iterator[RunningServer]
         f"--remote-url=unix://{store.socket}",
         f"--remote-image-key-file={key}",
         "--remote-timeout=1s",  # nothing is late on a busy machine
+        *more,
     ]
     with RunningServer(folder, {}, extra=options) as server:
         wait_for(lambda: is_ready(server), bool)
@@ -88,6 +89,14 @@ def test_the_second_host_reads_nothing_from_its_file(
         assert (found["remote_reads"], found["disk_reads"]) == (PAGES, 0)
         assert "cached,shared" in second.ctl("images").stdout
     assert not any(store("GET", name) == CONTENT[:PAGE] for name in store("KEYS", "*"))
+
+
+def test_max_is_for_pages_of_devices(tmp_path: Path, store: StoreServer, key: Path) -> None:
+    """Those of images are other hosts' too: none of them takes one away."""
+    with host(tmp_path / "one", store, key, "--remote-max=16K") as server:
+        assert read_all(server) == CONTENT
+        wait_for(lambda: store("DBSIZE"), lambda keys: keys == PAGES)
+        assert server.json_stats()["remote"]["remote_bytes"] == 0
 
 
 def test_another_key_is_a_miss(tmp_path: Path, store: StoreServer, key: Path) -> None:
