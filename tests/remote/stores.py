@@ -46,11 +46,16 @@ class StoreServer:
         port: int | None = None,
         host: str = HOST,
         network: Namespace | None = None,
+        saves: bool = False,
     ) -> None:
-        """In another network than this process's its Unix socket is how it is reached from here."""
+        """`saves`: to disk, as it does where it is not told.
+
+        In another network than this process's its Unix socket is how it is reached from here."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.host, self.network = host, network
+        self.files = ["--dir", str(folder)]
+        self.files += [] if saves else ["--save", "", "--appendonly", "no"]
         self.port = port or free_port()
         self.options = options
         self.process: subprocess.Popen[bytes] | None = None
@@ -78,13 +83,12 @@ class StoreServer:
         name = "valkey-server" if "valkey" in program else "redis-server"
         listening = ["--bind", self.host, "--port", str(self.port)]
         listening += ["--unixsocket", str(self.socket)]
-        files = ["--dir", str(self.folder), "--save", "", "--appendonly", "no"]
         # Without a password it would refuse those that come from other hosts.
-        files += ["--protected-mode", "no"] if self.network else []
+        listening += ["--protected-mode", "no"] if self.network else []
         there = self.network.entered() if self.network else nullcontext()
         with (self.folder / "log").open("ab") as log, there:
             self.process = subprocess.Popen(
-                [name, *listening, *files, *self.options],
+                [name, *listening, *self.files, *self.options],
                 executable=program,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
