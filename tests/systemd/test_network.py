@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A guest of another host, as docs/guides/network.md says, against the unit as it is installed."""
+"""A guest of another host, and a store there, as the guides say, against the unit as it is
+installed: docs/guides/network.md, docs/guides/store.md."""
 
 import json
 import re
@@ -9,9 +10,18 @@ from collections.abc import Iterator
 import pytest
 
 from preswapd.units import PAGE_SIZE as PAGE
+from tests.clients import BEHIND_ZONE
+from tests.remote.stores import needs_store
 from tests.running import wait_for
 from tests.systemd.booted import CHECKOUT, Booted, NotPossibleError
-from tests.systemd.test_service import install_units
+from tests.systemd.test_service import (
+    NOISE,
+    client,
+    found_store,
+    install_units,
+    start_store,
+    status_of_store,
+)
 from tests.tls import needs_openssl
 
 # One systemd for all of them.
@@ -19,7 +29,7 @@ pytestmark = [pytest.mark.xdist_group("systemd"), needs_openssl]
 
 GUIDE = (CHECKOUT / "docs/guides/network.md").read_text()
 UNIT = "preswapd@vm1"
-CTL = ("/opt/preswapd/bin/preswapctl", "--instance", "vm1", "--json")
+CTL = ("/opt/preswapd/bin/preswapctl", "--json", "--instance")
 CONFIG = 'pool-size = "16M"\n[device.swap0]\nsize = "64M"\n'
 CLIENT = (
     "import nbd, sys; h = nbd.NBD(); h.set_uri_allow_local_file(True); h.connect_uri(sys.argv[1])"
@@ -71,8 +81,14 @@ def size_seen_elsewhere(host: Booted) -> str:
     return host.run(*enter, "nbdinfo", "--size", URI, check=False).strip()
 
 
-def findings(host: Booted) -> list[dict[str, str]]:
-    checks: list[dict[str, str]] = json.loads(host.run(*CTL, "doctor", check=False))["checks"]
+def is_confined(host: Booted, unit: str) -> bool:
+    """Whether this systemd can keep a unit from other hosts; it says so where it cannot."""
+    return not any("firewall" in line for line in host.journal(unit))
+
+
+def findings(host: Booted, vm: str = "vm1") -> list[dict[str, str]]:
+    said = json.loads(host.run(*CTL, vm, "doctor", check=False))
+    checks: list[dict[str, str]] = said["checks"]
     return checks
 
 
@@ -86,11 +102,10 @@ def test_as_the_guide_says(host: Booted) -> None:
         f"{settings.split('[tls]')[0]}{CONFIG}[tls]{settings.split('[tls]')[1]}"
     )
     host.run("systemctl", "enable", "--now", UNIT)
-    facts = json.loads(host.run(*CTL, "stats"))["server"]
+    facts = json.loads(host.run(*CTL, "vm1", "stats"))["server"]
     assert (facts["listen"], facts["listen_error"]) == ("192.0.2.1:10809", None)
 
-    is_confined = not any("firewall" in line for line in host.journal(UNIT))
-    if is_confined:
+    if is_confined(host, UNIT):
         assert size_seen_elsewhere(host) == ""
     (closed,) = (each for each in findings(host) if "keep all other hosts" in each["text"])
     command = closed["mend"].partition(": ")[2].replace("NETWORK", "192.0.2.0/24")
@@ -124,3 +139,35 @@ def test_as_the_guide_says(host: Booted) -> None:
     assert any(
         "clients can connect to /run/preswapd/vm1" in each["text"] for each in findings(host)
     )
+
+
+@needs_store
+def test_store_on_another_host(host: Booted) -> None:
+    """The unit does not reach it; with the drop-in that is shipped, for its network, it does."""
+    start_store(host, "192.0.2.2", "ip", "netns", "exec", "elsewhere")
+    host.path("/etc/preswapd/vm2.toml").write_text(
+        f'{CONFIG}[remote]\nurl = "redis://192.0.2.2"\ntimeout = "1s"\n'
+    )
+    unit = "preswapd@vm2"
+    host.run("systemctl", "enable", "--now", unit)
+    if is_confined(host, unit):
+        error = wait_for(lambda: (status_of_store(host, "vm2")["store"] or {}).get("error"), bool)
+        assert error == "Timeout connecting to server"
+        (away,) = (each for each in findings(host, "vm2") if "is away" in each["text"])
+        assert "a unit needs a drop-in to reach it" in away["mend"]
+
+    shipped = (CHECKOUT / "systemd/remote.conf").read_text()
+    guide = (CHECKOUT / "docs/guides/store.md").read_text()
+    setting = "[Service]\nIPAddressAllow=10.0.0.0/24\n"
+    assert setting in shipped
+    assert f"```ini\n{setting}```" in guide
+    folder = host.path(f"/etc/systemd/system/{unit}.service.d")
+    folder.mkdir()
+    (folder / "remote.conf").write_text(shipped.replace("10.0.0.0/24", "192.0.2.0/24"))
+    (said_by_guide,) = re.findall(r"`(systemctl daemon-reload && .+?)`", guide)
+    host.run("sh", "-ec", said_by_guide.replace("vm1", "vm2"))
+    found_store(host, "vm2")
+    client(host, "vm2").pwrite(NOISE, BEHIND_ZONE)
+    host.run(*CTL, "vm2", "shrink", "0")
+    assert bytes(client(host, "vm2").pread(len(NOISE), BEHIND_ZONE)) == NOISE
+    assert json.loads(host.run(*CTL, "vm2", "stats"))["remote"]["remote_reads"] == 64

@@ -318,25 +318,36 @@ def test_governor_as_a_service(host: Booted, vm: str) -> None:
         host.run("systemctl", "disable", "--now", unit)
 
 
+def status_of_store(host: Booted, vm: str) -> dict[str, Any]:
+    socket, url = f"/run/preswapd/{vm}/control.sock", "http://localhost/v1/remote"
+    found: dict[str, Any] = json.loads(host.run("curl", "-s", "--unix-socket", socket, url))
+    return found
+
+
+def found_store(host: Booted, vm: str) -> dict[str, Any]:
+    """The server's status once it has."""
+    return wait_for(
+        lambda: status_of_store(host, vm), lambda said: (said["store"] or {}).get("state") == "ok"
+    )
+
+
+def start_store(host: Booted, address: str, *enter: str) -> None:
+    """As the unit `store`; `enter`: the network that it is in."""
+    options = f"--port 6379 --bind {address} --save '' --protected-mode no"
+    store = f"exec -a redis-server {server_program()} {options}"
+    host.run("systemd-run", "--unit=store", *enter, "bash", "-c", store)
+
+
 @needs_store
 def test_remote_tier(host: Booted, vm: str) -> None:
     """Its courier runs in the unit, within what that allows, and ends with it."""
     host.run("ip", "link", "set", "lo", "up")
-    options = "--port 6379 --bind 127.0.0.1 --save ''"
-    store = f"exec -a redis-server {server_program()} {options}"
-    host.run("systemd-run", "--unit=store", "bash", "-c", store)
+    start_store(host, "127.0.0.1")
     host.path(f"/etc/preswapd/{vm}.toml").write_text(
         f'{CONFIG}[remote]\nurl = "redis://127.0.0.1"\ntimeout = "1s"\n'
     )
     host.run("systemctl", "restart", f"preswapd@{vm}")
-
-    def status() -> dict[str, Any]:
-        socket = f"/run/preswapd/{vm}/control.sock"
-        url = "http://localhost/v1/remote"
-        found: dict[str, Any] = json.loads(host.run("curl", "-s", "--unix-socket", socket, url))
-        return found
-
-    found = wait_for(status, lambda said: (said["store"] or {}).get("state") == "ok")
+    found = found_store(host, vm)
     group = host.path(f"/proc/{found['courier']}/cgroup").read_text()
     assert group == host.path(f"/proc/{server_pid(host, vm)}/cgroup").read_text()
     client(host, vm).pwrite(NOISE, BEHIND_ZONE)
