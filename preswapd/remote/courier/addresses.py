@@ -2,11 +2,14 @@
 """Where a store is: redis://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]...][/DATABASE], rediss:// with
 TLS, unix://PATH."""
 
+import re
 from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 DEFAULT_PORT = 6379
+# By hand: of several hosts some of Python's take an IPv6 address for a mistake.
+URL = re.compile(r"(redis|rediss|unix)://(?:([^/]*)@)?([^/@]*)(/.*)?", re.DOTALL)
 
 
 class UrlError(ValueError):
@@ -39,28 +42,25 @@ class StoreUrl:
 
 
 def parse(url: str) -> StoreUrl:
-    try:
-        parts = urlsplit(url)
-    except ValueError as error:
-        raise UrlError(f"{error}") from None
-    credentials, _, hosts = parts.netloc.rpartition("@")
-    if parts.query or parts.fragment:
+    found = URL.fullmatch(url)
+    if found is None:
+        raise UrlError("a store's URL begins with redis://, rediss:// or unix://")
+    scheme, credentials, hosts, path = found.groups(default="")
+    if "?" in url or "#" in url:
         raise UrlError("a store's URL has nothing behind its path")
     user, _, password = credentials.partition(":")
-    shown = f"{parts.scheme}://{user}{'@' if user else ''}{hosts}{parts.path}"
-    if parts.scheme == "unix":
-        if hosts or not parts.path.startswith("/"):
+    shown = f"{scheme}://{user}{'@' if user else ''}{hosts}{path}"
+    if scheme == "unix":
+        if hosts or not path:
             raise UrlError("a Unix socket's URL is unix:///PATH")
-        addresses: tuple[Address, ...] = (Address(unquote(parts.path), 0),)
+        addresses: tuple[Address, ...] = (Address(unquote(path), 0),)
         database = 0
-    elif parts.scheme in ("redis", "rediss"):
-        addresses = tuple(address_of(host) for host in hosts.split(","))
-        database = database_of(parts.path)
     else:
-        raise UrlError("a store's URL begins with redis://, rediss:// or unix://")
+        addresses = tuple(address_of(host) for host in hosts.split(","))
+        database = database_of(path)
     return StoreUrl(
         addresses,
-        parts.scheme == "rediss",
+        scheme == "rediss",
         unquote(user) or None,
         unquote(password) or None,
         database,

@@ -14,6 +14,7 @@ from preswapd.remote.courier.slots import Redirect, redirect_in, slot_of
     [
         ("redis://a", [("a", 6379)], "redis://a"),
         ("redis://a:1,b:2,c", [("a", 1), ("b", 2), ("c", 6379)], "redis://a:1,b:2,c"),
+        ("redis://a:1,[::1]:2", [("a", 1), ("::1", 2)], "redis://a:1,[::1]:2"),
         ("rediss://u:p@a:1/2", [("a", 1)], "rediss://u@a:1/2"),
         ("redis://:p%40@[::1]:7,[fe80::1]", [("::1", 7), ("fe80::1", 6379)], None),
         ("unix:///run/a%20b", [("/run/a b", 0)], "unix:///run/a%20b"),
