@@ -199,9 +199,11 @@ def test_doctor_looks_at_the_store(start_server: StartServer, tmp_path: Path) ->
 
 @needs_store
 @needs_openssl
-def test_doctor_speaks_to_a_guarded_store(start_server: StartServer, tmp_path: Path) -> None:
+def test_doctor_speaks_to_a_guarded_store(
+    start_server: StartServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With TLS, a certificate and a password, which is in none of its words."""
-    password = tmp_path / "password"
+    password = tmp_path / "the store's password"
     password.touch(mode=0o600)
     password.write_text("open sesame\n")
     authority = Authority(tmp_path / "authority")
@@ -211,10 +213,17 @@ def test_doctor_speaks_to_a_guarded_store(start_server: StartServer, tmp_path: P
         options += [f"--remote-url={store.url}", f"--remote-password-file={password}"]
         server = start_server(extra=[*options, "--remote-timeout=1s"])
         mends = wait_for(lambda: told_to_type(server), bool)
+        status = server.client.remote()
         assert len(mends) == 2
         for mend in mends:
             assert "sesame" not in mend
             assert typed(mend).stdout == "OK\n"
+        monkeypatch.setattr("preswapd.cli.typed.is_root", lambda: False)
+        commands = [each.command for each in findings(status) if each.command]
+        assert len(commands) == 2
+        for command in commands:
+            assert command.startswith("sudo sh -c ")
+            assert typed(command.removeprefix("sudo ")).stdout == "OK\n"
         with store.client(password="open sesame") as client:
             assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "allkeys-lru"}
             assert client.config_get("maxmemory") == {"maxmemory": str(8 << 30)}
