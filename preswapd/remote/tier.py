@@ -72,10 +72,12 @@ class Tier:
         self.remote.tick()
         self.keeper.look()
         self.read()
-        if "state" not in self.store:
+        state, why = str(self.store.get("state", "")), str(self.store.get("error") or "")
+        if state == UP:
+            why = ""
+        elif not why:
+            # It is being looked for.  Told now, what comes of that would have to wait for a minute.
             return
-        state = str(self.store["state"])
-        why = "" if state == UP else str(self.store.get("error") or "no answer")
         # Away as before, and for another reason, is news; another number of milliseconds is none.
         news = (state, NUMBERS.sub("", why))
         # One that comes and goes has a complaint each minute, and a word that it is back behind it.

@@ -53,6 +53,14 @@ def test_log_tells_of_changes_and_not_again_and_again(tier: Said) -> None:
     ]
 
 
+def test_log_waits_for_a_reason(tier: Said) -> None:
+    """A courier that has just begun has none: a complaint about that would stand before the one."""
+    tier.say(state="away", error=None, nodes=[{"up": False}])
+    assert tier.lines == []
+    tier.say(state="away", error="NOAUTH", nodes=[{"up": False}])
+    assert tier.lines == ["the store of the remote tier is away, NOAUTH: pages come from disk"]
+
+
 def test_log_tells_of_another_reason(tier: Said, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where a store comes back with another password; not of another number."""
     monkeypatch.setattr(tier.complaints, "passes", lambda: True)
