@@ -173,7 +173,10 @@ def limited(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_limited_disk_holds_its_readers_back(limited: Path) -> None:
-    """A hundred reads take the half of a second, past the page cache and through it."""
+    """Two hundred reads take a second, past the page cache and through it.
+
+    Less what the kernel lets go at once after a pause: 0.2 s were seen on a busy machine.
+    """
     path = limited / "file"
     path.write_bytes(os.urandom(4 * MIB))
     for flags in (os.O_DIRECT, 0):
@@ -182,9 +185,9 @@ def test_limited_disk_holds_its_readers_back(limited: Path) -> None:
         os.posix_fadvise(file, 0, 0, os.POSIX_FADV_RANDOM)
         try:
             begun = time.monotonic()
-            for page in range(0, 1000, 10):
+            for page in range(0, 1000, 5):
                 os.preadv(file, [mmap.mmap(-1, PAGE_SIZE)], page * PAGE_SIZE)
-            assert time.monotonic() - begun > 0.4
+            assert time.monotonic() - begun > 0.5
         finally:
             os.close(file)
 
