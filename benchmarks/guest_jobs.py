@@ -134,11 +134,15 @@ def served(line: str) -> Served:
 
 
 def built_store() -> bytes:
+    return built(STORE_SOURCE)
+
+
+def built(source: Path) -> bytes:
     """The program, static: a guest has no C library of its own."""
     with tempfile.TemporaryDirectory(prefix="preswapd-bench-") as folder:
-        program = Path(folder) / "store"
+        program = Path(folder) / source.stem
         subprocess.run(
-            ["cc", "-std=gnu11", "-O2", "-static", "-o", str(program), str(STORE_SOURCE)],
+            ["cc", "-std=gnu11", "-O2", "-static", "-pthread", "-o", str(program), str(source)],
             check=True,
             timeout=HOST_SECONDS,
         )

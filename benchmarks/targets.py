@@ -322,7 +322,10 @@ TARGETS = (
     ),
     Target("  the same, to a GET of a client of one node", remote.latency(remote.GET)),
     *(
-        Target(f"  p99 after {fault}, to the disk's", remote.p99_after(fault), most=1.1)
+        Target(
+            f"  a {who}'s p99 after {fault}, to the disk's", remote.p99_after(who, fault), most=1.1
+        )
+        for who in (remote.CLIENT, remote.GUEST)
         for fault in remote.FAULTS
     ),
 )

@@ -2,35 +2,57 @@
 """Section `remote`: pages of a slow disk, read from a store in the memory of other hosts.
 
 All of it on this host: a disk of 3,000 requests a second, a cluster of three nodes on loopback, the
-server, its courier and the client.
+server, its courier, and the client or the guest.
 """
 
-from benchmarks.remote import faults, reads
+from benchmarks.remote import faults, guest, reads
+from benchmarks.remote.client import DEPTH, Client
 from benchmarks.remote.cluster import store
+from benchmarks.remote.found import CLIENT, GUEST
+from benchmarks.remote.guest import GuestReader
 from benchmarks.remote.swapped import swapped
 from benchmarks.sections import Figures, Progress
+from benchmarks.text import MIB
 
 SIZE, QUICK_SIZE = 64 << 20, 4 << 20
 ROUNDS, QUICK_ROUNDS = 5, 1
 SECONDS, QUICK_SECONDS = 2.0, 0.3
 # Of reads after each fault.
 FAULT_ROUNDS, FAULT_SECONDS, QUICK_FAULT_SECONDS = 3, 4.0, 1.0
+# MiB that a guest's program reads.
+GUEST_MIB, QUICK_GUEST_MIB = 64, 32
 
 
 def measure(progress: Progress, quick: bool) -> Figures:
     size = QUICK_SIZE if quick else SIZE
     rounds, seconds = (QUICK_ROUNDS, QUICK_SECONDS) if quick else (ROUNDS, SECONDS)
-    of_faults = (QUICK_ROUNDS, QUICK_FAULT_SECONDS) if quick else (FAULT_ROUNDS, FAULT_SECONDS)
-    with store() as cluster, swapped(cluster, size) as one:
-        return {
-            "bytes": size,
-            "store": cluster.version,
-            "limited": one.limited,
-            "reads": reads.measure(one, rounds, seconds, progress),
-            "faults": faults.measure(one, *of_faults, progress),
-        }
+    fault_rounds = QUICK_ROUNDS if quick else FAULT_ROUNDS
+    whole = faults.whole(QUICK_FAULT_SECONDS if quick else FAULT_SECONDS)
+    mib = QUICK_GUEST_MIB if quick else GUEST_MIB
+    with store() as cluster:
+        with swapped(cluster, size) as one:
+            found: Figures = {
+                "bytes": size,
+                "store": cluster.version,
+                "limited": one.limited,
+                "reads": reads.measure(one, rounds, seconds, progress),
+            }
+            client = Client(one, whole)
+            felt = {CLIENT: faults.measure(one, CLIENT, client, fault_rounds, progress)}
+        # A guest whose swap is more than half full writes again what it has only read.
+        with swapped(cluster, 2 * mib * MIB) as one, guest.booted(one, mib) as vm:
+            reader = GuestReader(one, vm, mib, whole)
+            felt[GUEST] = faults.measure(one, GUEST, reader, fault_rounds, progress)
+            return found | {"felt": felt, "guest": reader.describe()}
 
 
 def table(figures: Figures) -> str:
-    parts = [reads.table(figures), reads.costs(figures), reads.gets_table(figures)]
-    return "\n\n".join([*parts, faults.table(figures)])
+    return "\n\n".join(
+        [
+            reads.table(figures),
+            reads.costs(figures),
+            reads.gets_table(figures),
+            faults.table(figures, CLIENT, f"4 KiB random reads, depth {DEPTH},"),
+            faults.table(figures, GUEST, guest.title(figures["guest"])),
+        ]
+    )

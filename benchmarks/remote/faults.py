@@ -1,23 +1,17 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a client's reads feel when something befalls the store, beside the disk alone."""
+"""What reads feel when something befalls the store, beside the disk alone."""
 
 import statistics
-import tempfile
-import threading
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from benchmarks import load
-from benchmarks.load import Load
 from benchmarks.remote.cluster import NO_ROOM
-from benchmarks.remote.found import CUT, DISK, DOWN, FULL, ONE_KILLED, STORE, felt
+from benchmarks.remote.found import CUT, DISK, DOWN, FULL, ONE_KILLED, STORE, felt, median_of
 from benchmarks.remote.swapped import MORE_PAGES, Swapped
 from benchmarks.sections import Figures, Progress
 from benchmarks.text import columns
 
-DEPTH = 16
 # Of each run, before it happens.
 BEFORE_SECONDS = 1.0
 # By then all is as with the disk alone.
@@ -66,20 +60,40 @@ class Seen(NamedTuple):
     took: float
 
 
-def measure(swapped: Swapped, rounds: int, seconds: float, progress: Progress) -> Figures:
+class Reader(Protocol):
+    """Reads pages of the slow disk, again and again."""
+
+    def fill(self) -> None:
+        """All that it reads is on disk, and in the store."""
+
+    def begin(self) -> None:
+        """It reads when this returns, for `whole()` at least."""
+
+    def end(self) -> Sequence[Seen]:
+        """What it read."""
+
+
+def whole(seconds: float) -> float:
+    """How long a reader reads, of which `seconds` count."""
+    return BEFORE_SECONDS + GRACE_SECONDS + seconds
+
+
+def measure(swapped: Swapped, who: str, reader: Reader, rounds: int, progress: Progress) -> Figures:
     found: Figures = {fault.name: {DISK: [], STORE: [], BEFORE: []} for fault in FAULTS}
     for number in range(rounds):
         for fault in FAULTS:
-            progress(f"remote: {fault.name}, round {number + 1} of {rounds}")
+            progress(f"remote: a {who}, {fault.name}, round {number + 1} of {rounds}")
             of = found[fault.name]
-            swapped.fill()
+            reader.fill()
             swapped.use_store(False)
-            _, after = struck(swapped, fault, nothing, seconds)
-            of[DISK].append(p99(after))
+            _, after = struck(swapped, reader, fault, nothing)
+            of[DISK].append(summed_up(after))
             swapped.use_store(True)
-            before, after = struck(swapped, fault, fault.strike, seconds)
-            of[STORE].append(p99(after))
-            of[BEFORE].append(p99(before))
+            reads, of_store = swapped.reads, swapped.reads_of_store
+            before, after = struck(swapped, reader, fault, fault.strike)
+            share = (swapped.reads_of_store - of_store) / max(swapped.reads - reads, 1)
+            of[STORE].append(summed_up(after) | {"from_store": share})
+            of[BEFORE].append(summed_up(before))
             swapped.cluster.mend()
             swapped.wait_for_store()
     return found
@@ -90,32 +104,18 @@ def nothing(_swapped: Swapped) -> None:
 
 
 def struck(
-    swapped: Swapped, fault: Fault, strike: Callable[[Swapped], None], seconds: float
+    swapped: Swapped, reader: Reader, fault: Fault, strike: Callable[[Swapped], None]
 ) -> tuple[list[Seen], list[Seen]]:
     """Reads before the strike, and those that began GRACE_SECONDS after it."""
-    job = Load(fault.name, "randread", "--bs=4k --norandommap", DEPTH)
-    with tempfile.TemporaryDirectory(prefix="preswapd-bench-") as folder:
-        log = Path(folder) / "reads"
-        options = (f"--write_lat_log={log}", "--log_unix_epoch=1")
-        disk = ["--ioengine=nbd", f"--uri={swapped.serving.uri}", *options]
-        whole = BEFORE_SECONDS + GRACE_SECONDS + seconds
-        reading = threading.Thread(
-            target=load.fio_on, args=(disk, job, whole, str(swapped.size)), daemon=True
-        )
-        if fault.is_leaving:
-            swapped.take_in(MORE_PAGES)
-        reads = swapped.reads
-        reading.start()
-        while swapped.reads == reads:
-            time.sleep(0.01)
-        time.sleep(BEFORE_SECONDS)
-        strike(swapped)
-        at = time.time()
-        if fault.is_leaving:
-            swapped.shrink(0)
-        reading.join()
-        seen = list(map(parsed, (log.parent / "reads_lat.1.log").read_text().splitlines()))
-    return around(seen, at)
+    if fault.is_leaving:
+        swapped.take_in(MORE_PAGES)
+    reader.begin()
+    time.sleep(BEFORE_SECONDS)
+    strike(swapped)
+    at = time.time()
+    if fault.is_leaving:
+        swapped.shrink(0)
+    return around(reader.end(), at)
 
 
 def around(seen: Sequence[Seen], at: float) -> tuple[list[Seen], list[Seen]]:
@@ -126,23 +126,32 @@ def around(seen: Sequence[Seen], at: float) -> tuple[list[Seen], list[Seen]]:
     )
 
 
-def parsed(line: str) -> Seen:
-    """A line of fio's log: when it ended, in ms, how long it took, in ns."""
-    ended, took = line.split(",")[:2]
-    return Seen(int(ended) / 1000 - int(took) / 1e9, int(took) / 1000)
+def summed_up(seen: Sequence[Seen]) -> Figures:
+    """Reads a second, and percentiles of a read's microseconds."""
+    if len(seen) < 2:
+        return {"rate": 0.0, "p50": 0.0, "p99": 0.0}
+    cuts = statistics.quantiles([one.took for one in seen], n=100)
+    begun = [one.begun for one in seen]
+    return {"rate": len(seen) / (max(begun) - min(begun)), "p50": cuts[49], "p99": cuts[98]}
 
 
-def p99(seen: Sequence[Seen]) -> float:
-    return statistics.quantiles([one.took for one in seen], n=100)[-1] if len(seen) > 1 else 0.0
-
-
-def table(figures: Figures) -> str:
+def table(figures: Figures, who: str, title: str) -> str:
     rows = []
-    for name, found in figures["faults"].items():
-        medians = (statistics.median(found[what]) for what in (BEFORE, STORE, DISK))
-        cells = (f"{one / 1000:.1f}" for one in medians)
-        rows.append((name, *cells, f"{felt(figures, name):.2f}"))
-    grace = f"{1000 * GRACE_SECONDS:.0f} ms"
-    title = f"p99 of 4 KiB random reads, depth {DEPTH}, when something befalls the store, in ms"
-    heads = ("", "before", f"{grace} after it", "the disk alone", "to it")
-    return columns(title, heads, rows)
+    for name, found in figures["felt"][who].items():
+        for what, when in WHEN.items():
+            rate, p50, p99 = (median_of(found[what], key) for key in ("rate", "p50", "p99"))
+            cells = (f"{rate:.0f}", f"{p50 / 1000:.1f}", f"{p99 / 1000:.1f}")
+            more = ("", "")
+            if what == STORE:
+                share = 100 * median_of(found[what], "from_store")
+                more = (f"{felt(figures, who, name):.2f}", f"{share:.0f}")
+            rows.append((f"{name}, {when}", *cells, *more))
+    heads = ("", "reads/s", "p50 ms", "p99 ms", "p99 to the disk's", "from store %, in all")
+    return columns(f"{title} when something befalls the store", heads, rows)
+
+
+WHEN = {
+    BEFORE: "before it",
+    STORE: f"{1000 * GRACE_SECONDS:.0f} ms after it",
+    DISK: "the disk alone",
+}

@@ -10,6 +10,8 @@ Find = Callable[[Sections], float | None]
 DISK, STORE = "disk", "store"
 ONE_KILLED, DOWN, CUT, FULL = "one node killed", "cluster down", "network cut", "store full"
 FAULTS = (ONE_KILLED, DOWN, CUT, FULL)
+# Who reads when something befalls the store.
+CLIENT, GUEST = "client", "guest"
 # A client that knows a cluster, and one that speaks to a single node.
 CLUSTER_GET, GET = "GET by RedisCluster", "GET by Redis, of its node"
 
@@ -32,11 +34,11 @@ def slower(figures: Mapping[str, Any], client: str) -> float:
     return float(statistics.median(read["median"] / get for read, get in pairs))
 
 
-def felt(figures: Mapping[str, Any], fault: str) -> float:
-    """A client's p99 after a fault, to that of the disk alone."""
-    found = figures["faults"][fault]
+def felt(figures: Mapping[str, Any], who: str, fault: str) -> float:
+    """Their p99 after a fault, to that of the disk alone."""
+    found = figures["felt"][who][fault]
     pairs = zip(found[STORE], found[DISK], strict=True)
-    return float(statistics.median(store / disk for store, disk in pairs if disk))
+    return float(statistics.median(ours["p99"] / disk["p99"] for ours, disk in pairs))
 
 
 def of_remote(figure: Callable[[Mapping[str, Any]], float]) -> Find:
@@ -57,5 +59,5 @@ def latency(client: str) -> Find:
     return of_remote(lambda found: slower(found, client))
 
 
-def p99_after(fault: str) -> Find:
-    return of_remote(lambda found: felt(found, fault))
+def p99_after(who: str, fault: str) -> Find:
+    return of_remote(lambda found: felt(found, who, fault))

@@ -13,7 +13,7 @@ from benchmarks.images.disks import disk_of_its_own
 from benchmarks.remote.cluster import Cluster
 from benchmarks.servers import DISKS, Running, folders, prepare, preswapd, started
 from benchmarks.storing import START
-from preswapd.api.client import Client
+from preswapd.api.client import Client, RunningShrink
 from preswapd.guest.faults import SetupError
 from preswapd.units import PAGE_SIZE
 
@@ -25,8 +25,8 @@ REQUESTS = 3000
 AT_ONCE = 512
 STEADY_SECONDS = 0.03
 START_SECONDS = 30.0
-# Room for what comes later.
-MORE_PAGES = 4096
+# What comes later.
+MORE, MORE_PAGES = "more", 4096
 
 
 class Swapped:
@@ -45,28 +45,38 @@ class Swapped:
         """All pages are on disk, and those of them in the store that it takes."""
         self.use_store(True)
         self.take_all_in()
+        self.move_out(at_once)
+
+    def take_all_in(self) -> None:
+        self.thaw()
+        load.fio(self.serving.uri, load.FILL, None, str(self.size))
+        self.freeze()
+
+    def move_out(self, at_once: int = AT_ONCE) -> None:
+        """All that is in memory now is on disk, and in the store as far as it takes it."""
+        self.freeze()
         for left in range(self.client.preswap_pages() - at_once, -at_once, -at_once):
             self.shrink(max(left, 0))
             self.wait_for_sets()
 
-    def take_all_in(self) -> None:
-        self.client.set("preswap.default.frozen", "0")
-        load.fio(self.serving.uri, load.FILL, None, str(self.size))
+    def freeze(self) -> None:
+        """What is read from disk would come back to memory."""
         self.serving.settle()
-        # What is read from disk would come back to memory.
         self.client.set("preswap.default.frozen", "1")
+
+    def thaw(self) -> None:
+        self.client.set("preswap.default.frozen", "0")
 
     def shrink(self, pages: int) -> None:
         with self.client.shrink(pages) as moving:
-            moving.wait(lambda step: None)
+            wait_for_shrink(moving)
 
     def take_in(self, pages: int) -> None:
-        """So many more lie in memory, behind those that are on disk."""
-        self.client.set("preswap.default.frozen", "0")
-        job = load.Load("more", "write", "--bs=128k", 4, start=str(START + self.size))
-        load.fio(self.serving.uri, job, None, str(pages * PAGE_SIZE))
-        self.serving.settle()
-        self.client.set("preswap.default.frozen", "1")
+        """So many more lie in memory, of another disk."""
+        self.thaw()
+        uri = f"nbd+unix:///{MORE}?socket={self.serving.folder / self.serving.server.socket}"
+        load.fio(uri, load.Load(MORE, "write", "--bs=128k", 4), None, str(pages * PAGE_SIZE))
+        self.freeze()
 
     def wait_for_sets(self) -> None:
         before, now = -1, self.remote()["remote_sets"]
@@ -82,7 +92,11 @@ class Swapped:
     @property
     def reads(self) -> int:
         """Pages read so far that were not in memory."""
-        return int(self.serving.device()["disk_reads"]) + int(self.remote()["remote_reads"])
+        return int(self.serving.device()["disk_reads"]) + self.reads_of_store
+
+    @property
+    def reads_of_store(self) -> int:
+        return int(self.remote()["remote_reads"])
 
     def use_store(self, used: bool) -> None:
         self.client.set("vm.remote", str(int(used)))
@@ -111,6 +125,10 @@ class Swapped:
             time.sleep(STEADY_SECONDS)
 
 
+def wait_for_shrink(moving: RunningShrink) -> None:
+    moving.wait(lambda step: None)
+
+
 @contextmanager
 def swapped(
     cluster: Cluster,
@@ -123,11 +141,15 @@ def swapped(
 
     `program`: another `preswapd`.
     """
+    more = MORE_PAGES * PAGE_SIZE
     server = preswapd(
         "lz4",
-        pool=str(2 * size + MORE_PAGES * PAGE_SIZE),
-        size=str(size + MORE_PAGES * PAGE_SIZE + 2 * START),
-        options=(f"--threads={THREADS}", f"--remote-url={cluster.url}", *options),
+        pool=str(2 * size + more),
+        size=str(size + 2 * START),
+        options=(
+            *(f"--threads={THREADS}", f"--remote-url={cluster.url}"),
+            *(f"--device={MORE}={more + 2 * START}", *options),
+        ),
     )
     if program is not None:
         server = replace(server, command=(program, *server.command[1:]))
@@ -135,9 +157,7 @@ def swapped(
         memory, disk = stack.enter_context(folders())
         limited = True
         try:
-            disk = stack.enter_context(
-                disk_of_its_own(2 * size + MORE_PAGES * PAGE_SIZE, DISKS, REQUESTS, written)
-            )
+            disk = stack.enter_context(disk_of_its_own(2 * size + more, DISKS, REQUESTS, written))
         except SetupError:
             limited = False
         prepare(server, memory, disk)
