@@ -328,6 +328,7 @@ TARGETS = (
         for who in (remote.CLIENT, remote.GUEST)
         for fault in remote.FAULTS
     ),
+    Target("  a guest's of two runs of the disk", remote.p99_after(remote.GUEST, remote.NONE)),
 )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from benchmarks.remote.cluster import NO_ROOM
-from benchmarks.remote.found import CUT, DISK, DOWN, FULL, ONE_KILLED, STORE, felt, median_of
+from benchmarks.remote.found import CUT, DISK, DOWN, FULL, NONE, ONE_KILLED, STORE, felt, median_of
 from benchmarks.remote.swapped import MORE_PAGES, Swapped
 from benchmarks.sections import Figures, Progress
 from benchmarks.text import columns
@@ -26,6 +26,11 @@ class Fault(NamedTuple):
     strike: Callable[[Swapped], None]
     # Pages leave memory meanwhile.
     is_leaving: bool = False
+    is_store_used: bool = True
+
+
+def nothing(_swapped: Swapped) -> None:
+    """Where the store is not used."""
 
 
 def kill_one(swapped: Swapped) -> None:
@@ -46,6 +51,8 @@ def fill_up(swapped: Swapped) -> None:
 
 
 FAULTS = (
+    # What two runs of the disk alone differ by.
+    Fault(NONE, nothing, is_store_used=False),
     Fault(CUT, cut),
     Fault(FULL, fill_up, is_leaving=True),
     Fault(ONE_KILLED, kill_one),
@@ -88,7 +95,7 @@ def measure(swapped: Swapped, who: str, reader: Reader, rounds: int, progress: P
             swapped.use_store(False)
             _, after = struck(swapped, reader, fault, nothing)
             of[DISK].append(summed_up(after))
-            swapped.use_store(True)
+            swapped.use_store(fault.is_store_used)
             reads, of_store = swapped.reads, swapped.reads_of_store
             before, after = struck(swapped, reader, fault, fault.strike)
             share = (swapped.reads_of_store - of_store) / max(swapped.reads - reads, 1)
@@ -97,10 +104,6 @@ def measure(swapped: Swapped, who: str, reader: Reader, rounds: int, progress: P
             swapped.cluster.mend()
             swapped.wait_for_store()
     return found
-
-
-def nothing(_swapped: Swapped) -> None:
-    """Where the store is not used."""
 
 
 def struck(
@@ -145,7 +148,7 @@ def table(figures: Figures, who: str, title: str) -> str:
             if what == STORE:
                 share = 100 * median_of(found[what], "from_store")
                 more = (f"{felt(figures, who, name):.2f}", f"{share:.0f}")
-            rows.append((f"{name}, {when}", *cells, *more))
+            rows.append((f"{name}: {when}", *cells, *more))
     heads = ("", "reads/s", "p50 ms", "p99 ms", "p99 to the disk's", "from store %, in all")
     return columns(f"{title} when something befalls the store", heads, rows)
 

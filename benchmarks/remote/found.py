@@ -10,6 +10,8 @@ Find = Callable[[Sections], float | None]
 DISK, STORE = "disk", "store"
 ONE_KILLED, DOWN, CUT, FULL = "one node killed", "cluster down", "network cut", "store full"
 FAULTS = (ONE_KILLED, DOWN, CUT, FULL)
+# The disk alone instead, once more.
+NONE = "no store, no fault"
 # Who reads when something befalls the store.
 CLIENT, GUEST = "client", "guest"
 # A client that knows a cluster, and one that speaks to a single node.

@@ -419,7 +419,7 @@ class RemoteFigures(TypedDict):
         bool,
         gauge(
             "whether the store is left alone for a moment, as three reads in a row got no answer in"
-            " time"
+            " time, or all of its nodes are away"
         ),
     ]
     remote_pages: Annotated[int, gauge("pages of devices that the store should have")]

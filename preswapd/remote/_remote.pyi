@@ -46,7 +46,7 @@ class Remote:
     def set_ttl(self, ttl_s: int) -> None: ...
     def figures(self) -> dict[str, int]:
         """Counters since the start, the gauges remote_pages and remote_bytes, and remote_open: 1
-        while nothing is asked, as three reads in a row got no answer in time."""
+        while nothing is asked, as reads in a row got no answer in time, or all nodes are away."""
 
     def latency(self) -> Latency:
         """How long what was asked for took, as of other requests."""

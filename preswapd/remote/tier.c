@@ -7,6 +7,8 @@
 #include "stores.h"
 
 #define IN_VAIN_MOST 3u
+/* Gets in a row whose nodes are all away: where one is there, it has a page of so many. */
+#define AWAY_MOST 32u
 /* For how many timeouts nothing is asked, and for how long at most: a hiccup costs little, and so does it to ask
  * a store that stays away. */
 #define OPEN_TIMEOUTS 20u
@@ -87,6 +89,8 @@ static void close_breaker(struct remote *r)
 {
 	if (count_of(&r->in_vain))
 		__atomic_store_n(&r->in_vain, 0, __ATOMIC_RELAXED);
+	if (count_of(&r->away))
+		__atomic_store_n(&r->away, 0, __ATOMIC_RELAXED);
 	if (count_of(&r->open_until))
 		__atomic_store_n(&r->open_until, 0, __ATOMIC_RELAXED);
 }
@@ -116,11 +120,19 @@ static void note_in_vain(struct remote *r, uint64_t begun)
 	__atomic_store_n(&r->open_until, now + open_for(r, n), __ATOMIC_RELAXED);
 }
 
-static void note_ask(struct remote *r, uint64_t begun, unsigned answered)
+/* The courier says at once that nobody is there, but to ask it takes time of processors that guests need: whether
+ * it has said so once too often. */
+static bool note_away(struct remote *r)
 {
-	if (answered)
+	return __atomic_add_fetch(&r->away, 1, __ATOMIC_RELAXED) > AWAY_MOST || remote_is_open(r);
+}
+
+/* Of `n`, `away` of those that were answered are at no node. */
+static void note_ask(struct remote *r, uint64_t begun, unsigned n, unsigned answered, unsigned away)
+{
+	if (answered > away)
 		close_breaker(r);
-	else
+	else if (away < n || note_away(r))
 		note_in_vain(r, begun);
 }
 
@@ -225,7 +237,11 @@ bool remote_ask(struct remote *r, struct remote_want **wants, unsigned n, const 
 
 	if (!may_ask(r, begun))
 		return false;
-	note_ask(r, begun, courier_ask(&r->courier, wants, n, names, head, begun + count_of(&r->timeout)));
+	unsigned away = 0, answered =
+		courier_ask(&r->courier, wants, n, names, head, begun + count_of(&r->timeout));
+	for (unsigned i = 0; i < n; i++)
+		away += wants[i]->status == FRAME_AWAY;
+	note_ask(r, begun, n, answered, away);
 	return true;
 }
 

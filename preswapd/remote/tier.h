@@ -16,6 +16,7 @@ struct remote {
 	uint64_t timeout;              /* ns; atomic */
 	uint64_t in_vain;              /* gets, one after the other, of which nothing came in time; atomic */
 	uint64_t in_vain_at;           /* ns, when the last of them was given up; atomic */
+	uint64_t away;                 /* gets, one after the other, whose nodes are away; atomic */
 	uint64_t open_until;           /* ns: nothing is asked before; 0: it is closed; atomic */
 	bool is_deleting;              /* a thread takes what is to be deleted; atomic */
 	uint64_t heard;                /* how often the courier had said how the store is, then; atomic */

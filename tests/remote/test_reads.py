@@ -24,6 +24,7 @@ ALL = b"".join(map(page_of, PAGES))
 # As in courier.h.
 QUEUE_BYTES, UNANSWERED_ALONE = 16 << 20, 256
 SHORT_MS = 50.0  # a wait that a test waits for
+AWAY_MOST = 32  # of tier.c
 
 
 def device_counters(running: Running) -> Mapping[str, int]:
@@ -294,6 +295,47 @@ def test_a_store_that_hung_is_asked_again_when_its_courier_has_news_of_it(
     assert read_all(stored) == ALL
     assert remote.figures()["remote_reads"] == len(PAGES)
     assert not remote.figures()["remote_open"]
+
+
+def away(get: Get) -> bytes:
+    return b"".join(frame(b"v", get.ident, status=AWAY, index=i) for i in range(len(get.names)))
+
+
+def test_a_store_whose_nodes_are_all_away_is_left_alone_until_there_is_news_of_it(
+    stored: Running, remote: Remote, courier: Played
+) -> None:
+    """A courier that says so costs no time, but it costs processors that guests need."""
+    courier.on_get = away
+    connection = stored.connect()
+    for _ in range(AWAY_MOST + 3):
+        assert not remote.figures()["remote_open"]
+        assert read(connection, PAGE, PAGE) == page_of(1)
+    asked = courier.gets
+    assert asked == AWAY_MOST + 3
+    assert remote.figures()["remote_open"]
+    assert read_all(stored) == ALL
+    assert courier.gets == asked
+    courier.on_get = None
+    heard = remote.heard
+    courier.say(state="ok")
+    wait_until(lambda: remote.heard > heard, "the courier's news")
+    assert read_all(stored) == ALL
+    assert remote.figures()["remote_reads"] == len(PAGES)
+    assert not remote.figures()["remote_open"]
+
+
+def test_a_store_of_which_a_node_is_there_is_asked(
+    stored: Running, remote: Remote, courier: Played
+) -> None:
+    def answer(get: Get) -> bytes:
+        return away(get) if courier.gets % AWAY_MOST else courier.truth(get)
+
+    courier.on_get = answer
+    connection = stored.connect()
+    for _ in range(4 * AWAY_MOST):
+        assert read(connection, PAGE, PAGE) == page_of(1)
+        assert not remote.figures()["remote_open"]
+    assert remote.figures()["remote_reads"] == 4
 
 
 def test_gets_that_wait_together_are_in_vain_once(

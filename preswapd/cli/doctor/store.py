@@ -91,7 +91,8 @@ def check_nodes(name: str, status: RemoteStatus, store: Mapping[str, Any]) -> It
             yield from check_node(name, node, status)
         else:
             yield away(name, str(node.get("address")), str(node.get("error") or "no answer"))
-    if status.open:
+    # Of nodes that are all away it is said already.
+    if status.open and any(node.get("up") for node in nodes):
         wait = exact_milliseconds(status.timeout)
         text = f"three reads in a row got no answer within {wait}: it is left alone for a moment"
         yield Finding(NOTE, name, text)
