@@ -127,6 +127,8 @@ def test_a_store_that_something_befell_is_whole_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.guest
+@pytest.mark.timeout(600)
 @needs_store
 def test_all_of_it_at_the_smallest_size() -> None:
     figures = remote.measure(lambda text: None, quick=True)

@@ -70,6 +70,15 @@ def test_node_that_is_away(status: RemoteStatus) -> None:
     assert found.text == "redis://10.0.0.1 is away, no such host: pages come from disk"
 
 
+def test_store_that_is_left_alone(status: RemoteStatus) -> None:
+    status = replace(status, open=True)
+    [_, found] = findings(status)
+    assert found.status == NOTE
+    assert "got no answer within 5ms" in found.text
+    [away] = with_node(status, up=False, error="Connection refused")
+    assert away.text.startswith("10.0.0.1:6379 is away")
+
+
 @pytest.mark.parametrize(
     ("why", "mend"),
     [
