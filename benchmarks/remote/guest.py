@@ -28,6 +28,7 @@ THREADS = 16
 LIFE_SECONDS = 1800.0
 ANSWER_SECONDS = 120.0
 POLL_SECONDS = 0.2
+BEGIN_SECONDS = 0.3
 # The guest's clock is read that often, and known to the half of the quickest answer.
 CLOCK_READINGS = 8
 
@@ -54,7 +55,10 @@ class GuestReader:
     def begin(self) -> None:
         assert self.job
         self.ahead = self.clock_ahead()
-        self.guest.run(f": >{self.job.log}; kill -CONT $(pidof cold)")
+        # Its shell answers late once the program is at work.
+        later = f"usleep {BEGIN_SECONDS * 1e6:.0f}; kill -CONT $(pidof cold)"
+        self.guest.run(f": >{self.job.log}; ({later}) >/dev/null 2>&1 &")
+        time.sleep(BEGIN_SECONDS)
         self.over = time.monotonic() + self.seconds
 
     def end(self) -> list[Seen]:

@@ -138,7 +138,7 @@ def test_all_of_it_at_the_smallest_size() -> None:
         assert all(not run["from_store"] for run in ways["disk"]), depth
     for who, found in figures["felt"].items():
         for fault, runs in found.items():
-            assert all(run["p99"] > 0 for way in runs.values() for run in way), (who, fault)
-            used = all(run["from_store"] > 0 for run in runs["store"])
-            assert used == (fault != NONE), (who, fault)
+            assert all(run["p99"] > 0 for run in runs["store"]), (who, fault)
+        assert any(run["from_store"] for runs in found.values() for run in runs["store"]), who
+        assert not any(run["from_store"] for run in found[NONE]["store"]), who
     assert "with the store" in remote.table(figures)
