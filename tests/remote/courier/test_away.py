@@ -107,7 +107,7 @@ def test_a_store_that_is_loading(tmp_path: Path, start_courier: StartCourier) ->
                 client.set(b"preswapd:" + name_of(number), b"x")
         store("SAVE")
         store.kill()
-        store.launch()
+        store.launch(with_file=True)
         courier.wait_for_error("LOADING")
         assert courier.status_of(name_of(1)) == AWAY
         store.kill()
