@@ -123,7 +123,7 @@ static bool queue_add(struct courier *c, const uint8_t *frame, size_t bytes)
 	if (skipped)
 		at = 0;
 	memcpy(c->queue + at, frame, bytes);
-	c->places[frame_at(frame).id % QUEUE_PLACES] = (uint32_t)at;
+	c->places[frame_at(frame).id % QUEUE_PLACES] = c->tail + skipped;
 	__atomic_store_n(&c->tail, c->tail + skipped + bytes, __ATOMIC_RELEASE);
 	return true;
 }
@@ -142,37 +142,41 @@ static bool is_end(const struct courier *c, size_t at)
 	return at + FRAME_HEAD_BYTES > COURIER_QUEUE_BYTES || !frame_at(c->queue + at).op;
 }
 
-/* All of it is forgotten, and its memory given back. */
+/* More of its memory was written to than is kept. */
+static bool is_long(const struct courier *c)
+{
+	return c->tail - c->emptied > KEPT_BYTES;
+}
+
+/* All of it is forgotten, and its memory given back.  It goes on at the ring's beginning, and at a position where it
+ * never was: no place of a frame is one of another. */
 static void empty_queue(struct courier *c)
 {
-	if (c->tail > KEPT_BYTES)
+	if (is_long(c))
 		madvise(c->queue + KEPT_BYTES, COURIER_QUEUE_BYTES - KEPT_BYTES, MADV_DONTNEED);
-	__atomic_store_n(&c->head, 0, __ATOMIC_RELEASE);
-	__atomic_store_n(&c->tail, 0, __ATOMIC_RELEASE);
+	c->emptied = (c->tail + COURIER_QUEUE_BYTES - 1) / COURIER_QUEUE_BYTES * COURIER_QUEUE_BYTES;
+	__atomic_store_n(&c->head, c->emptied, __ATOMIC_RELEASE);
+	__atomic_store_n(&c->tail, c->emptied, __ATOMIC_RELEASE);
 }
 
 /* The memory of a queue that was long, once it is empty. */
 static void shorten_queue(struct courier *c)
 {
 	pthread_mutex_lock(&c->adding);
-	if (!queue_used(c) && c->tail > KEPT_BYTES)
+	if (!queue_used(c) && is_long(c))
 		empty_queue(c);
 	pthread_mutex_unlock(&c->adding);
 }
 
-/* The set of that id, which has not gone out; NULL: there is none.  What stands in its place may have been
- * overwritten, in whatever way. */
+/* The set of that id, which has not gone out; NULL: there is none. */
 static const uint8_t *queued_set(const struct courier *c, uint64_t id)
 {
-	uint64_t head = __atomic_load_n(&c->head, __ATOMIC_ACQUIRE);
-	size_t at = c->places[id % QUEUE_PLACES];
+	uint64_t head = __atomic_load_n(&c->head, __ATOMIC_ACQUIRE), place = c->places[id % QUEUE_PLACES];
 
-	if (queue_at(at - head) >= c->tail - head || is_end(c, at))
+	if (place < head || place >= c->tail)
 		return NULL;
-	struct frame f = frame_at(c->queue + at);
-	bool is_it = f.op == FRAME_SET && f.id == id && f.bytes > NAME_BYTES && f.bytes <= REMOTE_SET_MOST &&
-		     at + FRAME_HEAD_BYTES + f.bytes <= COURIER_QUEUE_BYTES;
-	return is_it ? c->queue + at : NULL;
+	struct frame f = frame_at(c->queue + queue_at(place));
+	return f.op == FRAME_SET && f.id == id ? c->queue + queue_at(place) : NULL;
 }
 
 bool courier_take_queued(struct courier *c, uint64_t id, unsigned head, struct remote_want *w)

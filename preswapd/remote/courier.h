@@ -60,8 +60,9 @@ struct courier {
 	bool is_full;                  /* the socket takes no more */
 	pthread_mutex_t adding;        /* to the queue; taken behind the other, or alone */
 	uint8_t *queue;                /* sets and deletes, as frames: a ring, in which none is broken in two */
-	uint32_t *places;              /* where in it a frame of such an id was put last */
-	uint64_t head, tail;           /* bytes that have left it, and that were added; atomic */
+	uint64_t *places;              /* the position of the last frame of such an id */
+	uint64_t head, tail;           /* of bytes that have left it, and that were added; only grow; atomic */
+	uint64_t emptied;              /* where it began after its memory was given back */
 	unsigned unanswered;           /* sets */
 	uint64_t answered;             /* ns, when the last of them was */
 	uint64_t next_id;              /* of gets */

@@ -20,6 +20,8 @@
 #define ASKS 200u              /* answered by each courier at least */
 #define TIMEOUT_NS 3000000ull
 #define VALUE_BYTES (4u * NAME_BYTES)
+#define ONE_BY_ONE 5000u       /* sets */
+#define LOOKED_BACK 500u       /* more than the queue takes */
 
 static struct courier courier;
 static bool is_over;
@@ -219,6 +221,30 @@ static void *asks(void *arg)
 
 /* --- One courier after the other ---------------------------------------------------------------- */
 
+/* What has gone out is not found any more, whatever lies over it now. */
+static void one_by_one(void)
+{
+	uint8_t page[TMEM_PAGE], in[REMOTE_SET_MOST];
+	int ends[2];
+
+	CHECK(!socketpair(AF_UNIX, SOCK_STREAM, 0, ends));
+	CHECK(!courier_connect(&courier, ends[0]));
+	for (uint64_t id = 1; id <= ONE_BY_ONE; id++) {
+		struct remote_want w = {.to = page};
+		CHECK(set_one(id));
+		for (uint64_t gone = id > LOOKED_BACK ? id - LOOKED_BACK : 1; gone < id; gone++)
+			CHECK(!courier_take_queued(&courier, gone, REMOTE_SEAL_BYTES, &w));
+		find_one(id);
+		CHECK(found == id && !wrong);
+		/* It is sent without an answer to the one before. */
+		courier_tick(&courier, UINT64_MAX);
+		CHECK(recv(ends[1], in, sizeof in, 0) == FRAME_HEAD_BYTES + NAME_BYTES + set_bytes(id));
+	}
+	courier_disconnect(&courier);
+	close(ends[1]);
+	found = 0;
+}
+
 static void *serves(void *arg)
 {
 	(void)arg;
@@ -251,6 +277,7 @@ int main(void)
 	unsigned seeds[ASKERS + SETTERS];
 
 	CHECK(!courier_init(&courier));
+	one_by_one();
 	for (unsigned i = 0; i < ASKERS + SETTERS; i++) {
 		seeds[i] = 1 + (i < ASKERS ? i : i - ASKERS);
 		CHECK(!pthread_create(&threads[i], NULL, i < ASKERS ? asks : sets, &seeds[i]));
