@@ -310,6 +310,23 @@ static void give_up(struct courier *c, const char *why)
 
 /* --- Out ---------------------------------------------------------------------------------------- */
 
+/* What is queued goes on once a part of the socket is free. */
+static void wait_for_room(struct courier *c)
+{
+	if (c->is_full)
+		return;
+	c->is_full = true;
+	arm(c);
+}
+
+/* The kernel says so while three quarters of it are free.  More than that would leave gets no room. */
+static bool has_room_for_sets(const struct courier *c)
+{
+	struct pollfd p = {.fd = c->fd, .events = POLLOUT};
+
+	return poll(&p, 1, 0) > 0;
+}
+
 /* What the socket takes now; none where it is full, or broken. */
 static size_t send_some(struct courier *c, const uint8_t *from, size_t bytes)
 {
@@ -320,17 +337,15 @@ static size_t send_some(struct courier *c, const uint8_t *from, size_t bytes)
 	while (n < 0 && errno == EINTR);
 	if (n < 0 && errno != EAGAIN && errno != ENOBUFS)
 		give_up(c, strerror(errno));
-	if (n < (ssize_t)bytes && !c->is_full) {
-		c->is_full = true;
-		arm(c);
-	}
+	if (n < (ssize_t)bytes)
+		wait_for_room(c);
 	return n < 0 ? 0 : (size_t)n;
 }
 
 /* All or nothing, as far as others see.  What is left of a part goes out before anything else. */
 static bool send_whole(struct courier *c, const uint8_t *from, size_t bytes)
 {
-	if (!c->is_there || c->is_full)
+	if (!c->is_there || c->rest_at < c->rest_end)
 		return false;
 	size_t n = send_some(c, from, bytes);
 	if (n && n < bytes) {
@@ -388,6 +403,10 @@ static bool push_some(struct courier *c)
 
 	if (!bytes)
 		return false;
+	if (!has_room_for_sets(c)) {
+		wait_for_room(c);
+		return false;
+	}
 	if (!c->unanswered)
 		c->answered = monotonic_ns();
 	queued_went(c, send_some(c, c->queue + queue_at(c->head), bytes));
@@ -400,7 +419,7 @@ static void push(struct courier *c)
 		goes_on = push_some(c);
 }
 
-/* The socket has room again. */
+/* The socket may have room again. */
 static void push_rest(struct courier *c)
 {
 	c->is_full = false;

@@ -5,7 +5,8 @@
  * one thread and not two.  While nobody waits, the thread in courier_serve() reads.
  *
  * Nobody waits to send.  A get goes out at once or not at all.  Sets wait in a queue, as few are under
- * way at a time that a get never stands behind many of them; what does not fit into the queue is dropped.
+ * way at a time that a get never stands behind many of them and finds room; what does not fit into the queue
+ * is dropped.
  *
  * Nothing that comes is believed beyond its form, and whoever breaks the form is given up.
  */
@@ -57,7 +58,7 @@ struct courier {
 	/* out */
 	uint8_t rest[COURIER_REST_BYTES];      /* of what has gone out in part */
 	size_t rest_at, rest_end;
-	bool is_full;                  /* the socket takes no more */
+	bool is_full;                  /* the socket takes no more of what is queued */
 	pthread_mutex_t adding;        /* to the queue; taken behind the other, or alone */
 	uint8_t *queue;                /* sets and deletes, as frames: a ring, in which none is broken in two */
 	uint64_t *places;              /* the position of the last frame of such an id */

@@ -577,6 +577,33 @@ def test_so_many_sets_are_under_way_at_most(
     assert len(came) <= UNANSWERED_ALONE
 
 
+def test_a_get_finds_room_beside_sets(stored: Running, remote: Remote, courier: Played) -> None:
+    """Though more of them are to go out than the courier takes for now."""
+    taken: list[int] = []
+    go_on = threading.Event()
+
+    def take(ident: int, name: bytes, value: bytes) -> bytes:
+        taken.append(ident)
+        if len(taken) == 4:
+            go_on.wait(PATIENCE)
+        return frame(b"s", ident)
+
+    courier.on_set = take
+    courier.held.clear()
+    connection = stored.connect()
+    for _ in range(8):
+        for page in range(2, 98, 3):  # what does not compress
+            connection.pwrite(page_of(page), page * PAGE)
+        stored.instance.shrink(0)
+    courier.held.set()
+    # With each answer that is read more go out.
+    wait_for(lambda: remote.figures()["remote_sets"], lambda sets: sets == len(PAGES) + 3)
+    remote.set_timeout(SHORT_MS)
+    assert read(connection, PAGE, PAGE) == page_of(1)
+    go_on.set()
+    wait_until(lambda: courier.gets == 1, "what was asked for")
+
+
 def fill_queue(running: Running, remote: Remote, courier: Played) -> int:
     """Until it takes no more: how many sets lie in it, or are under way."""
     courier.on_set = lambda ident, name, value: frame(b"s", ident)
