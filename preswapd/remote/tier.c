@@ -352,9 +352,9 @@ static unsigned get(struct remote *r, const uint8_t device[REMOTE_DEVICE_BYTES],
 void remote_tick(struct remote *r)
 {
 	versions_tick(&r->versions, monotonic_ns());
-	if (!is_on(r))
-		return;
-	delete_some(r, DELETED_MOST);
+	if (is_on(r))
+		delete_some(r, DELETED_MOST);
+	/* Also while it is off: what is queued goes, and then its memory. */
 	courier_tick(&r->courier, coarse_ns());
 }
 

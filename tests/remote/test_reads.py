@@ -626,6 +626,18 @@ def test_a_long_queue_gives_its_memory_back(
     assert private_bytes() < before - QUEUE_BYTES * 3 // 4
 
 
+def test_so_does_that_of_a_tier_that_is_off(
+    running: Running, remote: Remote, courier: Played
+) -> None:
+    queued = fill_queue(running, remote, courier)
+    remote.enabled = False
+    courier.held.set()
+    wait_for(lambda: remote.figures()["remote_sets"], lambda sets: sets == queued)
+    before = private_bytes()
+    remote.tick()
+    assert private_bytes() < before - QUEUE_BYTES * 3 // 4
+
+
 def test_so_does_that_of_a_courier_that_is_gone(
     running: Running, remote: Remote, courier: Played
 ) -> None:
