@@ -228,10 +228,11 @@ class Search:
             self.stop.set()
 
     def writebacks(self) -> None:
-        """As a shrink: all leaves memory, again and again."""
+        """As a shrink: all leaves memory, again and again; seldom enough that the queue of sets is
+        empty now and then, as nobody is asked for what is read from there."""
         for extent in range(0, self.device.pages, 256):
             self.device.writeback(extent // 256)
-        self.stop.wait(0.001)
+        self.stop.wait(0.01)
 
     def ticks(self) -> None:
         self.remote.tick()
