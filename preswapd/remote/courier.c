@@ -4,10 +4,12 @@
 
 #include <errno.h>
 #include <linux/futex.h>
+#include <linux/sockios.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -319,12 +321,14 @@ static void wait_for_room(struct courier *c)
 	arm(c);
 }
 
-/* The kernel says so while three quarters of it are free.  More than that would leave gets no room. */
-static bool has_room_for_sets(const struct courier *c)
+/* Three quarters of the socket; the rest is for gets. */
+static size_t room_for_sets(const struct courier *c)
 {
-	struct pollfd p = {.fd = c->fd, .events = POLLOUT};
+	size_t most = c->socket_bytes / 4 * 3;
+	int unread = 0;
 
-	return poll(&p, 1, 0) > 0;
+	ioctl(c->fd, SIOCOUTQ, &unread);
+	return (size_t)unread < most ? most - (size_t)unread : 0;
 }
 
 /* What the socket takes now; none where it is full, or broken. */
@@ -356,8 +360,8 @@ static bool send_whole(struct courier *c, const uint8_t *from, size_t bytes)
 	return n;
 }
 
-/* Whole frames at the queue's head, as many as may go out now: their bytes. */
-static size_t next_queued(struct courier *c)
+/* Whole frames at the queue's head, as many as may go out now, until they are `enough`: their bytes. */
+static size_t next_queued(struct courier *c, size_t enough)
 {
 	size_t used = queue_used(c), at = queue_at(c->head), bytes = 0;
 	unsigned most = most_unanswered(c);
@@ -367,7 +371,7 @@ static size_t next_queued(struct courier *c)
 		used -= COURIER_QUEUE_BYTES - at;
 		at = 0;
 	}
-	for (unsigned sets = c->unanswered; bytes < used && bytes < PUSH_MOST && sets < most;) {
+	for (unsigned sets = c->unanswered; bytes < used && bytes < enough && sets < most;) {
 		if (is_end(c, at + bytes))
 			break;
 		struct frame f = frame_at(c->queue + at + bytes);
@@ -399,17 +403,21 @@ static void queued_went(struct courier *c, size_t sent)
 /* One send of what is queued.  False: nothing went, or may go now. */
 static bool push_some(struct courier *c)
 {
-	size_t bytes = c->is_there && !c->is_full ? next_queued(c) : 0;
-
-	if (!bytes)
+	if (!c->is_there || c->is_full || !queue_used(c))
 		return false;
-	if (!has_room_for_sets(c)) {
+	size_t room = room_for_sets(c), bytes = next_queued(c, room < PUSH_MOST ? room : PUSH_MOST);
+	/* Small pieces cost all who carry them more. */
+	if (room < c->socket_bytes / 8) {
 		wait_for_room(c);
 		return false;
 	}
+	if (!bytes)
+		return false;
 	if (!c->unanswered)
 		c->answered = monotonic_ns();
 	queued_went(c, send_some(c, c->queue + queue_at(c->head), bytes));
+	if (bytes >= room)
+		wait_for_room(c);
 	return true;
 }
 
@@ -707,6 +715,15 @@ static int open_epoll(int fd)
 	return epoll;
 }
 
+static size_t socket_bytes(int fd)
+{
+	int bytes = 0;
+	socklen_t size = sizeof bytes;
+
+	getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, &size);
+	return (size_t)bytes;
+}
+
 int courier_connect(struct courier *c, int fd)
 {
 	if (courier_is_there(c))
@@ -718,6 +735,7 @@ int courier_connect(struct courier *c, int fd)
 	pthread_mutex_lock(&c->mutex);
 	c->fd = fd;
 	c->epoll = epoll;
+	c->socket_bytes = socket_bytes(fd);
 	c->rest_at = c->rest_end = c->in_end = 0;
 	c->is_full = false;
 	c->unanswered = 0;

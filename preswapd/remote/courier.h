@@ -56,6 +56,7 @@ struct courier {
 	bool is_served;                /* a thread is in courier_serve() */
 	char why[COURIER_WHY_BYTES];   /* it was given up */
 	/* out */
+	size_t socket_bytes;           /* the socket takes so many, as the kernel counts them */
 	uint8_t rest[COURIER_REST_BYTES];      /* of what has gone out in part */
 	size_t rest_at, rest_end;
 	bool is_full;                  /* the socket takes no more of what is queued */
