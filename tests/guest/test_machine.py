@@ -139,3 +139,23 @@ def test_guest_whose_qemu_cannot_start_says_why(kernel: Kernel, guest_cache: Pat
         Guest(hardware, Software(kernel), guest_cache, life=200),
     ):
         pass
+
+
+# Runs QEMU, but for the first time.
+SPOILT = """
+if mkdir "$0"; then
+    echo "qemu: physmem.c:1: iotlb_to_section: Assertion failed." >&2
+    kill -ABRT $$
+fi
+exec "$@"
+"""
+
+
+def test_boot_that_emulation_has_spoilt_is_done_once_more(
+    kernel: Kernel, guest_cache: Path, tmp_path: Path
+) -> None:
+    wrapper = ("sh", "-c", SPOILT, str(tmp_path / "spoilt"))
+    hardware = Hardware(memory_leaving(AVAILABLE, kernel, guest_cache), wrapper=wrapper)
+    with Guest(hardware, Software(kernel), guest_cache, life=200) as guest:
+        assert guest.run("echo yes").output == "yes\n"
+    assert (tmp_path / "spoilt").is_dir()
