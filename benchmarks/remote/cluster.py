@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A store of three nodes on this host, a cluster without replicas, and what befalls it."""
 
+import secrets
 import shutil
 import signal
 import socket
@@ -140,6 +141,8 @@ def store() -> Iterator[Cluster]:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    """None of those that Linux gives to clients (32768 to 60999), or one could come before us."""
+    while True:
+        port = secrets.choice(range(10_000, 32_768))
+        with suppress(OSError), socket.create_server((HOST, port)):
+            return port
