@@ -277,7 +277,7 @@ static void arm(struct courier *c)
 
 	if (!c->is_read)
 		e.events |= EPOLLIN;
-	if (c->is_full || (!c->is_read && may_push(c)))
+	if (!c->is_short && (c->is_full || (!c->is_read && may_push(c))))
 		e.events |= EPOLLOUT;
 	if (c->is_served)
 		epoll_ctl(c->epoll, EPOLL_CTL_MOD, c->fd, &e);
@@ -339,6 +339,8 @@ static size_t send_some(struct courier *c, const uint8_t *from, size_t bytes)
 	do
 		n = send(c->fd, from, bytes, MSG_DONTWAIT | MSG_NOSIGNAL);
 	while (n < 0 && errno == EINTR);
+	/* A socket without memory says that it has room: it is tried again with the next tick. */
+	c->is_short = n < 0 && errno == ENOBUFS;
 	if (n < 0 && errno != EAGAIN && errno != ENOBUFS)
 		give_up(c, strerror(errno));
 	if (n < (ssize_t)bytes)
@@ -469,7 +471,10 @@ void courier_tick(struct courier *c, uint64_t now)
 	pthread_mutex_lock(&c->mutex);
 	if (c->unanswered && now > c->answered + PATIENCE_NS)
 		c->unanswered = 0;
-	push(c);
+	if (c->is_short)
+		push_rest(c);
+	else
+		push(c);
 	shorten_queue(c);
 	unlock(c);
 }
@@ -737,7 +742,7 @@ int courier_connect(struct courier *c, int fd)
 	c->epoll = epoll;
 	c->socket_bytes = socket_bytes(fd);
 	c->rest_at = c->rest_end = c->in_end = 0;
-	c->is_full = false;
+	c->is_full = c->is_short = false;
 	c->unanswered = 0;
 	c->status_bytes = 0;
 	memset(c->why, 0, sizeof c->why);

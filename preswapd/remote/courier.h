@@ -60,6 +60,7 @@ struct courier {
 	uint8_t rest[COURIER_REST_BYTES];      /* of what has gone out in part */
 	size_t rest_at, rest_end;
 	bool is_full;                  /* the socket takes no more of what is queued */
+	bool is_short;                 /* the host had no memory for what it would take */
 	pthread_mutex_t adding;        /* to the queue; taken behind the other, or alone */
 	uint8_t *queue;                /* sets and deletes, as frames: a ring, in which none is broken in two */
 	uint64_t *places;              /* the position of the last frame of such an id */

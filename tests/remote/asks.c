@@ -3,6 +3,7 @@
  * is gone and replaced twenty times meanwhile.  Who has waited for a page must have that one, in its own buffer, and no
  * other thread's; and what is set comes whole and in order, or, while it is queued, is found there.  Ends with 0 when all was right; the sanitizers say the rest. */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -219,6 +220,58 @@ static void *asks(void *arg)
 	return NULL;
 }
 
+/* --- A host without memory -------------------------------------------------------------------- */
+
+#define SHORT_US 300000u
+#define TRIES_MOST 10ul        /* a thread that does not wait tries 100,000 times */
+
+static bool has_no_memory;
+static unsigned long tries;
+
+ssize_t __real_send(int fd, const void *from, size_t bytes, int flags);
+ssize_t __wrap_send(int fd, const void *from, size_t bytes, int flags);
+
+ssize_t __wrap_send(int fd, const void *from, size_t bytes, int flags)
+{
+	if (!__atomic_load_n(&has_no_memory, __ATOMIC_RELAXED))
+		return __real_send(fd, from, bytes, flags);
+	one_more(&tries);
+	errno = ENOBUFS;
+	return -1;
+}
+
+static void *serves(void *arg)
+{
+	(void)arg;
+	courier_serve(&courier);
+	return NULL;
+}
+
+static void without_memory(void)
+{
+	uint8_t in[REMOTE_SET_MOST];
+	pthread_t serving;
+	int ends[2];
+
+	CHECK(!socketpair(AF_UNIX, SOCK_STREAM, 0, ends));
+	CHECK(!courier_connect(&courier, ends[0]));
+	CHECK(!pthread_create(&serving, NULL, serves, NULL));
+	__atomic_store_n(&has_no_memory, true, __ATOMIC_RELAXED);
+	CHECK(set_one(1));
+	courier_push(&courier);
+	usleep(SHORT_US);
+	courier_tick(&courier, coarse_ns());
+	usleep(SHORT_US);
+	CHECK(seen(&tries) >= 2 && seen(&tries) <= TRIES_MOST);
+	CHECK(recv(ends[1], in, sizeof in, MSG_DONTWAIT) < 0);
+	__atomic_store_n(&has_no_memory, false, __ATOMIC_RELAXED);
+	courier_tick(&courier, coarse_ns());
+	CHECK(recv(ends[1], in, sizeof in, 0) == FRAME_HEAD_BYTES + NAME_BYTES + set_bytes(1));
+	courier_disconnect(&courier);
+	pthread_join(serving, NULL);
+	close(ends[1]);
+}
+
 /* --- One courier after the other ---------------------------------------------------------------- */
 
 /* What has gone out is not found any more, whatever lies over it now. */
@@ -243,13 +296,6 @@ static void one_by_one(void)
 	courier_disconnect(&courier);
 	close(ends[1]);
 	found = 0;
-}
-
-static void *serves(void *arg)
-{
-	(void)arg;
-	courier_serve(&courier);
-	return NULL;
 }
 
 static void one_courier(void)
@@ -277,6 +323,7 @@ int main(void)
 	unsigned seeds[ASKERS + SETTERS];
 
 	CHECK(!courier_init(&courier));
+	without_memory();
 	one_by_one();
 	for (unsigned i = 0; i < ASKERS + SETTERS; i++) {
 		seeds[i] = 1 + (i < ASKERS ? i : i - ASKERS);
