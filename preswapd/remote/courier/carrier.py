@@ -54,7 +54,7 @@ class Carrier:
     # --- what the server says ---
 
     def get(self, id_: int, names: memoryview) -> None:
-        owner_of, now = self._nodes.owner_of, self._loop.now
+        owner_of, now = self._nodes.owners.of, self._loop.now
         for index in range(names_in(names, MOST_NAMES)):
             name = bytes(names[index * NAME_BYTES : (index + 1) * NAME_BYTES])
             node = owner_of(self._prefix + name)
@@ -81,7 +81,7 @@ class Carrier:
                 link.ask(Request(self._was_deleted, self._commands.delete(name), self._loop.now))
 
     def _writes_of(self, name: bytes) -> Link | None:
-        node = self._nodes.owner_of(self._prefix + name)
+        node = self._nodes.owners.of(self._prefix + name)
         link = node.writes if node is not None else None
         return None if link is None or link.is_full else link
 

@@ -21,7 +21,7 @@ def command(*words: bytes) -> bytes:
 
 ASKING = command(b"ASKING")
 INFO = command(b"INFO")
-SLOTS = command(b"CLUSTER", b"SLOTS")
+CLUSTER_SLOTS = command(b"CLUSTER", b"SLOTS")
 
 
 class Commands:

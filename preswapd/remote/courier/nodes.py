@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The nodes of a store: connected, watched, and which of them has which key.
+"""The nodes of a store: connected, watched, and asked for what they know of each other.
 
 One server, or a cluster, which its first answer to CLUSTER SLOTS tells.
 """
@@ -13,14 +13,14 @@ from typing import Any
 from hiredis import ReplyError
 
 from preswapd.remote.courier.addresses import Address
-from preswapd.remote.courier.commands import INFO, command
-from preswapd.remote.courier.commands import SLOTS as ASK_FOR_MAP
+from preswapd.remote.courier.commands import CLUSTER_SLOTS, INFO, command
 from preswapd.remote.courier.connecting import Connector, Outcome
 from preswapd.remote.courier.link import LOST, NOT_ASKED, NOT_WHOLE, Link, LinkError, Request
 from preswapd.remote.courier.loop import Loop
 from preswapd.remote.courier.node import Node
+from preswapd.remote.courier.owners import Owners
 from preswapd.remote.courier.settings import Settings
-from preswapd.remote.courier.slots import SLOTS, MapError, Range, ranges_in, slot_of
+from preswapd.remote.courier.slots import MapError, Range, ranges_in
 
 # Of a set: nobody waits for it.
 WRITE_PATIENCE = 2.0
@@ -42,16 +42,12 @@ class Nodes:
         changed: Callable[[], None],
     ) -> None:
         self.known: dict[Address, Node] = {}
+        self.owners = Owners()
         self.error: str | None = None
         self._settings = settings
         self._loop = loop
         self._connector = connector
         self.changed = changed
-        self._is_cluster: bool | None = None
-        # The one of a store that is no cluster.
-        self._only: Node | None = None
-        self._owners: list[Node | None] = [None] * SLOTS
-        self._distinct: set[Node | None] = {None}
         # Who may know the map when no owner can be asked.
         self._others: list[Address] = list(settings.store.addresses)
         self._map_at = loop.now
@@ -59,11 +55,6 @@ class Nodes:
         for address in self._others:
             self.node_at(address)
         loop.watch(connector.fd, self._take_outcomes)
-
-    # --- which one ---
-
-    def owner_of(self, key: bytes) -> Node | None:
-        return self._owners[slot_of(key)] if self._is_cluster else self._only
 
     def node_at(self, address: Address) -> Node:
         """It is connected when it was not known before."""
@@ -75,15 +66,14 @@ class Nodes:
 
     def moved(self, slot: int, node: Node) -> None:
         """A node says that a slot is another's."""
-        self._owners[slot] = node
-        self._distinct.add(node)
+        self.owners.set_slot(slot, node)
         self.ask_for_map()
 
     # --- whether they are there ---
 
     @property
     def state(self) -> str:
-        owners = self._distinct if self._is_cluster else {self._only}
+        owners = self.owners.nodes
         up = sum(node is not None and node.is_up for node in owners)
         return "away" if not up else "ok" if up == len(owners) else "partly"
 
@@ -116,7 +106,7 @@ class Nodes:
                 self._connector.start(node, node.address)
             elif not node.is_connecting:
                 self._loop.call_at(node.retry_at)
-        if self._is_cluster and not any(node.is_up for node in self.known.values()):
+        if self.owners.is_cluster and not any(node.is_up for node in self.known.values()):
             self._look_around()
         self._tick_map()
 
@@ -193,8 +183,8 @@ class Nodes:
 
     def _choose(self) -> None:
         """In a store that is known to be no cluster: the first that is there."""
-        seeds = self._settings.store.addresses if self._is_cluster is False else ()
-        self._only = next(filter(lambda node: node.is_up, map(self.node_at, seeds)), None)
+        seeds = self._settings.store.addresses if self.owners.is_cluster is False else ()
+        self.owners.only = next(filter(lambda node: node.is_up, map(self.node_at, seeds)), None)
 
     def _look_around(self) -> None:
         """All owners are away: others may know new ones."""
@@ -213,7 +203,7 @@ class Nodes:
         if up:
             self._is_map_asked = True
             self._map_at = self._loop.now + self._settings.probe
-            random.choice(up).ask(Request(self._take_map, ASK_FOR_MAP, self._loop.now))
+            random.choice(up).ask(Request(self._take_map, CLUSTER_SLOTS, self._loop.now))
 
     def _take_map(self, link: Link, _request: Request, reply: Any) -> None:
         self._is_map_asked = False
@@ -228,10 +218,10 @@ class Nodes:
 
     def _take_no_map(self, error: str) -> None:
         """No cluster, or one that does not say."""
-        if self._is_cluster and NO_CLUSTER not in error:
+        if self.owners.is_cluster and NO_CLUSTER not in error:
             self.error = error
             return
-        self._is_cluster = False
+        self.owners.is_cluster = False
         self.error = None
         self._map_at = math.inf
         self._choose()
@@ -239,30 +229,26 @@ class Nodes:
         self.changed()
 
     def _take_ranges(self, ranges: list[Range]) -> None:
-        if not ranges and self._is_cluster:
+        if not ranges and self.owners.is_cluster:
             # A node that was started anew, and knows nobody yet.
             return
-        before = self._distinct
-        self._is_cluster = True
-        self._only = None
-        self._owners = [None] * SLOTS
-        for first, last, address, _ in ranges:
-            self._owners[first : last + 1] = [self.node_at(address)] * (last + 1 - first)
-        self._distinct = set(self._owners)
+        was_cluster, before = self.owners.is_cluster, self.owners.nodes
+        self.owners.set_map((each.first, each.last, self.node_at(each.owner)) for each in ranges)
         replicas = {address for each in ranges for address in each.replicas}
         self._others = [*self._settings.store.addresses, *replicas]
-        self.error = "no node has some of the keys" if None in self._distinct else None
+        self.error = "no node has some of the keys" if None in self.owners.nodes else None
         if self.state != "ok":
             self.ask_for_map()
         self._retire()
-        if before != self._distinct:
+        if not was_cluster or before != self.owners.nodes:
             self.changed()
 
     def _retire(self) -> None:
         """Those that own nothing go, unless keys are moving to them."""
-        seeds = () if self._is_cluster else self._settings.store.addresses
+        is_cluster, owners = self.owners.is_cluster, self.owners.nodes
+        seeds = () if is_cluster else self._settings.store.addresses
         for address, node in list(self.known.items()):
-            owns = node in self._distinct if self._is_cluster else address in seeds
+            owns = node in owners if is_cluster else address in seeds
             if not owns and node.wanted_until < self._loop.now:
                 if node.is_up:
                     self.lose(node, "it has no keys")
