@@ -54,7 +54,7 @@ SHORTEST_WAIT, LONGEST_WAIT = 0.1, 1000.0
 STORE = re.compile(
     r"(?P<scheme>rediss?)://(?:(?P<user>[^@/?#]*)@)?(?P<hosts>[^/?#@]*)(?:/(?P<number>[0-9]{0,4}))?"
 )
-HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?")
+HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[(?P<v6>[0-9A-Fa-f:.]+)\])(?::(?P<port>[0-9]{1,5}))?")
 
 # At which read a page of an image is cached.
 ADMIT = ("first", "second")
@@ -223,7 +223,17 @@ def check_store(text: str) -> str:
         match = HOST.fullmatch(host)
         if match is None or not 1 <= int(match["port"] or 6379) <= 65535:
             raise ValueError(f"{host!r} is not HOST or HOST:PORT, like 10.0.0.1:6379")
+        if match["v6"] and not is_ipv6(match["v6"]):
+            raise ValueError(f"{host!r} has no IPv6 address in its brackets, like [fd00::1]:6379")
     return text
+
+
+def is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def check_rate(size: int) -> int:

@@ -330,6 +330,7 @@ def test_drop_in_folder_that_is_none(tmp_path: Path) -> None:
         ('remote.url = "redis://a,b c"', "url: 'b c' is not HOST or HOST:PORT"),
         ('remote.url = "redis://a:0"', "url: 'a:0' is not HOST or HOST:PORT"),
         ('remote.url = "redis://a:65536"', "url: 'a:65536' is not HOST or HOST:PORT"),
+        ('remote.url = "redis://h,[10.0.0.1]:1"', "'[10.0.0.1]:1' has no IPv6 address in its"),
         ('remote.url = "redis://:s3cret@h"', "write it into a file that the server alone can read"),
         ('remote.url = "redis://me:s3cret@h"', "and name that with password-file"),
         ('remote.ttl = "1h"', "remote-ttl: without a url it does nothing: say url in [remote]"),
