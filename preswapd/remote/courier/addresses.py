@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Where a store is: redis://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]...][/DATABASE], rediss:// with
-TLS, unix://PATH."""
+"""Where a store is: redis://[USER@]HOST[:PORT][,HOST[:PORT]...][/DATABASE], rediss:// with TLS,
+unix://PATH.  The configuration takes no other (check_store() in preswapd/api/kinds.py)."""
 
 import re
 from dataclasses import dataclass
@@ -30,26 +30,24 @@ class Address(NamedTuple):
 
 @dataclass(frozen=True)
 class StoreUrl:
-    """An address of a store, taken apart."""
+    """An address of a store, as it is written and taken apart."""
 
+    written: str
     addresses: tuple[Address, ...]
     secure: bool
     username: str | None
-    password: str | None
     database: int
-    # As it may be shown: without the password.
-    shown: str
 
 
 def parse(url: str) -> StoreUrl:
     found = URL.fullmatch(url)
     if found is None:
         raise UrlError("a store's URL begins with redis://, rediss:// or unix://")
-    scheme, credentials, hosts, path = found.groups(default="")
+    scheme, user, hosts, path = found.groups(default="")
     if "?" in url or "#" in url:
         raise UrlError("a store's URL has nothing behind its path")
-    user, _, password = credentials.partition(":")
-    shown = f"{scheme}://{user}{'@' if user else ''}{hosts}{path}"
+    if ":" in user:
+        raise UrlError("a password in a store's URL would be shown: it is read from a file")
     if scheme == "unix":
         if hosts or not path:
             raise UrlError("a Unix socket's URL is unix:///PATH")
@@ -58,14 +56,7 @@ def parse(url: str) -> StoreUrl:
     else:
         addresses = tuple(address_of(host) for host in hosts.split(","))
         database = database_of(path)
-    return StoreUrl(
-        addresses,
-        scheme == "rediss",
-        unquote(user) or None,
-        unquote(password) or None,
-        database,
-        shown,
-    )
+    return StoreUrl(url, addresses, scheme == "rediss", unquote(user) or None, database)
 
 
 def address_of(text: str) -> Address:

@@ -74,7 +74,7 @@ class Connector:
     def _attempt(self, token: Any, address: Address) -> None:
         password = None
         try:
-            password = self._settings.find_password()
+            password = self._settings.read_password()
             outcome = Outcome(token, self._pair(address, password), "")
         except Exception as error:
             # Whatever it is: who has no outcome waits for one, and does not try again.
@@ -126,7 +126,7 @@ def connection_to(address: Address, settings: Settings, password: str | None) ->
     secure: Any = SSLConnection
     options: dict[str, Any] = {
         "db": settings.store.database,
-        "username": settings.username,
+        "username": settings.store.username,
         "password": password and password.encode("utf-8", "surrogateescape"),
         # With the third a store may say things that were not asked for.
         "protocol": 2,

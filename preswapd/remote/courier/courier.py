@@ -59,7 +59,7 @@ class Courier:
         nodes = [node.as_json() for node in self._nodes.known.values()]
         errors = [node["error"] for node in nodes if node["error"]]
         status = {
-            "url": self._settings.store.shown,
+            "url": self._settings.store.written,
             "state": self._nodes.state,
             "error": self._nodes.error or (errors[0] if errors else None),
             "nodes": nodes,

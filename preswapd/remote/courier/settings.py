@@ -12,10 +12,8 @@ from preswapd.remote.courier.addresses import StoreUrl, UrlError, parse
 
 DEFAULT_PREFIX = "preswapd:"
 PROBE_SECONDS = 10.0
-KNOWN = {
-    *("url", "username", "password", "password_file", "tls"),
-    *("ttl_s", "timeout_ms", "prefix", "probe_s"),
-}
+# The server says the first five; the others are for tests.
+KNOWN = {"url", "password_file", "tls", "ttl_s", "timeout_ms", "prefix", "probe_s"}
 
 
 class SettingsError(Exception):
@@ -40,17 +38,15 @@ class Settings:
     timeout: float
     prefix: bytes
     tls: Tls
-    username: str | None
-    password: str | None
     password_file: Path | None
     # How long a node that is away is left alone between two probes, and one that is there between
     # two looks at how it is.
     probe: float
 
-    def find_password(self) -> str | None:
+    def read_password(self) -> str | None:
         """As the file says now: it may be mended while a store is away.  RefusedError."""
-        if self.password is not None or self.password_file is None:
-            return self.password
+        if self.password_file is None:
+            return None
         try:
             secret = read_secret(self.password_file)
         except RefusedError as error:
@@ -79,8 +75,6 @@ def from_object(given: dict[str, Any]) -> Settings:
         timeout=float(given["timeout_ms"]) / 1000,
         prefix=str(given.get("prefix", DEFAULT_PREFIX)).encode(),
         tls=Tls(**(given.get("tls") or {})),
-        username=store.username or given.get("username"),
-        password=store.password or given.get("password"),
         password_file=None if password_file is None else Path(password_file),
         probe=float(given.get("probe_s", PROBE_SECONDS)),
     )

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from tests.running import PATIENCE
@@ -175,6 +176,14 @@ class RunningCourier:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def written(password: str, folder: Path) -> str:
+    """The file that has it, as settings say."""
+    file = folder / "password"
+    file.touch(mode=0o600)
+    file.write_text(password)
+    return str(file)
 
 
 def name_of(number: int) -> bytes:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.remote.courier.carried import AWAY, STORED, name_of
+from tests.remote.courier.carried import AWAY, STORED, name_of, written
 from tests.remote.courier.conftest import StartCourier
 from tests.remote.secured import SecuredStore, client_keys
 from tests.remote.stores import StoreServer, needs_store
@@ -22,24 +22,17 @@ def guarded(tmp_path: Path) -> Iterator[StoreServer]:
         yield server
 
 
-def test_the_password(guarded: StoreServer, start_courier: StartCourier) -> None:
-    courier = start_courier(guarded.url, password="open/sesame").ready()
-    assert courier.set(name_of(1), b"x") == STORED
-
-
-def test_the_password_in_the_url(guarded: StoreServer, start_courier: StartCourier) -> None:
-    courier = start_courier(f"redis://:open%2Fsesame@127.0.0.1:{guarded.port}").ready()
-    assert courier.set(name_of(1), b"x") == STORED
-    assert "sesame" not in str(courier.statuses)
-
-
 @pytest.fixture
 def password(tmp_path: Path) -> Path:
     """A file of a password that is not the store's."""
-    file = tmp_path / "password"
-    file.touch(mode=0o600)
-    file.write_text("open/barley\n")
-    return file
+    return Path(written("open/barley\n", tmp_path))
+
+
+def test_the_password(guarded: StoreServer, start_courier: StartCourier, password: Path) -> None:
+    password.write_text("open/sesame")
+    courier = start_courier(guarded.url, password_file=str(password)).ready()
+    assert courier.set(name_of(1), b"x") == STORED
+    assert "sesame" not in str(courier.statuses)
 
 
 def test_the_password_in_a_file_that_is_mended(
@@ -85,11 +78,12 @@ def test_the_file_of_the_password_is_of_no_use(
     assert "sesame" not in str(courier.statuses)
 
 
-@pytest.mark.parametrize("given", [{}, {"password": "wrong"}, {"username": "no", "password": "x"}])
+@pytest.mark.parametrize(("user", "is_given"), [("", False), ("", True), ("nobody@", True)])
 def test_no_password_or_a_wrong_one(
-    guarded: StoreServer, start_courier: StartCourier, given: dict[str, str]
+    guarded: StoreServer, start_courier: StartCourier, password: Path, user: str, is_given: bool
 ) -> None:
-    courier = start_courier(guarded.url, **given)
+    url = guarded.url.replace("//", f"//{user}")
+    courier = start_courier(url, **({"password_file": str(password)} if is_given else {}))
     courier.wait_for(lambda status: bool(status["error"]), "error")
     assert courier.statuses[-1]["state"] == "away"
     assert any(
@@ -98,24 +92,16 @@ def test_no_password_or_a_wrong_one(
     assert courier.status_of(name_of(1)) == AWAY
 
 
-def test_a_user_who_may_not_get(guarded: StoreServer, start_courier: StartCourier) -> None:
-    with guarded.client(password="open/sesame") as client:
-        client.execute_command("ACL", "SETUSER", "guest", "on", ">guest", "+ping", "+select")
-    courier = start_courier(guarded.url, username="guest", password="guest")
-    courier.wait_for_error("NOPERM")
-    assert courier.status_of(name_of(1)) == AWAY
-
-
-def test_a_user_who_may_only_what_is_needed(
-    guarded: StoreServer, start_courier: StartCourier
+def test_a_user_who_may_not_get(
+    guarded: StoreServer, start_courier: StartCourier, password: Path
 ) -> None:
     with guarded.client(password="open/sesame") as client:
-        client.execute_command(
-            *("ACL", "SETUSER", "guest", "on", ">guest", "~preswapd:*", "+get", "+set", "+del")
-        )
-    courier = start_courier(guarded.url, username="guest", password="guest").ready()
-    assert courier.set(name_of(1), b"x") == STORED
-    assert courier.value(name_of(1)) == b"x"
+        client.execute_command("ACL", "SETUSER", "guest", "on", ">guest", "+ping", "+select")
+    password.write_text("guest")
+    url = guarded.url.replace("//", "//guest@")
+    courier = start_courier(url, password_file=str(password))
+    courier.wait_for_error("NOPERM")
+    assert courier.status_of(name_of(1)) == AWAY
 
 
 # --- TLS ---

@@ -134,13 +134,6 @@ def look(
             assert answer.payload == (expected or b"")
 
 
-def test_a_password_is_not_said(store: StoreServer, start_courier: StartCourier) -> None:
-    courier = start_courier(f"redis://:secret@127.0.0.1:{store.port}")
-    first = courier.wait_for(lambda status: True, "status")
-    assert first["state"] == "away"
-    assert "secret" not in str(first)
-
-
 def test_its_figures(store: StoreServer, start_courier: StartCourier) -> None:
     store("CONFIG", "SET", "maxmemory", "50mb")
     store("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")

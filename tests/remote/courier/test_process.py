@@ -51,7 +51,7 @@ def test_it_ends_at_sigterm_and_not_at_ctrl_c(start_courier: StartCourier) -> No
     courier = start_courier(NOWHERE)
     courier.wait_for_state("away")
     courier.process.send_signal(signal.SIGINT)
-    assert courier.set(name_of(1), b"x")
+    assert courier.set(name_of(1), b"x") == AWAY
     courier.process.send_signal(signal.SIGTERM)
     assert courier.process.wait(PATIENCE) == 0
 
@@ -165,6 +165,7 @@ def started(text: str, python: Sequence[str] = COURIER) -> subprocess.CompletedP
         ('{"url": "redis://a:b", "timeout_ms": 5}', "a:b"),
         ('{"url": "redis://a/b", "timeout_ms": 5}', "number of a database"),
         ('{"url": "redis://a?b=c", "timeout_ms": 5}', "behind its path"),
+        ('{"url": "redis://:secret@a", "timeout_ms": 5}', "it is read from a file"),
         ('{"url": "redis://a"}', "timeout_ms"),
         ('{"url": "redis://a", "timeout_ms": 0}', "positive"),
         ('{"url": "redis://a", "timeout_ms": 5, "no": 1}', "an object of"),
