@@ -52,13 +52,13 @@ cdef extern from "tier.h" nogil:
         remote_counters count
         latency gets
     const remote_ops_t remote_ops
-    int remote_init(remote *, const uint8_t *, const uint8_t *)
-    void remote_destroy(remote *)
-    void remote_set_timeout(remote *, uint64_t)
-    void remote_set_enabled(remote *, cbool)
-    int remote_connect(remote *, int)
-    cbool remote_is_open(const remote *)
-    void remote_tick(remote *)
+    int tier_init(remote *, const uint8_t *, const uint8_t *)
+    void tier_destroy(remote *)
+    void tier_set_timeout(remote *, uint64_t)
+    void tier_set_enabled(remote *, cbool)
+    int tier_connect(remote *, int)
+    cbool tier_is_open(const remote *)
+    void tier_tick(remote *)
     void versions_set_most(versions *, uint64_t, uint64_t)
     void versions_alive(versions *, uint64_t *, uint64_t *)
     cbool courier_is_there(const courier *)
@@ -90,11 +90,8 @@ cdef extern from "openssl/evp.h" nogil:
 
 cdef class Remote:
     cdef remote *r
-    cdef readonly bytes session
-    cdef uint64_t max_bytes
     cdef uint64_t ttl_s
     cdef remote_handle of_it
-    cdef int set_most(self) except -1
 
 
 cdef class Share:

@@ -11,6 +11,7 @@ Buffer = bytes | bytearray | memoryview | mmap
 class Remote:
     """The copies of pages that a store beside this host has, of all devices of an instance.
 
+    Its session is drawn at random: what an earlier one has sealed does not open in this one.
     It speaks to the store through a courier, a process at the other end of a socket.  Without one,
     and with one that is hung, reads find nothing here and nothing is set.  From any thread.
     """
@@ -19,10 +20,6 @@ class Remote:
     def __init__(self, key: bytes, timeout_ms: float, max_bytes: int, ttl_s: int) -> None:
         """key: KEY_BYTES bytes, the instance's.  max_bytes: of values that the store may have, 0:
         any.  ttl_s: how long it keeps them.  ValueError."""
-
-    @property
-    def session(self) -> bytes:
-        """Drawn at random: what an earlier one has sealed does not open in this one."""
 
     def handle(self) -> object:
         """For the layer above, which keeps this object alive meanwhile."""
@@ -43,7 +40,6 @@ class Remote:
 
     def set_timeout(self, timeout_ms: float) -> None: ...
     def set_max(self, max_bytes: int) -> None: ...
-    def set_ttl(self, ttl_s: int) -> None: ...
     def figures(self) -> dict[str, int]:
         """Counters since the start, the gauges remote_pages and remote_bytes, and remote_open: 1
         while nothing is asked, as reads in a row got no answer in time, or all nodes are away."""

@@ -27,23 +27,23 @@ cdef class Remote:
             raise ValueError("a remote tier is made once")
         if len(key) != KEY_BYTES:
             raise ValueError(f"a key has {KEY_BYTES} bytes")
-        self.session = os.urandom(SEAL_SESSION_BYTES)
+        cdef bytes session = os.urandom(SEAL_SESSION_BYTES)
         cdef remote *r = <remote *>calloc(1, sizeof(remote))
         if r == NULL:
             raise MemoryError()
-        if remote_init(r, key, self.session):
-            remote_destroy(r)
+        if tier_init(r, key, session):
+            tier_destroy(r)
             free(r)
             raise MemoryError()
         self.r = r
         self.set_timeout(timeout_ms)
-        self.max_bytes, self.ttl_s = max_bytes, ttl_s
-        self.set_most()
+        self.ttl_s = ttl_s
+        self.set_max(max_bytes)
 
     def __dealloc__(self):
         if self.r != NULL:
             with nogil:
-                remote_destroy(self.r)
+                tier_destroy(self.r)
             free(self.r)
 
     def handle(self):
@@ -55,7 +55,7 @@ cdef class Remote:
     def connect(self, int fd):
         cdef int err
         with nogil:
-            err = remote_connect(self.r, fd)
+            err = tier_connect(self.r, fd)
         if err == -EBUSY:
             raise ValueError("it has a courier")
         if err:
@@ -83,27 +83,16 @@ cdef class Remote:
 
     @enabled.setter
     def enabled(self, bint on):
-        remote_set_enabled(self.r, on)
+        tier_set_enabled(self.r, on)
 
     def set_timeout(self, double timeout_ms):
         if not 0 < timeout_ms <= 60_000:
             raise ValueError("a timeout is between 0 and a minute")
-        remote_set_timeout(self.r, <uint64_t>(timeout_ms * 1e6))
-
-    cdef int set_most(self) except -1:
-        with nogil:
-            versions_set_most(&self.r.versions, self.max_bytes, self.ttl_s * 1_000_000_000)
-        return 0
+        tier_set_timeout(self.r, <uint64_t>(timeout_ms * 1e6))
 
     def set_max(self, uint64_t max_bytes):
-        self.max_bytes = max_bytes
-        self.set_most()
-
-    def set_ttl(self, uint64_t ttl_s):
-        if not 0 < ttl_s <= 10 ** 9:
-            raise ValueError("a time to live is a second at least")
-        self.ttl_s = ttl_s
-        self.set_most()
+        with nogil:
+            versions_set_most(&self.r.versions, max_bytes, self.ttl_s * 1_000_000_000)
 
     # --- what is known of it ---
 
@@ -122,7 +111,7 @@ cdef class Remote:
             "remote_sets_refused": self.r.courier.count.sets_refused,
             "remote_pages": pages,
             "remote_bytes": some_bytes,
-            "remote_open": int(remote_is_open(self.r)),
+            "remote_open": int(tier_is_open(self.r)),
         }
 
     def latency(self):
@@ -147,7 +136,7 @@ cdef class Remote:
 
     def tick(self):
         with nogil:
-            remote_tick(self.r)
+            tier_tick(self.r)
 
 
 cdef class Share:

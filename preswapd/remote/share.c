@@ -57,7 +57,7 @@ static struct seal_of of_page(const struct share *s, uint64_t page, const uint8_
 
 static bool takes(struct share *s)
 {
-	return remote_takes(s->remote);
+	return tier_takes(s->remote);
 }
 
 static void push(struct share *s)
@@ -103,7 +103,7 @@ static void open_value(struct share *s, struct remote_want *w,
 
 	if (!err)
 		err = unpack(&packed, w->to);
-	remote_opened(w, err ? err : check_page(s, w), count);
+	tier_opened(w, err ? err : check_page(s, w), count);
 }
 
 static unsigned get(struct share *s, struct remote_want *wants, unsigned n,
@@ -119,12 +119,12 @@ static unsigned get(struct share *s, struct remote_want *wants, unsigned n,
 		pages[i] = wants[i].page;
 	}
 	if (seal_names(&s->seal, pages, n, names) ||
-	    !remote_ask(s->remote, asked, n, names, REMOTE_HEAD_MOST)) {
+	    !tier_ask(s->remote, asked, n, names, REMOTE_HEAD_MOST)) {
 		count_add(&count->away, n);
 		return 0;
 	}
 	for (unsigned i = 0; i < n; i++) {
-		if (remote_has_value(&wants[i], count))
+		if (tier_has_value(&wants[i], count))
 			open_value(s, &wants[i], unpack, count);
 		there += wants[i].is_there;
 	}

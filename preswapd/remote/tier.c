@@ -16,7 +16,11 @@
 /* Deleted in a second, where nothing is set: a courier has other things to do. */
 #define DELETED_MOST 2048u
 
-int remote_init(struct remote *r, const uint8_t key[SEAL_KEY_BYTES],
+_Static_assert(REMOTE_SET_MOST == FRAME_HEAD_BYTES + NAME_BYTES + REMOTE_VALUE_MOST, "a set's frame has its room");
+_Static_assert(SEAL_NAME_BYTES == NAME_BYTES, "what is named is asked for");
+_Static_assert(REMOTE_VALUE_MOST < 1u << REMOTE_LENGTH_BITS, "a word has a value's length");
+
+int tier_init(struct remote *r, const uint8_t key[SEAL_KEY_BYTES],
 		const uint8_t session[SEAL_SESSION_BYTES])
 {
 	int err = courier_init(&r->courier);
@@ -29,26 +33,26 @@ int remote_init(struct remote *r, const uint8_t key[SEAL_KEY_BYTES],
 	return err;
 }
 
-void remote_destroy(struct remote *r)
+void tier_destroy(struct remote *r)
 {
 	courier_destroy(&r->courier);
 	versions_destroy(&r->versions);
 	seal_destroy(&r->seal);
 }
 
-void remote_set_timeout(struct remote *r, uint64_t ns)
+void tier_set_timeout(struct remote *r, uint64_t ns)
 {
 	__atomic_store_n(&r->timeout, ns, __ATOMIC_RELAXED);
 }
 
-void remote_set_enabled(struct remote *r, bool on)
+void tier_set_enabled(struct remote *r, bool on)
 {
 	__atomic_store_n(&r->is_enabled, on, __ATOMIC_RELAXED);
 }
 
 /* --- The breaker -------------------------------------------------------------------------------- */
 
-bool remote_is_open(const struct remote *r)
+bool tier_is_open(const struct remote *r)
 {
 	return count_of(&r->open_until);
 }
@@ -124,7 +128,7 @@ static void note_in_vain(struct remote *r, uint64_t begun)
  * it has said so once too often. */
 static bool note_away(struct remote *r)
 {
-	return __atomic_add_fetch(&r->away, 1, __ATOMIC_RELAXED) > AWAY_MOST || remote_is_open(r);
+	return __atomic_add_fetch(&r->away, 1, __ATOMIC_RELAXED) > AWAY_MOST || tier_is_open(r);
 }
 
 /* Of `n`, `away` of those that were answered are at no node. */
@@ -136,7 +140,7 @@ static void note_ask(struct remote *r, uint64_t begun, unsigned n, unsigned answ
 		note_in_vain(r, begun);
 }
 
-int remote_connect(struct remote *r, int fd)
+int tier_connect(struct remote *r, int fd)
 {
 	int err = courier_connect(&r->courier, fd);
 
@@ -180,7 +184,7 @@ static void delete_some(struct remote *r, unsigned most)
 
 /* Also when an open breaker may be tried again: the get that is let through then is one of a page that the
  * store should have, and there may be none left. */
-bool remote_takes(struct remote *r)
+bool tier_takes(struct remote *r)
 {
 	uint64_t until = count_of(&r->open_until);
 
@@ -230,7 +234,7 @@ static void forget(struct remote *r, uint64_t word)
 
 /* --- Getting ------------------------------------------------------------------------------------ */
 
-bool remote_ask(struct remote *r, struct remote_want **wants, unsigned n, const uint8_t *names,
+bool tier_ask(struct remote *r, struct remote_want **wants, unsigned n, const uint8_t *names,
 		unsigned head)
 {
 	uint64_t begun = monotonic_ns();
@@ -245,7 +249,7 @@ bool remote_ask(struct remote *r, struct remote_want **wants, unsigned n, const 
 	return true;
 }
 
-bool remote_has_value(struct remote_want *w, struct remote_counters *count)
+bool tier_has_value(struct remote_want *w, struct remote_counters *count)
 {
 	switch (w->status) {
 	case FRAME_DONE:
@@ -267,7 +271,7 @@ bool remote_has_value(struct remote_want *w, struct remote_counters *count)
 	return false;
 }
 
-void remote_opened(struct remote_want *w, int err, struct remote_counters *count)
+void tier_opened(struct remote_want *w, int err, struct remote_counters *count)
 {
 	w->is_there = !err;
 	w->is_gone = err && err != -ENOMEM;
@@ -282,7 +286,7 @@ static void open_value(struct remote *r, const uint8_t *device, struct remote_wa
 	struct tmem_packed packed;
 	int err = seal_open(&r->seal, &of, w->head, w->to, w->length, plain, &packed);
 
-	remote_opened(w, err ? err : unpack(&packed, w->to), &r->count);
+	tier_opened(w, err ? err : unpack(&packed, w->to), &r->count);
 }
 
 /* Those whose versions are still some. */
@@ -324,7 +328,7 @@ static void open_values(struct remote *r, const uint8_t *device, struct remote_w
 			int (*unpack)(const struct tmem_packed *, void *page))
 {
 	for (unsigned i = 0; i < n; i++)
-		if (remote_has_value(wants[i], &r->count))
+		if (tier_has_value(wants[i], &r->count))
 			open_value(r, device, wants[i], unpack);
 }
 
@@ -338,7 +342,7 @@ static unsigned get(struct remote *r, const uint8_t device[REMOTE_DEVICE_BYTES],
 
 	m = take_queued(r, device, chosen, versions, m, unpack);
 	if (m && !seal_names(&r->seal, versions, m, names) &&
-	    remote_ask(r, chosen, m, names, REMOTE_SEAL_BYTES)) {
+	    tier_ask(r, chosen, m, names, REMOTE_SEAL_BYTES)) {
 		open_values(r, device, chosen, m, unpack);
 		latency_note(&r->gets, begun);
 	} else {
@@ -349,7 +353,7 @@ static unsigned get(struct remote *r, const uint8_t device[REMOTE_DEVICE_BYTES],
 	return there;
 }
 
-void remote_tick(struct remote *r)
+void tier_tick(struct remote *r)
 {
 	versions_tick(&r->versions, monotonic_ns());
 	if (is_on(r))
@@ -359,5 +363,5 @@ void remote_tick(struct remote *r)
 }
 
 const struct remote_ops remote_ops = {
-	.takes = remote_takes, .seal = seal, .set = set, .push = push, .forget = forget, .get = get,
+	.takes = tier_takes, .seal = seal, .set = set, .push = push, .forget = forget, .get = get,
 };

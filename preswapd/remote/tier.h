@@ -17,9 +17,9 @@ struct remote {
 	uint64_t in_vain;              /* gets, one after the other, of which nothing came in time; atomic */
 	uint64_t in_vain_at;           /* ns, when the last of them was given up; atomic */
 	uint64_t away;                 /* gets, one after the other, whose nodes are away; atomic */
-	uint64_t open_until;           /* ns: nothing is asked before; 0: it is closed; atomic */
+	uint64_t open_until;           /* ns: the breaker is open, and nothing is asked before; 0: it is closed; atomic */
+	uint64_t heard;                /* how often the courier had said how the store is, when it opened; atomic */
 	bool is_deleting;              /* a thread takes what is to be deleted; atomic */
-	uint64_t heard;                /* how often the courier had said how the store is, then; atomic */
 	struct remote_counters count;
 	struct latency gets;
 };
@@ -27,24 +27,24 @@ struct remote {
 extern const struct remote_ops remote_ops;
 
 /* In zeros.  -ENOMEM: it is to be destroyed all the same. */
-int remote_init(struct remote *, const uint8_t key[SEAL_KEY_BYTES],
+int tier_init(struct remote *, const uint8_t key[SEAL_KEY_BYTES],
 		const uint8_t session[SEAL_SESSION_BYTES]);
-void remote_destroy(struct remote *);
-void remote_set_timeout(struct remote *, uint64_t ns);
-void remote_set_enabled(struct remote *, bool);
+void tier_destroy(struct remote *);
+void tier_set_timeout(struct remote *, uint64_t ns);
+void tier_set_enabled(struct remote *, bool);
 /* A courier that is new is asked. */
-int remote_connect(struct remote *, int fd);
-/* Three gets in a row were in vain, and nothing is asked for a while. */
-bool remote_is_open(const struct remote *);
+int tier_connect(struct remote *, int fd);
+/* The store is left alone for a while: three gets in a row were in vain, or all of its nodes are away. */
+bool tier_is_open(const struct remote *);
 /* Whether sets are taken at the moment. */
-bool remote_takes(struct remote *);
+bool tier_takes(struct remote *);
 /* Asks for pages by their names, whose values have so long a head: false, not at the moment. */
-bool remote_ask(struct remote *, struct remote_want **, unsigned n, const uint8_t *names, unsigned head);
+bool tier_ask(struct remote *, struct remote_want **, unsigned n, const uint8_t *names, unsigned head);
 /* What came, counted, but for a value: true, that is to be opened. */
-bool remote_has_value(struct remote_want *, struct remote_counters *);
+bool tier_has_value(struct remote_want *, struct remote_counters *);
 /* It was opened and unpacked, with that error. */
-void remote_opened(struct remote_want *, int err, struct remote_counters *);
+void tier_opened(struct remote_want *, int err, struct remote_counters *);
 /* Once a second. */
-void remote_tick(struct remote *);
+void tier_tick(struct remote *);
 
 #endif
