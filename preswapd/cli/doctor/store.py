@@ -25,7 +25,7 @@ OLDEST = (6, 2)
 GUIDE = "docs/guides/store.md"
 # In what stores and OpenSSL say.
 OF_PASSWORDS = ("NOAUTH", "WRONGPASS", "username-password", "password-file")
-OF_TLS = ("SSL", "X509", "TLS")
+OF_TLS = ("SSL", "X509", "TLS", "violation of protocol")
 
 
 def check_remote(name: str, client: Client, use_it: str) -> Iterator[Finding]:

@@ -86,6 +86,8 @@ def test_store_that_is_left_alone(status: RemoteStatus) -> None:
         ("invalid username-password pair or user is disabled", "password-file"),
         ("password-file /p can be read or changed by others: chmod o=,g-w /p", "password-file"),
         ("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed", "ca, cert and key"),
+        # It wants a certificate of its clients.
+        ("Error 8 while writing to socket. EOF occurred in violation of protocol", "ca, cert and"),
         ("Error 111 connecting to 10.0.0.1:6379. Connection refused", "drop-in"),
     ],
 )
