@@ -36,6 +36,7 @@ struct remote_want {
 	uint8_t *to;                   /* a page's room, in which anything may lie afterwards */
 	bool is_there;                 /* the answer: it lies in `to` */
 	bool is_gone;                  /* nobody has this version: its word is to be forgotten */
+	bool is_late;                  /* it was waited for, and did not come in time */
 	/* What came, while it is asked for. */
 	uint8_t status;
 	uint8_t head[REMOTE_HEAD_MOST];

@@ -264,6 +264,7 @@ bool tier_has_value(struct remote_want *w, struct remote_counters *count)
 		break;
 	case WANT_OPEN:
 		count_up(&count->late);
+		w->is_late = true;
 		break;
 	default:
 		count_up(&count->away);

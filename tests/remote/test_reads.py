@@ -253,6 +253,22 @@ def test_only_what_did_not_come_is_read_from_disk(
     assert remote.figures()["remote_reads"] == len(PAGES) - late
 
 
+def test_a_request_in_many_pieces_waits_once(
+    stored: Running, remote: Remote, courier: Played
+) -> None:
+    """Between its pages on disk lie others in memory; each piece is asked for by itself, and each
+    third answer, which does come, would keep the store from being left alone."""
+    connection = stored.connect()
+    pages = range(1, 64)
+    for page in pages[1::2]:
+        connection.pwrite(page_of(page), page * PAGE)
+    remote.set_timeout(SHORT_MS)
+    courier.on_get = lambda get: b"" if courier.gets % 3 else courier.truth(get)
+    assert read(connection, PAGE, len(pages) * PAGE) == ALL[: len(pages) * PAGE]
+    assert remote.figures()["remote_late"] == 1
+    assert courier.gets == 1
+
+
 def test_a_courier_that_hangs_holds_no_read_and_then_is_not_asked(
     stored: Running, remote: Remote, courier: Played
 ) -> None:

@@ -119,9 +119,10 @@ static void give_up(struct device *d, const struct remote_want *w)
 		d->remote.ops->forget(d->remote.remote, word);
 }
 
-void copies_read(struct device *d, uint64_t first, uint64_t pages, uint8_t *to, bool *wanted)
+bool copies_read(struct device *d, uint64_t first, uint64_t pages, uint8_t *to, bool *wanted)
 {
 	struct remote_want wants[REMOTE_WANTS_MOST];
+	bool in_time = true;
 	unsigned n = 0;
 
 	for (uint64_t i = 0; i < pages; i++) {
@@ -137,5 +138,7 @@ void copies_read(struct device *d, uint64_t first, uint64_t pages, uint8_t *to, 
 			wanted[wants[i].page - first] = false;
 		else if (wants[i].is_gone)
 			give_up(d, &wants[i]);
+		in_time &= !wants[i].is_late;
 	}
+	return in_time;
 }

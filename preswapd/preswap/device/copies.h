@@ -50,7 +50,7 @@ void copies_end(struct copies *);
 
 /* Asks for those of the pages whose `wanted` is set.  What comes is in `to`, each page at its place, and its `wanted`
  * not set any more; of the other pages nothing is changed, but the room of a wanted one may hold anything.  Under
- * their mark. */
-void copies_read(struct device *, uint64_t first, uint64_t pages, uint8_t *to, bool *wanted);
+ * their mark.  False: some of them did not come in time. */
+bool copies_read(struct device *, uint64_t first, uint64_t pages, uint8_t *to, bool *wanted);
 
 #endif

@@ -76,12 +76,13 @@ static int read_disk(struct device *d, uint64_t first, uint64_t pages, uint8_t *
 }
 
 /* Those that are on disk, from the copies of them that there are.  Under the mark. */
-static void read_copies(struct device *d, uint64_t first, uint64_t pages, uint8_t *to, bool *on_disk)
+static void read_copies(struct device *d, uint64_t first, uint64_t pages, uint8_t *to, bool *on_disk,
+			bool *is_late)
 {
 	bool wanted[DISK_RUN_PAGES];
 
 	memcpy(wanted, on_disk, pages * sizeof *wanted);
-	copies_read(d, first, pages, to, on_disk);
+	*is_late = !copies_read(d, first, pages, to, on_disk);
 	for (uint64_t i = 0; i < pages; i++) {
 		if (!wanted[i] || on_disk[i])
 			continue;
@@ -91,8 +92,8 @@ static void read_copies(struct device *d, uint64_t first, uint64_t pages, uint8_
 }
 
 /* At most DISK_RUN_PAGES pages that were on disk a moment ago: only now, under the mark, their
- * places are looked at. */
-static int read_run(struct device *d, uint64_t first, uint64_t pages, uint8_t *to)
+ * places are looked at.  A request waits for late copies once, in however many runs its pages lie. */
+static int read_run(struct device *d, uint64_t first, uint64_t pages, uint8_t *to, bool *is_late)
 {
 	uint8_t *buffer = buffer_of_thread();
 	bool on_disk[DISK_RUN_PAGES];
@@ -107,8 +108,8 @@ static int read_run(struct device *d, uint64_t first, uint64_t pages, uint8_t *t
 		if (found < 0 || found == ON_SOURCE)
 			err = found < 0 ? found : -EIO;
 	}
-	if (!err && copies_are_on(d))
-		read_copies(d, first, pages, to, on_disk);
+	if (!err && copies_are_on(d) && !*is_late)
+		read_copies(d, first, pages, to, on_disk, is_late);
 	for (uint64_t i = 0, n; !err && i < pages; i += n) {
 		for (n = 1; i + n < pages && on_disk[i + n] == on_disk[i];)
 			n++;
@@ -136,7 +137,7 @@ static int read_source(struct device *d, uint64_t first, uint64_t pages, uint8_t
 
 /* At an error the first `*done` pages are there, so that -EAGAIN costs no page twice. */
 static int read_pages(struct device *d, uint64_t first, uint64_t pages, uint8_t *to,
-		      unsigned flags, uint64_t *done)
+		      unsigned flags, uint64_t *done, bool *is_late)
 {
 	uint64_t run = 0;
 
@@ -151,7 +152,7 @@ static int read_pages(struct device *d, uint64_t first, uint64_t pages, uint8_t 
 		run += found == ON_DISK;
 		if (run && (found != ON_DISK || run == DISK_RUN_PAGES)) {
 			uint64_t end = found == ON_DISK ? i + 1 : i;
-			int err = read_run(d, first + end - run, run, to + (end - run) * PAGE_BYTES);
+			int err = read_run(d, first + end - run, run, to + (end - run) * PAGE_BYTES, is_late);
 			if (err)
 				return err;
 			run = 0;
@@ -170,11 +171,11 @@ static int read_pages(struct device *d, uint64_t first, uint64_t pages, uint8_t 
 
 /* A part of one page. */
 static int read_part(struct device *d, uint64_t offset, uint64_t count, uint8_t *to,
-		     unsigned flags)
+		     unsigned flags, bool *is_late)
 {
 	uint8_t page[PAGE_BYTES];
 	uint64_t done;
-	int err = read_pages(d, offset / PAGE_BYTES, 1, page, flags, &done);
+	int err = read_pages(d, offset / PAGE_BYTES, 1, page, flags, &done, is_late);
 
 	if (!err)
 		memcpy(to, page + offset % PAGE_BYTES, count);
@@ -184,6 +185,7 @@ static int read_part(struct device *d, uint64_t offset, uint64_t count, uint8_t 
 int request_read(struct device *d, void *to, uint64_t count, uint64_t offset, unsigned flags,
 		 struct progress *p)
 {
+	bool is_late = false;
 	int err = 0;
 
 	while (!err && p->done < count) {
@@ -192,9 +194,9 @@ int request_read(struct device *d, void *to, uint64_t count, uint64_t offset, un
 		if (n == PAGE_BYTES) {
 			n = left / PAGE_BYTES * PAGE_BYTES;
 			err = read_pages(d, at / PAGE_BYTES, n / PAGE_BYTES, (uint8_t *)to + p->done,
-					 flags, &pages);
+					 flags, &pages, &is_late);
 		} else {
-			err = read_part(d, at, n, (uint8_t *)to + p->done, flags);
+			err = read_part(d, at, n, (uint8_t *)to + p->done, flags, &is_late);
 		}
 		p->done += err ? pages * PAGE_BYTES : n;
 	}
