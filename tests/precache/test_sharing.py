@@ -87,6 +87,14 @@ def test_a_run_is_asked_for_at_once(path: Path, store: Store) -> None:
         assert host.courier.gets == 2  # 32 names in each
 
 
+def test_a_read_of_many_runs_waits_once(path: Path, store: Store) -> None:
+    fill(path, store)
+    with sharing_host(path, store, timeout_ms=50) as host:
+        host.courier.on_get = lambda get: b""
+        assert read(host.image.connect(), 0, 256 * PAGE) == CONTENT[: 256 * PAGE]
+        assert host.stats["remote_late"] == 64
+
+
 def test_two_hosts_set_the_same_and_no_nonce_serves_two_contents(
     path: Path, other: Path, store: Store
 ) -> None:

@@ -11,6 +11,7 @@
 struct wanted {
 	uint8_t *to;
 	uint64_t offset, end;
+	bool is_late;                  /* what other hosts had of it did not come in time */
 };
 
 /* Of `pages` pages, which lie in `from`, what is wanted of them. */
@@ -120,9 +121,9 @@ static void keep(struct image *i, const struct run *r)
 
 /* Under the mark.  The identity is asked once more, after other hosts had pages, and after the file was read:
  * whoever changes it changes that first, and then the bytes. */
-static int fill(struct image *i, struct run *r)
+static int fill(struct image *i, struct run *r, bool *is_late)
 {
-	r->shared = shared_get(i, r->first, r->pages, r->buffer);
+	r->shared = shared_get(i, r->first, r->pages, r->buffer, is_late);
 	if (r->shared && !image_is_cached(i))
 		r->shared = 0;
 	int err = read_rest(i, r);
@@ -136,7 +137,7 @@ static int fill(struct image *i, struct run *r)
 
 /* At most RUN_PAGES pages, `asked` of which were not cached a moment ago, and the others follow them
  * unasked.  Somebody may have filled them until the mark was there. */
-static int fill_run(struct image *i, const struct wanted *w, uint64_t first, uint32_t asked,
+static int fill_run(struct image *i, struct wanted *w, uint64_t first, uint32_t asked,
 		    uint32_t pages)
 {
 	uint8_t *buffer = buffer_of_thread();
@@ -157,7 +158,7 @@ static int fill_run(struct image *i, const struct wanted *w, uint64_t first, uin
 			uint32_t from = n - run;
 			uint32_t wanted = asked > from ? (uint32_t)min_of(asked - from, run) : 0;
 			struct run r = {first + from, wanted, run, buffer + from * PAGE_BYTES, 0};
-			err = fill(i, &r);
+			err = fill(i, &r, &w->is_late);
 			run = 0;
 		}
 	}
@@ -178,7 +179,7 @@ static uint32_t more(struct image *i, uint64_t end, uint32_t run, uint32_t ahead
 	return pages;
 }
 
-static int read_cached(struct image *i, const struct wanted *w, uint32_t ahead)
+static int read_cached(struct image *i, struct wanted *w, uint32_t ahead)
 {
 	uint64_t first = w->offset / PAGE_BYTES, end = (w->end + PAGE_BYTES - 1) / PAGE_BYTES;
 	uint32_t run = 0;
@@ -201,7 +202,7 @@ static int read_cached(struct image *i, const struct wanted *w, uint32_t ahead)
 
 int reads_read(struct image *i, uint8_t *to, uint64_t count, uint64_t offset, uint32_t ahead)
 {
-	struct wanted w = {to, offset, offset + count};
+	struct wanted w = {to, offset, offset + count, false};
 
 	if (!count)
 		return 0;

@@ -8,19 +8,21 @@ static struct share *share_of(struct image *i)
 	return __atomic_load_n(&i->share, __ATOMIC_ACQUIRE);
 }
 
-uint64_t shared_get(struct image *i, uint64_t first, uint32_t pages, uint8_t *buffer)
+uint64_t shared_get(struct image *i, uint64_t first, uint32_t pages, uint8_t *buffer, bool *is_late)
 {
 	struct remote_want wants[SHARED_MOST];
 	struct share *s = share_of(i);
 	uint64_t there = 0;
 
-	if (!s)
+	if (!s || *is_late)
 		return 0;
 	for (uint32_t n = 0; n < pages; n++)
 		wants[n] = (struct remote_want){.page = first + n, .to = buffer + n * PAGE_BYTES};
 	i->share_ops->get(s, wants, pages, i->tmem->unpack, &i->remote);
-	for (uint32_t n = 0; n < pages; n++)
+	for (uint32_t n = 0; n < pages; n++) {
 		there |= (uint64_t)wants[n].is_there << n;
+		*is_late |= wants[n].is_late;
+	}
 	return there;
 }
 

@@ -12,8 +12,9 @@
 #define SHARED_MOST 64u
 
 /* Asks for pages side by side, SHARED_MOST at most.  A bit for each that came into its place in the buffer;
- * in the places of the others anything may lie.  Under their mark. */
-uint64_t shared_get(struct image *, uint64_t first, uint32_t pages, uint8_t *buffer);
+ * in the places of the others anything may lie.  Under their mark.  Where some do not come in time, or have not
+ * before, *is_late: a read waits once. */
+uint64_t shared_get(struct image *, uint64_t first, uint32_t pages, uint8_t *buffer, bool *is_late);
 /* Whether what is set now may be taken. */
 bool shared_takes(struct image *);
 /* A page as the file has it, for the other hosts.  Never waits. */
