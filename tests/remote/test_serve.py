@@ -197,7 +197,9 @@ def test_sysctl_switches_it_off(server: RunningServer) -> None:
     assert remote(server)["remote_sets"] == PAGES
     server.restart()
     assert server.ctl("sysctl", "-n", "vm.remote").stdout == "0\n"
-    server.ctl("sysctl", "vm.remote=1")
+    # Not 1, which would be kept, and be of no use to a start without a store.
+    assert "sysctl vm.remote=default" in server.ctl("doctor", check=False).stdout
+    server.ctl("sysctl", "vm.remote=default")
     found(server)
     client = connected(server)
     data = write(client, 3)

@@ -10,7 +10,7 @@ from preswapd.api.client import Client
 from preswapd.api.figures import DeviceFigures, TmemFigures
 from preswapd.api.last_start import LastStart
 from preswapd.api.messages import ServerFacts
-from preswapd.api.settings import GOVERNED_LIMIT, QUOTA, UNLIMITED, VM_REMOTE
+from preswapd.api.settings import DEFAULT, GOVERNED_LIMIT, QUOTA, UNLIMITED, VM_REMOTE
 from preswapd.cli.doctor.clients import check_client
 from preswapd.cli.doctor.container import check_places
 from preswapd.cli.doctor.finding import FIX, NOTE, OK, Finding
@@ -102,7 +102,7 @@ def check_instance(instance: RunningInstance) -> list[Finding]:
         ),
         *check_images(name, place.runtime_dir, stats),
         *check_sums(name, state_dir, stats),
-        *check_remote(name, instance.client, place.control("sysctl", f"{VM_REMOTE}=1")),
+        *check_remote(name, instance.client, place.control("sysctl", f"{VM_REMOTE}={DEFAULT}")),
     ]
 
 

@@ -16,7 +16,7 @@ from tests.remote.stores import StoreServer, needs_store
 from tests.running import RunningServer, typed, wait_for, wait_until
 from tests.tls import Authority, needs_openssl
 
-USE_IT = "preswapctl --instance vm1 sysctl vm.remote=1"
+USE_IT = "preswapctl --instance vm1 sysctl vm.remote=default"
 NODE: dict[str, Any] = {
     "address": "10.0.0.1:6379",
     "up": True,
