@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.ports import free_port
+from tests.remote.courier.carried import STORED, RunningCourier, name_of, written
+from tests.remote.secured import client_keys
 from tests.remote.stores import StoreServer, needs_store
+from tests.tls import Authority, needs_openssl
 
 pytestmark = needs_store
 
@@ -54,3 +58,37 @@ def test_store_of_the_guide(tmp_path: Path, words: list[str]) -> None:
             "requirepass": PASSWORD,
         }
         assert client.config_get(*wanted) == wanted
+
+
+def test_user_of_the_guide(tmp_path: Path) -> None:
+    """The store lets it do all that a courier does, also when nobody asks for pages."""
+    [line] = re.findall("^ *(ACL SETUSER preswapd .*)$", GUIDE, re.MULTILINE)
+    [password] = re.findall(">(\\S+)", line)
+    with (
+        StoreServer(tmp_path / "store", "--requirepass", PASSWORD) as store,
+        store.client(password=PASSWORD) as client,
+    ):
+        client.execute_command(*line.split())
+        url = store.url.replace("//", "//preswapd@")
+        file = written(password, tmp_path)
+        with RunningCourier(url, password_file=file, probe_s=0.2).ready() as courier:
+            assert courier.set(name_of(1), b"x") == STORED
+            assert courier.value(name_of(1)) == b"x"
+            courier.delete(name_of(1))
+            courier.wait_for(lambda _: len(courier.statuses) > 5, "statuses")
+        # redis-py tells later stores its version: they may know that, or not.
+        assert {entry["object"] for entry in client.acl_log()} <= {"client|setinfo"}
+
+
+@needs_openssl
+def test_tls_of_the_guide(tmp_path: Path) -> None:
+    authority, port = Authority(tmp_path / "authority"), free_port()
+    files = {path.name: path for path in authority.sign(tmp_path / "keys", "server").iterdir()}
+    words: list[str] = []
+    for name, value in map(str.split, block("", "port 0").splitlines()):
+        of_tls = str(port) if name == "tls-port" else files.get(Path(value).name, value)
+        words += [f"--{name}", str(of_tls)]
+    with StoreServer(tmp_path / "store", *words, port=port):
+        url, keys = f"rediss://localhost:{port}", client_keys(authority, tmp_path / "client")
+        with RunningCourier(url, tls=keys).ready() as courier:
+            assert courier.set(name_of(1), b"x") == STORED
