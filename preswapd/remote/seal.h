@@ -5,7 +5,7 @@
  * number, or an image, by its digest.  The nonce is the version, which is never used twice in a session, or is
  * drawn from all that is sealed under it; the device, the page, the version, the codec and the length are
  * authenticated beside the bytes.  A name is a number under AES-256 with a second key: it tells a
- * store nothing but which pages were set together.
+ * store nothing.
  *
  * A value: codec, length (2 bytes), tag (16 bytes), a nonce that is no version, the page's bytes.
  */

@@ -15,6 +15,7 @@ STORED, REFUSED = 0, 3
 
 NAME_BYTES = 16
 MOST_NAMES = 32
+# A page, sealed, is 4,127 bytes at most: REMOTE_VALUE_MOST of remote.h.
 MOST_VALUE = 4200
 
 

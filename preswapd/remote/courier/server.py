@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The server's end of the socket pair: frames come in, answers go out."""
+"""The courier's end of the socket to its server: frames come in, answers go out."""
 
 import socket
 from collections.abc import Callable
