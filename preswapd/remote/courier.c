@@ -10,7 +10,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -21,17 +20,13 @@
 
 /* So much is sent in one call of what is queued. */
 #define PUSH_MOST 65536u
-/* Of the queue, while it is empty. */
-#define KEPT_BYTES (256u << 10)
-/* Places of frames in the queue, by their ids: those of some 8,000 sets, as a rule. */
-#define QUEUE_PLACES 16384u
 /* So long after a get the next one is expected. */
 #define QUIET_NS 100000000ull
 /* A courier answers each set, and has limits of its own. */
 #define PATIENCE_NS 10000000000ull
 
-_Static_assert(!(COURIER_QUEUE_BYTES & (COURIER_QUEUE_BYTES - 1)), "positions wrap in the ring");
-_Static_assert(COURIER_QUEUE_BYTES > KEPT_BYTES, "there is something to give back");
+_Static_assert(COURIER_REST_BYTES >= REMOTE_SET_MOST, "a part of a set may have gone out");
+_Static_assert(COURIER_REST_BYTES >= FRAME_HEAD_BYTES + COURIER_DELETED * NAME_BYTES, "or of names to be deleted");
 
 /* What who waits is told.  After ASK_ENDED nobody looks at its ask, and it needs no mutex. */
 enum ask_told { ASK_WAITS, ASK_READS, ASK_ENDED };
@@ -57,29 +52,20 @@ int courier_init(struct courier *c)
 	memset(c, 0, sizeof *c);
 	c->fd = c->epoll = -1;
 	pthread_mutex_init(&c->mutex, NULL);
-	pthread_mutex_init(&c->adding, NULL);
 	pthread_cond_init(&c->left, NULL);
 	c->in = malloc(FRAME_HEAD_BYTES + FRAME_MOST);
-	c->places = calloc(QUEUE_PLACES, sizeof *c->places);
-	/* It takes memory where it is written. */
-	c->queue = mmap(NULL, COURIER_QUEUE_BYTES, PROT_READ | PROT_WRITE,
-			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (c->queue == MAP_FAILED)
-		c->queue = NULL;
-	return c->queue && c->in && c->places ? 0 : -ENOMEM;
+	int err = queue_init(&c->queue);
+	return c->in ? err : -ENOMEM;
 }
 
 void courier_destroy(struct courier *c)
 {
 	courier_disconnect(c);
-	if (c->queue)
-		munmap(c->queue, COURIER_QUEUE_BYTES);
+	queue_destroy(&c->queue);
 	free(c->in);
-	free(c->places);
 	free(c->status);
 	pthread_cond_destroy(&c->left);
 	pthread_mutex_destroy(&c->mutex);
-	pthread_mutex_destroy(&c->adding);
 }
 
 /* A value, as it came. */
@@ -95,101 +81,22 @@ static void take_page(struct remote_want *w, const uint8_t *value, size_t bytes,
 	memcpy(w->to, value + head, w->length);
 }
 
-/* --- The queue ---------------------------------------------------------------------------------- */
-
-/* Where a position lies in the ring. */
-static size_t queue_at(uint64_t position)
-{
-	return position % COURIER_QUEUE_BYTES;
-}
-
-static size_t queue_used(const struct courier *c)
-{
-	return __atomic_load_n(&c->tail, __ATOMIC_ACQUIRE) - __atomic_load_n(&c->head, __ATOMIC_ACQUIRE);
-}
-
 bool courier_has_room(const struct courier *c)
 {
-	return queue_used(c) + 2 * REMOTE_SET_MOST < COURIER_QUEUE_BYTES;
-}
-
-/* What does not fit before the ring's end begins at its beginning, and a head of zeros says so. */
-static bool queue_add(struct courier *c, const uint8_t *frame, size_t bytes)
-{
-	size_t at = queue_at(c->tail), rest = COURIER_QUEUE_BYTES - at, skipped = rest < bytes ? rest : 0;
-
-	if (!courier_is_there(c) || queue_used(c) + skipped + bytes > COURIER_QUEUE_BYTES)
-		return false;
-	if (skipped >= FRAME_HEAD_BYTES)
-		memset(c->queue + at, 0, FRAME_HEAD_BYTES);
-	if (skipped)
-		at = 0;
-	memcpy(c->queue + at, frame, bytes);
-	c->places[frame_at(frame).id % QUEUE_PLACES] = c->tail + skipped;
-	__atomic_store_n(&c->tail, c->tail + skipped + bytes, __ATOMIC_RELEASE);
-	return true;
-}
-
-static bool queue_frame(struct courier *c, const uint8_t *frame, size_t bytes)
-{
-	pthread_mutex_lock(&c->adding);
-	bool added = queue_add(c, frame, bytes);
-	pthread_mutex_unlock(&c->adding);
-	return added;
-}
-
-/* Whether the frames in a row end here. */
-static bool is_end(const struct courier *c, size_t at)
-{
-	return at + FRAME_HEAD_BYTES > COURIER_QUEUE_BYTES || !frame_at(c->queue + at).op;
-}
-
-/* More of its memory was written to than is kept. */
-static bool is_long(const struct courier *c)
-{
-	return c->tail - c->emptied > KEPT_BYTES;
-}
-
-/* All of it is forgotten, and its memory given back.  It goes on at the ring's beginning, and at a position where it
- * never was: no place of a frame is one of another. */
-static void empty_queue(struct courier *c)
-{
-	if (is_long(c))
-		madvise(c->queue + KEPT_BYTES, COURIER_QUEUE_BYTES - KEPT_BYTES, MADV_DONTNEED);
-	c->emptied = (c->tail + COURIER_QUEUE_BYTES - 1) / COURIER_QUEUE_BYTES * COURIER_QUEUE_BYTES;
-	__atomic_store_n(&c->head, c->emptied, __ATOMIC_RELEASE);
-	__atomic_store_n(&c->tail, c->emptied, __ATOMIC_RELEASE);
-}
-
-/* The memory of a queue that was long, once it is empty. */
-static void shorten_queue(struct courier *c)
-{
-	pthread_mutex_lock(&c->adding);
-	if (!queue_used(c) && is_long(c))
-		empty_queue(c);
-	pthread_mutex_unlock(&c->adding);
-}
-
-/* The set of that id, which has not gone out; NULL: there is none. */
-static const uint8_t *queued_set(const struct courier *c, uint64_t id)
-{
-	uint64_t head = __atomic_load_n(&c->head, __ATOMIC_ACQUIRE), place = c->places[id % QUEUE_PLACES];
-
-	if (place < head || place >= c->tail)
-		return NULL;
-	struct frame f = frame_at(c->queue + queue_at(place));
-	return f.op == FRAME_SET && f.id == id ? c->queue + queue_at(place) : NULL;
+	return queue_has_room(&c->queue);
 }
 
 bool courier_take_queued(struct courier *c, uint64_t id, unsigned head, struct remote_want *w)
 {
-	pthread_mutex_lock(&c->adding);
-	const uint8_t *set = queued_set(c, id);
+	const uint8_t *set = queue_hold(&c->queue, id);
+
 	if (set)
 		take_page(w, set + FRAME_HEAD_BYTES + NAME_BYTES, frame_at(set).bytes - NAME_BYTES, head);
-	pthread_mutex_unlock(&c->adding);
+	queue_let_go(&c->queue);
 	return set;
 }
+
+/* --- How much goes out -------------------------------------------------------------------------- */
 
 static unsigned most_unanswered(const struct courier *c)
 {
@@ -201,7 +108,7 @@ static unsigned most_unanswered(const struct courier *c)
 /* Not for each answer: what goes out together costs all who carry it less. */
 static bool may_push(const struct courier *c)
 {
-	return queue_used(c) && c->unanswered <= most_unanswered(c) / 2;
+	return queue_used(&c->queue) && c->unanswered <= most_unanswered(c) / 2;
 }
 
 /* --- Who waits ---------------------------------------------------------------------------------- */
@@ -362,62 +269,40 @@ static bool send_whole(struct courier *c, const uint8_t *from, size_t bytes)
 	return n;
 }
 
-/* Whole frames at the queue's head, as many as may go out now, until they are `enough`: their bytes. */
-static size_t next_queued(struct courier *c, size_t enough)
+/* What has gone out leaves the queue, and what is left of the last frame goes out before anything else. */
+static void queued_went(struct courier *c, const uint8_t *from, size_t sent)
 {
-	size_t used = queue_used(c), at = queue_at(c->head), bytes = 0;
-	unsigned most = most_unanswered(c);
+	unsigned sets;
+	size_t bytes = queue_begun(&c->queue, sent, &sets);
 
-	if (used && is_end(c, at)) {
-		__atomic_store_n(&c->head, c->head + COURIER_QUEUE_BYTES - at, __ATOMIC_RELEASE);
-		used -= COURIER_QUEUE_BYTES - at;
-		at = 0;
-	}
-	for (unsigned sets = c->unanswered; bytes < used && bytes < enough && sets < most;) {
-		if (is_end(c, at + bytes))
-			break;
-		struct frame f = frame_at(c->queue + at + bytes);
-		bytes += FRAME_HEAD_BYTES + f.bytes;
-		sets += f.op == FRAME_SET;
-	}
-	return bytes;
-}
-
-/* The frames that have gone out, the last of them perhaps in part, leave the queue. */
-static void queued_went(struct courier *c, size_t sent)
-{
-	const uint8_t *from = c->queue + queue_at(c->head);
-	size_t bytes = 0;
-
-	while (bytes < sent) {
-		struct frame f = frame_at(from + bytes);
-		bytes += FRAME_HEAD_BYTES + f.bytes;
-		c->unanswered += f.op == FRAME_SET;
-	}
 	if (bytes > sent) {
 		c->rest_at = 0;
 		c->rest_end = bytes - sent;
 		memcpy(c->rest, from + sent, bytes - sent);
 	}
-	__atomic_store_n(&c->head, c->head + bytes, __ATOMIC_RELEASE);
+	c->unanswered += sets;
+	queue_leave(&c->queue, bytes);
 }
 
 /* One send of what is queued.  False: nothing went, or may go now. */
 static bool push_some(struct courier *c)
 {
-	if (!c->is_there || c->is_full || !queue_used(c))
+	unsigned most = most_unanswered(c);
+
+	if (!c->is_there || c->is_full || !queue_used(&c->queue) || c->unanswered >= most)
 		return false;
-	size_t room = room_for_sets(c), bytes = next_queued(c, room < PUSH_MOST ? room : PUSH_MOST);
+	size_t room = room_for_sets(c), bytes;
 	/* Small pieces cost all who carry them more. */
 	if (room < c->socket_bytes / 8) {
 		wait_for_room(c);
 		return false;
 	}
+	const uint8_t *from = queue_next(&c->queue, room < PUSH_MOST ? room : PUSH_MOST, most - c->unanswered, &bytes);
 	if (!bytes)
 		return false;
 	if (!c->unanswered)
-		c->answered = monotonic_ns();
-	queued_went(c, send_some(c, c->queue + queue_at(c->head), bytes));
+		c->answered = coarse_ns();
+	queued_went(c, from, send_some(c, from, bytes));
 	if (bytes >= room)
 		wait_for_room(c);
 	return true;
@@ -440,7 +325,7 @@ static void push_rest(struct courier *c)
 
 bool courier_set(struct courier *c, const uint8_t *frame, size_t bytes)
 {
-	bool queued = queue_frame(c, frame, bytes);
+	bool queued = courier_is_there(c) && queue_add(&c->queue, frame, bytes);
 
 	if (!queued)
 		count_up(&c->count.sets_dropped);
@@ -463,7 +348,7 @@ bool courier_delete(struct courier *c, const uint8_t *names, unsigned n)
 
 	frame_put(frame, FRAME_DELETE, 0, n * NAME_BYTES);
 	memcpy(frame + FRAME_HEAD_BYTES, names, n * NAME_BYTES);
-	return queue_frame(c, frame, FRAME_HEAD_BYTES + n * NAME_BYTES);
+	return courier_is_there(c) && queue_add(&c->queue, frame, FRAME_HEAD_BYTES + n * NAME_BYTES);
 }
 
 void courier_tick(struct courier *c, uint64_t now)
@@ -475,7 +360,7 @@ void courier_tick(struct courier *c, uint64_t now)
 		push_rest(c);
 	else
 		push(c);
-	shorten_queue(c);
+	queue_shorten(&c->queue);
 	unlock(c);
 }
 
@@ -687,7 +572,7 @@ static void begin_ask(struct courier *c, struct ask *a)
 unsigned courier_ask(struct courier *c, struct remote_want **wants, unsigned n, const uint8_t *names,
 		     unsigned head, uint64_t deadline)
 {
-	uint8_t frames[REMOTE_WANTS_MOST / FRAME_NAMES * FRAME_HEAD_BYTES + REMOTE_WANTS_MOST * NAME_BYTES];
+	uint8_t frames[COURIER_GETS_BYTES];
 	struct ask a = {.wants = wants, .n = n, .left = n, .head = head};
 
 	pthread_mutex_lock(&c->mutex);
@@ -746,6 +631,7 @@ int courier_connect(struct courier *c, int fd)
 	c->unanswered = 0;
 	c->status_bytes = 0;
 	memset(c->why, 0, sizeof c->why);
+	queue_open(&c->queue);
 	__atomic_store_n(&c->is_there, true, __ATOMIC_RELAXED);
 	pthread_mutex_unlock(&c->mutex);
 	return 0;
@@ -764,9 +650,7 @@ void courier_disconnect(struct courier *c)
 		close(c->fd);
 	}
 	c->fd = c->epoll = -1;
-	pthread_mutex_lock(&c->adding);
-	empty_queue(c);
-	pthread_mutex_unlock(&c->adding);
+	queue_close(&c->queue);
 	pthread_mutex_unlock(&c->mutex);
 }
 
@@ -781,7 +665,7 @@ static void serve(struct courier *c)
 		if (n <= 0 || !c->is_there)
 			continue;
 		if (c->is_read) {
-			/* Whoever reads now passes it on. */
+			/* Another thread reads by now, and is the one to pass that on. */
 			if (c->is_full)
 				push_rest(c);
 			continue;

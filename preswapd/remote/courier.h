@@ -4,7 +4,7 @@
  * Who asks also reads: of the threads that wait for an answer one reads for all, so that an answer wakes
  * one thread and not two.  While nobody waits, the thread in courier_serve() reads.
  *
- * Nobody waits to send.  A get goes out at once or not at all.  Sets wait in a queue, as few are under
+ * Nobody waits to send.  A get goes out at once or not at all.  Sets wait in a queue (queue.h), so few are under
  * way at a time that a get never stands behind many of them and finds room; what does not fit into the queue
  * is dropped.
  *
@@ -19,21 +19,18 @@
 #include <stdint.h>
 
 #include "frames.h"
+#include "queue.h"
 #include "remote.h"
 
-/* What leaves memory faster than a store takes it waits here: a burst of some 8,000 pages, in memory that is given
- * back once they have gone.  A test has a shorter one. */
-#ifndef COURIER_QUEUE_BYTES
-#define COURIER_QUEUE_BYTES (16u << 20)
-#endif
 /* Sets that go out before the first of them is answered.  While pages are read 64 KiB of them, as a get stands
  * behind them; else so many that who carries them hardly ever waits. */
 #define COURIER_UNANSWERED 32u
 #define COURIER_UNANSWERED_ALONE 256u
 /* Names in a frame of those that are deleted. */
 #define COURIER_DELETED 256u
-/* The longest piece that is not sent in part, as far as others see: the gets of a run. */
-#define COURIER_REST_BYTES (REMOTE_WANTS_MOST / FRAME_NAMES * FRAME_HEAD_BYTES + REMOTE_WANTS_MOST * NAME_BYTES)
+/* The gets of a run: the longest piece of which a part may have gone out, and the rest waits. */
+#define COURIER_GETS_BYTES (REMOTE_WANTS_MOST / FRAME_NAMES * FRAME_HEAD_BYTES + REMOTE_WANTS_MOST * NAME_BYTES)
+#define COURIER_REST_BYTES COURIER_GETS_BYTES
 #define COURIER_WHY_BYTES 96u
 
 /* Of a page that was asked for; the first ones are the courier's. */
@@ -61,11 +58,7 @@ struct courier {
 	size_t rest_at, rest_end;
 	bool is_full;                  /* the socket takes no more of what is queued */
 	bool is_short;                 /* the host had no memory for what it would take */
-	pthread_mutex_t adding;        /* to the queue; taken behind the other, or alone */
-	uint8_t *queue;                /* sets and deletes, as frames: a ring, in which none is broken in two */
-	uint64_t *places;              /* the position of the last frame of such an id */
-	uint64_t head, tail;           /* of bytes that have left it, and that were added; only grow; atomic */
-	uint64_t emptied;              /* where it began after its memory was given back */
+	struct queue queue;            /* sets and deletes; its mutex is taken behind the other, or alone */
 	unsigned unanswered;           /* sets */
 	uint64_t answered;             /* ns, when the last of them was */
 	uint64_t next_id;              /* of gets */

@@ -10,7 +10,7 @@ from tests.compiling import INCLUDES, REMOTE
 
 SANITIZERS = {"plain": [], "thread": ["-fsanitize=thread"], "address": ["-fsanitize=address"]}
 # A queue that is soon full, and whose end is often reached.
-QUEUE = "-DCOURIER_QUEUE_BYTES=(512u<<10)"
+QUEUE = "-DQUEUE_BYTES=(512u<<10)"
 FLAGS = ["-std=gnu11", "-g", "-O1", "-Wall", "-Wextra", QUEUE]
 # Some kernels place programs where the thread sanitizer cannot look.
 IN_PLACE = ["setarch", "-R"]
@@ -19,7 +19,8 @@ IN_PLACE = ["setarch", "-R"]
 @pytest.mark.parametrize("kind", SANITIZERS)
 def test_each_page_comes_to_who_asked_and_each_set_whole(kind: str, tmp_path: Path) -> None:
     program = tmp_path / "asks"
-    files = [str(Path(__file__).parent / "asks.c"), str(REMOTE / "courier.c")]
+    ours = [str(REMOTE / name) for name in ("courier.c", "queue.c")]
+    files = [str(Path(__file__).parent / "asks.c"), *ours]
     libraries = ["-lpthread", "-Wl,--wrap=send"]
     command = ["cc", *FLAGS, *SANITIZERS[kind], *INCLUDES, "-o", str(program), *files, *libraries]
     subprocess.run(command, check=True)
