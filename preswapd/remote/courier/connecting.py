@@ -9,6 +9,7 @@ import ssl
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from hiredis import Reader, ReplyError
@@ -134,15 +135,23 @@ def connection_to(address: Address, settings: Settings, password: str | None) ->
         "socket_connect_timeout": PATIENCE_SECONDS,
     }
     if not address.port:
-        return unix(path=address.host, **options)
+        return unnamed(unix(path=address.host, **options))
     options |= {"host": address.host, "port": address.port}
     if not settings.store.secure:
-        return plain(**options)
+        return unnamed(plain(**options))
     tls = settings.tls
     options |= {"ssl_ca_certs": tls.ca, "ssl_certfile": tls.cert, "ssl_keyfile": tls.key}
     # From Python 3.13 on, by default, an authority without the extension keyUsage is none.  Stores
     # and their own programs take it, and `openssl req -x509` makes such ones.
-    return secure(ssl_exclude_verify_flags=[ssl.VERIFY_X509_STRICT], **options)
+    return unnamed(secure(ssl_exclude_verify_flags=[ssl.VERIFY_X509_STRICT], **options))
+
+
+def unnamed(connection: Any) -> Any:
+    """It does not begin with the library's own name: an error is passed over there, also that of a
+    store which lets nobody in, says why and hangs up."""
+    # Older releases have the last two.
+    connection.driver_info = connection.lib_name = connection.lib_version = None
+    return connection
 
 
 def try_gets(sock: socket.socket, settings: Settings) -> None:
@@ -169,11 +178,16 @@ def check(reply: Any) -> None:
 
 
 def exchange(sock: socket.socket, question: bytes) -> Any:
-    """What it answers, on a socket that waits."""
-    sock.sendall(question)
+    """What it answers, on a socket that waits.  It may have hung up already, with a word why."""
+    with suppress(BrokenPipeError, ConnectionResetError):
+        sock.sendall(question)
     reader = Reader(notEnoughData=NOT_WHOLE)
     while (reply := reader.gets()) is NOT_WHOLE:
-        if not (received := sock.recv(4096)):
+        try:
+            received = sock.recv(4096)
+        except TimeoutError:
+            raise ConnectError(f"it does not answer within {PATIENCE_SECONDS:g} s") from None
+        if not received:
             raise ConnectError("it hung up")
         reader.feed(received)
     return reply

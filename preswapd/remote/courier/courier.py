@@ -10,6 +10,7 @@ from preswapd.remote.courier.carrier import Carrier
 from preswapd.remote.courier.connecting import Connector
 from preswapd.remote.courier.frames import DELETE, GET, MOST_PAYLOAD, SET, STATUS
 from preswapd.remote.courier.loop import Loop
+from preswapd.remote.courier.node import in_short
 from preswapd.remote.courier.nodes import Nodes
 from preswapd.remote.courier.server import Server
 from preswapd.remote.courier.settings import Settings
@@ -61,7 +62,7 @@ class Courier:
         status = {
             "url": self._settings.store.written,
             "state": self._nodes.state,
-            "error": self._nodes.error or (errors[0] if errors else None),
+            "error": in_short(self._nodes.error) or (errors[0] if errors else None),
             "nodes": nodes,
         }
         said = json.dumps(status).encode()

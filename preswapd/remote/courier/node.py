@@ -16,6 +16,9 @@ FIGURE = re.compile(
     r":(.*?)\r?$",
     re.M,
 )
+# Of an error: it is logged and shown, in lines.  What is wrong is said first, and some stores
+# explain a lot behind it.
+MOST_SAID = 200
 # Of 64 bits; Python makes none of thousands of digits.
 NUMBER = re.compile("[0-9]{1,20}")
 
@@ -92,7 +95,7 @@ class Node:
         return {
             "address": str(self.address),
             "up": self.is_up,
-            "error": self.error or self.refusal,
+            "error": in_short(self.error or self.refusal),
             # Nothing was answered yet.
             "latency_us": round(seconds * 1e6) or None,
             "server": name if known else None,
@@ -106,6 +109,10 @@ class Node:
 
 def late(seconds: float) -> str:
     return f"it does not answer within {seconds * 1000:g} ms"
+
+
+def in_short(error: str | None) -> str | None:
+    return error if error is None or len(error) <= MOST_SAID else f"{error[:MOST_SAID]}…"
 
 
 def number(text: str | None) -> int | None:

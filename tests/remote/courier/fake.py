@@ -42,10 +42,11 @@ def right(words: list[bytes]) -> bytes:
 
 
 class FakeStore:
-    """`answer` may be replaced at any time; an answer that ends in HANG_UP is the last one."""
+    """`answer` and `greeting` may be replaced at any time; what ends in HANG_UP is the last one."""
 
     def __init__(self, folder: Path) -> None:
         self.answer: Callable[[list[bytes]], bytes] = right
+        self.greeting = b""
         self.path = folder / "fake"
         self._listening = socket.socket(socket.AF_UNIX)
         self._listening.bind(str(self.path))
@@ -79,6 +80,9 @@ class FakeStore:
     def _serve(self, client: socket.socket) -> None:
         reader = hiredis.Reader(notEnoughData=NOTHING)
         with client, suppress(OSError):
+            client.sendall(self.greeting.removesuffix(HANG_UP))
+            if self.greeting.endswith(HANG_UP):
+                return
             while received := client.recv(1 << 16):
                 reader.feed(received)
                 answers = b""

@@ -86,7 +86,7 @@ def test_a_hung_store_at_the_start(tmp_path: Path, start_courier: StartCourier) 
     with StoreServer(tmp_path / "store") as store:
         store.pause()
         courier = start_courier(store.url)
-        courier.wait_for_error("imeout")
+        courier.wait_for_error("does not answer within 2 s")
         store.go_on()
         courier.ready()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from preswapd.remote.courier.node import MOST_SAID
 from tests.remote.courier.carried import (
     AWAY,
     ERROR,
@@ -285,6 +286,25 @@ def test_a_store_that_says_too_much_of_itself(fake: FakeStore, start_courier: St
     courier.wait_for_error("too much of itself")
     assert courier.statuses[-1]["state"] == "ok"
     assert courier.statuses[-1]["nodes"] == []
+
+
+def test_an_error_that_explains_a_lot(fake: FakeStore, start_courier: StartCourier) -> None:
+    """What is wrong is said first, and lines of a log and of doctor have an end."""
+    fake.answer = lambda words: b"-ERR what is wrong %b\r\n" % (b"and more " * 40_000)
+    courier = start_courier(fake.url, timeout_ms=500)
+    error = courier.wait_for_error("ERR what is wrong and more")["error"]
+    assert len(error) <= MOST_SAID + 1
+
+
+@pytest.mark.parametrize("password", [None, "sesame"])
+def test_one_that_lets_nobody_in(
+    password: str | None, fake: FakeStore, start_courier: StartCourier
+) -> None:
+    """It says why before it is asked, and hangs up: as Redis does without a password of hosts
+    that are not its own, which is the first that many see of it."""
+    fake.greeting = b"-DENIED Redis is running in protected mode\r\n" + HANG_UP
+    courier = start_courier(fake.url, password=password)
+    courier.wait_for_error("DENIED Redis is running in protected mode")
 
 
 def test_anything_at_all(fake: FakeStore, start_courier: StartCourier) -> None:
