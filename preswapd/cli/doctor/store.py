@@ -23,9 +23,32 @@ MUCH = 0.5
 # What the courier was tried with; older ones have other names for what it asks.
 OLDEST = (6, 2)
 GUIDE = "docs/guides/store.md"
-# In what stores and OpenSSL say.
-OF_PASSWORDS = ("NOAUTH", "WRONGPASS", "username-password", "password-file")
-OF_TLS = ("SSL", "X509", "TLS", "violation of protocol")
+# What brings a node back, by what it, its host or OpenSSL says.
+WAYS_BACK = {
+    ("NOAUTH", "WRONGPASS", "username-password", "password-file"): (
+        "put its password into password-file of [remote]: it is read before each attempt"
+    ),
+    ("without any password",): "it has no password: give it one, or leave out password-file",
+    ("DENIED",): "give it a password, requirepass, and write that into password-file of [remote]",
+    ("NOPERM",): "its user must be let: GET, SET, DEL, PING, INFO and CLUSTER SLOTS of preswapd:*",
+    (
+        "SSL",
+        "X509",
+        "TLS",
+        "violation of protocol",
+    ): f"see the url and ca, cert and key of [remote]: {GUIDE}",
+    ("DB index", "SELECT"): "see the number of a database behind the hosts in url of [remote]",
+    ("Protocol error", "unknown command"): "see url of [remote]: another program listens there",
+    ("later than",): "where the disk is faster than that, do without it; else raise timeout",
+    ("CLUSTERDOWN",): f"mend the cluster: {GUIDE}",
+}
+# Why one that is there takes no pages; what is full because it evicts nothing is told of as that.
+FULL = "OOM"
+WAYS_TO_TAKE = {
+    ("READONLY",): "it is a replica: name its master in url of [remote], or end replicaof",
+    ("MISCONF",): 'it cannot write its file, which nobody needs: save ""',
+    **WAYS_BACK,
+}
 
 
 def check_remote(name: str, client: Client, use_it: str) -> Iterator[Finding]:
@@ -91,6 +114,11 @@ def check_nodes(name: str, status: RemoteStatus, store: Mapping[str, Any]) -> It
             yield from check_node(name, node, status)
         else:
             yield away(name, str(node.get("address")), str(node.get("error") or "no answer"))
+    # Of the store as a whole; what a node says is said of that.
+    why = store.get("error")
+    if nodes and why and why not in {node.get("error") for node in nodes}:
+        text = f"{status.url}: {why}: those pages come from disk"
+        yield Finding(FIX, name, text, said_of(WAYS_BACK, why) or f"mend the cluster: {GUIDE}")
     # Of nodes that are all away it is said already.
     if status.open and any(node.get("up") for node in nodes):
         wait = exact_milliseconds(status.timeout)
@@ -104,11 +132,12 @@ def away(name: str, address: str, why: str) -> Finding:
 
 
 def way_back(why: str) -> str:
-    if any(word in why for word in OF_PASSWORDS):
-        return "put its password into password-file of [remote]: it is read before each attempt"
-    if any(word in why for word in OF_TLS):
-        return f"see the url and ca, cert and key of [remote]: {GUIDE}"
-    return f"bring it, or the way to it, back; a unit needs a drop-in to reach it, {GUIDE}"
+    default = f"bring it, or the way to it, back; a unit needs a drop-in to reach it, {GUIDE}"
+    return said_of(WAYS_BACK, why) or default
+
+
+def said_of(ways: Mapping[tuple[str, ...], str], why: str) -> str | None:
+    return next((way for words, way in ways.items() if any(word in why for word in words)), None)
 
 
 def check_node(name: str, node: Mapping[str, Any], status: RemoteStatus) -> Iterator[Finding]:
@@ -121,6 +150,7 @@ def check_node(name: str, node: Mapping[str, Any], status: RemoteStatus) -> Iter
     yield Finding(OK, name, f"{address}, {what}, {used}, {answers}")
     yield from check_version(name, address, node)
     yield from check_memory(name, address, node, status)
+    yield from check_word(name, address, node)
     if milliseconds > MUCH * status.timeout:
         wait = exact_milliseconds(status.timeout)
         text = f"{address} takes {took} for an answer, and a read waits for {wait} at most"
@@ -135,6 +165,15 @@ def check_version(name: str, address: str, node: Mapping[str, Any]) -> Iterator[
         oldest = ".".join(map(str, OLDEST))
         text = f"{address} is Redis {node['version']}, and this was tried with {oldest} and newer"
         yield Finding(NOTE, name, text, "upgrade it, or install Valkey")
+
+
+def check_word(name: str, address: str, node: Mapping[str, Any]) -> Iterator[Finding]:
+    """What it refused last, though it is there: a set, or a get."""
+    word = str(node.get("error") or "")
+    if not word or (word.startswith(FULL) and node.get("policy") == EVICTS_NOTHING):
+        return
+    mend = said_of(WAYS_TO_TAKE, word)
+    yield Finding(FIX if mend else NOTE, name, f"{address} is there, but: {word}", mend)
 
 
 def check_memory(

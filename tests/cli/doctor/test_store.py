@@ -89,12 +89,57 @@ def test_store_that_is_left_alone(status: RemoteStatus) -> None:
         # It wants a certificate of its clients.
         ("Error 8 while writing to socket. EOF occurred in violation of protocol", "ca, cert and"),
         ("Error 111 connecting to 10.0.0.1:6379. Connection refused", "drop-in"),
+        ("AUTH <password> called without any password configured for", "leave out password-file"),
+        ("DENIED Redis is running in protected mode because", "requirepass"),
+        ("NOPERM this user has no permissions to run the 'get' command", "must be let: GET, SET"),
+        ("DB index is out of range", "number of a database"),
+        ("SELECT is not allowed in cluster mode", "number of a database"),
+        ('Protocol error, got "H" as reply type byte', "another program"),
+        ("ERR unknown command 'GET', with args beginning with: 'preswapd:'", "another program"),
+        ("it answers after 12.0 ms, which is later than 5 ms", "raise timeout"),
+        ("CLUSTERDOWN Hash slot not served", "mend the cluster"),
     ],
 )
 def test_what_brings_a_node_back(status: RemoteStatus, why: str, mend: str) -> None:
     [found] = with_node(status, up=False, error=why)
     assert found.mend is not None
     assert mend in found.mend
+
+
+@pytest.mark.parametrize(
+    ("word", "mend"),
+    [
+        ("READONLY You can't write against a read only replica.", "name its master"),
+        ("MISCONF Redis is configured to save RDB snapshots, but", 'save ""'),
+        ("NOPERM this user has no permissions to run the 'set' command", "must be let"),
+    ],
+)
+def test_node_that_is_there_and_takes_no_page(status: RemoteStatus, word: str, mend: str) -> None:
+    """As it answers all else, nothing but this would tell."""
+    [found] = with_node(status, error=word)
+    assert (found.status, found.text) == (FIX, f"10.0.0.1:6379 is there, but: {word}")
+    assert mend in str(found.mend)
+
+
+def test_node_whose_last_error_may_pass(status: RemoteStatus) -> None:
+    [found] = with_node(status, error="it does not answer within 5 ms")
+    assert (found.status, found.mend) == (NOTE, None)
+    # What is full and evicts nothing is told once.
+    [found] = with_node(status, error="OOM command not allowed", policy="noeviction")
+    assert "evicts nothing" in found.text
+    [found] = with_node(status, error="OOM command not allowed")
+    assert "OOM" in found.text
+
+
+def test_cluster_without_some_of_its_keys(status: RemoteStatus) -> None:
+    """Each of its nodes is well."""
+    lacking = {"error": "no node has some of the keys", "nodes": [NODE]}
+    [_, found] = findings(replace(status, store=lacking))
+    assert (found.status, found.mend) == (FIX, "mend the cluster: docs/guides/store.md")
+    assert "no node has some of the keys: those pages come from disk" in found.text
+    # What one of them says is said of that one.
+    said = replace(status, store={"error": "away", "nodes": [{**NODE, "error": "away"}]})
+    assert len(findings(said)) == 2
 
 
 def test_node_that_evicts_nothing(status: RemoteStatus) -> None:
