@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from preswapd.remote.courier.__main__ import give_up_protection
 from tests.remote.courier.carried import (
     AWAY,
     COURIER,
@@ -187,6 +188,32 @@ def test_without_the_client_library() -> None:
     assert done.returncode == 2
     assert "pip install 'preswapd[remote]'" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("before", "after"), [("-900\n", "0"), ("0\n", "0\n"), ("300\n", "300\n")])
+def test_a_score_that_keeps_from_being_killed(before: str, after: str, tmp_path: Path) -> None:
+    score = tmp_path / "score"
+    give_up_protection(score)
+    score.write_text(before)
+    give_up_protection(score)
+    assert score.read_text() == after
+
+
+def test_it_does_not_inherit_that_a_server_is_not_killed_for_memory() -> None:
+    own = Path("/proc/self/oom_score_adj")
+    before = own.read_text()
+    try:
+        own.write_text("-900")
+    except PermissionError:
+        pytest.skip("needs a privilege")
+    try:
+        courier = RunningCourier(NOWHERE)
+    finally:
+        own.write_text(before)
+    with courier:
+        courier.wait_for_state("away")
+        score = Path(f"/proc/{courier.process.pid}/oom_score_adj")
+        assert score.read_text() == "0\n"
 
 
 def test_it_dies_with_its_parent() -> None:
