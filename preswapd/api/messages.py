@@ -201,7 +201,7 @@ class RemoteStatus(Message):
     courier: int | None = None  # the process that speaks to it
     courier_starts: int = 0
     courier_error: str | None = None  # why the last one ended
-    store: Mapping[str, Any] | None = None  # what the courier said last; None: nothing yet
+    store: Mapping[str, Any] | None = None  # what the courier said last; None: nothing, or gone
 
 
 @dataclass(frozen=True)

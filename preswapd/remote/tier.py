@@ -86,8 +86,10 @@ class Tier:
             self.tell(state, why)
 
     def read(self) -> None:
-        """What the courier said last."""
-        said = b"" if self.remote is None else self.remote.status()
+        """What the courier said last: of one that is gone it holds no longer, as the next one may
+        not come for a while, or not find the store."""
+        remote = self.remote
+        said = b"" if remote is None or not remote.connected else remote.status()
         if said != self.said:
             self.said = said
             self.store = parsed(said)

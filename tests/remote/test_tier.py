@@ -3,6 +3,7 @@
 
 import json
 import re
+import socket
 import tomllib
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 
 from preswapd.remote.settings import StoreSettings
 from preswapd.remote.tier import CLIENT, Tier, lacking_client, parsed
+from tests.remote.played import Played
+from tests.running import wait_for
 
 ROOT = Path(__file__).parents[2]
 
@@ -90,6 +93,19 @@ def test_what_no_courier_says_is_nothing(tier: Said, said: bytes) -> None:
     tier.look()
     assert tier.figures()["remote_nodes"] == 0
     assert tier.status().store is None
+
+
+def test_what_a_courier_has_said_goes_with_it(tmp_path: Path) -> None:
+    """None comes, say, as a file of TLS is not there any more: that is no store that is well."""
+    tier = Tier(StoreSettings("redis://h", tmp_path / "key"), "python3", lambda *_: None)
+    assert tier.remote is not None
+    with Played(tier.remote) as courier:
+        courier.say(state="ok", nodes=[{"up": True}])
+        wait_for(lambda: tier.figures()["remote_nodes_up"], lambda up: up == 1)
+        courier.far.shutdown(socket.SHUT_RDWR)
+        wait_for(lambda: tier.figures()["remote_nodes_up"], lambda up: up == 0)
+        assert tier.status().store is None
+    assert tier.figures()["remote_nodes"] == 0
 
 
 def test_what_a_store_says_moves_no_terminal(tier: Said) -> None:
