@@ -23,6 +23,8 @@ from preswapd.remote.settings import StoreSettings
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 # It says something every ten seconds.
 HUNG_SECONDS = 35.0
+# Who has not looked for so long was stopped itself, and the courier too where a unit was frozen.
+STOPPED_SECONDS = 10.0
 # It ends by itself when its end of the socket is closed, or has done so already.
 NO_SIGNAL, GRACE_SECONDS = 0, 2.0
 # They are meant for this process alone.
@@ -62,6 +64,7 @@ class Keeper:
         self.starts = 0
         self.error: str | None = None  # why the last one ended
         self.heard, self.heard_at = 0, clock()
+        self.looked_at = clock()
 
     def run(self) -> NoReturn:
         """In a thread of its own, which may not end before it: the kernel would kill it then."""
@@ -123,6 +126,9 @@ class Keeper:
     def look(self) -> None:
         """To be called about once a second: one that hangs is killed."""
         child, now = self.child, self.clock()
+        if now - self.looked_at > STOPPED_SECONDS:
+            self.heard_at = now
+        self.looked_at = now
         if self.heard != self.end.heard:
             self.heard, self.heard_at = self.end.heard, now
         elif child is not None and now - self.heard_at > HUNG_SECONDS:

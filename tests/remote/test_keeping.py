@@ -103,6 +103,12 @@ class Kept:
         if len(self.pauses) == self.most:
             raise Ended
 
+    def look_for(self, seconds: float) -> None:
+        """Once a second."""
+        for _ in range(int(seconds)):
+            self.now += 1
+            self.keeper.look()
+
     def said(self, number: int = 0) -> dict[str, object]:
         wait_until(lambda: len(self.end.lines) > number, "a courier that says something")
         found: dict[str, object] = json.loads(self.end.lines[number])
@@ -201,18 +207,27 @@ def test_one_that_is_killed(start: Start) -> None:
 def test_one_that_hangs_is_killed(start: Start) -> None:
     kept = start(pauses=1)
     kept.said()
-    kept.keeper.look()
-    kept.now += HUNG_SECONDS
+    kept.look_for(HUNG_SECONDS)
     kept.end.heard += 1
     kept.keeper.look()
-    kept.now += HUNG_SECONDS
-    kept.keeper.look()
+    kept.look_for(HUNG_SECONDS)
     assert kept.pauses == []
-    kept.now += 1
-    kept.keeper.look()
+    kept.look_for(1)
     kept.thread.join()
     assert kept.pauses == [FIRST_PAUSE]
     assert kept.log[0].startswith("the courier to the store hangs, process ")
+
+
+def test_one_that_was_frozen_with_its_server_does_not_hang(start: Start) -> None:
+    """As a unit or a container is: it says something within a moment, when it goes on."""
+    kept = start(pauses=1)
+    kept.said()
+    kept.look_for(HUNG_SECONDS)
+    kept.now += 3600
+    kept.keeper.look()
+    kept.end.heard += 1
+    kept.look_for(HUNG_SECONDS)
+    assert kept.log == []
 
 
 def test_who_looks_does_not_wait_for_the_end_of_one_that_hangs(
@@ -229,8 +244,7 @@ def test_who_looks_does_not_wait_for_the_end_of_one_that_hangs(
     monkeypatch.setattr(Child, "wait", wait)
     kept = start(pauses=1)
     kept.said()
-    kept.now += HUNG_SECONDS + 1
-    kept.keeper.look()
+    kept.look_for(HUNG_SECONDS + 1)
     kept.thread.join()
     assert set(waiting) == {kept.thread}
 
