@@ -66,6 +66,33 @@ def test_licences_of_what_comes_with_it_are_named() -> None:
     assert [line for line in own[4:] if line and f" {line}\n" not in text] == []
 
 
+def documents() -> set[str]:
+    """What debian/rules copies under the names that it has in the checkout."""
+    copied = re.search(r"\tcp --parents (.+) \$\(DOC\)\n", (DEBIAN / "rules").read_text())
+    assert copied
+    paths = (path for pattern in copied[1].split() for path in ROOT.glob(pattern))
+    return {str(path.relative_to(ROOT)) for path in paths}
+
+
+def test_what_guides_link_to_is_installed() -> None:
+    """Files that are to be used; figures of benchmarks and tests are for those who have them."""
+    installed = documents()
+    guides = [ROOT / "systemd/README.md", *ROOT.glob("docs/guides/*.md")]
+    linked = {
+        os.path.relpath(guide.parent / link, ROOT)
+        for guide in guides
+        for link in re.findall(r"\]\(([\w./-]+)[#)]", guide.read_text())
+    }
+    used = {name for name in linked if name.split("/")[0] in {"contrib", "docs", "systemd"}}
+    assert len(used) > 20
+    assert used - installed == set()
+    # As they are: compressed, a link would not find them.
+    compress = re.search(r"\tdh_compress (.+)\n", (DEBIAN / "rules").read_text())
+    assert compress
+    kept = re.findall(r"-X(\S+)", compress[1])
+    assert [name for name in used if not any(part in name for part in kept)] == []
+
+
 def test_documents_are_installed_where_doc_base_looks() -> None:
     listed = re.findall(rf"{DOC}(\S+\.md)", (DEBIAN / "preswapd.doc-base").read_text())
     assert len(listed) > 3
