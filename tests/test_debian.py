@@ -90,7 +90,11 @@ def test_what_guides_link_to_is_installed() -> None:
     compress = re.search(r"\tdh_compress (.+)\n", (DEBIAN / "rules").read_text())
     assert compress
     kept = re.findall(r"-X(\S+)", compress[1])
-    assert [name for name in used if not any(part in name for part in kept)] == []
+    places = {name: f"{DOC}{name}" for name in used}
+    assert [name for name, path in places.items() if not any(part in path for part in kept)] == []
+    manuals = [f"/usr/share/man/{path.stem}" for path in ROOT.glob("docs/man/*.in")]
+    assert manuals
+    assert [path for path in manuals if any(part in path for part in kept)] == []
 
 
 def test_documents_are_installed_where_doc_base_looks() -> None:
