@@ -223,16 +223,16 @@ def test_purge_keeps_a_configuration_that_says_where_pages_are(host: Host) -> No
 
 
 def test_container_gets_the_package_of_its_release(tmp_path: Path) -> None:
-    """Also where `make deb` was called for others too: theirs need another Python."""
+    """Also where `make deb` was called for others too, whose Python is another one, and before."""
     text = (ROOT / "contrib/container/Containerfile").read_text().replace("\\\n", "")
     (script,) = re.findall(r"^RUN (.+)$", text, re.M)
     (tmp_path / "os-release").write_text('VERSION_ID="12"\n')
-    for release in (12, 13):
-        (tmp_path / f"preswapd_1+deb{release}_amd64.deb").touch()
+    for version, release in (("0.10.0", 12), ("0.9.0", 12), ("0.11.0", 13)):
+        (tmp_path / f"preswapd_{version}+deb{release}_amd64.deb").touch()
     (tmp_path / "apt-get").write_text('#!/bin/sh\necho "$@"\n')
     (tmp_path / "apt-get").chmod(0o755)
     script = re.sub(r"/tmp/|/etc/|/var/lib/", f"{tmp_path}/", script)
     done = run(["sh", "-ec", script], env={"PATH": f"{tmp_path}:{os.environ['PATH']}"})
     installed = done.stdout.splitlines()[1].split()[-1]
-    assert installed == f"{tmp_path}/preswapd_1+deb12_amd64.deb"
+    assert installed == f"{tmp_path}/preswapd_0.10.0+deb12_amd64.deb"
     assert not list(tmp_path.glob("*.deb"))
