@@ -7,6 +7,7 @@ Nobody is served, and the devices are those that are there: none is made.
 import signal
 import time
 from dataclasses import replace
+from types import FrameType
 
 from preswapd.api.messages import ShrinkResult
 from preswapd.api.progress import Pace
@@ -63,8 +64,15 @@ def has_work(settings: Settings) -> bool:
 
 def followed(shrink: Shrink) -> ShrinkResult:
     """To its end, with a line now and then; a signal ends it between two writes."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        # Another one that came meanwhile would wait for ever for the locks that this one has.
+        for each in stopping.SIGNALS:
+            signal.signal(each, signal.SIG_IGN)
+        shrink.stop()
+
     for number in stopping.SIGNALS:
-        signal.signal(number, lambda number, frame: shrink.stop())
+        signal.signal(number, stop)
     pace = Pace()
     pace.line(shrink.progress, time.monotonic())
     while not shrink.ended.wait(TOLD_SECONDS):

@@ -430,16 +430,21 @@ def test_signal_ends_sync_and_exit_between_two_writes(
     assert content(connect(filled)) == CONTENT
 
 
-# With lines that come sooner than an operator wants them, and one when a signal has come.
+# With lines that come sooner than an operator wants them, and one when a signal has come; while it
+# is heard another one comes.
 TELLING = """
 import os
+import signal
+from threading import Lock
 from preswapd.__main__ import main
 from preswapd.preswap.writeback.shrink import Shrink
 from preswapd.server import syncing
 syncing.TOLD_SECONDS = 0.02
-stop = Shrink.stop
+stop, hearing = Shrink.stop, Lock()
 def stop_and_tell(shrink):
-    stop(shrink)
+    with hearing:
+        os.kill(os.getpid(), signal.SIGINT)
+        stop(shrink)
     # sys.stderr may be at work on another line: it takes none of a signal handler then.
     os.write(2, b"stopped\\n")
 Shrink.stop = stop_and_tell
