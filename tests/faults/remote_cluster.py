@@ -458,9 +458,9 @@ def all_gone(course: Course) -> None:
 
 
 def all_back_with_old_files(course: Course) -> None:
-    """One of the nodes has keys of slots that were moved away since.  Redis 7.0 says that it imports
-    them, and once their master has changed that they are nobody's; Redis 8.0 goes on to know whose
-    they are; Valkey drops such keys."""
+    """One of the nodes has keys of slots that were moved away since.  Redis 7.0 says that it
+    imports them, and once their master has changed that they are nobody's; Redis 8.0 goes on to
+    know whose they are; Valkey drops such keys."""
     pairs = course.cluster.pairs()
     (source, _), (target, heir) = course.random.sample(pairs, 2)
     course.look_until("remote_sets", ENOUGH)

@@ -26,18 +26,18 @@ CURVES = ("pool", "least", "most")
 
 
 class Distances(ctypes.Structure):
-    _fields_ = [
+    _fields_ = (
         ("period", ctypes.c_uint64),
         *((curve, ctypes.c_uint64 * STEPS) for curve in CURVES),
         ("unseen", ctypes.c_uint64),
         ("samples", ctypes.c_uint64),
-    ]
+    )
 
 
 class State(ctypes.Structure):
-    _fields_ = [
+    _fields_ = tuple(
         (name, ctypes.c_uint64) for name in ("one_in", "samples", "read_again", "not_read_again")
-    ]
+    )
 
 
 class Sampling:
