@@ -298,12 +298,13 @@ def test_an_error_that_explains_a_lot(fake: FakeStore, start_courier: StartCouri
 
 @pytest.mark.parametrize("password", [None, "sesame"])
 def test_one_that_lets_nobody_in(
-    password: str | None, fake: FakeStore, start_courier: StartCourier
+    password: str | None, fake: FakeStore, start_courier: StartCourier, tmp_path: Path
 ) -> None:
     """It says why before it is asked, and hangs up: as Redis does without a password of hosts
     that are not its own, which is the first that many see of it."""
     fake.greeting = b"-DENIED Redis is running in protected mode\r\n" + HANG_UP
-    courier = start_courier(fake.url, password=password)
+    file = password and written(password, tmp_path)
+    courier = start_courier(fake.url, password_file=file)
     courier.wait_for_error("DENIED Redis is running in protected mode")
 
 
