@@ -720,7 +720,6 @@ def test_reason_is_fit_for_a_log(make: Callable[..., Running], save: bytes) -> N
 
 
 def a_device(pool_size: int) -> Running:
-
     base = Path(tempfile.mkdtemp(prefix="preswapd-test-", dir="/dev/shm"))
     running = Running(base, SPECS, pool_size, base=base)
     running.open(known=False)

@@ -106,7 +106,7 @@ void place_forget_left(struct device *d)
 /* --- From one place to another ----------------------------------------------------------------- */
 
 /* The zone behind the swap header is on disk for good, and no page of a guest. */
-static uint64_t *gauge_of(struct device *d, uint64_t page, uint8_t state)
+static uint64_t *gauge_of(struct device *d, uint64_t page, enum page_state state)
 {
 	if (state == DISK && page && zone_has(&d->zone, page))
 		return NULL;
