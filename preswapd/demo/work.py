@@ -27,7 +27,7 @@ STOP = "/run/stop"
 USER = "nobody"
 COUNT_SECONDS = 60.0
 FILL_SECONDS = 120.0
-# Half a minute here; where ten other programs wanted the processors, twice more than three.
+# Where some fifteen other programs wanted two processors it took more than three minutes.
 ROUND_SECONDS = 300.0
 CHECK_SECONDS = 120.0
 

@@ -31,12 +31,9 @@ WAYS_BACK = {
     ("without any password",): "it has no password: give it one, or leave out password-file",
     ("DENIED",): "give it a password, requirepass, and write that into password-file of [remote]",
     ("NOPERM",): "its user must be let: GET, SET, DEL, PING, INFO and CLUSTER SLOTS of preswapd:*",
-    (
-        "SSL",
-        "X509",
-        "TLS",
-        "violation of protocol",
-    ): f"see the url and ca, cert and key of [remote]: {GUIDE}",
+    ("SSL", "X509", "TLS", "violation of protocol"): (
+        f"see the url and ca, cert and key of [remote]: {GUIDE}"
+    ),
     ("DB index", "SELECT"): "see the number of a database behind the hosts in url of [remote]",
     ("Protocol error", "unknown command"): "see url of [remote]: another program listens there",
     ("later than",): "where the disk is faster than that, do without it; else raise timeout",
