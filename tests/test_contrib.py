@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from preswapd.api.client import Client
-from preswapd.api.exposition import governor_text
+from preswapd.api.governor import governor_text
 from preswapd.govern.config import Config
 from preswapd.govern.policy import Rules
 from preswapd.govern.readings import Host, Instances

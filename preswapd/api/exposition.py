@@ -16,7 +16,6 @@ from preswapd.api.figures import (
     Latency,
     Statistics,
 )
-from preswapd.api.governor import FIGURES, INSTANCE_FIGURES, GovernorStatus
 
 Labels = dict[str, str]
 Sample = tuple[Labels, float]
@@ -29,28 +28,6 @@ IMAGE_LATENCY = "preswapd_image_request_duration_seconds"
 def metrics_text(*instances: Statistics) -> str:
     """Of one server, or of several with each of them under its own label."""
     return "".join(f"{line}\n" for line in lines(instances))
-
-
-def governor_text(status: GovernorStatus) -> str:
-    """What the governor says of itself and of those that it governs."""
-    build = family(
-        "preswapd_governor_build_info",
-        GAUGE,
-        "The governor's version.",
-        [({"version": status["version"]}, 1.0)],
-    )
-    own = families("preswapd_governor", FIGURES, [({}, known(status))])
-    each = families(
-        "preswapd_governor_instance",
-        INSTANCE_FIGURES,
-        [({"instance": name}, known(found)) for name, found in status["instances"].items()],
-    )
-    return "".join(f"{line}\n" for line in (*build, *own, *each))
-
-
-def known(figures: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Without what is null."""
-    return {key: value for key, value in figures.items() if value is not None}
 
 
 def lines(instances: tuple[Statistics, ...]) -> Iterator[str]:

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What the governor says of itself on its socket, and the operator's end of that."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, TypedDict, cast
+from typing import Annotated, Any, TypedDict, cast
 
 from preswapd.api.client import Client
-from preswapd.api.figures import BYTES, Figure, catalogue, counter, gauge
+from preswapd.api.exposition import families, family
+from preswapd.api.figures import BYTES, GAUGE, Figure, catalogue, counter, gauge
 from preswapd.api.wire import PREFIX
 from preswapd.errors import UnreachableError
 
@@ -96,6 +98,28 @@ class Governor(Client):
                 f"no governor answers at {self.socket_path}: systemctl start preswapd-governor, or"
                 f" run preswapd govern ({error})"
             ) from None
+
+
+def governor_text(status: GovernorStatus) -> str:
+    """What the governor says of itself and of those that it governs."""
+    build = family(
+        "preswapd_governor_build_info",
+        GAUGE,
+        "The governor's version.",
+        [({"version": status["version"]}, 1.0)],
+    )
+    own = families("preswapd_governor", FIGURES, [({}, known(status))])
+    each = families(
+        "preswapd_governor_instance",
+        INSTANCE_FIGURES,
+        [({"instance": name}, known(found)) for name, found in status["instances"].items()],
+    )
+    return "".join(f"{line}\n" for line in (*build, *own, *each))
+
+
+def known(figures: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Without what is null."""
+    return {key: value for key, value in figures.items() if value is not None}
 
 
 def governor(runtime_dir: Path) -> Governor:

@@ -10,8 +10,7 @@ from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler
 from typing import Any, cast
 
-from preswapd.api.exposition import governor_text
-from preswapd.api.governor import GOVERNOR_PATH, GovernorStatus
+from preswapd.api.governor import GOVERNOR_PATH, GovernorStatus, governor_text
 from preswapd.api.wire import JSON_TYPE, METRICS, METRICS_TYPE, error_body
 
 # A client that sends nothing, or does not read, for this long is disconnected.

@@ -10,9 +10,9 @@ from pathlib import Path
 import click
 
 from preswapd.api.client import Client
-from preswapd.api.exposition import governor_text, metrics_text
+from preswapd.api.exposition import metrics_text
 from preswapd.api.figures import Statistics
-from preswapd.api.governor import governor
+from preswapd.api.governor import governor, governor_text
 from preswapd.cli.instances import ask_all, complain
 from preswapd.cli.invocation import Invocation, pass_invocation
 from preswapd.commandline import FILE
