@@ -123,8 +123,8 @@ def troubles(stats: Statistics) -> Iterator[Trouble]:
         "reject_alloc_fail",
         tmem["reject_alloc_fail"],
         WARNING,
-        f"the host has no memory to spare for tmem ({used}): pages go to disk",
-        f"the host had no memory to spare for tmem: {went_on}",
+        f"the host or a cgroup has no memory to spare for tmem ({used}): pages go to disk",
+        f"the host or a cgroup had no memory to spare for tmem: {went_on}",
     )
     yield Trouble(
         "checksum_errors",

@@ -47,7 +47,7 @@ def test_full_pool_is_one_line(start_server: StartServer) -> None:
 def test_host_short_of_memory(start_server: StartServer) -> None:
     server = start_server(extra=["--host-reserve=1024T"])
     connected(server).pwrite(NOISE, BEHIND_ZONE)
-    server.wait_for_line("the host has no memory to spare for tmem (")
+    server.wait_for_line("the host or a cgroup has no memory to spare for tmem (")
 
 
 def test_damaged_page(server: RunningServer) -> None:
