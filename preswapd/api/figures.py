@@ -398,7 +398,7 @@ class ImageFigures(TypedDict):
         Annotated[int, counter("pages read from the file that were given to the store")]
     ]
     remote_sets_dropped: NotRequired[
-        Annotated[int, counter("pages that were not, as others were still on their way to it")]
+        Annotated[int, counter("pages that were not, as it was away or too slow")]
     ]
     read_requests: Annotated[int, counter("NBD read requests")]
     write_requests: Annotated[int, counter("NBD write requests")]

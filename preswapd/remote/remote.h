@@ -54,6 +54,8 @@ struct remote_set {
 struct remote_ops {
 	/* Whether there is anybody to set pages for. */
 	bool (*takes)(struct remote *);
+	/* So many pages are not going to be set, as there was nobody. */
+	void (*pass)(struct remote *, uint64_t pages);
 	/* Seals a page under a new version, where there is room to set it. */
 	void (*seal)(struct remote *, const uint8_t device[REMOTE_DEVICE_BYTES], uint64_t page,
 		     const struct tmem_packed *, struct remote_set *);
@@ -93,6 +95,8 @@ struct remote_counters {
 struct share_ops {
 	/* Whether sets are taken at the moment. */
 	bool (*takes)(struct share *);
+	/* A page is not going to be set, as they were not: whether it should have been. */
+	bool (*pass)(struct share *);
 	/* It is to be sent: false, it is not going to be.  Never waits. */
 	bool (*set)(struct share *, uint64_t page, const uint8_t *from, enum tmem_compress,
 		    int (*pack)(enum tmem_compress, const void *page, uint8_t out[TMEM_PAGE],

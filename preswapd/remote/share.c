@@ -60,6 +60,11 @@ static bool takes(struct share *s)
 	return tier_takes(s->remote);
 }
 
+static bool pass(struct share *s)
+{
+	return tier_pass(s->remote, 1);
+}
+
 static void push(struct share *s)
 {
 	courier_push(&s->remote->courier);
@@ -132,4 +137,6 @@ static unsigned get(struct share *s, struct remote_want *wants, unsigned n,
 	return there;
 }
 
-const struct share_ops share_ops = {.takes = takes, .set = set, .push = push, .get = get};
+const struct share_ops share_ops = {
+	.takes = takes, .pass = pass, .set = set, .push = push, .get = get,
+};

@@ -191,6 +191,20 @@ bool tier_takes(struct remote *r)
 	return is_on(r) && (!until || is_over(r, until, coarse_ns()));
 }
 
+bool tier_pass(struct remote *r, uint64_t pages)
+{
+	bool is_enabled = __atomic_load_n(&r->is_enabled, __ATOMIC_RELAXED);
+
+	if (is_enabled)
+		count_add(&r->courier.count.sets_dropped, pages);
+	return is_enabled;
+}
+
+static void pass(struct remote *r, uint64_t pages)
+{
+	tier_pass(r, pages);
+}
+
 static void seal(struct remote *r, const uint8_t device[REMOTE_DEVICE_BYTES], uint64_t page,
 		 const struct tmem_packed *packed, struct remote_set *to)
 {
@@ -364,5 +378,5 @@ void tier_tick(struct remote *r)
 }
 
 const struct remote_ops remote_ops = {
-	.takes = tier_takes, .seal = seal, .set = set, .push = push, .forget = forget, .get = get,
+	.takes = tier_takes, .pass = pass, .seal = seal, .set = set, .push = push, .forget = forget, .get = get,
 };

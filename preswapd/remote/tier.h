@@ -38,6 +38,8 @@ int tier_connect(struct remote *, int fd);
 bool tier_is_open(const struct remote *);
 /* Whether sets are taken at the moment. */
 bool tier_takes(struct remote *);
+/* Pages that are not set are counted, unless none are to be: false. */
+bool tier_pass(struct remote *, uint64_t pages);
 /* Asks for pages by their names, whose values have so long a head: false, not at the moment. */
 bool tier_ask(struct remote *, struct remote_want **, unsigned n, const uint8_t *names, unsigned head);
 /* What came, counted, but for a value: true, that is to be opened. */

@@ -123,6 +123,7 @@ def test_it_is_asked_for_nothing_while_it_is_switched_off(path: Path, store: Sto
         assert read_all(host) == CONTENT
         assert host.courier.gets == len(store) == 0
         assert host.stats["remote_away"] == host.stats["disk_reads"] == PAGES
+        assert host.stats["remote_sets_dropped"] == 0
 
 
 # --- what is not ---
@@ -263,6 +264,7 @@ def test_without_a_courier_all_comes_from_the_file(path: Path, store: Store) -> 
         host.courier.remote.disconnect()
         assert read_all(host) == CONTENT
         assert host.stats["remote_away"] == host.stats["disk_reads"] == PAGES
+        assert host.stats["remote_sets_dropped"] == PAGES
 
 
 def test_what_a_host_has_set_wrongly_is_found(path: Path, other: Path, store: Store) -> None:

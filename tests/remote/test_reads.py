@@ -127,9 +127,9 @@ def test_what_was_set_before_is_read_when_it_is_on_again(stored: Running, remote
 def test_without_a_courier_the_disk_serves(running: Running, remote: Remote) -> None:
     running.instance.shrink(0)
     assert read_all(running) == ALL
-    assert not any(
-        number for name, number in remote.figures().items() if name.startswith("remote_")
-    )
+    figures = {name: number for name, number in remote.figures().items() if number}
+    assert figures.pop("remote_sets_dropped") == len(PAGES)
+    assert not any(name.startswith("remote_") for name in figures)
 
 
 def test_a_device_has_one_remote_tier(stored: Running) -> None:
@@ -298,6 +298,7 @@ def test_a_store_that_hung_is_asked_again_when_its_courier_has_news_of_it(
     stored.instance.shrink(0)
     assert remote.figures()["remote_open"]
     assert remote.figures()["remote_pages"] == 0
+    assert remote.figures()["remote_sets_dropped"] == len(PAGES)
     remote.set_timeout(10_000)
     courier.held.set()
     heard = remote.heard

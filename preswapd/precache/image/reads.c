@@ -112,8 +112,12 @@ static void keep(struct image *i, const struct run *r)
 		if (n < r->asked && !admission_note(&i->admission, r->first + n))
 			continue;
 		cache_put(i, r->first + n, page);
-		if (sets && !is_shared(r, n))
+		if (is_shared(r, n))
+			continue;
+		if (sets)
 			shared_set(i, r->first + n, page);
+		else
+			shared_pass(i);
 	}
 	if (sets)
 		shared_push(i);

@@ -41,6 +41,14 @@ void shared_set(struct image *i, uint64_t page, const uint8_t *from)
 		count_up(&i->count.remote_sets_dropped);
 }
 
+void shared_pass(struct image *i)
+{
+	struct share *s = share_of(i);
+
+	if (s && i->share_ops->pass(s))
+		count_up(&i->count.remote_sets_dropped);
+}
+
 void shared_push(struct image *i)
 {
 	i->share_ops->push(share_of(i));

@@ -19,6 +19,8 @@ uint64_t shared_get(struct image *, uint64_t first, uint32_t pages, uint8_t *buf
 bool shared_takes(struct image *);
 /* A page as the file has it, for the other hosts.  Never waits. */
 void shared_set(struct image *, uint64_t page, const uint8_t *from);
+/* A page as the file has it that is not set, as it would not be taken. */
+void shared_pass(struct image *);
 /* What was set goes out. */
 void shared_push(struct image *);
 

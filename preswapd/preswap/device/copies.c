@@ -106,6 +106,12 @@ void copies_end(struct copies *c)
 	free(c);
 }
 
+void copies_pass(struct device *d, uint64_t pages)
+{
+	if (copies_are_on(d))
+		d->remote.ops->pass(d->remote.remote, pages);
+}
+
 /* --- Pages that are read ------------------------------------------------------------------------ */
 
 /* It is not asked for again; and deleted, as what is wrong is of no use, and what is missing may have been on its

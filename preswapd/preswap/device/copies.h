@@ -45,6 +45,8 @@ void copies_seal(struct copies *, uint64_t page, const struct tmem_copy *);
 void copies_note(struct copies *, uint64_t page);
 /* What was noted goes out. */
 void copies_end(struct copies *);
+/* So many pages are on disk, and nowhere else, with no copies begun. */
+void copies_pass(struct device *, uint64_t pages);
 
 /* --- Pages that are read --- */
 

@@ -118,6 +118,8 @@ static void move(struct device *d, uint64_t extent, const bool chosen[EXTENT_PAG
 	marks_drop(&d->marks, &mark);
 	if (copies)
 		copies_end(copies);
+	else
+		copies_pass(d, w->moved);
 	count_add(&d->count.written_back_pages, w->moved);
 }
 
