@@ -154,9 +154,9 @@ def check_pool(name: str, stats: Statistics) -> Iterator[Finding]:
     """At most one: is it large enough to matter?"""
     images, limit = stats["images"].values(), stats["tmem"]["mem_limit"]
     size = sum(figures["size"] for figures in images)
-    hits, misses, evicted = (
-        sum(int(figures[key]) for figures in images) for key in ("hits", "misses", "evicted")
-    )
+    hits = sum(figures["hits"] for figures in images)
+    misses = sum(figures["misses"] for figures in images)
+    evicted = sum(figures["evicted"] for figures in images)
     reads = hits + misses
     text = ""
     if limit < LITTLE * size:
