@@ -187,7 +187,9 @@ def test_pool_that_is_always_full_means_disk_and_no_errors(
     guest.check_files()
     guest.check_files()
     _, counters = at_rest(guest)
-    assert counters["failed_stores"] > 1000
+    # How many of them are moved before the pool is full depends on how fast the guest is.
+    assert counters["failed_stores"] + counters["written_back_pages"] > 1000
+    assert counters["failed_stores"] > 0
     assert counters["disk_reads"] > 1000
     assert counters["disk_errors"] == 0
     assert allocated(server.arena) <= 4 * MIB

@@ -21,6 +21,7 @@ from tests.running import PRESWAPCTL, RunningServer
 # More of each writer than a server lives to see, however busy its machine is.
 PAGES = 4096
 STOP_AT, SLOW_FROM = 340, 680
+ENDED = object()
 
 
 @pytest.fixture(params=["32M", "4M"], ids=["ample", "full"])
@@ -76,14 +77,13 @@ def written_until_stop(server: RunningServer, number: int) -> list[Writer]:
     writers = [Writer(server, first) for first in (1, 1 + PAGES)]
     runs = [writer.run() for writer in writers]
     for step in range(PAGES + 1):
-        if all(writer.client.aio_is_dead() for writer in writers):
+        if not runs:
             break
         if step == STOP_AT:
             server.running.send_signal(number)
         if step > SLOW_FROM:
             time.sleep(0.01)
-        for running in runs:
-            next(running, None)
+        runs = [running for running in runs if next(running, ENDED) is not ENDED]
     return writers
 
 

@@ -13,7 +13,7 @@ from tests.running import IS_SANITIZED
 
 HERE = Path(__file__).parent
 NOBODY, SOME = 63, 4  # as powers of two: of so many pages one is followed
-ONCE, TIMES = 1000, 9000
+ONCE, TIMES = 500, 3000
 
 
 @pytest.fixture(scope="module")
