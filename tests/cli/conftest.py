@@ -97,7 +97,8 @@ def at_a_terminal(
     ) as process:
         assert process.stderr is not None
         question = ""
-        while not question.endswith("]: ") and (more := process.stderr.read(1)):
+        # Older releases of click print the space behind it to stdout.
+        while not question.endswith("]:") and (more := process.stderr.read(1)):
             question += more
         meanwhile()
         os.write(ours, answer.encode())
