@@ -133,6 +133,7 @@ def test_venv_of_another_python_is_made_anew(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # a minute of a processor, which others may want too
 def test_build_has_nothing_to_say(tmp_path: Path) -> None:
     """Neither Cython, nor the compiler, setuptools or Python warn of anything."""
     where = ["--force", f"--build-temp={tmp_path}/made", f"--build-lib={tmp_path}/lib"]

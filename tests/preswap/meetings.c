@@ -389,7 +389,7 @@ static void refaults(void)
 #define COPIES 8u
 
 static uint8_t copied[COPIES][PAGE_BYTES];
-static uint64_t copies_set, asked;
+static uint64_t copies_set, passed, asked;
 static bool takes_none;
 static void (*meet_set)(void);
 
@@ -397,6 +397,12 @@ static bool takes(struct remote *r)
 {
 	(void)r;
 	return !takes_none;
+}
+
+static void pass(struct remote *r, uint64_t pages)
+{
+	(void)r;
+	passed += pages;
 }
 
 static void seal(struct remote *r, const uint8_t *id, uint64_t page, const struct tmem_packed *packed,
@@ -444,7 +450,9 @@ static unsigned get(struct remote *r, const uint8_t *id, struct remote_want *wan
 	return n;
 }
 
-static const struct remote_ops played_store = {takes, seal, set, push, forget, get};
+static const struct remote_ops played_store = {
+	.takes = takes, .pass = pass, .seal = seal, .set = set, .push = push, .forget = forget, .get = get,
+};
 
 /* Version 1 is on disk, and copied. */
 static void copy_1(void)
@@ -504,6 +512,7 @@ static void copy_goes_with_its_page(void)
 	takes_none = true;
 	put_2_and_write_it_back();
 	CHECK(device_state(&d, PAGE) == DISK && reads(2) && asked == 0);
+	CHECK(copies_set == 1 && passed == 1);
 }
 
 static void copy_goes_with_a_write_to_disk(void)
@@ -531,6 +540,7 @@ static void copy_that_is_noted_meets_a_put(void)
 	CHECK(reads(2) && asked == 0);
 	takes_none = true;
 	CHECK(write_back() == 1 && reads(2) && asked == 0);
+	CHECK(copies_set == 1 && passed == 1);
 }
 
 /* --- cases --- */
