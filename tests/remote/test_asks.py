@@ -25,7 +25,7 @@ def test_each_page_comes_to_who_asked_and_each_set_whole(kind: str, tmp_path: Pa
     libraries = ["-lpthread", "-Wl,--wrap=send"]
     command = ["cc", *FLAGS, *SANITIZERS[kind], *INCLUDES, "-o", str(program), *files, *libraries]
     subprocess.run(command, check=True)
-    # A minute and a half of processors under ThreadSanitizer, and others want them too.
+    # Four seconds under ThreadSanitizer by itself; others want the processors too.
     done = subprocess.run([*IN_PLACE, str(program)], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 wrong" in done.stdout
