@@ -10,7 +10,7 @@ import click
 from preswapd.commandline import DIRECTORY, FILE
 from preswapd.errors import UsageError
 from preswapd.govern.config import Config, load
-from preswapd.govern.readings import Host, Instances
+from preswapd.govern.readings import ANSWER_SECONDS, LONE_ANSWER_SECONDS, Host, Instances
 from preswapd.govern.run import Governor, lock, release, run
 from preswapd.govern.status import StatusServer
 from preswapd.host.sd_notify import notify
@@ -90,7 +90,9 @@ def govern_command(
         raise UsageError("--release goes alone: it ends what a governor has set")
     host = Host()
     root = instances or (SYSTEM_RUNTIME_ROOT if system else runtime_root())
-    found = Instances(root, host.available)
+    is_only_look = once or only_release
+    seconds = LONE_ANSWER_SECONDS if is_only_look else ANSWER_SECONDS
+    found = Instances(root, host.available, answer_seconds=seconds)
     own = runtime_dir or governor_runtime_dir(system)
     rules = None if only_release else load(config)
     if dry_run:

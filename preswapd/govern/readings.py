@@ -21,8 +21,10 @@ from preswapd.host.meminfo import MEMINFO, ZONEINFO, available_memory, listed_me
 from preswapd.host.pressure import PRESSURE, stalled_seconds
 from preswapd.paths import RuntimePaths
 
-# Nobody waits longer for an answer: 32 servers on a loaded machine take a tenth of that.
+# So long a look waits for an answer: 32 servers on a loaded machine take a tenth of that.
 ANSWER_SECONDS = 0.5
+# An only look has longer, as no other one follows it: at a load of 10 a server was late for that.
+LONE_ANSWER_SECONDS = 4.0
 # After that an instance that hangs is asked anew.
 PATIENCE_SECONDS = 5.0
 # How much nobody has used for long is asked rarely.
@@ -130,9 +132,12 @@ class Instance:
 class Instances:
     """Those with a control socket below the directory."""
 
-    def __init__(self, root: Path, memory: Callable[[], int]) -> None:
+    def __init__(
+        self, root: Path, memory: Callable[[], int], *, answer_seconds: float = ANSWER_SECONDS
+    ) -> None:
         self.root = root
         self.memory = memory
+        self.answer_seconds = answer_seconds
         self.known: dict[Path, Instance] = {}
         self.threads = ThreadPoolExecutor(MOST_AT_ONCE, thread_name_prefix="ask")
 
@@ -144,7 +149,7 @@ class Instances:
         asked = [one for one in self.known.values() if one.task is None]
         for instance in asked:
             instance.task = self.threads.submit(instance.ask, self.memory)
-        self.collect(asked, ANSWER_SECONDS)
+        self.collect(asked, self.answer_seconds)
         self.collect(hanging, 0)
         found: dict[str, Instance] = {}
         for instance in self.known.values():
@@ -186,7 +191,7 @@ class Instances:
         those = [found[name] for name in limits]
         for instance in those:
             instance.task = self.threads.submit(instance.govern, limits[instance.name])
-        self.collect(those, ANSWER_SECONDS)
+        self.collect(those, self.answer_seconds)
         return [f"{one.name}: {one.away}" for one in those if one.away]
 
     def absent(self) -> dict[str, str]:

@@ -6,6 +6,7 @@ test_governor.py."""
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,8 +16,8 @@ import pytest
 
 from preswapd.govern.config import Config
 from preswapd.govern.policy import Rules
-from preswapd.govern.readings import Host, Instances
-from preswapd.govern.run import Governor
+from preswapd.govern.readings import ANSWER_SECONDS, LONE_ANSWER_SECONDS, Host, Instances
+from preswapd.govern.run import Governor, release
 from preswapd.govern.shares import MIB
 
 # Of (method, path): a status and a body, or bytes as they are.
@@ -30,13 +31,13 @@ def stats(name: str, **settings: int | str) -> dict[str, Any]:
     return {"instance": name, "tmem": tmem, "devices": {}, "sysctl": own}
 
 
-def newest(name: str, idle: int = 0) -> Answers:
+def newest(name: str, idle: int = 0, limit: int | str = "off") -> Answers:
     def answer(method: str, path: str) -> tuple[int, Any]:
         if path.startswith("/v1/ages"):
             return 200, {"ages": [{"older_than": 1800, "pages": 1, "bytes": idle}]}
         if method == "PUT":
             return 200, {f"preswap.{name}.governed_limit": 1}
-        return 200, stats(name, pool_limit=LIMIT, governed_limit="off")
+        return 200, stats(name, pool_limit=LIMIT, governed_limit=limit)
 
     return answer
 
@@ -59,10 +60,10 @@ class Fakes:
         listening.listen()
         threading.Thread(target=serve, args=(listening, answers), daemon=True).start()
 
-    def governor(self) -> Governor:
+    def governor(self, answer_seconds: float = ANSWER_SECONDS) -> Governor:
         rules = Rules(64 * MIB)
         self.log: list[str] = []
-        instances = Instances(self.root, Host().available)
+        instances = Instances(self.root, Host().available, answer_seconds=answer_seconds)
         self.stack.callback(instances.threads.shutdown)
         return Governor(Config(rules, ()), Host(), instances, lambda _, text: self.log.append(text))
 
@@ -209,6 +210,22 @@ def test_memory_is_that_of_the_moment_of_the_answers(fakes: Fakes) -> None:
     came.set()
     assert governor.status()["absent"] == {"hangs": "it does not answer in time"}
     assert len(waited) == 2
+
+
+def test_an_only_look_waits_for_one_that_is_late(fakes: Fakes) -> None:
+    answers = newest("vm1", limit=LIMIT)
+
+    def late(method: str, path: str) -> tuple[int, Any] | bytes:
+        time.sleep(1.5 * ANSWER_SECONDS)
+        return answers(method, path)
+
+    fakes.add("vm1", late)
+    log: list[str] = []
+    governor = fakes.governor(answer_seconds=LONE_ANSWER_SECONDS)
+    governor.turn()
+    assert governor.status()["absent"] == {}
+    release(governor.instances, lambda _, text: log.append(text))
+    assert log == ["vm1: the governor's limit is off"]
 
 
 def test_name_that_two_have(fakes: Fakes) -> None:
