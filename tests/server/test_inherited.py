@@ -97,7 +97,8 @@ def run_bytes(command: list[str], environment: dict[str, str]) -> tuple[int, byt
 def test_umask(start_server: StartServer, umask: str) -> None:
     server = start_server(start=False)
     started_from(server, f"umask {umask}")
-    connected(server).pwrite(DATA, BEHIND_ZONE)
+    client = connected(server)  # until all has been looked at: one that leaves takes its file along
+    client.pwrite(DATA, BEHIND_ZONE)
     for folder in (server.runtime_dir, server.shm_dir, server.state_dir):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
