@@ -97,8 +97,10 @@ def percentiles_of(rounds: Sequence[Seen]) -> dict[str, list[float]]:
 
 
 def percentiles(times: list[float]) -> list[float]:
+    if not times:
+        raise RuntimeError("no request was timed")
     ordered = sorted(times)
-    return [ordered[int(len(ordered) * wanted / 100)] if times else 0.0 for wanted in PERCENTILES]
+    return [ordered[int(len(ordered) * wanted / 100)] for wanted in PERCENTILES]
 
 
 # --- in a guest ---
@@ -177,7 +179,7 @@ def phases(who: str, figures: dict[str, Any], what: str) -> list[str]:
         + "  ".join(f"{value:9.1f}" for value in figures[key])
         for key, name in names.items()
     ]
-    ratio = figures["during"][1] / figures["before"][1] if figures["before"][1] else 0.0
+    ratio = figures["during"][1] / figures["before"][1]
     target = f", target {LATENCY_TARGET:g} or less" if what == "shrink" else ""
     return [*lines, f"  {'':31} p99 during / idle: {ratio:.1f}{target}"]
 

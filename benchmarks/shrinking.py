@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.load import FILL, fio
+from benchmarks.load import FILL, START, fio
 from preswapd.api.client import Client
 from preswapd.api.messages import ShrinkProgress, ShrinkResult
 from preswapd.demo.server import TemporaryServer
@@ -22,7 +22,7 @@ from preswapd.units import PAGE_SIZE
 
 MIB = 1 << 20
 DEVICE = "bench"
-# Of the first so many bytes of the device, half of each page compressible.
+# So many bytes of the device, from START on, half of each page compressible.
 FILLED = 256 * MIB
 # A light load: one request at a time, a tenth of them writes.
 READS_PER_SECOND = 1800
@@ -137,6 +137,7 @@ class LightLoad:
 
     def __init__(self, arguments: Sequence[str], folder: Path) -> None:
         self.folder = folder
+        self._said = folder / "said"
         self._fio = Child(
             [
                 *("fio", "--name=light", *arguments, "--rw=randrw", "--bs=4k", "--iodepth=1"),
@@ -145,11 +146,14 @@ class LightLoad:
                 *("--time_based", "--runtime=600", "--refill_buffers", "--log_unix_epoch=1"),
                 *("--buffer_compress_percentage=50", "--buffer_compress_chunk=4096"),
                 f"--write_lat_log={folder / 'light'}",
-            ]
+            ],
+            self._said,
         )
 
     def end(self) -> list[Sample]:
-        """Its reads."""
+        """Its reads.  RuntimeError where it has ended by itself, as after an error of a request."""
+        if self._fio.status is not None:
+            raise RuntimeError(f"fio: {self._fio.ending}: {self._said.read_text()[:500].strip()}")
         self._fio.stop(signal.SIGINT, END_SECONDS)
         lines = (self.folder / "light_clat.1.log").read_text().splitlines()
         words = ([int(word) for word in line.split(",")] for line in lines)
@@ -196,7 +200,8 @@ def seen(samples: list[Sample], window: Window) -> Seen:
 
 def seen_of_shrink(server: LoadedServer, folder: Path) -> Seen:
     """By a client whose pages go from memory to disk meanwhile: after it, the disk serves all."""
-    with light_load(["--ioengine=nbd", f"--uri={server.uri}"], folder) as load:
+    disk = ["--ioengine=nbd", f"--uri={server.uri}", f"--offset={START}"]
+    with light_load(disk, folder) as load:
         time.sleep(QUIET_SECONDS)
         _, window = shrink(server.client)
         time.sleep(QUIET_SECONDS)
