@@ -186,6 +186,7 @@ class Handler(Exchange):
     def send_error(self, status: HTTPStatus, text: str) -> None:
         """For what is not HTTP at all."""
         self.send(status, JSON_TYPE, encoded(error_body("usage", text)))
+        self.linger()
 
     # --- one request ---
 
@@ -196,12 +197,13 @@ class Handler(Exchange):
             self.close_connection = True
         except Exception as error:
             self.send_failure(error)
-            self.linger()
+            if self.has_upload:
+                self.linger()
 
     def linger(self) -> None:
-        """Takes what comes of a body that nobody will read: many a client reads no answer before it
-        has sent all."""
-        if self.has_upload:
+        """Takes what comes of a request that nobody will read: many a client reads no answer before
+        it has sent all, and what lies unread when a socket is closed resets the connection."""
+        with suppress(OSError):
             self.wfile.flush()
             self.connection.shutdown(socket.SHUT_WR)
             self.connection.settimeout(LINGER_SECONDS)

@@ -374,6 +374,14 @@ def test_bad_bytes_get_an_answer(raw: socket.socket, text: bytes, status: bytes)
     assert json.loads(body)["error"]["code"] == "usage"
 
 
+def test_who_still_sends_what_is_refused_gets_the_answer_whole(raw: socket.socket) -> None:
+    raw.sendall(b"GET /" + b"x" * 65536)
+    begun = raw.recv(1)  # it is refused already
+    raw.sendall(b"x" * 10000)
+    raw.shutdown(socket.SHUT_WR)
+    assert (begun + received(raw)).startswith(b"HTTP/1.1 414 ")
+
+
 def test_hanging_up_within_a_request(raw: socket.socket, module_server: RunningServer) -> None:
     raw.sendall(b"POST /v1/shrink HTTP/1.1\r\nContent-Length: 100\r\n\r\n{")
     raw.shutdown(socket.SHUT_WR)
