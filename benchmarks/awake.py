@@ -20,6 +20,8 @@ def kept_awake() -> Iterator[None]:
     spinning = [spin(processor) for processor in sorted(os.sched_getaffinity(0))]
     try:
         yield
+        if any(process.status is not None for process in spinning):
+            raise RuntimeError("what keeps the processors awake has ended")
     finally:
         for process in spinning:
             process.kill()

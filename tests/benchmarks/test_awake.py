@@ -33,3 +33,16 @@ def test_one_idle_process_on_each_processor(monkeypatch: pytest.MonkeyPatch) -> 
             wait_for(partial(place_and_class, process.pid), partial(eq, idle_there))
             assert process.status is None
     assert {process.status for process in spinning.values()} == {-9}
+
+
+def test_one_that_has_ended_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    spin = awake.spin
+
+    def ended(processor: int) -> Child:
+        process = spin(processor)
+        process.kill()
+        return process
+
+    monkeypatch.setattr(awake, "spin", ended)
+    with pytest.raises(RuntimeError, match="keeps the processors awake"), awake.kept_awake():
+        pass
