@@ -18,17 +18,16 @@ def test_reads_before_a_shrink_during_it_and_after(
         server.start()
         server.fill()
         seen = shrinking.seen_of_shrink(server, tmp_path)
-    assert len(seen.before) > 100
-    assert len(seen.after) > 100
+    assert seen.before
+    assert seen.after
 
 
 def test_a_load_that_has_ended_is_an_error(tmp_path: Path) -> None:
     nobody = ["--ioengine=nbd", f"--uri=nbd+unix:///?socket={tmp_path}/nobody"]
-    with (
-        shrinking.light_load(nobody, tmp_path) as load,
-        pytest.raises(RuntimeError, match=r"(?s)status 1: .*No such file"),
-    ):
-        load.end()
+    with shrinking.light_load(nobody, tmp_path) as load:
+        load._fio.wait()
+        with pytest.raises(RuntimeError, match=r"(?s)status 1: .*No such file"):
+            load.end()
 
 
 def test_times_of_no_request_are_an_error() -> None:
