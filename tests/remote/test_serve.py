@@ -84,6 +84,13 @@ def to_store(server: RunningServer) -> None:
     wait_for(lambda: remote(server)["remote_sets"] - before, lambda sets: sets == PAGES)
 
 
+def all_answered(server: RunningServer, pages: int) -> None:
+    """Of so many that went out, none is still queued: until then it would be read from there, and
+    could yet arrive at a store that has come back."""
+    names = ("remote_sets", "remote_sets_dropped", "remote_sets_refused")
+    wait_for(lambda: sum(remote(server)[name] for name in names), lambda n: n == pages)
+
+
 def test_what_is_written_back_is_read_from_the_store(server: RunningServer) -> None:
     client = guest_of(server)
     data = write(client, 1)
@@ -134,12 +141,13 @@ def test_store_that_is_killed(server: RunningServer, store: StoreServer) -> None
     assert remote(server)["remote_reads"] == 0
     data = write(client, 2)
     to_disk(server)
+    # Some of them may still be queued, and be read from there.
     assert read(client) == data
+    all_answered(server, 2 * PAGES)
     store.start()
     found(server)
     data = write(client, 3)
     to_store(server)
-    # Of the second ones some may still have been queued.
     before = remote(server)["remote_reads"]
     assert read(client) == data
     assert remote(server)["remote_reads"] == before + PAGES
@@ -173,11 +181,11 @@ def test_server_that_is_there_before_its_store(start_server: StartServer, tmp_pa
     data = write(client, 1)
     to_disk(server)
     assert read(client) == data
+    all_answered(server, PAGES)
     with store:
         found(server)
         data = write(client, 2)
         to_store(server)
-        # Those before were still queued.
         before = remote(server)["remote_reads"]
         assert read(client) == data
         assert remote(server)["remote_reads"] == before + PAGES
@@ -360,6 +368,7 @@ def test_store_that_another_authority_has_signed(start_server: StartServer, tmp_
         data = write(client, 1)
         to_disk(server)
         assert read(client) == data
+        all_answered(server, PAGES)
         assert remote(server)["remote_sets"] == 0
         assert store("DBSIZE") == 0
         ca.write_bytes(authority.certificate.read_bytes())
@@ -367,8 +376,9 @@ def test_store_that_another_authority_has_signed(start_server: StartServer, tmp_
         assert server.log.count(refused) == 1
         data = write(client, 2)
         to_store(server)
+        before = remote(server)["remote_reads"]
         assert read(client) == data
-        assert remote(server)["remote_reads"] == PAGES
+        assert remote(server)["remote_reads"] == before + PAGES
 
 
 def test_key_that_others_can_read(start_server: StartServer, store: StoreServer) -> None:
