@@ -20,7 +20,7 @@ from preswapd.guest.kernel import Kernel
 from preswapd.guest.programs import find
 from preswapd.guest.readings import SwapArea, swap_areas, troubles, vmstat
 from preswapd.host.children import Child
-from preswapd.host.meminfo import amounts
+from preswapd.host.meminfo import amounts, listed
 from preswapd.qmp import Monitor, MonitorError
 
 # Under emulation on a busy machine; an idle one takes 4 s, KVM one.
@@ -233,6 +233,14 @@ class Guest:
 
     def meminfo(self) -> dict[str, int]:
         return amounts(self.read("/proc/meminfo"))
+
+    def available(self) -> int:
+        """Bytes that its programs can still get without swapping.
+
+        What is free on the lists of its processors MemAvailable leaves out: 3.6 MiB were seen of
+        112, now there and now not.
+        """
+        return self.meminfo()["MemAvailable"] + listed(self.read("/proc/zoneinfo"))
 
     def vmstat(self) -> dict[str, int]:
         return vmstat(self.read("/proc/vmstat"))

@@ -27,7 +27,7 @@ def memory_leaving(available: int, kernel: Kernel, cache: Path) -> int:
 def taken_by(kernel: Kernel, cache: Path) -> int:
     """Bytes that this kernel and the guest's init take; seen once for each kernel and QEMU."""
     qemu = find("qemu-system-x86_64", "qemu-system-x86")
-    key = f"{TRIED} {identity(qemu)} {identity(kernel.image)}"
+    key = f"{TRIED} with lists {identity(qemu)} {identity(kernel.image)}"
     return remembered(cache / "guest-memory.json", key, lambda: measure(kernel, cache))
 
 
@@ -38,4 +38,4 @@ def identity(file: Path) -> str:
 
 def measure(kernel: Kernel, cache: Path) -> int:
     with Guest(Hardware(TRIED), Software(kernel), cache, life=TRY_SECONDS) as guest:
-        return TRIED - guest.meminfo()["MemAvailable"]
+        return TRIED - guest.available()

@@ -42,9 +42,13 @@ def listed_memory(path: Path = ZONEINFO) -> int:
     them before anything is reclaimed.
     """
     try:
-        return sum(map(int, LISTED.findall(path.read_text()))) * mmap.PAGESIZE
+        return listed(path.read_text())
     except OSError:
         return 0
+
+
+def listed(zoneinfo: str) -> int:
+    return sum(map(int, LISTED.findall(zoneinfo))) * mmap.PAGESIZE
 
 
 def total_memory(path: Path = MEMINFO) -> int:
