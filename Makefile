@@ -130,7 +130,7 @@ $(VENV)/.packages-%: tools/system-packages
 $(CREATED): $(VENV)/.packages-build
 	$(PYTHON) -m venv --system-site-packages $(if $(filter-out %/$(THIS_PYTHON),$(wildcard $(VENV)/lib/python*)),--clear) $(VENV)
 	$(PIP) install --upgrade 'pip >= 25.1'
-	@touch $< $@
+	@touch $< $(VENV)/.created-for-$$(basename "$$(readlink -f $(PYTHON))")  # in a bare system make did not know it before
 
 # The build's own requirements are installed too, so that a changed C file is compiled here and not in a fresh sandbox.
 $(VENV)/.installed: $(CREATED) pyproject.toml

@@ -122,6 +122,19 @@ def test_make_looks_whether_the_commands_are_there(tmp_path: Path) -> None:
     assert run(checked).returncode == 0
 
 
+def test_venv_is_made_once_where_python_comes_with_the_packages(tmp_path: Path) -> None:
+    """As in a bare system."""
+    python = tmp_path / "python3"
+    packages = tmp_path / "packages"
+    packages.write_text(f"#!/bin/sh\nln -sf /usr/bin/true {python}\n")
+    packages.chmod(0o755)
+    own = [f"VENV={tmp_path}/venv", f"PYTHON={python}", f"SYSTEM_PACKAGES={packages}", "PIP=true"]
+    make = ["make", "-C", str(ROOT), *own]
+    stamp = f"{tmp_path}/venv/.created-for-"
+    assert "-m venv" in run([*make, stamp]).stdout
+    assert run([*make, "--question", stamp + Path("/usr/bin/true").resolve().name]).returncode == 0
+
+
 def test_venv_of_another_python_is_made_anew(tmp_path: Path) -> None:
     """After an upgrade of the distribution nothing in it would be found."""
     make = ["make", "-C", str(ROOT), "-n", f"VENV={tmp_path}", "SYSTEM_PACKAGES=true", "build"]
