@@ -80,7 +80,8 @@ def test_every_key(pages: Path) -> None:
     for key, known in (*INSTANCE_KEYS.items(), *DEVICE_KEYS.items()):
         if isinstance(known, dict):
             # A table: its keys follow it, up to the next one.
-            own = text.split(f"\n       [{key}]")[1].split("\n       [")[0]
+            own = re.split(rf"\n +\[{key}\]", text)[1]
+            own = re.split(r"\n {5,7}\[", own)[0]
             for inner in known:
                 assert re.search(rf"^ +{inner} = ", own, re.M), f"{key}.{inner}"
         else:

@@ -70,8 +70,18 @@ def free_bytes(path: Path) -> int:
     return found.f_bavail * found.f_frsize
 
 
+def is_there(path: Path) -> bool:
+    """OSError where that cannot be seen, which is no absence: Path.exists() says no then, from
+    Python 3.14 on."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
 def existing_parent(path: Path) -> Path:
     """The path, or the closest directory above it that is there."""
-    while not path.exists():
+    while not is_there(path):
         path = path.parent
     return path

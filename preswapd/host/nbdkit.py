@@ -58,6 +58,7 @@ def probe() -> Nbdkit:
     path = path or shutil.which("nbdkit", path=SYSTEM_PATH)
     if path is None:
         raise RefusedError("nbdkit is not installed: install nbdkit and its Python plugin")
+    path = os.path.abspath(path)
     version = version_of(output_of(path, "--version"))
     if version < OLDEST:
         raise RefusedError(
@@ -71,7 +72,7 @@ def probe() -> Nbdkit:
             " again, for the Python that is here now, or into a virtual environment made with the"
             " distribution's own (/usr/bin/python3 -m venv --system-site-packages)"
         )
-    return Nbdkit(os.path.abspath(path), version, python)
+    return Nbdkit(path, version, python)
 
 
 def tried(*command: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -83,6 +84,8 @@ def tried(*command: str, env: Mapping[str, str] | None = None) -> subprocess.Com
             capture_output=True,
             text=True,
             errors="replace",
+            # nbdkit from 1.48 on does not start in a directory that was deleted.
+            cwd="/",
             env=env or environment(),
             timeout=PROBE_SECONDS,
             check=False,
@@ -101,7 +104,7 @@ def output_of(*command: str, env: Mapping[str, str] | None = None) -> str:
     if done.returncode:
         hint = (
             ": its Python plugin is not installed (Debian: nbdkit-plugin-python)"
-            if "python" in command
+            if "cannot open plugin" in done.stderr
             else ""
         )
         raise RefusedError(f"{' '.join(command)} failed{hint}: {complaint_of(done)}")

@@ -19,6 +19,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from preswapd.host.filesystems import is_there
 from preswapd.log import WARNING, Log
 from preswapd.paths import SharedMemoryPaths
 
@@ -34,7 +35,7 @@ class Clients:
             device: seconds_away(path)
             for device in devices
             for path in [paths.client(device)]
-            if path.exists()
+            if is_there(path)
         }
         self.awaited = set(self.away)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from preswapd.api.kinds import LARGEST_POOL
 from preswapd.errors import RefusedError
 from preswapd.host.cgroups import memory_files
+from preswapd.host.filesystems import is_there
 from preswapd.host.kernel import boot_id
 from preswapd.host.meminfo import default_reserve
 from preswapd.paths import InstancePaths
@@ -71,7 +72,7 @@ def check(settings: Settings) -> None:
 
 
 def plan_of(settings: Settings) -> Plan:
-    if not settings.paths.arena.exists():
+    if not is_there(settings.paths.arena):
         return survey(settings, None, boot_id())
     with closing(Host(settings.paths.arena, 0, create=False)) as host:
         return survey(settings, found_in(host), boot_id())
@@ -86,7 +87,7 @@ def open_instance(settings: Settings, remote: "Remote | None" = None) -> Opened:
     if settings.discard_state:
         discard(settings)
     begun = time.monotonic()
-    is_new = not settings.paths.arena.exists()
+    is_new = not is_there(settings.paths.arena)
     # A start that is refused makes no arena.
     plan = survey(settings, None, boot_id()) if is_new else None
     with cleaned_up(open_host(settings, create=is_new)) as host:

@@ -16,6 +16,7 @@ from typing import Any
 
 from preswapd.api.messages import Parked
 from preswapd.errors import RefusedError
+from preswapd.host.filesystems import is_there
 from preswapd.host.processes import exists
 from preswapd.log import WARNING, Log
 from preswapd.paths import RuntimePaths
@@ -43,7 +44,7 @@ class Parking:
         self.known = {name: parked for name, parked in found.items() if name in awaited}
 
     def read(self) -> dict[str, Parked]:
-        if not self.path.exists():
+        if not is_there(self.path):
             return {}
         found: dict[str, Any] = json.loads(self.path.read_bytes())
         # A runtime directory on a disk keeps the file when the host restarts.

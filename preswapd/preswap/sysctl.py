@@ -25,7 +25,7 @@ from preswapd.api.settings import (
     said_in,
 )
 from preswapd.errors import RefusedError, UsageError
-from preswapd.host.filesystems import total_bytes
+from preswapd.host.filesystems import is_there, total_bytes
 from preswapd.preswap.device._device import Device
 from preswapd.preswap.files.durable import write_file
 from preswapd.preswap.policy import Policy
@@ -288,7 +288,7 @@ class Sysctl:
 
     def is_kept(self) -> bool:
         """Also False where somebody has removed the file, or its directory."""
-        return self.not_kept is None and (not self.changed or self.path.exists())
+        return self.not_kept is None and (not self.changed or is_there(self.path))
 
     # --- the start ---
 
@@ -329,7 +329,7 @@ class Sysctl:
 
 
 def read(path: Path) -> dict[str, str]:
-    if not path.exists():
+    if not is_there(path):
         return {}
     found = json.loads(path.read_bytes())
     if not isinstance(found, dict) or any(type(value) is not str for value in found.values()):

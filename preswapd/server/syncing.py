@@ -12,6 +12,7 @@ from types import FrameType
 from preswapd.api.messages import ShrinkResult
 from preswapd.api.progress import Pace
 from preswapd.errors import PartialError
+from preswapd.host.filesystems import is_there
 from preswapd.log import INFO, WARNING, log
 from preswapd.preswap.instance import Instance
 from preswapd.preswap.opening import check
@@ -59,7 +60,7 @@ def why(result: ShrinkResult) -> str:
 
 def has_work(settings: Settings) -> bool:
     """Without an arena all that is known is on disk, and was saved there."""
-    return settings.paths.arena.exists() or settings.discard_state or settings.accept_moved
+    return is_there(settings.paths.arena) or settings.discard_state or settings.accept_moved
 
 
 def followed(shrink: Shrink) -> ShrinkResult:

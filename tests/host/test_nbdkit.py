@@ -64,9 +64,12 @@ def test_too_old(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_no_python_plugin(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    script = '[ "$1" = --version ] && echo nbdkit 1.32.5 && exit; echo cannot open >&2; exit 1'
-    put_in_path(monkeypatch, tmp_path, script)
+    script = '[ "$1" = --version ] && echo nbdkit 1.32.5 && exit; echo "{}" >&2; exit 1'
+    put_in_path(monkeypatch, tmp_path, script.format("nbdkit: error: cannot open plugin 'python'"))
     with pytest.raises(RefusedError, match="Python plugin is not installed"):
+        nbdkit.probe()
+    put_in_path(monkeypatch, tmp_path, script.format("nbdkit: get_current_dir_name: No such file"))
+    with pytest.raises(RefusedError, match="failed: nbdkit: get_current_dir_name"):
         nbdkit.probe()
 
 

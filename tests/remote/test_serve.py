@@ -259,6 +259,8 @@ def test_courier_has_nothing_of_the_server(server: RunningServer) -> None:
     pid = courier(server)
     places = {os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()}
     own = {place for place in places if not place.startswith(("socket:", "pipe:", "anon_inode:"))}
+    # libffi 3.8 keeps its own file open.
+    own = {place for place in own if not Path(place).name.startswith("libffi.so.")}
     assert own <= {"/dev/null", str(server.log_file)}
     sockets = {place for place in places if place.startswith("socket:")}
     ours = {os.readlink(path) for path in Path(f"/proc/{server.pid}/fd").iterdir()}

@@ -76,7 +76,6 @@ def test_scanner_reads_in_the_zone_only(scanner: str, shape: Shape, tmp_path: Pa
 def test_thorough_scanner_needs_most_of_the_zone(scanner: str, tmp_path: Path) -> None:
     """So that a test that passes because nothing was read, or nothing logged, would be noticed."""
     found = scan(scanner, Shape("zeros", 256 * MIB, False), tmp_path)
-    # Of all that lies between util-linux 2.41 reads less.
-    assert {Span(0, 512 * KIB + PAGE), Span(512 * KIB, 512 * KIB + PAGE)} & set(found)
+    # What lies between is read by fewer of its probes from release to release.
     assert found[0] >= Span(0, 256 * KIB)
     assert found[-1] >= Span(256 * MIB - 512 * KIB, 256 * MIB)

@@ -69,6 +69,7 @@ class Contained(RunningServer):
         joining = f"echo $$ >{self.cgroup}/cgroup.procs; " if self.cgroup else ""
         doctor = [PRESWAPCTL, f"--runtime-dir={self.runtime_dir}", "--json", "doctor"]
         done = run(["sh", "-c", f'{joining}exec "$@"', "sh", *enter, *doctor])
+        assert done.stdout, done.stderr
         found: list[dict[str, Any]] = json.loads(done.stdout)["checks"]
         return [check for check in found if "container" in check["subject"]]
 

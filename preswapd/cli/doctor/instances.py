@@ -28,6 +28,7 @@ from preswapd.cli.doctor.sockets import check_firewall, check_sockets
 from preswapd.cli.doctor.store import check_remote
 from preswapd.cli.instances import RunningInstance, is_there
 from preswapd.cli.typed import as_root, control
+from preswapd.host import filesystems
 from preswapd.host.file_locks import holder
 from preswapd.paths import (
     InstancePaths,
@@ -178,7 +179,7 @@ def files_of(
 def check_files(place: Place, files: Iterable[tuple[Path, str | None]]) -> Iterator[Finding]:
     """A running server has them open already, so nobody would notice before it ends."""
     for path, device in files:
-        if not path.exists():
+        if not filesystems.is_there(path):
             way = "before a restart shut the guests down, or swapoff there"
             yield Finding(
                 FIX,

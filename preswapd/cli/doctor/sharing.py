@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from preswapd.cli.doctor.finding import FIX, NOTE, OK, Finding
-from preswapd.host.filesystems import free_bytes, total_bytes
+from preswapd.host.filesystems import free_bytes, is_there, total_bytes
 from preswapd.paths import SharedMemoryPaths
 from preswapd.units import format_size
 
@@ -102,7 +102,7 @@ def maps_of(shm_dir: Path) -> list[Path]:
 
 
 def bytes_of(paths: Iterable[Path]) -> int:
-    return sum(path.lstat().st_blocks * BLOCK for path in paths if path.exists())
+    return sum(path.lstat().st_blocks * BLOCK for path in paths if is_there(path))
 
 
 def others_files(mount: Path) -> Iterator[tuple[int, int]]:

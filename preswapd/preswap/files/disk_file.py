@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from preswapd.errors import RefusedError
-from preswapd.host.filesystems import avoid_copy_on_write, tells_holes
+from preswapd.host.filesystems import avoid_copy_on_write, is_there, tells_holes
 from preswapd.preswap.files.durable import Fresh, fresh_name, remove_file
 from preswapd.preswap.files.identity import Identity, identity, write_token
 from preswapd.units import PAGE_SIZE, exact_size
@@ -21,7 +21,7 @@ PIECE_PAGES = 256
 def check_disk_file(path: Path, size: int) -> None:
     """RefusedError when the disk file is missing or of another size."""
     try:
-        if not (path.is_file() or path.is_block_device() or not path.exists()):
+        if not (path.is_file() or path.is_block_device() or not is_there(path)):
             raise RefusedError(f"{path} is neither a file nor a block device")
         found = size_of(path)
     except FileNotFoundError:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from preswapd.host.filesystems import is_there
+
 FRESH = ".new"
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
@@ -26,7 +28,7 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 def has_length(path: Path, length: int) -> bool:
-    return path.exists() and path.stat().st_size == length
+    return is_there(path) and path.stat().st_size == length
 
 
 def overwrite_file(path: Path, content: bytes) -> None:

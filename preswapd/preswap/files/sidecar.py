@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from preswapd.api.kinds import check_compress, check_device_size
 from preswapd.errors import RefusedError, UsageError
+from preswapd.host.filesystems import is_there
 from preswapd.paths import check_device_name
 from preswapd.preswap.files.durable import sync_directory, write_file
 
@@ -153,7 +154,7 @@ class Sidecars(NamedTuple):
 
 
 def read_all(state_dir: Path) -> Sidecars:
-    if state_dir.exists():
+    if is_there(state_dir):
         sync_directory(state_dir)
     found = Sidecars({}, {})
     for path in paths_in(state_dir):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from preswapd.errors import UsageError
+from preswapd.host.filesystems import is_there
 from preswapd.preswap.files.durable import remove_file, sync_directory, write_and_publish
 from preswapd.preswap.moving.client import parse_uri
 
@@ -42,6 +43,6 @@ def read_note(path: Path) -> Note | None:
 
 
 def remove_note(path: Path) -> None:
-    if path.exists():
+    if is_there(path):
         remove_file(path)
         sync_directory(path.parent)

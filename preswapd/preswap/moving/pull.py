@@ -16,6 +16,7 @@ from pathlib import Path
 
 from preswapd.api.messages import PullStatus
 from preswapd.errors import with_place
+from preswapd.host.filesystems import is_there
 from preswapd.log import ERROR, NOTICE, WARNING, Log, Throttle
 from preswapd.preswap.creation import Served
 from preswapd.preswap.files.maps import PENDING
@@ -73,7 +74,7 @@ class Pull:
     @property
     def is_over(self) -> bool:
         """All is here, and the source knows."""
-        return not self.path.exists()
+        return not is_there(self.path)
 
     # --- requests of the guest ---
 
