@@ -90,17 +90,29 @@ install: $(BUILT)  ## APP, links to its commands, units, manual pages and comple
 	  install -D -m 644 "$$made/$$command.bash" $(SHARE)/bash-completion/completions/$$command && \
 	  install -D -m 644 "$$made/$$command.zsh" $(SHARE)/zsh/site-functions/_$$command && \
 	  install -D -m 644 "$$made/$$command.fish" $(SHARE)/fish/vendor_completions.d/$$command.fish || exit 1; done
-	@[ -n "$(DESTDIR)" ] || echo "Installed. For the units, once: sudo systemd-sysusers && sudo systemd-tmpfiles --create preswapd.conf && sudo systemctl daemon-reload"
+	@[ -n "$(DESTDIR)" ] || echo "Installed. For the units, once: sudo systemd-sysusers && sudo systemd-tmpfiles --create preswapd.conf"
+	@[ -n "$(DESTDIR)" ] || [ ! -d "$(BOOTED)" ] || systemctl --no-ask-password daemon-reload || \
+	  echo "The units may be other ones: sudo systemctl daemon-reload" >&2
 
 built:
 	@$(MAKE) --no-print-directory --question $(VENV)/.built || { \
 	  echo "Nothing is built here yet, or sources have changed, and the checkout is not root's: first run make without sudo" >&2; exit 1; }
+
+# There where systemd runs.
+BOOTED := /run/systemd/system
+
+# What runs may have guests that swap, and could not be started again.
+ACTIVE = systemctl list-units --plain --no-legend --state=active,activating,reloading,deactivating 'preswapd@*' 'preswapd-sync@*'
 
 # What is enabled would be started again at the next boot, and is not there then.
 ENABLED = $(sort $(notdir $(wildcard $(DESTDIR)/etc/systemd/system/*.wants/preswapd*)))
 
 uninstall:  ## take away what install has brought; configuration, guests' pages and disk files stay
 	@[ -z "$(ENABLED)" ] || { echo "Still enabled; swapoff in the guests, then: sudo systemctl disable --now $(ENABLED)" >&2; exit 1; }
+	@[ -n "$(DESTDIR)" ] || [ ! -d "$(BOOTED)" ] || { \
+	  active=$$($(ACTIVE)) || { echo "systemctl does not say what runs here, and guests may still swap to it" >&2; exit 1; }; \
+	  active=$$(printf %s "$$active" | cut -d' ' -f1 | tr '\n' ' '); [ -z "$$active" ] || { \
+	  echo "Still running; swapoff in the guests, then: sudo systemctl stop $$active" >&2; exit 1; }; }
 	[ ! -e "$(DESTDIR)$(APP)/pyvenv.cfg" ] || rm -rf "$(DESTDIR)$(APP)"
 	rm -f $(foreach command,preswapd preswapctl,$(addprefix $(TO)/,bin/$(command) share/man/man8/$(command).8 \
 	  share/bash-completion/completions/$(command) share/zsh/site-functions/_$(command) \

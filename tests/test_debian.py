@@ -112,6 +112,7 @@ SYSTEMCTL = """\
 #!/bin/sh
 echo systemctl "$*" >>{calls}
 [ "$1" = list-units ] || exit 0
+[ "{units}" != "?" ] || exit 1
 for unit in {units}; do
   for pattern; do
     # Its patterns are the shell's.
@@ -131,10 +132,10 @@ class Host:
             (root / folder).mkdir(parents=True)
 
     def maintain(self, script: str, *arguments: str, active: str = "") -> tuple[int, str]:
+        """`active`: units; "?": systemctl cannot tell."""
         text = (DEBIAN / f"preswapd.{script}").read_text()
         # A package's scripts name a host's folders as they are.
         text = re.sub(r"(?<=[ =\n])/(?=(?:etc|var|run|dev/shm)\b)", f"{self.root}/", text)
-        text = text.replace("-user preswapd", f"-user {os.geteuid()}")
         self.command("systemctl", SYSTEMCTL.format(calls=self.calls, units=active))
         for name in ("systemd-sysusers", "systemd-tmpfiles"):
             self.command(name, "#!/bin/sh\n")
@@ -172,9 +173,30 @@ def test_removal_is_refused_while_a_guest_may_swap(host: Host) -> None:
     assert host.called() == []
 
 
+def test_removal_is_refused_where_systemctl_cannot_tell(host: Host) -> None:
+    status, text = host.maintain("prerm", "remove", active="?")
+    assert status == 1
+    assert "systemctl does not say what runs here" in text
+    # And an upgrade goes on: nobody is restarted, which is said.
+    status, text = host.maintain("postinst", "configure", "1", active="?")
+    assert (status, "no server was restarted" in text) == (0, True)
+    assert host.called() == ["systemctl daemon-reload"]
+
+
 def test_removal_of_what_serves_nobody(host: Host) -> None:
     assert host.maintain("prerm", "remove") == (0, "")
-    assert host.called() == ["systemctl stop preswapd-metrics.timer preswapd-governor.service"]
+    assert host.called() == []
+
+
+def test_removal_stops_what_serves_no_guest_and_says_so(host: Host) -> None:
+    """And node_exporter does not tell the last figures for ever."""
+    figures = host.root / "var/lib/prometheus/node-exporter/preswapd.prom"
+    figures.parent.mkdir(parents=True)
+    figures.write_text("preswapd_up 1\n")
+    status, text = host.maintain("prerm", "remove", active="preswapd-metrics.timer")
+    assert (status, text) == (0, "preswapd: preswapd-metrics.timer is stopped\n")
+    assert host.called() == ["systemctl stop preswapd-metrics.timer"]
+    assert not figures.exists()
 
 
 def test_upgrade_stops_nothing_and_restarts_what_serves(host: Host) -> None:
@@ -192,6 +214,7 @@ def test_purge_never_deletes_a_page(host: Host) -> None:
     config = host.root / "etc/preswapd/vm1.toml"
     disk.parent.mkdir()
     disk.write_text("a page")
+    disk.with_suffix(".json").touch()
     memory.mkdir()
     config.write_text('pool-size = "1G"\n')
     status, text = host.maintain("postrm", "purge")
@@ -202,6 +225,58 @@ def test_purge_never_deletes_a_page(host: Host) -> None:
     )
     subprocess.run(["sh", "-c", command], check=True)
     assert host.maintain("postrm", "purge") == (0, "")
+
+
+@pytest.mark.parametrize("name", ["vm1.raw", "the guest's own.img", "swap0.img.new"])
+@pytest.mark.parametrize("swap", [False, True])
+def test_purge_never_deletes_a_guests_own_disk(host: Host, name: str, swap: bool) -> None:
+    """A writable image may lie among the swap disks; nor does the command that it prints."""
+    folder = host.root / "var/lib/preswapd/vm1"
+    folder.mkdir()
+    (folder / name).write_text("all that a guest has")
+    for own in ("swap0.img", "swap0.json") if swap else ():
+        (folder / own).touch()
+    status, text = host.maintain("postrm", "purge")
+    assert (status, (folder / name).exists()) == (0, True)
+    assert f"a guest's own disk:\n  {folder / name}\n" in text
+    (command,) = (line.strip() for line in text.splitlines() if "rm -r" in line)
+    subprocess.run(["sh", "-c", command], check=True)
+    assert (folder / name).exists()
+    assert not (folder / "swap0.img").exists()
+
+
+def test_purge_sees_pages_of_other_users_and_on_another_disk(host: Host, tmp_path: Path) -> None:
+    other = host.root / "dev/shm/preswapd-1000-vm2"
+    other.mkdir()
+    config = host.root / "etc/preswapd/vm1.toml"
+    config.touch()
+    status, text = host.maintain("postrm", "purge")
+    assert (status, config.exists(), str(other) in text) == (0, True, True)
+    other.rmdir()
+    disks = host.root / "var/lib/preswapd"
+    disks.rmdir()
+    (tmp_path / "larger/vm1").mkdir(parents=True)
+    disks.symlink_to(tmp_path / "larger")
+    (tmp_path / "larger/vm1/swap0.img").touch()
+    status, text = host.maintain("postrm", "purge")
+    assert (status, config.exists(), "swap0.img" in text) == (0, True, True)
+    (tmp_path / "larger/vm1/swap0.img").unlink()
+    assert host.maintain("postrm", "purge") == (0, "")
+    assert not config.exists()
+
+
+def test_purge_leaves_another_installation_alone(host: Host, tmp_path: Path) -> None:
+    wants = host.root / "etc/systemd/system/multi-user.target.wants"
+    wants.mkdir(parents=True)
+    (wants / "preswapd@vm1.service").symlink_to(tmp_path)
+    (wants / "preswapd@vm2.service").symlink_to(tmp_path / "gone")
+    socket = host.root / "run/preswapd/vm1/nbd.sock"
+    socket.parent.mkdir(parents=True)
+    socket.touch()
+    (host.root / "run/preswapd/vm2").mkdir()
+    assert host.maintain("postrm", "purge") == (0, "")
+    assert [path.name for path in wants.iterdir()] == ["preswapd@vm1.service"]
+    assert [path.name for path in (host.root / "run/preswapd").iterdir()] == ["vm1"]
 
 
 def test_purge_deletes_the_configuration_of_nobody(host: Host) -> None:

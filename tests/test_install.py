@@ -179,6 +179,41 @@ def test_uninstall_is_refused_while_a_unit_is_enabled(tmp_path: Path) -> None:
     assert command.exists()
 
 
+@pytest.mark.parametrize(
+    ("systemctl", "told"),
+    [
+        ("echo preswapd-sync@vm1.service loaded active exited", "stop preswapd-sync@vm1.service"),
+        ("exit 1", "systemctl does not say what runs here"),
+    ],
+)
+def test_uninstall_is_refused_while_a_unit_runs(tmp_path: Path, systemctl: str, told: str) -> None:
+    """Also one that nobody has enabled."""
+    command = tmp_path / "usr/bin/preswapctl"
+    command.parent.mkdir(parents=True)
+    command.write_text("")
+    script = tmp_path / "bin/systemctl"
+    script.parent.mkdir()
+    script.write_text(f"#!/bin/sh\n{systemctl}\n")
+    script.chmod(0o755)
+    place = [f"PREFIX={tmp_path}/usr", f"APP={tmp_path}/app", "DESTDIR=", f"BOOTED={tmp_path}"]
+    env = os.environ | {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
+    done = run(["make", f"--directory={ROOT}", "uninstall", *place], env=env)
+    assert done.returncode
+    assert told in done.stderr
+    assert command.exists()
+
+
+def test_install_has_systemd_read_the_units(tmp_path: Path) -> None:
+    script = tmp_path / "bin/systemctl"
+    script.parent.mkdir()
+    script.write_text(f'#!/bin/sh\necho "$@" >{tmp_path}/called\n')
+    script.chmod(0o755)
+    place = [f"PREFIX={tmp_path}/usr", f"APP={tmp_path}/app", "DESTDIR=", f"BOOTED={tmp_path}"]
+    own = [f"PATH={script.parent}:{os.environ['PATH']}"]
+    assert make("install", *place, *own).returncode == 0
+    assert (tmp_path / "called").read_text() == "--no-ask-password daemon-reload\n"
+
+
 def test_folder_that_is_none_of_ours_is_left_alone(tmp_path: Path) -> None:
     app = tmp_path / "srv/preswapd"
     app.mkdir(parents=True)
