@@ -102,7 +102,8 @@ built:
 BOOTED := /run/systemd/system
 
 # What runs may have guests that swap, and could not be started again.
-ACTIVE = systemctl list-units --plain --no-legend --state=active,activating,reloading,deactivating 'preswapd@*' 'preswapd-sync@*'
+ACTIVE = systemctl list-units --plain --no-legend --state=active,activating,reloading,deactivating 'preswapd@*' 'preswapd-sync@*' \
+  preswapd-governor.service 'preswapd-metrics.*'
 
 # What is enabled would be started again at the next boot, and is not there then.
 ENABLED = $(sort $(notdir $(wildcard $(DESTDIR)/etc/systemd/system/*.wants/preswapd*)))
@@ -112,7 +113,7 @@ uninstall:  ## take away what install has brought; configuration, guests' pages 
 	@[ -n "$(DESTDIR)" ] || [ ! -d "$(BOOTED)" ] || { \
 	  active=$$($(ACTIVE)) || { echo "systemctl does not say what runs here, and guests may still swap to it" >&2; exit 1; }; \
 	  active=$$(printf %s "$$active" | cut -d' ' -f1 | tr '\n' ' '); [ -z "$$active" ] || { \
-	  echo "Still running; swapoff in the guests, then: sudo systemctl stop $$active" >&2; exit 1; }; }
+	  echo "Still running; swapoff in the guests of servers, then: sudo systemctl stop $$active" >&2; exit 1; }; }
 	[ ! -e "$(DESTDIR)$(APP)/pyvenv.cfg" ] || rm -rf "$(DESTDIR)$(APP)"
 	rm -f $(foreach command,preswapd preswapctl,$(addprefix $(TO)/,bin/$(command) share/man/man8/$(command).8 \
 	  share/bash-completion/completions/$(command) share/zsh/site-functions/_$(command) \
@@ -120,6 +121,7 @@ uninstall:  ## take away what install has brought; configuration, guests' pages 
 	  $(addprefix $(UNITS)/,preswapd@.service preswapd@.socket preswapd-sync@.service preswapd-governor.service preswapd-metrics.service preswapd-metrics.timer) \
 	  $(TO)/lib/sysusers.d/preswapd.conf $(TO)/lib/tmpfiles.d/preswapd.conf
 	rm -rf $(SHARE)/doc/preswapd
+	@[ -n "$(DESTDIR)" ] || [ ! -d "$(BOOTED)" ] || systemctl --no-ask-password daemon-reload || true
 
 deb: export PYTHONDONTWRITEBYTECODE := 1
 deb: $(BUILT)  ## the Debian package for RELEASE=bookworm, trixie ... into dist/, built in a bare system

@@ -4,6 +4,7 @@ what the rest says, and its scripts take nothing away from a guest."""
 
 import os
 import re
+import shutil
 import subprocess
 import tomllib
 from pathlib import Path
@@ -128,6 +129,8 @@ class Host:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.calls = root / "calls"
+        self.disks = root / "var/lib/preswapd"
+        self.config = root / "etc/preswapd/vm1.toml"
         for folder in ("run/systemd/system", "bin", "etc/preswapd", "var/lib/preswapd", "dev/shm"):
             (root / folder).mkdir(parents=True)
 
@@ -208,61 +211,89 @@ def test_upgrade_stops_nothing_and_restarts_what_serves(host: Host) -> None:
     assert restarted == ["systemctl restart preswapd@vm1.service"]
 
 
+SIDECAR = '{"format":1,"tmem_dirty":true}'
+KEY = bytes(32)
+
+
+def command_of(text: str) -> str:
+    (command,) = (line.strip() for line in text.splitlines() if "rm -r" in line)
+    return command
+
+
 def test_purge_never_deletes_a_page(host: Host) -> None:
-    disk = host.root / "var/lib/preswapd/vm1/swap0.img"
+    disk = host.disks / "vm1/swap0.img"
     memory = host.root / "dev/shm/preswapd-vm1"
-    config = host.root / "etc/preswapd/vm1.toml"
     disk.parent.mkdir()
     disk.write_text("a page")
-    disk.with_suffix(".json").touch()
+    disk.with_suffix(".json").write_text(SIDECAR)
     memory.mkdir()
-    config.write_text('pool-size = "1G"\n')
+    host.config.write_text('pool-size = "1G"\n')
     status, text = host.maintain("postrm", "purge")
-    assert (status, disk.exists(), memory.exists(), config.exists()) == (0, True, True, True)
-    (command,) = (line.strip() for line in text.splitlines() if "rm -r" in line)
-    assert {str(memory), str(config.parent), f"{host.root}/var/lib/preswapd"} <= set(
-        command.split()
-    )
-    subprocess.run(["sh", "-c", command], check=True)
+    assert (status, disk.exists(), memory.exists(), host.config.exists()) == (0, True, True, True)
+    assert f"Swap disks, and what tells of them:\n  {disk}\n" in text
+    assert f"Pages in memory:\n  {memory}\n" in text
+    subprocess.run(["sh", "-c", command_of(text)], check=True)
     assert host.maintain("postrm", "purge") == (0, "")
+    assert not host.disks.exists()
 
 
-@pytest.mark.parametrize("name", ["vm1.raw", "the guest's own.img", "swap0.img.new"])
+def test_purge_prints_no_name_of_others(host: Host) -> None:
+    """Anybody may make them in /dev/shm, and root is to type what is printed."""
+    for name in ("preswapd-x;touch hurt", "preswapd-y *"):
+        (host.root / "dev/shm" / name).mkdir()
+    (host.root / "kept").touch()
+    status, text = host.maintain("postrm", "purge")
+    assert (status, "preswapd-x;touch hurt\n" in text) == (0, True)
+    subprocess.run(["sh", "-c", command_of(text)], check=True, cwd=host.root)
+    assert list((host.root / "dev/shm").iterdir()) == []
+    assert ((host.root / "kept").exists(), (host.root / "hurt").exists()) == (True, False)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("vm1.raw", "the guest's own.img", "swap0.img.new", "swap0.img ", "swap0.img\n", "lock"),
+        *("root.map", "root.json", "root.sums", "remote.key", "vm1.img/root.raw", "a\\cb/s.img"),
+    ],
+)
 @pytest.mark.parametrize("swap", [False, True])
 def test_purge_never_deletes_a_guests_own_disk(host: Host, name: str, swap: bool) -> None:
     """A writable image may lie among the swap disks; nor does the command that it prints."""
-    folder = host.root / "var/lib/preswapd/vm1"
-    folder.mkdir()
-    (folder / name).write_text("all that a guest has")
-    for own in ("swap0.img", "swap0.json") if swap else ():
-        (folder / own).touch()
+    folder = host.disks / "vm1"
+    own = folder / name
+    own.parent.mkdir(parents=True)
+    for file in ("swap0.img", "swap0.json") if swap else ():
+        (folder / file).write_text(SIDECAR)
+    own.write_text("all that a guest has")
+    # What another program has written beside it.
+    own.with_suffix(".json").touch()
+    host.config.touch()
     status, text = host.maintain("postrm", "purge")
-    assert (status, (folder / name).exists()) == (0, True)
-    assert f"a guest's own disk:\n  {folder / name}\n" in text
-    (command,) = (line.strip() for line in text.splitlines() if "rm -r" in line)
-    subprocess.run(["sh", "-c", command], check=True)
-    assert (folder / name).exists()
-    assert not (folder / "swap0.img").exists()
+    assert (status, own.exists(), host.config.exists()) == (0, True, True)
+    # Of a name in two lines it is not said what it is.
+    said = "Not all of it can be seen" if "\n" in name else f"a guest's own disk:\n  {folder}"
+    assert said in text
+    subprocess.run(["sh", "-c", command_of(text)], check=True)
+    assert own.read_text() == "all that a guest has"
 
 
 def test_purge_sees_pages_of_other_users_and_on_another_disk(host: Host, tmp_path: Path) -> None:
     other = host.root / "dev/shm/preswapd-1000-vm2"
     other.mkdir()
-    config = host.root / "etc/preswapd/vm1.toml"
-    config.touch()
+    host.config.touch()
     status, text = host.maintain("postrm", "purge")
-    assert (status, config.exists(), str(other) in text) == (0, True, True)
+    assert (status, host.config.exists(), str(other) in text) == (0, True, True)
     other.rmdir()
-    disks = host.root / "var/lib/preswapd"
-    disks.rmdir()
+    host.disks.rmdir()
     (tmp_path / "larger/vm1").mkdir(parents=True)
-    disks.symlink_to(tmp_path / "larger")
-    (tmp_path / "larger/vm1/swap0.img").touch()
+    host.disks.symlink_to(tmp_path / "larger")
+    disk = tmp_path / "larger/vm1/swap0.img"
+    disk.touch()
     status, text = host.maintain("postrm", "purge")
-    assert (status, config.exists(), "swap0.img" in text) == (0, True, True)
-    (tmp_path / "larger/vm1/swap0.img").unlink()
+    assert (status, host.config.exists(), "swap0.img" in text) == (0, True, True)
+    disk.unlink()
     assert host.maintain("postrm", "purge") == (0, "")
-    assert not config.exists()
+    assert not host.config.exists()
 
 
 def test_purge_leaves_another_installation_alone(host: Host, tmp_path: Path) -> None:
@@ -280,21 +311,52 @@ def test_purge_leaves_another_installation_alone(host: Host, tmp_path: Path) -> 
 
 
 def test_purge_deletes_the_configuration_of_nobody(host: Host) -> None:
-    config = host.root / "etc/preswapd"
-    (config / "vm1.toml").write_text('pool-size = "1G"\n')
+    """And what the server has made for itself; what configuration says in comments is not said."""
+    host.config.write_text('pool-size = "1G"\n# state-dir = "/srv/swap"\n')
+    folder = host.disks / "vm1"
+    folder.mkdir()
+    (folder / "lock").touch()
+    (folder / "remote.key").write_bytes(KEY)
+    (folder / "base.sums").write_bytes(b"pssums1\n" + bytes(100))
     assert host.maintain("postrm", "remove") == (0, "")
-    assert config.exists()
+    assert host.config.exists()
     assert host.maintain("postrm", "purge") == (0, "")
-    assert not config.exists()
-    assert not (host.root / "var/lib/preswapd").exists()
+    assert not host.config.parent.exists()
+    assert not host.disks.exists()
 
 
-def test_purge_keeps_a_configuration_that_says_where_pages_are(host: Host) -> None:
-    config = host.root / "etc/preswapd/vm1.toml"
-    config.write_text('state-dir = "/srv/swap"\n')
+def test_purge_takes_what_it_cannot_see_for_something(host: Host) -> None:
+    """As a server of files may not let root read all."""
+    host.command("find", f'#!/bin/sh\n{shutil.which("find")} "$@"; exit 1\n')
     status, text = host.maintain("postrm", "purge")
-    assert (status, config.exists()) == (0, True)
-    assert str(config) in text
+    assert (status, f"Not all of it can be seen:\n  {host.disks}\n" in text) == (0, True)
+    assert host.config.parent.exists()
+
+
+@pytest.mark.parametrize("text", ['state-dir = "/srv/swap"', '"shm-dir"\t= "/dev/shm/x"'])
+@pytest.mark.parametrize("is_link", [False, True])
+def test_purge_keeps_a_configuration_that_says_where_pages_are(
+    host: Host, tmp_path: Path, text: str, is_link: bool
+) -> None:
+    if is_link:
+        host.config.symlink_to(tmp_path / "vm1.toml")
+    host.config.write_text(text + "\n")
+    status, told = host.maintain("postrm", "purge")
+    assert (status, host.config.exists()) == (0, True)
+    assert str(host.config) in told
+
+
+def test_purge_keeps_what_a_unit_names(host: Host) -> None:
+    units = host.root / "etc/systemd/system"
+    units.mkdir(parents=True)
+    (units / "other.service").write_text("ExecStart=/usr/bin/other --state-dir=/srv/other\n")
+    (units / "my-swap.service").write_text(
+        "ExecStart=/usr/bin/preswapd serve \\\n  --shm-dir /dev/shm/x\n"
+    )
+    status, text = host.maintain("postrm", "purge")
+    assert (status, host.config.parent.exists()) == (0, True)
+    assert f"may be more:\n  {units}/my-swap.service\n" in text
+    assert "other.service" not in text
 
 
 def test_container_gets_the_package_of_its_release(tmp_path: Path) -> None:

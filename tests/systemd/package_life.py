@@ -257,7 +257,7 @@ def leave(host: Host, client: Client) -> None:
     host.run("ls /var/lib/preswapd/vm1 /dev/shm/preswapd-vm1 /etc/preswapd")
     tell("a purge keeps them too, and says how to delete them")
     text = host.run("dpkg --purge preswapd")
-    assert "rm -r /dev/shm/preswapd-vm1 /etc/preswapd /var/lib/preswapd" in text
+    assert "rm -r /dev/shm/preswapd-* /etc/preswapd /var/lib/preswapd/*" in text
     assert host.is_there("/etc/preswapd/vm1.toml")
 
 
