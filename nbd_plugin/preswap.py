@@ -63,6 +63,10 @@ def thread_model() -> int:
 def after_fork() -> None:
     global _exports, _arrivals
     assert _handover is not None
+    if not _handover.is_debugged:
+        # nbdkit from 1.42 on tells its client an error of the plugin, also a stranger: without
+        # this module what went wrong, and not where in the code.
+        sys.modules["traceback"] = None  # type: ignore[assignment]
     # An exception is EIO to the client unless this was called before it.
     _callbacks.set_error = nbdkit.set_error
     if _handover.is_guarded:

@@ -4,6 +4,7 @@
 import ctypes
 import fcntl
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 
@@ -70,14 +71,25 @@ def free_bytes(path: Path) -> int:
     return found.f_bavail * found.f_frsize
 
 
-def is_there(path: Path) -> bool:
-    """OSError where that cannot be seen, which is no absence: Path.exists() says no then, from
-    Python 3.14 on."""
+def mode_of(path: Path) -> int:
+    """0 where nothing is there; OSError where that cannot be seen, which is no absence: exists(),
+    is_file() and their kin say no then, from Python 3.14 on."""
     try:
-        path.stat()
+        return path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
-        return False
-    return True
+        return 0
+
+
+def is_there(path: Path) -> bool:
+    return mode_of(path) != 0
+
+
+def is_file(path: Path) -> bool:
+    return stat.S_ISREG(mode_of(path))
+
+
+def is_directory(path: Path) -> bool:
+    return stat.S_ISDIR(mode_of(path))
 
 
 def existing_parent(path: Path) -> Path:

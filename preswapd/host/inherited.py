@@ -12,6 +12,7 @@ PREFIX = "PYTHON"
 # Which code runs, and how it is looked at by those who work on it.  All others of Python's
 # variables change what the code does: they take messages away, or make a warning an error.
 HARMLESS = {
+    "PYTHON_JIT",
     "PYTHONDONTWRITEBYTECODE",
     "PYTHONFAULTHANDLER",
     "PYTHONHASHSEED",
@@ -21,6 +22,11 @@ HARMLESS = {
     "PYTHONPYCACHEPREFIX",
     "PYTHONUNBUFFERED",
 }
+
+
+# It writes memory and then runs it, which a unit forbids: 3.14 warns of that wherever code is hot,
+# and a warning may be an error.
+NO_JIT = {"PYTHON_JIT": "0"}
 
 
 def without_chance(environment: Mapping[str, str]) -> dict[str, str]:

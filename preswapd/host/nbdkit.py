@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from preswapd.errors import MisfitError, RefusedError
-from preswapd.host.inherited import LOCALE, without_chance
+from preswapd.host.inherited import LOCALE, NO_JIT, without_chance
 from preswapd.host.versions import SYSTEM_PATH, Version, find_version, version_text
 
 # The Python plugin has after_fork and cleanup from here on.
@@ -48,7 +48,7 @@ def environment() -> dict[str, str]:
     own_bin = str(Path(sys.executable).parent)
     path = os.environ.get("PATH", os.defpath)
     ours = without_chance(os.environ)
-    return {**ours, "LC_ALL": LOCALE, "PATH": f"{own_bin}{os.pathsep}{path}"}
+    return {**ours, "LC_ALL": LOCALE, "PATH": f"{own_bin}{os.pathsep}{path}", **NO_JIT}
 
 
 def probe() -> Nbdkit:

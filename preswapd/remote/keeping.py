@@ -15,7 +15,7 @@ from typing import NoReturn, Protocol
 from preswapd.errors import RefusedError, with_place
 from preswapd.host import plain_files
 from preswapd.host.children import Child
-from preswapd.host.inherited import without_chance
+from preswapd.host.inherited import NO_JIT, without_chance
 from preswapd.log import WARNING, Log
 from preswapd.remote.settings import StoreSettings
 
@@ -179,4 +179,4 @@ def tls_of(settings: StoreSettings) -> dict[str, str] | None:
 
 def environment() -> dict[str, str]:
     ours = without_chance(os.environ)
-    return {name: value for name, value in ours.items() if name not in OURS}
+    return {name: value for name, value in ours.items() if name not in OURS} | NO_JIT

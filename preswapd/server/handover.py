@@ -32,6 +32,7 @@ class Handover:
     images: tuple[ImageSpec, ...] = ()
     store: StoreSettings | None = None  # of the remote tier
     python: str = ""  # the interpreter that its courier is run with
+    is_debugged: bool = False  # nbdkit's own log is on, and errors come with their traceback
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), default=text_of)
@@ -62,6 +63,7 @@ class Handover:
             ),
             store=None if store is None else StoreSettings(**with_paths(store)),
             python=values["python"],
+            is_debugged=values["is_debugged"],
         )
 
 

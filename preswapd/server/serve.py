@@ -149,6 +149,7 @@ def become_nbdkit(
         stops_at=tuple(stopping.wanted()),
         store=config.store,
         python=sys.executable,
+        is_debugged=bool(os.environ.get(DEBUG_VARIABLE)),
     )
     pass_on(listening.nbd)
     passing = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(len(listening.nbd))}
@@ -188,7 +189,7 @@ def command(
         f"--threads={facts.threads}",
         # It has a line for each failed request and each client that hangs up; what matters of that
         # the plugin logs itself, once for a burst.
-        *([] if os.environ.get(DEBUG_VARIABLE) else ["--log=null"]),
+        *([] if handover.is_debugged else ["--log=null"]),
         *([] if facts.structured_replies else ["--no-sr"]),
         *(keys.options(tls, keys.WHERE_ASKED) if tls else []),
         "python",

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import preswapd.preswap
-from preswapd.host.filesystems import existing_parent, is_there
+from preswapd.host.filesystems import existing_parent, is_directory, is_file, is_there
 
 
 def test_what_cannot_be_seen_is_not_taken_for_absent(tmp_path: Path) -> None:
@@ -14,8 +14,11 @@ def test_what_cannot_be_seen_is_not_taken_for_absent(tmp_path: Path) -> None:
     assert is_there(tmp_path / "file")
     assert not is_there(tmp_path / "other")
     assert not is_there(tmp_path / "file/below")
-    with pytest.raises(OSError, match="File name too long"):
-        is_there(tmp_path / ("x" * 300))
+    assert (is_file(tmp_path / "file"), is_directory(tmp_path / "file")) == (True, False)
+    assert (is_file(tmp_path), is_directory(tmp_path)) == (False, True)
+    for ask in (is_there, is_file, is_directory):
+        with pytest.raises(OSError, match="File name too long"):
+            ask(tmp_path / ("x" * 300))
     with pytest.raises(OSError, match="File name too long"):
         existing_parent(tmp_path / ("x" * 300) / "below")
 

@@ -52,6 +52,8 @@ class RawClient:
     def __enter__(self) -> Self:
         return self
 
+    told = b""  # with the last reply to an option
+
     def __exit__(self, *error: object) -> None:
         self.sock.close()
 
@@ -77,7 +79,7 @@ class RawClient:
         while True:
             _, about, kind, length = OPTION_REPLY.unpack(self.receive(OPTION_REPLY.size))
             assert about == number
-            self.receive(length)
+            self.told = self.receive(length)
             if kind == REP_ACK or kind >= REP_ERROR:
                 return int(kind)
 
@@ -153,6 +155,15 @@ def test_client_that_says_nothing(raw: RawClient, module_server: RunningServer) 
     with RawClient(module_server) as other:
         assert other.greet().go().works()
     assert raw.greet().go().works()
+
+
+def test_who_asks_for_what_is_not_there_is_told_nothing_of_the_code(raw: RawClient) -> None:
+    """nbdkit before 1.42 tells nothing at all."""
+    name = b"no-such-export"
+    data = struct.pack(">I", len(name)) + name + struct.pack(">H", 0)
+    assert raw.greet().option(OPT_GO, data) >= REP_ERROR
+    words = b"preswap.py: open: error: no device 'no-such-export'"
+    assert not raw.told or raw.told.rstrip(b"\0").endswith(words), raw.told
 
 
 def test_handshake_byte_by_byte(raw: RawClient, bystander: Any) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from preswapd.errors import UsageError
-from preswapd.preswap.moving.client import PORT, Place, parse_uri
+from preswapd.preswap.moving.client import PORT, Place, last_line, parse_uri
 
 KEYS = "tls-certificates=/etc/keys"
 RIGHT: dict[str, tuple[str | tuple[str, int], str]] = {
@@ -69,3 +69,10 @@ WRONG = {
 def test_no_uri_of_a_device(uri: str) -> None:
     with pytest.raises(UsageError, match=WRONG[uri]):
         parse_uri(uri)
+
+
+def test_of_an_error_with_lines_of_code_its_words_are_told() -> None:
+    """As nbdkit from 1.42 on has them of an older release of preswapd."""
+    text = "x.py: open: error: Traceback:\n  File x.py\n    ~~~^^^\nRefusedError: no export\n\n"
+    assert last_line(text) == "RefusedError: no export"
+    assert last_line("") == ""

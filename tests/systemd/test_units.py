@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from preswapd.host import nbdkit
+from preswapd.remote import keeping
 from tests.running import run
 from tests.systemd.booted import CHECKOUT
 
@@ -52,6 +54,15 @@ def test_hardening(folder: Path, name: str) -> None:
     level = re.search(r"Overall exposure level for \S+: ([\d.]+)", done.stdout)
     assert level, done.stdout + done.stderr
     assert float(level[1]) <= MOST_EXPOSED
+
+
+def test_units_that_forbid_new_code_have_a_python_that_makes_none() -> None:
+    units = [path.read_text() for path in UNITS.glob("*.service")]
+    forbidding = [text for text in units if "\nMemoryDenyWriteExecute=yes\n" in text]
+    assert len(forbidding) == 4
+    assert all("\nEnvironment=PYTHON_JIT=0\n" in text for text in forbidding)
+    # What the server starts has it too, whatever it was started with.
+    assert nbdkit.environment()["PYTHON_JIT"] == keeping.environment()["PYTHON_JIT"] == "0"
 
 
 def test_user_and_folders_are_what_systemd_understands(folder: Path) -> None:

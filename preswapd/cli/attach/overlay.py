@@ -17,6 +17,7 @@ import click
 from preswapd.cli.attach.disk import Export
 from preswapd.commandline import FILE
 from preswapd.errors import PreswapError, RefusedError
+from preswapd.host.filesystems import is_directory, is_file
 from preswapd.units import format_size
 
 PRIVATE = 0o600
@@ -52,7 +53,7 @@ def uri(image: Export) -> str:
 
 
 def check(image: Export, path: Path) -> None:
-    if not path.is_file():
+    if not is_file(path):
         raise RefusedError(f"{path} is no file: name one, which becomes an overlay of {image.name}")
     found = information(path)
     if found["format"] != "qcow2":
@@ -84,7 +85,7 @@ def information(path: Path) -> dict[str, Any]:
 
 def make(image: Export, path: Path) -> None:
     """Whole or not at all, and never over a file that somebody else has made meanwhile."""
-    if not path.parent.is_dir():
+    if not is_directory(path.parent):
         raise RefusedError(f"{path.parent} is no directory: mkdir -p {quote(str(path.parent))}")
     try:
         # In a directory of nobody else's: where others may write too, a name that can be guessed

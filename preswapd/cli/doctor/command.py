@@ -24,6 +24,7 @@ from preswapd.cli.output import print_json
 from preswapd.cli.stopped import Stopped, stopped
 from preswapd.cli.typed import control
 from preswapd.errors import PreswapError, UnreachableError
+from preswapd.host import filesystems
 from preswapd.paths import (
     DEFAULT_INSTANCE,
     RuntimePaths,
@@ -112,13 +113,21 @@ def silent(instance: RunningInstance, text: str) -> Finding:
     subject, place = f"instance {instance.name}", instance.runtime_dir
     if is_there(place):
         return Finding(FIX, subject, text, *revive(place))
-    if (socket := RuntimePaths(place).control_socket).exists() and not os.access(socket, os.W_OK):
+    if is_closed(RuntimePaths(place).control_socket):
         return Finding(FIX, subject, text, "as root", f"sudo {control(place, 'doctor')}")
     for gone in stopped([place], default_shm_dirs()):
         return away(gone)
     is_known = place.exists() or is_configured(place.name)
     mend = "start it" if is_known else "no instance has that name; to make it"
     return Finding(FIX, subject, text, mend, start(place))
+
+
+def is_closed(socket: Path) -> bool:
+    """Whether it is there, and not for whoever asks; what cannot be seen is there too."""
+    try:
+        return filesystems.is_there(socket) and not os.access(socket, os.W_OK)
+    except PermissionError:
+        return True
 
 
 def shares(instances: list[RunningInstance]) -> list[Share]:

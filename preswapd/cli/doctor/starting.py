@@ -11,7 +11,7 @@ from preswapd.cli.doctor.units import is_installed, units_installed
 from preswapd.cli.typed import serve
 from preswapd.host.container import SHARED_MEMORY
 from preswapd.host.file_locks import holder
-from preswapd.host.filesystems import total_bytes
+from preswapd.host.filesystems import is_directory, is_there, total_bytes
 from preswapd.host.processes import PROC, age, is_stopped, unit_of
 from preswapd.paths import (
     CONFIG_ROOT,
@@ -88,8 +88,12 @@ def pool_size() -> str:
 
 
 def is_configured(name: str) -> bool:
+    """What cannot be seen may be configured: nothing is to be written over it."""
     path = config_file(name)
-    return path.exists() or path.with_name(f"{path.name}.d").is_dir()
+    try:
+        return is_there(path) or is_directory(path.with_name(f"{path.name}.d"))
+    except OSError:
+        return True
 
 
 def configured() -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from preswapd.commandline import closed
 from preswapd.errors import PreswapError, RefusedError, UsageError
+from preswapd.host.filesystems import is_directory, is_file
 
 PIPE = Path("-")
 STANDARD_INPUT, STANDARD_OUTPUT = 0, 1
@@ -129,7 +130,7 @@ def is_there(path: Path) -> bool:
         return False
     with failures(path):
         if not os.path.lexists(path):
-            if not path.parent.is_dir():
+            if not is_directory(path.parent):
                 raise UsageError(f"there is no directory {path.parent}")
             return False
         mode = path.stat().st_mode
@@ -159,7 +160,7 @@ def opened(path: Path, over: bool) -> Output:
     if over or not os.path.lexists(path):
         return NewFile(path, over=over)
     with failures(path):
-        if path.is_file():
+        if is_file(path):
             raise RefusedError(f"{path} is there by now; nothing was changed")
         return Output(path, os.open(path, os.O_WRONLY | os.O_CLOEXEC))
 

@@ -192,7 +192,7 @@ class Client:
             if kind == REP_TLS:
                 raise NoExportError("it wants TLS: nbds://HOST:PORT/DEV?tls-certificates=DIRECTORY")
             if kind & REP_ERROR:
-                text = plain(words.decode("utf-8", "replace"))
+                text = plain(last_line(words.decode("utf-8", "replace")))
                 raise NoExportError(f"it does not give {export!r}" + (f": {text}" if text else ""))
             if kind == REP_INFO and len(words) >= EXPORT.size:
                 info, size, _ = EXPORT.unpack_from(words)
@@ -229,6 +229,11 @@ class Client:
                     raise ConnectionResetError(errno.ECONNRESET, "it has hung up")
                 at += got
         return bytes(content)
+
+
+def last_line(text: str) -> str:
+    """nbdkit tells where in a plugin an error came up before it tells the error."""
+    return next((line for line in reversed(text.splitlines()) if line.strip()), "")
 
 
 def plain(text: str) -> str:

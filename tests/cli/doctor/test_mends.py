@@ -4,6 +4,7 @@
 Of commands for root of a real host only the paths are replaced by those of a tree like its own.
 """
 
+import errno
 import json
 import os
 import re
@@ -17,7 +18,7 @@ import pytest
 from preswapd.api.client import Client
 from preswapd.api.last_start import LastStart
 from preswapd.cli.doctor import guests, host, starting, units
-from preswapd.cli.doctor.command import check_instances, checked
+from preswapd.cli.doctor.command import check_instances, checked, is_closed
 from preswapd.cli.doctor.finding import FIX, NOTE, OK, Finding
 from preswapd.cli.instances import Instances, RunningInstance, at
 from preswapd.cli.typed import as_root, control, named, program, serve
@@ -80,6 +81,20 @@ def test_unit_of_what_is_configured(tmp_path: Path, configs: Path) -> None:
         assert command == f"systemctl start preswapd@{name}.service"
     # The units start only servers in the system's runtime directory.
     assert starting.start(Path("/run/user/7/preswapd/vm1"), root).startswith(program("preswapd"))
+
+
+def test_nothing_is_written_over_what_cannot_be_seen(
+    tmp_path: Path, configs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a user whom the system's folders do not let in: it may be there, and run."""
+
+    def refuse(path: Path) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("preswapd.host.filesystems.mode_of", refuse)
+    command = starting.start(SYSTEM_RUNTIME_ROOT / "vm1", laid(tmp_path, OURS))
+    assert command == "systemctl start preswapd@vm1.service"
+    assert is_closed(configs / "control.sock")
 
 
 def test_configuration_comes_before_its_unit(tmp_path: Path, configs: Path) -> None:
