@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from preswapd.host.huge_pages import MOST_MISSING, holes_are_filled
+from preswapd.host.huge_pages import MOST_MISSING, OF_2M, OF_ALL, holes_are_filled
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,25 @@ def test_holes_are_filled_unless_told_not_to(
     (tmp_path / "khugepaged").mkdir()
     (tmp_path / "enabled").write_text(enabled + "\n")
     (tmp_path / MOST_MISSING).write_text(most + "\n")
+    assert holes_are_filled(tmp_path) == filled
+
+
+@pytest.mark.parametrize(
+    ("of_all", "of_2m", "filled"),
+    [
+        ("always madvise [never]", "[always] inherit madvise never", True),
+        ("always madvise [never]", "always inherit [madvise] never", True),
+        ("always madvise [never]", "always [inherit] madvise never", False),
+        ("always [madvise] never", "always [inherit] madvise never", True),
+        ("[always] madvise never", "always inherit madvise [never]", False),
+    ],
+)
+def test_pages_of_2m_have_a_switch_of_their_own(
+    tmp_path: Path, of_all: str, of_2m: str, filled: bool
+) -> None:
+    for name, text in ((OF_ALL, of_all), (OF_2M, of_2m), (MOST_MISSING, "511")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
     assert holes_are_filled(tmp_path) == filled
 
 
