@@ -27,6 +27,12 @@ THREADS = 16
 PROBE_SECONDS = 20
 
 OUR_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+# Of an interpreter without the global lock (PEP 703).
+FREE_THREADED = "t"
+OF_THE_DISTRIBUTION = (
+    "a virtual environment made with the distribution's own"
+    " (/usr/bin/python3 -m venv --system-site-packages)"
+)
 
 
 @dataclass(frozen=True)
@@ -69,8 +75,13 @@ def probe() -> Nbdkit:
     if python != OUR_PYTHON:
         raise MisfitError(
             f"nbdkit's plugin embeds Python {python}, this is Python {OUR_PYTHON}: install preswapd"
-            " again, for the Python that is here now, or into a virtual environment made with the"
-            " distribution's own (/usr/bin/python3 -m venv --system-site-packages)"
+            f" again, for the Python that is here now, or into {OF_THE_DISTRIBUTION}"
+        )
+    # It has the same number, but what was compiled for it does not load in the other.
+    if FREE_THREADED in sys.abiflags:
+        raise MisfitError(
+            f"this is a free-threaded Python {OUR_PYTHON}, whose extensions do not load in the"
+            f" ordinary one of nbdkit's plugin: install preswapd into {OF_THE_DISTRIBUTION}"
         )
     return Nbdkit(path, version, python)
 

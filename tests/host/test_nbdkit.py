@@ -82,6 +82,13 @@ def test_other_python(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert refused.value.exit_status == 2
 
 
+def test_free_threaded_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the same version as the one that nbdkit's plugin embeds."""
+    monkeypatch.setattr("preswapd.host.nbdkit.sys.abiflags", "t")
+    with pytest.raises(MisfitError, match=r"free-threaded Python 3\.\d+.*/usr/bin/python3 -m venv"):
+        nbdkit.probe()
+
+
 @pytest.mark.parametrize(
     ("version", "threads"),
     [((1, 32, 5), 1), ((1, 33, 9), 1), ((1, 33, 10), 16), ((1, 34, 0), 16), ((1, 42, 2), 16)],
