@@ -15,6 +15,7 @@ from preswapd.guest.faults import SetupError
 
 META_PACKAGE = "linux-image-cloud-amd64"
 PACKAGE = re.compile(r"linux-image-[0-9][\w.+-]*-cloud-amd64")
+DEPENDS = re.compile("^Depends: (.*)", re.MULTILINE)
 DOWNLOAD_SECONDS = 300
 
 
@@ -58,12 +59,20 @@ def version(folder: Path) -> list[int]:
 
 
 def unpacked(folder: Path) -> Kernel:
-    """The kernel in an unpacked package; the modules lie under usr/ from Debian 13 on."""
-    images = sorted(folder.glob("boot/vmlinuz-*"))
-    modules = sorted([*folder.glob("lib/modules/*"), *folder.glob("usr/lib/modules/*")])
-    if not images or not modules:
+    """The kernel in what was unpacked into the cache."""
+    kernel = kernel_in(folder)
+    if kernel is None:
         raise SetupError(f"{folder} holds no kernel: remove it to fetch one again")
-    return given_kernel(images[-1], modules[-1])
+    return kernel
+
+
+def kernel_in(folder: Path) -> Kernel | None:
+    """The modules lie under usr/ from Debian 13 on, the image beside them from 14 on."""
+    images = [*folder.glob("boot/vmlinuz-*"), *folder.glob("usr/lib/modules/*/vmlinuz")]
+    modules = [*folder.glob("lib/modules/*/kernel"), *folder.glob("usr/lib/modules/*/kernel")]
+    if not images or not modules:
+        return None
+    return Kernel(max(images), max(modules).parent)
 
 
 def fetch(cache: Path) -> Kernel:
@@ -72,14 +81,23 @@ def fetch(cache: Path) -> Kernel:
     name = package_name()
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="fetching-", dir=cache) as scratch:
-        command(["apt-get", "--quiet", "download", name], f"cannot download {name}", Path(scratch))
-        archive = next(Path(scratch).glob("*.deb"))
         tree = Path(scratch) / "tree"
-        command(["dpkg-deb", "--extract", str(archive), str(tree)], f"cannot unpack {name}")
+        unpack([name, *parts(name)], Path(scratch), tree)
+        # What is in the cache is never fetched again: no kernel may be missing there.
+        if kernel_in(tree) is None:
+            raise SetupError(f"{name} holds no kernel: name one with --kernel and --modules")
         # Of two fetches at once the second one's rename fails on what the first one left.
         with suppress(OSError):
             tree.rename(cache / name)
     return unpacked(cache / name)
+
+
+def unpack(names: list[str], scratch: Path, tree: Path) -> None:
+    """Downloads these packages, and unpacks them all into one tree."""
+    command(["apt-get", "--quiet", "download", *names], f"cannot download {names[0]}", scratch)
+    for archive in sorted(scratch.glob("*.deb")):
+        unpacking = ["dpkg-deb", "--extract", str(archive), str(tree)]
+        command(unpacking, f"cannot unpack {archive.name}")
 
 
 def check_host() -> None:
@@ -107,6 +125,16 @@ def package_name() -> str:
     if match is None:
         raise SetupError(complaint)
     return match[0]
+
+
+def parts(name: str) -> list[str]:
+    """The packages that hold this kernel where its own one is empty, as from Debian 14 on."""
+    complaint = f"the package lists do not have {name}: run apt-get update first"
+    shown = command(["apt-cache", "show", "--no-all-versions", name], complaint)
+    depends = DEPENDS.search(shown)
+    version = re.escape(name.removeprefix("linux-image-"))
+    part = re.compile(rf"\blinux-(?:base|binary|modules)-{version}(?![\w.+-])")
+    return [] if depends is None else part.findall(depends[1])
 
 
 def command(arguments: list[str], complaint: str, folder: Path | None = None) -> str:

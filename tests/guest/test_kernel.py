@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Which kernel is taken, and what is said when there is none."""
 
+import os
+import re
 from pathlib import Path
 
 import pytest
 
 from preswapd.guest import kernel
 from preswapd.guest.faults import SetupError
-from preswapd.guest.kernel import find_kernel, given_kernel, newest_cached, package_name
+from preswapd.guest.kernel import find_kernel, given_kernel, newest_cached, package_name, parts
 
 SHOWN = """\
 Package: linux-image-cloud-amd64
@@ -20,6 +22,67 @@ Package: linux-image-cloud-amd64
 Provides: linux-image-0-cloud-amd64
 Depends: linux-base (>= 4.12), linux-image-6.12.43+deb13-cloud-amd64 (= 6.12.43-1)
 """
+
+IN_ONE = "linux-image-6.12.43+deb13-cloud-amd64"
+SPLIT = "linux-image-7.2.12+deb14-cloud-amd64"
+# Beside its parts it names packages that are none of them.
+SPLIT_DEPENDS = """\
+Pre-Depends: linux-base (>= 4.17~)
+Depends: dracut | initramfs-tools (>= 0.120), linux-base-7.2.12+deb14-cloud-amd64 (= 7.2.12-1), \
+linux-binary-7.2.12+deb14-cloud-amd64 (= 7.2.12-1), \
+linux-modules-7.2.12+deb14-cloud-amd64 (= 7.2.12-1), \
+linux-modules-7.2.12+deb14-cloud-amd64-more, linux-modules-7.2.1-cloud-amd64
+Suggests: linux-doc-7.2, linux-modules-7.2.12+deb14-cloud-amd64
+"""
+IN_ONE_DEPENDS = "Depends: kmod, linux-base (>= 4.3~), initramfs-tools (>= 0.120)\n"
+SPLIT_MODULES = "usr/lib/modules/7.2.12+deb14-cloud-amd64"
+SPLIT_FILES = {
+    SPLIT: ["usr/share/doc/empty"],
+    "linux-base-7.2.12+deb14-cloud-amd64": [f"{SPLIT_MODULES}/modules.builtin"],
+    "linux-binary-7.2.12+deb14-cloud-amd64": [f"{SPLIT_MODULES}/vmlinuz"],
+    "linux-modules-7.2.12+deb14-cloud-amd64": [f"{SPLIT_MODULES}/kernel/zram.ko.xz"],
+}
+IN_ONE_FILES = {IN_ONE: ["boot/vmlinuz-6.12.43", "usr/lib/modules/6.12.43/kernel/zram.ko.xz"]}
+# Debian's tools, for packages that are lists of files.
+TOOLS = {
+    "apt-cache": 'for name; do :; done; cat "{archive}/$name.shown"',
+    "apt-get": """shift 2
+for name; do
+  cp "{archive}/$name.deb" . || {{ echo "E: Unable to locate package $name" >&2; exit 100; }}
+done""",
+    "dpkg-deb": """while read -r file; do
+  mkdir -p "$3/${{file%/*}}" && echo >"$3/$file" || exit
+done <"$2\"""",
+}
+
+
+class Debian:
+    """A host with tools of Debian that offer these packages as the newest kernel."""
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, folder: Path, name: str, depends: str
+    ) -> None:
+        self.archive, self.cache = folder / "archive", folder / "cache"
+        self.archive.mkdir()
+        self.shown(kernel.META_PACKAGE, f"Depends: {name} (= 1)\n")
+        self.shown(name, depends)
+        tools = folder / "bin"
+        tools.mkdir()
+        for tool, script in TOOLS.items():
+            (tools / tool).write_text("#!/bin/sh\n" + script.format(archive=self.archive) + "\n")
+            (tools / tool).chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
+        monkeypatch.setattr("platform.machine", lambda: "x86_64")
+
+    def shown(self, name: str, depends: str) -> None:
+        (self.archive / f"{name}.shown").write_text(f"Package: {name}\n{depends}Section: kernel\n")
+
+    def offers(self, packages: dict[str, list[str]]) -> None:
+        for name, files in packages.items():
+            (self.archive / f"{name}.deb").write_text("".join(f"{file}\n" for file in files))
+
+    def cached(self) -> list[str]:
+        return [path.name for path in self.cache.iterdir()]
 
 
 def says(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
@@ -52,6 +115,17 @@ def test_package_name_without_lists_says_what_to_do(monkeypatch: pytest.MonkeyPa
     says(monkeypatch, "")
     with pytest.raises(SetupError, match="apt-get update"):
         package_name()
+
+
+@pytest.mark.parametrize(
+    ("name", "depends", "named"),
+    [(IN_ONE, IN_ONE_DEPENDS, []), (SPLIT, SPLIT_DEPENDS, [*SPLIT_FILES][1:])],
+)
+def test_parts_are_of_the_same_kernel(
+    monkeypatch: pytest.MonkeyPatch, name: str, depends: str, named: list[str]
+) -> None:
+    says(monkeypatch, f"Package: {name}\n{depends}")
+    assert parts(name) == named
 
 
 def test_newest_cached_compares_numbers(tmp_path: Path) -> None:
@@ -93,3 +167,47 @@ def test_fetch_on_another_machine_names_the_options(
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
     with pytest.raises(SetupError, match="--kernel and --modules"):
         find_kernel(tmp_path)
+
+
+def test_fetch_of_a_kernel_in_one_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    debian = Debian(monkeypatch, tmp_path, IN_ONE, IN_ONE_DEPENDS)
+    debian.offers(IN_ONE_FILES)
+    found = find_kernel(debian.cache)
+    assert found.image == debian.cache / IN_ONE / "boot/vmlinuz-6.12.43"
+    assert found.modules == debian.cache / IN_ONE / "usr/lib/modules/6.12.43"
+    assert debian.cached() == [IN_ONE]
+
+
+def test_fetch_of_a_kernel_in_several_packages(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    debian = Debian(monkeypatch, tmp_path, SPLIT, SPLIT_DEPENDS)
+    debian.offers(SPLIT_FILES)
+    found = find_kernel(debian.cache)
+    assert found.modules == debian.cache / SPLIT / SPLIT_MODULES
+    assert found.image == found.modules / "vmlinuz"
+    # What is built in is not among the modules, and would be missed there.
+    assert (found.modules / "modules.builtin").is_file()
+    assert debian.cached() == [SPLIT]
+    assert newest_cached(debian.cache) == found
+
+
+def test_fetch_names_a_part_that_is_not_to_be_had(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    debian = Debian(monkeypatch, tmp_path, SPLIT, SPLIT_DEPENDS)
+    debian.offers({name: files for name, files in SPLIT_FILES.items() if "binary" not in name})
+    with pytest.raises(SetupError, match=f"{re.escape(SPLIT)} .*locate package linux-binary-7"):
+        find_kernel(debian.cache)
+    assert debian.cached() == []
+
+
+@pytest.mark.parametrize("missing", ["binary", "modules"])
+def test_fetch_keeps_nothing_that_no_guest_boots(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, missing: str
+) -> None:
+    debian = Debian(monkeypatch, tmp_path, SPLIT, SPLIT_DEPENDS)
+    debian.offers({name: [] if missing in name else files for name, files in SPLIT_FILES.items()})
+    with pytest.raises(SetupError, match="holds no kernel: name one with --kernel"):
+        find_kernel(debian.cache)
+    assert debian.cached() == []
