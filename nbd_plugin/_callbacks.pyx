@@ -72,8 +72,10 @@ def held():
 cdef int check_length(Connection h, buf) except -1:
     """nbdkit takes up to 64 MiB, and its client was told less."""
     cdef uint64_t length = len(buf)
-    buffer_note(min(length, largest))
-    return refuse(h, buf) if length > largest else 0
+    if length > largest:
+        return refuse(h, buf)  # which gives its memory back
+    buffer_note(length)
+    return 0
 
 
 cdef int refuse(Connection h, buf) except -1:

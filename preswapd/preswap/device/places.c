@@ -3,19 +3,20 @@
 
 #include "copies.h"
 
-/* Both return whether the bit was set before. */
+/* Both return whether the bit was set before.  In order with P beside them: who clears a page's bit for the punch sees the
+ * P that set it. */
 static bool set_bit(uint8_t *bits, uint64_t page)
 {
 	uint8_t bit = (uint8_t)(1u << page % 8);
 
-	return __atomic_fetch_or(&bits[page / 8], bit, __ATOMIC_RELAXED) & bit;
+	return __atomic_fetch_or(&bits[page / 8], bit, __ATOMIC_ACQ_REL) & bit;
 }
 
 static bool clear_bit(uint8_t *bits, uint64_t page)
 {
 	uint8_t bit = (uint8_t)(1u << page % 8);
 
-	return __atomic_fetch_and(&bits[page / 8], (uint8_t)~bit, __ATOMIC_RELAXED) & bit;
+	return __atomic_fetch_and(&bits[page / 8], (uint8_t)~bit, __ATOMIC_ACQ_REL) & bit;
 }
 
 /* --- Looking ---------------------------------------------------------------------------------- */
