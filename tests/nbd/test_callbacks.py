@@ -9,6 +9,7 @@ import pytest
 
 from nbd_plugin import _callbacks
 from preswapd.preswap.device._device import Connection
+from preswapd.server.buffers import LARGEST_REQUEST
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.disk_model import page_of
 from tests.preswap.running import MIB, Running, data_of
@@ -99,3 +100,14 @@ def test_errors_are_told(running: Running, connection: Connection, told: list[in
         with pytest.raises(OSError, match="shutdown"):
             request()
     assert told == [errno.EINVAL] + [errno.ESHUTDOWN] * len(requests)
+
+
+def test_request_that_is_refused_holds_no_memory(connection: Connection, told: list[int]) -> None:
+    """It was given back, and the pool must not grow by it; what is taken is held."""
+    before = _callbacks.held()
+    into = bytearray(LARGEST_REQUEST + PAGE)
+    with pytest.raises(OSError, match="Invalid argument"):
+        _callbacks.pread(connection, into, PAGE, 0)
+    assert _callbacks.held() == before
+    _callbacks.pread(connection, into[: MIB // 2], 0, 0)
+    assert _callbacks.held() >= MIB // 2
