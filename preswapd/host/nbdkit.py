@@ -95,7 +95,7 @@ def tried(*command: str, env: Mapping[str, str] | None = None) -> subprocess.Com
             capture_output=True,
             text=True,
             errors="replace",
-            # nbdkit from 1.48 on does not start in a directory that was deleted.
+            # nbdkit 1.48 does not start in a directory that was deleted, 1.42 does.
             cwd="/",
             env=env or environment(),
             timeout=PROBE_SECONDS,
