@@ -9,6 +9,9 @@ from preswapd.block._export import Connection
 set_error: Callable[[int], None] | None
 # Told of each client whose request was longer than LARGEST_REQUEST; the request is refused.
 on_too_long: Callable[[Connection], None] | None
+# Told of each client that changes something after a newer one has: nothing was done, and it is to
+# be dropped without an answer.
+on_superseded: Callable[[Connection], None] | None
 
 def held() -> int:
     """Bytes of the buffers of all worker threads, as far as they are within LARGEST_REQUEST."""

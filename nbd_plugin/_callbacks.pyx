@@ -16,6 +16,7 @@ from preswapd.block._export cimport (
     REQUEST_FAST_ZERO,
     REQUEST_FUA,
     REQUEST_MAY_TRIM,
+    SUPERSEDED,
     Connection,
     nbd_extent,
 )
@@ -46,6 +47,8 @@ if pin_init() or buffer_init():
 set_error = None
 # Told of each client whose request was longer than it may be.
 on_too_long = None
+# Told of each client that is to be dropped without an answer: another one has come in its place.
+on_superseded = None
 
 cdef uint64_t largest = LARGEST_REQUEST
 
@@ -56,6 +59,14 @@ cdef int check(int err) except -1:
             set_error(-err)
         raise OSError(-err, os.strerror(-err))
     return 0
+
+
+cdef int check_change(Connection h, int err) except -1:
+    if err == -SUPERSEDED:
+        if on_superseded is not None:
+            on_superseded(h)
+        err = -errno.ESHUTDOWN
+    return check(err)
 
 
 cdef unsigned request_flags(int flags) noexcept:
@@ -97,7 +108,7 @@ def pread(Connection h not None, buf, uint64_t offset, int flags):
 def pwrite(Connection h not None, buf, uint64_t offset, int flags):
     pin_thread()
     check_length(h, buf)
-    check(h.write(buf, offset, request_flags(flags)))
+    check_change(h, h.write(buf, offset, request_flags(flags)))
 
 
 def flush(Connection h not None, int flags):
@@ -107,12 +118,12 @@ def flush(Connection h not None, int flags):
 
 def trim(Connection h not None, uint64_t count, uint64_t offset, int flags):
     pin_thread()
-    check(h.discard(count, offset, request_flags(flags)))
+    check_change(h, h.discard(count, offset, request_flags(flags)))
 
 
 def zero(Connection h not None, uint64_t count, uint64_t offset, int flags):
     pin_thread()
-    check(h.clear(count, offset, request_flags(flags)))
+    check_change(h, h.clear(count, offset, request_flags(flags)))
 
 
 def extents(Connection h not None, uint64_t count, uint64_t offset, int flags):

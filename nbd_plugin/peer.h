@@ -12,12 +12,29 @@
 /* Of nbdkit-plugin(3).  Weak: outside of nbdkit nobody has them. */
 int nbdkit_is_tls(void) __attribute__((weak));
 int nbdkit_peer_name(struct sockaddr *, socklen_t *) __attribute__((weak));
+int64_t nbdkit_peer_pid(void) __attribute__((weak));
+void nbdkit_disconnect(int force) __attribute__((weak));   /* from 1.34 on */
 
 enum { PEER_IS_LOCAL = 0, PEER_IS_REMOTE = 1, PEER_IS_GONE = -1 };
 
 static inline bool peer_uses_tls(void)
 {
 	return nbdkit_is_tls && nbdkit_is_tls() == 1;
+}
+
+/* False: this nbdkit cannot. */
+static bool peer_drop(void)
+{
+	if (!nbdkit_disconnect)
+		return false;
+	nbdkit_disconnect(1);
+	return true;
+}
+
+/* -1: it is not known, or there is none, as over TCP. */
+static int64_t peer_process(void)
+{
+	return nbdkit_peer_pid ? nbdkit_peer_pid() : -1;
 }
 
 static int peer_text(int family, const void *address, char *host)

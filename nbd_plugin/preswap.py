@@ -7,6 +7,7 @@ nbdkit-python-plugin(3); those of single requests are native functions.
 
 import gc
 import sys
+from contextlib import suppress
 
 import nbdkit
 
@@ -20,6 +21,7 @@ try:
     from preswapd.block._export import Connection
     from preswapd.server.arrivals import Arrivals
     from preswapd.server.buffers import LARGEST_REQUEST
+    from preswapd.server.connected import cut_off
     from preswapd.server.exports import Exports
     from preswapd.server.gate import Gate
     from preswapd.server.handover import Handover
@@ -73,6 +75,15 @@ def after_fork() -> None:
         _arrivals = Arrivals(Gate(range(_handover.nbd, _handover.tcp + 1)))
     _exports = start(_handover, _callbacks.held, _arrivals)
     _callbacks.on_too_long = _exports.tell_too_long
+    _callbacks.on_superseded = drop
+
+
+def drop(h: Connection) -> None:
+    assert _handover is not None
+    _exports.tell_superseded(h)
+    if not _peer.drop():
+        with suppress(ConnectionError):  # it has gone
+            cut_off(_peer.address(), _peer.process(), range(_handover.nbd, _handover.tcp + 1))
 
 
 def preconnect(readonly: bool) -> None:
@@ -150,7 +161,8 @@ def can_extents(h: Connection) -> bool:
 
 
 def can_multi_conn(h: Connection) -> bool:
-    return True
+    """Whether a client may have several: of connections that write only the newest counts."""
+    return not h.is_writable
 
 
 def can_fua(h: Connection) -> int:

@@ -8,6 +8,7 @@ cdef extern from "export.h" nogil:
         REQUEST_FUA
         REQUEST_FAST_ZERO
         REQUEST_MAY_TRIM
+        SUPERSEDED
     ctypedef struct nbd_extent "struct nbd_extent":
         uint64_t offset, length
         bint hole

@@ -12,7 +12,8 @@ class Connection:
     """One client of an export; nbdkit's handle.  Offsets and counts in bytes.
 
     Errors are OSError with the client's errno: ESHUTDOWN when the export is being removed, EROFS
-    where it cannot be written.
+    where it cannot be written.  ConnectionAbortedError: of a change, after a newer connection has
+    changed something.
     """
 
     name: str

@@ -4,7 +4,7 @@
 
 import os
 
-from libc.errno cimport EINVAL, EIO, EOPNOTSUPP, EROFS
+from libc.errno cimport ECONNABORTED, EINVAL, EIO, EOPNOTSUPP, EROFS
 
 FLAG_FUA = REQUEST_FUA
 FLAG_FAST_ZERO = REQUEST_FAST_ZERO
@@ -12,6 +12,8 @@ FLAG_MAY_TRIM = REQUEST_MAY_TRIM
 
 
 cdef int check(int err) except -1:
+    if err == -SUPERSEDED:
+        err = -ECONNABORTED
     if err < 0:
         raise OSError(-err, os.strerror(-err))
     return 0

@@ -13,6 +13,10 @@ enum request_flags {
 	REQUEST_MAY_TRIM = 8,          /* a zero request that may give blocks back */
 };
 
+/* An answer of its own: a file system may give any errno.  Nothing was done, as a newer connection has
+ * changed something; this one is to be dropped without an answer, see flights.h. */
+enum { SUPERSEDED = 4096 };
+
 /* What NBD calls an extent: a run of holes, or of what may be something else than zeros. */
 struct nbd_extent {
 	uint64_t offset, length;       /* bytes */

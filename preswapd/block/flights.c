@@ -20,17 +20,16 @@ void flights_destroy(struct flights *f)
 	pthread_cond_destroy(&f->changed);
 }
 
-uint64_t flights_connect(struct flights *f)
+bool flights_connect(struct flights *f, struct arrival *mine)
 {
-	uint64_t arrival = 0;
-
 	pthread_mutex_lock(&f->mutex);
-	if (!f->is_shut) {
-		arrival = ++f->arrivals;
+	bool is_open = !f->is_shut;
+	if (is_open) {
+		mine->number = mine->since = ++f->arrivals;
 		f->connections++;
 	}
 	pthread_mutex_unlock(&f->mutex);
-	return arrival;
+	return is_open;
 }
 
 bool flights_shut(struct flights *f)
@@ -77,40 +76,61 @@ uint64_t flights_requests(struct flights *f)
 	return requests;
 }
 
-static bool has_older(const struct flights *f, uint64_t arrival)
+static bool has_older(const struct flights *f, uint64_t since)
 {
-	return f->all.next != &f->all && f->all.next->arrival < arrival;
+	return f->all.next != &f->all && f->all.next->arrival < since;
+}
+
+/* From now on this connection changes things, and no older one does.  Of those that are open
+ * changes may have begun after this one opened: it waits for all that is in flight by now. */
+static int change(struct flights *f, struct arrival *by)
+{
+	if (by->number < f->changer)
+		return -SUPERSEDED;
+	if (by->number > f->changer) {
+		f->changer = by->number;
+		if (f->connections > 1)
+			by->since = ++f->arrivals;
+	}
+	return 0;
 }
 
 /* Under the mutex. */
-static int try_begin(struct flights *f, struct flight *mine, uint64_t arrival)
+static int try_begin(struct flights *f, struct flight *mine, struct arrival *by,
+		     enum flight_kind kind)
 {
 	if (f->gate == FLIGHTS_CLOSED)
 		return -ESHUTDOWN;
-	if (f->gate == FLIGHTS_PARKED || has_older(f, arrival))
+	if (f->gate == FLIGHTS_PARKED)
+		return -EAGAIN;
+	if (by && kind == FLIGHT_CHANGES && change(f, by))
+		return -SUPERSEDED;
+	if (by && has_older(f, by->since))
 		return -EAGAIN;
 	mine->arrival = f->arrivals;
 	mine->next = &f->all;
 	mine->prev = f->all.prev;
 	mine->prev->next = f->all.prev = mine;
-	f->requests += arrival != FLIGHTS_OURS;
+	f->requests += by != FLIGHTS_OURS;
 	return 0;
 }
 
-int flights_try_begin(struct flights *f, struct flight *mine, uint64_t arrival)
+int flights_try_begin(struct flights *f, struct flight *mine, struct arrival *by,
+		      enum flight_kind kind)
 {
 	pthread_mutex_lock(&f->mutex);
-	int err = try_begin(f, mine, arrival);
+	int err = try_begin(f, mine, by, kind);
 	pthread_mutex_unlock(&f->mutex);
 	return err;
 }
 
-int flights_begin(struct flights *f, struct flight *mine, uint64_t arrival)
+int flights_begin(struct flights *f, struct flight *mine, struct arrival *by,
+		  enum flight_kind kind)
 {
 	int err;
 
 	pthread_mutex_lock(&f->mutex);
-	while ((err = try_begin(f, mine, arrival)) == -EAGAIN)
+	while ((err = try_begin(f, mine, by, kind)) == -EAGAIN)
 		pthread_cond_wait(&f->changed, &f->mutex);
 	pthread_mutex_unlock(&f->mutex);
 	return err;

@@ -9,7 +9,6 @@ How fast they come is up to gate.py.
 import ipaddress
 import os
 import socket
-import stat
 import struct
 import threading
 import time
@@ -19,10 +18,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from preswapd.errors import RefusedError
+from preswapd.server.connected import Address, sockets_of
 from preswapd.server.gate import Gate
-
-# A host and port.
-Address = tuple[str, int]
 
 # A handshake takes some milliseconds, and every client that lost its connection tries again.
 PATIENCE_SECONDS = 10.0
@@ -225,48 +222,6 @@ def network_of(host: str) -> str:
 
 def is_alive(thread: int) -> bool:
     return os.path.exists(f"/proc/self/task/{thread}")
-
-
-def sockets_of(addresses: set[Address]) -> dict[Address, socket.socket]:
-    """Copies of this process's sockets that are connected with them: whatever nbdkit does meanwhile
-    with the number, a copy stays what it is."""
-    found: dict[Address, socket.socket] = {}
-    for name in os.listdir("/proc/self/fd"):
-        sock = copy_of(int(name))
-        if sock is None:
-            continue
-        address = peer_of(sock)
-        if address in addresses and address not in found:
-            found[address] = sock
-        else:
-            sock.close()
-    return found
-
-
-def copy_of(descriptor: int) -> socket.socket | None:
-    """None where it is no socket; it may be closed, and the number another one's, at any time."""
-    try:
-        if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
-            return None
-        copy = os.dup(descriptor)
-    except OSError:
-        return None
-    try:
-        return socket.socket(fileno=copy)
-    except OSError:
-        os.close(copy)
-        return None
-
-
-def peer_of(sock: socket.socket) -> Address | None:
-    if sock.family not in (socket.AF_INET, socket.AF_INET6):
-        return None
-    try:
-        host, port = sock.getpeername()[:2]
-    except OSError:  # it has hung up
-        return None
-    # Of a link's own address: where it counts is not what nbdkit says.
-    return host.partition("%")[0], port
 
 
 def bytes_from(sock: socket.socket) -> int:

@@ -36,6 +36,7 @@ class Exports:
         # A client that was refused tries again and again.
         self.complaints = Throttle()
         self.too_long = Throttle()
+        self.superseded = Throttle()
         self.counting = threading.Lock()
         self.clients: dict[str, ClientCount] = {}
         self.pulling: set[Connection] = set()
@@ -133,6 +134,15 @@ class Exports:
                 WARNING,
                 f"a client of {connection.name} asks for more than"
                 f" {format_size(LARGEST_REQUEST)} at once, which is refused",
+            )
+
+    def tell_superseded(self, connection: Connection) -> None:
+        """Of one that is dropped, as a newer one has changed something since."""
+        if self.superseded.passes():
+            self.instance.log(
+                WARNING,
+                f"a client of {connection.name} is cut off: one that came after it has written"
+                " since; what is written to is for one client at a time",
             )
 
     def disconnect(self, connection: Connection) -> None:

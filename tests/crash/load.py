@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Random requests of several NBD clients at once, each answer checked."""
+"""Random requests of several NBD clients at once, each answer checked.
+
+Each export has one client that writes and reads, and one that only reads.  Now and then the first
+one loses its connection: it opens another and sends again what was not answered.  The old one stays
+open, with whatever the server has not begun of it, or is closed.
+"""
 
 import errno
 import os
@@ -8,7 +13,7 @@ import select
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import nbd
@@ -18,7 +23,7 @@ from tests.clients import Splitting
 from tests.crash.contents import Kind, page_content
 from tests.crash.expected import ExpectedDevice
 
-IN_FLIGHT = 8
+IN_FLIGHT, READS_IN_FLIGHT = 16, 2
 # Pages that half of the requests go to, so that they meet.
 HOT_PAGES = 192
 LENGTHS = (1, 1, 1, 1, 2, 2, 3, 8, 16, 31, 64)
@@ -31,8 +36,13 @@ PATIENCE = 30.0
 # What libnbd reports for requests whose connection broke before their answer came.
 NO_ANSWER = errno.ENOTCONN
 REQUESTS = {"write": 40, "part": 15, "read": 20, "trim": 10, "zero": 10, "flush": 2}
+READS = {"read": 20, "flush": 1}
+# How likely one is lost, each time that all were served.
+LOST_SHARE = 0.01
 
 Ended = Callable[[int], object]
+Completed = Callable[[Any], int]
+Send = Callable[[Any, Completed], object]
 
 
 class WrongAnswerError(AssertionError):
@@ -40,10 +50,19 @@ class WrongAnswerError(AssertionError):
 
 
 @dataclass
+class Request:
+    """One that was sent and not answered yet."""
+
+    send: Send
+    ended: Ended
+
+
+@dataclass
 class Connection:
     handle: Any
     device: ExpectedDevice
-    in_flight: int = 0
+    writes: bool
+    waiting: dict[int, Request] = field(default_factory=dict)  # by number, in the order sent
 
     @property
     def gone(self) -> bool:
@@ -61,12 +80,16 @@ class Load:
         first_seq: int,
     ) -> None:
         self.random = random
+        self.uri = uri
         self.seq = first_seq
         self.count: Counter[str] = Counter()
-        self.answers: deque[tuple[Ended, int]] = deque()
-        self.failure: Exception | None = None
+        self.sent = 0
+        self.answers: deque[tuple[Connection, int, int]] = deque()
+        self.lost: list[Any] = []
         self.connections = [
-            Connection(connected(uri(device.name)), device) for device in devices for _ in range(2)
+            Connection(connected(uri(device.name)), device, writes)
+            for device in devices
+            for writes in (False, True)
         ]
         self.kinds = random.choices(
             [
@@ -86,6 +109,8 @@ class Load:
             for client in alive:
                 self.fill(client)
             self.exchange([client for client in alive if not client.gone])
+            if not ended:
+                self.reconnect()
             now = time.monotonic()
             if not ended and now >= begun + seconds:
                 ended = True
@@ -93,17 +118,17 @@ class Load:
             if now > begun + seconds + PATIENCE:
                 raise WrongAnswerError("the server neither answers nor goes away")
         self.take_answers()
+        for client in self.connections:
+            for request in client.waiting.values():
+                request.ended(NO_ANSWER)
 
     def fill(self, client: Connection) -> None:
-        for _ in range(IN_FLIGHT - client.in_flight):
+        kinds, most = (REQUESTS, IN_FLIGHT) if client.writes else (READS, READS_IN_FLIGHT)
+        for _ in range(most - len(client.waiting)):
             if client.gone:
                 return
-            (kind,) = self.random.choices(list(REQUESTS), list(REQUESTS.values()))
-            try:
-                getattr(self, f"send_{kind}")(client)
-            except nbd.Error:
-                if not client.gone:
-                    raise
+            (kind,) = self.random.choices(list(kinds), list(kinds.values()))
+            getattr(self, f"send_{kind}")(client)
 
     def exchange(self, clients: Sequence[Connection]) -> None:
         poll = select.poll()
@@ -117,34 +142,59 @@ class Load:
 
     def take_answers(self) -> None:
         while self.answers:
-            ended, number = self.answers.popleft()
-            ended(number)
+            client, number, error = self.answers.popleft()
+            if error != NO_ANSWER and number in client.waiting:
+                client.waiting.pop(number).ended(error)
+
+    def reconnect(self) -> None:
+        """Of those that were dropped, and now and then of one that was not."""
+        for client in self.connections:
+            was_dropped = client.gone
+            if was_dropped or (client.writes and self.random.random() < LOST_SHARE):
+                self.count["dropped" if was_dropped else "lost"] += 1
+                self.replace(client)
+
+    def replace(self, old: Connection) -> None:
+        """By one that sends again what was not answered, in that order."""
+        new = Connection(connected(self.uri(old.device.name)), old.device, old.writes)
+        self.connections[self.connections.index(old)] = new
+        if self.random.random() < 0.8:
+            self.lost.append(old.handle)
+        waiting = list(old.waiting.values())
+        old.waiting.clear()
+        for request in waiting:
+            self.send(new, request)
 
     # --- requests ---
 
-    def begin(self, client: Connection, what: str, ended: Ended) -> Callable[[Any], int]:
-        """The completion callback of a request: it only notes, for what it raises is lost."""
-        client.in_flight += 1
+    def begin(self, client: Connection, what: str, ended: Ended, send: Send) -> None:
         self.count[what] += 1
+        self.send(client, Request(send, ended))
 
-        def answered(number: int) -> None:
-            client.in_flight -= 1
-            ended(number)
+    def send(self, client: Connection, request: Request) -> None:
+        self.sent += 1
+        number = self.sent
+        client.waiting[number] = request
 
         def completed(error: Any) -> int:
-            self.answers.append((answered, error.value))
+            """It only notes, for what it raises is lost."""
+            self.answers.append((client, number, error.value))
             return 1
 
-        return completed
+        try:
+            request.send(client.handle, completed)
+        except nbd.Error:
+            if not client.gone:
+                raise
 
-    def begin_change(
-        self, client: Connection, what: str, offset: int, content: bytes
-    ) -> Callable[[Any], int] | None:
-        """None when too much is in flight there."""
+    def change(
+        self, client: Connection, what: str, offset: int, content: bytes, send: Send
+    ) -> None:
+        """Unless too much is in flight there."""
         device = client.device
         end = -(-(offset + len(content)) // PAGE)
         if not device.may_change(offset // PAGE, end):
-            return None
+            return
         changes = device.begin_change(offset, content)
 
         def ended(number: int) -> None:
@@ -152,7 +202,7 @@ class Load:
                 device.end_change(changes)
                 self.count["pages acknowledged"] += len(changes)
 
-        return self.begin(client, what, ended)
+        self.begin(client, what, ended, send)
 
     def send_write(self, client: Connection) -> None:
         self.write(client, *self.whole_pages(client.device))
@@ -161,40 +211,50 @@ class Load:
         self.write(client, *self.any_bytes(client.device))
 
     def write(self, client: Connection, offset: int, length: int) -> None:
-        content = self.content(client.device.name, offset, length)
-        if completed := self.begin_change(client, "write", offset, content):
-            client.handle.aio_pwrite(content, offset, completion=completed, flags=self.fua())
+        content, flags = self.content(client.device.name, offset, length), self.fua()
+
+        def send(handle: Any, completed: Completed) -> None:
+            handle.aio_pwrite(content, offset, completion=completed, flags=flags)
+
+        self.change(client, "write", offset, content, send)
 
     def send_trim(self, client: Connection) -> None:
         """A trim takes the whole pages inside its range."""
         offset, length = self.range_to_clear(client.device)
         first, end = -(-offset // PAGE) * PAGE, (offset + length) // PAGE * PAGE
-        if completed := self.begin_change(client, "trim", first, bytes(max(0, end - first))):
-            client.handle.aio_trim(length, offset, completion=completed, flags=self.fua())
+        flags = self.fua()
+
+        def send(handle: Any, completed: Completed) -> None:
+            handle.aio_trim(length, offset, completion=completed, flags=flags)
+
+        self.change(client, "trim", first, bytes(max(0, end - first)), send)
 
     def send_zero(self, client: Connection) -> None:
         offset, length = self.range_to_clear(client.device)
         flags = self.fua() | self.random.choice([0, nbd.CMD_FLAG_NO_HOLE, nbd.CMD_FLAG_FAST_ZERO])
-        if flags & nbd.CMD_FLAG_FAST_ZERO and (offset % PAGE or (offset + length) % PAGE):
-            self.send_refused_zero(client, offset, length, flags)
-        elif completed := self.begin_change(client, "zero", offset, bytes(length)):
-            client.handle.aio_zero(length, offset, completion=completed, flags=flags)
 
-    def send_refused_zero(self, client: Connection, offset: int, length: int, flags: int) -> None:
+        def send(handle: Any, completed: Completed) -> None:
+            handle.aio_zero(length, offset, completion=completed, flags=flags)
+
+        if flags & nbd.CMD_FLAG_FAST_ZERO and (offset % PAGE or (offset + length) % PAGE):
+            self.send_refused_zero(client, offset, length, send)
+        else:
+            self.change(client, "zero", offset, bytes(length), send)
+
+    def send_refused_zero(self, client: Connection, offset: int, length: int, send: Send) -> None:
         """What cannot be done fast is refused and changes nothing."""
 
         def ended(number: int) -> None:
             if number not in {errno.EOPNOTSUPP, NO_ANSWER}:
                 raise WrongAnswerError(f"a fast zero of {length} bytes at {offset} gave {number}")
 
-        completed = self.begin(client, "refused zero", ended)
-        client.handle.aio_zero(length, offset, completion=completed, flags=flags)
+        self.begin(client, "refused zero", ended, send)
 
     def send_read(self, client: Connection) -> None:
         device = client.device
         choose = self.any_bytes if self.random.random() < 0.3 else self.whole_pages
         offset, length = choose(device)
-        buffer = nbd.Buffer(length)
+        buffer: Any = None
         device.begin_read(offset, length)
 
         def ended(number: int) -> None:
@@ -202,12 +262,19 @@ class Load:
             content = bytes(buffer.to_bytearray()) if answered else None
             device.end_read(offset, length, content)
 
-        completed = self.begin(client, "read", ended)
-        client.handle.aio_pread(buffer, offset, completion=completed)
+        def send(handle: Any, completed: Completed) -> None:
+            nonlocal buffer
+            # Of its own: an answer to a connection that was lost may come into the one before.
+            buffer = nbd.Buffer(length)
+            handle.aio_pread(buffer, offset, completion=completed)
+
+        self.begin(client, "read", ended, send)
 
     def send_flush(self, client: Connection) -> None:
-        completed = self.begin(client, "flush", lambda number: succeeded("flush", 0, 0, number))
-        client.handle.aio_flush(completion=completed)
+        def send(handle: Any, completed: Completed) -> None:
+            handle.aio_flush(completion=completed)
+
+        self.begin(client, "flush", lambda number: succeeded("flush", 0, 0, number), send)
 
     # --- what is chosen ---
 

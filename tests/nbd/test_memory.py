@@ -17,20 +17,22 @@ from tests.nbd.conftest import MIB
 from tests.running import IS_SANITIZED, RunningServer, wait_for
 
 THREADS = 16
-CLIENTS = 4
+DEVICES = ("g1", "g2", "g3", "g4")
+CLIENTS = len(DEVICES)
 # Python's own, that of a thread, and what its allocator does not give back.
 CLIENT_REST = 2 * MIB
 
 
 @pytest.fixture
 def server(start_server: StartServer) -> RunningServer:
-    return start_server(devices={"g1": "256M"}, extra=[f"--threads={THREADS}"])
+    devices = dict.fromkeys(DEVICES, "256M")
+    return start_server(devices=devices, extra=[f"--threads={THREADS}"])
 
 
 @pytest.fixture
 def four(server: RunningServer, connect: Connect) -> Iterator[list[Any]]:
     """They leave with nothing in flight: nbdkit before 1.33.10 would abort."""
-    made = [connect(server) for _ in range(CLIENTS)]
+    made = [connect(server, device) for device in DEVICES]
     yield made
     for client in made:
         while client.aio_in_flight():
@@ -84,7 +86,7 @@ def test_longer_requests_take_nothing_that_stays(
 @pytest.mark.skipif(IS_SANITIZED, reason="a sanitizer keeps memory that was freed")
 def test_buffers_go_with_their_client(server: RunningServer, connect: Connect) -> None:
     before = private_memory(server)
-    client = connect(server)
+    client = connect(server, "g1")
     at_once([client], server, write=False, length=LARGEST_REQUEST)
     assert private_memory(server) - before >= LARGEST_REQUEST
     client.shutdown()

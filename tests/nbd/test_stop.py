@@ -20,24 +20,26 @@ from tests.running import PRESWAPCTL, RunningServer
 
 # More of each writer than a server lives to see, however busy its machine is.
 PAGES = 4096
+DEVICES = ("g1", "g2")
 STOP_AT, SLOW_FROM = 340, 680
 ENDED = object()
 
 
 @pytest.fixture(params=["32M", "4M"], ids=["ample", "full"])
 def loaded(request: pytest.FixtureRequest, start_server: StartServer) -> RunningServer:
-    server = start_server(pool_size=request.param)
-    discard(connected(server)).shutdown()
+    server = start_server(devices=dict.fromkeys(DEVICES, "64M"), pool_size=request.param)
+    for device in DEVICES:
+        discard(connected(server, device)).shutdown()
     return server
 
 
 class Writer:
     """Keeps eight writes in flight until its connection ends, and notes the answers."""
 
-    def __init__(self, server: RunningServer, first_page: int) -> None:
-        self.client = connected(server)
-        self.random = random.Random(first_page)
-        self.first_page = first_page
+    def __init__(self, server: RunningServer, device: str) -> None:
+        self.client = connected(server, device)
+        self.random = random.Random(device)
+        self.device = device
         self.sent: dict[int, bytes] = {}
         self.answered: dict[int, bytes] = {}
         self.errors: list[int] = []
@@ -58,7 +60,7 @@ class Writer:
     def run(self) -> Iterator[None]:
         """One step at a time; each page is written once."""
         try:
-            for page in range(self.first_page, self.first_page + PAGES):
+            for page in range(1, 1 + PAGES):
                 while self.client.aio_in_flight() >= 8:
                     self.client.poll(-1)
                 self.write(page)
@@ -74,7 +76,7 @@ def written_until_stop(server: RunningServer, number: int) -> list[Writer]:
 
     What comes later goes slowly: a busy machine may take long to tell the server of it.
     """
-    writers = [Writer(server, first) for first in (1, 1 + PAGES)]
+    writers = [Writer(server, device) for device in DEVICES]
     runs = [writer.run() for writer in writers]
     for step in range(PAGES + 1):
         if not runs:
@@ -88,8 +90,8 @@ def written_until_stop(server: RunningServer, number: int) -> list[Writer]:
 
 
 def check_answered(server: RunningServer, connect: Connect, writers: list[Writer]) -> None:
-    client = connect(server)
     for writer in writers:
+        client = connect(server, writer.device)
         for page, sent in writer.sent.items():
             found = bytes(client.pread(PAGE, page * PAGE))
             assert found == sent or (page not in writer.answered and found == bytes(PAGE))
@@ -112,7 +114,7 @@ def test_everything_answered_is_there_after_a_stop(loaded: RunningServer, connec
 
 def test_stop_while_a_shrink_runs(loaded: RunningServer, connect: Connect) -> None:
     content = random.Random(5).randbytes(16 * MIB)
-    connect(loaded).pwrite(content, PAGE)
+    connect(loaded, "g1").pwrite(content, PAGE)
     with subprocess.Popen(
         [PRESWAPCTL, f"--runtime-dir={loaded.runtime_dir}", "shrink", "0"],
         stdout=subprocess.DEVNULL,
@@ -122,7 +124,7 @@ def test_stop_while_a_shrink_runs(loaded: RunningServer, connect: Connect) -> No
         assert loaded.stop() == 0
         assert shrink.wait(30) in {0, 3}
     loaded.start()
-    assert bytes(connect(loaded).pread(len(content), PAGE)) == content
+    assert bytes(connect(loaded, "g1").pread(len(content), PAGE)) == content
 
 
 def test_clean_stop_with_nothing_in_tmem(server: RunningServer, connect: Connect) -> None:

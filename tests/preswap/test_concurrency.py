@@ -128,7 +128,8 @@ def check_half(page: int, at: int, found: bytes) -> None:
 def test_threads_read_what_they_wrote(running: Running) -> None:
     running.open(DeviceSpec("g1", PAGES * PAGE))
     until = time.monotonic() + SECONDS
-    writers = [Writer(running.connect(), number, until) for number in range(WRITERS)]
+    guest = running.connect()
+    writers = [Writer(guest, number, until) for number in range(WRITERS)]
     with ThreadPoolExecutor(WRITERS + 2) as pool:
         jobs = [pool.submit(writer.run) for writer in writers]
         jobs.append(pool.submit(disturb, running, until))
@@ -195,7 +196,8 @@ def test_threads_meet_on_few_pages_that_go_and_come_back(
     running.open(DeviceSpec("g1", FEW_PAGES * PAGE))
     running.instance.compress_later()
     until = time.monotonic() + SECONDS
-    writers = [Writer(running.connect(), number, until, FEW_PAGES) for number in range(WRITERS)]
+    guest = running.connect()
+    writers = [Writer(guest, number, until, FEW_PAGES) for number in range(WRITERS)]
     with ThreadPoolExecutor(WRITERS + 4) as pool:
         jobs = [pool.submit(writer.run) for writer in writers]
         for work in (keep_room, bring_back, shrink_again):
@@ -222,9 +224,10 @@ def test_threads_on_the_same_pages_leave_whole_pages(running: Running) -> None:
     running.open(DeviceSpec("g1", MIB))
     running.instance.host.limit = 100_000
     until = time.monotonic() + SECONDS / 4
+    connection = running.connect()
 
     def fight(number: int) -> None:
-        connection, rng = running.connect(), random.Random(number)
+        rng = random.Random(number)
         while time.monotonic() < until:
             first = rng.randrange(1, 40)
             data = b"".join(signed_page(first + i, number * 100 + i) for i in range(8))
@@ -245,8 +248,10 @@ def test_threads_on_the_same_pages_leave_whole_pages(running: Running) -> None:
 class HeldUp:
     """The first write to a clean device: it waits for the mark, whose sidecar is not written."""
 
-    def __init__(self, running: Running, pool: ThreadPoolExecutor) -> None:
-        self.connection = running.connect()
+    def __init__(
+        self, running: Running, pool: ThreadPoolExecutor, connection: Connection | None = None
+    ) -> None:
+        self.connection = connection or running.connect()
         self.released = threading.Event()
         record = running.instance.served["g1"].record
         write = record.write
@@ -271,11 +276,16 @@ def pool(running: Running) -> Iterator[ThreadPoolExecutor]:
 
 
 @pytest.fixture
-def held_up(running: Running, pool: ThreadPoolExecutor) -> HeldUp:
+def clean(running: Running) -> Running:
     running.open()
     running.stop()
     running.open()
-    return HeldUp(running, pool)
+    return running
+
+
+@pytest.fixture
+def held_up(clean: Running, pool: ThreadPoolExecutor) -> HeldUp:
+    return HeldUp(clean, pool)
 
 
 def test_new_connection_waits_for_requests_in_flight(
@@ -313,6 +323,49 @@ def test_new_connection_waits_with_every_kind_of_request(
     assert waiting[0].result() == page_of(1)
     for request in waiting:
         request.result()
+
+
+def test_first_change_waits_for_what_began_since_it_connected(
+    clean: Running, pool: ThreadPoolExecutor
+) -> None:
+    """Of an older connection; a read does not, which leaves that one its place."""
+    old, fresh = clean.connect(), clean.connect()
+    held_up = HeldUp(clean, pool, old)
+    assert pool.submit(read, fresh, 0, PAGE).result()
+    begun = clean.device.events
+    changes: list[Future[None]] = [
+        pool.submit(fresh.pwrite, page_of(2), PAGE),
+        pool.submit(fresh.trim, PAGE, 2 * PAGE),
+        pool.submit(fresh.zero, PAGE, 2 * PAGE),
+    ]
+    wait_until(lambda: all(change.running() for change in changes), "the changes to begin")
+    for _ in range(20):
+        pool.submit(read, old, 0, PAGE).result()
+    # None of them waits for the mark, which the request in flight would have first.
+    assert clean.device.events - begun == 20
+    held_up.release()
+    held_up.request.result()
+    for change in changes:
+        change.result()
+    assert read(fresh, PAGE, PAGE) == page_of(2)
+
+
+def test_change_that_waits_is_superseded(
+    clean: Running, pool: ThreadPoolExecutor, held_up: HeldUp
+) -> None:
+    """It had not begun when a newer connection came with its first change."""
+    old = clean.connect()
+    waiting = pool.submit(old.pwrite, page_of(3), PAGE)
+    wait_until(waiting.running, "the write to begin")
+    fresh = clean.connect()
+    newest = pool.submit(fresh.pwrite, page_of(2), PAGE)
+    wait_until(newest.running, "the write to begin")
+    time.sleep(0.05)  # both wait by now, or it is another order that is as good
+    held_up.release()
+    newest.result()
+    with suppress(ConnectionAbortedError):
+        waiting.result()
+    assert read(fresh, PAGE, PAGE) == page_of(2)
 
 
 def test_remove_waits_for_requests_in_flight(

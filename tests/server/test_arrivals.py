@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import pytest
 
 from preswapd.errors import RefusedError
-from preswapd.server import arrivals
+from preswapd.server import arrivals, connected
 from preswapd.server.arrivals import (
     CROWDED,
     CROWDED_HOST,
@@ -278,8 +278,8 @@ def test_nothing_is_looked_at_where_nobody_is(door: Arrivals, visit: Visit) -> N
 
 def test_descriptor_that_is_no_socket() -> None:
     with open("/dev/null") as file:
-        assert arrivals.copy_of(file.fileno()) is None
-    assert arrivals.copy_of(1 << 20) is None
+        assert connected.copy_of(file.fileno()) is None
+    assert connected.copy_of(1 << 20) is None
 
 
 def test_client_that_is_let_in_while_it_is_looked_at(

@@ -210,8 +210,9 @@ def test_server_without_devices(start_server: StartServer) -> None:
 
 def test_what_the_disk_says_of_itself(module_server: RunningServer) -> None:
     client = connected(module_server)
-    can = ("flush", "fua", "trim", "zero", "fast_zero", "multi_conn")
+    can = ("flush", "fua", "trim", "zero", "fast_zero")
     assert {name: getattr(client, f"can_{name}")() for name in can} == dict.fromkeys(can, True)
+    assert not client.can_multi_conn()
     assert not client.is_rotational()
     assert not client.is_read_only()
     assert not client.can_cache()

@@ -11,7 +11,8 @@
 
 void client_open(struct client *c, struct image *i)
 {
-	*c = (struct client){.image = i, .arrival = flights_connect(&i->flights), .next = UINT64_MAX};
+	*c = (struct client){.image = i, .next = UINT64_MAX};
+	flights_connect(&i->flights, &c->arrival);
 }
 
 void client_close(struct client *c)
@@ -20,14 +21,15 @@ void client_close(struct client *c)
 }
 
 /* Where nothing is written no request need wait for those of an older connection. */
-static int begin(struct client *c, struct flight *mine, uint64_t count, uint64_t offset)
+static int begin(struct client *c, struct flight *mine, enum flight_kind kind, uint64_t count,
+		 uint64_t offset)
 {
 	uint64_t size = c->image->file.size;
 
 	if (offset > size || count > size - offset)
 		return -EINVAL;
 	return flights_begin(&c->image->flights, mine,
-			     c->image->file.is_writable ? c->arrival : FLIGHTS_OURS);
+			     c->image->file.is_writable ? &c->arrival : FLIGHTS_OURS, kind);
 }
 
 int client_read(struct client *c, void *to, uint64_t count, uint64_t offset)
@@ -35,7 +37,7 @@ int client_read(struct client *c, void *to, uint64_t count, uint64_t offset)
 	struct image *i = c->image;
 	uint64_t since = monotonic_ns();
 	struct flight mine;
-	int err = begin(c, &mine, count, offset);
+	int err = begin(c, &mine, FLIGHT_LOOKS, count, offset);
 
 	if (err)
 		return err;
@@ -53,7 +55,7 @@ int client_write(struct client *c, const void *from, uint64_t count, uint64_t of
 	struct image *i = c->image;
 	uint64_t since = monotonic_ns();
 	struct flight mine;
-	int err = begin(c, &mine, count, offset);
+	int err = begin(c, &mine, FLIGHT_CHANGES, count, offset);
 
 	if (err)
 		return err;
@@ -68,7 +70,7 @@ int client_write(struct client *c, const void *from, uint64_t count, uint64_t of
 int client_flush(struct client *c)
 {
 	struct flight mine;
-	int err = begin(c, &mine, 0, 0);
+	int err = begin(c, &mine, FLIGHT_LOOKS, 0, 0);
 
 	if (err)
 		return err;
@@ -81,7 +83,7 @@ static int clear(struct client *c, uint64_t count, uint64_t offset, unsigned fla
 		 int (*change)(struct image *, uint64_t, uint64_t, unsigned))
 {
 	struct flight mine;
-	int err = begin(c, &mine, count, offset);
+	int err = begin(c, &mine, FLIGHT_CHANGES, count, offset);
 
 	if (err)
 		return err;
@@ -105,7 +107,7 @@ int client_extents(struct client *c, uint64_t count, uint64_t offset, struct nbd
 		   unsigned most)
 {
 	struct flight mine;
-	int err = begin(c, &mine, count, offset);
+	int err = begin(c, &mine, FLIGHT_LOOKS, count, offset);
 
 	if (err)
 		return err;

@@ -2,7 +2,7 @@
 /* One client of an image, and its requests: each is one flight.
  *
  * Functions return 0 or a negative errno: -ESHUTDOWN, the image is not served any more; -EINVAL, the
- * range does not lie inside it.
+ * range does not lie inside it; -SUPERSEDED, of a change, see export.h.
  */
 #ifndef PRESWAPD_CLIENT_H
 #define PRESWAPD_CLIENT_H
@@ -11,7 +11,7 @@
 
 struct client {
 	struct image *image;
-	uint64_t arrival;
+	struct arrival arrival;
 	uint64_t next;                 /* where its last read ended; atomic */
 };
 

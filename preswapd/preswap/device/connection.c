@@ -8,8 +8,8 @@
 
 int connection_open(struct connection *c, struct device *d)
 {
-	*c = (struct connection){.device = d, .arrival = flights_connect(&d->flights)};
-	return c->arrival ? 0 : -EBUSY;
+	*c = (struct connection){.device = d};
+	return flights_connect(&d->flights, &c->arrival) ? 0 : -EBUSY;
 }
 
 void connection_pull(struct connection *c, uint64_t life, uint64_t taker)
@@ -57,7 +57,8 @@ static void note_io(struct connection *c, const struct transfer *t, uint64_t cou
 }
 
 /* -EAGAIN: it is too long for a try, or would have to wait for older requests. */
-static int try_begin(struct connection *c, struct transfer *t, uint64_t count, uint64_t offset)
+static int try_begin(struct connection *c, struct transfer *t, enum flight_kind kind,
+		     uint64_t count, uint64_t offset)
 {
 	struct flights *flights = &c->device->flights;
 	int err = check_range(c, count, offset);
@@ -69,7 +70,7 @@ static int try_begin(struct connection *c, struct transfer *t, uint64_t count, u
 		return err;
 	if (count > SMALL_BYTES)
 		return -EAGAIN;
-	err = flights_try_begin(flights, &t->flight, c->arrival);
+	err = flights_try_begin(flights, &t->flight, &c->arrival, kind);
 	if (err)
 		return err;
 	err = admit(c);
@@ -82,13 +83,13 @@ static int try_begin(struct connection *c, struct transfer *t, uint64_t count, u
 	return 0;
 }
 
-static int begin(struct connection *c, struct transfer *t, uint64_t count)
+static int begin(struct connection *c, struct transfer *t, enum flight_kind kind, uint64_t count)
 {
 	struct flights *flights = &c->device->flights;
 
 	if (t->in_flight)
 		return 0;
-	int err = flights_begin(flights, &t->flight, c->arrival);
+	int err = flights_begin(flights, &t->flight, &c->arrival, kind);
 	if (err)
 		return err;
 	err = admit(c);
@@ -121,7 +122,7 @@ static int end_write(struct connection *c, struct transfer *t, int err)
 int connection_try_read(struct connection *c, struct transfer *t, void *to, uint64_t count,
 			uint64_t offset)
 {
-	int err = try_begin(c, t, count, offset);
+	int err = try_begin(c, t, FLIGHT_LOOKS, count, offset);
 
 	if (err)
 		return err;
@@ -132,7 +133,7 @@ int connection_try_read(struct connection *c, struct transfer *t, void *to, uint
 int connection_read(struct connection *c, struct transfer *t, void *to, uint64_t count,
 		    uint64_t offset)
 {
-	int err = begin(c, t, count);
+	int err = begin(c, t, FLIGHT_LOOKS, count);
 
 	if (err)
 		return err;
@@ -143,7 +144,7 @@ int connection_read(struct connection *c, struct transfer *t, void *to, uint64_t
 int connection_try_write(struct connection *c, struct transfer *t, const void *from, uint64_t count,
 			 uint64_t offset, unsigned flags)
 {
-	int err = c->life ? -EROFS : try_begin(c, t, count, offset);
+	int err = c->life ? -EROFS : try_begin(c, t, FLIGHT_CHANGES, count, offset);
 
 	if (err)
 		return err;
@@ -156,7 +157,7 @@ int connection_try_write(struct connection *c, struct transfer *t, const void *f
 int connection_write(struct connection *c, struct transfer *t, const void *from, uint64_t count,
 		     uint64_t offset, unsigned flags)
 {
-	int err = begin(c, t, count);
+	int err = begin(c, t, FLIGHT_CHANGES, count);
 
 	if (err)
 		return err;
@@ -171,7 +172,7 @@ int connection_write(struct connection *c, struct transfer *t, const void *from,
 int connection_flush(struct connection *c)
 {
 	struct flight mine;
-	int err = flights_begin(&c->device->flights, &mine, c->arrival);
+	int err = flights_begin(&c->device->flights, &mine, &c->arrival, FLIGHT_LOOKS);
 
 	if (err)
 		return err;
@@ -181,13 +182,13 @@ int connection_flush(struct connection *c)
 }
 
 /* A flush and a query of extents do not count as the guest's I/O, see flights.h. */
-static int begin_io(struct connection *c, struct flight *mine, uint64_t count, uint64_t offset)
+static int begin_change(struct connection *c, struct flight *mine, uint64_t count, uint64_t offset)
 {
 	struct flights *flights = &c->device->flights;
 	int err = check_range(c, count, offset);
 
 	if (!err)
-		err = flights_begin(flights, mine, c->arrival);
+		err = flights_begin(flights, mine, &c->arrival, FLIGHT_CHANGES);
 	if (err)
 		return err;
 	err = admit(c);
@@ -201,7 +202,7 @@ static int begin_io(struct connection *c, struct flight *mine, uint64_t count, u
 int connection_trim(struct connection *c, uint64_t count, uint64_t offset, unsigned flags)
 {
 	struct flight mine;
-	int err = c->life ? -EROFS : begin_io(c, &mine, count, offset);
+	int err = c->life ? -EROFS : begin_change(c, &mine, count, offset);
 
 	if (err)
 		return err;
@@ -216,7 +217,7 @@ int connection_trim(struct connection *c, uint64_t count, uint64_t offset, unsig
 int connection_zero(struct connection *c, uint64_t count, uint64_t offset, unsigned flags)
 {
 	struct flight mine;
-	int err = c->life ? -EROFS : begin_io(c, &mine, count, offset);
+	int err = c->life ? -EROFS : begin_change(c, &mine, count, offset);
 
 	if (err)
 		return err;
@@ -236,7 +237,7 @@ int connection_extents(struct connection *c, uint64_t count, uint64_t offset, st
 	int err = check_range(c, count, offset);
 
 	if (!err)
-		err = flights_begin(&c->device->flights, &mine, c->arrival);
+		err = flights_begin(&c->device->flights, &mine, &c->arrival, FLIGHT_LOOKS);
 	if (err)
 		return err;
 	err = admit(c);

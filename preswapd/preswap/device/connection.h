@@ -8,7 +8,7 @@
  * request again and write something newer, which the second half would overwrite.
  *
  * Functions return 0 or a negative errno: -ESHUTDOWN, the device is being removed; -EINVAL, the
- * range does not lie inside it.
+ * range does not lie inside it; -SUPERSEDED, of a change, see export.h.
  */
 #ifndef PRESWAPD_CONNECTION_H
 #define PRESWAPD_CONNECTION_H
@@ -17,7 +17,7 @@
 
 struct connection {
 	struct device *device;
-	uint64_t arrival;
+	struct arrival arrival;
 	uint64_t life, taker;          /* 0: of a guest */
 };
 

@@ -15,7 +15,7 @@
 
 static int begin(struct device *d, struct flight *mine)
 {
-	return flights_begin(&d->flights, mine, FLIGHTS_OURS);
+	return flights_begin(&d->flights, mine, FLIGHTS_OURS, FLIGHT_CHANGES);
 }
 
 static void end(struct device *d, struct flight *mine)
