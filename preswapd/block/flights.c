@@ -76,13 +76,19 @@ uint64_t flights_requests(struct flights *f)
 	return requests;
 }
 
-static bool has_older(const struct flights *f, uint64_t since)
+static bool has_older(const struct flights *f, const struct arrival *mine)
 {
-	return f->all.next != &f->all && f->all.next->arrival < since;
+	for (const struct flight *each = f->all.next; each != &f->all; each = each->next) {
+		if (each->arrival >= mine->since)
+			break;
+		if (each->arrival < mine->number || each->is_change)
+			return true;
+	}
+	return false;
 }
 
 /* From now on this connection changes things, and no older one does.  Of those that are open
- * changes may have begun after this one opened: it waits for all that is in flight by now. */
+ * changes may have begun after this one opened: it waits for those that are in flight by now. */
 static int change(struct flights *f, struct arrival *by)
 {
 	if (by->number < f->changer)
@@ -105,9 +111,10 @@ static int try_begin(struct flights *f, struct flight *mine, struct arrival *by,
 		return -EAGAIN;
 	if (by && kind == FLIGHT_CHANGES && change(f, by))
 		return -SUPERSEDED;
-	if (by && has_older(f, by->since))
+	if (by && has_older(f, by))
 		return -EAGAIN;
 	mine->arrival = f->arrivals;
+	mine->is_change = by && kind == FLIGHT_CHANGES;
 	mine->next = &f->all;
 	mine->prev = f->all.prev;
 	mine->prev->next = f->all.prev = mine;
@@ -130,8 +137,11 @@ int flights_begin(struct flights *f, struct flight *mine, struct arrival *by,
 	int err;
 
 	pthread_mutex_lock(&f->mutex);
-	while ((err = try_begin(f, mine, by, kind)) == -EAGAIN)
+	while ((err = try_begin(f, mine, by, kind)) == -EAGAIN) {
+		f->waiting++;
 		pthread_cond_wait(&f->changed, &f->mutex);
+		f->waiting--;
+	}
 	pthread_mutex_unlock(&f->mutex);
 	return err;
 }
@@ -142,7 +152,7 @@ void flights_end(struct flights *f, struct flight *mine)
 	bool oldest = f->all.next == mine;
 	mine->prev->next = mine->next;
 	mine->next->prev = mine->prev;
-	if (oldest)
+	if (oldest || f->waiting)
 		pthread_cond_broadcast(&f->changed);
 	pthread_mutex_unlock(&f->mutex);
 }

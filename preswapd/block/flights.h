@@ -3,10 +3,10 @@
  *
  * A client that hung up and came back sends its unanswered requests again; an old one that ends
  * late would overwrite a newer page.  So a new connection's first request waits until the
- * requests that were in flight when it opened have ended, and its first change for those that
- * began since.  From then on no older connection changes anything: what of it still lies in a
- * socket would be such an old request, too.  A removal waits for all requests; a clean stop lets
- * no more begin and leaves them unanswered: the client sends them again.
+ * requests that were in flight when it opened have ended, and its first change for other clients'
+ * changes that began since.  From then on no older connection changes anything: what of it still
+ * lies in a socket would be such an old request, too.  A removal waits for all requests; a clean
+ * stop lets no more begin and leaves them unanswered: the client sends them again.
  */
 #ifndef PRESWAPD_FLIGHTS_H
 #define PRESWAPD_FLIGHTS_H
@@ -20,12 +20,13 @@
 struct flight {
 	struct flight *next, *prev;
 	uint64_t arrival;              /* the newest number when this began */
+	bool is_change;                /* a client's */
 };
 
 /* A connection's.  Both are numbers of one counter, under the mutex. */
 struct arrival {
-	uint64_t number;               /* drawn when it opened */
-	uint64_t since;                /* it waits for what began before this one was drawn */
+	uint64_t number;               /* drawn when it opened: what began before is waited for */
+	uint64_t since;                /* drawn at its first change: the same of changes */
 };
 
 enum flight_kind { FLIGHT_LOOKS, FLIGHT_CHANGES };
@@ -40,6 +41,7 @@ struct flights {
 	uint64_t changer;              /* of the newest connection that has changed anything */
 	uint64_t connections;          /* open now */
 	uint64_t requests;             /* of clients, that ever began */
+	uint64_t waiting;              /* threads that would begin */
 	uint64_t last_io;              /* atomic; ns, CLOCK_MONOTONIC_COARSE; 0: none yet */
 	enum flights_gate gate;
 	bool is_shut;                  /* no connection may open */

@@ -137,38 +137,44 @@ def test_sync_that_failed_in_the_page_cache_stays_failed(
     check(client, *range(1, 9), *range(11, 19), 20)
 
 
+@pytest.fixture
+def workers(start_server: StartServer, injector: Injector) -> RunningServer:
+    """It has four threads for each client, also where nbdkit has one if nobody asks."""
+    return start_server(env=injector.env, extra=["--threads=4"])
+
+
 def test_two_syncs_at_once_that_fail(
-    client: Any, faulty: RunningServer, injector: Injector, connect: Connect
+    workers: RunningServer, injector: Injector, connect: Connect
 ) -> None:
     """The kernel tells one of them only: so one waits for the other, and asks anew."""
-    one, two = client, connect(faulty)
+    client = filled(connect(workers))
     injector.set(Call.SYNC, IMAGE, None, error=errno.EIO, hold=1)
-    first = begun(one, page(30), place(30), FUA)
+    first = begun(client, page(30), place(30), FUA)
     injector.wait()
-    second = begun(two, page(31), place(31), FUA)
-    wait_for_write(two, faulty, 31)
-    two.poll(200)
+    second = begun(client, page(31), place(31), FUA)
+    wait_for_write(client, workers, 31)
+    client.poll(200)
     assert (first, second, injector.caught) == ([], [], 1)
     injector.put(HOLD, 0)
-    assert answered(one, first) == errno.EIO
-    assert answered(two, second) == errno.EIO
+    assert answered(client, first) == errno.EIO
+    assert answered(client, second) == errno.EIO
     assert injector.caught == 2
 
 
 def test_syncs_that_wait_share_one(
-    client: Any, faulty: RunningServer, injector: Injector, connect: Connect
+    workers: RunningServer, injector: Injector, connect: Connect
 ) -> None:
     """Three that come while one is under way take fewer than three."""
+    client = filled(connect(workers))
     injector.hold(Call.SYNC, IMAGE)
-    writers = [client, *(connect(faulty) for _ in range(3))]
-    answers = [begun(writers[0], page(30), place(30), FUA)]
+    answers = [begun(client, page(30), place(30), FUA)]
     injector.wait()
-    for at, writer in enumerate(writers[1:], 31):
-        answers.append(begun(writer, page(at), place(at), FUA))
-        wait_for_write(writer, faulty, at)
-    writers[-1].poll(200)
+    for at in (31, 32, 33):
+        answers.append(begun(client, page(at), place(at), FUA))
+        wait_for_write(client, workers, at)
+    client.poll(200)
     injector.put(HOLD, 0)
-    assert [answered(*both) for both in zip(writers, answers, strict=True)] == [0] * 4
+    assert [answered(client, each) for each in answers] == [0] * 4
     assert injector.caught < 4
 
 

@@ -34,9 +34,11 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def server(tmp_path: Path, path: Path, injector: Injector) -> Iterator[RunningServer]:
+def server(
+    tmp_path: Path, path: Path, injector: Injector, request: pytest.FixtureRequest
+) -> Iterator[RunningServer]:
     """Its image's system calls obey the injector; all of the image is cached."""
-    options = [f"--image=disk={path}", "--writable=disk"]
+    options = [f"--image=disk={path}", "--writable=disk", *getattr(request, "param", ())]
     with RunningServer(tmp_path, {"g1": "64M"}, "32M", options, env=injector.env) as made:
         wait_for(lambda: made.image("disk")["cached"], bool)
         client = connected(made, "disk")
@@ -135,22 +137,23 @@ def test_sync_that_failed_in_the_page_cache_stays_failed(
         connect(server, "disk").flush()
 
 
+@pytest.mark.parametrize("server", [["--threads=4"]], indirect=True, ids=["threads"])
 def test_two_syncs_at_once_that_fail(
     server: RunningServer, connect: Connect, injector: Injector
 ) -> None:
     """The kernel tells one of them only: so one waits for the other, and asks anew."""
-    one, two = connect(server, "disk"), connect(server, "disk")
+    client = connect(server, "disk")
     injector.set(Call.SYNC, FILE, None, error=errno.EIO, hold=1)
-    first = begun(one, NEW[:PAGE], 0, FUA)
+    first = begun(client, NEW[:PAGE], 0, FUA)
     injector.wait(1)
-    second = begun(two, NEW[:PAGE], 100 * PAGE, FUA)
+    second = begun(client, NEW[:PAGE], 100 * PAGE, FUA)
     wait_for(
-        lambda: (two.poll(0), server.image("disk")["disk_writes"])[1], lambda pages: pages == 2
+        lambda: (client.poll(0), server.image("disk")["disk_writes"])[1], lambda pages: pages == 2
     )
     assert (first, second, injector.caught) == ([], [], 1)
     injector.put(HOLD, 0)
-    assert answered(one, first) == errno.EIO
-    assert answered(two, second) == errno.EIO
+    assert answered(client, first) == errno.EIO
+    assert answered(client, second) == errno.EIO
     assert injector.caught == 2
 
 

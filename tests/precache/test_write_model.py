@@ -9,15 +9,17 @@ import os
 import resource
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from preswapd.block._export import FLAG_FAST_ZERO, FLAG_FUA, FLAG_MAY_TRIM
+from preswapd.precache.image._image import Connection
 from preswapd.tmem import PERSISTENT
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.precache.running import check_either, content, read, shown
@@ -63,12 +65,31 @@ class DiskAgainstBytes(RuleBasedStateMachine):
         self.disk = self.held.enter_context(
             shown(self.path, LIMITS[-1], writable=True, **self.said)
         )
-        self.clients = [self.disk.connect() for _ in range(2)]
+        self.opened = 0
+        self.changer = 0
+        self.numbers: dict[int, int] = {}  # of who's connection, in the order in which they open
+        self.clients: dict[int, Connection] = {}
+        for who in range(2):
+            self.connect(who)
         self.swap = self.disk.host.new_pool(flags=PERSISTENT)
 
     def teardown(self) -> None:
         self.held.close()
         shutil.rmtree(self.base)
+
+    def connect(self, who: int) -> None:
+        self.opened += 1
+        self.clients[who], self.numbers[who] = self.disk.connect(), self.opened
+
+    def change(self, who: int, make: Callable[[Connection], None]) -> None:
+        """By a client that connects again where a newer one has changed something before."""
+        if self.numbers[who] < self.changer:
+            with pytest.raises(ConnectionAbortedError):
+                make(self.clients[who])
+            self.clients[who].close()
+            self.connect(who)
+        self.changer = self.numbers[who]
+        make(self.clients[who])
 
     def new(self, count: int) -> bytes:
         self.seed += 1
@@ -82,7 +103,7 @@ class DiskAgainstBytes(RuleBasedStateMachine):
     @rule(who=st.integers(0, 1), offset=OFFSETS, count=COUNTS, flags=FUA)
     def write(self, who: int, offset: int, count: int, flags: int) -> None:
         piece = self.new(min(count, SIZE - offset))
-        self.clients[who].pwrite(piece, offset, flags)
+        self.change(who, lambda client: client.pwrite(piece, offset, flags))
         self.right[offset : offset + len(piece)] = piece
 
     @rule(offset=OFFSETS, count=COUNTS, behind=st.integers(0, SIZE))
@@ -91,7 +112,7 @@ class DiskAgainstBytes(RuleBasedStateMachine):
         piece = self.new(min(count, SIZE - offset))
         with file_fails_behind(behind):
             try:
-                self.clients[0].pwrite(piece, offset)
+                self.change(0, lambda client: client.pwrite(piece, offset))
                 failed = False
             except OSError:
                 failed = True
@@ -104,7 +125,7 @@ class DiskAgainstBytes(RuleBasedStateMachine):
     @rule(who=st.integers(0, 1), offset=OFFSETS, count=COUNTS, flags=FUA)
     def trim(self, who: int, offset: int, count: int, flags: int) -> None:
         count = min(count, SIZE - offset)
-        self.clients[who].trim(count, offset, flags)
+        self.change(who, lambda client: client.trim(count, offset, flags))
         first = min(-(-offset // PAGE) * PAGE, SIZE)
         end = offset + count
         last = max(first, end if end == SIZE else end // PAGE * PAGE)
@@ -114,7 +135,7 @@ class DiskAgainstBytes(RuleBasedStateMachine):
     def zero(self, who: int, offset: int, count: int, flags: int, fua: int) -> None:
         count = min(count, SIZE - offset)
         try:
-            self.clients[who].zero(count, offset, flags | fua)
+            self.change(who, lambda client: client.zero(count, offset, flags | fua))
         except OSError:
             assert flags & FLAG_FAST_ZERO
             assert offset % PAGE or ((offset + count) % PAGE and offset + count < SIZE)
@@ -128,7 +149,7 @@ class DiskAgainstBytes(RuleBasedStateMachine):
     @rule(who=st.integers(0, 1))
     def reconnect(self, who: int) -> None:
         self.clients[who].close()
-        self.clients[who] = self.disk.connect()
+        self.connect(who)
 
     @rule()
     def killed(self) -> None:
