@@ -48,7 +48,15 @@ from preswapd.preswap.settings import (
 )
 from preswapd.preswap.sysctl import Sysctl
 from preswapd.preswap.writeback.fitting import Fitting
-from preswapd.preswap.writeback.goals import Goal, ToDisk, ToIdle, ToPages, ToPoolLimit, ToQuota
+from preswapd.preswap.writeback.goals import (
+    Goal,
+    ToCgroup,
+    ToDisk,
+    ToIdle,
+    ToPages,
+    ToPoolLimit,
+    ToQuota,
+)
 from preswapd.preswap.writeback.idle import Idle
 from preswapd.preswap.writeback.moves import by_offset
 from preswapd.preswap.writeback.room import Room
@@ -618,6 +626,16 @@ class Instance:
         key = setting.sysctl_key(self.name)
         return {key: ToPoolLimit(key, self.host, lambda: self.chosen(None)), **quotas}
 
+    def fit_cgroup(self) -> Shrink | None:
+        """Begins to give memory back, where a cgroup is too small for all that clients may take.
+
+        None: it is not; or an operator who has frozen the pool wants pages where they are; or it
+        was tried a moment ago, and failed or was in vain.
+        """
+        if self.sysctl.frozen or not self.host.owed():
+            return None
+        return self.fitting.begin_again(ToCgroup(self.host, lambda: self.chosen(None)))
+
     # --- in the background ---
 
     def beat(self) -> None:
@@ -635,6 +653,7 @@ class Instance:
         self.advising.keep()
         self.maintenance.turn()
         self.fitting.turn()
+        self.fit_cgroup()
         self.keep_settings()
 
     def may_move(self) -> bool:

@@ -8,6 +8,8 @@ the pool does not grow into what the clients there are may still come to take.
 from collections.abc import Callable
 
 from preswapd.errors import RefusedError
+from preswapd.precache.image import _image
+from preswapd.preswap.device import _device
 from preswapd.preswap.instance import Instance
 from preswapd.units import format_size
 
@@ -17,23 +19,45 @@ from preswapd.units import format_size
 LARGEST_REQUEST = 2 << 20
 # Besides, each worker has a MiB for the disk file (O_DIRECT), the codec's state and its stack.
 WORKER_BYTES = LARGEST_REQUEST + (1 << 20) + (256 << 10)
+# How long a client waits for the pool to give back what its cgroup has too little of: QEMU would
+# wait longer, but a disk that is slow must not keep a guest out.
+PATIENCE_SECONDS = 5.0
 
 
 class Buffers:
-    """What the worker threads hold (`held`), and what they may still come to hold."""
+    """What the worker threads hold, and what they may still come to hold."""
 
-    def __init__(self, instance: Instance, threads: int, held: Callable[[], int]) -> None:
+    def __init__(self, instance: Instance, threads: int, received: Callable[[], int]) -> None:
+        """`received`: bytes of nbdkit's buffers."""
+        self.instance = instance
         self.host = instance.host
         self.client_bytes = threads * WORKER_BYTES
-        self.held = held
+        self.received = received
+
+    def held(self) -> int:
+        """The server's own threads, which are few, have such buffers for the disk too."""
+        return self.received() + _device.transfer_buffers() + _image.transfer_buffers()
 
     def keep_room(self, clients: int) -> None:
         """For the clients there are, and for the first one before it comes."""
         self.host.set_aside(max(max(clients, 1) * self.client_bytes - self.held(), 0))
 
+    def make_room(self) -> None:
+        """For one that has come, and that keep_room() knows of: where a cgroup has too little, the
+        pool gives memory back.  Waits for it, but not for long."""
+        shrink = self.instance.fit_cgroup()
+        if shrink is not None:
+            shrink.ended.wait(PATIENCE_SECONDS)
+
     def check_room(self) -> None:
-        """RefusedError when there is no room for another client."""
+        """The same, for one that has others beside it: RefusedError where there is no room."""
+        # Where even an empty pool would be too little, nothing has to go for that.
+        if self.host.owed() <= self.host.stats()["mem_used_total"]:
+            self.make_room()
+        owed = self.host.owed()
         room, limiter = self.host.room()
+        if limiter is not None:
+            room = self.client_bytes - min(owed, self.client_bytes)
         if room < self.client_bytes:
             raise RefusedError(
                 f"another client may take {format_size(self.client_bytes)} of memory, and"

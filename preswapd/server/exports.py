@@ -95,18 +95,22 @@ class Exports:
         with self.counting:
             self.pulling.add(connection)
         self.keep_room()
+        self.buffers.make_room()
         return connection
 
     def admitted(self, connection: Connection, has_others: bool) -> Connection:
         """A device's first client is its guest, which is served whatever comes."""
+        self.keep_room()
         if has_others:
             try:
                 self.check_room(connection.name)
             except RefusedError:
                 connection.close()
+                self.keep_room()
                 raise
+        else:
+            self.buffers.make_room()
         self.count(connection.name, came=1)
-        self.keep_room()
         return connection
 
     def why_not(self, name: str) -> str:

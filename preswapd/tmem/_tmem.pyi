@@ -49,6 +49,12 @@ class Host:
     def set_aside(self, size: int) -> None:
         """Memory that the process may come to take unasked: puts leave it alone too."""
 
+    def owed(self) -> int:
+        """Bytes by which a memory cgroup is too small for what is used and what is set aside."""
+
+    def set_cap(self, size: int | None) -> None:
+        """A limit below `limit`, in bytes; None: there is none."""
+
     @property
     def boot_id(self) -> str:
         """The boot id of the host when the arena was created: its pages belong to that boot."""

@@ -41,6 +41,8 @@ cdef extern from "tmem.h" nogil:
     int tmem_table_reserve(tmem_host *, size_t bytes)
     size_t tmem_table_reserved(const tmem_host *)
     void tmem_set_limit(tmem_host *, uint64_t)
+    void tmem_set_cap(tmem_host *, uint64_t)
+    uint64_t tmem_owed(tmem_host *)
     void tmem_set_spare(tmem_host *, uint64_t)
     int64_t tmem_lacking(tmem_host *)
     int64_t tmem_wait_lacking(tmem_host *, unsigned)
@@ -150,6 +152,17 @@ cdef class Host:
         cdef tmem_host *host = self.pointer()
         with nogil:
             tmem_set_aside(host, size)
+
+    def owed(self):
+        cdef uint64_t owed
+        cdef tmem_host *host = self.pointer()
+        with nogil:
+            owed = tmem_owed(host)
+        return owed
+
+    def set_cap(self, size):
+        cdef uint64_t cap = ~<uint64_t>0 if size is None else size
+        tmem_set_cap(self.pointer(), cap)
 
     @property
     def largest_limit(self):

@@ -63,6 +63,11 @@ static uint64_t min_of(uint64_t a, uint64_t b)
 	return a < b ? a : b;
 }
 
+static uint64_t max_of(uint64_t a, uint64_t b)
+{
+	return a > b ? a : b;
+}
+
 static uint64_t available(const struct headroom *h)
 {
 	uint64_t kib = number_in(h->meminfo, "MemAvailable:", UINT64_MAX / 1024);
@@ -141,6 +146,21 @@ uint64_t headroom_room(struct headroom *h, int *limiter)
 {
 	*limiter = ask(h);
 	return __atomic_load_n(&h->needed, __ATOMIC_RELAXED);
+}
+
+uint64_t headroom_owed(const struct headroom *h)
+{
+	uint64_t owed = 0;
+
+	for (size_t i = 0; i < h->n_cgroups; i++) {
+		const int *fds = h->cgroups[i];
+		uint64_t used = used_by(fds) + h->set_aside;
+		uint64_t max = number_in(fds[CGROUP_MAX], "", UINT64_MAX);
+		uint64_t high = number_in(fds[CGROUP_HIGH], "", UINT64_MAX);
+		uint64_t here = above(used + CGROUP_LAST_RESERVE, max);
+		owed = max_of(owed, max_of(here, above(used, high)));
+	}
+	return owed;
 }
 
 void headroom_look(struct headroom *h)

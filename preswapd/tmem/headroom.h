@@ -53,6 +53,8 @@ void headroom_set_aside(struct headroom *, uint64_t bytes);
 /* Bytes that may be taken without anybody being killed, as of now, and who allows no more: a cgroup
  * by its number, or -1, the host. */
 uint64_t headroom_room(struct headroom *, int *limiter);
+/* Bytes by which a cgroup is too small, as of now, if all that is set aside were taken. */
+uint64_t headroom_owed(const struct headroom *);
 
 /* --- Without any lock, and without a system call: inside a page's lock --- */
 

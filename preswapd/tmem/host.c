@@ -276,6 +276,11 @@ void tmem_set_limit(struct tmem_host *h, uint64_t bytes)
 	slabs_set_limit(&h->slabs, bytes);
 }
 
+void tmem_set_cap(struct tmem_host *h, uint64_t bytes)
+{
+	slabs_set_cap(&h->slabs, bytes);
+}
+
 void tmem_set_spare(struct tmem_host *h, uint64_t bytes)
 {
 	slabs_set_spare(&h->slabs, bytes);
@@ -315,6 +320,11 @@ void tmem_set_aside(struct tmem_host *h, uint64_t bytes)
 uint64_t tmem_room(struct tmem_host *h, int *limiter)
 {
 	return slabs_room(&h->slabs, limiter);
+}
+
+uint64_t tmem_owed(struct tmem_host *h)
+{
+	return slabs_owed(&h->slabs);
 }
 
 void tmem_set_staging(struct tmem_host *h, bool on)

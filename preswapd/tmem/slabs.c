@@ -102,6 +102,7 @@ int slabs_init(struct slabs *s, struct arena *arena, struct headroom *headroom)
 	*s = (struct slabs){.arena = arena,
 			    .headroom = headroom,
 			    .high = 1,
+			    .cap = UINT64_MAX,
 			    .used_bytes = arena->front_bytes};
 	s->used_max = s->used_bytes;
 	s->slab = calloc(arena->slabs, sizeof *s->slab);
@@ -488,10 +489,25 @@ void slabs_wake(struct slabs *s)
 	pthread_mutex_unlock(&s->mutex);
 }
 
+/* Under the mutex. */
+static void keep_lower(struct slabs *s)
+{
+	s->limit = s->asked < s->cap ? s->asked : s->cap;
+}
+
 void slabs_set_limit(struct slabs *s, uint64_t bytes)
 {
 	pthread_mutex_lock(&s->mutex);
-	s->limit = bytes;
+	s->asked = bytes;
+	keep_lower(s);
+	pthread_mutex_unlock(&s->mutex);
+}
+
+void slabs_set_cap(struct slabs *s, uint64_t bytes)
+{
+	pthread_mutex_lock(&s->mutex);
+	s->cap = bytes;
+	keep_lower(s);
 	pthread_mutex_unlock(&s->mutex);
 }
 
@@ -518,6 +534,14 @@ uint64_t slabs_room(struct slabs *s, int *limiter)
 	return room;
 }
 
+uint64_t slabs_owed(struct slabs *s)
+{
+	pthread_mutex_lock(&s->mutex);
+	uint64_t owed = headroom_owed(s->headroom);
+	pthread_mutex_unlock(&s->mutex);
+	return owed;
+}
+
 int slabs_reserve_table(struct slabs *s, size_t bytes)
 {
 	pthread_mutex_lock(&s->mutex);
@@ -531,7 +555,7 @@ int slabs_reserve_table(struct slabs *s, size_t bytes)
 void slabs_get_stats(struct slabs *s, struct tmem_stats *to)
 {
 	pthread_mutex_lock(&s->mutex);
-	to->mem_limit = s->limit;
+	to->mem_limit = s->asked;
 	to->mem_used_total = s->used_bytes;
 	to->mem_used_max = s->used_max;
 	to->live_slot_bytes = s->live_bytes;

@@ -75,7 +75,9 @@ struct slabs {
 	uint32_t rounds;
 	uint32_t *free_numbers;        /* a stack of slabs without memory */
 	uint32_t n_free, high;         /* high: no slab at or above it was ever used */
-	uint64_t limit, used_bytes, used_max, live_bytes;
+	uint64_t limit;                /* the lower one of the next two */
+	uint64_t asked, cap;
+	uint64_t used_bytes, used_max, live_bytes;
 	struct headroom *headroom;
 };
 
@@ -93,6 +95,8 @@ void slabs_destroy(struct slabs *);
  * how much memory there is. */
 void slabs_give_back(struct slabs *, bool all);
 void slabs_set_limit(struct slabs *, uint64_t bytes);
+/* For a while, a lower one; UINT64_MAX: none. */
+void slabs_set_cap(struct slabs *, uint64_t bytes);
 /* Bytes that are held beyond the limit: it was lowered. */
 uint64_t slabs_over_limit(struct slabs *);
 /* See tmem_set_spare(). */
@@ -105,6 +109,7 @@ void slabs_set_headroom(struct slabs *, uint64_t host_reserve, uint64_t shm_rese
 			const int (*cgroups)[CGROUP_FILES], size_t n);
 void slabs_set_aside(struct slabs *, uint64_t bytes);
 uint64_t slabs_room(struct slabs *, int *limiter);
+uint64_t slabs_owed(struct slabs *);
 /* Makes room for the user's table, in slab 0: its memory counts too. */
 int slabs_reserve_table(struct slabs *, size_t bytes);
 /* Fills in what the slabs know; metadata_size is that of the slabs alone. */

@@ -195,6 +195,8 @@ int tmem_table_reserve(struct tmem_host *, size_t bytes);
 size_t tmem_table_reserved(const struct tmem_host *);
 
 void tmem_set_limit(struct tmem_host *, uint64_t bytes);
+/* A lower limit for a while, of which no statistics speak; UINT64_MAX: none. */
+void tmem_set_cap(struct tmem_host *, uint64_t bytes);
 /* So many bytes of the limit should be free for what is put next.  Ephemeral puts leave them free.  The
  * host does nothing else for that but to pack its pages closer: it is for its user to take pages out. */
 void tmem_set_spare(struct tmem_host *, uint64_t bytes);
@@ -215,6 +217,8 @@ void tmem_set_aside(struct tmem_host *, uint64_t bytes);
 /* Memory that may still be taken before somebody is killed for it, and who limits it: a cgroup by its
  * number, or -1, the host. */
 uint64_t tmem_room(struct tmem_host *, int *limiter);
+/* By how much a cgroup is too small for what is used and what is set aside; 0: none is. */
+uint64_t tmem_owed(struct tmem_host *);
 
 /* Returns its id, >= 0.  A shared pool with this uuid is joined; -EEXIST: its flags differ.
  * -EINVAL: unknown flags, or a shared pool without a uuid; -ENOSPC: the table is full. */

@@ -19,11 +19,12 @@ from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import Connect
 from tests.conftest import StartServer
 from tests.faults.conftest import MIB, NOISE, counters, error_of, place
-from tests.running import RunningServer
+from tests.running import RunningServer, wait_until
 
 # What nbdkit with Python needs for itself, what is kept for clients' requests, and some MiB for the
 # pool.
 LIMIT = 128 * MIB
+DEVICES = [f"g{number}" for number in range(1, 7)]
 WRITTEN = 256 * MIB
 THREADS = pytest.mark.parametrize("confined", [1, 16], indirect=True, ids=["thread", "threads"])
 
@@ -57,14 +58,19 @@ def confined(
 ) -> Iterator[RunningServer]:
     """A server in the group, with a pool larger than its limit, of one worker thread or more."""
     threads = getattr(request, "param", 1)
+    devices = dict.fromkeys(DEVICES, "512M")
     server = start_server(
-        start=False, pool_size="512M", devices={"g1": "512M"}, extra=[f"--threads={threads}"]
+        start=False, pool_size="512M", devices=devices, extra=[f"--threads={threads}"]
     )
     join = 'echo $$ >"$0/cgroup.procs" && exec "$@"'
     server.launch(["/bin/sh", "-c", join, str(memory_cgroup), *server.command()])
     yield server
     assert kills(memory_cgroup) == 0
     server.close()
+
+
+def used(server: RunningServer) -> int:
+    return int(server.json_stats()["tmem"]["mem_used_total"])
 
 
 def write(client: Any, length: int, most: int) -> None:
@@ -86,7 +92,7 @@ def test_cgroup_at_its_limit_is_rejected_puts_and_no_kill(
     confined: RunningServer, connect: Connect
 ) -> None:
     """Also where each worker thread gets the largest requests that there are."""
-    client, pid = connect(confined), confined.pid
+    client, pid = connect(confined, "g1"), confined.pid
     write(client, LARGEST_REQUEST, Client(confined.control_socket).facts().threads)
     found = counters(confined)
     assert found["preswap_pages"] > 0
@@ -101,7 +107,7 @@ def test_cgroup_at_its_limit_is_rejected_puts_and_no_kill(
 @THREADS
 def test_requests_that_are_too_long_are_no_kill(confined: RunningServer, connect: Connect) -> None:
     """nbdkit has received them before anybody can refuse them."""
-    client, pid = connect(confined), confined.pid
+    client, pid = connect(confined, "g1"), confined.pid
     client.set_strict_mode(0)  # newer clients refuse to send them
     write(client, LARGEST_REQUEST, 16)
     for _ in range(16):
@@ -112,10 +118,59 @@ def test_requests_that_are_too_long_are_no_kill(confined: RunningServer, connect
     client.shutdown()
 
 
+@pytest.mark.parametrize("confined", [4], indirect=True)
+def test_clients_of_further_devices_come_when_the_pool_is_full(
+    confined: RunningServer, connect: Connect
+) -> None:
+    """The pool gives back what each may take, 13 MiB with four workers, and all of them take it."""
+    pid, clients = confined.pid, []
+    threads = Client(confined.control_socket).facts().threads
+    for device in DEVICES:
+        clients.append(connect(confined, device))
+        write(clients[-1], LARGEST_REQUEST, threads)
+        assert confined.pid == pid
+    for client in clients:
+        for at in range(0, WRITTEN, len(NOISE)):
+            assert bytes(client.pread(len(NOISE), PAGE + at)) == NOISE
+        client.shutdown()
+    assert confined.pid == pid
+
+
+@pytest.mark.parametrize("confined", [12], indirect=True)
+def test_client_that_comes_back_beside_its_old_connection(
+    confined: RunningServer, connect: Connect
+) -> None:
+    """It was cut off, and its old connection is not dead yet."""
+    old = connect(confined, "g1")
+
+    def is_full() -> bool:
+        """Once the server has looked what its workers hold by now."""
+        write(old, LARGEST_REQUEST, 12)
+        return used(confined) > 36 * MIB
+
+    wait_until(is_full, "the pool to take what is there for it")
+    full = used(confined)
+    fresh = connect(confined, "g1")
+    confined.wait_for_line("shrink to fit memory.max ended")
+    assert 0 < used(confined) < full
+    write(fresh, LARGEST_REQUEST, 12)
+    for at in range(0, WRITTEN, len(NOISE)):
+        assert bytes(fresh.pread(len(NOISE), PAGE + at)) == NOISE
+
+
+def test_pool_that_is_frozen_stays_as_it_is(confined: RunningServer, connect: Connect) -> None:
+    write(connect(confined, "g1"), LARGEST_REQUEST, 1)
+    confined.ctl("freeze")
+    before = counters(confined)["preswap_pages"]
+    for device in DEVICES[1:]:
+        connect(confined, device).pwrite(NOISE[:PAGE], PAGE)
+    assert counters(confined)["preswap_pages"] == before
+
+
 def test_device_that_is_too_large_is_refused_and_no_kill(
     confined: RunningServer, connect: Connect, memory_cgroup: Path
 ) -> None:
-    client, pid = connect(confined), confined.pid
+    client, pid = connect(confined, "g1"), confined.pid
     done = confined.ctl("create", "big", "1T", check=False)
     assert done.returncode == 4
     assert re.fullmatch(
@@ -133,7 +188,7 @@ def test_second_client_of_a_device_needs_room(
     confined: RunningServer, connect: Connect, memory_cgroup: Path
 ) -> None:
     """Its guest is served whatever comes."""
-    guest = connect(confined)
+    guest = connect(confined, "g1")
     write(guest, LARGEST_REQUEST, 1)
     with pytest.raises(nbd.Error):
         connect_many(confined, connect)
@@ -143,7 +198,7 @@ def test_second_client_of_a_device_needs_room(
 
 def connect_many(server: RunningServer, connect: Connect) -> None:
     for _ in range(64):
-        connect(server)
+        connect(server, "g1")
 
 
 def kills(group: Path) -> int:

@@ -6,6 +6,9 @@ from preswapd.precache.image.identity import Identity
 from preswapd.remote._remote import Share
 from preswapd.tmem._tmem import Host
 
+def transfer_buffers() -> int:
+    """Bytes of the buffers that threads keep for transfers from and to the disk."""
+
 class Image:
     """One image that is open.  From any thread; the work runs without the interpreter lock."""
 

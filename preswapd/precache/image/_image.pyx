@@ -16,6 +16,14 @@ from preswapd.precache.image.identity import Identity
 from preswapd.tmem._tmem cimport compress_number
 
 
+cdef extern from "buffer.h" nogil:
+    uint64_t buffers_held()
+
+
+def transfer_buffers():
+    return buffers_held()
+
+
 cdef int check(int err) except -1:
     if err < 0:
         raise OSError(-err, os.strerror(-err))

@@ -19,6 +19,9 @@ PACKED_BYTES: int
 FLAG_FUA: int
 FLAG_FAST_ZERO: int
 
+def transfer_buffers() -> int:
+    """Bytes of the buffers that threads keep for transfers from and to the disk."""
+
 class Extents:
     """The extents of a device with pages in tmem, the coldest first."""
 

@@ -38,6 +38,14 @@ def least_weight(uint8_t step):
     return weight_least(step)
 
 
+cdef extern from "buffer.h" nogil:
+    uint64_t buffers_held()
+
+
+def transfer_buffers():
+    return buffers_held()
+
+
 cdef class Extents:
     """The extents of a device with pages in tmem, the coldest first."""
 

@@ -17,6 +17,7 @@ class Fitting:
         self.shrinks = shrinks
         self.limits = limits
         self.fits: dict[str, Shrink | None] = {}  # the last one of each limit; None: it was kept
+        self.by_itself: Shrink | None = None  # the last one that no setting has asked for
         self.fitting = threading.Lock()
 
     def fit(self, key: str) -> Shrink | None:
@@ -28,6 +29,17 @@ class Fitting:
         with self.fitting:
             self.fits[key] = self.shrinks.fit(goal)
             return self.fits[key]
+
+    def begin_again(self, goal: Goal) -> Shrink | None:
+        """For what no operator has set, and what changes by itself: not soon after a failure."""
+        with self.fitting:
+            before = self.by_itself
+            if before is not None and self.is_too_soon(before):
+                return None
+            fit = self.shrinks.fit(goal)
+            if fit is not None:
+                self.by_itself = fit
+            return fit
 
     def turn(self) -> None:
         """To be called a few times a second."""
@@ -47,6 +59,8 @@ class Fitting:
         if key not in self.fits:
             return True
         fit = self.fits[key]
-        return (
-            fit is not None and fit.has_failed and time.monotonic() - fit.ended_at >= RETRY_SECONDS
-        )
+        return fit is not None and fit.has_failed and not self.is_too_soon(fit)
+
+    def is_too_soon(self, fit: Shrink) -> bool:
+        """It failed, or was stopped, a moment ago."""
+        return fit.has_ended_short and time.monotonic() - fit.ended_at < RETRY_SECONDS

@@ -14,6 +14,11 @@ from preswapd.tmem import Host
 # A pool's memory shrinks a little less than its pages do, as they leave holes: so this much more
 # of the pages goes.
 MARGIN = 0.02
+# Before it is judged whether what the pool gives back is to the good of its cgroup, whose count
+# lags behind by some pages for each processor.
+LEAST_FREED = 4 << 20
+# What a shrink into a cgroup calls the limit that it is to keep.
+MEMORY_MAX = "memory.max"
 
 
 class Goal(ABC):
@@ -220,6 +225,54 @@ class ToPoolLimit(Goal):
         self.aimed_at = self.host.limit
         share = min(1.0, self.aimed_at / max(1, self.used()))
         self.may_stay = int(self.left() * share * (1 - MARGIN))
+
+
+class ToCgroup(ToPoolLimit):
+    """The pool's memory so small that its cgroup has room for all that clients may come to take.
+
+    Until then it has a lower limit, a cap: what is freed is given back, and not filled again.
+    """
+
+    def __init__(self, host: Host, devices: Callable[[], Sequence[Device]]) -> None:
+        super().__init__(MEMORY_MAX, host, devices)
+        self.is_held = False
+        self.is_vain = False
+        self.before: tuple[int, int] | None = None  # used and owed, last time
+
+    def is_met(self) -> bool:
+        return self.host.owed() == 0
+
+    def target(self) -> int:
+        owed = self.host.owed()
+        self.look_whether_it_helps(self.used(), owed)
+        return self.may_stay if owed and not self.is_vain else self.left()
+
+    def aim(self) -> None:
+        used, owed = self.used(), self.host.owed()
+        if self.is_held and owed:
+            self.host.set_cap(max(used - owed, 0))
+            self.host.maintain(all=True)
+            used, owed = self.used(), self.host.owed()
+        self.may_stay = int(self.left() * max(0.0, 1 - owed / max(1, used)) * (1 - MARGIN))
+
+    def look_whether_it_helps(self, used: int, owed: int) -> None:
+        """Shared memory is charged to the cgroup that touched it first, which may be another."""
+        if self.before is None:
+            self.before = used, owed
+            return
+        freed, gained = self.before[0] - used, self.before[1] - owed
+        if freed >= LEAST_FREED:
+            self.is_vain = gained < freed / 2
+            self.before = used, owed
+
+    @contextmanager
+    def held_down(self) -> Iterator[None]:
+        self.is_held = True
+        try:
+            yield
+        finally:
+            self.is_held = False
+            self.host.set_cap(None)
 
 
 def pages_in(devices: Sequence[Device]) -> int:

@@ -64,10 +64,15 @@ class Shrink:
         return self.result
 
     @property
-    def has_failed(self) -> bool:
-        """It has ended short of its goal, and was not stopped."""
+    def has_ended_short(self) -> bool:
+        """It has ended, and has not met its goal."""
         is_complete = self.result is not None and self.result.complete
-        return self.ended.is_set() and not is_complete and not self.stopped.is_set()
+        return self.ended.is_set() and not is_complete
+
+    @property
+    def has_failed(self) -> bool:
+        """The same, and nobody has stopped it."""
+        return self.has_ended_short and not self.stopped.is_set()
 
 
 class Shrinks:
