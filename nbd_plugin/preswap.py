@@ -81,9 +81,12 @@ def after_fork() -> None:
 def drop(h: Connection) -> None:
     assert _handover is not None
     _exports.tell_superseded(h)
-    if not _peer.drop():
-        with suppress(ConnectionError):  # it has gone
-            cut_off(_peer.address(), _peer.process(), range(_handover.nbd, _handover.tcp + 1))
+    is_dropped = _peer.drop()
+    with suppress(OSError):  # it has gone, or there is no descriptor left to look with
+        address = _peer.address()
+        # nbdkit ends its own half, and over TCP the other half may stay open for long.
+        if address is not None or not is_dropped:
+            cut_off(address, _peer.process(), range(_handover.nbd, _handover.tcp + 1))
 
 
 def preconnect(readonly: bool) -> None:

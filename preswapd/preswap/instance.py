@@ -629,10 +629,11 @@ class Instance:
     def fit_cgroup(self) -> Shrink | None:
         """Begins to give memory back, where a cgroup is too small for all that clients may take.
 
-        None: it is not; or an operator who has frozen the pool wants pages where they are; or it
-        was tried a moment ago, and failed or was in vain.
+        None: it is not; or an empty pool would be too little, too; or an operator who has frozen
+        the pool wants pages where they are; or it was tried a moment ago, and did not help.
         """
-        if self.sysctl.frozen or not self.host.owed():
+        owed = self.host.owed()
+        if self.sysctl.frozen or not 0 < owed <= self.host.stats()["mem_used_total"]:
             return None
         return self.fitting.begin_again(ToCgroup(self.host, lambda: self.chosen(None)))
 
@@ -653,7 +654,6 @@ class Instance:
         self.advising.keep()
         self.maintenance.turn()
         self.fitting.turn()
-        self.fit_cgroup()
         self.keep_settings()
 
     def may_move(self) -> bool:

@@ -95,7 +95,6 @@ class Exports:
         with self.counting:
             self.pulling.add(connection)
         self.keep_room()
-        self.buffers.make_room()
         return connection
 
     def admitted(self, connection: Connection, has_others: bool) -> Connection:

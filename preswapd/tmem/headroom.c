@@ -156,9 +156,8 @@ uint64_t headroom_owed(const struct headroom *h)
 		const int *fds = h->cgroups[i];
 		uint64_t used = used_by(fds) + h->set_aside;
 		uint64_t max = number_in(fds[CGROUP_MAX], "", UINT64_MAX);
-		uint64_t high = number_in(fds[CGROUP_HIGH], "", UINT64_MAX);
-		uint64_t here = above(used + CGROUP_LAST_RESERVE, max);
-		owed = max_of(owed, max_of(here, above(used, high)));
+
+		owed = max_of(owed, above(used + CGROUP_LAST_RESERVE, max));
 	}
 	return owed;
 }

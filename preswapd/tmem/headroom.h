@@ -53,7 +53,7 @@ void headroom_set_aside(struct headroom *, uint64_t bytes);
 /* Bytes that may be taken without anybody being killed, as of now, and who allows no more: a cgroup
  * by its number, or -1, the host. */
 uint64_t headroom_room(struct headroom *, int *limiter);
-/* Bytes by which a cgroup is too small, as of now, if all that is set aside were taken. */
+/* Bytes by which the hard limit of a cgroup is too low, as of now, if all that is set aside were taken. */
 uint64_t headroom_owed(const struct headroom *);
 
 /* --- Without any lock, and without a system call: inside a page's lock --- */

@@ -159,16 +159,22 @@ static bool leaves_room_for_copies(const struct slabs *s, unsigned flags)
 }
 
 /* With so many bytes more; empty slabs are free. */
+/* Under a cap nothing is to get in, so no room is made for it. */
+static uint64_t spare_of(const struct slabs *s)
+{
+	return s->cap < s->asked ? 0 : s->spare;
+}
+
 static bool leaves_spare(const struct slabs *s, uint32_t bytes, unsigned flags)
 {
 	return !(flags & SLOTS_LEAVES_SPARE) ||
-	       s->used_bytes - s->empty_bytes + bytes + s->spare <= s->limit;
+	       s->used_bytes - s->empty_bytes + bytes + spare_of(s) <= s->limit;
 }
 
 /* What is staged will take about half of what it takes now. */
 static int64_t lacking(const struct slabs *s)
 {
-	return (int64_t)(s->used_bytes - s->empty_bytes - s->staged_bytes / 2 + s->spare) -
+	return (int64_t)(s->used_bytes - s->empty_bytes - s->staged_bytes / 2 + spare_of(s)) -
 	       (int64_t)s->limit;
 }
 

@@ -34,6 +34,8 @@ class Fitting:
         """For what no operator has set, and what changes by itself: not soon after a failure."""
         with self.fitting:
             before = self.by_itself
+            if before is not None and not before.ended.is_set():
+                return before
             if before is not None and self.is_too_soon(before):
                 return None
             fit = self.shrinks.fit(goal)

@@ -14,9 +14,10 @@ from preswapd.tmem import Host
 # A pool's memory shrinks a little less than its pages do, as they leave holes: so this much more
 # of the pages goes.
 MARGIN = 0.02
-# Before it is judged whether what the pool gives back is to the good of its cgroup, whose count
-# lags behind by some pages for each processor.
-LEAST_FREED = 4 << 20
+# How far other memory of a cgroup may grow while the pool gives some back, and how long it may take
+# until what was given back is no more counted there.
+LITTLE_MORE = 4 << 20
+LAG_SECONDS = 0.05
 # What a shrink into a cgroup calls the limit that it is to keep.
 MEMORY_MAX = "memory.max"
 
@@ -236,34 +237,35 @@ class ToCgroup(ToPoolLimit):
     def __init__(self, host: Host, devices: Callable[[], Sequence[Device]]) -> None:
         super().__init__(MEMORY_MAX, host, devices)
         self.is_held = False
-        self.is_vain = False
-        self.before: tuple[int, int] | None = None  # used and owed, last time
+        self.cap = 0
+        self.at_first: int | None = None  # what was used
+        self.most_owed = 0
 
     def is_met(self) -> bool:
+        if self.is_held and self.used() <= self.cap and self.host.owed():
+            time.sleep(LAG_SECONDS)
         return self.host.owed() == 0
 
     def target(self) -> int:
-        owed = self.host.owed()
-        self.look_whether_it_helps(self.used(), owed)
-        return self.may_stay if owed and not self.is_vain else self.left()
+        return self.left() if self.used() <= self.cap else self.may_stay
 
     def aim(self) -> None:
-        used, owed = self.used(), self.host.owed()
-        if self.is_held and owed:
-            self.host.set_cap(max(used - owed, 0))
+        self.measure()
+        if self.is_held:
+            self.host.set_cap(self.cap)
             self.host.maintain(all=True)
-            used, owed = self.used(), self.host.owed()
-        self.may_stay = int(self.left() * max(0.0, 1 - owed / max(1, used)) * (1 - MARGIN))
+            self.measure()
 
-    def look_whether_it_helps(self, used: int, owed: int) -> None:
-        """Shared memory is charged to the cgroup that touched it first, which may be another."""
-        if self.before is None:
-            self.before = used, owed
-            return
-        freed, gained = self.before[0] - used, self.before[1] - owed
-        if freed >= LEAST_FREED:
-            self.is_vain = gained < freed / 2
-            self.before = used, owed
+    def measure(self) -> None:
+        """Shared memory is charged to the cgroup that touched it first, which may be another: so
+        little more goes than was owed."""
+        used, owed = self.used(), self.host.owed()
+        if self.at_first is None:
+            self.at_first = used
+        self.most_owed = max(self.most_owed, owed)
+        least = self.at_first - self.most_owed - LITTLE_MORE
+        self.cap = max(0, used - owed, least)
+        self.may_stay = int(self.left() * min(1.0, self.cap / max(1, used)) * (1 - MARGIN))
 
     @contextmanager
     def held_down(self) -> Iterator[None]:
