@@ -14,7 +14,7 @@ from preswapd.tmem import PERSISTENT, Host
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import BEHIND_ZONE, clients
 from tests.conftest import StartServer
-from tests.running import RunningServer
+from tests.running import RunningServer, wait_until
 
 # Pages 0 and 1: one repeated value, and one that compresses to about 1,600 bytes.
 WRITTEN = "0 W 0 2 0064\n"
@@ -32,8 +32,11 @@ def playing(program: Path, server: RunningServer) -> Iterator[Player]:
 
 
 @pytest.fixture
-def other(server: RunningServer) -> Iterator[Any]:
-    """Another client of the same disk."""
+def other(server: RunningServer, playing: Player) -> Iterator[Any]:
+    """Another client of the same disk, which has come later."""
+    wait_until(
+        lambda: server.json_stats()["devices"]["g1"]["connections"] == 1, "the player to connect"
+    )
     with clients() as connect:
         yield connect(server)
 

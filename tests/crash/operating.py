@@ -96,4 +96,9 @@ class Operator:
                 return
         for page in range(1, SPARE_PAGES):
             content = page_content(self.random.choice(list(Kind)), SPARE, page, 0, self.random)
-            handle.pwrite(content, page * PAGE)
+            try:
+                handle.pwrite(content, page * PAGE)
+            except nbd.Error:
+                if handle.aio_is_dead() or handle.aio_is_closed():
+                    return
+                raise

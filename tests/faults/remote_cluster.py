@@ -42,7 +42,8 @@ from tests.running import RunningServer, wait_until
 
 SIZE, POOL = "24M", "4M"
 PAGES = ((24 << 20) - (2 << 20) - BEHIND_ZONE) // PAGE
-CLIENTS = 4
+DEVICES = ("g1", "g2", "g3", "g4")
+CLIENTS = len(DEVICES)
 # NBD's requests, in pages.
 LENGTHS = (1, 1, 1, 2, 8, 32)
 # Between two requests, so that servers, nodes and courier come to their turn on a small machine.
@@ -63,15 +64,16 @@ def nobody_asks(step: ShrinkProgress) -> None:
 
 
 class Swapper(threading.Thread):
-    """A client, and what each page of its share of the device must hold."""
+    """The client of a device, and what each page of a part of it must hold."""
 
     def __init__(self, server: RunningServer, number: int, seed: int) -> None:
         super().__init__(name=f"swapper {number}", daemon=True)
         self.random = random.Random(f"{seed} {number}")
         share = PAGES // CLIENTS
-        self.first = BEHIND_ZONE // PAGE + number * share
+        self.first = BEHIND_ZONE // PAGE
+        self.device = DEVICES[number]
         self.truth = [ZEROS] * share
-        self.client = connected(server)
+        self.client = connected(server, self.device)
         self.client.trim(share * PAGE, self.first * PAGE)
         self.seq = 0
         self.pages_read = 0
@@ -115,7 +117,7 @@ class Swapper(threading.Thread):
     def content(self, page: int) -> bytes:
         self.seq += 1
         kind = self.random.choice(list(Kind))
-        return page_content(kind, "g1", self.first + page, self.seq, self.random)
+        return page_content(kind, self.device, self.first + page, self.seq, self.random)
 
     def write_all(self) -> None:
         for first in range(0, len(self.truth), 32):
@@ -253,7 +255,7 @@ class Course:
             [
                 sum(swapper.pages_read for swapper in self.swappers),
                 *(stats["remote"][f"remote_{name}"] for name in names),
-                stats["devices"]["g1"]["disk_reads"],
+                sum(device["disk_reads"] for device in stats["devices"].values()),
                 max(swapper.longest for swapper in self.swappers),
             ]
         )
@@ -532,7 +534,7 @@ def begun(folder: Path, seed: int, timeout: str) -> Iterator[Course]:
         options = [f"--remote-url={cluster.url}", f"--remote-timeout={timeout}"]
         # All but what was used just now goes to disk, as fast as it can.
         options += ["--writeback-room=25%", "--writeback-idle=1s", "--writeback-rate=off"]
-        made = RunningServer(folder, {"g1": SIZE}, POOL, options, start=False)
+        made = RunningServer(folder, dict.fromkeys(DEVICES, SIZE), POOL, options, start=False)
         server = stack.enter_context(made)
         with network.hub.entered():
             server.start()

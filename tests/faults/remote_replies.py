@@ -151,10 +151,10 @@ class WrongPageError(Exception):
 
 
 class Worker:
-    """A client with pages of its own; nobody else writes them."""
+    """A part of a client with pages of its own; nobody else writes them."""
 
-    def __init__(self, device: Device, first: int, seed: int) -> None:
-        self.connection: Connection = device.connect()
+    def __init__(self, connection: Connection, first: int, seed: int) -> None:
+        self.connection = connection
         self.first, self.random = first, random.Random(seed)
         self.is_held: dict[int, bytes] = {}
         self.counter = 0
@@ -205,8 +205,9 @@ class Search:
 
     def run(self) -> None:
         loops = [self.writebacks, self.ticks]
+        guest = self.device.connect()
         for i in range(WORKERS):
-            loops.append(Worker(self.device, 1 + i * PAGES_OF_EACH, self.seed + i).step)
+            loops.append(Worker(guest, 1 + i * PAGES_OF_EACH, self.seed + i).step)
         threads = [threading.Thread(target=self.until_stopped, args=(loop,)) for loop in loops]
         for thread in threads:
             thread.start()

@@ -89,13 +89,14 @@ def stamp(version: int, count: int) -> bytes:
 
 @pytest.mark.parametrize("staging", [False, True])
 def test_whole_pages(stamps: Path, staging: bool) -> None:
-    """One writer of each page: all of it has one version, and readers see none go back."""
+    """One thread writes each page: all of it has one version, and readers see none go back."""
     with shown(stamps, 4 * MIB, writable=True) as disk:
         disk.host.set_staging(staging)
         it = Versions(disk, PAGES)
 
+        client = disk.connect()
+
         def write(page: int) -> None:
-            client = disk.connect()
             for version in range(1, VERSIONS):
                 if it.ended.is_set():
                     return
@@ -104,12 +105,12 @@ def test_whole_pages(stamps: Path, staging: bool) -> None:
                 it.done[page] = version
 
         def look() -> None:
-            client = disk.connect()
+            reader = disk.connect()
             seen = [0] * PAGES
             while not it.ended.is_set():
                 page = random.randrange(PAGES)
                 least = max(seen[page], it.done[page])
-                got = read(client, page * PAGE, PAGE)
+                got = read(reader, page * PAGE, PAGE)
                 version = int.from_bytes(got[:8], "little")
                 if got != stamp(version, PAGE):
                     it.wrong.append(f"page {page} is of several versions")
@@ -125,8 +126,9 @@ def test_sectors_of_one_page(stamps: Path) -> None:
     with shown(stamps, 4 * MIB, writable=True) as disk:
         it = Versions(disk, SECTORS)
 
+        client = disk.connect()
+
         def write(sector: int) -> None:
-            client = disk.connect()
             for version in range(1, VERSIONS):
                 if it.ended.is_set():
                     return
@@ -138,11 +140,11 @@ def test_sectors_of_one_page(stamps: Path) -> None:
                     it.wrong.append(f"sector {sector} is not {version}, which was just written")
 
         def look() -> None:
-            client = disk.connect()
+            reader = disk.connect()
             seen = [0] * SECTORS
             while not it.ended.is_set():
                 least = [max(two) for two in zip(seen, it.done, strict=True)]
-                got = read(client, PAGE, PAGE)
+                got = read(reader, PAGE, PAGE)
                 seen = [int.from_bytes(got[at : at + 8], "little") for at in range(0, PAGE, SECTOR)]
                 for sector in range(SECTORS):
                     it.saw(sector, seen[sector], least[sector])
@@ -156,8 +158,9 @@ def test_writes_trims_and_zeroes_in_turns(stamps: Path) -> None:
     with shown(stamps, 4 * MIB, writable=True) as disk:
         it = Versions(disk, PAGES)
 
+        client = disk.connect()
+
         def change(page: int) -> None:
-            client = disk.connect()
             ways: list[Callable[[], None]] = [
                 lambda: client.trim(PAGE, page * PAGE),
                 lambda: client.zero(PAGE, page * PAGE),
@@ -177,11 +180,11 @@ def test_writes_trims_and_zeroes_in_turns(stamps: Path) -> None:
                     it.wrong.append(f"page {page} is not version {version}")
 
         def look() -> None:
-            client = disk.connect()
+            reader = disk.connect()
             while not it.ended.is_set():
                 page = random.randrange(PAGES)
                 least = it.done[page]
-                version = int.from_bytes(read(client, page * PAGE, 8), "little")
+                version = int.from_bytes(read(reader, page * PAGE, 8), "little")
                 if version:
                     it.saw(page, version, least)
                 elif it.begun[page] == least and least % 2:

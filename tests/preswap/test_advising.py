@@ -186,7 +186,7 @@ def test_requests_meet_those_who_ask(running: Running, connection: Connection) -
     reads = 3000
 
     def use(seed: int) -> None:
-        drawn, mine = random.Random(seed), running.connect()
+        drawn, mine = random.Random(seed), connection
         own = [seed * 200 + page for page in range(200)]
         write(mine, own)
         for _ in range(reads):
