@@ -38,7 +38,7 @@ uint8_t *buffer_of_thread(void)
 	return b;
 }
 
-uint64_t buffers_held(void)
+uint64_t transfer_buffers_held(void)
 {
 	return __atomic_load_n(&held, __ATOMIC_RELAXED);
 }

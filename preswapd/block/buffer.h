@@ -12,6 +12,6 @@
 /* BUFFER_PAGES pages, kept until the thread ends; NULL without memory. */
 uint8_t *buffer_of_thread(void);
 /* Bytes of all threads' buffers; each native module has buffers of its own. */
-uint64_t buffers_held(void);
+uint64_t transfer_buffers_held(void);
 
 #endif

@@ -17,11 +17,11 @@ from preswapd.tmem._tmem cimport compress_number
 
 
 cdef extern from "buffer.h" nogil:
-    uint64_t buffers_held()
+    uint64_t transfer_buffers_held()
 
 
 def transfer_buffers():
-    return buffers_held()
+    return transfer_buffers_held()
 
 
 cdef int check(int err) except -1:

@@ -39,11 +39,11 @@ def least_weight(uint8_t step):
 
 
 cdef extern from "buffer.h" nogil:
-    uint64_t buffers_held()
+    uint64_t transfer_buffers_held()
 
 
 def transfer_buffers():
-    return buffers_held()
+    return transfer_buffers_held()
 
 
 cdef class Extents:
