@@ -50,6 +50,10 @@ class Buffers:
             clients += 1
         self.host.set_aside(max(max(clients, 1) * self.client_bytes - self.held(), 0))
 
+    def take_for_expected(self) -> None:
+        """One that has others beside it has come: it is not to be counted twice."""
+        self.expected_until = 0.0
+
     def make_room(self) -> Shrink | None:
         """For one that has come, and that keep_room() knows of: where a cgroup has too little, the
         pool gives memory back.  Waits for it, but not for long."""
@@ -60,7 +64,6 @@ class Buffers:
 
     def check_room(self) -> None:
         """The same, for one that has others beside it: RefusedError where there is no room."""
-        self.expected_until = 0.0
         shrink = self.make_room()
         owed = self.host.owed()
         room, limiter = self.host.room()

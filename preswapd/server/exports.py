@@ -99,6 +99,8 @@ class Exports:
 
     def admitted(self, connection: Connection, has_others: bool) -> Connection:
         """A device's first client is its guest, which is served whatever comes."""
+        if has_others:
+            self.buffers.take_for_expected()
         self.keep_room()
         if has_others:
             try:

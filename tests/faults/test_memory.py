@@ -19,6 +19,7 @@ from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import Connect
 from tests.conftest import StartServer
 from tests.faults.conftest import MIB, NOISE, counters, error_of, place
+from tests.faults.injection import Call, Injector
 from tests.running import RunningServer, wait_until
 
 # What nbdkit with Python needs for itself, what is kept for clients' requests, and some MiB for the
@@ -54,13 +55,21 @@ def memory_cgroup() -> Iterator[Path]:
 
 @pytest.fixture
 def confined(
-    memory_cgroup: Path, start_server: StartServer, request: pytest.FixtureRequest
+    memory_cgroup: Path,
+    start_server: StartServer,
+    injector: Injector,
+    request: pytest.FixtureRequest,
 ) -> Iterator[RunningServer]:
-    """A server in the group, with a pool larger than its limit, of one worker thread or more."""
+    """A server in the group, with a pool larger than its limit, of one worker thread or more, whose
+    system calls obey the injector."""
     threads = getattr(request, "param", 1)
     devices = dict.fromkeys(DEVICES, "512M")
     server = start_server(
-        start=False, pool_size="512M", devices=devices, extra=[f"--threads={threads}"]
+        start=False,
+        pool_size="512M",
+        devices=devices,
+        extra=[f"--threads={threads}"],
+        env=injector.env,
     )
     join = 'echo $$ >"$0/cgroup.procs" && exec "$@"'
     server.launch(["/bin/sh", "-c", join, str(memory_cgroup), *server.command()])
@@ -142,17 +151,44 @@ def test_client_that_comes_back_beside_its_old_connection(
 ) -> None:
     """It was cut off, and its old connection is not dead yet."""
     old = connect(confined, "g1")
-
-    def is_full() -> bool:
-        """Once the server has looked what its workers hold by now."""
-        write(old, LARGEST_REQUEST, 12)
-        return used(confined) > 36 * MIB
-
-    wait_until(is_full, "the pool to take what is there for it")
-    full = used(confined)
+    full = filled(confined, old)
     fresh = connect(confined, "g1")
     confined.wait_for_line("shrink to fit memory.max ended")
     assert 0 < used(confined) < full
+    write(fresh, LARGEST_REQUEST, 12)
+    for at in range(0, WRITTEN, len(NOISE)):
+        assert bytes(fresh.pread(len(NOISE), PAGE + at)) == NOISE
+
+
+def filled(server: RunningServer, client: Any) -> int:
+    """Bytes of the pool, which has taken what is there for it."""
+
+    def is_full() -> bool:
+        """Once the server has looked what its workers hold by now."""
+        write(client, LARGEST_REQUEST, 12)
+        return used(server) > 36 * MIB
+
+    wait_until(is_full, "the pool to take what is there for it")
+    return used(server)
+
+
+@pytest.mark.parametrize("confined", [12], indirect=True)
+def test_client_that_comes_again_after_the_disk_was_too_slow_for_it(
+    confined: RunningServer, connect: Connect, injector: Injector
+) -> None:
+    """What the pool gave back since then is still there, whatever was written meanwhile."""
+    old = connect(confined, "g1")
+    filled(confined, old)
+    injector.hold(Call.WRITE, "/g1.img")
+    with pytest.raises(nbd.Error):
+        connect(confined, "g1")
+    confined.wait_for_line("a client of g1 was refused: another client may take ")
+    injector.end()
+    confined.wait_for_line("shrink to fit memory.max ended")
+    write(old, LARGEST_REQUEST, 12)
+    injector.hold(Call.WRITE, "/g1.img")
+    fresh = connect(confined, "g1")
+    injector.end()
     write(fresh, LARGEST_REQUEST, 12)
     for at in range(0, WRITTEN, len(NOISE)):
         assert bytes(fresh.pread(len(NOISE), PAGE + at)) == NOISE
