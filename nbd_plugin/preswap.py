@@ -81,12 +81,18 @@ def after_fork() -> None:
 def drop(h: Connection) -> None:
     assert _handover is not None
     _exports.tell_superseded(h)
-    is_dropped = _peer.drop()
+    listening = range(_handover.nbd, _handover.tcp + 1)
+    is_local = False
     with suppress(OSError):  # it has gone, or there is no descriptor left to look with
         address = _peer.address()
-        # nbdkit ends its own half, and over TCP the other half may stay open for long.
-        if address is not None or not is_dropped:
-            cut_off(address, _peer.process(), range(_handover.nbd, _handover.tcp + 1))
+        is_local = address is None
+        if address is not None:
+            # Before nbdkit's own way, which waits for an answer that is being sent, and ends one
+            # half alone: the other half may stay open for long.
+            cut_off(address, 0, listening)
+    if not _peer.drop() and is_local:
+        with suppress(OSError):
+            cut_off(None, _peer.process(), listening)
 
 
 def preconnect(readonly: bool) -> None:

@@ -10,7 +10,9 @@ import pytest
 from preswapd.guest.faults import GuestError
 from tests.conftest import StartServer
 from tests.guest.conftest import Boot
-from tests.guest.stamped import ENOUGH, StampedGuest
+from tests.guest.migrations import FAST, SLOW
+from tests.guest.relay import Relay
+from tests.guest.stamped import ENOUGH, StampedGuest, disk
 from tests.guest.swapping import device
 from tests.running import RunningServer, wait_for
 
@@ -128,6 +130,33 @@ def test_guest_that_comes_back_meets_errors_and_never_its_past(
     for seen in back.rounds("c"):
         seen.assert_nothing_false()
         assert seen.failed > ENOUGH
+
+
+def test_source_that_comes_back_on_the_way_writes_until_the_guest_has_gone(
+    start_server: StartServer, boot: Boot, tmp_path: Path
+) -> None:
+    """At one server: the connection over there is the older one then, and was never lost."""
+    server = start_server(devices=DEVICES)
+    socket = f"unix:{tmp_path / 'moving'}"
+    with Relay(tmp_path / "wire", server.nbd_socket) as wire:
+        direct = disk(server, "scsi", report=False)
+        relayed = [part.replace(str(server.nbd_socket), str(wire.at)) for part in direct]
+        assert relayed != direct
+        guest = boot(server, hardware=relayed)
+        guest.fill()
+        there = boot(server, incoming=socket)
+        guest.begin_to_migrate(socket, **SLOW)
+        wait_for(guest.migration, lambda seen: seen.get("status") == "active")
+        wire.cut()
+        wire.mend()
+        guest.assert_all_right("wc")
+        assert guest.migration()["status"] == "active"
+        guest.limit_migration(**FAST)
+        guest.migrated()
+        guest.__exit__()
+        there.assert_all_right("cwc")
+        server.wait_for_line("a client of g1 is cut off: one that came after it has written since")
+    assert_saw_nothing(there)
 
 
 def test_both_ends_say_so(start_server: StartServer) -> None:
