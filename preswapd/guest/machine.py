@@ -178,7 +178,7 @@ class Guest:
             *("-kernel", str(self.software.kernel.image)),
             *("-initrd", str(self._folder / "initramfs"), "-append", " ".join(KERNEL_OPTIONS)),
             *("-serial", f"file:{self._folder / 'console'}", "-device", "virtio-rng-pci"),
-            *("-chardev", f"socket,id=monitor,fd={monitor}", "-mon", "monitor,mode=control"),
+            *("-chardev", f"socket,id=monitor,fd={monitor}", "-qmp", "chardev:monitor"),
             *("-chardev", f"socket,id=commands,fd={commands}", "-device", "virtio-serial-pci"),
             *("-device", "virtserialport,chardev=commands,name=preswapd.commands"),
             *(("-drive", material[0], "-device", material[1]) if hardware.material else ()),
