@@ -84,11 +84,15 @@ static uint64_t in_file_system(const struct headroom *h)
 	return (uint64_t)fs.f_bavail * fs.f_frsize;
 }
 
-/* Clean file pages count as usage, but the kernel drops them before it kills. */
+/* Clean file pages count as usage, but the kernel drops them before it kills.  The usage is that of
+ * all groups below, too, and so must be those pages: version 1 has another line for them. */
 static uint64_t used_by(const int fds[CGROUP_FILES])
 {
+	int statistics = fds[CGROUP_STATISTICS];
+	uint64_t own = number_in(statistics, "\ninactive_file ", 0);
+
 	return above(number_in(fds[CGROUP_USAGE], "", 0),
-		     number_in(fds[CGROUP_STATISTICS], "\ninactive_file ", 0));
+		     number_in(statistics, "\ntotal_inactive_file ", own));
 }
 
 /* All limits are read again.  Returns which of them allows no more for what is needed. */

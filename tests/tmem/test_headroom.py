@@ -65,6 +65,13 @@ def test_reserve_of_the_host(shm: Path) -> None:
         ({"current": 100 * MIB}, False),
         ({"current": 100 * MIB, "max": "max"}, True),
         ({"current": 100 * MIB, "stat": f"anon 1\ninactive_file {90 * MIB}"}, True),
+        (
+            {
+                "current": 100 * MIB,
+                "stat": f"inactive_file 4096\ninactive_file 0\ntotal_inactive_file {90 * MIB}",
+            },
+            True,
+        ),
         ({"current": 70 * MIB}, False),
         ({"high": 100 * MIB, "max": "max"}, True),
         ({"high": 40 * MIB}, False),
