@@ -13,7 +13,7 @@ static pthread_key_t buffer_key;
 static _Thread_local uint64_t buffer_mine;
 static uint64_t buffer_all;            /* of all threads that live; atomic */
 
-/* At a thread's end, with which its buffer goes. */
+/* At a thread's end, with which its buffer goes, or when its memory has gone back. */
 static void buffer_forget(void *mine)
 {
 	(void)mine;
@@ -50,6 +50,7 @@ static inline void buffer_empty(void *at, uint64_t bytes)
 
 	if (first < end)
 		madvise((void *)first, end - first, MADV_DONTNEED);
+	buffer_forget(NULL);
 }
 
 #endif
