@@ -87,10 +87,6 @@ class Images:
         image = self.served.get(name)
         return None if image is None else image.connect()
 
-    @property
-    def connections(self) -> int:
-        return sum(image.image.connections for image in list(self.served.values()))
-
     def look(self, frozen: bool = False) -> None:
         """To be called about once a second."""
         for image in self.served.values():

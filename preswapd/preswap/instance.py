@@ -626,8 +626,9 @@ class Instance:
         key = setting.sysctl_key(self.name)
         return {key: ToPoolLimit(key, self.host, lambda: self.chosen(None)), **quotas}
 
-    def fit_cgroup(self) -> Shrink | None:
-        """Begins to give memory back, where a cgroup is too small for all that clients may take.
+    def fit_cgroup(self, promised: Callable[[], int]) -> Shrink | None:
+        """Begins to give memory back, where a cgroup is too small for all that clients may take:
+        `promised` bytes, which it is asked again and again; it sets aside what they have not taken.
 
         None: it is not; or an empty pool would be too little, too; or an operator who has frozen
         the pool wants pages where they are; or it was tried a moment ago, and did not help.
@@ -635,7 +636,7 @@ class Instance:
         owed = self.host.owed()
         if self.sysctl.frozen or not 0 < owed <= self.host.stats()["mem_used_total"]:
             return None
-        return self.fitting.begin_again(ToCgroup(self.host, lambda: self.chosen(None)))
+        return self.fitting.begin_again(ToCgroup(self.host, lambda: self.chosen(None), promised))
 
     # --- in the background ---
 

@@ -5,15 +5,20 @@ nbdkit takes it without asking, and in a memory cgroup without room the process 
 the pool does not grow into what the clients there are may still come to take.
 """
 
+import threading
 import time
 from collections.abc import Callable
 
+from preswapd.block._export import Connection
 from preswapd.errors import RefusedError
 from preswapd.precache.image import _image
 from preswapd.preswap.device import _device
+from preswapd.preswap.device._device import Device
 from preswapd.preswap.instance import Instance
-from preswapd.preswap.writeback.shrink import Shrink
 from preswapd.units import format_size
+
+# What a client is one of.
+Served = Device | _image.Image
 
 # What a client is told of as the largest request, and what is refused above it: each worker thread
 # keeps a buffer of its longest one.  A guest's kernel writes up to 1280K at once, or a huge page of
@@ -30,7 +35,10 @@ EXPECTED_SECONDS = 20.0
 
 
 class Buffers:
-    """What the worker threads hold, and what they may still come to hold."""
+    """What the worker threads hold and may still come to hold, by who is connected.
+
+    nbdkit's threads open and close connections at once.
+    """
 
     def __init__(self, instance: Instance, threads: int, received: Callable[[], int]) -> None:
         """`received`: bytes of nbdkit's buffers."""
@@ -38,41 +46,76 @@ class Buffers:
         self.host = instance.host
         self.client_bytes = threads * WORKER_BYTES
         self.received = received
-        self.expected_until = 0.0  # another client; time.monotonic()
+        self.counting = threading.Lock()
+        # What each is a client of; None: another host's server that pulls.
+        self.clients: dict[Connection, Served | None] = {}
+        # The names that those ask for who are to come again, until when (time.monotonic()).
+        self.expected: dict[str, float] = {}
+
+    def admit(self, connection: Connection, served: Served) -> None:
+        """Waits until what a client may take is there, but not for long.  RefusedError where it is
+        not there; what is served has its first client whatever comes, as that is its guest."""
+        with self.counting:
+            is_further = any(one is served for one in self.clients.values())
+            self.clients[connection] = served
+            self.expected.pop(connection.name, None)
+        self.keep_room()
+        is_made = self.make_room()
+        if is_further:
+            # By now others' threads may hold what was only set aside for them before.
+            self.keep_room()
+            if (lacking := self.lacking()) is not None:
+                self.leave(connection, is_expected=not is_made)
+                raise RefusedError(lacking)
+
+    def admit_pulling(self, connection: Connection) -> None:
+        """It is served whatever comes, and at once."""
+        with self.counting:
+            self.clients[connection] = None
+        self.keep_room()
+        self.instance.fit_cgroup(self.keep_room)
+
+    def leave(self, connection: Connection, is_expected: bool = False) -> Served | None:
+        """What it was a client of; `is_expected`: one like it will come again soon."""
+        with self.counting:
+            served = self.clients.pop(connection, None)
+            if is_expected:
+                self.expected[connection.name] = time.monotonic() + EXPECTED_SECONDS
+        self.keep_room()
+        return served
+
+    def keep_room(self) -> int:
+        """To be called now and then, as what threads hold grows: nothing else gets what clients may
+        still come to take.  Returns what they may take in all, bytes; one may before it comes."""
+        with self.counting:
+            now = time.monotonic()
+            self.expected = {name: end for name, end in self.expected.items() if end > now}
+            promised = max(len(self.clients) + len(self.expected), 1) * self.client_bytes
+            self.host.set_aside(max(promised - self.held(), 0))
+        return promised
 
     def held(self) -> int:
         """The server's own threads, which are few, have such buffers for the disk too."""
         return self.received() + _device.transfer_buffers() + _image.transfer_buffers()
 
-    def keep_room(self, clients: int) -> None:
-        """For the clients there are, and for the first one before it comes."""
-        if time.monotonic() < self.expected_until:
-            clients += 1
-        self.host.set_aside(max(max(clients, 1) * self.client_bytes - self.held(), 0))
+    def make_room(self) -> bool:
+        """Where a cgroup has too little, the pool gives memory back.  False: it takes too long."""
+        end = time.monotonic() + PATIENCE_SECONDS
+        # One that was under way already may have been for less.
+        while (shrink := self.instance.fit_cgroup(self.keep_room)) is not None:
+            if not shrink.ended.wait(max(end - time.monotonic(), 0)):
+                return False
+        return True
 
-    def take_for_expected(self) -> None:
-        """One that has others beside it has come: it is not to be counted twice."""
-        self.expected_until = 0.0
-
-    def make_room(self) -> Shrink | None:
-        """For one that has come, and that keep_room() knows of: where a cgroup has too little, the
-        pool gives memory back.  Waits for it, but not for long."""
-        shrink = self.instance.fit_cgroup()
-        if shrink is not None:
-            shrink.ended.wait(PATIENCE_SECONDS)
-        return shrink
-
-    def check_room(self) -> None:
-        """The same, for one that has others beside it: RefusedError where there is no room."""
-        shrink = self.make_room()
+    def lacking(self) -> str | None:
+        """For one more client, in words."""
         owed = self.host.owed()
         room, limiter = self.host.room()
         if limiter is not None:
             room = self.client_bytes - min(owed, self.client_bytes)
-        if room < self.client_bytes:
-            if shrink is not None and not shrink.ended.is_set():
-                self.expected_until = time.monotonic() + EXPECTED_SECONDS
-            raise RefusedError(
-                f"another client may take {format_size(self.client_bytes)} of memory, and"
-                f" {limiter or 'this host'} allows {format_size(room)} more"
-            )
+        if room >= self.client_bytes:
+            return None
+        return (
+            f"another client may take {format_size(self.client_bytes)} of memory, and"
+            f" {limiter or 'this host'} allows {format_size(room)} more"
+        )

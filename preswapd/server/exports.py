@@ -11,7 +11,7 @@ from preswapd.precache.images import Images
 from preswapd.preswap.device._device import Device
 from preswapd.preswap.instance import Instance
 from preswapd.preswap.moving.names import Wanted, parse
-from preswapd.server.buffers import LARGEST_REQUEST, Buffers
+from preswapd.server.buffers import LARGEST_REQUEST, Buffers, Served
 from preswapd.units import format_size
 
 
@@ -39,7 +39,6 @@ class Exports:
         self.superseded = Throttle()
         self.counting = threading.Lock()
         self.clients: dict[str, ClientCount] = {}
-        self.pulling: set[Connection] = set()
 
     def names(self) -> list[str]:
         return sorted(self.instance.devices)
@@ -59,7 +58,7 @@ class Exports:
             return self.pulled(wanted._replace(device=wanted.device or self.default()))
         image = self.images.connect(name)
         if image is not None:
-            return self.admitted(image, self.images.served[name].image.connections > 1)
+            return self.admitted(image, self.images.served[name].image)
         device = self.instance.devices.get(name or self.default())
         if device is None:
             choices = ", ".join(self.names()) or "none"
@@ -71,7 +70,7 @@ class Exports:
                     WARNING, f"a client was refused: {asked}: the devices are {choices}{also}"
                 )
             raise RefusedError(asked)
-        return self.admitted(self.connected(device), device.connections > 1)
+        return self.admitted(self.connected(device), device)
 
     def connected(self, device: Device) -> Connection:
         try:
@@ -92,25 +91,17 @@ class Exports:
                     WARNING, f"another host was refused {wanted.word} of {wanted.device}: {error}"
                 )
             raise
-        with self.counting:
-            self.pulling.add(connection)
-        self.keep_room()
+        self.buffers.admit_pulling(connection)
         return connection
 
-    def admitted(self, connection: Connection, has_others: bool) -> Connection:
-        """A device's first client is its guest, which is served whatever comes."""
-        if has_others:
-            self.buffers.take_for_expected()
-        self.keep_room()
-        if has_others:
-            try:
-                self.check_room(connection.name)
-            except RefusedError:
-                connection.close()
-                self.keep_room()
-                raise
-        else:
-            self.buffers.make_room()
+    def admitted(self, connection: Connection, served: Served) -> Connection:
+        try:
+            self.buffers.admit(connection, served)
+        except RefusedError as error:
+            connection.close()
+            if self.complaints.passes():
+                self.instance.log(WARNING, f"a client of {connection.name} was refused: {error}")
+            raise
         self.count(connection.name, came=1)
         return connection
 
@@ -118,19 +109,6 @@ class Exports:
         if name in self.instance.refused or name in self.images.refused:
             return f"{name} is not served"
         return f"no device {name!r}" if name else "no device was named, and there is not just one"
-
-    def check_room(self, name: str) -> None:
-        try:
-            self.buffers.check_room()
-        except RefusedError as error:
-            if self.complaints.passes():
-                self.instance.log(WARNING, f"a client of {name} was refused: {error}")
-            raise
-
-    def keep_room(self) -> None:
-        """To be called now and then: clients come and go, and what they hold grows."""
-        of_devices = sum(device.connections for device in self.instance.devices.values())
-        self.buffers.keep_room(of_devices + self.images.connections)
 
     def tell_too_long(self, connection: Connection) -> None:
         """Of a request that was refused; its client was told how long one may be."""
@@ -152,12 +130,8 @@ class Exports:
 
     def disconnect(self, connection: Connection) -> None:
         connection.close()
-        with self.counting:
-            was_pulling = connection in self.pulling
-            self.pulling.discard(connection)
-        if not was_pulling:
+        if self.buffers.leave(connection) is not None:
             self.count(connection.name, went=1)
-        self.keep_room()
 
     def count(self, name: str, came: int = 0, went: int = 0) -> None:
         with self.counting:

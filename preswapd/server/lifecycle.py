@@ -100,12 +100,13 @@ def begin(handover: Handover, buffered: Callable[[], int], arrivals: Arrivals | 
     gc.collect()
     gc.freeze()
     gc.enable()
-    exports = Exports(instance, images, Buffers(instance, handover.facts.threads, buffered))
-    exports.keep_room()
+    buffers = Buffers(instance, handover.facts.threads, buffered)
+    buffers.keep_room()
+    exports = Exports(instance, images, buffers)
     sockets = Reopening([*unix, *tcp_sockets(handover, api)], log)
     watch = Background(
         instance.activity.look,
-        exports.keep_room,
+        buffers.keep_room,
         instance.beat,
         GuestLog(instance, exports, arrivals=arrivals).look,
         sockets.look,
@@ -227,7 +228,7 @@ class Background:
     """Does pieces of work over and over, with a pause before each turn, whatever happens in one."""
 
     def __init__(
-        self, *works: Callable[[], None], pause: Callable[[], None] = lambda: None
+        self, *works: Callable[[], object], pause: Callable[[], None] = lambda: None
     ) -> None:
         self.works = works
         self.pause = pause
@@ -239,7 +240,7 @@ class Background:
             for work in self.works:
                 self.once(work)
 
-    def once(self, work: Callable[[], None]) -> None:
+    def once(self, work: Callable[[], object]) -> None:
         try:
             work()
         except Exception as error:

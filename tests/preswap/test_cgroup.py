@@ -3,13 +3,16 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import pytest
 
 from preswapd.preswap import opening
+from preswapd.preswap.device._device import Device
 from preswapd.preswap.settings import DeviceSpec
+from preswapd.preswap.writeback.goals import Goal
+from preswapd.preswap.writeback.moves import Writeback
 from preswapd.preswap.writeback.shrink import Shrink
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.coherence import check_coherence
@@ -18,7 +21,7 @@ from tests.tmem.test_headroom import Group
 
 SIZE = 8 * MIB - 8 * PAGE
 NOISE = os.urandom(SIZE - PAGE)
-LIMIT = 100 * MIB
+LIMIT = 110 * MIB
 # Of the limit, what is kept to the last: see headroom.c.
 LAST = 8 * MIB
 OTHERS = 40 * MIB
@@ -48,7 +51,7 @@ def group(running: Running, monkeypatch: pytest.MonkeyPatch) -> Charged:
 @pytest.fixture
 def filled(running: Running, group: Charged) -> Running:
     running.settings = replace(running.settings, pool_size=32 * MIB)
-    running.open(DeviceSpec("g1", SIZE), DeviceSpec("g2", SIZE))
+    running.open(*(DeviceSpec(name, SIZE) for name in ("g1", "g2", "g3")))
     for device in running.instance.devices.values():
         device.connect().pwrite(NOISE, PAGE)
     group.first_pool = running.instance.host.stats()["mem_used_total"]
@@ -84,6 +87,11 @@ def set_aside(running: Running, lacking: int) -> None:
     assert host.owed() == lacking
 
 
+def no_more() -> int:
+    """Clients come to be promised nothing while pages leave."""
+    return 0
+
+
 def ended(fit: Shrink | None) -> Shrink:
     assert fit is not None
     fit.ended.wait()
@@ -95,12 +103,12 @@ def test_pool_gives_back_what_is_owed(filled: Running, following: Callable[[floa
     before = instance.host.stats()["mem_used_total"]
     set_aside(filled, 4 * MIB)
     following(1.0)
-    fit = ended(instance.fit_cgroup())
+    fit = ended(instance.fit_cgroup(no_more))
     assert fit.result is not None
     assert fit.result.complete, fit.result
     assert instance.host.owed() == 0
     assert before - 7 * MIB < instance.host.stats()["mem_used_total"] <= before - 4 * MIB
-    assert instance.fit_cgroup() is None
+    assert instance.fit_cgroup(no_more) is None
     for device in instance.devices.values():
         assert read(device.connect(), PAGE, len(NOISE)) == NOISE
     check_coherence(instance)
@@ -112,7 +120,7 @@ def test_limit_is_what_it_was(filled: Running, following: Callable[[float], None
     limit = instance.host.limit
     set_aside(filled, 4 * MIB)
     following(1.0)
-    ended(instance.fit_cgroup())
+    ended(instance.fit_cgroup(no_more))
     assert instance.host.limit == limit
     instance.host.set_aside(0)
     for device in instance.devices.values():
@@ -128,10 +136,10 @@ def test_memory_that_another_cgroup_is_charged_for(
     before = instance.host.stats()["mem_used_total"]
     set_aside(filled, 4 * MIB)
     following(0.0)
-    fit = ended(instance.fit_cgroup())
+    fit = ended(instance.fit_cgroup(no_more))
     assert fit.has_failed
     assert instance.host.stats()["mem_used_total"] >= before - 9 * MIB
-    assert instance.fit_cgroup() is None
+    assert instance.fit_cgroup(no_more) is None
 
 
 def test_more_is_owed_while_it_is_given_back(
@@ -142,24 +150,79 @@ def test_more_is_owed_while_it_is_given_back(
     pool = instance.host.stats()["mem_used_total"]
     set_aside(filled, 2 * MIB)
     following(1.0)
-    first = instance.fit_cgroup()
+    first = instance.fit_cgroup(no_more)
     instance.host.set_aside(LIMIT - LAST - OTHERS - pool + 6 * MIB)
-    second = instance.fit_cgroup()
+    second = instance.fit_cgroup(no_more)
     for fit in filter(None, (first, second)):
         fit.ended.wait()
-    third = instance.fit_cgroup()
+    third = instance.fit_cgroup(no_more)
     if third is not None:  # the first had ended before more was owed
         third.ended.wait()
     assert instance.host.owed() == 0
     assert pool - 9 * MIB < instance.host.stats()["mem_used_total"] <= pool - 6 * MIB
 
 
+class Later(Goal):
+    """Of a round nothing is wanted any more when it begins, and more when it has ended."""
+
+    def __init__(self, devices: Sequence[Device]) -> None:
+        self.all = devices
+        self.most = self.left() - 100
+        self.rounds = 0
+
+    def devices(self) -> Sequence[Device]:
+        return self.all
+
+    def aim(self) -> None:
+        self.rounds += 1
+
+    def target(self) -> int:
+        return self.left() if self.rounds == 1 else self.most
+
+    def is_met(self) -> bool:
+        return self.left() <= self.most
+
+
+def test_more_is_owed_when_a_round_has_found_nothing_to_do(filled: Running) -> None:
+    instance = filled.instance
+    goal = Later(list(instance.devices.values()))
+    work = Writeback(instance.host, goal, lambda progress: None, lambda: False)
+    assert work.run().complete
+    assert goal.left() == goal.most
+
+
+@pytest.mark.parametrize("charged", [1.0, 0.0])
+def test_client_that_comes_when_pages_have_left(
+    filled: Running, following: Callable[[float], None], charged: float
+) -> None:
+    """What it was promised leaves too, however much has gone by then, and no more."""
+    instance = filled.instance
+    pool = instance.host.stats()["mem_used_total"]
+    set_aside(filled, 6 * MIB)
+    following(charged)
+    seen = []
+
+    def promised() -> int:
+        seen.append(pool - instance.host.stats()["mem_used_total"])
+        if seen[-1] < 5 * MIB:
+            return 0
+        instance.host.set_aside(LIMIT - LAST - OTHERS - pool + 13 * MIB)
+        return 7 * MIB
+
+    fit = ended(instance.fit_cgroup(promised))
+    assert max(seen) >= 5 * MIB
+    assert fit.has_failed == (charged == 0)
+    assert (instance.host.owed() == 0) == (charged == 1)
+    left = pool - instance.host.stats()["mem_used_total"]
+    assert 13 * MIB <= left < 18 * MIB
+
+
 def test_empty_pool_would_be_too_little(filled: Running) -> None:
     set_aside(filled, 40 * MIB)
-    assert filled.instance.fit_cgroup() is None
+    assert filled.instance.fit_cgroup(no_more) is None
 
 
 def test_frozen_pool_stays(filled: Running) -> None:
     set_aside(filled, 4 * MIB)
     filled.instance.set("preswap.test.frozen", "1")
-    assert filled.instance.fit_cgroup() is None
+    assert filled.instance.fit_cgroup(no_more) is None

@@ -5,6 +5,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import NamedTuple
 
 from preswapd.api.settings import NO_LIMIT
 from preswapd.preswap.device._device import Device
@@ -228,17 +229,32 @@ class ToPoolLimit(Goal):
         self.may_stay = int(self.left() * share * (1 - MARGIN))
 
 
+class Owing(NamedTuple):
+    """Bytes: what clients may take, what the pool has, and what the cgroup is too small by."""
+
+    promised: int
+    used: int
+    owed: int
+
+
 class ToCgroup(ToPoolLimit):
     """The pool's memory so small that its cgroup has room for all that clients may come to take.
 
     Until then it has a lower limit, a cap: what is freed is given back, and not filled again.
     """
 
-    def __init__(self, host: Host, devices: Callable[[], Sequence[Device]]) -> None:
+    def __init__(
+        self,
+        host: Host,
+        devices: Callable[[], Sequence[Device]],
+        promised: Callable[[], int],
+    ) -> None:
+        """`promised`: see Instance.fit_cgroup."""
         super().__init__(MEMORY_MAX, host, devices)
+        self.promised = promised
         self.is_held = False
         self.cap = 0
-        self.at_first: int | None = None  # what was used
+        self.first: Owing | None = None
         self.most_owed = 0
 
     def is_met(self) -> bool:
@@ -258,12 +274,13 @@ class ToCgroup(ToPoolLimit):
 
     def measure(self) -> None:
         """Shared memory is charged to the cgroup that touched it first, which may be another: so
-        little more goes than was owed."""
-        used, owed = self.used(), self.host.owed()
-        if self.at_first is None:
-            self.at_first = used
-        self.most_owed = max(self.most_owed, owed)
-        least = self.at_first - self.most_owed - LITTLE_MORE
+        little more goes than was owed, and what clients were promised that came since."""
+        now = Owing(self.promised(), self.used(), self.host.owed())
+        first = self.first = self.first or now
+        used, owed = now.used, now.owed
+        came_since = max(now.promised - first.promised, 0)
+        self.most_owed = max(self.most_owed, owed, first.owed + came_since)
+        least = first.used - self.most_owed - LITTLE_MORE
         self.cap = max(0, used - owed, least)
         self.may_stay = int(self.left() * min(1.0, self.cap / max(1, used)) * (1 - MARGIN))
 

@@ -55,6 +55,7 @@ class Writeback:
     def run(self) -> ShrinkResult:
         reason = "guests put pages back as fast as they were moved"
         self.forget_failures()
+        has_rested = False
         with Movers() as movers:
             for _ in range(MOST_ROUNDS):
                 self.goal.aim()
@@ -65,9 +66,14 @@ class Writeback:
                 if stopped is not None:
                     reason = stopped
                     break
-                if self.moved + self.lost == before and not self.goal.is_met():
+                if self.moved + self.lost > before or self.goal.is_met():
+                    has_rested = False
+                elif self.failure or has_rested:
                     reason = self.failure or "no page could be moved"
                     break
+                else:
+                    # It may have been met then, and more be asked for since.
+                    has_rested = True
         complete = self.goal.is_met()
         left = self.goal.left()
         return ShrinkResult(self.moved, left, self.lost, complete, None if complete else reason)
