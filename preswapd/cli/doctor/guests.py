@@ -142,8 +142,8 @@ def check_managed_save() -> list[Finding]:
         Finding(
             NOTE,
             "libvirt",
-            "a guest that is saved or migrated leaves its swapped pages behind",
-            "take them along: preswapctl save, or create --from (docs/guides/moving.md); for the"
-            " host's shutdown set ON_SHUTDOWN=shutdown in /etc/default/libvirt-guests",
+            "a guest that is migrated, or saved for another host, leaves its swapped pages behind",
+            "take them along: create --from, or preswapctl save (docs/guides/moving.md). Here"
+            " preswapd-sync@ keeps them over an orderly reboot, also with ON_SHUTDOWN=suspend",
         )
     ]

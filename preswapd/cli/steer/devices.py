@@ -77,6 +77,7 @@ def remove_command(invocation: Invocation, dev: str, yes: bool, force: bool) -> 
 
     Asks when it holds pages or a client is connected. Refused while the client that was connected
     when the server ended has not come back, or another host has taken it (`create --from`).
+    One that the configuration names is made again at the next start, empty: take it out there.
 
     \b
     Example:
