@@ -7,7 +7,8 @@ the pool does not grow into what the clients there are may still come to take.
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from preswapd.block._export import Connection
 from preswapd.errors import RefusedError
@@ -59,12 +60,11 @@ class Buffers:
             is_further = any(one is served for one in self.clients.values())
             self.clients[connection] = served
             self.expected.pop(connection.name, None)
-        self.keep_room()
-        is_made = self.make_room()
-        if is_further:
+        with self.unless_it_fails(connection):
+            is_made = self.make_room()
             # By now others' threads may hold what was only set aside for them before.
             self.keep_room()
-            if (lacking := self.lacking()) is not None:
+            if is_further and (lacking := self.lacking()) is not None:
                 self.leave(connection, is_expected=not is_made)
                 raise RefusedError(lacking)
 
@@ -72,8 +72,19 @@ class Buffers:
         """It is served whatever comes, and at once."""
         with self.counting:
             self.clients[connection] = None
-        self.keep_room()
-        self.instance.fit_cgroup(self.keep_room)
+        with self.unless_it_fails(connection):
+            self.instance.fit_cgroup(self.keep_room)
+
+    @contextmanager
+    def unless_it_fails(self, connection: Connection) -> Iterator[None]:
+        """Room is kept for one that has just come, and no more where nbdkit is told of an error: it
+        does not say then that the client leaves."""
+        try:
+            self.keep_room()
+            yield
+        except BaseException:
+            self.leave(connection)
+            raise
 
     def leave(self, connection: Connection, is_expected: bool = False) -> Served | None:
         """What it was a client of; `is_expected`: one like it will come again soon."""

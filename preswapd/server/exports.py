@@ -97,9 +97,9 @@ class Exports:
     def admitted(self, connection: Connection, served: Served) -> Connection:
         try:
             self.buffers.admit(connection, served)
-        except RefusedError as error:
+        except BaseException as error:
             connection.close()
-            if self.complaints.passes():
+            if isinstance(error, RefusedError) and self.complaints.passes():
                 self.instance.log(WARNING, f"a client of {connection.name} was refused: {error}")
             raise
         self.count(connection.name, came=1)

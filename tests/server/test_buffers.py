@@ -162,6 +162,21 @@ def test_room_is_kept_whatever_comes_and_goes_at_once(server: Server) -> None:
             server.leave(client)
 
 
+def test_one_that_fails_is_not_counted(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(promised: Callable[[], int]) -> None:
+        raise OSError
+
+    server.client("g1")
+    monkeypatch.setattr(server.running.instance, "fit_cgroup", fail)
+    for admit in (
+        lambda connection: server.buffers.admit(connection, server.running.device),
+        server.buffers.admit_pulling,
+    ):
+        with pytest.raises(OSError, match=r"^$"):
+            admit(server.running.device.connect())
+        assert server.counted == 1
+
+
 def test_host_that_pulls_makes_no_guest_a_further_client(server: Server) -> None:
     server.allow(clients=1)
     device = server.running.device
