@@ -7,8 +7,7 @@ the pool does not grow into what the clients there are may still come to take.
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from preswapd.block._export import Connection
 from preswapd.errors import RefusedError
@@ -48,59 +47,65 @@ class Buffers:
         self.client_bytes = threads * WORKER_BYTES
         self.received = received
         self.counting = threading.Lock()
-        # What each is a client of; None: another host's server that pulls.
+        # What each is a client of, in the order in which they came; None: of a device, as another
+        # host's server that pulls.
         self.clients: dict[Connection, Served | None] = {}
-        # The names that those ask for who are to come again, until when (time.monotonic()).
-        self.expected: dict[str, float] = {}
+        # Of refused clients that will try again: the name of the export, and until when room is
+        # kept for it (time.monotonic()).
+        self.expected: list[tuple[str, float]] = []
 
     def admit(self, connection: Connection, served: Served) -> None:
         """Waits until what a client may take is there, but not for long.  RefusedError where it is
         not there; what is served has its first client whatever comes, as that is its guest."""
         with self.counting:
-            is_further = any(one is served for one in self.clients.values())
             self.clients[connection] = served
-            self.expected.pop(connection.name, None)
-        with self.unless_it_fails(connection):
-            is_made = self.make_room()
-            # By now others' threads may hold what was only set aside for them before.
+            expected = next((one for one in self.expected if one[0] == connection.name), None)
+            if expected is not None:
+                self.expected.remove(expected)
+        self.keep_room()
+        is_made = self.make_room()
+        # By now others' threads may hold what was only set aside for them before.
+        self.keep_room()
+        lacking = self.lacking()
+        if lacking is not None and self.refuses(connection, is_expected=not is_made):
             self.keep_room()
-            if is_further and (lacking := self.lacking()) is not None:
-                self.leave(connection, is_expected=not is_made)
-                raise RefusedError(lacking)
+            raise RefusedError(lacking)
+
+    def refuses(self, connection: Connection, is_expected: bool) -> bool:
+        """It is a client no more, if one that came before it is still there."""
+        with self.counting:
+            served = self.clients[connection]
+            for one, what in self.clients.items():
+                if one is connection:
+                    return False
+                if what is served:
+                    break
+            del self.clients[connection]
+            if is_expected:
+                self.expected.append((connection.name, time.monotonic() + EXPECTED_SECONDS))
+            return True
 
     def admit_pulling(self, connection: Connection) -> None:
         """It is served whatever comes, and at once."""
         with self.counting:
             self.clients[connection] = None
-        with self.unless_it_fails(connection):
-            self.instance.fit_cgroup(self.keep_room)
+        self.keep_room()
+        self.instance.fit_cgroup(self.keep_room)
 
-    @contextmanager
-    def unless_it_fails(self, connection: Connection) -> Iterator[None]:
-        """Room is kept for one that has just come, and no more where nbdkit is told of an error: it
-        does not say then that the client leaves."""
-        try:
-            self.keep_room()
-            yield
-        except BaseException:
-            self.leave(connection)
-            raise
-
-    def leave(self, connection: Connection, is_expected: bool = False) -> Served | None:
-        """What it was a client of; `is_expected`: one like it will come again soon."""
+    def leave(self, connection: Connection) -> Served | None:
+        """What it was a client of."""
         with self.counting:
             served = self.clients.pop(connection, None)
-            if is_expected:
-                self.expected[connection.name] = time.monotonic() + EXPECTED_SECONDS
         self.keep_room()
         return served
 
     def keep_room(self) -> int:
         """To be called now and then, as what threads hold grows: nothing else gets what clients may
-        still come to take.  Returns what they may take in all, bytes; one may before it comes."""
+        still come to take.  Returns what they may take in all, in bytes; where there is none, it is
+        as much as for one."""
         with self.counting:
             now = time.monotonic()
-            self.expected = {name: end for name, end in self.expected.items() if end > now}
+            self.expected = [(name, end) for name, end in self.expected if end > now]
             promised = max(len(self.clients) + len(self.expected), 1) * self.client_bytes
             self.host.set_aside(max(promised - self.held(), 0))
         return promised

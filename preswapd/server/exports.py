@@ -2,6 +2,8 @@
 """Which device a client gets, by the name that it asks for."""
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from preswapd.block._export import Connection
@@ -91,19 +93,31 @@ class Exports:
                     WARNING, f"another host was refused {wanted.word} of {wanted.device}: {error}"
                 )
             raise
-        self.buffers.admit_pulling(connection)
+        with self.forgotten_if_it_fails(connection):
+            self.buffers.admit_pulling(connection)
         return connection
 
     def admitted(self, connection: Connection, served: Served) -> Connection:
-        try:
-            self.buffers.admit(connection, served)
-        except BaseException as error:
-            connection.close()
-            if isinstance(error, RefusedError) and self.complaints.passes():
-                self.instance.log(WARNING, f"a client of {connection.name} was refused: {error}")
-            raise
-        self.count(connection.name, came=1)
+        with self.forgotten_if_it_fails(connection):
+            try:
+                self.buffers.admit(connection, served)
+            except RefusedError as error:
+                if self.complaints.passes():
+                    why = f"a client of {connection.name} was refused: {error}"
+                    self.instance.log(WARNING, why)
+                raise
+            self.count(connection.name, came=1)
         return connection
+
+    @contextmanager
+    def forgotten_if_it_fails(self, connection: Connection) -> Iterator[None]:
+        """nbdkit calls close() only for what was opened."""
+        try:
+            yield
+        except BaseException:
+            self.buffers.leave(connection)
+            connection.close()
+            raise
 
     def why_not(self, name: str) -> str:
         if name in self.instance.refused or name in self.images.refused:

@@ -32,25 +32,37 @@ void headroom_close(struct headroom *h)
 	headroom_init(h);
 }
 
-/* The number behind `key` in a small file under /proc or /sys, or `otherwise`. */
-static uint64_t number_in(int fd, const char *key, uint64_t otherwise)
-{
-	char text[8192];
-	ssize_t n = fd < 0 ? -1 : pread(fd, text, sizeof text - 1, 0);
+/* A small file under /proc or /sys. */
+struct text {
+	char bytes[8192];
+};
 
-	if (n <= 0)
-		return otherwise;
-	text[n] = '\0';
-	const char *at = text;
-	if (*key) {
-		at = strstr(text, key);
-		if (!at)
-			return otherwise;
-		at += strlen(key);
-	}
+static bool read_text(int fd, struct text *text)
+{
+	ssize_t n = fd < 0 ? -1 : pread(fd, text->bytes, sizeof text->bytes - 1, 0);
+
+	text->bytes[n > 0 ? n : 0] = '\0';
+	return n > 0;
+}
+
+/* The number behind `key`, or `otherwise`. */
+static uint64_t number_behind(const struct text *text, const char *key, uint64_t otherwise)
+{
+	const char *at = strstr(text->bytes, key);
 	char *end;
+
+	if (!at)
+		return otherwise;
+	at += strlen(key);
 	uint64_t value = strtoull(at, &end, 10);
 	return end == at ? otherwise : value;
+}
+
+static uint64_t number_in(int fd, const char *key, uint64_t otherwise)
+{
+	struct text text;
+
+	return read_text(fd, &text) ? number_behind(&text, key, otherwise) : otherwise;
 }
 
 static uint64_t above(uint64_t n, uint64_t kept)
@@ -88,11 +100,13 @@ static uint64_t in_file_system(const struct headroom *h)
  * all groups below, too, and so must be those pages: version 1 has another line for them. */
 static uint64_t used_by(const int fds[CGROUP_FILES])
 {
-	int statistics = fds[CGROUP_STATISTICS];
-	uint64_t own = number_in(statistics, "\ninactive_file ", 0);
+	struct text text;
+	uint64_t clean = 0;
 
-	return above(number_in(fds[CGROUP_USAGE], "", 0),
-		     number_in(statistics, "\ntotal_inactive_file ", own));
+	if (read_text(fds[CGROUP_STATISTICS], &text))
+		clean = number_behind(&text, "\ntotal_inactive_file ",
+				      number_behind(&text, "\ninactive_file ", 0));
+	return above(number_in(fds[CGROUP_USAGE], "", 0), clean);
 }
 
 /* All limits are read again.  Returns which of them allows no more for what is needed. */

@@ -13,11 +13,13 @@ import pytest
 
 from preswapd.block._export import Connection
 from preswapd.errors import RefusedError
+from preswapd.precache.images import Images
 from preswapd.preswap import opening
 from preswapd.preswap.device import _device
 from preswapd.preswap.settings import DeviceSpec
 from preswapd.server import buffers
 from preswapd.server.buffers import Buffers, Served
+from preswapd.server.exports import Exports
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.running import MIB, Running
 from tests.tmem.test_headroom import Group
@@ -100,8 +102,8 @@ def test_further_one_needs_room_and_a_first_one_none(server: Server) -> None:
 class Slow(dict[Connection, Served | None]):
     """A thread that has looked at it is held up before it can do anything."""
 
-    def values(self) -> Any:
-        found = list(super().values())
+    def items(self) -> Any:
+        found = list(super().items())
         time.sleep(A_MOMENT)
         return found
 
@@ -162,19 +164,81 @@ def test_room_is_kept_whatever_comes_and_goes_at_once(server: Server) -> None:
             server.leave(client)
 
 
-def test_one_that_fails_is_not_counted(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_whose_opening_fails_is_not_counted(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(promised: Callable[[], int]) -> None:
-        raise OSError
+        raise OSError("no luck")
+
+    instance = server.running.instance
+    images = Images(instance.host, [], "lz4", lambda level, text: None, lambda: set())
+    exports = Exports(instance, images, server.buffers)
+    kept = exports.connect("g1")
+    monkeypatch.setattr(instance, "fit_cgroup", fail)
+    with pytest.raises(OSError, match="no luck"):
+        exports.connect("g2")
+    assert server.counted == 1
+    assert instance.devices["g2"].connections == 0
+    exports.disconnect(kept)
+
+
+def test_of_those_who_wait_the_one_that_came_first_is_the_guest(server: Server) -> None:
+    """And one whose old connection ends while it waits has become the first."""
+    server.allow(clients=1)
+    device = server.running.device
+    old, guest, other = (device.connect() for _ in range(3))
+    begun: list[Connection] = []
+
+    def fit(promised: Callable[[], int]) -> None:
+        """Called by each that waits: the next one comes, and so on; the oldest one leaves."""
+        for each in (guest, other):
+            if each not in begun:
+                begun.append(each)
+                admit(each)
+        server.buffers.leave(old)
+
+    def admit(connection: Connection) -> None:
+        with suppress(RefusedError):
+            server.buffers.admit(connection, device)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(server.running.instance, "fit_cgroup", fit)
+        admit(old)
+    assert list(server.buffers.clients) == [guest]
+
+
+def test_what_threads_take_meanwhile_is_theirs(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client waits, and another one's workers take of what was set aside for them."""
+    server.allow(clients=2)
+    taken = []
+
+    def fit(promised: Callable[[], int]) -> None:
+        pool = server.running.instance.host.stats()["mem_used_total"]
+        taken.append(MIB)
+        server.group.say(current=pool + sum(taken))
 
     server.client("g1")
-    monkeypatch.setattr(server.running.instance, "fit_cgroup", fail)
-    for admit in (
-        lambda connection: server.buffers.admit(connection, server.running.device),
-        server.buffers.admit_pulling,
-    ):
-        with pytest.raises(OSError, match=r"^$"):
-            admit(server.running.device.connect())
-        assert server.counted == 1
+    server.buffers.received = lambda: sum(taken)
+    monkeypatch.setattr(server.running.instance, "fit_cgroup", fit)
+    server.client("g1")
+    assert server.counted == 2
+
+
+def test_fit_that_was_for_less_is_followed_by_another(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Fit:
+        ended = threading.Event()
+
+    Fit.ended.set()
+    fits = [Fit, Fit]
+    monkeypatch.setattr(
+        server.running.instance, "fit_cgroup", lambda promised: fits.pop() if fits else None
+    )
+    assert server.buffers.make_room()
+    assert not fits
 
 
 def test_host_that_pulls_makes_no_guest_a_further_client(server: Server) -> None:
@@ -251,6 +315,16 @@ def test_others_do_not_take_what_is_kept_for_it(refused: Server) -> None:
     assert refused.counted == 4
     refused.leave(other)
     assert refused.counted == 3
+
+
+def test_each_that_was_refused_is_to_come_again(refused: Server) -> None:
+    """As several guests of one image may be."""
+    refused.buffers.expected *= 2
+    assert refused.counted == 4
+    again = [refused.client("g1") for _ in range(3)]
+    assert refused.counted == 5
+    for client in again:
+        refused.leave(client)
 
 
 def test_one_that_comes_as_the_first_is_the_one(refused: Server) -> None:

@@ -263,7 +263,9 @@ class ToCgroup(ToPoolLimit):
         return self.host.owed() == 0
 
     def target(self) -> int:
-        return self.left() if self.used() <= self.cap else self.may_stay
+        # Who was to have the memory may have left by now.
+        is_reached = self.used() <= self.cap or self.host.owed() == 0
+        return self.left() if is_reached else self.may_stay
 
     def aim(self) -> None:
         self.measure()
@@ -276,6 +278,8 @@ class ToCgroup(ToPoolLimit):
         """Shared memory is charged to the cgroup that touched it first, which may be another: so
         little more goes than was owed, and what clients were promised that came since."""
         now = Owing(self.promised(), self.used(), self.host.owed())
+        while (promised := self.promised()) != now.promised:  # a client has come or gone meanwhile
+            now = Owing(promised, self.used(), self.host.owed())
         first = self.first = self.first or now
         used, owed = now.used, now.owed
         came_since = max(now.promised - first.promised, 0)

@@ -55,26 +55,28 @@ class Writeback:
     def run(self) -> ShrinkResult:
         reason = "guests put pages back as fast as they were moved"
         self.forget_failures()
-        has_rested = False
+        complete = has_rested = False
         with Movers() as movers:
             for _ in range(MOST_ROUNDS):
                 self.goal.aim()
                 if self.goal.is_met():
+                    complete = True
                     break
-                before = self.moved + self.lost
+                before, failed = self.moved + self.lost, self.failures
                 stopped = self.round(movers)
                 if stopped is not None:
                     reason = stopped
                     break
                 if self.moved + self.lost > before or self.goal.is_met():
                     has_rested = False
-                elif self.failure or has_rested:
+                elif self.failures > failed or has_rested:
                     reason = self.failure or "no page could be moved"
                     break
                 else:
-                    # It may have been met then, and more be asked for since.
+                    # The goal may have been met while the round ran, so that nothing had to move,
+                    # and missed since, as a client has come: once more, measured anew.
                     has_rested = True
-        complete = self.goal.is_met()
+        complete = complete or self.goal.is_met()
         left = self.goal.left()
         return ShrinkResult(self.moved, left, self.lost, complete, None if complete else reason)
 
