@@ -15,7 +15,6 @@ from preswapd.block._export import Connection
 from preswapd.errors import RefusedError
 from preswapd.precache.images import Images
 from preswapd.preswap import opening
-from preswapd.preswap.device import _device
 from preswapd.preswap.settings import DeviceSpec
 from preswapd.server import buffers
 from preswapd.server.buffers import Buffers, Served
@@ -74,7 +73,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         group.say(max=1024 * MIB, high="max", current=0, stat="inactive_file 0")
         monkeypatch.setattr(opening, "memory_files", lambda: [group.files])
         # Of all threads of this process, also of those that give memory back meanwhile.
-        monkeypatch.setattr(_device, "transfer_buffers", lambda: 0)
+        monkeypatch.setattr(Buffers, "held", lambda buffers: buffers.received())
         yield Server(running, group, Buffers(running.open(), THREADS, lambda: 0))
 
 
