@@ -21,7 +21,7 @@ from tests.running import NO_SANITIZER, PATIENCE, RunningServer
 
 GIB = 1 << 30
 CUT_OFF = "a client of g1 is cut off: one that came after it has written since"
-# A device so large that a trim of an eighth of it takes a second, of a file that is no disk's.
+# A device so large that a trim of an eighth of it takes 0.07 s.
 LARGE = "32G"
 
 
@@ -84,12 +84,15 @@ def sent(client: Any) -> None:
 def test_request_that_begins_late(
     start_server: StartServer, port: int, uri: Callable[[RunningServer, str], str]
 ) -> None:
-    """One worker has two long trims before it; its client has sent it again by then, and more."""
+    """One worker has long trims before it; its client has sent it again by then, and more."""
     options = [f"--listen=127.0.0.1:{port}", "--threads=1"]
     server = start_server(devices={"g1": LARGE}, extra=options)
     where = uri(server, "g1")
     old = client_of(where)
-    for at in (1, 2):
+    # They take a second, unless they are dropped: on a busy machine another client needs a part of
+    # that to connect.
+    trims = 2 * [*range(1, 8)]
+    for at in trims:
         old.aio_trim(4 * GIB - PAGE, at * 4 * GIB)
     old.aio_pwrite(b"1" * PAGE, BEHIND_ZONE)
     sent(old)
@@ -97,7 +100,7 @@ def test_request_that_begins_late(
     fresh = Returning(where)
     fresh.write(b"1" * PAGE)
     fresh.write(b"2" * PAGE)
-    assert answers == 3, "the trims were over before anything was sent again"
+    assert answers == len(trims) + 1, "the trims were over before anything was sent again"
     server.wait_for_line(CUT_OFF)
     assert fresh.read() == b"2" * PAGE
     while not old.aio_is_dead() and not old.aio_is_closed():
