@@ -11,7 +11,7 @@ import pytest
 from preswapd.preswap import opening
 from preswapd.preswap.device._device import Device
 from preswapd.preswap.settings import DeviceSpec
-from preswapd.preswap.writeback.goals import Goal
+from preswapd.preswap.writeback.goals import Goal, ToCgroup
 from preswapd.preswap.writeback.moves import Writeback
 from preswapd.preswap.writeback.shrink import Shrink
 from preswapd.units import PAGE_SIZE as PAGE
@@ -189,6 +189,32 @@ def test_more_is_owed_when_a_round_has_found_nothing_to_do(filled: Running) -> N
     work = Writeback(instance.host, goal, lambda progress: None, lambda: False)
     assert work.run().complete
     assert goal.left() == goal.most
+
+
+class Met(Later):
+    """Met once, and missed when it is asked again."""
+
+    asked = 0
+
+    def is_met(self) -> bool:
+        self.asked += 1
+        return self.asked == 1
+
+
+def test_goal_that_was_met_is_no_failure(filled: Running) -> None:
+    instance = filled.instance
+    goal = Met(list(instance.devices.values()))
+    assert Writeback(instance.host, goal, lambda progress: None, lambda: False).run().complete
+
+
+def test_client_that_has_left_again_has_no_pages_leave(filled: Running) -> None:
+    instance = filled.instance
+    goal = ToCgroup(instance.host, lambda: list(instance.devices.values()), no_more)
+    set_aside(filled, 6 * MIB)
+    goal.aim()
+    assert goal.above() > 0
+    instance.host.set_aside(0)
+    assert goal.above() == 0
 
 
 @pytest.mark.parametrize("charged", [1.0, 0.0])
