@@ -3,11 +3,12 @@
 
 import errno
 import os
+import threading
 from collections.abc import Iterator
 
 import pytest
 
-from preswapd.preswap.device._device import FLAG_FUA, Device
+from preswapd.preswap.device._device import FLAG_FUA, Device, transfer_buffers
 from preswapd.preswap.files.maps import DISK, HOLE, LOST, PENDING, TMEM, UNKNOWN
 from preswapd.preswap.files.zone import zone
 from preswapd.units import PAGE_SIZE as PAGE
@@ -118,6 +119,25 @@ def test_what_is_read_after_that_is_kept(running: Running, source: Source) -> No
     assert source.asked == [(0, 12)]
     assert running.device.state_bytes(0, 13) == bytes([DISK] + 11 * [TMEM] + [PENDING])
     assert running.device.stats()["fetched_pages"] == 12
+
+
+def test_pull_takes_no_buffer_of_its_own(running: Running, source: Source) -> None:
+    """Also for pages that go to disk: there is a thread for each device that arrives."""
+    device = running.device
+    device.set_guest("here")
+    device.max_pages = 0
+    held = []
+
+    def keep() -> None:
+        before = transfer_buffers()
+        device.keep(0, b"".join(OTHER_HOST.values()))
+        held.append(transfer_buffers() - before)
+
+    thread = threading.Thread(target=keep)
+    thread.start()
+    thread.join()
+    assert held == [0]
+    assert set(device.state_bytes()) == {DISK}
 
 
 def test_pages_that_tmem_rejects_go_to_disk(running: Running, source: Source) -> None:

@@ -15,11 +15,13 @@ from preswapd.block._export import Connection
 from preswapd.errors import RefusedError
 from preswapd.precache.images import Images
 from preswapd.preswap import opening
+from preswapd.preswap.moving.pull import MOST_BYTES
 from preswapd.preswap.settings import DeviceSpec
 from preswapd.server import buffers
 from preswapd.server.buffers import Buffers, Served
 from preswapd.server.exports import Exports
 from preswapd.units import PAGE_SIZE as PAGE
+from tests.preswap.network import three_hosts
 from tests.preswap.running import MIB, Running
 from tests.tmem.test_headroom import Group
 
@@ -263,6 +265,19 @@ def test_pages_leave_for_a_host_that_pulls(server: Server) -> None:
     server.running.fitted()
     assert any("shrink to fit memory.max" in line for line in server.running.log)
     assert server.running.device.preswap_pages < 150
+
+
+def test_room_is_kept_for_what_is_read_from_another_host() -> None:
+    with three_hosts() as network:
+        instance = network.hosts["b"].instance
+        counted = Buffers(instance, THREADS, lambda: 0)
+        before = counted.keep_room()
+        network.announce("b", "a")
+        assert counted.keep_room() == before + MOST_BYTES
+        network.hosts["b"].connect().pwrite(bytes(PAGE), 6 * PAGE)
+        assert counted.keep_room() == before + MOST_BYTES
+        instance.moves.pulls["g1"].turn()
+        assert counted.keep_room() == before
 
 
 def test_clients_of_a_device_that_was_removed_still_count(server: Server) -> None:

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "fetch.h"
 
+#include <stdalign.h>
 #include <string.h>
 
 #include "keep.h"
@@ -10,15 +11,14 @@ static const struct noted pending = {.state = PENDING};
 /* Only under the mark alone does a page become DISK: what is PENDING still has nothing newer there. */
 static int keep_rejected(struct device *d, uint64_t page, const uint8_t *from)
 {
-	uint8_t *buffer = buffer_of_thread();
+	/* A pull's thread does without a buffer of its own: there is one for each device that arrives. */
+	alignas(PAGE_BYTES) uint8_t copy[PAGE_BYTES];
 	struct mark mark;
 
-	if (!buffer)
-		return -ENOMEM;
-	memcpy(buffer, from, PAGE_BYTES);
+	memcpy(copy, from, PAGE_BYTES);
 	marks_take(&d->marks, &mark, page, 1, true);
 	int err = device_state(d, page) == PENDING ?
-		  keep_on_disk(d, page, &pending, buffer, page == 0) : -ESTALE;
+		  keep_on_disk(d, page, &pending, copy, page == 0) : -ESTALE;
 	marks_drop(&d->marks, &mark);
 	return err;
 }

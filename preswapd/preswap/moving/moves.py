@@ -15,7 +15,7 @@ from preswapd.preswap.moving.client import AwayError, Place, parse_uri, plain
 from preswapd.preswap.moving.link import Link, life_of
 from preswapd.preswap.moving.note import Note, read_note, remove_note
 from preswapd.preswap.moving.origin import Parked
-from preswapd.preswap.moving.pull import Pull
+from preswapd.preswap.moving.pull import MOST_BYTES, Pull
 from preswapd.preswap.renewal import renew
 from preswapd.units import exact_size
 
@@ -160,6 +160,11 @@ class Moves:
         pull.close()
 
     # --- looking ---
+
+    def may_take(self) -> int:
+        """Bytes of memory, at most, for what is read from other hosts."""
+        under_way = [one for one in list(self.pulls.values()) if one.served.record.sidecar.source]
+        return len(under_way) * MOST_BYTES
 
     def status(self, name: str) -> PullStatus | None:
         """None: it has nothing to do with another host."""

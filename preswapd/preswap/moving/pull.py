@@ -22,13 +22,16 @@ from preswapd.preswap.creation import Served
 from preswapd.preswap.files.maps import PENDING
 from preswapd.preswap.files.zone import zone
 from preswapd.preswap.moving.client import AwayError, Client, NoExportError
-from preswapd.preswap.moving.link import ANSWER_SECONDS, Link
+from preswapd.preswap.moving.link import ANSWER_SECONDS, CONNECTIONS, Link
 from preswapd.preswap.moving.names import DONE, MAP, OTHER_LIFE, PULL, RELEASE, TAKE
 from preswapd.preswap.moving.note import Note, remove_note
 from preswapd.units import PAGE_SIZE
 
 # Pages in one read, of which the other host's map is looked at at once.
 READ_PAGES = 256
+# What all reads from there take at most: a pull's own and, by the link's connections, its guest's;
+# each as it is received, and once more as what is kept.
+MOST_BYTES = 2 * (1 + CONNECTIONS) * READ_PAGES * PAGE_SIZE
 LOOK_PAGES = 1 << 16
 PACE_SECONDS = 0.2
 # Where the other host is away, or has pages that cannot be read now.
