@@ -161,8 +161,8 @@ class DeviceFigures(TypedDict):
         Annotated[
             bool,
             gauge(
-                "whether a client was connected when the server ended last, and none has connected"
-                " since"
+                "whether a client was connected when the server ended last, none is now, and none"
+                " since then has read, written or trimmed more than the scan zone"
             ),
         ]
     ]

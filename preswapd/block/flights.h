@@ -60,7 +60,8 @@ void flights_unshut(struct flights *);
 void flights_disconnect(struct flights *);
 /* How many requests of clients have begun: whether anything happens here. */
 uint64_t flights_requests(struct flights *);
-/* A client reads, writes or trims.  A flush does not count: QEMU flushes a disk that it detaches. */
+/* A client reads, writes or trims.  A flush does not count: QEMU flushes a disk that it detaches.
+ * Neither does a read of a swap device's scan zone alone: so does one that looks what this is. */
 void flights_note_io(struct flights *);
 /* Negative: no client has read, written or trimmed yet. */
 double flights_seconds_since_io(const struct flights *);

@@ -11,6 +11,8 @@ a kill, and not the host's reboot, which ends the guests too.  Its mtime is that
 the server, on the clock that counts from the host's boot and that nobody sets.  Until the guest has
 asked for something its atime is earlier, by as long as there was no server: a guest that is paused
 stays so, however often the server starts again.  (No content: that would need room.)
+
+A client that leaves and has asked for nothing was not that guest: `nbdinfo`, say.
 """
 
 import os
@@ -31,13 +33,15 @@ class Clients:
         self.paths = paths
         self.log = log
         self.here: set[str] = set()
+        # Seconds.
         self.away = {
             device: seconds_away(path)
             for device in devices
             for path in [paths.client(device)]
             if is_there(path)
         }
-        self.awaited = set(self.away)
+        # Their guest has asked for nothing since then.
+        self.silent = set(self.away)
 
     def note(self, device: str, *, connected: bool) -> None:
         """A client of the device has come, or the last one has gone; one caller at a time."""
@@ -45,29 +49,32 @@ class Clients:
         try:
             if connected:
                 self.here.add(device)
-                self.awaited.discard(device)
                 path.touch(mode=0o600)
                 beat(path, self.away.get(device, 0.0))
             else:
                 self.here.discard(device)
-                path.unlink(missing_ok=True)
+                if device not in self.silent:
+                    path.unlink(missing_ok=True)
         except OSError as error:
             # Served all the same: only the start after a kill would know less.
             self.log(WARNING, f"{path}: {error.strerror}")
 
     def forget(self, device: str) -> None:
         """It was removed, or made: what was known was of another device of its name."""
+        self.has_asked(device)
         self.note(device, connected=False)
-        self.awaited.discard(device)
-        self.away.pop(device, None)
 
     def has_asked(self, device: str) -> None:
         """Its guest goes on."""
+        self.silent.discard(device)
         self.away.pop(device, None)
+
+    def is_awaited(self, device: str) -> bool:
+        return device in self.silent and device not in self.here
 
     def beat(self) -> None:
         """To be called about once a second: the server is there."""
-        for device in self.here | self.awaited:
+        for device in self.here | self.silent:
             # Where somebody took the file away, it comes back with the next client.
             with suppress(OSError):
                 beat(self.paths.client(device), self.away.get(device, 0.0))

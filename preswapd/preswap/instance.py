@@ -127,7 +127,7 @@ class Instance:
         self.reserved: Collection[str] = ()
         self.next_keeping = 0.0
         self.clients = Clients(settings.paths, self.served, log)
-        self.parking = Parking(settings.paths, opened.host.boot_id, self.clients.awaited, log)
+        self.parking = Parking(settings.paths, opened.host.boot_id, self.clients.silent, log)
         for complaint in opened.complaints:
             log(ERROR, complaint)
         self.sysctl = Sysctl(settings, opened.host, POOL, remote)
@@ -138,7 +138,7 @@ class Instance:
             self.changes,
             self.saving,
             self.whole,
-            lambda name: name in self.clients.awaited,
+            self.clients.is_awaited,
             log,
         )
         self.moves = Moves(self.served, self.resume, log)
@@ -220,7 +220,7 @@ class Instance:
         figures = {name: device.stats() for name, device in devices.items()}
         for name, figure in figures.items():
             figure["held_pages"] = held_pages(figure)
-            figure["awaited"] = name in self.clients.awaited
+            figure["awaited"] = self.clients.is_awaited(name)
             has_asked = devices[name].seconds_since_io is not None
             figure["away"] = 0.0 if has_asked else self.clients.away.get(name, 0.0)
             parked = self.parking.of(name)
@@ -358,7 +358,7 @@ class Instance:
             raise RefusedError(
                 f"a client is connected to {name}: detach it first, or force it (--yes)"
             )
-        if name in self.clients.awaited and not force:
+        if self.clients.is_awaited(name) and not force:
             raise RefusedError(f"{name}: {AWAITED}; if its guest has ended, force it (--force)")
         if served.device.guest == "gone" and not force:
             raise RefusedError(
@@ -392,9 +392,15 @@ class Instance:
 
         QEMU's connection ends with QEMU, or as its disk is taken away: that one is not parked.
         """
+        self.note_asking(name)
         self.clients.note(name, connected=connected)
-        if not connected:
+        if not connected and not self.clients.is_awaited(name):
             self.parking.forget(name)
+
+    def note_asking(self, name: str) -> None:
+        device = self.devices.get(name)
+        if device is not None and device.seconds_since_io is not None:
+            self.clients.has_asked(name)
 
     def park(self, name: str, parked: Parked | None) -> None:
         """Keeps what `preswapctl park` does to the device's virtual machine; None: it ended.
@@ -409,7 +415,7 @@ class Instance:
                 return
             self.parking.note(name, parked)
             # In this order: one that goes now finds the note, and takes it along.
-            if not device.connections and name not in self.clients.awaited:
+            if not device.connections and not self.clients.is_awaited(name):
                 self.parking.forget(name)
                 raise RefusedError(f"no client is connected to {name}")
 
@@ -642,9 +648,8 @@ class Instance:
 
     def beat(self) -> None:
         """To be called about once a second: the next start knows when this process was there."""
-        for name, device in self.devices.items():
-            if device.seconds_since_io is not None:
-                self.clients.has_asked(name)
+        for name in self.devices:
+            self.note_asking(name)
         self.clients.beat()
 
     def maintain(self) -> None:

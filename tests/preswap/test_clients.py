@@ -22,6 +22,10 @@ def started(paths: SharedMemoryPaths, log: list[str] | None = None) -> Clients:
     return Clients(paths, DEVICES, lambda priority, text: (log or []).append(text))
 
 
+def awaited(clients: Clients) -> list[str]:
+    return [device for device in DEVICES if clients.is_awaited(device)]
+
+
 def beaten(paths: SharedMemoryPaths, seconds: int) -> None:
     """The last sign of its server is so old; the host must have run for as long."""
     then = since_boot() - seconds * 10**9
@@ -31,30 +35,44 @@ def beaten(paths: SharedMemoryPaths, seconds: int) -> None:
 def test_client_that_was_there_at_the_end_is_awaited(paths: SharedMemoryPaths) -> None:
     started(paths).note("g1", connected=True)
     for _ in range(2):
-        assert started(paths).awaited == {"g1"}
+        assert awaited(started(paths)) == ["g1"]
 
 
 def test_client_that_comes_back_is_not_awaited_any_more(paths: SharedMemoryPaths) -> None:
     started(paths).note("g1", connected=True)
     now = started(paths)
     now.note("g1", connected=True)
-    assert now.awaited == set()
-    assert started(paths).awaited == {"g1"}
+    assert awaited(now) == []
+    assert awaited(started(paths)) == ["g1"]
+
+
+def test_client_that_leaves_and_has_asked_for_nothing_was_another(paths: SharedMemoryPaths) -> None:
+    """Also after one more kill."""
+    started(paths).note("g1", connected=True)
+    for _ in range(2):
+        now = started(paths)
+        now.note("g1", connected=True)
+        now.note("g1", connected=False)
+        assert awaited(now) == ["g1"]
+    now.note("g1", connected=True)
+    now.has_asked("g1")
+    now.note("g1", connected=False)
+    assert awaited(now) == awaited(started(paths)) == []
 
 
 def test_client_that_left_before_the_end_is_not_awaited(paths: SharedMemoryPaths) -> None:
     before = started(paths)
     before.note("g1", connected=True)
     before.note("g1", connected=False)
-    assert started(paths).awaited == set()
+    assert awaited(started(paths)) == []
 
 
 def test_removed_device_leaves_no_trace(paths: SharedMemoryPaths) -> None:
     started(paths).note("g1", connected=True)
     now = started(paths)
     now.forget("g1")
-    assert (now.awaited, now.away) == (set(), {})
-    assert started(paths).awaited == set()
+    assert (awaited(now), now.away) == ([], {})
+    assert awaited(started(paths)) == []
 
 
 def test_away_counts_from_the_last_beat(paths: SharedMemoryPaths) -> None:

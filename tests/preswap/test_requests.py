@@ -35,18 +35,35 @@ def counts(connection: Connection, *names: str) -> list[int]:
     [
         (lambda connection: connection.pread(bytearray(PAGE), PAGE), True),
         (lambda connection: connection.pread(bytearray(64 * PAGE), PAGE), True),
+        (lambda connection: connection.pread(bytearray(PAGE), 0), False),
+        (lambda connection: connection.pread(bytearray(2 * PAGE), 0), True),
+        (lambda connection: connection.pread(bytearray(64 * PAGE), 0), True),
         (lambda connection: connection.pwrite(page_of(1), PAGE), True),
+        (lambda connection: connection.pwrite(page_of(1), 0), True),
         (lambda connection: connection.trim(PAGE, PAGE), True),
         (lambda connection: connection.zero(PAGE, PAGE), True),
         (lambda connection: connection.flush(), False),
         (lambda connection: connection.extents(PAGE, PAGE), False),
     ],
-    ids=["read", "long read", "write", "trim", "zero", "flush", "extents"],
+    ids=[
+        "read",
+        "long read",
+        "look",
+        "more than a look",
+        "long read from the first page",
+        "write",
+        "write of the first page",
+        "trim",
+        "zero",
+        "flush",
+        "extents",
+    ],
 )
 def test_io_is_what_touches_pages(
     connection: Connection, request_of: Callable[[Connection], object], is_io: bool
 ) -> None:
-    """QEMU flushes a disk that it takes away, and that is no sign of a guest that swaps."""
+    """QEMU flushes a disk that it takes away, and tools read what is in the scan zone, here page 0:
+    that is no sign of a guest that swaps."""
     assert connection.device.seconds_since_io is None
     request_of(connection)
     assert (connection.device.seconds_since_io is not None) == is_io

@@ -235,7 +235,7 @@ def test_refused_while_a_client_is_connected(make: Callable[..., Running]) -> No
 def test_refused_while_a_client_may_come_back(make: Callable[..., Running]) -> None:
     running = make()
     save = saved(running)
-    running.instance.clients.awaited.add("g1")
+    running.instance.clients.silent.add("g1")
     with pytest.raises(RefusedError, match=r"has not come back: .*\(--force\)"):
         saved(running)
     with pytest.raises(RefusedError, match=r"has not come back: .*\(--force\)"):

@@ -12,9 +12,10 @@ import pytest
 from preswapd.api.client import Client
 from preswapd.errors import RefusedError
 from preswapd.preswap.clients import since_boot
+from preswapd.preswap.files.zone import zone
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.clients import BEHIND_ZONE, connected
-from tests.running import RunningServer, wait_until
+from tests.running import RunningServer, run, wait_until
 
 End = Callable[[RunningServer], Any]
 ENDS = [RunningServer.kill, RunningServer.stop]
@@ -63,6 +64,41 @@ def test_nothing_is_taken_from_a_client_that_may_come_back(
         assert "has not come back" in refused(server, command, "g1", *options)
     again = connected(server, "g1")
     assert bytes(again.pread(8 * PAGE, BEHIND_ZONE)) == b"x" * 8 * PAGE
+
+
+def nbdinfo(server: RunningServer) -> None:
+    """It reads what is at the beginning, too."""
+    assert run(["nbdinfo", server.nbd_uri("g1")]).returncode == 0
+
+
+def nbdinfo_list(server: RunningServer) -> None:
+    assert run(["nbdinfo", "--list", server.nbd_uri("g1")]).returncode == 0
+
+
+def partition_scan(server: RunningServer) -> None:
+    client = connected(server, "g1")
+    for part in zone(client.get_size() // PAGE):
+        client.pread(len(part) * PAGE, part.start * PAGE)
+    client.shutdown()
+
+
+@pytest.mark.parametrize("look", [nbdinfo, nbdinfo_list, partition_scan])
+def test_whoever_only_looks_is_not_that_client(
+    server: RunningServer, client: nbd.NBD, look: Callable[[RunningServer], None]
+) -> None:
+    for _ in range(2):
+        server.kill()
+        server.start()
+        look(server)
+        wait_until(lambda: device(server)["connections"] == 0, "who looks to leave")
+        assert device(server)["awaited"] is True
+        assert "has not come back" in refused(server, "remove", "g1", "--yes")
+    again = connected(server, "g1")
+    assert bytes(again.pread(8 * PAGE, BEHIND_ZONE)) == b"x" * 8 * PAGE
+    again.shutdown()
+    wait_until(lambda: device(server)["connections"] == 0, "the guest to leave")
+    assert device(server)["awaited"] is False
+    server.ctl("remove", "g1", "--yes")
 
 
 @pytest.mark.parametrize("change", [Client.remove, Client.mkswap])

@@ -12,7 +12,8 @@ import pytest
 from preswapd.api.client import Client
 from preswapd.api.messages import Parked
 from preswapd.errors import RefusedError, UsageError
-from tests.clients import connected
+from preswapd.units import PAGE_SIZE as PAGE
+from tests.clients import BEHIND_ZONE, connected
 from tests.running import RunningServer, wait_until
 
 End = Callable[[RunningServer], Any]
@@ -66,6 +67,7 @@ def test_restart_keeps_it(server: RunningServer, api: Client, client: nbd.NBD, e
     assert left(server) == VM.left
     again = connected(server, "g1")
     assert left(server) == VM.left
+    again.pwrite(bytes(PAGE), BEHIND_ZONE)
     again.shutdown()
     wait_until(lambda: left(server) == 0, "the device to be without a client")
     server.restart()

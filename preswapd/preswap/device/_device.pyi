@@ -139,7 +139,8 @@ class Device:
 
     @property
     def seconds_since_io(self) -> float | None:
-        """Seconds since the last read, write, trim or zero; None before the first."""
+        """Seconds since the last read, write, trim or zero; None before the first.  A read of the
+        scan zone alone is none."""
 
     @property
     def events(self) -> int:

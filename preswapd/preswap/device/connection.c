@@ -49,9 +49,21 @@ static int admit(const struct connection *c)
 
 /* --- Reads and writes --------------------------------------------------------------------------- */
 
-static void note_io(struct connection *c, const struct transfer *t, uint64_t count)
+/* Whoever only looks what this is, reads no more than that. */
+static bool is_look(const struct connection *c, enum flight_kind kind, uint64_t count,
+		    uint64_t offset)
 {
-	if (!c->life)
+	uint64_t first = offset / PAGE_BYTES, end = (offset + count + PAGE_BYTES - 1) / PAGE_BYTES;
+	const struct zone *zone = &c->device->zone;
+
+	return kind == FLIGHT_LOOKS && zone_has(zone, first) &&
+	       zone_run(zone, first, end - first) == end - first;
+}
+
+static void note_io(struct connection *c, const struct transfer *t, enum flight_kind kind,
+		    uint64_t count, uint64_t offset)
+{
+	if (!c->life && !is_look(c, kind, count, offset))
 		flights_note_io(&c->device->flights);
 	epochs_count(c->device->epochs, (count + PAGE_BYTES - 1) / PAGE_BYTES, t->since);
 }
@@ -79,11 +91,12 @@ static int try_begin(struct connection *c, struct transfer *t, enum flight_kind 
 		return err;
 	}
 	t->in_flight = true;
-	note_io(c, t, count);
+	note_io(c, t, kind, count, offset);
 	return 0;
 }
 
-static int begin(struct connection *c, struct transfer *t, enum flight_kind kind, uint64_t count)
+static int begin(struct connection *c, struct transfer *t, enum flight_kind kind, uint64_t count,
+		 uint64_t offset)
 {
 	struct flights *flights = &c->device->flights;
 
@@ -96,7 +109,7 @@ static int begin(struct connection *c, struct transfer *t, enum flight_kind kind
 	if (err)
 		flights_end(flights, &t->flight);
 	else
-		note_io(c, t, count);
+		note_io(c, t, kind, count, offset);
 	return err;
 }
 
@@ -133,7 +146,7 @@ int connection_try_read(struct connection *c, struct transfer *t, void *to, uint
 int connection_read(struct connection *c, struct transfer *t, void *to, uint64_t count,
 		    uint64_t offset)
 {
-	int err = begin(c, t, FLIGHT_LOOKS, count);
+	int err = begin(c, t, FLIGHT_LOOKS, count, offset);
 
 	if (err)
 		return err;
@@ -157,7 +170,7 @@ int connection_try_write(struct connection *c, struct transfer *t, const void *f
 int connection_write(struct connection *c, struct transfer *t, const void *from, uint64_t count,
 		     uint64_t offset, unsigned flags)
 {
-	int err = begin(c, t, FLIGHT_CHANGES, count);
+	int err = begin(c, t, FLIGHT_CHANGES, count, offset);
 
 	if (err)
 		return err;
@@ -181,7 +194,7 @@ int connection_flush(struct connection *c)
 	return err;
 }
 
-/* A flush and a query of extents do not count as the guest's I/O, see flights.h. */
+/* A flush and a query of extents do not count as the guest's I/O either, see flights.h. */
 static int begin_change(struct connection *c, struct flight *mine, uint64_t count, uint64_t offset)
 {
 	struct flights *flights = &c->device->flights;
