@@ -95,7 +95,8 @@ class SharedMemoryPaths:
         return self.shm_dir / f"{device}.map"
 
     def client(self, device: str) -> Path:
-        """There, and empty, while a client is connected to the device; a kill leaves it."""
+        """There, and empty, while a client is connected to the device; a kill leaves it, and so
+        does a client after that which has asked for nothing."""
         return self.shm_dir / f"{device}.client"
 
 

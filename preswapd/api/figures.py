@@ -162,7 +162,7 @@ class DeviceFigures(TypedDict):
             bool,
             gauge(
                 "whether a client was connected when the server ended last, none is now, and none"
-                " since then has read, written or trimmed more than the scan zone"
+                " since then has asked for more than the scan zone"
             ),
         ]
     ]

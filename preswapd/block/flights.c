@@ -61,6 +61,16 @@ double flights_seconds_since_io(const struct flights *f)
 	return last ? (double)(coarse_ns() - last) / 1e9 : -1;
 }
 
+void flights_note_asking(struct flights *f)
+{
+	__atomic_store_n(&f->is_asked, true, __ATOMIC_RELAXED);
+}
+
+bool flights_are_asked(const struct flights *f)
+{
+	return __atomic_load_n(&f->is_asked, __ATOMIC_RELAXED);
+}
+
 void flights_disconnect(struct flights *f)
 {
 	pthread_mutex_lock(&f->mutex);

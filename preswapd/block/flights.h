@@ -45,6 +45,7 @@ struct flights {
 	uint64_t last_io;              /* atomic; ns, CLOCK_MONOTONIC_COARSE; 0: none yet */
 	enum flights_gate gate;
 	bool is_shut;                  /* no connection may open */
+	bool is_asked;                 /* atomic; see flights_note_asking */
 };
 
 #define FLIGHTS_OURS NULL              /* the arrival of work that no client asked for */
@@ -60,11 +61,13 @@ void flights_unshut(struct flights *);
 void flights_disconnect(struct flights *);
 /* How many requests of clients have begun: whether anything happens here. */
 uint64_t flights_requests(struct flights *);
-/* A client reads, writes or trims.  A flush does not count: QEMU flushes a disk that it detaches.
- * Neither does a read of a swap device's scan zone alone: so does one that looks what this is. */
+/* A client reads, writes or trims.  A flush does not count: QEMU flushes a disk that it detaches. */
 void flights_note_io(struct flights *);
 /* Negative: no client has read, written or trimmed yet. */
 double flights_seconds_since_io(const struct flights *);
+/* A client asks for something that whoever only looks what this is does not: a flush is such a thing. */
+void flights_note_asking(struct flights *);
+bool flights_are_asked(const struct flights *);
 /* Waits for the flights that are older than this connection.  -ESHUTDOWN: the device is being
  * removed.  -SUPERSEDED: a newer connection has changed something, which this might change back.
  * -EAGAIN, from try_begin only: it would have to wait. */

@@ -12,7 +12,8 @@ the server, on the clock that counts from the host's boot and that nobody sets. 
 asked for something its atime is earlier, by as long as there was no server: a guest that is paused
 stays so, however often the server starts again.  (No content: that would need room.)
 
-A client that leaves and has asked for nothing was not that guest: `nbdinfo`, say.
+A client that leaves and has asked for nothing, or for the scan zone alone, was not that guest:
+`nbdinfo`, say.  QEMU at least flushes.
 """
 
 import os
@@ -33,14 +34,13 @@ class Clients:
         self.paths = paths
         self.log = log
         self.here: set[str] = set()
-        # Seconds.
         self.away = {
             device: seconds_away(path)
             for device in devices
             for path in [paths.client(device)]
             if is_there(path)
         }
-        # Their guest has asked for nothing since then.
+        # Their QEMU has asked for nothing since then.
         self.silent = set(self.away)
 
     def note(self, device: str, *, connected: bool) -> None:
@@ -62,15 +62,16 @@ class Clients:
     def forget(self, device: str) -> None:
         """It was removed, or made: what was known was of another device of its name."""
         self.has_asked(device)
+        self.goes_on(device)
         self.note(device, connected=False)
 
     def has_asked(self, device: str) -> None:
-        """Its guest goes on."""
+        """The client that was awaited came back."""
         self.silent.discard(device)
-        self.away.pop(device, None)
 
-    def is_awaited(self, device: str) -> bool:
-        return device in self.silent and device not in self.here
+    def goes_on(self, device: str) -> None:
+        """Its guest does."""
+        self.away.pop(device, None)
 
     def beat(self) -> None:
         """To be called about once a second: the server is there."""

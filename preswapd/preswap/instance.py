@@ -138,7 +138,7 @@ class Instance:
             self.changes,
             self.saving,
             self.whole,
-            self.clients.is_awaited,
+            self.is_awaited,
             log,
         )
         self.moves = Moves(self.served, self.resume, log)
@@ -220,7 +220,7 @@ class Instance:
         figures = {name: device.stats() for name, device in devices.items()}
         for name, figure in figures.items():
             figure["held_pages"] = held_pages(figure)
-            figure["awaited"] = self.clients.is_awaited(name)
+            figure["awaited"] = name in self.clients.silent and not figure["connections"]
             has_asked = devices[name].seconds_since_io is not None
             figure["away"] = 0.0 if has_asked else self.clients.away.get(name, 0.0)
             parked = self.parking.of(name)
@@ -315,8 +315,8 @@ class Instance:
         check_shared_memory(self.settings, name, size)
         served = create(self.maker, DeviceSpec(name, size), codec)
         self.sysctl.keep_quota(served.device)
-        self.served[name] = served
         self.forget_clients(name)
+        self.served[name] = served
 
     def remove(self, name: str, *, force: bool = False) -> None:
         """Removes it with all its pages.  RefusedError with a client, see unused()."""
@@ -354,12 +354,13 @@ class Instance:
         if served is None:
             raise RefusedError(f"there is no device {name} any more")
         self.transfers.check_free(name)
+        # In this order: it may come between the two.
+        if self.is_awaited(name) and not force:
+            raise RefusedError(f"{name}: {AWAITED}; if its guest has ended, force it (--force)")
         if served.device.connections and not force:
             raise RefusedError(
                 f"a client is connected to {name}: detach it first, or force it (--yes)"
             )
-        if self.clients.is_awaited(name) and not force:
-            raise RefusedError(f"{name}: {AWAITED}; if its guest has ended, force it (--force)")
         if served.device.guest == "gone" and not force:
             raise RefusedError(
                 f"another host has taken {name}, and may still fetch its pages; if its guest has"
@@ -392,15 +393,23 @@ class Instance:
 
         QEMU's connection ends with QEMU, or as its disk is taken away: that one is not parked.
         """
-        self.note_asking(name)
+        served = self.served.get(name)
+        if served is not None:
+            self.note_asking(served.device)
         self.clients.note(name, connected=connected)
-        if not connected and not self.clients.is_awaited(name):
+        if not connected and name not in self.clients.silent:
             self.parking.forget(name)
 
-    def note_asking(self, name: str) -> None:
-        device = self.devices.get(name)
-        if device is not None and device.seconds_since_io is not None:
-            self.clients.has_asked(name)
+    def note_asking(self, device: Device) -> None:
+        if device.is_asked:
+            self.clients.has_asked(device.name)
+        if device.seconds_since_io is not None:
+            self.clients.goes_on(device.name)
+
+    def is_awaited(self, name: str) -> bool:
+        """The client that was connected when the server ended may be coming back."""
+        served = self.served.get(name)
+        return name in self.clients.silent and not (served and served.device.connections)
 
     def park(self, name: str, parked: Parked | None) -> None:
         """Keeps what `preswapctl park` does to the device's virtual machine; None: it ended.
@@ -415,7 +424,7 @@ class Instance:
                 return
             self.parking.note(name, parked)
             # In this order: one that goes now finds the note, and takes it along.
-            if not device.connections and not self.clients.is_awaited(name):
+            if not device.connections and name not in self.clients.silent:
                 self.parking.forget(name)
                 raise RefusedError(f"no client is connected to {name}")
 
@@ -648,8 +657,8 @@ class Instance:
 
     def beat(self) -> None:
         """To be called about once a second: the next start knows when this process was there."""
-        for name in self.devices:
-            self.note_asking(name)
+        for device in self.devices.values():
+            self.note_asking(device)
         self.clients.beat()
 
     def maintain(self) -> None:
@@ -659,6 +668,8 @@ class Instance:
         self.ages.keep()
         self.advising.keep()
         self.maintenance.turn()
+        if self.maintenance.has_more:
+            self.activity.note()
         self.fitting.turn()
         self.keep_settings()
 

@@ -70,6 +70,11 @@ class Maintenance:
             with suppress(OSError):
                 marked.punch_unused()
 
+    @property
+    def has_more(self) -> bool:
+        """To tidy at the next turn."""
+        return bool(self.to_compress) or any(device.is_marked for device in self.to_punch)
+
     def is_served(self, device: Device) -> bool:
         served = self.served.get(device.name)
         return served is not None and served.device is device

@@ -11,7 +11,7 @@ from preswapd.preswap.device._device import Connection
 from preswapd.preswap.instance import Instance
 from preswapd.preswap.writeback.room import REST_MILLISECONDS
 from preswapd.units import PAGE_SIZE
-from tests.preswap.running import Running, read
+from tests.preswap.running import MIB, Running, read
 from tests.running import PATIENCE
 
 PAGE = b"page" * 1024
@@ -79,6 +79,29 @@ def test_setting_that_is_not_kept_is_tried_again(running: Running) -> None:
     rest(instance.activity)
     instance.maintain()
     assert not instance.activity.is_over
+
+
+def test_what_the_start_has_left_is_done_without_a_rest(
+    running: Running, connection: Connection
+) -> None:
+    """Of one device at a turn, and there may be hundreds."""
+    instance = running.instance
+    instance.create("g2", MIB)
+    instance.create("g3", MIB)
+    device = instance.devices["g2"]
+    other = device.connect()
+    other.pwrite(PAGE, LAST * PAGE_SIZE)
+    other.close()
+    maintenance = instance.maintenance
+    maintenance.to_compress = list(instance.devices.values())
+    maintenance.to_punch = list(instance.devices.values())
+    for left in (2, 1, 0):
+        rest(instance.activity)
+        instance.maintain()
+        assert len(maintenance.to_compress) == left
+        assert instance.activity.is_over == (left == 0)
+    # A clean one waits for its guest.
+    assert not any(one.is_marked for one in maintenance.to_punch)
 
 
 def ended(work: Callable[[], object]) -> threading.Thread:

@@ -23,7 +23,7 @@ def started(paths: SharedMemoryPaths, log: list[str] | None = None) -> Clients:
 
 
 def awaited(clients: Clients) -> list[str]:
-    return [device for device in DEVICES if clients.is_awaited(device)]
+    return [device for device in DEVICES if device in clients.silent - clients.here]
 
 
 def beaten(paths: SharedMemoryPaths, seconds: int) -> None:
@@ -105,6 +105,7 @@ def test_guest_that_may_be_paused_is_known_at_a_second_restart(paths: SharedMemo
     assert 60 <= fourth.away["g1"] < 90
     fourth.note("g1", connected=True)
     fourth.has_asked("g1")
+    fourth.goes_on("g1")
     fourth.beat()
     assert started(paths).away["g1"] < 30
 

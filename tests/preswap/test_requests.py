@@ -31,19 +31,19 @@ def counts(connection: Connection, *names: str) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("request_of", "is_io"),
+    ("request_of", "is_io", "is_asking"),
     [
-        (lambda connection: connection.pread(bytearray(PAGE), PAGE), True),
-        (lambda connection: connection.pread(bytearray(64 * PAGE), PAGE), True),
-        (lambda connection: connection.pread(bytearray(PAGE), 0), False),
-        (lambda connection: connection.pread(bytearray(2 * PAGE), 0), True),
-        (lambda connection: connection.pread(bytearray(64 * PAGE), 0), True),
-        (lambda connection: connection.pwrite(page_of(1), PAGE), True),
-        (lambda connection: connection.pwrite(page_of(1), 0), True),
-        (lambda connection: connection.trim(PAGE, PAGE), True),
-        (lambda connection: connection.zero(PAGE, PAGE), True),
-        (lambda connection: connection.flush(), False),
-        (lambda connection: connection.extents(PAGE, PAGE), False),
+        (lambda connection: connection.pread(bytearray(PAGE), PAGE), True, True),
+        (lambda connection: connection.pread(bytearray(64 * PAGE), PAGE), True, True),
+        (lambda connection: connection.pread(bytearray(PAGE), 0), True, False),
+        (lambda connection: connection.pread(bytearray(2 * PAGE), 0), True, True),
+        (lambda connection: connection.pread(bytearray(64 * PAGE), 0), True, True),
+        (lambda connection: connection.pwrite(page_of(1), PAGE), True, True),
+        (lambda connection: connection.pwrite(page_of(1), 0), True, True),
+        (lambda connection: connection.trim(PAGE, PAGE), True, True),
+        (lambda connection: connection.zero(PAGE, PAGE), True, True),
+        (lambda connection: connection.flush(), False, True),
+        (lambda connection: connection.extents(PAGE, PAGE), False, False),
     ],
     ids=[
         "read",
@@ -59,14 +59,18 @@ def counts(connection: Connection, *names: str) -> list[int]:
         "extents",
     ],
 )
-def test_io_is_what_touches_pages(
-    connection: Connection, request_of: Callable[[Connection], object], is_io: bool
+def test_what_a_guest_asks_for(
+    connection: Connection,
+    request_of: Callable[[Connection], object],
+    is_io: bool,
+    is_asking: bool,
 ) -> None:
-    """QEMU flushes a disk that it takes away, and tools read what is in the scan zone, here page 0:
-    that is no sign of a guest that swaps."""
-    assert connection.device.seconds_since_io is None
+    """QEMU flushes a disk that it takes away, and that is no sign of a guest that swaps.  Tools
+    read what is in the scan zone, here page 0, and that is no sign of a guest at all."""
+    device = connection.device
+    assert (device.seconds_since_io, device.is_asked) == (None, False)
     request_of(connection)
-    assert (connection.device.seconds_since_io is not None) == is_io
+    assert (device.seconds_since_io is not None, device.is_asked) == (is_io, is_asking)
 
 
 def test_write_counts_pages_and_requests(connection: Connection) -> None:

@@ -97,7 +97,22 @@ def test_whoever_only_looks_is_not_that_client(
     assert bytes(again.pread(8 * PAGE, BEHIND_ZONE)) == b"x" * 8 * PAGE
     again.shutdown()
     wait_until(lambda: device(server)["connections"] == 0, "the guest to leave")
-    assert device(server)["awaited"] is False
+    wait_until(lambda: not device(server)["awaited"], "it to be known")
+    server.ctl("remove", "g1", "--yes")
+
+
+def test_idle_guest_that_ends_is_not_awaited_any_more(
+    server: RunningServer, client: nbd.NBD
+) -> None:
+    """QEMU comes back to flush its disk, and has nothing to ask for."""
+    server.kill()
+    server.start()
+    again = connected(server, "g1")
+    again.flush()
+    again.shutdown()
+    wait_until(lambda: device(server)["connections"] == 0, "QEMU to leave")
+    wait_until(lambda: not device(server)["awaited"], "it to be known")
+    assert not (server.shm_dir / "g1.client").exists()
     server.ctl("remove", "g1", "--yes")
 
 

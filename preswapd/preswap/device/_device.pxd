@@ -34,6 +34,7 @@ cdef extern from "flights.h" nogil:
     void flights_init(flights *)
     void flights_destroy(flights *)
     double flights_seconds_since_io(const flights *)
+    bint flights_are_asked(const flights *)
     uint64_t flights_requests(flights *)
     cbool flights_park(flights *, unsigned)
     void flights_resume(flights *)

@@ -139,8 +139,12 @@ class Device:
 
     @property
     def seconds_since_io(self) -> float | None:
-        """Seconds since the last read, write, trim or zero; None before the first.  A read of the
-        scan zone alone is none."""
+        """Seconds since the last read, write, trim or zero; None before the first."""
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether a client has asked for more than what somebody reads who only looks what this is:
+        anything but the scan zone and the extents.  QEMU flushes its disk before it ends."""
 
     @property
     def events(self) -> int:

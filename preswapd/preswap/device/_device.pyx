@@ -306,6 +306,10 @@ cdef class Device:
         return None if seconds < 0 else seconds
 
     @property
+    def is_asked(self):
+        return bool(flights_are_asked(&self.d.flights))
+
+    @property
     def events(self):
         return (flights_requests(&self.d.flights) + self.d.count.disk_errors
                 + self.d.count.lost_reads + self.d.count.unknown_reads)

@@ -63,8 +63,13 @@ static bool is_look(const struct connection *c, enum flight_kind kind, uint64_t 
 static void note_io(struct connection *c, const struct transfer *t, enum flight_kind kind,
 		    uint64_t count, uint64_t offset)
 {
-	if (!c->life && !is_look(c, kind, count, offset))
-		flights_note_io(&c->device->flights);
+	struct flights *flights = &c->device->flights;
+
+	if (!c->life) {
+		flights_note_io(flights);
+		if (!flights_are_asked(flights) && !is_look(c, kind, count, offset))
+			flights_note_asking(flights);
+	}
 	epochs_count(c->device->epochs, (count + PAGE_BYTES - 1) / PAGE_BYTES, t->since);
 }
 
@@ -189,12 +194,14 @@ int connection_flush(struct connection *c)
 
 	if (err)
 		return err;
+	if (!c->life)
+		flights_note_asking(&c->device->flights);
 	err = request_flush(c->device);
 	flights_end(&c->device->flights, &mine);
 	return err;
 }
 
-/* A flush and a query of extents do not count as the guest's I/O either, see flights.h. */
+/* A flush and a query of extents do not count as the guest's I/O, see flights.h. */
 static int begin_change(struct connection *c, struct flight *mine, uint64_t count, uint64_t offset)
 {
 	struct flights *flights = &c->device->flights;
@@ -207,8 +214,10 @@ static int begin_change(struct connection *c, struct flight *mine, uint64_t coun
 	err = admit(c);
 	if (err)
 		flights_end(flights, mine);
-	else
+	else {
 		flights_note_io(flights);
+		flights_note_asking(flights);
+	}
 	return err;
 }
 
