@@ -22,7 +22,7 @@ class Lookup:
         self.host = host
         self.port = port
         self.found: Found = []
-        self.error: OSError | None = None
+        self.error: Exception | None = None
         self.ended = threading.Event()
 
     def start(self) -> None:
@@ -31,10 +31,10 @@ class Lookup:
     def run(self) -> None:
         try:
             self.found = addresses_of(self.host, self.port)
-        except OSError as error:
-            self.error = error
         except UnicodeError:
             self.error = socket.gaierror(socket.EAI_NONAME, "that can be no host's name")
+        except Exception as error:
+            self.error = error
         with guard:
             del under_way[self.host, self.port]
         self.ended.set()
@@ -63,8 +63,9 @@ def looked_up(host: str, port: int, seconds: float) -> Found:
     with guard:
         lookup = under_way.get((host, port))
         if lookup is None:
-            lookup = under_way[host, port] = Lookup(host, port)
-            lookup.start()
+            lookup = Lookup(host, port)
+            lookup.start()  # or there is no thread left
+            under_way[host, port] = lookup
     return lookup.result(seconds)
 
 

@@ -32,6 +32,8 @@ PATIENCE_SECONDS = 5.0
 # One that was refused meanwhile comes again: QEMU after 1, 2, 4, 8 and 16 s.  What the pool gives
 # back for it is to be there then.
 EXPECTED_SECONDS = 20.0
+# Between two looks whether a cgroup has become too small: its files take some 20 µs each.
+FIT_SECONDS = 10.0
 
 
 class Buffers:
@@ -53,6 +55,7 @@ class Buffers:
         # Of refused clients that will try again: the name of the export, and until when room is
         # kept for it (time.monotonic()).
         self.expected: list[tuple[str, float]] = []
+        self.next_fit = 0.0
 
     def admit(self, connection: Connection, served: Served) -> None:
         """Waits until what a client may take is there, but not for long.  RefusedError where it is
@@ -98,6 +101,14 @@ class Buffers:
             served = self.clients.pop(connection, None)
         self.keep_room()
         return served
+
+    def look(self) -> None:
+        """To be called about once a second.  Room goes also where a limit is lowered, or to others
+        in the same cgroup."""
+        self.keep_room()
+        if time.monotonic() >= self.next_fit:
+            self.next_fit = time.monotonic() + FIT_SECONDS
+            self.instance.fit_cgroup(self.keep_room)
 
     def keep_room(self) -> int:
         """To be called now and then, as what threads hold grows: nothing else gets what clients may

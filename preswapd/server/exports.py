@@ -12,7 +12,7 @@ from preswapd.log import WARNING, Throttle
 from preswapd.precache.images import Images
 from preswapd.preswap.device._device import Device
 from preswapd.preswap.instance import Instance
-from preswapd.preswap.moving.names import Wanted, parse
+from preswapd.preswap.moving.names import READ_AT_LENGTH, Wanted, parse
 from preswapd.server.buffers import LARGEST_REQUEST, Buffers, Served
 from preswapd.units import format_size
 
@@ -93,8 +93,9 @@ class Exports:
                     WARNING, f"another host was refused {wanted.word} of {wanted.device}: {error}"
                 )
             raise
-        with self.forgotten_if_it_fails(connection):
-            self.buffers.admit_pulling(connection)
+        if wanted.word in READ_AT_LENGTH:
+            with self.forgotten_if_it_fails(connection):
+                self.buffers.admit_pulling(connection)
         return connection
 
     def admitted(self, connection: Connection, served: Served) -> Connection:

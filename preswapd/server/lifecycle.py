@@ -39,6 +39,8 @@ from preswapd.server.watch import WATCH_SECONDS, GuestLog
 
 # A request waits at most this long for Python code that holds the interpreter lock.
 SWITCH_SECONDS = 0.0001
+# Where not even a pause can be made, for lack of memory.
+FAILED_PAUSE_SECONDS = 1.0
 
 
 def start(
@@ -106,7 +108,7 @@ def begin(handover: Handover, buffered: Callable[[], int], arrivals: Arrivals | 
     sockets = Reopening([*unix, *tcp_sockets(handover, api)], log)
     watch = Background(
         instance.activity.look,
-        buffers.keep_room,
+        buffers.look,
         instance.beat,
         GuestLog(instance, exports, arrivals=arrivals).look,
         sockets.look,
@@ -206,14 +208,11 @@ class Stop:
 
     def wait(self) -> NoReturn:
         number = signal.sigwait(self.signals)
-        notify("STOPPING=1")
-        name = signal.Signals(number).name
-        pages = 0 if self.instance is None else self.instance.pages_in_tmem()
-        what = "1 page stays" if pages == 1 else f"{pages} pages stay"
-        staying = f": {what} in memory for the next start" if pages else ""
-        log(INFO, f"stopping on {name}{staying}")
         status = 0
+        # Nobody would wait for another signal.
         try:
+            notify("STOPPING=1")
+            self.tell(signal.Signals(number).name)
             if self.instance is not None:
                 self.instance.close()
             for own in self.own_sockets:
@@ -222,6 +221,12 @@ class Stop:
             log(ERROR, f"the stop was not clean: {with_place(error)}")
             status = 1
         leave(status)
+
+    def tell(self, name: str) -> None:
+        pages = 0 if self.instance is None else self.instance.pages_in_tmem()
+        what = "1 page stays" if pages == 1 else f"{pages} pages stay"
+        staying = f": {what} in memory for the next start" if pages else ""
+        log(INFO, f"stopping on {name}{staying}")
 
 
 class Background:
@@ -236,16 +241,20 @@ class Background:
 
     def run(self) -> NoReturn:
         while True:
-            self.pause()
+            # An event to wait for takes memory.
+            if not self.once(self.pause):
+                time.sleep(FAILED_PAUSE_SECONDS)
             for work in self.works:
                 self.once(work)
 
-    def once(self, work: Callable[[], object]) -> None:
+    def once(self, work: Callable[[], object]) -> bool:
         try:
             work()
         except Exception as error:
             if self.complaints.passes():
                 log(ERROR, f"{work.__name__} failed: {with_place(error)}")
+            return False
+        return True
 
 
 def spawn(name: str, target: Callable[[], object]) -> None:

@@ -7,6 +7,7 @@ each start.
 """
 
 import sys
+import threading
 from importlib import import_module
 from types import ModuleType
 
@@ -19,10 +20,12 @@ def put_off(name: str) -> None:
     if name in sys.modules:
         return
     stands_in = ModuleType(name)
+    replacing = threading.Lock()
 
     def attribute(wanted: str) -> object:
-        if sys.modules.get(name) is stands_in:
-            del sys.modules[name]
+        with replacing:
+            if sys.modules.get(name) is stands_in:
+                del sys.modules[name]
         return getattr(import_module(name), wanted)
 
     stands_in.__getattr__ = attribute  # type: ignore[method-assign]

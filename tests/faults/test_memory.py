@@ -194,6 +194,31 @@ def test_client_that_comes_again_after_the_disk_was_too_slow_for_it(
         assert bytes(fresh.pread(len(NOISE), PAGE + at)) == NOISE
 
 
+@pytest.mark.parametrize("confined", [12], indirect=True)
+def test_limit_that_is_lowered_while_a_client_is_there(
+    confined: RunningServer, connect: Connect, memory_cgroup: Path
+) -> None:
+    """Then its workers take what they may, and there is room."""
+    client = connect(confined, "g1")
+    full = filled(confined, client)
+    lower(memory_cgroup, 4 * MIB)
+    confined.wait_for_line("shrink to fit memory.max ended")
+    assert 0 < used(confined) < full
+    write(client, LARGEST_REQUEST, 12)
+    for at in range(0, WRITTEN, len(NOISE)):
+        assert bytes(client.pread(len(NOISE), PAGE + at)) == NOISE
+
+
+def lower(group: Path, above_usage: int) -> None:
+    for usage, limit in (
+        ("memory.usage_in_bytes", "memory.limit_in_bytes"),
+        ("memory.current", "memory.max"),
+    ):
+        if (group / limit).exists():
+            wanted = int((group / usage).read_text()) + above_usage
+            (group / limit).write_text(str(wanted))
+
+
 def test_pool_that_is_frozen_stays_as_it_is(confined: RunningServer, connect: Connect) -> None:
     write(connect(confined, "g1"), LARGEST_REQUEST, 1)
     confined.ctl("freeze")

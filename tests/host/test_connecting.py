@@ -82,3 +82,21 @@ def test_address_that_does_not_answer_leaves_time_for_the_next(
             connected("hosta", port, SHORT)
         for each in waiting:
             each.close()
+
+
+@pytest.mark.parametrize("where", ["thread", "lookup"])
+def test_lookup_that_could_not_be_made_is_tried_again(
+    port: int, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError("no thread, or no memory")
+
+    with monkeypatch.context() as patched:
+        if where == "thread":
+            patched.setattr(threading.Thread, "start", fail)
+        else:
+            patched.setattr(connecting, "addresses_of", fail)
+        for _ in range(2):
+            with pytest.raises(MemoryError):
+                connected("localhost", port, 5)
+    connected("localhost", port, 5).close()

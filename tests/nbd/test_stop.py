@@ -3,6 +3,7 @@
 
 import errno
 import random
+import resource
 import signal
 import subprocess
 import time
@@ -125,6 +126,15 @@ def test_stop_while_a_shrink_runs(loaded: RunningServer, connect: Connect) -> No
         assert shrink.wait(30) in {0, 3}
     loaded.start()
     assert bytes(connect(loaded, "g1").pread(len(content), PAGE)) == content
+
+
+def test_stop_without_a_free_descriptor(start_server: StartServer) -> None:
+    """It tells the service manager, which it cannot, and nobody waits for a second signal."""
+    server = start_server(env={"NOTIFY_SOCKET": "@preswapd-test-nobody"})
+    _, most = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (3, most))
+    server.stop()
+    server.start()
 
 
 def test_clean_stop_with_nothing_in_tmem(server: RunningServer, connect: Connect) -> None:

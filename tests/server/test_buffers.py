@@ -15,7 +15,9 @@ from preswapd.block._export import Connection
 from preswapd.errors import RefusedError
 from preswapd.precache.images import Images
 from preswapd.preswap import opening
-from preswapd.preswap.moving.pull import MOST_BYTES
+from preswapd.preswap.moving.link import CONNECTIONS
+from preswapd.preswap.moving.names import LIFE, READ_AT_LENGTH, Wanted
+from preswapd.preswap.moving.pull import READ_BYTES
 from preswapd.preswap.settings import DeviceSpec
 from preswapd.server import buffers
 from preswapd.server.buffers import Buffers, Served
@@ -273,11 +275,50 @@ def test_room_is_kept_for_what_is_read_from_another_host() -> None:
         counted = Buffers(instance, THREADS, lambda: 0)
         before = counted.keep_room()
         network.announce("b", "a")
-        assert counted.keep_room() == before + MOST_BYTES
-        network.hosts["b"].connect().pwrite(bytes(PAGE), 6 * PAGE)
-        assert counted.keep_room() == before + MOST_BYTES
-        instance.moves.pulls["g1"].turn()
         assert counted.keep_room() == before
+        guest = network.hosts["b"].connect()
+        guest.pwrite(bytes(PAGE), 6 * PAGE)
+        assert counted.keep_room() == before + CONNECTIONS * READ_BYTES
+        pull = instance.moves.pulls["g1"]
+        pull.thread = threading.current_thread()
+        assert counted.keep_room() == before + (CONNECTIONS + 1) * READ_BYTES
+        pull.turn()
+        assert counted.keep_room() == before + READ_BYTES
+        pull.thread = None
+        assert counted.keep_room() == before
+        guest.close()
+
+
+def test_question_of_another_host_takes_no_room() -> None:
+    with three_hosts() as network:
+        instance = network.hosts["a"].instance
+        images = Images(instance.host, [], "lz4", lambda level, text: None, lambda: set())
+        counted = Buffers(instance, THREADS, lambda: 0)
+        exports = Exports(instance, images, counted)
+        exports.disconnect(exports.connect(Wanted("g1", LIFE).export))
+        asked = exports.connect(Wanted("g1", LIFE).export)
+        assert not counted.clients
+        exports.disconnect(asked)
+        network.announce("b", "a")
+        note = network.hosts["b"].instance.moves.pulls["g1"].link
+        for word in READ_AT_LENGTH:
+            reading = exports.connect(note.named(word))
+            assert list(counted.clients) == [reading]
+            exports.disconnect(reading)
+            assert not counted.clients
+
+
+def test_pages_leave_when_a_limit_is_lowered(server: Server) -> None:
+    """Or others in the cgroup take more: also where no client comes."""
+    server.running.connect().pwrite(random.Random(5).randbytes(200 * PAGE), 10 * PAGE)
+    server.buffers.look()
+    server.allow(clients=1, more=-MIB // 2)
+    server.buffers.look()
+    assert server.running.instance.shrinks.under_way() is None
+    server.buffers.next_fit = 0.0
+    server.buffers.look()
+    server.running.fitted()
+    assert server.running.device.preswap_pages < 150
 
 
 def test_clients_of_a_device_that_was_removed_still_count(server: Server) -> None:

@@ -58,3 +58,10 @@ def test_what_dataclasses_hardly_uses_is_put_off() -> None:
 def test_what_is_put_off_is_there_when_it_is_used() -> None:
     uses = f"{SERVES}, inspect; assert str(inspect.signature(lambda a, b: a)) == '(a, b)'"
     assert "ast" in imported(uses)
+
+
+def test_what_a_pull_will_need_is_loaded_when_it_is_announced() -> None:
+    """The package may be replaced before its guest comes."""
+    asks = "client.load_for(client.parse_uri('nbds://hosta/swap0?tls-certificates=/keys'))"
+    uses = f"{SERVES}; from preswapd.preswap.moving import client; {asks}"
+    assert {"ssl", "preswapd.preswap.moving.tls", "encodings.idna"} <= imported(uses)

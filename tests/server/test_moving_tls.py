@@ -11,6 +11,8 @@ from typing import NamedTuple
 import nbd
 import pytest
 
+from preswapd.preswap.moving import client
+from preswapd.preswap.moving.names import LIFE, Wanted
 from tests.clients import BEHIND_ZONE, connected, discard
 from tests.conftest import StartServer
 from tests.ports import free_port
@@ -169,6 +171,17 @@ def test_server_with_keys_that_both_have(
     start_server(devices={"g1": "64M"}, extra=options)
     text = pair.refused(pair.uri(port=port))
     assert "it has no certificate" in text or "no TLS with it" in text
+
+
+def test_package_was_replaced_since_the_start(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Replaced:
+        def __getattr__(self, name: str) -> object:
+            raise ModuleNotFoundError("No module named 'preswapd.preswap.moving.tls'")
+
+    monkeypatch.setattr(client, "tls", Replaced())
+    place = client.parse_uri(pair.uri())
+    with pytest.raises(client.NoExportError, match=r"cannot load TLS any more .*: restart it"):
+        client.Client(place, Wanted("g1", LIFE).export, 10)
 
 
 def test_server_that_dawdles(pair: Pair) -> None:

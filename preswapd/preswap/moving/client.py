@@ -4,6 +4,7 @@
 Each call has a time by which it ends, whatever the other end does.
 """
 
+import codecs
 import errno
 import os
 import re
@@ -103,6 +104,15 @@ def query_of(parts: SplitResult) -> dict[str, str]:
     return known
 
 
+def load_for(place: Place) -> None:
+    """What connections to it need, while the files are of this process's version: they may be
+    replaced before its guest's first request."""
+    if not isinstance(place.address, str):
+        codecs.lookup("idna")  # as getaddrinfo does
+    if place.keys is not None:
+        _ = tls.secured
+
+
 class Client:
     """One connection to an export."""
 
@@ -176,8 +186,14 @@ class Client:
             raise NoExportError("it has no TLS")
         self.socket.settimeout(self.left())
         try:
-            self.socket = tls.secured(self.socket, keys, name)
-        except tls.TlsError as error:
+            secured, tls_error = tls.secured, tls.TlsError
+        except ImportError as error:
+            raise NoExportError(
+                f"this server cannot load TLS any more ({error}): restart it"
+            ) from None
+        try:
+            self.socket = secured(self.socket, keys, name)
+        except tls_error as error:
             raise NoExportError(str(error)) from None
         self.is_secured = True
 

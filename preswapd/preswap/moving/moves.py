@@ -11,11 +11,11 @@ from preswapd.log import ERROR, NOTICE, Log
 from preswapd.preswap.creation import Served
 from preswapd.preswap.device._device import Device
 from preswapd.preswap.files.identity import new_token
-from preswapd.preswap.moving.client import AwayError, Place, parse_uri, plain
+from preswapd.preswap.moving.client import AwayError, Place, load_for, parse_uri, plain
 from preswapd.preswap.moving.link import Link, life_of
 from preswapd.preswap.moving.note import Note, read_note, remove_note
 from preswapd.preswap.moving.origin import Parked
-from preswapd.preswap.moving.pull import MOST_BYTES, Pull
+from preswapd.preswap.moving.pull import Pull
 from preswapd.preswap.renewal import renew
 from preswapd.units import exact_size
 
@@ -63,6 +63,7 @@ class Moves:
 
     def begin(self, served: Served, note: Note) -> Pull:
         link = Link(parse_uri(note.uri), note.home, note.life, note.arrival)
+        load_for(link.place)
         pull = self.pulls[served.device.name] = Pull(served, link, self.log)
         return pull
 
@@ -163,8 +164,7 @@ class Moves:
 
     def may_take(self) -> int:
         """Bytes of memory, at most, for what is read from other hosts."""
-        under_way = [one for one in list(self.pulls.values()) if one.served.record.sidecar.source]
-        return len(under_way) * MOST_BYTES
+        return sum(pull.may_take for pull in list(self.pulls.values()))
 
     def status(self, name: str) -> PullStatus | None:
         """None: it has nothing to do with another host."""

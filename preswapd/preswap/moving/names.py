@@ -15,6 +15,7 @@ TAKE = "take"  # an answer: it serves this arrival alone from now on
 RELEASE = "release"  # an answer: this arrival has all of it, and its pages go
 PULL = "pull"  # the device, read-only
 MAP = "map"  # what each page is, a byte each
+READ_AT_LENGTH = (PULL, MAP)
 
 # Answers to TAKE and RELEASE.
 DONE = "done"

@@ -29,9 +29,8 @@ from preswapd.units import PAGE_SIZE
 
 # Pages in one read, of which the other host's map is looked at at once.
 READ_PAGES = 256
-# What all reads from there take at most: a pull's own and, by the link's connections, its guest's;
-# each as it is received, and once more as what is kept.
-MOST_BYTES = 2 * (1 + CONNECTIONS) * READ_PAGES * PAGE_SIZE
+# What a read takes: as it is received, and once more as what is kept.
+READ_BYTES = 2 * READ_PAGES * PAGE_SIZE
 LOOK_PAGES = 1 << 16
 PACE_SECONDS = 0.2
 # Where the other host is away, or has pages that cannot be read now.
@@ -78,6 +77,15 @@ class Pull:
     def is_over(self) -> bool:
         """All is here, and the source knows."""
         return not is_there(self.path)
+
+    @property
+    def may_take(self) -> int:
+        """Bytes of memory, at most, for what is read from there: by itself, and for its guest."""
+        thread = self.thread
+        reads = 1 if thread is not None and thread.is_alive() else 0
+        if self.served.record.sidecar.source and self.served.device.connections:
+            reads += CONNECTIONS
+        return reads * READ_BYTES
 
     # --- requests of the guest ---
 
