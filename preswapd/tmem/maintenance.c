@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Maintenance of a host, by threads of its user: staged pages are compressed, and memory is given
  * back. */
+#include <errno.h>
+
 #include "clock.h"
 #include "eviction.h"
 #include "mover.h"
@@ -14,8 +16,10 @@
  * longest pause the thread uses 0.6 % of a processor that others want. */
 #define SHORTEST_PAUSE_MS 1u
 #define LONGEST_PAUSE_MS 16u
-/* Before another try at a page that is still being put, or that finds no room. */
+/* Before another try at a page that is still being put. */
 #define RETRY_MS 10u
+/* At most, at one that finds no room: a host may be short of memory for hours. */
+#define LONGEST_RETRY_MS 1000u
 /* How long staged pages wait for the rest of their slab to be filled. */
 #define FILL_MS 10u
 
@@ -25,6 +29,13 @@ static unsigned next_pause(unsigned pause, uint64_t took_ns, uint64_t worked_ns)
 	if (took_ns > worked_ns + worked_ns / 4)
 		return pause < LONGEST_PAUSE_MS ? pause * 2 : pause;
 	return pause > SHORTEST_PAUSE_MS ? pause / 2 : pause;
+}
+
+static unsigned next_retry(unsigned before)
+{
+	if (before < RETRY_MS)
+		return RETRY_MS;
+	return before < LONGEST_RETRY_MS / 2 ? 2 * before : LONGEST_RETRY_MS;
 }
 
 /* While puts come in it pauses after each slab, for longer where processors are busy, but not when
@@ -47,8 +58,9 @@ void tmem_settle(struct tmem_host *h, unsigned milliseconds)
 		if (puts != before && !staging_presses(&h->slabs))
 			sleep_ms(pause);
 	}
+	h->retry_ms = done == -ENOSPC ? next_retry(h->retry_ms) : RETRY_MS;
 	if (done)
-		sleep_ms(RETRY_MS);
+		sleep_ms(h->retry_ms);
 }
 
 void tmem_give_back(struct tmem_host *h)

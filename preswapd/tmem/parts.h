@@ -31,6 +31,7 @@ struct tmem_host {
 	struct pool pools[POOLS_MAX];
 	uint64_t seq;                  /* the next one; atomic */
 	uint64_t no_victims_at;        /* ns; when recompression last looked for some in vain; atomic */
+	unsigned retry_ms;             /* of the thread that compresses what is staged; its own */
 	struct tmem_stats count;       /* counters and page gauges; atomic */
 };
 

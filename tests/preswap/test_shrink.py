@@ -10,7 +10,7 @@ from preswapd.api.messages import ShrinkProgress
 from preswapd.errors import RefusedError
 from preswapd.preswap.device._device import EXTENT_PAGES
 from preswapd.preswap.settings import DeviceSpec
-from preswapd.preswap.writeback.movers import MOVES_AT_ONCE
+from preswapd.preswap.writeback.movers import MOVES_AT_ONCE, Movers
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.coherence import check_coherence
 from tests.preswap.disk_model import page_of, pages_of
@@ -219,3 +219,18 @@ def damage_one_payload(running: Running) -> None:
     """Turns over one bit of a page that is stored as it is."""
     slot = next(slot for slot in slots_of(running.paths.arena) if slot.codec == RAW)
     flip_bit(running.paths.arena, slot.payload_at + 100, 0)
+
+
+def test_movers_that_cannot_all_begin_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fit that failed is tried again every minute, and each try would leave a thread."""
+    movers = Movers()
+
+    def fail() -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(movers.threads[-1], "start", fail)
+    with pytest.raises(RuntimeError), movers:
+        pass
+    for thread in movers.threads[:-1]:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()

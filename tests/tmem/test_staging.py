@@ -3,7 +3,9 @@
 
 import resource
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from preswapd.errors import PageDamagedError
 from preswapd.tmem._tmem import Host
 from tests.tmem.arena_file import slots_of
 from tests.tmem.pages import make_page, read_page
+from tests.tmem.test_headroom import Group
 
 MIB = 1 << 20
 LIMIT = 16 * MIB
@@ -185,6 +188,27 @@ def test_a_lowered_limit_is_met_by_compressing(staging: Host) -> None:
     staging.maintain()
     assert staging.stats()["mem_used_total"] <= 2 * MIB
     check(staging, 0, 1000)
+
+
+def test_page_without_room_is_tried_less_and_less_often(shm: Path) -> None:
+    """A host may be short of memory for hours, and each try takes a processor out of its sleep."""
+    group = Group(shm / "group")
+    with closing(Host(shm / "arena", LIMIT, create=True, cgroup_files=[group.files])) as host:
+        host.set_staging(True)
+        host.new_pool()
+        put(host, 0, 1000)
+        group.say(current=100 * MIB)
+        assert host.room()[0] == 0
+        tries, begun = 0, time.monotonic()
+        while time.monotonic() < begun + 1:
+            host.settle(1)
+            tries += 1
+        assert staged(host) > 0
+        assert tries < 20  # 100 with the shortest pause
+        group.say(current=10 * MIB)
+        while staged(host):
+            host.settle(1)
+        check(host, 0, 1000)
 
 
 def test_overwritten_while_staged(staging: Host) -> None:

@@ -69,8 +69,12 @@ class Movers:
             move.do()
 
     def __enter__(self) -> Self:
-        for thread in self.threads:
-            thread.start()
+        try:
+            for thread in self.threads:
+                thread.start()
+        except BaseException:
+            self.end()
+            raise
         return self
 
     def __exit__(
@@ -79,6 +83,9 @@ class Movers:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.end()
+
+    def end(self) -> None:
         for _ in self.threads:
             self.waiting.put(None)
         for thread in self.threads:
