@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.cli.conftest import Machine, StartMachine
-from tests.running import GUEST_PATIENCE, PATIENCE, RunningServer
+from tests.running import GUEST_PATIENCE, PATIENCE, RunningServer, wait_until
 
 
 @pytest.fixture
@@ -42,6 +42,8 @@ def test_quit_ends_when_the_server_is_back(server: RunningServer, machine: Machi
         server.start()
         # It tries to connect after up to 16 s.
         assert machine.process.wait(GUEST_PATIENCE) == 0
+    # Its flush was all that it had to ask for.
+    wait_until(lambda: not is_awaited(server), "the end of its connection to be noted")
 
 
 def test_quit_does_not_keep_qemu_from_being_killed(server: RunningServer, machine: Machine) -> None:
@@ -49,4 +51,8 @@ def test_quit_does_not_keep_qemu_from_being_killed(server: RunningServer, machin
         machine.process.kill()
         assert machine.process.wait(PATIENCE) == -signal.SIGKILL
     server.start()
-    assert server.json_stats()["devices"]["g1"]["awaited"] is True
+    assert is_awaited(server)
+
+
+def is_awaited(server: RunningServer) -> bool:
+    return bool(server.json_stats()["devices"]["g1"]["awaited"])
