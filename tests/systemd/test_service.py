@@ -204,6 +204,24 @@ def test_file_that_cannot_be_read_is_tried_until_it_can(host: Booted, vm: str) -
     assert any(f"{vm}.toml: Permission denied: let user" in line for line in host.journal(unit))
 
 
+def test_program_that_cannot_start_is_no_fast_loop(host: Booted, vm: str) -> None:
+    """As a new version that lacks a module; it serves as soon as it can."""
+    unit = f"preswapd@{vm}"
+    drop_in = host.path(f"/etc/systemd/system/{unit}.service.d/broken.conf")
+    drop_in.parent.mkdir()
+    drop_in.write_text("[Service]\nExecStart=\nExecStart=/bin/sh -c 'exit 1'\n")
+    host.run("systemctl", "daemon-reload")
+    # A restart tells it.
+    with pytest.raises(AssertionError, match="exited 1"):
+        host.run("systemctl", "restart", unit)
+    assert host.show(unit, "ExecMainStatus") == "1"
+    host.wait_for(unit, "SubState", "stop-post")
+    drop_in.unlink()
+    host.run("systemctl", "daemon-reload")
+    host.wait_for(unit, "ActiveState", "active")
+    assert client(host, vm).get_size() == 64 << 20
+
+
 def test_removed_socket_is_there_again_after_a_restart(host: Booted, vm: str) -> None:
     """systemd passes one that nobody finds any more, and is given the path back later."""
     client(host, vm).pwrite(NOISE, BEHIND_ZONE)

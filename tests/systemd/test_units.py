@@ -130,6 +130,23 @@ def test_who_syncs_at_a_shutdown(
     assert all(line.endswith(" --sync-and-exit") for line in made if WITHOUT in line)
 
 
+@pytest.mark.parametrize(
+    ("how", "status", "waits"),
+    [
+        *(("exited", str(number), True) for number in (1, 2, 4, 127, 203)),
+        ("exited", "0", False),
+        *((how, signal, False) for how in ("killed", "dumped") for signal in ("KILL", "SEGV")),
+    ],
+)
+def test_what_waits_for_its_next_start(tmp_path: Path, how: str, status: str, waits: bool) -> None:
+    unit = (UNITS / "preswapd@.service").read_text()
+    (script,) = re.findall(r"^ExecStopPost=/bin/sh -c '(.+)'$", unit, re.M)
+    (tmp_path / "sleep").write_text('#!/bin/sh\necho "sleep $*"\n')
+    (tmp_path / "sleep").chmod(0o755)
+    env = {"PATH": str(tmp_path), "EXIT_CODE": how, "EXIT_STATUS": status}
+    assert run(["/bin/sh", "-c", script], env=env).stdout == (f"{PAUSE}\n" if waits else "")
+
+
 @pytest.mark.parametrize(("name", "guide"), [("listen.conf", "network"), ("remote.conf", "store")])
 def test_drop_in_is_what_its_guide_says(name: str, guide: str) -> None:
     text = (CHECKOUT / f"docs/guides/{guide}.md").read_text()
