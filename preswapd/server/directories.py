@@ -71,8 +71,8 @@ def way_out(directory: Path, error: OSError) -> str:
     if error.errno != errno.EROFS:
         return ""
     return (
-        f": under systemd, `systemctl edit` its unit, and add ReadWritePaths={directory} to"
-        " [Service]; it must be there before the server"
+        f": under systemd, `systemctl edit` its unit and its preswapd-sync@, and add"
+        f" ReadWritePaths={directory} to [Service] of both; it must be there before the server"
     )
 
 
