@@ -122,7 +122,7 @@ def check_units(root: Path) -> list[Finding]:
                     NOTE,
                     TEMPLATE,
                     f"{name} is missing: {otherwise}",
-                    "copy it from preswapd's folder systemd/, then run systemctl daemon-reload",
+                    "install preswapd again, which brings it",
                 )
             )
     return findings
