@@ -78,7 +78,7 @@ def documents() -> set[str]:
 def test_what_guides_link_to_is_installed() -> None:
     """Files that are to be used; figures of benchmarks and tests are for those who have them."""
     installed = documents()
-    guides = [ROOT / "systemd/README.md", *ROOT.glob("docs/guides/*.md")]
+    guides = [ROOT / "systemd/README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("docs/guides/*.md")]
     linked = {
         os.path.relpath(guide.parent / link, ROOT)
         for guide in guides
