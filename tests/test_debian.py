@@ -312,7 +312,7 @@ def test_purge_leaves_another_installation_alone(host: Host, tmp_path: Path) -> 
 
 def test_purge_deletes_the_configuration_of_nobody(host: Host) -> None:
     """And what the server has made for itself; what configuration says in comments is not said."""
-    host.config.write_text('pool-size = "1G"\n# state-dir = "/srv/swap"\n')
+    host.config.write_text('pool-size = "1G"\n # state-dir = "/srv/swap"\n#writable = true\n')
     folder = host.disks / "vm1"
     folder.mkdir()
     (folder / "lock").touch()
@@ -333,7 +333,15 @@ def test_purge_takes_what_it_cannot_see_for_something(host: Host) -> None:
     assert host.config.parent.exists()
 
 
-@pytest.mark.parametrize("text", ['state-dir = "/srv/swap"', '"shm-dir"\t= "/dev/shm/x"'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        'state-dir = "/srv/swap"',
+        '"shm-dir"\t= "/dev/shm/x"',
+        '[image.root]\npath = "/srv/vm1.raw"\nwritable = true',
+        'image.root = { path = "/srv/vm#1.raw", writable = true }',
+    ],
+)
 @pytest.mark.parametrize("is_link", [False, True])
 def test_purge_keeps_a_configuration_that_says_where_pages_are(
     host: Host, tmp_path: Path, text: str, is_link: bool
@@ -373,3 +381,11 @@ def test_container_gets_the_package_of_its_release(tmp_path: Path) -> None:
     installed = done.stdout.splitlines()[1].split()[-1]
     assert installed == f"{tmp_path}/preswapd_0.10.0+deb12_amd64.deb"
     assert not list(tmp_path.glob("*.deb"))
+    # Not mounted.
+    host.disks.unlink()
+    host.disks.symlink_to(tmp_path / "away")
+    status, text = host.maintain("postrm", "purge")
+    assert (status, host.config.exists()) == (0, True)
+    assert f"Not all of it can be seen:\n  {host.disks}\n" in text
+    host.disks.unlink()
+    host.disks.symlink_to(tmp_path / "larger")
