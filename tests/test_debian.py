@@ -111,38 +111,76 @@ def test_documents_are_installed_where_doc_base_looks() -> None:
 
 SYSTEMCTL = """\
 #!/bin/sh
-echo systemctl "$*" >>{calls}
-[ "$1" = list-units ] || exit 0
-[ "{units}" != "?" ] || exit 1
-for unit in {units}; do
-  for pattern; do
-    # Its patterns are the shell's.
-    case $unit in $pattern) echo "$unit loaded active running" ;; esac
-  done
-done
+for unit; do :; done
+is_among() { case " $* " in *" $unit "*) true ;; *) false ;; esac; }
+case $1 in
+  list-units)
+    [ "$UNITS" != "?" ] || exit 1
+    for known in $UNITS; do
+      name=${known%:*} state=${known#*:}
+      for argument; do
+        case $argument in
+          --state=*) case ,${argument#*=}, in *,$state,*) ;; *) break ;; esac ;;
+          # Its patterns are the shell's.
+          *) case $name in $argument) echo "$name loaded $state running" ;; esac ;;
+        esac
+      done
+    done ;;
+  show) if is_among $OTHERS; then echo "$ROOT/usr/local/lib/systemd/system/$unit"; fi ;;
+  is-enabled) is_among $ENABLED ;;
+  is-active)
+    for known in $UNITS; do
+      [ "${known%:*}" != "$unit" ] || state=${known#*:}
+    done
+    [ "$2" = --quiet ] || echo "$state"
+    [ "$state" = active ] ;;
+  *)
+    echo systemctl "$*" >>"$ROOT/calls"
+    ! is_among $BROKEN ;;
+esac
 """
 
 
 class Host:
-    """A host of its own in a folder: its systemctl knows the units that are said to be active."""
+    """A host of its own in a folder, with a systemctl that knows the units that are named."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.calls = root / "calls"
         self.disks = root / "var/lib/preswapd"
         self.config = root / "etc/preswapd/vm1.toml"
+        self.others = self.enabled = self.broken = ""
         for folder in ("run/systemd/system", "bin", "etc/preswapd", "var/lib/preswapd", "dev/shm"):
             (root / folder).mkdir(parents=True)
 
-    def maintain(self, script: str, *arguments: str, active: str = "") -> tuple[int, str]:
-        """`active`: units; "?": systemctl cannot tell."""
+    def install_other(self, *units: str) -> None:
+        """What `make install` brings, and of it these run."""
+        template = self.root / "usr/local/lib/systemd/system/preswapd@.service"
+        template.parent.mkdir(parents=True)
+        template.touch()
+        self.others = " ".join(units)
+
+    def maintain(self, script: str, *arguments: str, units: str = "") -> tuple[int, str]:
+        """`units`: NAME, which is active, or NAME:STATE; "?": systemctl cannot tell."""
         text = (DEBIAN / f"preswapd.{script}").read_text()
         # A package's scripts name a host's folders as they are.
-        text = re.sub(r"(?<=[ =\n])/(?=(?:etc|var|run|dev/shm)\b)", f"{self.root}/", text)
-        self.command("systemctl", SYSTEMCTL.format(calls=self.calls, units=active))
+        text = re.sub(
+            r"(?<=[ =\n\"])/(?=(?:etc|var|run|dev/shm|usr/local)\b)", f"{self.root}/", text
+        )
+        self.command("systemctl", SYSTEMCTL)
         for name in ("systemd-sysusers", "systemd-tmpfiles"):
             self.command(name, "#!/bin/sh\n")
-        env = {"PATH": f"{self.root}/bin:{os.environ['PATH']}"}
+        states = [
+            unit if ":" in unit or unit == "?" else f"{unit}:active" for unit in units.split()
+        ]
+        env = {
+            "PATH": f"{self.root}/bin:{os.environ['PATH']}",
+            "ROOT": str(self.root),
+            "UNITS": " ".join(states),
+            "OTHERS": self.others,
+            "ENABLED": self.enabled,
+            "BROKEN": self.broken,
+        }
         done = run(["sh", "-c", text, script, *arguments], env=env)
         return done.returncode, done.stdout + done.stderr
 
@@ -152,8 +190,11 @@ class Host:
         path.chmod(0o755)
 
     def called(self) -> list[str]:
-        found = self.calls.read_text().splitlines() if self.calls.exists() else []
-        return [line for line in found if "list-units" not in line]
+        """What was to change something."""
+        return self.calls.read_text().splitlines() if self.calls.exists() else []
+
+    def restarted(self) -> list[str]:
+        return [call.split()[-1] for call in self.called() if "restart" in call]
 
 
 @pytest.fixture
@@ -168,20 +209,21 @@ def test_scripts_are_posix_shell(script: str) -> None:
 
 
 def test_removal_is_refused_while_a_guest_may_swap(host: Host) -> None:
-    active = "preswapd@vm1.service preswapd@vm1.socket preswapd-sync@vm1.service"
-    status, text = host.maintain("prerm", "remove", active=active)
+    units = "preswapd@vm1.service preswapd@vm1.socket preswapd-sync@vm1.service"
+    status, text = host.maintain("prerm", "remove", units=units)
     assert status == 1
     assert "  systemctl stop preswapd@vm1.service preswapd@vm1.socket \n" in text
-    assert "  systemctl stop preswapd-sync@vm1.service \n" in text
+    sync = "preswapd-sync@vm1.service"
+    assert f"  systemctl stop {sync} && ! systemctl is-failed {sync} \n" in text
     assert host.called() == []
 
 
 def test_removal_is_refused_where_systemctl_cannot_tell(host: Host) -> None:
-    status, text = host.maintain("prerm", "remove", active="?")
+    status, text = host.maintain("prerm", "remove", units="?")
     assert status == 1
     assert "systemctl does not say what runs here" in text
     # And an upgrade goes on: nobody is restarted, which is said.
-    status, text = host.maintain("postinst", "configure", "1", active="?")
+    status, text = host.maintain("postinst", "configure", "1", units="?")
     assert (status, "no server was restarted" in text) == (0, True)
     assert host.called() == ["systemctl daemon-reload"]
 
@@ -196,19 +238,85 @@ def test_removal_stops_what_serves_no_guest_and_says_so(host: Host) -> None:
     figures = host.root / "var/lib/prometheus/node-exporter/preswapd.prom"
     figures.parent.mkdir(parents=True)
     figures.write_text("preswapd_up 1\n")
-    status, text = host.maintain("prerm", "remove", active="preswapd-metrics.timer")
+    status, text = host.maintain("prerm", "remove", units="preswapd-metrics.timer")
     assert (status, text) == (0, "preswapd: preswapd-metrics.timer is stopped\n")
     assert host.called() == ["systemctl stop preswapd-metrics.timer"]
     assert not figures.exists()
 
 
 def test_upgrade_stops_nothing_and_restarts_what_serves(host: Host) -> None:
-    active = "preswapd@vm1.service preswapd@vm1.socket preswapd-sync@vm1.service"
-    assert host.maintain("prerm", "upgrade", "2", active=active) == (0, "")
+    units = "preswapd@vm1.service preswapd@vm1.socket preswapd-sync@vm1.service"
+    assert host.maintain("prerm", "upgrade", "2", units=units) == (0, "")
     assert host.called() == []
-    assert host.maintain("postinst", "configure", "1", active=active) == (0, "")
-    restarted = [call for call in host.called() if "restart" in call]
-    assert restarted == ["systemctl restart preswapd@vm1.service"]
+    assert host.maintain("postinst", "configure", "1", units=units) == (0, "")
+    assert host.restarted() == ["preswapd@vm1.service"]
+
+
+def test_upgrade_that_does_not_start_takes_no_other_server_down(host: Host) -> None:
+    servers = [f"preswapd@vm{number}.service" for number in (1, 2, 3)]
+    host.broken = servers[1]
+    units = f"preswapd-governor.service {' '.join(servers)} preswapd@vm4.service:activating"
+    status, text = host.maintain("postinst", "configure", "1", units=units)
+    assert (status, host.restarted()) == (0, servers[:2])
+    assert f"{servers[1]} does not run" in text
+    assert f"  systemctl restart {servers[2]} preswapd-governor.service\n" in text
+    assert "docs/guides/leaving.md" in text
+
+
+def test_upgrade_goes_on_after_one_that_had_not_run(host: Host) -> None:
+    host.broken = "preswapd@vm1.service"
+    units = "preswapd@vm1.service:activating preswapd@vm2.service"
+    status, text = host.maintain("postinst", "configure", "1", units=units)
+    assert (status, host.restarted()) == (0, units.replace(":activating", "").split())
+    assert "version before" not in text
+
+
+def test_upgrade_restarts_no_failed_server_that_was_stopped_for_good(host: Host) -> None:
+    host.enabled = "preswapd@vm1.service"
+    failed = [f"preswapd@vm{number}.service:failed" for number in (1, 2, 3)]
+    units = f"{' '.join(failed)} preswapd@vm3.socket preswapd-governor.service:failed"
+    assert host.maintain("postinst", "configure", "1", units=units) == (0, "")
+    assert host.restarted() == ["preswapd@vm1.service", "preswapd@vm3.service"]
+
+
+def test_what_make_install_has_brought_is_left_alone(host: Host) -> None:
+    """Its units hide the package's: those of its servers are its own."""
+    units = "preswapd@vm1.service preswapd@vm1.socket preswapd-metrics.timer"
+    host.install_other(*units.split())
+    link = host.root / "etc/systemd/system/multi-user.target.wants/preswapd@vm1.service"
+    link.parent.mkdir(parents=True)
+    link.symlink_to("gone")
+    host.config.touch()
+    status, text = host.maintain("postinst", "configure", "1", units=units)
+    assert (status, host.restarted(), "hide this package's" in text) == (0, [], True)
+    status, text = host.maintain("prerm", "remove", units=units)
+    assert (status, "what runs of it goes on" in text) == (0, True)
+    assert host.called() == ["systemctl daemon-reload"]
+    status, text = host.maintain("postrm", "purge")
+    assert (status, link.is_symlink(), host.config.exists()) == (0, True, True)
+    assert f"{host.config.parent} and {host.disks} stay" in text
+
+
+def test_package_beside_make_install_still_guards_its_own(host: Host) -> None:
+    """As of a unit of the package's that was copied to be changed."""
+    host.install_other()
+    assert host.maintain("prerm", "remove", units="preswapd@vm1.service")[0] == 1
+
+
+def test_removal_is_refused_after_a_sync_that_has_failed(host: Host) -> None:
+    """As long as there are pages in memory, which a reboot would lose."""
+    sync = "preswapd-sync@vm1.service"
+    units = f"{sync}:failed preswapd-sync@vm2.service:failed"
+    memory = host.root / "dev/shm/preswapd-vm1"
+    memory.mkdir()
+    status, text = host.maintain("prerm", "remove", units=units)
+    assert (status, "vm2" in text) == (1, False)
+    assert "what is running here" not in text
+    stop = f"systemctl stop {sync} && ! systemctl is-failed {sync}"
+    assert f"  systemctl start {sync} && {stop} \n" in text
+    assert f"systemctl reset-failed {sync}" in text
+    memory.rmdir()
+    assert host.maintain("prerm", "remove", units=units) == (0, "")
 
 
 SIDECAR = '{"format":1,"tmem_dirty":true}'
@@ -291,6 +399,14 @@ def test_purge_sees_pages_of_other_users_and_on_another_disk(host: Host, tmp_pat
     disk.touch()
     status, text = host.maintain("postrm", "purge")
     assert (status, host.config.exists(), "swap0.img" in text) == (0, True, True)
+    # Not mounted.
+    host.disks.unlink()
+    host.disks.symlink_to(tmp_path / "away")
+    status, text = host.maintain("postrm", "purge")
+    assert (status, host.config.exists()) == (0, True)
+    assert f"Not all of it can be seen:\n  {host.disks}\n" in text
+    host.disks.unlink()
+    host.disks.symlink_to(tmp_path / "larger")
     disk.unlink()
     assert host.maintain("postrm", "purge") == (0, "")
     assert not host.config.exists()
@@ -381,11 +497,3 @@ def test_container_gets_the_package_of_its_release(tmp_path: Path) -> None:
     installed = done.stdout.splitlines()[1].split()[-1]
     assert installed == f"{tmp_path}/preswapd_0.10.0+deb12_amd64.deb"
     assert not list(tmp_path.glob("*.deb"))
-    # Not mounted.
-    host.disks.unlink()
-    host.disks.symlink_to(tmp_path / "away")
-    status, text = host.maintain("postrm", "purge")
-    assert (status, host.config.exists()) == (0, True)
-    assert f"Not all of it can be seen:\n  {host.disks}\n" in text
-    host.disks.unlink()
-    host.disks.symlink_to(tmp_path / "larger")
