@@ -4,8 +4,9 @@
 import configparser
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from shlex import quote
+from shlex import quote, split
 from typing import NamedTuple
 
 from preswapd.cli.doctor.finding import FIX, NOTE, OK, Finding
@@ -115,6 +116,7 @@ def check_units(root: Path) -> list[Finding]:
     for unit in [TEMPLATE, *units]:
         wrong = list(check_settings(unit, settings_of(root, unit), last_drop_in(root, unit)))
         findings += wrong or [Finding(OK, unit, "restarts at once, and stops without a time limit")]
+        findings += check_sync(root, unit)
     for name, otherwise in BESIDE.items():
         if not files_of(root, name):
             findings.append(
@@ -134,17 +136,42 @@ def check_settings(
     for rule in RULES:
         value = config.get(rule.section, rule.key, fallback="") or rule.default
         if not rule.is_right(value):
-            lines = rf"\n[{rule.section}]\n{rule.key}={rule.wanted}\n"
-            write = (
-                f"mkdir -p {quote(str(drop_in.parent))} && printf '{lines}' >>{quote(str(drop_in))}"
-            )
             yield Finding(
                 FIX,
                 unit,
                 f"{rule.key}={value}: {rule.otherwise}",
                 "a drop-in puts it right",
-                as_root(f"{write} && systemctl daemon-reload"),
+                add(drop_in, rule.section, f"{rule.key}={rule.wanted}"),
             )
+
+
+def check_sync(root: Path, server: str) -> Iterator[Finding]:
+    """Whether it may write where the server does, which may have its pages there.
+
+    Of directories: a file is an image's.
+    """
+    sync = server.replace("@", "-sync@", 1)
+    if not is_installed(root, sync):
+        return
+    for directory in sorted(writable(root, server) - writable(root, sync)):
+        if (root / directory.lstrip("/")).is_dir():
+            yield Finding(
+                NOTE,
+                sync,
+                f"it may not write to {directory}, as {server} may: with pages there a reboot loses"
+                " what guests have in memory",
+                "a drop-in lets it",
+                add(last_drop_in(root, sync), "Service", f"ReadWritePaths={quote(directory)}"),
+            )
+
+
+def add(drop_in: Path, section: str, setting: str) -> str:
+    """The command that does it."""
+    folder, lines = quote(str(drop_in.parent)), quote(f"[{section}]") + " " + quote(setting)
+    return as_root(
+        f"mkdir -p {folder} && printf '\\n%s\\n%s\\n' {lines} >>{quote(str(drop_in))}"
+        " && systemctl daemon-reload"
+    )
 
 
 def last_drop_in(root: Path, unit: str) -> Path:
@@ -157,19 +184,37 @@ def last_drop_in(root: Path, unit: str) -> Path:
 
 def drop_ins_of(root: Path, unit: str) -> list[Path]:
     """The template's and the unit's own."""
-    names = dict.fromkeys([f"{TEMPLATE}.d", f"{unit}.d"])
+    names = dict.fromkeys([f"{template_of(unit)}.d", f"{unit}.d"])
     return [path for name in names for path in drop_ins(root, name)]
 
 
+def template_of(unit: str) -> str:
+    return f"{unit.partition('@')[0]}@.service"
+
+
+def texts_of(root: Path, unit: str) -> Iterator[str]:
+    """As systemd reads it: the template, its drop-ins, the instance's own drop-ins."""
+    for path in [*files_of(root, template_of(unit))[:1], *drop_ins_of(root, unit)]:
+        with suppress(OSError):
+            yield path.read_text(errors="replace")
+
+
 def settings_of(root: Path, unit: str) -> configparser.ConfigParser:
-    """The unit as systemd reads it: the template, its drop-ins, the instance's own drop-ins."""
     config = configparser.ConfigParser(strict=False, interpolation=None, allow_no_value=True)
-    for path in [*files_of(root, TEMPLATE)[:1], *drop_ins_of(root, unit)]:
-        try:
-            config.read_string(path.read_text(errors="replace"))
-        except (OSError, configparser.Error):
-            continue
+    for text in texts_of(root, unit):
+        with suppress(configparser.Error):
+            config.read_string(text)
     return config
+
+
+def writable(root: Path, unit: str) -> set[str]:
+    """What ReadWritePaths= names, which adds up; an empty one forgets those before it."""
+    found: set[str] = set()
+    for value in re.findall(r"^ReadWritePaths=(.*)$", "\n".join(texts_of(root, unit)), re.M):
+        with suppress(ValueError):  # a quotation mark alone
+            paths = {path.lstrip("-+") for path in split(value)}
+            found = found | paths if paths else set()
+    return found
 
 
 def files_of(root: Path, name: str) -> list[Path]:

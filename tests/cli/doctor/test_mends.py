@@ -347,6 +347,27 @@ def test_drop_ins_put_units_right(tmp_path: Path, files: dict[str, str]) -> None
         assert (root / name).read_text().startswith(text)
 
 
+def test_directory_that_only_the_server_may_write_to(tmp_path: Path) -> None:
+    """A file is an image's, which the sync does not write to."""
+    for folder in ("srv/swap", "srv/both"):
+        (tmp_path / folder).mkdir(parents=True)
+    server, sync = f"{ETC}/preswapd@vm1.service.d", f"{ETC}/preswapd-sync@vm1.service.d"
+    files = {
+        **OURS,
+        "srv/vm1.raw": "",
+        f"{server}/a.conf": "[Service]\nReadWritePaths=/srv/gone /srv/both\nReadWritePaths=\n",
+        f"{server}/b.conf": '[Service]\nReadWritePaths=-/srv/both "/srv/swap"\n',
+        f"{server}/c.conf": "[Service]\nReadWritePaths=/srv/vm1.raw\n",
+        f"{sync}/a.conf": "[Service]\nReadWritePaths=/srv/both\n",
+    }
+    root = laid(tmp_path, files)
+    *_, found = units.check_units(root)
+    assert (found.status, found.subject) == (NOTE, "preswapd-sync@vm1.service")
+    assert "it may not write to /srv/swap, as preswapd@vm1.service may" in found.text
+    typed_at(root, found.command)
+    assert {found.status for found in units.check_units(root)} == {OK}
+
+
 @pytest.mark.parametrize("before", [None, "", "# mine", "/x rw,\n"])
 def test_apparmors_line_comes_in(tmp_path: Path, before: str | None) -> None:
     root = laid(tmp_path, {**ENABLED, **PROFILE})
