@@ -255,11 +255,13 @@ def test_upgrade_stops_nothing_and_restarts_what_serves(host: Host) -> None:
 def test_upgrade_that_does_not_start_takes_no_other_server_down(host: Host) -> None:
     servers = [f"preswapd@vm{number}.service" for number in (1, 2, 3)]
     host.broken = servers[1]
-    units = f"preswapd-governor.service {' '.join(servers)} preswapd@vm4.service:activating"
+    host.enabled = "preswapd@vm4.service"
+    units = f"preswapd-governor.service {' '.join(servers)} {host.enabled}:failed"
     status, text = host.maintain("postinst", "configure", "1", units=units)
     assert (status, host.restarted()) == (0, servers[:2])
     assert f"{servers[1]} does not run" in text
-    assert f"  systemctl restart {servers[2]} preswapd-governor.service\n" in text
+    waiting = f"{servers[2]} {host.enabled} preswapd-governor.service"
+    assert f"  systemctl restart {waiting}\n" in text
     assert "docs/guides/leaving.md" in text
 
 
