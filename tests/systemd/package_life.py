@@ -2,8 +2,9 @@
 """The life of the Debian package, told step by step, in a system of its own with a real systemd.
 
 Usage: python -m tests.systemd.package_life SYSTEM, for tools/try-package, which makes SYSTEM: a
-folder with a system, in it /srv/this.deb and /srv/next.deb, and all that they depend on in apt's
-cache.  It is installed, serves, is upgraded under a client that goes on, removed and purged.
+folder with a system, in it /srv/this.deb, /srv/broken.deb, whose server does not start,
+/srv/next.deb, and all that they depend on in apt's cache.  It is installed, serves, is upgraded
+under a client that goes on, removed and purged.
 """
 
 import json
@@ -34,6 +35,7 @@ size = "64M"
 size = "256M"
 """
 UNIT = "preswapd@vm1"
+SECOND = "preswapd@vm2"
 PAGES = 2048
 APT_SECONDS = 300
 # Of what apt says; the rest is about other packages.
@@ -175,8 +177,8 @@ class Host:
     def is_there(self, path: str) -> bool:
         return self.booted.path(path).exists()
 
-    def server(self) -> int:
-        return int(self.booted.show(UNIT, "MainPID"))
+    def server(self, unit: str = UNIT) -> int:
+        return int(self.booted.show(unit, "MainPID"))
 
 
 def tell(text: str) -> None:
@@ -189,6 +191,7 @@ def live(booted: Booted) -> None:
     short = booted.root.with_suffix(".run")
     try:
         install(host)
+        fail(host)
         short.symlink_to(booted.path("/run/preswapd/vm1"))
         client = Client(short / "nbd.sock")
         with client:
@@ -200,6 +203,7 @@ def live(booted: Booted) -> None:
             refuse(host, client)
         leave(host, client)
         come_back(host, client)
+        stand_aside(host)
         go(host)
     finally:
         short.unlink(missing_ok=True)
@@ -216,6 +220,27 @@ def install(host: Host) -> None:
     host.booted.path("/etc/preswapd/vm1.toml").write_text(CONFIG)
     host.run(f"systemctl enable --now {UNIT} 2>&1 | sed 's/^Created symlink/enabled:/'")
     host.run("preswapctl --instance vm1 list")
+
+
+def fail(host: Host) -> None:
+    tell("upgraded to a version that does not start: the second server goes on, and nothing spins")
+    host.booted.path("/etc/preswapd/vm2.toml").write_text(CONFIG)
+    host.run(f"systemctl start {SECOND}")
+    before = host.server(SECOND)
+    text = host.run(f"{' '.join(APT)} install /srv/broken.deb")
+    assert f"systemctl restart {SECOND}.service" in text
+    restarts = int(host.booted.show(UNIT, "NRestarts"))
+    time.sleep(6)
+    restarts = int(host.booted.show(UNIT, "NRestarts")) - restarts
+    print(f"  {UNIT}: {restarts} more attempts in 6 s")
+    assert 0 < restarts <= 3
+    assert host.server(SECOND) == before
+    tell("back to the version before: both serve")
+    host.run(f"{' '.join(APT)} --allow-downgrades install /srv/this.deb")
+    assert host.server(SECOND) not in {0, before}
+    host.run("preswapctl --instance vm1 list && preswapctl --instance vm2 list")
+    host.run(f"systemctl stop {SECOND}.socket {SECOND}.service preswapd-sync@vm2.service")
+    host.run("rm -r /etc/preswapd/vm2.toml /var/lib/preswapd/vm2 /dev/shm/preswapd-vm2")
 
 
 def upgrade(host: Host, client: Client, guest: Guest) -> None:
@@ -268,6 +293,33 @@ def come_back(host: Host, client: Client) -> None:
     client.check_all()
     client.client = None
     print(f"  {len(client.written)} pages read, all as they were written")
+
+
+# The units and the program, as `make install` has them.
+OTHER = """\
+cp -a /usr/lib/preswapd /opt/preswapd
+sed -i s,/usr/lib/preswapd,/opt/preswapd,g /opt/preswapd/bin/preswapd /opt/preswapd/bin/preswapctl
+mkdir -p /usr/local/lib/systemd/system
+for unit in /usr/lib/systemd/system/preswapd*; do
+  sed s,/usr/lib/preswapd/,/opt/preswapd/,g $unit >/usr/local/lib/systemd/system/${unit##*/}
+done
+systemctl daemon-reload"""
+
+
+def stand_aside(host: Host) -> None:
+    tell("beside what make install brings: it goes on, and keeps its configuration")
+    host.run(f"systemctl enable {UNIT} 2>&1 | sed 's/^Created symlink/enabled:/'")
+    host.run(OTHER)
+    host.run(f"systemctl restart {UNIT}")
+    before = host.server()
+    host.run(f"{' '.join(APT)} install --reinstall /srv/next.deb")
+    host.run(f"{' '.join(APT)} purge preswapd")
+    assert host.server() == before
+    assert host.is_there("/etc/preswapd/vm1.toml")
+    host.run(f"systemctl restart {UNIT} && systemctl is-enabled {UNIT}")
+    host.run("/opt/preswapd/bin/preswapctl --instance vm1 list")
+    host.run("rm -r /opt/preswapd /usr/local/lib/systemd/system/preswapd*")
+    host.run(f"{' '.join(APT)} install /srv/next.deb")
 
 
 def go(host: Host) -> None:
