@@ -198,10 +198,7 @@ int slabs_reserve(struct slabs *s, uint32_t n, uint32_t to, unsigned flags)
 		return -ENOSPC;
 	if (flags & SLOTS_NOWAIT)
 		return -EAGAIN;
-	/* A copy takes a slab more for a moment, and gives back two of three: also where the host is
-	 * short of memory, and then above all. */
-	if ((!headroom_take(s->headroom, to - slab->reserved) &&
-	     !(flags & SLOTS_SETTLE && headroom_take_needed(s->headroom, to - slab->reserved))) ||
+	if (!headroom_take(s->headroom, to - slab->reserved) ||
 	    arena_reserve(s->arena, n, slab->reserved, to))
 		return -ENOMEM;
 	count_memory(s, to - slab->reserved);

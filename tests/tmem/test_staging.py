@@ -190,24 +190,6 @@ def test_a_lowered_limit_is_met_by_compressing(staging: Host) -> None:
     check(staging, 0, 1000)
 
 
-def test_copies_are_made_where_the_host_is_short_of_memory(shm: Path) -> None:
-    """They give memory back, but take some before.  Up to the hard limit of a cgroup nobody is
-    killed."""
-    group = Group(shm / "group")
-    with closing(Host(shm / "arena", LIMIT, create=True, cgroup_files=[group.files])) as host:
-        host.set_staging(True)
-        host.new_pool()
-        put(host, 0, 1000)
-        before = host.stats()["mem_used_total"]
-        group.say(current=80 * MIB)
-        assert host.room()[0] > 0
-        host.settle()
-        host.maintain(all=True)
-        assert staged(host) == 0
-        assert host.stats()["mem_used_total"] < before / 2
-        check(host, 0, 1000)
-
-
 def test_page_without_room_is_tried_less_and_less_often(shm: Path) -> None:
     """A host may be short of memory for hours, and each try takes a processor out of its sleep."""
     group = Group(shm / "group")
