@@ -5,6 +5,9 @@ import os
 import socket
 from contextlib import suppress
 
+# A manager that hangs reads nothing.
+PATIENCE_SECONDS = 1.0
+
 
 def notify(*assignments: str) -> None:
     """Sends lines such as READY=1, or nothing where there is no service manager (any more)."""
@@ -15,5 +18,6 @@ def notify(*assignments: str) -> None:
         address = "\0" + address[1:]
     # No descriptor may be left either, and a stop must go on.
     with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(PATIENCE_SECONDS)
         sock.connect(address)
         sock.sendall("\n".join(assignments).encode())

@@ -21,7 +21,7 @@ from preswapd.api.messages import (
     SwapoffResult,
 )
 from preswapd.api.settings import GOVERNED_LIMIT, POOL_LIMIT, QUOTA
-from preswapd.errors import RefusedError
+from preswapd.errors import RefusedError, with_place
 from preswapd.log import ERROR, INFO, NOTICE, WARNING, Log
 from preswapd.paths import check_device_name
 from preswapd.preswap.activity import Activity
@@ -220,7 +220,7 @@ class Instance:
         figures = {name: device.stats() for name, device in devices.items()}
         for name, figure in figures.items():
             figure["held_pages"] = held_pages(figure)
-            figure["awaited"] = name in self.clients.silent and not figure["connections"]
+            figure["awaited"] = self.is_awaited(name) and not figure["connections"]
             has_asked = devices[name].seconds_since_io is not None
             figure["away"] = 0.0 if has_asked else self.clients.away.get(name, 0.0)
             parked = self.parking.of(name)
@@ -291,13 +291,14 @@ class Instance:
             raise RefusedError(
                 f"there is a device {name} of {exact_size(served.device.size)} already"
             )
+        # Before its next client comes.
+        self.forget_clients(name)
         try:
             if compress:
                 self.set_compress(served, compress)
             self.moves.arrive(served, source)
         except OSError as error:
             raise RefusedError(f"{name} cannot be made anew: {error.strerror}") from None
-        self.forget_clients(name)
 
     def set_compress(self, served: Served, codec: str) -> None:
         """OSError: it is what it was."""
@@ -354,13 +355,14 @@ class Instance:
         if served is None:
             raise RefusedError(f"there is no device {name} any more")
         self.transfers.check_free(name)
-        # In this order: it may come between the two.
-        if self.is_awaited(name) and not force:
-            raise RefusedError(f"{name}: {AWAITED}; if its guest has ended, force it (--force)")
+        # In this order: one that only looks may leave between the two.
+        is_awaited = self.is_awaited(name)
         if served.device.connections and not force:
             raise RefusedError(
                 f"a client is connected to {name}: detach it first, or force it (--yes)"
             )
+        if is_awaited and not force:
+            raise RefusedError(f"{name}: {AWAITED}; if its guest has ended, force it (--force)")
         if served.device.guest == "gone" and not force:
             raise RefusedError(
                 f"another host has taken {name}, and may still fetch its pages; if its guest has"
@@ -407,9 +409,10 @@ class Instance:
             self.clients.goes_on(device.name)
 
     def is_awaited(self, name: str) -> bool:
-        """The client that was connected when the server ended may be coming back."""
+        """The client that was connected when the server ended may be coming back; also where one is
+        connected that has asked for nothing."""
         served = self.served.get(name)
-        return name in self.clients.silent and not (served and served.device.connections)
+        return name in self.clients.silent and not (served and served.device.is_asked)
 
     def park(self, name: str, parked: Parked | None) -> None:
         """Keeps what `preswapctl park` does to the device's virtual machine; None: it ended.
@@ -710,10 +713,10 @@ class Instance:
         for served in list(self.served.values()):
             try:
                 self.close_device(served)
-            except OSError as error:
+            except Exception as error:
                 # It stays dirty, which is safe, and the others need not.
-                text = f"{served.device.name} was not left clean: {error.strerror}"
-                self.log(ERROR, text)
+                why = error.strerror if isinstance(error, OSError) else with_place(error)
+                self.log(ERROR, f"{served.device.name} was not left clean: {why}")
 
     def close_device(self, served: Served) -> None:
         if served.device.park(PARK_MILLISECONDS):

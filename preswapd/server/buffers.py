@@ -15,6 +15,7 @@ from preswapd.precache.image import _image
 from preswapd.preswap.device import _device
 from preswapd.preswap.device._device import Device
 from preswapd.preswap.instance import Instance
+from preswapd.preswap.writeback.shrink import Shrink
 from preswapd.units import format_size
 
 # What a client is one of.
@@ -32,8 +33,11 @@ PATIENCE_SECONDS = 5.0
 # One that was refused meanwhile comes again: QEMU after 1, 2, 4, 8 and 16 s.  What the pool gives
 # back for it is to be there then.
 EXPECTED_SECONDS = 20.0
-# Between two looks whether a cgroup has become too small: its files take some 20 µs each.
-FIT_SECONDS = 10.0
+# Between two looks whether a cgroup has become too small: its files take some 20 µs each.  At most,
+# after pages have left and it was of no use, as they were charged to another cgroup, or an operator
+# has stopped it: else all would leave in an hour, some MiB a minute.
+LOOK_SECONDS = 5.0
+LONGEST_LOOK_SECONDS = 3600.0
 
 
 class Buffers:
@@ -55,7 +59,11 @@ class Buffers:
         # Of refused clients that will try again: the name of the export, and until when room is
         # kept for it (time.monotonic()).
         self.expected: list[tuple[str, float]] = []
-        self.next_fit = 0.0
+        # The look whether a cgroup has become too small, and what the last one has begun.
+        self.next_look = 0.0
+        self.pause = LOOK_SECONDS
+        self.was_owed = False
+        self.fit: Shrink | None = None
 
     def admit(self, connection: Connection, served: Served) -> None:
         """Waits until what a client may take is there, but not for long.  RefusedError where it is
@@ -104,11 +112,19 @@ class Buffers:
 
     def look(self) -> None:
         """To be called about once a second.  Room goes also where a limit is lowered, or to others
-        in the same cgroup."""
+        in the same cgroup; but what they use for a moment ends by itself."""
         self.keep_room()
-        if time.monotonic() >= self.next_fit:
-            self.next_fit = time.monotonic() + FIT_SECONDS
-            self.instance.fit_cgroup(self.keep_room)
+        now = time.monotonic()
+        if now < self.next_look:
+            return
+        was_owed, self.was_owed = self.was_owed, self.host.owed() > 0
+        if self.fit is not None and self.fit.has_ended_short and self.was_owed:
+            self.pause = min(2 * self.pause, LONGEST_LOOK_SECONDS)
+        else:
+            self.pause = LOOK_SECONDS
+        self.next_look = now + self.pause
+        if was_owed and self.was_owed:
+            self.fit = self.instance.fit_cgroup(self.keep_room) or self.fit
 
     def keep_room(self) -> int:
         """To be called now and then, as what threads hold grows: nothing else gets what clients may

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import NoReturn
 
@@ -208,19 +209,21 @@ class Stop:
 
     def wait(self) -> NoReturn:
         number = signal.sigwait(self.signals)
-        status = 0
-        # Nobody would wait for another signal.
+        # Nobody would wait for another signal: whatever happens, devices are saved, and it ends.
+        status = 1
         try:
-            notify("STOPPING=1")
-            self.tell(signal.Signals(number).name)
+            with suppress(Exception):
+                notify("STOPPING=1")
+                self.tell(signal.Signals(number).name)
             if self.instance is not None:
                 self.instance.close()
             for own in self.own_sockets:
                 own.remove()
+            status = 0
         except Exception as error:
             log(ERROR, f"the stop was not clean: {with_place(error)}")
-            status = 1
-        leave(status)
+        finally:
+            leave(status)
 
     def tell(self, name: str) -> None:
         pages = 0 if self.instance is None else self.instance.pages_in_tmem()
@@ -251,8 +254,9 @@ class Background:
         try:
             work()
         except Exception as error:
-            if self.complaints.passes():
-                log(ERROR, f"{work.__name__} failed: {with_place(error)}")
+            with suppress(Exception):  # no memory for a word, perhaps
+                if self.complaints.passes():
+                    log(ERROR, f"{work.__name__} failed: {with_place(error)}")
             return False
         return True
 

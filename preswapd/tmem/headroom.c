@@ -96,16 +96,26 @@ static uint64_t in_file_system(const struct headroom *h)
 	return (uint64_t)fs.f_bavail * fs.f_frsize;
 }
 
-/* Clean file pages count as usage, but the kernel drops them before it kills.  The usage is that of
- * all groups below, too, and so must be those pages: version 1 has another line for them. */
-static uint64_t used_by(const int fds[CGROUP_FILES])
+/* The usage is that of all groups below, too, and so must be this: version 1 has another line for it. */
+static uint64_t of_all(const struct text *statistics, const char *total, const char *own)
+{
+	return number_behind(statistics, total, number_behind(statistics, own, 0));
+}
+
+/* Clean file pages count as usage, but the kernel drops them before it kills: those first that nobody
+ * used lately, the only ones that the pool grows into. */
+static uint64_t used_by(const int fds[CGROUP_FILES], bool also_active)
 {
 	struct text text;
 	uint64_t clean = 0;
 
-	if (read_text(fds[CGROUP_STATISTICS], &text))
-		clean = number_behind(&text, "\ntotal_inactive_file ",
-				      number_behind(&text, "\ninactive_file ", 0));
+	if (read_text(fds[CGROUP_STATISTICS], &text)) {
+		clean = of_all(&text, "\ntotal_inactive_file ", "\ninactive_file ");
+		if (also_active)
+			clean += above(of_all(&text, "\ntotal_active_file ", "\nactive_file "),
+				       of_all(&text, "\ntotal_dirty ", "\nfile_dirty ") +
+				       of_all(&text, "\ntotal_writeback ", "\nfile_writeback "));
+	}
 	return above(number_in(fds[CGROUP_USAGE], "", 0), clean);
 }
 
@@ -120,7 +130,7 @@ static int ask(struct headroom *h)
 	spare = min_of(spare, above(in_file_system(h), h->shm_reserve));
 	for (size_t i = 0; i < h->n_cgroups; i++) {
 		const int *fds = h->cgroups[i];
-		uint64_t used = used_by(fds) + h->set_aside;
+		uint64_t used = used_by(fds, false) + h->set_aside;
 		/* "max" is no number.  Above `high` nobody is killed, but all are held up. */
 		uint64_t max = number_in(fds[CGROUP_MAX], "", UINT64_MAX);
 		uint64_t high = number_in(fds[CGROUP_HIGH], "", UINT64_MAX);
@@ -172,7 +182,7 @@ uint64_t headroom_owed(const struct headroom *h)
 
 	for (size_t i = 0; i < h->n_cgroups; i++) {
 		const int *fds = h->cgroups[i];
-		uint64_t used = used_by(fds) + h->set_aside;
+		uint64_t used = used_by(fds, true) + h->set_aside;
 		uint64_t max = number_in(fds[CGROUP_MAX], "", UINT64_MAX);
 
 		owed = max_of(owed, above(used + CGROUP_LAST_RESERVE, max));

@@ -19,8 +19,9 @@ from preswapd.preswap.moving.link import CONNECTIONS
 from preswapd.preswap.moving.names import LIFE, READ_AT_LENGTH, Wanted
 from preswapd.preswap.moving.pull import READ_BYTES
 from preswapd.preswap.settings import DeviceSpec
+from preswapd.preswap.writeback.shrink import Shrink
 from preswapd.server import buffers
-from preswapd.server.buffers import Buffers, Served
+from preswapd.server.buffers import LONGEST_LOOK_SECONDS, LOOK_SECONDS, Buffers, Served
 from preswapd.server.exports import Exports
 from preswapd.units import PAGE_SIZE as PAGE
 from tests.preswap.network import three_hosts
@@ -311,14 +312,41 @@ def test_question_of_another_host_takes_no_room() -> None:
 def test_pages_leave_when_a_limit_is_lowered(server: Server) -> None:
     """Or others in the cgroup take more: also where no client comes."""
     server.running.connect().pwrite(random.Random(5).randbytes(200 * PAGE), 10 * PAGE)
-    server.buffers.look()
+    assert looked(server) is None
     server.allow(clients=1, more=-MIB // 2)
-    server.buffers.look()
-    assert server.running.instance.shrinks.under_way() is None
-    server.buffers.next_fit = 0.0
-    server.buffers.look()
+    # It may be for a moment.
+    assert looked(server) is None
+    assert looked(server) is not None
     server.running.fitted()
     assert server.running.device.preswap_pages < 150
+
+
+def looked(server: Server) -> Shrink | None:
+    """What has begun at the next look, whenever that is due."""
+    server.buffers.next_look = 0.0
+    server.buffers.look()
+    return server.running.instance.shrinks.under_way()
+
+
+def test_pages_leave_ever_more_slowly_where_that_is_of_no_use(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As they are charged to another cgroup."""
+
+    class Useless:
+        has_ended_short = True
+
+    server.allow(clients=1, more=-MIB)
+    monkeypatch.setattr(server.running.instance, "fit_cgroup", lambda promised: Useless)
+    pauses = []
+    for _ in range(20):
+        looked(server)
+        pauses.append(server.buffers.pause)
+    assert pauses[:5] == [LOOK_SECONDS, LOOK_SECONDS, *(LOOK_SECONDS * 2**n for n in (1, 2, 3))]
+    assert pauses[-1] == LONGEST_LOOK_SECONDS
+    server.allow(clients=1)
+    looked(server)
+    assert server.buffers.pause == LOOK_SECONDS
 
 
 def test_clients_of_a_device_that_was_removed_still_count(server: Server) -> None:

@@ -84,6 +84,27 @@ def test_limits_of_a_cgroup(shm: Path, group: Group, said: dict[str, object], st
     assert takes_a_page(opened(shm, group)) == stored
 
 
+@pytest.mark.parametrize(
+    "names",
+    [("active_file", "file_dirty", "file_writeback"), ("total_active_file", "total_dirty", "")],
+    ids=["version 2", "version 1"],
+)
+def test_no_page_leaves_for_files_that_the_kernel_would_drop(
+    shm: Path, group: Group, names: tuple[str, str, str]
+) -> None:
+    """Those that others use all the time are kept for them, but nobody is killed for them."""
+    active, dirty, writeback = names
+    group.say(current=100 * MIB, stat=f"anon 1\ninactive_file 0\n{active} {10 * MIB}")
+    host = opened(shm, group)
+    assert host.owed() == 0
+    assert not takes_a_page(host)
+    more = f"{dirty} {3 * MIB}" if not writeback else f"{dirty} {MIB}\n{writeback} {2 * MIB}"
+    group.say(stat=f"anon 1\ninactive_file 0\n{active} {10 * MIB}\n{more}")
+    assert host.owed() == MIB  # 93 are used, 8 are kept to the last
+    group.say(stat=f"anon 1\ninactive_file 0\n{active} {MIB}\n{dirty} {3 * MIB}")
+    assert host.owed() == 8 * MIB
+
+
 def test_cgroup_without_a_high_limit(shm: Path, group: Group) -> None:
     limit, _, usage, statistics = group.files
     host = Host(shm / "arena", MIB, create=True, cgroup_files=[(limit, None, usage, statistics)])

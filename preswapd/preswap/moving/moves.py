@@ -7,7 +7,7 @@ from urllib.parse import quote, urlsplit
 
 from preswapd.api.messages import PullStatus
 from preswapd.errors import RefusedError
-from preswapd.log import ERROR, NOTICE, Log
+from preswapd.log import ERROR, NOTICE, WARNING, Log
 from preswapd.preswap.creation import Served
 from preswapd.preswap.device._device import Device
 from preswapd.preswap.files.identity import new_token
@@ -63,7 +63,10 @@ class Moves:
 
     def begin(self, served: Served, note: Note) -> Pull:
         link = Link(parse_uri(note.uri), note.home, note.life, note.arrival)
-        load_for(link.place)
+        try:
+            load_for(link.place)
+        except (ImportError, LookupError) as error:
+            self.log(WARNING, f"{note.uri} cannot be reached: {error}")
         pull = self.pulls[served.device.name] = Pull(served, link, self.log)
         return pull
 

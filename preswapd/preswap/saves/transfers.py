@@ -75,13 +75,16 @@ class Transfers:
         unless forced, may be coming back."""
         with self.changes:
             served = self.find(name)
-            if self.is_awaited(name) and not force:
-                raise RefusedError(f"{name}: {AWAITED}; if its guest has ended, force it (--force)")
+            # In this order: one that only looks may leave between the two.
+            is_awaited = self.is_awaited(name)
             if not served.device.shut():
                 raise RefusedError(
                     f"a client is connected to {name}: save its guest (`virsh save`) or shut it"
                     f" down, or swapoff in it and `preswapctl detach {name}`"
                 )
+            if is_awaited and not force:
+                served.device.unshut()
+                raise RefusedError(f"{name}: {AWAITED}; if its guest has ended, force it (--force)")
             self.under_way[name] = what
         try:
             yield served
