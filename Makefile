@@ -71,7 +71,8 @@ install: $(BUILT)  ## APP, links to its commands, units, manual pages and comple
 	$(BIN)/python tools/install-app "$(DESTDIR)$(APP)" "$(APP)"
 	install -d $(UNITS) $(TO)/bin
 	for unit in preswapd@.service preswapd@.socket preswapd-sync@.service preswapd-governor.service preswapd-metrics.service preswapd-metrics.timer; do \
-	  sed 's,/opt/preswapd/,$(APP)/,g' "systemd/$$unit" > "$(UNITS)/$$unit" && chmod 644 "$(UNITS)/$$unit" || exit 1; done
+	  sed 's,/opt/preswapd/,$(APP)/,g' "systemd/$$unit" > "$(UNITS)/$$unit.new" && \
+	  chmod 644 "$(UNITS)/$$unit.new" && mv -f "$(UNITS)/$$unit.new" "$(UNITS)/$$unit" || exit 1; done  # never half a unit
 	for command in preswapd preswapctl; do \
 	  ln -sf $(APP)/bin/$$command $(TO)/bin/$$command || exit 1; done
 	install -D -m 644 -t $(TO)/lib/sysusers.d systemd/sysusers.d/preswapd.conf
@@ -114,7 +115,7 @@ uninstall:  ## take away what install has brought; configuration, guests' pages 
 	  active=$$($(ACTIVE)) || { echo "systemctl does not say what runs here, and guests may still swap to it" >&2; exit 1; }; \
 	  active=$$(printf %s "$$active" | cut -d' ' -f1 | tr '\n' ' '); [ -z "$$active" ] || { \
 	  echo "Still running; swapoff in the guests of servers, then: sudo systemctl stop $$active" >&2; exit 1; }; }
-	[ ! -e "$(DESTDIR)$(APP)/pyvenv.cfg" ] || rm -rf "$(DESTDIR)$(APP)"
+	for app in "$(DESTDIR)$(APP)" "$(DESTDIR)$(APP).new" "$(DESTDIR)$(APP).old"; do [ ! -e "$$app/pyvenv.cfg" ] || rm -rf "$$app"; done
 	rm -f $(foreach command,preswapd preswapctl,$(addprefix $(TO)/,bin/$(command) share/man/man8/$(command).8 \
 	  share/bash-completion/completions/$(command) share/zsh/site-functions/_$(command) \
 	  share/fish/vendor_completions.d/$(command).fish)) $(SHARE)/man/man5/preswapd.toml.5 $(SHARE)/man/man5/preswapd-governor.toml.5 \
@@ -156,7 +157,7 @@ $(VENV)/.installed: $(CREATED) pyproject.toml
 $(VENV)/.built: $(VENV)/.installed $(NATIVE_SOURCES)
 	@rm -rf build/temp.*  # Cython copies headers there: one that has moved since would be found first
 	$(BIN)/python $(KNOWN_EXPERIMENTAL) -c 'import setuptools; setuptools.setup()' --quiet build_ext --inplace --force
-	@$(BIN)/python -m compileall -q preswapd nbd_plugin  # those who may not write here would do it at each start
+	@$(BIN)/python -m compileall -q -f preswapd nbd_plugin  # those who may not write here would do it at each start
 	@$(MAKE) --no-print-directory looked-at
 	@touch $@
 

@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """`make install` and `make uninstall`: what they bring and take away, and that it works there."""
 
+import compileall
 import os
 import shutil
 import subprocess
 import sys
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -240,3 +244,64 @@ def test_installed_commands_serve_and_are_replaced_meanwhile(tmp_path: Path) -> 
         assert run([*command, "shrink", "0"]).returncode == 0
         assert "g1" in run([*command, "list"]).stdout
     assert sorted(os.listdir(tmp_path / "opt")) == ["preswapd"]
+
+
+# --- what may come between ---
+
+
+@pytest.fixture
+def install_app() -> ModuleType:
+    loader = SourceFileLoader("install_app", str(ROOT / "tools/install-app"))
+    spec = spec_from_loader("install_app", loader)
+    assert spec is not None
+    module = module_from_spec(spec)
+    loader.exec_module(module)
+    return module
+
+
+def trees(tmp_path: Path) -> tuple[Path, Path]:
+    new, folder = tmp_path / "app.new", tmp_path / "app"
+    for each in (new, folder):
+        each.mkdir()
+        (each / "which").write_text(each.name)
+    return new, folder
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_one_program_takes_the_place_of_the_other(
+    install_app: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: bool
+) -> None:
+    new, folder = trees(tmp_path)
+    if not at_once:
+        monkeypatch.setattr(install_app, "exchange_names", lambda one, other: False)
+    install_app.exchange(new, folder)
+    assert (folder / "which").read_text() == "app.new"
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_names_are_exchanged_at_once(install_app: ModuleType, tmp_path: Path) -> None:
+    new, folder = trees(tmp_path)
+    assert install_app.exchange_names(new, folder)
+    assert ((new / "which").read_text(), (folder / "which").read_text()) == ("app", "app.new")
+    assert not install_app.exchange_names(new, tmp_path / "nothing")
+
+
+def test_killed_between_two_names(install_app: ModuleType, tmp_path: Path) -> None:
+    new, folder = trees(tmp_path)
+    folder.rename(tmp_path / "app.old")
+    install_app.put_back(folder)
+    assert (folder / "which").read_text() == "app"
+    install_app.put_back(folder)
+    assert set(tmp_path.iterdir()) == {folder, new}
+
+
+def test_file_that_a_full_disk_has_cut_short_is_not_installed(
+    install_app: ModuleType, tmp_path: Path
+) -> None:
+    (tmp_path / "module.py").write_text("x = [1, 2, 3]\n")
+    assert compileall.compile_dir(tmp_path, quiet=1)
+    install_app.check_compiled(tmp_path)
+    (compiled,) = tmp_path.rglob("*.pyc")
+    compiled.write_bytes(compiled.read_bytes()[:-20])
+    with pytest.raises(SystemExit, match="was cut short: is the disk full"):
+        install_app.check_compiled(tmp_path)

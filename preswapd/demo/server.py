@@ -218,6 +218,8 @@ class TemporaryServer(Server):
             disk = Path(stack.enter_context(temporary("/var/tmp")))
             paths = InstancePaths(memory / "run", memory / "shm", disk / "state")
             devices = {device: exact_size(device_size)}
+            # What is configured here for an instance of that name is not for this one.
+            extra = ["--config=/dev/null", *extra]
             super().__init__(paths, disk / "log", devices, exact_size(pool_size), extra)
             stack.callback(self.kill)
             self._stack = stack.pop_all()
