@@ -95,4 +95,5 @@ def ends_with_us(mount: Mount, own: Path = OWN) -> bool:
     if mount.kind == TMPFS:
         is_shared = mount.place == SHARED_MEMORY and is_hosts("ipc", own)
         return mount.part == "/" and not is_shared
-    return mount.kind == OVERLAY
+    # Without root it may be fuse.fuse-overlayfs.
+    return OVERLAY in mount.kind

@@ -2,6 +2,7 @@
 """What systemd and the kernel say of a process."""
 
 import os
+import time
 from pathlib import Path
 
 PROC = Path("/proc")
@@ -40,10 +41,11 @@ def is_stopped(pid: int) -> bool:
 def age(pid: int) -> float | None:
     """Seconds since it was started; None where there is no such process."""
     try:
-        uptime = float((PROC / "uptime").read_text().split()[0])
-        return uptime - int(facts(pid)[19]) / os.sysconf("SC_CLK_TCK")
+        # Not by /proc/uptime: in a container it may be the container's, and this is the host's.
+        started = int(facts(pid)[19]) / os.sysconf("SC_CLK_TCK")
     except (OSError, IndexError):
         return None
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started
 
 
 def exists(pid: int) -> bool:

@@ -103,7 +103,9 @@ def survey(settings: Settings, found: Found | None, boot_id: str) -> Plan:
     sidecars = read_all(settings.paths.state_dir)
     if found is not None and found.boot_id != boot_id:
         raise RefusedError(
-            f"the arena {settings.paths.arena} is from an earlier boot of this host: {DISCARD_HINT}"
+            f"the arena {settings.paths.arena} is from an earlier boot of this host: if the files"
+            f" of {settings.paths.arena.parent} are removed, as a reboot does, what was synced is"
+            f" served; {DISCARD_HINT}"
         )
     plan = Plan()
     if found is not None:

@@ -13,8 +13,11 @@ from preswapd.host.children import Child
 from tests.guest.swapping import disks
 from tests.running import PATIENCE, RunningServer
 
-# A virtio-blk disk says that it rotates, and then no discards come: guest-setup has a udev rule.
-STILL = "for disk in /sys/block/vd*; do echo 0 >$disk/queue/rotational; done"
+# Such a disk says that it rotates, and then no discards come: as the udev rule of guest-setup.
+STILL = (
+    "for disk in /sys/block/vd*; do case $(cat $disk/serial) in"
+    " vhost_user_blk) echo 0 >$disk/queue/rotational ;; esac; done"
+)
 
 
 class StorageDaemon:

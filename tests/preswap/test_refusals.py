@@ -104,7 +104,8 @@ REFUSALS: dict[str, tuple[Harm, str]] = {
     ),
     "arena of another boot": (
         other_boot,
-        "is from an earlier boot of this host: --discard-state starts empty",
+        r"is from an earlier boot of this host: if the files of \S+ are removed, as a reboot does,"
+        r" what was synced is served; --discard-state starts empty",
     ),
     "arena of another format": (
         other_format,

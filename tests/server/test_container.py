@@ -260,6 +260,11 @@ def test_which_file_systems_end_with_it(
     assert ends_with_us(found, own) == ends
 
 
+def test_layer_that_an_engine_without_root_makes_ends_with_it(root: Path) -> None:
+    mount = Mount(Path("/"), "/", "fuse.fuse-overlayfs")
+    assert ends_with_us(mount, root / "proc/self")
+
+
 def test_shared_memory_of_the_host_stays(root: Path) -> None:
     """As with --ipc=host."""
     assert not ends_with_us(Mount(Path("/dev/shm"), "/", "tmpfs"), root / "proc/self")

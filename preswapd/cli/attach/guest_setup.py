@@ -15,11 +15,12 @@ PRIORITY = 100
 MOST = 32767
 FSTAB = "{area} none swap discard,nofail,pri={priority} 0 0"
 
-# The rule does not name the device: QEMU cuts the serial number of a virtio disk to 20 bytes.
+# The rule does not name the device: QEMU cuts the serial number of a virtio disk to 20 bytes, and
+# qemu-storage-daemon gives all its disks one of its own.
 RULES_FILE = "/etc/udev/rules.d/60-preswapd.rules"
 RULE = (
-    'ACTION=="add|change", SUBSYSTEM=="block", KERNEL=="vd*", ATTR{serial}=="preswap-*",'
-    ' ATTR{queue/rotational}="0"'
+    'ACTION=="add|change", SUBSYSTEM=="block", KERNEL=="vd*",'
+    ' ATTR{serial}=="preswap-*|vhost_user_blk", ATTR{queue/rotational}="0"'
 )
 
 UDEV_BLOCK = """\

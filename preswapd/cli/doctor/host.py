@@ -203,7 +203,8 @@ def check_swap(root: Path) -> list[Finding]:
                 NOTE,
                 "swap",
                 f"the host itself swaps, to {', '.join(areas)}: pages in a pool may go there too",
-                "set MemorySwapMax=0 for the server, as preswapd@.service does",
+                "set MemorySwapMax=0 for the server, as preswapd@.service does; in a container,"
+                " --memory-swap to what --memory is",
             )
         )
     if areas and is_on(root / "sys/module/zswap/parameters/enabled"):
