@@ -59,6 +59,7 @@ def test_it_is_watched_until_something_is_seen(tmp_path: Path) -> None:
     output = tmp_path / "output"
     child = Child(["sh", "-c", "echo ready"], output)
     assert child.watch(lambda: output.read_text() or None, 30) == "ready\n"
+    child.wait()  # or Python says that it still runs, where it is slow to end
 
 
 def test_one_that_ends_or_takes_too_long_is_told() -> None:
