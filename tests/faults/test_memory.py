@@ -96,6 +96,11 @@ def write(client: Any, length: int, most: int) -> None:
         client.poll(-1)
 
 
+def check_written(client: Any) -> None:
+    for at in range(0, WRITTEN, len(NOISE)):
+        assert bytes(client.pread(len(NOISE), PAGE + at)) == NOISE
+
+
 @THREADS
 def test_cgroup_at_its_limit_is_rejected_puts_and_no_kill(
     confined: RunningServer, connect: Connect
@@ -108,8 +113,7 @@ def test_cgroup_at_its_limit_is_rejected_puts_and_no_kill(
     assert found["failed_stores"] > 0
     assert confined.json_stats()["tmem"]["reject_alloc_fail"] > 0
     assert confined.pid == pid
-    for at in range(0, WRITTEN, len(NOISE)):
-        assert bytes(client.pread(len(NOISE), PAGE + at)) == NOISE
+    check_written(client)
     client.shutdown()
 
 
@@ -139,8 +143,7 @@ def test_clients_of_further_devices_come_when_the_pool_is_full(
         write(clients[-1], LARGEST_REQUEST, threads)
         assert confined.pid == pid
     for client in clients:
-        for at in range(0, WRITTEN, len(NOISE)):
-            assert bytes(client.pread(len(NOISE), PAGE + at)) == NOISE
+        check_written(client)
         client.shutdown()
     assert confined.pid == pid
 
@@ -156,8 +159,7 @@ def test_client_that_comes_back_beside_its_old_connection(
     confined.wait_for_line("shrink to fit memory.max ended")
     assert 0 < used(confined) < full
     write(fresh, LARGEST_REQUEST, 12)
-    for at in range(0, WRITTEN, len(NOISE)):
-        assert bytes(fresh.pread(len(NOISE), PAGE + at)) == NOISE
+    check_written(fresh)
 
 
 def filled(server: RunningServer, client: Any) -> int:
@@ -190,8 +192,7 @@ def test_client_that_comes_again_after_the_disk_was_too_slow_for_it(
     fresh = connect(confined, "g1")
     injector.end()
     write(fresh, LARGEST_REQUEST, 12)
-    for at in range(0, WRITTEN, len(NOISE)):
-        assert bytes(fresh.pread(len(NOISE), PAGE + at)) == NOISE
+    check_written(fresh)
 
 
 @pytest.mark.parametrize("confined", [12], indirect=True)
@@ -205,8 +206,7 @@ def test_limit_that_is_lowered_while_a_client_is_there(
     confined.wait_for_line("shrink to fit memory.max ended")
     assert 0 < used(confined) < full
     write(client, LARGEST_REQUEST, 12)
-    for at in range(0, WRITTEN, len(NOISE)):
-        assert bytes(client.pread(len(NOISE), PAGE + at)) == NOISE
+    check_written(client)
 
 
 def lower(group: Path, above_usage: int) -> None:
