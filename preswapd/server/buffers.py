@@ -128,15 +128,15 @@ class Buffers:
 
     def keep_room(self) -> int:
         """To be called now and then, as what threads hold grows: nothing else gets what clients may
-        still come to take, or reads from other hosts.  Returns what these may take in all, in
-        bytes; where there is no client, it is as much as for one."""
+        still come to take, or reads from other hosts, or saves and restores.  Returns what these
+        may take in all, in bytes; where there is no client, it is as much as for one."""
         with self.counting:
             now = time.monotonic()
             self.expected = [(name, end) for name, end in self.expected if end > now]
             promised = max(len(self.clients) + len(self.expected), 1) * self.client_bytes
-            pulled = self.instance.moves.may_take()
-            self.host.set_aside(max(promised - self.held(), 0) + pulled)
-        return promised + pulled
+            others = self.instance.moves.may_take() + self.instance.transfers.may_take()
+            self.host.set_aside(max(promised - self.held(), 0) + others)
+        return promised + others
 
     def held(self) -> int:
         """The server's own threads, which are few, have such buffers for the disk too."""

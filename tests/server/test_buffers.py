@@ -18,6 +18,7 @@ from preswapd.preswap import opening
 from preswapd.preswap.moving.link import CONNECTIONS
 from preswapd.preswap.moving.names import LIFE, READ_AT_LENGTH, Wanted
 from preswapd.preswap.moving.pull import READ_BYTES
+from preswapd.preswap.saves.transfers import STUCK, TRANSFER_BYTES
 from preswapd.preswap.settings import DeviceSpec
 from preswapd.preswap.writeback.shrink import Shrink
 from preswapd.server import buffers
@@ -423,3 +424,17 @@ def test_nobody_waits_for_it_for_ever(refused: Server, monkeypatch: pytest.Monke
     later = time.monotonic() + buffers.EXPECTED_SECONDS
     monkeypatch.setattr(time, "monotonic", lambda: later)
     assert refused.counted == 2
+
+
+def test_room_is_kept_for_saves(server: Server) -> None:
+    transfers = server.running.instance.transfers
+    before = server.buffers.keep_room()
+    with transfers.save("g1"):
+        assert server.buffers.keep_room() == before + TRANSFER_BYTES
+        with transfers.save("g2"):
+            assert server.buffers.keep_room() == before + 2 * TRANSFER_BYTES
+        # Of one that cannot be undone nothing is held any more.
+        transfers.under_way["g2"] = STUCK
+        assert server.buffers.keep_room() == before + TRANSFER_BYTES
+        del transfers.under_way["g2"]
+    assert server.buffers.keep_room() == before

@@ -19,6 +19,8 @@ from preswapd.units import format_pages
 
 SAVED = "is being saved"
 RESTORED = "is being restored"
+# What one takes: an extent as it is packed, and as the device has it.  Seen were 3 to 5 MiB.
+TRANSFER_BYTES = 5 << 20
 STUCK = (
     "was restored in part, which could not be undone: restart the server, which knows none of its"
     " pages then, and loses no other device's"
@@ -64,6 +66,10 @@ class Transfers:
     def what_is_done(self, name: str) -> str | None:
         """To it now, as a sentence goes on; None: it is neither saved nor restored."""
         return self.under_way.get(name)
+
+    def may_take(self) -> int:
+        """Bytes of memory, at most, for what is saved and restored now."""
+        return sum(what != STUCK for what in list(self.under_way.values())) * TRANSFER_BYTES
 
     def why_shut(self, name: str) -> str:
         """For a client that was not let in."""
