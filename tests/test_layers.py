@@ -61,7 +61,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {f"preswapd.api.{name}" for name in ("figures", "messages")},
     "preswapd.block": {"preswapd.api.figures"},
     # A process of its own: it knows neither the server nor what a page is.
-    "preswapd.remote.courier": {"preswapd.errors", "preswapd.log", "preswapd.host"},
+    "preswapd.remote.courier": {
+        "preswapd.errors",
+        "preswapd.log",
+        "preswapd.host",
+        "preswapd.version",
+    },
     "preswapd.tmem": {"preswapd.codecs", "preswapd.errors", "preswapd.units"},
     "preswapd.api": WORDS,
     "preswapd.host": {"preswapd.errors"},

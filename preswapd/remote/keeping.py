@@ -18,6 +18,7 @@ from preswapd.host.children import Child
 from preswapd.host.inherited import NO_JIT, without_chance
 from preswapd.log import WARNING, Log
 from preswapd.remote.settings import StoreSettings
+from preswapd.version import VERSION
 
 # Before another one is started; doubled each time, until one has lived for the longest.
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
@@ -142,6 +143,7 @@ def told(settings: StoreSettings) -> int:
     """A descriptor to read the courier's settings from, as JSON.  OSError, RefusedError."""
     said = json.dumps(
         {
+            "version": VERSION,
             "url": settings.url,
             "ttl_s": settings.ttl,
             "timeout_ms": settings.timeout,

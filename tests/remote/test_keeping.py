@@ -21,6 +21,7 @@ from preswapd.host.children import Child
 from preswapd.remote import keeping
 from preswapd.remote.keeping import FIRST_PAUSE, HUNG_SECONDS, LONGEST_PAUSE, Keeper, told
 from preswapd.remote.settings import StoreSettings
+from preswapd.version import VERSION
 from tests.running import wait_for, wait_until
 
 # Says what it was told and what it has, and ends when the other end does, or as that says.
@@ -142,6 +143,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 def test_what_it_is_told(start: Start) -> None:
     said = start().said()
     assert said["told"] == {
+        "version": VERSION,
         "url": "redis://h",
         "ttl_s": 60,
         "timeout_ms": 2.5,
@@ -347,6 +349,7 @@ import sys, threading
 from pathlib import Path
 from preswapd.remote.keeping import Keeper
 from preswapd.remote.settings import StoreSettings
+from preswapd.version import VERSION
 
 class End:
     heard = 0

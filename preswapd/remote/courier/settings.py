@@ -9,11 +9,12 @@ from typing import Any
 from preswapd.errors import RefusedError
 from preswapd.host.secret_files import read_secret
 from preswapd.remote.courier.addresses import StoreUrl, UrlError, parse
+from preswapd.version import VERSION
 
 DEFAULT_PREFIX = "preswapd:"
 PROBE_SECONDS = 10.0
-# The server says the first five; the others are for tests.
-KNOWN = {"url", "password_file", "tls", "ttl_s", "timeout_ms", "prefix", "probe_s"}
+# The server says the first six; the others are for tests.
+KNOWN = {"version", "url", "password_file", "tls", "ttl_s", "timeout_ms", "prefix", "probe_s"}
 
 
 class SettingsError(Exception):
@@ -60,6 +61,9 @@ def read_settings(text: str) -> Settings:
         given = json.loads(text)
         if not isinstance(given, dict) or not given.keys() <= KNOWN:
             raise SettingsError(f"settings are an object of {', '.join(sorted(KNOWN))}")
+        # A server goes on with what it has loaded while another version takes the files' place.
+        if (servers := given.get("version", VERSION)) != VERSION:
+            raise SettingsError(f"this is version {VERSION}, its server {servers}: restart that")
         return from_object(given)
     except (KeyError, TypeError, ValueError) as error:
         what = "url" if isinstance(error, UrlError) else "settings"
