@@ -2,12 +2,15 @@
 """What `qemu-args` prints is what a shell and QEMU make of it."""
 
 import json
+import os
+import re
 from pathlib import Path
 
 from preswapd.cli.attach.disk import VIRTIO, Disk
-from preswapd.cli.attach.qemu_args import as_shell, qemu_arguments
+from preswapd.cli.attach.qemu_args import as_shell, qemu_args_command, qemu_arguments
 from tests.running import RunningServer, run
 
+ROOT = Path(__file__).parents[3]
 NASTY = Path("/run/a b/it's $HOME/nbd.sock")
 
 
@@ -59,6 +62,25 @@ def words(text: str) -> list[str]:
 def test_shell_reads_the_same() -> None:
     arguments = qemu_arguments(Disk("g1", NASTY))
     assert words(as_shell(arguments)) == arguments
+
+
+def test_line_of_the_help_leaves_other_arguments_as_they_are(tmp_path: Path) -> None:
+    """QEMU and preswapctl are stand-ins: one prints what it gets, the other these options."""
+    assert qemu_args_command.help is not None
+    (line,) = re.findall(r"^ +(eval .*)", qemu_args_command.help, re.MULTILINE)
+    assert line in (ROOT / "README.md").read_text()
+    arguments = qemu_arguments(Disk("g1", NASTY))
+    for name, script in {
+        "qemu-system-x86_64": "printf '%s\\0' \"$@\"",
+        "preswapctl": f"cat {tmp_path}/printed",
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "printed").write_text(as_shell(arguments) + "\n")
+    line = line.replace(" ... ", " -append 'a  b $HOME' ")
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    got = run(["/bin/sh", "-c", line], env={"PATH": path}).stdout.split("\0")[:-1]
+    assert got == ["-m", "1G", "-append", "a  b $HOME", *arguments]
 
 
 def test_of_a_running_server(module_server: RunningServer) -> None:
