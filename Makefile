@@ -8,9 +8,13 @@ PYTHON := /usr/bin/python3
 SYSTEM_PACKAGES := tools/system-packages
 VENV := .venv
 BIN := $(VENV)/bin
-# After an upgrade of the distribution /usr/bin/python3 is another one (python3.13, say): all is made anew then.
+# After an upgrade of the distribution /usr/bin/python3 is another one (python3.13, say), and what is in .venv names the folder
+# that it was made in: all is made anew then, and where the checkout was moved or copied.
 THIS_PYTHON := $(notdir $(realpath $(PYTHON)))
-CREATED := $(VENV)/.created-for-$(THIS_PYTHON)
+THIS_PLACE := $(firstword $(shell pwd -P | cksum))
+CREATED := $(VENV)/.created-for-$(THIS_PYTHON)-in-$(THIS_PLACE)
+# Where system packages are left alone, nothing is known of them.
+PACKAGES := $(VENV)/.packages$(if $(filter true :,$(SYSTEM_PACKAGES)),-not-looked-at)
 # Of pip's own settings only those count that say where packages come from.
 PIP := $(BIN)/python tools/pip -qq
 
@@ -36,15 +40,15 @@ CYTHON_SOURCES := $(filter %.pyx %.pxd,$(NATIVE_SOURCES))
 
 build: $(VENV)/.built  ## make .venv with preswapd and preswapctl in .venv/bin (the default)
 
-dev: $(VENV)/.packages-test build $(VENV)/.dev  ## set up what tests and checks need, and run none
+dev: $(PACKAGES)-test build $(VENV)/.dev  ## set up what tests and checks need, and run none
 
-test: $(VENV)/.packages-test build check  ## run every check and every test
+test: $(PACKAGES)-test build check  ## run every check and every test
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
-demo: $(VENV)/.packages-demo build  ## boot a Linux guest that swaps through preswapd
+demo: $(PACKAGES)-demo build  ## boot a Linux guest that swaps through preswapd
 	$(BIN)/preswapd demo
 
-bench: $(VENV)/.packages-bench build $(VENV)/.bench  ## measure it beside others (BENCH_ARGS=--help)
+bench: $(PACKAGES)-bench build $(VENV)/.bench  ## measure it beside others (BENCH_ARGS=--help)
 	$(BIN)/python -m benchmarks --plots build/bench/plots $(BENCH_ARGS)
 
 check: build $(VENV)/.dev  ## lint and type-check
@@ -136,22 +140,28 @@ clean:  ## remove everything that was built
 help:  ## say what the targets do
 	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
-$(VENV)/.packages-%: tools/system-packages
+$(PACKAGES)-%: tools/system-packages
 	$(SYSTEM_PACKAGES) $*
 	@mkdir -p $(VENV)
 	@touch $@
 
 # pip from 25.1 on knows dependency groups, which is how the tools come in without building the package again.
-$(CREATED): $(VENV)/.packages-build
-	$(PYTHON) -m venv --system-site-packages $(if $(filter-out %/$(THIS_PYTHON),$(wildcard $(VENV)/lib/python*)),--clear) $(VENV)
-	$(PIP) install --upgrade 'pip >= 25.1'
-	@touch $< $(VENV)/.created-for-$$(basename "$$(readlink -f $(PYTHON))")  # in a bare system make did not know it before
+$(CREATED): | $(PACKAGES)-build
+	$(PYTHON) -m venv $(if $(filter-out $(CREATED),$(wildcard $(VENV)/.created-for-*)),--clear) $(VENV)
+	$(PIP) install 'pip >= 25.1'
+	@touch $(PACKAGES)-build $(VENV)/.created-for-$$(basename "$$(readlink -f $(PYTHON))")-in-$(THIS_PLACE)  # in a bare system make did not know it before
+
+# Tests see the distribution's libnbd.  pip must not: what it found there of what preswapd needs it would not bring, and that
+# can go, or become another version, by the distribution's own ways.
+see_the_systems = @sed -i 's/^\(include-system-site-packages\) = .*/\1 = $(1)/' $(VENV)/pyvenv.cfg
 
 # The build's own requirements are installed too, so that a changed C file is compiled here and not in a fresh sandbox.
 $(VENV)/.installed: $(CREATED) pyproject.toml
+	$(call see_the_systems,false)
 	$(PIP) install $$($(BIN)/python -c 'import tomllib; \
 	  [print(r.replace(" ", "")) for r in tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"]]')
 	$(PIP) install --no-build-isolation --editable ".[remote]"
+	$(call see_the_systems,true)
 	@touch $@
 
 $(VENV)/.built: $(VENV)/.installed $(NATIVE_SOURCES)

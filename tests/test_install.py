@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from importlib.machinery import SourceFileLoader
+from importlib.metadata import distributions
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 from types import ModuleType
@@ -293,6 +294,17 @@ def test_killed_between_two_names(install_app: ModuleType, tmp_path: Path) -> No
     assert (folder / "which").read_text() == "app"
     install_app.put_back(folder)
     assert set(tmp_path.iterdir()) == {folder, new}
+
+
+def test_what_is_the_distributions_own_is_not_copied(
+    install_app: ModuleType, tmp_path: Path
+) -> None:
+    (tmp_path / "click-8.dist-info").mkdir()
+    (tmp_path / "click-8.dist-info/METADATA").write_text("Name: click\nVersion: 8\n")
+    (foreign,) = distributions(path=[str(tmp_path)])
+    install_app.check_own(install_app.needed_by("preswapd", {}).values())
+    with pytest.raises(SystemExit, match=f"click is in {tmp_path} and not in {sys.prefix}"):
+        install_app.check_own([foreign])
 
 
 def test_file_that_a_full_disk_has_cut_short_is_not_installed(

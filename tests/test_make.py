@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 
@@ -20,13 +21,20 @@ WHEEL = {
     "found_here-1.dist-info/WHEEL": "Wheel-Version: 1.0\nTag: py3-none-any\n",
     "found_here-1.dist-info/RECORD": "",
 }
+# Where each package is that preswapd needs.
+NEEDED = f"""
+import runpy
+needed_by = runpy.run_path({str(ROOT / "tools/install-app")!r})["needed_by"]
+for package in needed_by("preswapd", {{}}).values():
+    print(package.locate_file(""))
+"""
 
 
 @pytest.fixture(scope="module")
 def venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As the Makefile makes it."""
     found = tmp_path_factory.mktemp("made") / "venv"
-    command = ["/usr/bin/python3", "-m", "venv", "--system-site-packages", str(found)]
+    command = ["/usr/bin/python3", "-m", "venv", str(found)]
     subprocess.run(command, check=True)
     return found
 
@@ -130,19 +138,51 @@ def test_venv_is_made_once_where_python_comes_with_the_packages(tmp_path: Path) 
     packages.chmod(0o755)
     own = [f"VENV={tmp_path}/venv", f"PYTHON={python}", f"SYSTEM_PACKAGES={packages}", "PIP=true"]
     make = ["make", "-C", str(ROOT), *own]
-    stamp = f"{tmp_path}/venv/.created-for-"
-    assert "-m venv" in run([*make, stamp]).stdout
-    assert run([*make, "--question", stamp + Path("/usr/bin/true").resolve().name]).returncode == 0
+    assert "-m venv" in run([*make, created(tmp_path / "venv", "")]).stdout
+    stamp = created(tmp_path / "venv", Path("/usr/bin/true").resolve().name)
+    assert run([*make, "--question", stamp]).returncode == 0
 
 
-def test_venv_of_another_python_is_made_anew(tmp_path: Path) -> None:
-    """After an upgrade of the distribution nothing in it would be found."""
+def created(venv: Path, python: str, place: Path = ROOT) -> str:
+    """The stamp of a virtual environment that was made for this Python, in a checkout there."""
+    place_number = run(["sh", "-c", f"cd '{place}' && pwd -P | cksum"]).stdout.split()[0]
+    return f"{venv}/.created-for-{python}-in-{place_number}"
+
+
+@pytest.mark.parametrize("moved", [True, False])
+@pytest.mark.parametrize("upgraded", [True, False])
+def test_venv_of_another_python_or_place_is_made_anew(
+    tmp_path: Path, upgraded: bool, moved: bool
+) -> None:
+    """After an upgrade of the distribution nothing in it would be found, and the commands of a
+    checkout that was copied would be those of the other one."""
     make = ["make", "-C", str(ROOT), "-n", f"VENV={tmp_path}", "SYSTEM_PACKAGES=true", "build"]
-    for old, wanted in (("python3.0", True), (Path("/usr/bin/python3").resolve().name, False)):
-        (tmp_path / "lib" / old).mkdir(parents=True)
-        (tmp_path / f".created-for-{old}").touch()
-        assert (f" --clear {tmp_path}" in run(make).stdout) == wanted
-        (tmp_path / "lib" / old).rmdir()
+    python = "python3.0" if upgraded else Path("/usr/bin/python3").resolve().name
+    Path(created(tmp_path, python, tmp_path if moved else ROOT)).touch()
+    assert (f" --clear {tmp_path}" in run(make).stdout) == (upgraded or moved)
+
+
+def test_packages_that_were_left_alone_are_looked_at_by_the_next_make(tmp_path: Path) -> None:
+    venv, told = tmp_path / "venv", tmp_path / "told"
+    packages = tmp_path / "packages"
+    packages.write_text(f'#!/bin/sh\necho "$1" >>{told}\n')
+    packages.chmod(0o755)
+    left_alone, looked_at = f"{venv}/.packages-not-looked-at-demo", f"{venv}/.packages-demo"
+    make = ["make", "-C", str(ROOT), f"VENV={venv}"]
+    assert run([*make, "SYSTEM_PACKAGES=true", left_alone]).returncode == 0
+    for _ in range(2):
+        assert run([*make, f"SYSTEM_PACKAGES={packages}", looked_at]).returncode == 0
+    assert told.read_text() == "demo\n"
+    needed = run([*make, "-n", f"SYSTEM_PACKAGES={packages}", "demo"]).stdout
+    assert "packages build" in needed
+    assert "packages demo" not in needed
+
+
+def test_what_runs_is_none_of_the_distributions() -> None:
+    """Which takes its packages away, and gives them other versions, when it likes."""
+    needed = run([sys.executable, "-c", NEEDED]).stdout.split()
+    assert len(needed) > 5
+    assert {Path(folder) for folder in needed} == {Path(sysconfig.get_path("purelib"))}
 
 
 @pytest.mark.slow
