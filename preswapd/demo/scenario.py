@@ -54,7 +54,8 @@ def prepare(stage: Stage) -> None:
     screen = stage.screen
     chosen = stage.settings.given_kernel
     stage.tools = find_tools()
-    stage.kernel = given_kernel(*chosen) if chosen else find_kernel(stage.cache)
+    stage.kernel = given_kernel(*chosen) if chosen else find_kernel(stage.cache, screen.live)
+    screen.keep_live()
     screen.detail(f"kernel {stage.kernel.image}")
     stage.material = gather(FILES_MIB, TEXT_MIB)
     stage.words_here = counted_here(stage.tools, stage.material.text)

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""A kernel for the guest: Debian's cloud kernel, unpacked into a cache and never installed."""
+"""A kernel for the guest: the distribution's for virtual machines, unpacked into a cache and never
+installed.
+"""
 
 import os
 import platform
@@ -7,16 +9,26 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from preswapd.guest.faults import SetupError
 
-META_PACKAGE = "linux-image-cloud-amd64"
-PACKAGE = re.compile(r"linux-image-[0-9][\w.+-]*-cloud-amd64")
+# Debian's, and Ubuntu's.
+META_PACKAGES = ("linux-image-cloud-amd64", "linux-image-virtual")
+PACKAGE = re.compile(r"linux-image-[0-9][\w.+-]*-(?:cloud-amd64|generic)")
 DEPENDS = re.compile("^Depends: (.*)", re.MULTILINE)
-DOWNLOAD_SECONDS = 300
+SIZE = re.compile("^Size: ([0-9]+)", re.MULTILINE)
+ASK_SECONDS = 60
+# 100 MiB at 60 KiB a second.
+DOWNLOAD_SECONDS = 1800
+LOOK_SECONDS = 0.5
+
+# Told what goes on, again and again.
+Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -36,16 +48,21 @@ def default_cache() -> Path:
 
 def given_kernel(image: Path, modules: Path) -> Kernel:
     """A kernel that the user names."""
+    check_machine()
     if not image.is_file():
         raise SetupError(f"there is no kernel image {image}")
+    # QEMU reads it as this user.
+    if not os.access(image, os.R_OK):
+        raise SetupError(f"the kernel image {image} is not readable for you: give a copy that is")
     if not (modules / "kernel").is_dir():
         raise SetupError(f"{modules} is not a folder of kernel modules, like /lib/modules/VERSION")
     return Kernel(image, modules)
 
 
-def find_kernel(cache: Path) -> Kernel:
-    """The kernel in the cache, else the one that Debian's package lists offer now."""
-    return newest_cached(cache) or fetch(cache)
+def find_kernel(cache: Path, tell: Tell = lambda _: None) -> Kernel:
+    """The kernel in the cache, else the one that the host's package lists offer now."""
+    check_machine()
+    return newest_cached(cache) or fetch(cache, tell)
 
 
 def newest_cached(cache: Path) -> Kernel | None:
@@ -75,14 +92,15 @@ def kernel_in(folder: Path) -> Kernel | None:
     return Kernel(max(images), max(modules).parent)
 
 
-def fetch(cache: Path) -> Kernel:
+def fetch(cache: Path, tell: Tell) -> Kernel:
     """Downloads the package that the meta package depends on, and unpacks it into the cache."""
-    check_host()
+    check_tools()
     name = package_name()
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="fetching-", dir=cache) as scratch:
         tree = Path(scratch) / "tree"
-        unpack([name, *parts(name)], Path(scratch), tree)
+        download([name, *parts(name)], Path(scratch), tell)
+        unpack(Path(scratch), tree)
         # What is in the cache is never fetched again: no kernel may be missing there.
         if kernel_in(tree) is None:
             raise SetupError(f"{name} holds no kernel: name one with --kernel and --modules")
@@ -92,69 +110,121 @@ def fetch(cache: Path) -> Kernel:
     return unpacked(cache / name)
 
 
-def unpack(names: list[str], scratch: Path, tree: Path) -> None:
-    """Downloads these packages, and unpacks them all into one tree."""
-    command(["apt-get", "--quiet", "download", *names], f"cannot download {names[0]}", scratch)
+def download(names: list[str], scratch: Path, tell: Tell) -> None:
+    """Downloads these packages into `scratch`."""
+    size = sum(int(found) for name in names for found in SIZE.findall(shown(name)))
+
+    def look() -> None:
+        here = sum(file.stat().st_size for file in scratch.iterdir() if file.is_file())
+        tell(f"fetching {names[0]}: {here >> 20} of {size >> 20} MiB")
+
+    arguments = ["apt-get", "--quiet", "download", *names]
+    complaint = f"cannot download {names[0]}"
+    try:
+        command(arguments, complaint, scratch, seconds=DOWNLOAD_SECONDS, look=look)
+    except SetupError as error:
+        raise SetupError(
+            f"{error}: if the archive has another one by now, apt-get update helps; a kernel can"
+            " also be named with --kernel and --modules"
+        ) from None
+
+
+def unpack(scratch: Path, tree: Path) -> None:
+    """Unpacks all packages in `scratch` into one tree."""
     for archive in sorted(scratch.glob("*.deb")):
         unpacking = ["dpkg-deb", "--extract", str(archive), str(tree)]
         command(unpacking, f"cannot unpack {archive.name}")
 
 
-def check_host() -> None:
+def check_machine() -> None:
     if platform.machine() != "x86_64":
         raise SetupError(
-            f"a guest's kernel is fetched for x86-64 only and this is {platform.machine()}:"
-            " name one with --kernel and --modules"
+            "guests are started on x86-64 only, with programs of this host, and this is"
+            f" {platform.machine()}"
         )
+
+
+def check_tools() -> None:
     for tool in ("apt-cache", "apt-get", "dpkg-deb"):
         if shutil.which(tool) is None:
             raise SetupError(
-                f"{tool} is not here to fetch Debian's cloud kernel: name a kernel with --kernel"
-                " and --modules"
+                f"{tool} is not here to fetch a kernel of Debian or Ubuntu: name a kernel with"
+                " --kernel and --modules"
             )
 
 
 def package_name() -> str:
-    """The package of the newest cloud kernel, by the package lists of this host."""
-    complaint = (
-        f"the package lists do not have {META_PACKAGE}: run apt-get update first (on Debian),"
-        " or name a kernel with --kernel and --modules"
+    """The package of the newest kernel for virtual machines, by the package lists of this host."""
+    for meta_package in META_PACKAGES:
+        match = PACKAGE.search(depends(shown(meta_package)))
+        if match is not None:
+            return match[0]
+    raise SetupError(
+        f"the package lists have neither {' nor '.join(META_PACKAGES)}: run apt-get update first"
+        " (on Debian and Ubuntu), or name a kernel with --kernel and --modules"
     )
-    shown = command(["apt-cache", "show", "--no-all-versions", META_PACKAGE], complaint)
-    match = PACKAGE.search(shown.partition("Depends:")[2])
-    if match is None:
-        raise SetupError(complaint)
-    return match[0]
 
 
 def parts(name: str) -> list[str]:
-    """The packages that hold this kernel where its own one is empty, as from Debian 14 on."""
-    complaint = f"the package lists do not have {name}: run apt-get update first"
-    shown = command(["apt-cache", "show", "--no-all-versions", name], complaint)
-    depends = DEPENDS.search(shown)
+    """The packages that hold this kernel beside its own one, which is empty from Debian 14 on and
+    has no modules on Ubuntu."""
     version = re.escape(name.removeprefix("linux-image-"))
     part = re.compile(rf"\blinux-(?:base|binary|modules)-{version}(?![\w.+-])")
-    return [] if depends is None else part.findall(depends[1])
+    return part.findall(depends(shown(name)))
 
 
-def command(arguments: list[str], complaint: str, folder: Path | None = None) -> str:
+def shown(package: str) -> str:
+    """What the package lists say of its newest version; nothing where they do not have it."""
     try:
-        done = subprocess.run(
-            arguments,
-            cwd=folder,
-            env={**os.environ, "LC_ALL": "C"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=DOWNLOAD_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise SetupError(f"{complaint}: no end after {DOWNLOAD_SECONDS} s") from None
-    if done.returncode:
+        return command(["apt-cache", "show", "--no-all-versions", package], "apt-cache failed")
+    except SetupError:
+        return ""
+
+
+def depends(text: str) -> str:
+    match = DEPENDS.search(text)
+    return "" if match is None else match[1]
+
+
+def command(
+    arguments: list[str],
+    complaint: str,
+    folder: Path | None = None,
+    *,
+    seconds: float = ASK_SECONDS,
+    look: Callable[[], None] = lambda: None,
+) -> str:
+    """What it says; `look` is called all the while."""
+    deadline = time.monotonic() + seconds
+    with subprocess.Popen(
+        arguments,
+        cwd=folder,
+        env={**os.environ, "LC_ALL": "C"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            while (said := said_within(process, LOOK_SECONDS)) is None:
+                if time.monotonic() > deadline:
+                    raise SetupError(f"{complaint}: no end after {seconds:.0f} s")
+                look()
+        except BaseException:
+            process.kill()
+            raise
+    output, errors = said
+    if process.returncode:
         reason = next(
-            (line for line in done.stderr.splitlines() if line.startswith(("E:", "dpkg-deb: err"))),
-            "",
+            (line for line in errors.splitlines() if line.startswith(("E:", "dpkg-deb: err"))), ""
         )
         raise SetupError(complaint + (f" ({reason})" if reason else ""))
-    return done.stdout
+    return output
+
+
+def said_within(process: subprocess.Popen[str], seconds: float) -> tuple[str, str] | None:
+    """Its output and errors when it has ended; None while it goes on."""
+    try:
+        return process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return None

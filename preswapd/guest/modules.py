@@ -6,13 +6,17 @@ depmod writes modules.dep when a kernel is installed; ours is only unpacked.
 
 import lzma
 import re
+import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from preswapd.guest.faults import SetupError
+from preswapd.guest.programs import find
 
 DEPENDS = re.compile(rb"\0depends=([^\0]*)\0")
-SUFFIXES = (".ko", ".ko.xz")
+# As Debian's kernels have them, and Ubuntu's.
+SUFFIXES = (".ko", ".ko.xz", ".ko.zst")
+ZSTD_SECONDS = 20
 
 
 class ModuleTree:
@@ -48,7 +52,22 @@ class ModuleTree:
         path = self._paths.get(name)
         if path is None:
             raise SetupError(f"the kernel modules in {self.folder} lack {name}")
-        return lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()
+        return content_of(path)
+
+
+def content_of(path: Path) -> bytes:
+    if path.suffix == ".xz":
+        return lzma.decompress(path.read_bytes())
+    # Python has zstd from 3.14 on.
+    if path.suffix == ".zst":
+        unpacking = [str(find("zstd", "zstd")), "-qdc", str(path)]
+        done = subprocess.run(unpacking, capture_output=True, timeout=ZSTD_SECONDS, check=False)
+        if done.returncode:
+            raise SetupError(
+                f"cannot unpack {path}: {done.stderr.decode(errors='replace').strip()}"
+            )
+        return done.stdout
+    return path.read_bytes()
 
 
 def module_name(path: Path) -> str:

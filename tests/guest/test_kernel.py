@@ -34,6 +34,18 @@ linux-modules-7.2.12+deb14-cloud-amd64 (= 7.2.12-1), \
 linux-modules-7.2.12+deb14-cloud-amd64-more, linux-modules-7.2.1-cloud-amd64
 Suggests: linux-doc-7.2, linux-modules-7.2.12+deb14-cloud-amd64
 """
+# Of Ubuntu 24.04: the package of the image has no modules.
+UBUNTUS = "linux-image-6.8.0-45-generic"
+UBUNTUS_MODULES = "linux-modules-6.8.0-45-generic"
+UBUNTUS_DEPENDS = f"""\
+Depends: kmod, linux-base (>= 4.5ubuntu1~16.04.1), {UBUNTUS_MODULES}
+Recommends: grub-pc | lilo, initramfs-tools | linux-initramfs-tool
+Suggests: linux-doc-6.8.0 | linux-tools, linux-modules-extra-6.8.0-45-generic
+"""
+UBUNTUS_FILES = {
+    UBUNTUS: ["boot/vmlinuz-6.8.0-45-generic"],
+    UBUNTUS_MODULES: ["lib/modules/6.8.0-45-generic/kernel/zram.ko.zst"],
+}
 IN_ONE_DEPENDS = "Depends: kmod, linux-base (>= 4.3~), initramfs-tools (>= 0.120)\n"
 SPLIT_MODULES = "usr/lib/modules/7.2.12+deb14-cloud-amd64"
 SPLIT_FILES = {
@@ -64,7 +76,7 @@ class Debian:
     ) -> None:
         self.archive, self.cache = folder / "archive", folder / "cache"
         self.archive.mkdir()
-        self.shown(kernel.META_PACKAGE, f"Depends: {name} (= 1)\n")
+        self.shown(kernel.META_PACKAGES["cloud" not in name], f"Depends: {name} (= 1)\n")
         self.shown(name, depends)
         tools = folder / "bin"
         tools.mkdir()
@@ -119,7 +131,11 @@ def test_package_name_without_lists_says_what_to_do(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize(
     ("name", "depends", "named"),
-    [(IN_ONE, IN_ONE_DEPENDS, []), (SPLIT, SPLIT_DEPENDS, [*SPLIT_FILES][1:])],
+    [
+        (IN_ONE, IN_ONE_DEPENDS, []),
+        (SPLIT, SPLIT_DEPENDS, [*SPLIT_FILES][1:]),
+        (UBUNTUS, UBUNTUS_DEPENDS, [UBUNTUS_MODULES]),
+    ],
 )
 def test_parts_are_of_the_same_kernel(
     monkeypatch: pytest.MonkeyPatch, name: str, depends: str, named: list[str]
@@ -161,12 +177,52 @@ def test_given_kernel_checks_both(tmp_path: Path) -> None:
         given_kernel(tmp_path / "vmlinuz", tmp_path)
 
 
-def test_fetch_on_another_machine_names_the_options(
+def test_given_kernel_that_only_root_reads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As Ubuntu has them in /boot."""
+    (tmp_path / "vmlinuz").touch()
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(SetupError, match="vmlinuz is not readable for you"):
+        given_kernel(tmp_path / "vmlinuz", tmp_path)
+
+
+def test_on_another_machine_no_option_is_of_use(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
-    with pytest.raises(SetupError, match="--kernel and --modules"):
+    told = r"on x86-64 only, .* and this is aarch64"
+    with pytest.raises(SetupError, match=told):
         find_kernel(tmp_path)
+    with pytest.raises(SetupError, match=told):
+        given_kernel(tmp_path, tmp_path)
+
+
+def test_fetch_of_ubuntus_kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ubuntu = Debian(monkeypatch, tmp_path, UBUNTUS, UBUNTUS_DEPENDS)
+    ubuntu.offers(UBUNTUS_FILES)
+    found = find_kernel(ubuntu.cache)
+    assert found.image == ubuntu.cache / UBUNTUS / "boot/vmlinuz-6.8.0-45-generic"
+    assert found.modules == ubuntu.cache / UBUNTUS / "lib/modules/6.8.0-45-generic"
+    assert newest_cached(ubuntu.cache) == found
+
+
+def test_fetch_tells_how_far_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    debian = Debian(monkeypatch, tmp_path, SPLIT, "Size: 3145728\n" + SPLIT_DEPENDS)
+    for name in [*SPLIT_FILES][1:]:
+        debian.shown(name, "Size: 1048576\n")
+    debian.offers(SPLIT_FILES)
+    slow = debian.archive / f"{[*SPLIT_FILES][1]}.deb"
+    content = slow.read_text()
+    slow.unlink()
+    os.mkfifo(slow)
+    told: list[str] = []
+
+    def tell(text: str) -> None:
+        if not told:
+            slow.write_text(content)
+        told.append(text)
+
+    find_kernel(debian.cache, tell)
+    assert told[0] == f"fetching {SPLIT}: 0 of 6 MiB"
 
 
 def test_fetch_of_a_kernel_in_one_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
