@@ -14,6 +14,7 @@ THIS_PYTHON := $(notdir $(realpath $(PYTHON)))
 THIS_PLACE := $(firstword $(shell pwd -P | cksum))
 CREATED := $(VENV)/.created-for-$(THIS_PYTHON)-in-$(THIS_PLACE)
 # Where system packages are left alone, nothing is known of them.
+PACKAGE_STAMPS := $(VENV)/.packages-build $(VENV)/.packages-not-looked-at-build
 PACKAGES := $(VENV)/.packages$(if $(filter true :,$(SYSTEM_PACKAGES)),-not-looked-at)
 # Of pip's own settings only those count that say where packages come from.
 PIP := $(BIN)/python tools/pip -qq
@@ -147,21 +148,15 @@ $(PACKAGES)-%: tools/system-packages
 
 # pip from 25.1 on knows dependency groups, which is how the tools come in without building the package again.
 $(CREATED): | $(PACKAGES)-build
-	$(PYTHON) -m venv $(if $(filter-out $(CREATED),$(wildcard $(VENV)/.created-for-*)),--clear) $(VENV)
+	$(PYTHON) -m venv --system-site-packages $(if $(filter-out $(CREATED),$(wildcard $(VENV)/.created-for-*)),--clear) $(VENV)
 	$(PIP) install 'pip >= 25.1'
 	@touch $(PACKAGES)-build $(VENV)/.created-for-$$(basename "$$(readlink -f $(PYTHON))")-in-$(THIS_PLACE)  # in a bare system make did not know it before
 
-# Tests see the distribution's libnbd.  pip must not: what it found there of what preswapd needs it would not bring, and that
-# can go, or become another version, by the distribution's own ways.
-see_the_systems = @sed -i 's/^\(include-system-site-packages\) = .*/\1 = $(1)/' $(VENV)/pyvenv.cfg
-
 # The build's own requirements are installed too, so that a changed C file is compiled here and not in a fresh sandbox.
 $(VENV)/.installed: $(CREATED) pyproject.toml
-	$(call see_the_systems,false)
 	$(PIP) install $$($(BIN)/python -c 'import tomllib; \
 	  [print(r.replace(" ", "")) for r in tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"]]')
 	$(PIP) install --no-build-isolation --editable ".[remote]"
-	$(call see_the_systems,true)
 	@touch $@
 
 $(VENV)/.built: $(VENV)/.installed $(NATIVE_SOURCES)
@@ -169,7 +164,7 @@ $(VENV)/.built: $(VENV)/.installed $(NATIVE_SOURCES)
 	$(BIN)/python $(KNOWN_EXPERIMENTAL) -c 'import setuptools; setuptools.setup()' --quiet build_ext --inplace --force
 	@$(BIN)/python -m compileall -q -f preswapd nbd_plugin  # those who may not write here would do it at each start
 	@$(MAKE) --no-print-directory looked-at
-	@touch $@
+	@touch $(PACKAGE_STAMPS) $@  # all that it needs was there, whoever has brought it
 
 # Whether what was installed is here, whatever pip has said.
 looked-at:

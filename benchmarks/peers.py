@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from preswapd.guest.faults import SetupError
-from preswapd.guest.kernel import command, default_cache
+from preswapd.guest.kernel import DOWNLOAD_SECONDS, command, default_cache
 
 PACKAGE = "nbd-server"
 
@@ -40,7 +40,12 @@ def fetch(folder: Path) -> None:
     print(f"Fetching {PACKAGE} into {folder}, to be run from there", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="fetching-", dir=folder.parent) as scratch:
         complaint = f"cannot download {PACKAGE}"
-        command(["apt-get", "--quiet", "download", PACKAGE], complaint, Path(scratch))
+        command(
+            ["apt-get", "--quiet", "download", PACKAGE],
+            complaint,
+            Path(scratch),
+            seconds=DOWNLOAD_SECONDS,
+        )
         archive = next(Path(scratch).glob("*.deb"))
         tree = Path(scratch) / "tree"
         command(["dpkg-deb", "--extract", str(archive), str(tree)], f"cannot unpack {PACKAGE}")

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from importlib.machinery import SourceFileLoader
-from importlib.metadata import distributions
+from importlib.metadata import Distribution, PackageNotFoundError, distributions
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 from types import ModuleType
@@ -302,9 +302,44 @@ def test_what_is_the_distributions_own_is_not_copied(
     (tmp_path / "click-8.dist-info").mkdir()
     (tmp_path / "click-8.dist-info/METADATA").write_text("Name: click\nVersion: 8\n")
     (foreign,) = distributions(path=[str(tmp_path)])
-    install_app.check_own(install_app.needed_by("preswapd", {}).values())
     with pytest.raises(SystemExit, match=f"click is in {tmp_path} and not in {sys.prefix}"):
         install_app.check_own([foreign])
+
+
+def test_what_other_systems_need_is_not_looked_for(
+    install_app: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The distribution may have it, and it would be refused."""
+    for name, needs in {
+        "preswapd": ["a", "b; sys_platform == 'win32'", "c; extra == 'remote'", "e; extra == 'x'"],
+        "a": ["d; python_version < '3'", "c; extra == 'all'"],
+        "c": [],
+    }.items():
+        (tmp_path / f"{name}-1.dist-info").mkdir()
+        lines = "".join(f"Requires-Dist: {line}\n" for line in needs)
+        (tmp_path / f"{name}-1.dist-info/METADATA").write_text(f"Name: {name}\nVersion: 1\n{lines}")
+
+    def find(name: str) -> Distribution:
+        return next(iter(distributions(name=name, path=[str(tmp_path)])))
+
+    monkeypatch.setattr(install_app, "distribution", find)
+    assert list(install_app.needed_by("preswapd", {})) == ["a", "c"]
+
+
+def test_what_is_needed_and_missing_is_named(
+    install_app: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = install_app.distribution
+
+    def find(name: str) -> Distribution:
+        if name == "rich":
+            raise PackageNotFoundError(name)
+        found: Distribution = real(name)
+        return found
+
+    monkeypatch.setattr(install_app, "distribution", find)
+    with pytest.raises(SystemExit, match="rich is missing: make clean && make"):
+        install_app.needed_by("preswapd", {})
 
 
 def test_file_that_a_full_disk_has_cut_short_is_not_installed(

@@ -4,6 +4,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -34,7 +35,7 @@ for package in needed_by("preswapd", {{}}).values():
 def venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As the Makefile makes it."""
     found = tmp_path_factory.mktemp("made") / "venv"
-    command = ["/usr/bin/python3", "-m", "venv", str(found)]
+    command = ["/usr/bin/python3", "-m", "venv", "--system-site-packages", str(found)]
     subprocess.run(command, check=True)
     return found
 
@@ -89,6 +90,25 @@ def test_pips_settings_do_not_change_where_it_goes(
             shutil.rmtree(path)
         else:
             path.unlink()
+
+
+def test_pip_does_not_count_what_is_the_distributions(venv: Path, tmp_path: Path) -> None:
+    """The environment sees it all the same, also after what was broken off."""
+    pip = [str(venv / "bin/python"), str(ROOT / "tools/pip"), "-qq"]
+    sees = [str(venv / "bin/python"), "-c", "import sys; print(*sys.path, sep='\\n')"]
+    before = run(sees).stdout
+    assert "/usr/lib/python3/dist-packages" in before.splitlines()
+    shown = run([*pip[:-1], "list", "--format=freeze"])
+    assert {line.split("=")[0] for line in shown.stdout.splitlines()} <= {"pip", "setuptools"}
+    assert run(sees).stdout == before
+    assert run([*pip, "install", "--no-index", "not-there"]).returncode == 1
+    assert run(sees).stdout == before
+    begun = subprocess.Popen(
+        [*pip, "install", "--no-index", "--find-links=/dev/stdin", "x"], stdin=subprocess.PIPE
+    )
+    begun.send_signal(signal.SIGINT)
+    begun.communicate()
+    assert run(sees).stdout == before
 
 
 def test_where_packages_come_from_still_counts(venv: Path, tmp_path: Path) -> None:
@@ -176,6 +196,25 @@ def test_packages_that_were_left_alone_are_looked_at_by_the_next_make(tmp_path: 
     needed = run([*make, "-n", f"SYSTEM_PACKAGES={packages}", "demo"]).stdout
     assert "packages build" in needed
     assert "packages demo" not in needed
+
+
+@pytest.mark.parametrize("brought", ["true", "tools/system-packages"])
+@pytest.mark.parametrize("now", ["true", "tools/system-packages"])
+def test_what_was_built_is_installed_whoever_has_brought_the_packages(
+    tmp_path: Path, brought: str, now: str
+) -> None:
+    """Root builds nothing in somebody else's checkout, so it must find all of it done."""
+    stamps = [Path(created(tmp_path, Path("/usr/bin/python3").resolve().name))]
+    stamps += [tmp_path / ".installed", tmp_path / ".built"]
+    for stamp in stamps:
+        stamp.touch()
+    make = ["make", "-C", str(ROOT), f"VENV={tmp_path}"]
+    assert run([*make, f"SYSTEM_PACKAGES={now}", "built"]).returncode != 0
+    dry = run([*make, "-n", "--assume-new=pyproject.toml", f"SYSTEM_PACKAGES={brought}", "build"])
+    touched = re.findall(r"^touch (.*)", dry.stdout, re.MULTILINE)[-1].partition("#")[0]
+    for name in touched.split():
+        (ROOT / name).touch()
+    assert run([*make, f"SYSTEM_PACKAGES={now}", "built"]).returncode == 0
 
 
 def test_what_runs_is_none_of_the_distributions() -> None:

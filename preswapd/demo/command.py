@@ -41,8 +41,8 @@ def demo_command(kernel: Path | None, modules: Path | None, pool_size: int, verb
     """Boot a Linux guest that swaps through preswapd, and check every byte.
 
     Takes about two minutes, needs no root, and leaves nothing behind but the guest's kernel in the
-    user's cache, which is fetched from Debian unless one is named. Exit status 0: all was as
-    promised; 1: it was not.
+    user's cache, which is fetched from Debian or Ubuntu unless one is named. Exit status 0: all was
+    as promised; 1: it was not.
 
     \b
     Examples:

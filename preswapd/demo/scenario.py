@@ -23,11 +23,19 @@ from preswapd.demo.work import (
     find_tools,
     guest_files,
 )
+from preswapd.guest.faults import SetupError
 from preswapd.guest.kernel import find_kernel, given_kernel
 from preswapd.guest.machine import Guest, Hardware, Software
 from preswapd.guest.memory import memory_leaving
-from preswapd.units import format_size
+from preswapd.host.meminfo import available_memory
+from preswapd.units import exact_size, format_size
 
+# Of its server: on a host of 1 GiB the usual 512 MiB would be all that is left.
+HOST_RESERVE = 64 << 20
+# What matters of its command, which is long.
+SHOWN = ("--pool-size=", "--device=", "--image=")
+# What all of it takes beside the pool, QEMU most of it.
+GUESTS_MEMORY = 300 << 20
 GUEST_LIFE = 600.0
 DISCARD_SECONDS = 5.0
 SWAPOFF_SECONDS = 120.0
@@ -53,6 +61,7 @@ class Step:
 def prepare(stage: Stage) -> None:
     screen = stage.screen
     chosen = stage.settings.given_kernel
+    check_memory(stage.settings.pool_size)
     stage.tools = find_tools()
     stage.kernel = given_kernel(*chosen) if chosen else find_kernel(stage.cache, screen.live)
     screen.keep_live()
@@ -62,13 +71,30 @@ def prepare(stage: Stage) -> None:
     screen.say(f"{FILES_MIB}M of programs and {TEXT_MIB}M of text from this host as material")
 
 
+def check_memory(pool_size: int) -> None:
+    """Without it pages would go to disk, and the pool would never be full."""
+    available = available_memory()
+    needed = HOST_RESERVE + pool_size + GUESTS_MEMORY
+    if available is not None and available < needed:
+        raise SetupError(
+            f"programs can get {format_size(available)} of memory here, and the demonstration needs"
+            f" {format_size(needed)}"
+        )
+
+
 def start_server(stage: Stage) -> None:
     settings = stage.settings
-    server = TemporaryServer(settings.pool_size, settings.device, settings.device_size)
+    server = TemporaryServer(
+        settings.pool_size,
+        settings.device,
+        settings.device_size,
+        [f"--host-reserve={exact_size(HOST_RESERVE)}"],
+    )
     stage.server = stage.stack.enter_context(server)
     add_image(stage)
     stage.server.start()
-    stage.screen.command(" ".join(["preswapd serve", *stage.server.arguments()[-3:]]))
+    shown = (each for each in stage.server.arguments() if each.startswith(SHOWN))
+    stage.screen.command(" ".join(["preswapd serve", *shown]))
     stage.screen.detail(" ".join(stage.server.arguments()))
 
 

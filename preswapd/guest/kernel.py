@@ -22,7 +22,7 @@ META_PACKAGES = ("linux-image-cloud-amd64", "linux-image-virtual")
 PACKAGE = re.compile(r"linux-image-[0-9][\w.+-]*-(?:cloud-amd64|generic)")
 DEPENDS = re.compile("^Depends: (.*)", re.MULTILINE)
 SIZE = re.compile("^Size: ([0-9]+)", re.MULTILINE)
-ASK_SECONDS = 60
+COMMAND_SECONDS = 300
 # 100 MiB at 60 KiB a second.
 DOWNLOAD_SECONDS = 1800
 LOOK_SECONDS = 0.5
@@ -168,17 +168,24 @@ def package_name() -> str:
 def parts(name: str) -> list[str]:
     """The packages that hold this kernel beside its own one, which is empty from Debian 14 on and
     has no modules on Ubuntu."""
+    text = shown(name)
+    if not text:
+        raise SetupError(f"the package lists do not have {name}: run apt-get update first")
     version = re.escape(name.removeprefix("linux-image-"))
     part = re.compile(rf"\blinux-(?:base|binary|modules)-{version}(?![\w.+-])")
-    return part.findall(depends(shown(name)))
+    return part.findall(depends(text))
 
 
 def shown(package: str) -> str:
     """What the package lists say of its newest version; nothing where they do not have it."""
     try:
-        return command(["apt-cache", "show", "--no-all-versions", package], "apt-cache failed")
-    except SetupError:
-        return ""
+        return command(
+            ["apt-cache", "show", "--no-all-versions", package], "cannot read the package lists"
+        )
+    except SetupError as error:
+        if "No packages found" in str(error):
+            return ""
+        raise
 
 
 def depends(text: str) -> str:
@@ -191,7 +198,7 @@ def command(
     complaint: str,
     folder: Path | None = None,
     *,
-    seconds: float = ASK_SECONDS,
+    seconds: float = COMMAND_SECONDS,
     look: Callable[[], None] = lambda: None,
 ) -> str:
     """What it says; `look` is called all the while."""

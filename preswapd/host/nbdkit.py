@@ -30,8 +30,7 @@ OUR_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 # Of an interpreter without the global lock (PEP 703).
 FREE_THREADED = "t"
 OF_THE_DISTRIBUTION = (
-    "a virtual environment made with the distribution's own"
-    " (/usr/bin/python3 -m venv --system-site-packages)"
+    "a virtual environment made with the distribution's own (/usr/bin/python3 -m venv)"
 )
 
 

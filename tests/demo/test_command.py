@@ -5,11 +5,12 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import click
 import pytest
 
-from preswapd.demo import command
+from preswapd.demo import command, scenario
 from preswapd.demo.checks import DemoError
 from preswapd.demo.command import demo_command
 from preswapd.demo.scenario import Step
@@ -69,6 +70,20 @@ def test_demo_on_a_host_that_lacks_something(monkeypatch: pytest.MonkeyPatch) ->
 
     with pytest.raises(SetupError):
         play(monkeypatch, lacking)
+
+
+@pytest.mark.parametrize(("available", "enough"), [(387 << 20, False), (388 << 20, True)])
+def test_demo_on_a_small_host(
+    monkeypatch: pytest.MonkeyPatch, available: int, enough: bool
+) -> None:
+    def begun() -> NoReturn:
+        raise SetupError("it went on")
+
+    monkeypatch.setattr(scenario, "available_memory", lambda: available)
+    monkeypatch.setattr(scenario, "find_tools", begun)
+    told = "it went on" if enough else "programs can get 387M of memory here, .* needs 388M"
+    with pytest.raises(SetupError, match=told):
+        play(monkeypatch, scenario.prepare)
 
 
 def test_demo_interrupted_cleans_up_and_only_then_ends(monkeypatch: pytest.MonkeyPatch) -> None:

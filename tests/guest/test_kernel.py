@@ -57,7 +57,8 @@ SPLIT_FILES = {
 IN_ONE_FILES = {IN_ONE: ["boot/vmlinuz-6.12.43", "usr/lib/modules/6.12.43/kernel/zram.ko.xz"]}
 # Debian's tools, for packages that are lists of files.
 TOOLS = {
-    "apt-cache": 'for name; do :; done; cat "{archive}/$name.shown"',
+    "apt-cache": """for name; do :; done
+cat "{archive}/$name.shown" 2>/dev/null || {{ echo "E: No packages found" >&2; exit 100; }}""",
     "apt-get": """shift 2
 for name; do
   cp "{archive}/$name.deb" . || {{ echo "E: Unable to locate package $name" >&2; exit 100; }}
@@ -194,6 +195,23 @@ def test_on_another_machine_no_option_is_of_use(
         find_kernel(tmp_path)
     with pytest.raises(SetupError, match=told):
         given_kernel(tmp_path, tmp_path)
+
+
+def test_lists_that_lack_the_kernel_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    debian = Debian(monkeypatch, tmp_path, IN_ONE, IN_ONE_DEPENDS)
+    (debian.archive / f"{IN_ONE}.shown").unlink()
+    with pytest.raises(SetupError, match=f"lists do not have {re.escape(IN_ONE)}: run apt-get"):
+        find_kernel(debian.cache)
+
+
+def test_lists_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    debian = Debian(monkeypatch, tmp_path, IN_ONE, IN_ONE_DEPENDS)
+    broken = tmp_path / "bin/apt-cache"
+    broken.write_text("#!/bin/sh\necho 'E: The package lists could not be parsed' >&2; exit 100\n")
+    with pytest.raises(
+        SetupError, match=r"cannot read .* \(E: The package lists could not be parsed"
+    ):
+        find_kernel(debian.cache)
 
 
 def test_fetch_of_ubuntus_kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_guest_swaps_to_a_file_and_gives_it_back(
 
 def test_guest_runs_programs_of_the_host(guest: Guest) -> None:
     xz = find("xz", "xz-utils")
-    assert guest.kernel_version.endswith("amd64")
+    assert guest.kernel_version.endswith(("amd64", "generic"))
     assert guest.run(f"echo real | {xz} -0 | {xz} -d").output == "real\n"
 
 

@@ -44,7 +44,7 @@ def qemu_args_command(
 
     \b
     Examples:
-      eval "set -- $(preswapctl qemu-args swap0)" && qemu-system-x86_64 -m 1G ... "$@"
+      disk=$(preswapctl qemu-args swap0) && eval "set -- $disk" && qemu-system-x86_64 -m 1G ... "$@"
       preswapctl qemu-args debian --overlay /srv/vm1.qcow2
       preswapctl qemu-args swap0 --tcp host1.example.org:10809 --keys-dir /etc/preswapd-guest
     """

@@ -59,11 +59,15 @@ class Settings:
 def read_settings(text: str) -> Settings:
     try:
         given = json.loads(text)
-        if not isinstance(given, dict) or not given.keys() <= KNOWN:
-            raise SettingsError(f"settings are an object of {', '.join(sorted(KNOWN))}")
+        if not isinstance(given, dict):
+            raise SettingsError("settings are an object")
         # A server goes on with what it has loaded while another version takes the files' place.
         if (servers := given.get("version", VERSION)) != VERSION:
-            raise SettingsError(f"this is version {VERSION}, its server {servers}: restart that")
+            raise SettingsError(
+                f"this is version {VERSION} and the server is {servers}: restart the server"
+            )
+        if not given.keys() <= KNOWN:
+            raise SettingsError(f"settings are an object of {', '.join(sorted(KNOWN))}")
         return from_object(given)
     except (KeyError, TypeError, ValueError) as error:
         what = "url" if isinstance(error, UrlError) else "settings"

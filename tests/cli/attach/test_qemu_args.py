@@ -67,7 +67,7 @@ def test_shell_reads_the_same() -> None:
 def test_line_of_the_help_leaves_other_arguments_as_they_are(tmp_path: Path) -> None:
     """QEMU and preswapctl are stand-ins: one prints what it gets, the other these options."""
     assert qemu_args_command.help is not None
-    (line,) = re.findall(r"^ +(eval .*)", qemu_args_command.help, re.MULTILINE)
+    (line,) = re.findall(r"^ +(\w+=\$.* && eval .*)", qemu_args_command.help, re.MULTILINE)
     assert line in (ROOT / "README.md").read_text()
     arguments = qemu_arguments(Disk("g1", NASTY))
     for name, script in {
@@ -81,6 +81,10 @@ def test_line_of_the_help_leaves_other_arguments_as_they_are(tmp_path: Path) -> 
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
     got = run(["/bin/sh", "-c", line], env={"PATH": path}).stdout.split("\0")[:-1]
     assert got == ["-m", "1G", "-append", "a  b $HOME", *arguments]
+    # No guest without its disk.
+    (tmp_path / "printed").unlink()
+    failed = run(["/bin/sh", "-c", line], env={"PATH": path})
+    assert (failed.returncode, failed.stdout) == (1, "")
 
 
 def test_of_a_running_server(module_server: RunningServer) -> None:

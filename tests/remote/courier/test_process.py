@@ -168,7 +168,10 @@ def started(text: str, python: Sequence[str] = COURIER) -> subprocess.CompletedP
         ('{"url": "redis://a?b=c", "timeout_ms": 5}', "behind its path"),
         ('{"url": "redis://:secret@a", "timeout_ms": 5}', "it is read from a file"),
         ('{"url": "redis://a"}', "timeout_ms"),
-        ('{"url": "redis://a", "timeout_ms": 5, "version": "0.0.9"}', "its server 0.0.9: restart"),
+        (
+            '{"version": "0.0.9", "key": "of another version"}',
+            "server is 0.0.9: restart the server",
+        ),
         ('{"url": "redis://a", "timeout_ms": 0}', "positive"),
         ('{"url": "redis://a", "timeout_ms": 5, "no": 1}', "an object of"),
     ],
