@@ -34,8 +34,8 @@ from preswapd.units import exact_size, format_size
 HOST_RESERVE = 64 << 20
 # What matters of its command, which is long.
 SHOWN = ("--pool-size=", "--device=", "--image=")
-# What all of it takes beside the pool, QEMU most of it.
-GUESTS_MEMORY = 300 << 20
+# What all of it takes beside the pool, guests under emulation most of it: 600 MiB were seen.
+GUESTS_MEMORY = 600 << 20
 GUEST_LIFE = 600.0
 DISCARD_SECONDS = 5.0
 SWAPOFF_SECONDS = 120.0

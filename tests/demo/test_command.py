@@ -72,7 +72,7 @@ def test_demo_on_a_host_that_lacks_something(monkeypatch: pytest.MonkeyPatch) ->
         play(monkeypatch, lacking)
 
 
-@pytest.mark.parametrize(("available", "enough"), [(387 << 20, False), (388 << 20, True)])
+@pytest.mark.parametrize(("available", "enough"), [(687 << 20, False), (688 << 20, True)])
 def test_demo_on_a_small_host(
     monkeypatch: pytest.MonkeyPatch, available: int, enough: bool
 ) -> None:
@@ -81,7 +81,7 @@ def test_demo_on_a_small_host(
 
     monkeypatch.setattr(scenario, "available_memory", lambda: available)
     monkeypatch.setattr(scenario, "find_tools", begun)
-    told = "it went on" if enough else "programs can get 387M of memory here, .* needs 388M"
+    told = "it went on" if enough else "programs can get 687M of memory here, .* needs 688M"
     with pytest.raises(SetupError, match=told):
         play(monkeypatch, scenario.prepare)
 
