@@ -4,6 +4,7 @@
 The demonstration, the benchmarks and the tests start, watch and end their servers here.
 """
 
+import fcntl
 import os
 import shlex
 import shutil
@@ -11,8 +12,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Self
 from urllib.parse import quote
@@ -27,6 +28,7 @@ from preswapd.units import exact_size
 START_SECONDS = 60.0
 COMMAND_SECONDS = 120.0
 LOG_LINES = 20
+PREFIX, LOCK = "preswapd-demo-", "lock"
 
 
 class ServerError(PreswapError):
@@ -266,10 +268,29 @@ class ControlCommand:
         return output
 
 
-def temporary(parent: str) -> "tempfile.TemporaryDirectory[str]":
-    return tempfile.TemporaryDirectory(
-        prefix="preswapd-demo-", dir=parent, ignore_cleanup_errors=True
-    )
+@contextmanager
+def temporary(parent: str) -> Iterator[str]:
+    """A directory in it; those of this user's demonstrations that were killed outright go first."""
+    for left in Path(parent).glob(f"{PREFIX}*"):
+        with suppress(OSError):
+            if left.lstat().st_uid == os.getuid():
+                remove_unless_locked(left)
+    with (
+        tempfile.TemporaryDirectory(
+            prefix=PREFIX, dir=parent, ignore_cleanup_errors=True
+        ) as folder,
+        tempfile.NamedTemporaryFile(dir=folder, delete=False) as lock,
+    ):
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        # Not before: whoever finds it and can lock it takes the directory for left.
+        os.rename(lock.name, Path(folder, LOCK))
+        yield folder
+
+
+def remove_unless_locked(folder: Path) -> None:
+    with (folder / LOCK).open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def allocated(path: Path) -> int:

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The server of the demonstration: its lives, what is told of its end, what it leaves behind."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,10 +11,17 @@ import nbd
 import pytest
 
 from preswapd.demo.checks import DemoError
-from preswapd.demo.server import ServerError, TemporaryServer
+from preswapd.demo.server import ServerError, TemporaryServer, temporary
 from preswapd.units import PAGE_SIZE
 
 MIB = 1 << 20
+LEAVES = """
+import sys, time
+from preswapd.demo.server import temporary
+with temporary(sys.argv[1]) as folder:
+    print(folder, flush=True)
+    time.sleep(60)
+"""
 PAGE = bytes(range(256)) * (PAGE_SIZE // 256)
 
 
@@ -89,3 +99,33 @@ def test_command_that_has_not_ended_goes_with_its_block(server: TemporaryServer)
     with server.control("stats", "--watch", "60") as command:
         assert command.running()
     assert not command.running()
+
+
+def test_directory_of_one_that_was_killed_goes_and_no_other(tmp_path: Path) -> None:
+    name = str(tmp_path)
+    begun = [sys.executable, "-c", LEAVES, name]
+    killed = subprocess.Popen(begun, stdout=subprocess.PIPE)
+    assert killed.stdout is not None
+    left = Path(killed.stdout.readline().decode().strip())
+    others = tmp_path / "preswapd-demo-of-others"
+    others.mkdir()
+    with temporary(name) as first:
+        assert left.exists()
+        killed.kill()
+        killed.communicate()
+        with temporary(name) as second:
+            assert set(tmp_path.iterdir()) == {Path(first), Path(second), others}
+    assert list(tmp_path.iterdir()) == [others]
+
+
+def test_directory_of_another_user_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = tmp_path / "preswapd-demo-left"
+    left.mkdir()
+    (left / "lock").touch()
+    own = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: own + 1)
+    with temporary(str(tmp_path)):
+        assert left.exists()
+    monkeypatch.undo()
+    with temporary(str(tmp_path)):
+        assert not left.exists()
