@@ -20,7 +20,8 @@ TOOLS = {
     "dpkg": "echo amd64",
     "apt-get": """case $* in
   *--simulate*) cat "$FOLDER/plan" ;;
-  *) echo "$* $http_proxy" >>"$FOLDER/done" ;;
+  *) echo "$* $http_proxy" >>"$FOLDER/done"
+    [ "$1" != update ] || exit "$(cat "$FOLDER/network")" ;;
 esac""",
     "id": "echo 1000",
     # It hands on no more than it is told to.
@@ -53,6 +54,7 @@ class Host:
             (folder / "bin" / name).chmod(0o755)
         self.path = f"{folder}/bin{os.pathsep}{os.environ['PATH']}"
         self.will("")
+        self.network("0")
         self.is_a("x86_64")
 
     def lacks(self, *names: str) -> None:
@@ -61,6 +63,10 @@ class Host:
     def will(self, plan: str) -> None:
         """What apt-get would do."""
         (self.folder / "plan").write_text(plan)
+
+    def network(self, status: str) -> None:
+        """With what status apt-get update ends."""
+        (self.folder / "network").write_text(status)
 
     def is_a(self, machine: str) -> None:
         (self.folder / "machine").write_text(machine + "\n")
@@ -202,3 +208,16 @@ def test_old_lists_are_made_new(host: Host) -> None:
     host.has_old_lists()
     assert host.packages("demo")[0] == 0
     assert host.done == f"update -qq {PROXY}\n"
+
+
+def test_lists_that_cannot_be_made_new(host: Host) -> None:
+    """As where another program has apt's lock.  Old ones may do; where not, that is why."""
+    host.has_old_lists()
+    host.network("100")
+    host.lacks("memtester")
+    assert host.packages("demo")[0] == 0
+    assert "memtester" in host.done
+    (host.folder / "plan").unlink()
+    status, said = host.packages("demo")
+    assert status == 1
+    assert "Try it again once 'apt-get update' works" in said

@@ -20,6 +20,8 @@ from preswapd.paths import runtime_root
 QEMUS = ("qemu-system-x86_64", "qemu-system-aarch64", "qemu-kvm", "/usr/libexec/qemu-kvm")
 # What a host adds to libvirt's profile.
 LOCAL = Path("etc/apparmor.d/local/abstractions/libvirt-qemu")
+# libvirt 10's own file reads these too, and prefers them.
+LOCALS = "etc/apparmor.d/abstractions/libvirt-qemu.d/*"
 # Where libvirt looks for hooks, and where `make install` and the Debian package leave ours.
 HOOKS = Path("etc/libvirt/hooks")
 OURS = [Path(f"usr/{prefix}share/doc/preswapd/libvirt-hook") for prefix in ("local/", "")]
@@ -75,8 +77,9 @@ def check_libvirt(version: Version | None) -> list[Finding]:
 
 def check_apparmor(root: Path, sockets: Path) -> list[Finding]:
     """libvirt gives each guest a profile, and by default it does not allow the servers' sockets."""
-    profiles = [root / "etc/apparmor.d/abstractions/libvirt-qemu", root / LOCAL]
-    if not is_on(root / "sys/module/apparmor/parameters/enabled") or not profiles[0].exists():
+    main = root / "etc/apparmor.d/abstractions/libvirt-qemu"
+    profiles = [main, root / LOCAL, *sorted(root.glob(LOCALS))]
+    if not is_on(root / "sys/module/apparmor/parameters/enabled") or not main.exists():
         return []
     if any(allows_sockets(path, sockets) for path in profiles):
         return [Finding(OK, "AppArmor", f"lets libvirt's guests use the sockets in {sockets}")]

@@ -291,6 +291,7 @@ ENABLED = {"sys/module/apparmor/parameters/enabled": "Y\n"}
 PROFILE = {"etc/apparmor.d/abstractions/libvirt-qemu": "# libvirt's\n"}
 FEATURES = "sys/kernel/security/apparmor/features"
 LOCAL = "etc/apparmor.d/local/abstractions/libvirt-qemu"
+LOCALS = "etc/apparmor.d/abstractions/libvirt-qemu.d/preswapd"
 
 
 @pytest.mark.parametrize(
@@ -304,6 +305,7 @@ LOCAL = "etc/apparmor.d/local/abstractions/libvirt-qemu"
         ({**ENABLED, **PROFILE, f"{FEATURES}/network/af_unix": "yes"}, [FIX]),
         ({**ENABLED, **PROFILE, LOCAL: "# /run/preswapd/*/nbd.sock rw,\n"}, [FIX]),
         ({**ENABLED, **PROFILE, LOCAL: "  /run/preswapd/*/nbd.sock rw,\n"}, [OK]),
+        ({**ENABLED, **PROFILE, LOCALS: "/run/preswapd/*/nbd.sock rw,\n"}, [OK]),
     ],
 )
 def test_apparmor(tmp_path: Path, files: dict[str, str], statuses: list[str]) -> None:
