@@ -37,10 +37,32 @@ def options(keys: TlsKeys, tls: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """Without the versions that count as broken; a host's own policy for all its programs stays."""
-    if POLICY_VARIABLE in os.environ or SYSTEM_POLICY.exists():
+    """Without what counts as broken.  A host's own policy for all its programs stays if it asks for
+    anything that ours does not, as on Fedora; Ubuntu's does not."""
+    if POLICY_VARIABLE in os.environ or not has_no_more_than_ours(SYSTEM_POLICY):
         return {}
     return {POLICY_VARIABLE: str(POLICY)}
+
+
+def has_no_more_than_ours(policy: Path) -> bool:
+    try:
+        return settings_of(policy.read_text()) <= settings_of(POLICY.read_text())
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError):
+        return False
+
+
+def settings_of(policy: str) -> set[tuple[str, str]]:
+    """Section and setting of each line that is one, without blanks."""
+    section, found = "", set()
+    for line in policy.splitlines():
+        text = line.partition("#")[0].replace(" ", "").strip()
+        if text.startswith("["):
+            section = text
+        elif text:
+            found.add((section, text))
+    return found
 
 
 def check(keys: TlsKeys, nbdkit: str) -> None:

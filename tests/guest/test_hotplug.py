@@ -71,7 +71,7 @@ def test_disk_comes_to_a_running_guest_and_goes(guest: SwappingGuest, qmp: Path)
     guest.run("umount /files")
     guest.swapoff(area.path)
     detach_when_it_rests(server, qmp)
-    assert guest.run("ls /sys/block").output.split() == ["vda"]
+    assert disks(guest) == ["vda"]
     assert not is_attached(qmp)
 
     # Then as a virtio disk, which must be told that it does not rotate.
@@ -87,8 +87,14 @@ def test_disk_comes_to_a_running_guest_and_goes(guest: SwappingGuest, qmp: Path)
     assert "SSDsc" in guest.run("dmesg | grep 'swap on' | tail -n 1").output
     guest.swapoff(area.path)
     server.ctl("detach", "g1", f"--qmp={qmp}", "--force")
-    assert guest.run("ls /sys/block").output.split() == ["vda"]
+    assert disks(guest) == ["vda"]
     assert not is_attached(qmp)
+
+
+def disks(guest: SwappingGuest) -> list[str]:
+    """Some kernels have loop devices and memory disks built in."""
+    found = guest.run("ls /sys/block").output.split()
+    return [name for name in found if not name.startswith(("loop", "ram"))]
 
 
 def appear(guest: SwappingGuest) -> None:

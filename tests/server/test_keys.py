@@ -206,11 +206,43 @@ def test_hosts_own_policy_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     monkeypatch.delenv(keys.POLICY_VARIABLE, raising=False)
     monkeypatch.setattr(keys, "SYSTEM_POLICY", tmp_path / "config")
     assert keys.environment() == {keys.POLICY_VARIABLE: str(keys.POLICY)}
-    (tmp_path / "config").touch()
+    (tmp_path / "config").write_text("[global]\noverride-mode = allowlist\n")
+    assert keys.environment() == {}
+    (tmp_path / "config").write_bytes(b"\xff")
     assert keys.environment() == {}
     (tmp_path / "config").unlink()
     monkeypatch.setenv(keys.POLICY_VARIABLE, "/etc/mine")
     assert keys.environment() == {}
+
+
+UBUNTUS = """\
+[overrides]
+disabled-version = tls1.0
+disabled-version = tls1.1
+disabled-version = dtls0.9
+disabled-version = dtls1.0
+
+"""
+
+
+@pytest.mark.parametrize(
+    ("policy", "ours"),
+    [
+        ("", True),
+        ("# Nothing.\n", True),
+        (UBUNTUS, True),
+        (UBUNTUS.replace(" = ", "="), True),
+        (UBUNTUS + "insecure-hash = sha1\n", False),
+        (UBUNTUS.replace("overrides", "global"), False),
+    ],
+)
+def test_policy_that_ours_has_too_does_not_count(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, policy: str, ours: bool
+) -> None:
+    monkeypatch.delenv(keys.POLICY_VARIABLE, raising=False)
+    monkeypatch.setattr(keys, "SYSTEM_POLICY", tmp_path / "config")
+    (tmp_path / "config").write_text(policy)
+    assert bool(keys.environment()) == ours
 
 
 # --- a server ---
