@@ -1,13 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What nbdkit loads."""
 
-from preswapd.server.putting_off import put_off
+from preswapd.server.putting_off import annotations_of, put_off
 
-put_off("inspect")
-# From Python 3.12 on that is used at once, and hardly uses these: 0.85 MiB with 3.13.
-put_off("ast")
-put_off("linecache")
-put_off("tokenize")
+put_off("inspect", get_annotations=annotations_of)
 # With it OpenSSL, for the one that pulls a device over TLS.
 put_off("preswapd.preswap.moving.tls")
 # Only where a store is configured.

@@ -1,8 +1,13 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What a server imports stays in the memory of each instance: only what serves."""
 
+import inspect
 import subprocess
 import sys
+
+import pytest
+
+from preswapd.server.putting_off import annotations_of
 
 # What it took before it was done without: http.server 3.5 MiB, with all of mail and TLS behind it,
 # OpenSSL more than half a MiB, logging and threads for it half a MiB, uuid and tempfile 0.4,
@@ -40,9 +45,6 @@ print(*(name for name in set(sys.modules) - before if vars(sys.modules[name]).ge
 SERVES = "import nbd_plugin._callbacks, preswapd.server.lifecycle"
 
 
-NEEDED_BY_INSPECT: dict[tuple[int, int], set[str]] = {(3, 11): set(), (3, 12): {"ast", "dis"}}
-
-
 def imported(what: str) -> set[str]:
     """Modules that Python has not imported by itself."""
     command = [sys.executable, "-I", "-c", TELL.format(what)]
@@ -56,10 +58,25 @@ def test_server_imports_nothing_heavy() -> None:
     assert modules & HEAVY == set()
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="dataclasses uses annotationlib")
 def test_what_dataclasses_hardly_uses_is_put_off() -> None:
-    # From 3.12 on it asks inspect for each class's annotations, which asks dis for some names.
-    needed = NEEDED_BY_INSPECT.get(sys.version_info[:2], {"dis"})
-    assert imported(SERVES) & {"ast", "dis", "linecache", "tokenize"} == needed
+    assert imported(SERVES) & {"ast", "dis", "inspect", "linecache", "tokenize"} == set()
+
+
+def test_annotations_are_those_that_inspect_finds() -> None:
+    class Base:
+        a: int
+
+    class Without(Base):
+        pass
+
+    class With(Base):
+        b: "str" = ""
+        c: list[int] | None = None
+
+    for cls in (Base, Without, With):
+        assert annotations_of(cls) == inspect.get_annotations(cls)
+    assert annotations_of(With) is not annotations_of(With)
 
 
 def test_what_is_put_off_is_there_when_it_is_used() -> None:
