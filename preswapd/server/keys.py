@@ -38,7 +38,7 @@ def options(keys: TlsKeys, tls: str) -> list[str]:
 
 def environment() -> dict[str, str]:
     """Without what counts as broken.  A host's own policy for all its programs stays if it asks for
-    anything that ours does not, as on Fedora; Ubuntu's does not."""
+    anything that ours does not, as an administrator's may; Ubuntu's does not."""
     if POLICY_VARIABLE in os.environ or not has_no_more_than_ours(SYSTEM_POLICY):
         return {}
     return {POLICY_VARIABLE: str(POLICY)}
