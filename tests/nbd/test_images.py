@@ -7,6 +7,7 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import nbd
 import pytest
@@ -209,7 +210,8 @@ def test_only_an_image_and_that_is_no_raw_one(tmp_path: Path) -> None:
     assert run(["qemu-img", "create", "-f", "qcow2", str(path), "1M"]).returncode == 0
     command = [PRESWAPD, "serve", "--pool-size=32M", f"--image=disk={path}"]
     command += [f"--{one}-dir={tmp_path / one}" for one in ("runtime", "state")]
-    done = run([*command, f"--shm-dir=/dev/shm/{tmp_path.name}"])
+    with TemporaryDirectory(prefix="preswapd-test-", dir="/dev/shm") as memory:
+        done = run([*command, f"--shm-dir={memory}/shm"])
     assert done.returncode == 4
     assert "qemu-img convert -O raw" in done.stderr
 
