@@ -10,6 +10,7 @@ import sys
 import threading
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 
 def put_off(name: str, **at_hand: object) -> None:
@@ -33,7 +34,11 @@ def put_off(name: str, **at_hand: object) -> None:
     sys.modules[name] = stands_in
 
 
-def annotations_of(cls: type) -> dict[str, object]:
-    """inspect.get_annotations() of a class, which dataclasses asks for each of its own with Python
-    3.12 and 3.13."""
-    return dict(vars(cls).get("__annotations__") or {})
+def annotations_of(of: Any, **how: Any) -> dict[str, Any]:
+    """inspect.get_annotations(), which dataclasses asks for each of its classes with Python 3.12
+    and 3.13; for all else inspect itself is loaded."""
+    if isinstance(of, type) and not how and sys.version_info < (3, 14):
+        return dict(vars(of).get("__annotations__") or {})
+    _ = import_module("inspect").signature  # what is not at hand loads it
+    found: dict[str, Any] = import_module("inspect").get_annotations(of, **how)
+    return found

@@ -77,6 +77,16 @@ def test_annotations_are_those_that_inspect_finds() -> None:
     for cls in (Base, Without, With):
         assert annotations_of(cls) == inspect.get_annotations(cls)
     assert annotations_of(With) is not annotations_of(With)
+    assert annotations_of(With, eval_str=True)["b"] is str
+    assert annotations_of(imported) == inspect.get_annotations(imported) != {}
+
+
+def test_whoever_asks_more_of_it_gets_it_loaded() -> None:
+    asks = "inspect; found = inspect.get_annotations(lambda: 0), inspect.signature"
+    uses = f"{SERVES}, {asks}; assert found[0] == {{}}"
+    assert "inspect" in imported(uses)
+    asks = "inspect; found = inspect.get_annotations(print.__class__, eval_str=True)"
+    assert "inspect" in imported(f"{SERVES}, {asks}")
 
 
 def test_what_is_put_off_is_there_when_it_is_used() -> None:
