@@ -20,8 +20,8 @@ from preswapd.paths import runtime_root
 QEMUS = ("qemu-system-x86_64", "qemu-system-aarch64", "qemu-kvm", "/usr/libexec/qemu-kvm")
 # What a host adds to libvirt's profile.
 LOCAL = Path("etc/apparmor.d/local/abstractions/libvirt-qemu")
-# libvirt 10's own file reads these too, and prefers them.
-LOCALS = "etc/apparmor.d/abstractions/libvirt-qemu.d/*"
+# Or in files of this folder, beside that profile, where that names it, as libvirt 10's does.
+FOLDER = "libvirt-qemu.d"
 # Where libvirt looks for hooks, and where `make install` and the Debian package leave ours.
 HOOKS = Path("etc/libvirt/hooks")
 OURS = [Path(f"usr/{prefix}share/doc/preswapd/libvirt-hook") for prefix in ("local/", "")]
@@ -78,9 +78,11 @@ def check_libvirt(version: Version | None) -> list[Finding]:
 def check_apparmor(root: Path, sockets: Path) -> list[Finding]:
     """libvirt gives each guest a profile, and by default it does not allow the servers' sockets."""
     main = root / "etc/apparmor.d/abstractions/libvirt-qemu"
-    profiles = [main, root / LOCAL, *sorted(root.glob(LOCALS))]
     if not is_on(root / "sys/module/apparmor/parameters/enabled") or not main.exists():
         return []
+    profiles = [main, root / LOCAL]
+    if any(FOLDER in line for line in lines_of(main)):
+        profiles += main.with_name(FOLDER).glob("*")
     if any(allows_sockets(path, sockets) for path in profiles):
         return [Finding(OK, "AppArmor", f"lets libvirt's guests use the sockets in {sockets}")]
     if not confines_sockets(root / "sys/kernel/security/apparmor/features"):
@@ -105,11 +107,15 @@ def confines_sockets(features: Path) -> bool:
 
 
 def allows_sockets(profile: Path, sockets: Path) -> bool:
+    return any(line.strip().startswith(f"{sockets}/") for line in lines_of(profile))
+
+
+def lines_of(profile: Path) -> list[str]:
+    """None of one that cannot be read."""
     try:
-        lines = profile.read_text(errors="replace").splitlines()
+        return profile.read_text(errors="replace").splitlines()
     except OSError:
-        return False
-    return any(line.strip().startswith(f"{sockets}/") for line in lines)
+        return []
 
 
 def check_hook(root: Path) -> list[Finding]:

@@ -291,7 +291,8 @@ ENABLED = {"sys/module/apparmor/parameters/enabled": "Y\n"}
 PROFILE = {"etc/apparmor.d/abstractions/libvirt-qemu": "# libvirt's\n"}
 FEATURES = "sys/kernel/security/apparmor/features"
 LOCAL = "etc/apparmor.d/local/abstractions/libvirt-qemu"
-LOCALS = "etc/apparmor.d/abstractions/libvirt-qemu.d/preswapd"
+IN_FOLDER = "etc/apparmor.d/abstractions/libvirt-qemu.d/preswapd"
+NEWER = dict.fromkeys(PROFILE, "  include if exists <abstractions/libvirt-qemu.d>\n")
 
 
 @pytest.mark.parametrize(
@@ -305,7 +306,8 @@ LOCALS = "etc/apparmor.d/abstractions/libvirt-qemu.d/preswapd"
         ({**ENABLED, **PROFILE, f"{FEATURES}/network/af_unix": "yes"}, [FIX]),
         ({**ENABLED, **PROFILE, LOCAL: "# /run/preswapd/*/nbd.sock rw,\n"}, [FIX]),
         ({**ENABLED, **PROFILE, LOCAL: "  /run/preswapd/*/nbd.sock rw,\n"}, [OK]),
-        ({**ENABLED, **PROFILE, LOCALS: "/run/preswapd/*/nbd.sock rw,\n"}, [OK]),
+        ({**ENABLED, **NEWER, IN_FOLDER: "/run/preswapd/*/nbd.sock rw,\n"}, [OK]),
+        ({**ENABLED, **PROFILE, IN_FOLDER: "/run/preswapd/*/nbd.sock rw,\n"}, [FIX]),
     ],
 )
 def test_apparmor(tmp_path: Path, files: dict[str, str], statuses: list[str]) -> None:
