@@ -214,15 +214,6 @@ def test_lists_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         find_kernel(debian.cache)
 
 
-def test_fetch_of_ubuntus_kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    ubuntu = Debian(monkeypatch, tmp_path, UBUNTUS, UBUNTUS_DEPENDS)
-    ubuntu.offers(UBUNTUS_FILES)
-    found = find_kernel(ubuntu.cache)
-    assert found.image == ubuntu.cache / UBUNTUS / "boot/vmlinuz-6.8.0-45-generic"
-    assert found.modules == ubuntu.cache / UBUNTUS / "lib/modules/6.8.0-45-generic"
-    assert newest_cached(ubuntu.cache) == found
-
-
 def test_fetch_tells_how_far_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     debian = Debian(monkeypatch, tmp_path, SPLIT, "Size: 3145728\n" + SPLIT_DEPENDS)
     for name in [*SPLIT_FILES][1:]:
@@ -243,13 +234,28 @@ def test_fetch_tells_how_far_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert told[0] == f"fetching {SPLIT}: 0 of 6 MiB"
 
 
-def test_fetch_of_a_kernel_in_one_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    debian = Debian(monkeypatch, tmp_path, IN_ONE, IN_ONE_DEPENDS)
-    debian.offers(IN_ONE_FILES)
+@pytest.mark.parametrize(
+    ("name", "depends", "files", "modules"),
+    [
+        (IN_ONE, IN_ONE_DEPENDS, IN_ONE_FILES, "usr/lib/modules/6.12.43"),
+        (UBUNTUS, UBUNTUS_DEPENDS, UBUNTUS_FILES, "lib/modules/6.8.0-45-generic"),
+    ],
+)
+def test_fetch_of_a_kernel_whose_image_is_in_boot(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    name: str,
+    depends: str,
+    files: dict[str, list[str]],
+    modules: str,
+) -> None:
+    debian = Debian(monkeypatch, tmp_path, name, depends)
+    debian.offers(files)
     found = find_kernel(debian.cache)
-    assert found.image == debian.cache / IN_ONE / "boot/vmlinuz-6.12.43"
-    assert found.modules == debian.cache / IN_ONE / "usr/lib/modules/6.12.43"
-    assert debian.cached() == [IN_ONE]
+    assert found.image == debian.cache / name / files[name][0]
+    assert found.modules == debian.cache / name / modules
+    assert debian.cached() == [name]
+    assert newest_cached(debian.cache) == found
 
 
 def test_fetch_of_a_kernel_in_several_packages(
